@@ -1,0 +1,79 @@
+# Every target sets itself up first: a virtual environment, renewed when pyproject.toml changes.
+#   PYTHON  the interpreter to make it from (default: the first of CANDIDATES that is 3.11 or newer)
+#   VENV    where it lies
+
+VENV ?= .venv
+CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
+BIN := $(VENV)/bin
+PACKAGE := src/stronghold_p2p
+# Generated code refuses a protobuf older than its generator.
+PROTOBUF_GENERATOR := grpcio-tools==1.76.0
+
+.PHONY: help demo test check format interop bench proto clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo      the main job, shown with real processes"
+	@echo "make test      the tests"
+	@echo "make check     format, lint and types, as CI does"
+	@echo "make format    what check's first two can mend"
+	@echo "make interop   against go-, rust-, js- and py-libp2p (needs go, cargo and node)"
+	@echo "make bench     speed, as a share of what this machine can do"
+	@echo "make proto     generate the protobuf modules anew"
+	@echo "make clean     remove all that these have made"
+
+demo: $(VENV)/.installed
+	@$(BIN)/stronghold-p2p demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest --numprocesses auto --cov --cov-report term
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy src tests bench examples
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+interop: $(VENV)/.installed-dev
+	$(BIN)/python interop/build.py
+	$(BIN)/pytest interop
+
+bench: $(VENV)/.installed
+	@$(BIN)/python -m bench.ratios
+
+proto: $(VENV)-proto/.installed
+	$(VENV)-proto/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src $(PACKAGE)/wire/messages/*.proto
+
+clean:
+	rm -rf $(VENV) $(VENV)-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests bench examples interop -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml
+	@echo "installing into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --editable ".[cli,uvloop]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
+	@echo "installing the development tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)-proto/.installed:
+	$(MAKE) VENV=$(VENV)-proto $(VENV)-proto/bin/python
+	$(VENV)-proto/bin/python -m pip install --quiet $(PROTOBUF_GENERATOR)
+	@touch $@
+
+# pip knows dependency groups since 25.1; the one that comes with Python may be older.
+$(BIN)/python:
+	@for python in $(CANDIDATES); do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "making $(VENV) with $$($$python --version)"; \
+			$$python -m venv $(VENV) && exec $@ -m pip install --quiet --upgrade "pip>=25.1"; \
+			exit 1; \
+		fi; \
+	done; \
+	echo "Python 3.11 or newer is needed, and none of these is: $(CANDIDATES). Name one: make PYTHON=/path/to/python3" >&2; \
+	exit 1

@@ -1,0 +1,93 @@
+"""End-to-end encrypted requests between peers, on the libp2p protocols, behind a firewall for every request."""
+
+from .addresses import AddressBook
+from .config import Config
+from .errors import (
+    ClosedError,
+    ConnectionLost,
+    DecodeError,
+    DialError,
+    EncodeError,
+    HandshakeError,
+    InvalidAddress,
+    KeyFileError,
+    LimitExceeded,
+    ListenError,
+    MuxerError,
+    NegotiationError,
+    NoResponse,
+    NotPermitted,
+    PeerIdMismatch,
+    ProtocolNotSupported,
+    RemoteProtocolError,
+    RequestTimeout,
+    StreamReset,
+    StrongholdError,
+)
+from .events import (
+    ConnectionClosed,
+    ConnectionEstablished,
+    ConnectionInfo,
+    Direction,
+    Dropped,
+    Event,
+    InboundConnectionFailed,
+    Listener,
+    ListenerClosed,
+    NewListener,
+    PeerIdentified,
+    RequestFailed,
+)
+from .firewall import FirewallRules, Rule
+from .identity import Keypair, KeyType, PeerId, PublicKey
+from .multiaddr import Multiaddr
+from .peer import StrongholdP2p
+from .requests import Request
+from .transport.stream import Stream
+
+__all__ = [
+    "AddressBook",
+    "ClosedError",
+    "Config",
+    "ConnectionClosed",
+    "ConnectionEstablished",
+    "ConnectionInfo",
+    "ConnectionLost",
+    "DecodeError",
+    "DialError",
+    "Direction",
+    "Dropped",
+    "EncodeError",
+    "Event",
+    "FirewallRules",
+    "HandshakeError",
+    "InboundConnectionFailed",
+    "InvalidAddress",
+    "KeyFileError",
+    "KeyType",
+    "Keypair",
+    "LimitExceeded",
+    "ListenError",
+    "Listener",
+    "ListenerClosed",
+    "Multiaddr",
+    "MuxerError",
+    "NegotiationError",
+    "NewListener",
+    "NoResponse",
+    "NotPermitted",
+    "PeerId",
+    "PeerIdMismatch",
+    "PeerIdentified",
+    "ProtocolNotSupported",
+    "PublicKey",
+    "RemoteProtocolError",
+    "Request",
+    "RequestFailed",
+    "RequestTimeout",
+    "Rule",
+    "Stream",
+    "StreamReset",
+    "StrongholdError",
+    "StrongholdP2p",
+]

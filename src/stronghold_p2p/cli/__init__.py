@@ -1,0 +1,18 @@
+"""The command line, ``stronghold-p2p``: a thin layer over the library. It needs the extra ``[cli]``."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command that the process's arguments name, and exit with its status."""
+    try:
+        from .app import run
+    except ModuleNotFoundError as error:
+        if error.name != "typer":
+            raise
+        sys.exit("stronghold-p2p: the command line needs more packages; run: pip install 'stronghold-p2p[cli]'")
+    sys.exit(run(sys.argv[1:]))

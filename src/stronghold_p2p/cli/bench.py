@@ -1,0 +1,114 @@
+"""``bench``: how quick requests are, against a process of its own or another peer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from ..codec import CodecName
+from ..peer import StrongholdP2p
+from . import output
+from .command import LOOP, Codec, KeyFile, load_key
+from .process import listening
+
+__all__ = ["bench"]
+
+WARM_UP = 0.2
+"""Of the time that is measured: connections, windows and caches are as in steady use before it starts."""
+
+
+async def bench(
+    *,
+    size: Annotated[int, typer.Option(min=2, metavar="N", help="Bytes of an encoded body, either way.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests in flight.")] = 32,
+    seconds: Annotated[float, typer.Option(min=0.01, metavar="S", help="How long to measure.")] = 5.0,
+    codec: Codec = "json",
+    target: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="A peer that echoes (default: a process of its own).")
+    ] = None,
+    key: KeyFile = None,
+) -> None:
+    """Measure requests a second, latency and MB/s (10^6 bytes of bodies, both directions together)."""
+    body, size = _body(size, codec)
+    echoing = listening("--allow-all", "--handler", "echo", "--codec", codec)
+    async with (
+        echoing if target is None else contextlib.nullcontext(target) as address,
+        StrongholdP2p(keypair=load_key(key), codec=codec) as peer,
+    ):
+        start = time.perf_counter()
+        await peer.connect(address)
+        connected = time.perf_counter() - start
+        await _send(peer, address, body, concurrency, seconds * WARM_UP)
+        latencies, elapsed = await _send(peer, address, body, concurrency, seconds)
+    latencies.sort()
+    rate = len(latencies) / elapsed
+    figures = {
+        "requests_per_second": round(rate),
+        "p50_us": _percentile(latencies, 0.50),
+        "p99_us": _percentile(latencies, 0.99),
+        "mb_per_second": round(2 * size * rate / 1e6, 3),
+        "size": size,
+        "concurrency": concurrency,
+        "codec": codec,
+        "connect_ms": round(connected * 1e3, 3),
+        "loop": LOOP,
+    }
+    output.result(figures, _text(figures))
+
+
+async def _send(
+    peer: StrongholdP2p[Any, Any], address: str, body: Any, concurrency: int, seconds: float
+) -> tuple[list[float], float]:
+    """Keep ``concurrency`` requests in flight; return the time that each took and that all took, in seconds."""
+    clock = time.perf_counter
+    latencies: list[float] = []
+    start = clock()
+    end = start + seconds
+
+    async def send() -> None:
+        while (sent := clock()) < end:
+            await peer.send_request(address, body)
+            latencies.append(clock() - sent)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(concurrency):
+                tasks.create_task(send())
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return latencies, clock() - start
+
+
+def _body(size: int, codec: CodecName) -> tuple[Any, int]:
+    """A text, or bytes for raw, that takes ``size`` bytes when encoded; and the size that it takes.
+
+    They differ by one where MessagePack has no text of that size.
+    """
+    if codec == "raw":
+        return bytes(size), size
+    encode = msgspec.json.encode if codec == "json" else msgspec.msgpack.encode
+    overhead = len(encode("x" * size)) - size
+    body = "x" * (size - overhead)
+    return body, len(encode(body))
+
+
+def _percentile(ordered: list[float], share: float) -> int:
+    """In microseconds, by the nearest rank."""
+    return round(ordered[math.ceil(share * len(ordered)) - 1] * 1e6)
+
+
+def _text(figures: dict[str, Any]) -> str:
+    return (
+        f"{figures['size']:,} bytes as {figures['codec']}, {figures['concurrency']} in flight, on {figures['loop']}\n"
+        f"requests   {figures['requests_per_second']:>12,} /s\n"
+        f"latency    {figures['p50_us']:>12,} us (p50)\n"
+        f"           {figures['p99_us']:>12,} us (p99)\n"
+        f"bandwidth  {figures['mb_per_second']:>12,} MB/s, both directions together\n"
+        f"connected  {figures['connect_ms']:>12,} ms"
+    )

@@ -1,0 +1,109 @@
+"""What commands share: the flags of all of them, the event loop they run on, and the options that several have."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import getpass
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..codec import CodecName
+from ..errors import StrongholdError
+from ..identity import Keypair
+
+__all__ = ["LOOP", "Address", "Codec", "KeyFile", "UsageError", "command", "load_key", "passphrase"]
+
+try:
+    import uvloop
+except ImportError:
+    LOOP, new_event_loop = "asyncio", asyncio.new_event_loop
+else:
+    LOOP, new_event_loop = "uvloop", uvloop.new_event_loop
+
+PASSPHRASE_VARIABLE = "STRONGHOLD_P2P_PASSPHRASE"
+
+Address = Annotated[str, typer.Argument(metavar="ADDR", help="A multiaddress that ends in /p2p/<peer id>.")]
+Codec = Annotated[CodecName, typer.Option(help="The form of bodies; a peer serves one.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="The identity's key file (default: a new identity).")
+]
+
+FLAGS = {
+    "json": typer.Option("--json", help="Print one JSON object a line, and nothing else."),
+    "debug": typer.Option("--debug", help="Show the whole log, and an error's traceback, on stderr."),
+}
+
+
+class UsageError(StrongholdError):
+    """The command cannot be run as it was written."""
+
+
+def command(function: Callable[..., Any]) -> Callable[..., None]:
+    """Give a command the flags that all have, and run it, on uvloop if that is installed, when it is a coroutine."""
+
+    @functools.wraps(function)
+    def run(*, json: bool, debug: bool, **arguments: Any) -> None:
+        if not inspect.iscoroutinefunction(function):
+            function(**arguments)
+            return
+        # As Ctrl-C, on which the runner cancels the command, which closes in order.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(function(**arguments))
+
+    signature = inspect.signature(function, eval_str=True)
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option])
+        for name, option in FLAGS.items()
+    ]
+    parameters = [*signature.parameters.values(), *flags]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def load_key(path: Path | None) -> Keypair | None:
+    """Read an identity, asking for the passphrase if the file is encrypted.
+
+    Raises:
+        KeyFileError: the file cannot be read, or the passphrase does not fit.
+        UsageError: the file is encrypted, and nobody can be asked.
+    """
+    if path is None:
+        return None
+    return Keypair.load(path, passphrase(f"Passphrase of {path}: ") if _is_encrypted(path) else None)
+
+
+def passphrase(*prompts: str) -> str:
+    """The passphrase from the environment, or from the terminal, where every prompt must be answered alike.
+
+    Raises:
+        UsageError: there is neither, it is empty, or the answers differ.
+    """
+    answers = [os.environ.get(PASSPHRASE_VARIABLE)]
+    if answers == [None]:
+        if not sys.stderr.isatty():
+            raise UsageError(f"a passphrase is needed: set {PASSPHRASE_VARIABLE}, or run in a terminal")
+        answers = [getpass.getpass(prompt) for prompt in prompts]
+    first, *others = answers
+    if not first:
+        raise UsageError("the passphrase is empty")
+    if any(other != first for other in others):
+        raise UsageError("the passphrases differ")
+    return first
+
+
+def _is_encrypted(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in file.read(1024)  # PKCS#8's label, RFC 7468 section 11
+    except OSError:
+        return False  # Keypair.load says what is wrong with it

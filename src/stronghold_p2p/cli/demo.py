@@ -1,0 +1,155 @@
+"""``demo``: the whole story on one machine, with a process for every peer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from . import output
+from .process import listening, run
+
+__all__ = ["demo"]
+
+NAMES = ("alice", "bob", "carol", "mallory")
+SECRET = "treasure"
+REQUEST = {"question": f"where is the {SECRET}?"}
+
+DONE, NOT_DIALED, NOT_OFFERED = 0, 3, 5
+"""Exit statuses: of a request with a response, one that met a wrong identity, and one that the firewall rejected."""
+
+
+class DemoFailed(Exception):
+    """Something did not happen as the story tells it."""
+
+
+async def demo() -> None:
+    """Show the whole story in a few seconds: real processes, encryption, the firewall, a wrong identity."""
+    start = time.perf_counter()
+    tell = _Teller()
+    with tempfile.TemporaryDirectory() as folder:
+        keys = {name: str(Path(folder) / f"{name}.pem") for name in NAMES}
+        made = await asyncio.gather(*(run("key", "new", key) for key in keys.values()))
+        peers = {name: key["peer_id"] for name, (_, key) in zip(NAMES, made, strict=True)}
+        tell.identities(peers)
+        async with (
+            listening("--key", keys["bob"], "--allow-all", "--handler", "echo") as bob,
+            listening("--key", keys["carol"], "--reject-all") as carol,
+            listening("--key", keys["mallory"], "--allow-all") as mallory,
+            _wiretap(bob) as (tapped, wire),
+        ):
+
+            async def ask(address: str, expected: int) -> Any:
+                status, printed = await run("request", address, _json(REQUEST), "--key", keys["alice"])
+                _expect(status == expected, f"a request ended with status {status}, not {expected}: {printed}")
+                return printed
+
+            response = await ask(tapped, DONE)
+            _expect(response == REQUEST, f"{response} is no echo")
+            tell.response(response)
+            _expect(len(wire) > len(_json(REQUEST)) and SECRET.encode() not in wire, "the wire told the secret")
+            tell.wire(bytes(wire))
+            tell.rejection(await ask(carol, NOT_OFFERED))
+            tell.impostor(await ask(mallory.replace(peers["mallory"], peers["bob"]), NOT_DIALED))
+    tell.end(time.perf_counter() - start)
+
+
+@contextlib.asynccontextmanager
+async def _wiretap(address: str) -> AsyncIterator[tuple[str, bytearray]]:
+    """Forward a port of our own to a peer; the address that leads there, and all bytes that passed in either way."""
+    _, _, host, _, port, *peer = address.split("/")
+    wire = bytearray()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            while data := await reader.read(65_536):
+                wire.extend(data)
+                writer.write(data)
+                await writer.drain()
+
+    async def tap(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        remote_reader, remote_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(forward(reader, remote_writer), forward(remote_reader, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(tap, host, 0)
+    async with server:
+        tapped = server.sockets[0].getsockname()[1]
+        yield "/".join(("", "ip4", host, "tcp", str(tapped), *peer)), wire
+
+
+class _Teller:
+    """Tells each step, as text in color or as a JSON object."""
+
+    def __init__(self) -> None:
+        from rich.console import Console  # slow to import, and only needed here
+
+        self._console = Console(highlight=False, soft_wrap=True)
+
+    def identities(self, peers: dict[str, str]) -> None:
+        lines = [f"{name:8} [cyan]{peer}[/]" for name, peer in peers.items()]
+        self._tell({"step": "identities", **peers}, "Four peers, each with its own key and its own process", *lines)
+
+    def response(self, response: Any) -> None:
+        self._tell(
+            {"step": "request", "request": REQUEST, "response": response},
+            "Alice asks bob, and bob's handler answers",
+            f"alice → bob  [green]{_json(REQUEST)}[/]",
+            f"bob → alice  [green]{_json(response)}[/]",
+        )
+
+    def wire(self, wire: bytes) -> None:
+        self._tell(
+            {"step": "wire", "bytes": len(wire), "word": SECRET, "word_seen": SECRET.encode() in wire},
+            f"The wire between them carried {len(wire):,} bytes; “{SECRET}” is not among them",
+            *_hexdump(wire[-64:]),
+        )
+
+    def rejection(self, error: dict[str, str]) -> None:
+        self._tell(
+            {"step": "rejection", **error, "exit_status": NOT_OFFERED},
+            "Carol's firewall rejects every request",
+            f"alice → carol  [red]{error['error']}[/], exit status {NOT_OFFERED}",
+        )
+
+    def impostor(self, error: dict[str, str]) -> None:
+        self._tell(
+            {"step": "impostor", **error, "exit_status": NOT_DIALED},
+            "Mallory answers at an address that should be bob's: alice notices before she says a word",
+            f"alice → “bob”  [red]{error['error']}[/], exit status {NOT_DIALED}",
+        )
+
+    def end(self, seconds: float) -> None:
+        self._tell({"step": "end", "seconds": round(seconds, 2)}, f"All of it in {seconds:.1f} seconds")
+
+    def _tell(self, record: dict[str, Any], title: str, *lines: str) -> None:
+        if output.is_json():
+            output.result(record)
+            return
+        self._console.print(f"[bold green]✓[/] [bold]{title}[/]")
+        for line in lines:
+            self._console.print(f"    {line}")
+        self._console.print()
+
+
+def _hexdump(data: bytes) -> list[str]:
+    rows = [data[at : at + 16] for at in range(0, len(data), 16)]
+    return [f"[dim]{row.hex(' '):47}[/]  {''.join(_printable(byte) for byte in row)}" for row in rows]
+
+
+def _printable(byte: int) -> str:
+    return chr(byte) if 0x20 < byte < 0x7F and chr(byte) not in "[]\\" else "·"
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _expect(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise DemoFailed(otherwise)

@@ -1,0 +1,89 @@
+"""``perf``: the libp2p project's own benchmark of throughput, with the flags and the output of its harness.
+
+See https://github.com/libp2p/test-plans/tree/master/perf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from typing import Annotated, Literal
+
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ..identity import Keypair
+from ..peer import StrongholdP2p
+from ..protocols import perf as protocol
+from . import output
+from .command import KeyFile, load_key
+from .listen import listen_on
+
+__all__ = ["perf"]
+
+
+async def perf(
+    *,
+    run_server: Annotated[
+        bool, typer.Option("--run-server", help="Serve. The identity is the harness's: its private key is public.")
+    ] = False,
+    server_address: Annotated[str, typer.Option(metavar="HOST:PORT", help="The server's.")] = "127.0.0.1:4001",
+    transport: Annotated[Literal["tcp"], typer.Option()] = "tcp",
+    upload_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="What to send, first.")] = 0,
+    download_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="What to have sent back, then.")] = 0,
+    key: KeyFile = None,
+) -> None:
+    """Measure /perf/1.0.0 as the libp2p project does: lines of JSON, one a second, and one at the end."""
+    address = _multiaddr(server_address, transport)
+    server = Keypair(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    if run_server:
+        async with StrongholdP2p(keypair=server) as peer:
+            peer.handle_stream(protocol.PROTOCOL, protocol.serve)
+            output.note("this identity's private key is publicly known: for measurements only")
+            await listen_on(peer, [address])
+        return
+    progress = _Progress()
+    async with StrongholdP2p(keypair=load_key(key)) as peer:
+        start = time.perf_counter()
+        reporter = asyncio.create_task(progress.report_each_second())
+        try:
+            async with await peer.open_stream(f"{address}/p2p/{server.peer_id}", protocol.PROTOCOL) as stream:
+                await protocol.perf(stream, upload_bytes, download_bytes, progress.add)
+        finally:
+            reporter.cancel()
+        _print("final", time.perf_counter() - start, upload_bytes, download_bytes)
+
+
+class _Progress:
+    """What has been transferred since the last report."""
+
+    def __init__(self) -> None:
+        self._uploaded = self._downloaded = 0
+
+    def add(self, uploaded: int, downloaded: int) -> None:
+        self._uploaded += uploaded
+        self._downloaded += downloaded
+
+    async def report_each_second(self) -> None:
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(1)
+            now = time.perf_counter()
+            _print("intermediary", now - last, self._uploaded, self._downloaded)
+            self._uploaded = self._downloaded = 0
+            last = now
+
+
+def _print(kind: str, seconds: float, uploaded: int, downloaded: int) -> None:
+    output.result({"type": kind, "timeSeconds": seconds, "uploadBytes": uploaded, "downloadBytes": downloaded})
+
+
+def _multiaddr(address: str, transport: str) -> str:
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        kind = f"ip{ipaddress.ip_address(host).version}"
+    except ValueError:
+        kind = "dns"
+    return f"/{kind}/{host}/{transport}/{port}"

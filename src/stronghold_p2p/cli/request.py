@@ -1,0 +1,67 @@
+"""``request`` and ``ping``: ask another peer."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from ..codec import CodecName
+from ..peer import StrongholdP2p
+from . import output
+from .command import Address, Codec, KeyFile, UsageError, load_key
+
+__all__ = ["ping", "request"]
+
+
+async def request(
+    address: Address,
+    body: Annotated[str, typer.Argument(metavar="JSON", help="The request; - reads it from stdin.")],
+    *,
+    timeout: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds for all of it.")] = 30.0,
+    codec: Codec = "json",
+    key: KeyFile = None,
+) -> None:
+    """Send one request and print the response's JSON. With --codec raw both are bytes, as they are."""
+    value = _decode(sys.stdin.buffer.read() if body == "-" else body.encode(), codec)
+    async with StrongholdP2p(keypair=load_key(key), codec=codec) as peer:
+        response = await peer.send_request(address, value, timeout=timeout)
+        if isinstance(response, bytes) and not output.is_json():
+            sys.stdout.buffer.write(response)
+            sys.stdout.buffer.flush()
+        else:
+            output.result(response)
+
+
+async def ping(
+    address: Address,
+    *,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many, one after the other.")] = 5,
+    timeout: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds for each of them.")] = 10.0,
+    key: KeyFile = None,
+) -> None:
+    """Measure round-trip times."""
+    times = []
+    async with StrongholdP2p(keypair=load_key(key)) as peer:
+        await peer.connect(address, timeout=timeout)
+        for _ in range(count):
+            rtt = round(await peer.ping(address, timeout=timeout) * 1000, 3)
+            times.append(rtt)
+            output.result({"rtt_ms": rtt}, f"{rtt} ms")
+    least, mean, most = min(times), round(statistics.fmean(times), 3), max(times)
+    output.result(
+        {"count": count, "min_ms": least, "mean_ms": mean, "max_ms": most},
+        f"{count} round trips: {least} ms at least, {mean} ms on average, {most} ms at most",
+    )
+
+
+def _decode(body: bytes, codec: CodecName) -> Any:
+    if codec == "raw":
+        return body
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise UsageError(f"the request is not JSON: {error}") from error

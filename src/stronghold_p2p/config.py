@@ -1,0 +1,118 @@
+"""Every limit and every time limit, in one place, each with its default and its reason.
+
+Times are seconds, sizes bytes. ``Config()`` is safe on an open network; change single fields with
+``Config(request_timeout=30)`` or ``dataclasses.replace``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+__all__ = ["Config"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """What a peer waits for, and how much of anything it takes.
+
+    Raises:
+        ValueError: a value is not a positive finite number, or contradicts another one.
+    """
+
+    # -- time limits -----------------------------------------------------------------------------
+
+    request_timeout: float = 10.0
+    """A request of ours, from the call to the response, unless the call says otherwise. Inbound: from the opening of
+    the stream until the request is complete, so that a remote cannot hold one open by sending it byte by byte."""
+
+    handler_timeout: float = 10.0
+    """A handler, from the firewall's word to its response. As long as the requester waits by default."""
+
+    connection_timeout: float = 10.0
+    """Connecting, from the first packet to the end of the upgrade. A remote that stalls in the handshake holds one
+    pending connection for no longer."""
+
+    idle_timeout: float = 10.0
+    """A connection without a stream is closed after this time. Below the 20 s of the Rust crate, so that we close first
+    and a request of ours never meets a connection that the remote is just closing."""
+
+    close_timeout: float = 5.0
+    """Closing: for running requests to end, for the last bytes to leave, for a half-closed stream's other half. After
+    it, what is left is reset."""
+
+    dial_stagger: float = 0.25
+    """The lead that one address of a peer has before the next one is tried beside it (RFC 8305, section 5)."""
+
+    # -- connections (the limits of the Rust crate's `ConnectionLimits`) ---------------------------
+
+    max_pending_inbound_connections: int = 256
+    """Connections in their upgrade. Each costs a key exchange and two signatures: a flood must not take all the time."""
+
+    max_pending_outbound_connections: int = 256
+    """Dials under way; further ones are refused with DialError."""
+
+    max_inbound_connections: int = 4096
+    """Established ones that remotes dialled. About 30 KiB each when idle."""
+
+    max_outbound_connections: int = 4096
+    """Established ones that we dialled."""
+
+    max_connections: int = 8192
+    """Established ones in all."""
+
+    max_connections_per_peer: int = 5
+    """As in the Rust crate. A peer needs one; simultaneous dials and changing networks make it two or three."""
+
+    # -- streams ----------------------------------------------------------------------------------
+
+    max_inbound_streams_per_connection: int = 512
+    """What a remote may have open on one connection at once (rust-yamux's number). What exceeds is reset."""
+
+    max_outbound_streams_per_connection: int = 256
+    """What we open at once on a connection to a peer of this library; further ones wait. 256 is where go-yamux and
+    rust-yamux hold unacknowledged streams back."""
+
+    max_outbound_streams_to_others: int = 32
+    """The same towards every other peer: js-libp2p serves 32 streams of a protocol at once and resets what exceeds."""
+
+    max_negotiation_rounds: int = 16
+    """Protocols that a dialer may propose on one stream before it is reset: each costs a line of answer."""
+
+    # -- memory -----------------------------------------------------------------------------------
+
+    max_json_message: int = MIB
+    """One JSON message. Decoding is synchronous: 16 MiB of ``[]`` would block the loop for seconds and cost 1 GB."""
+
+    max_msgpack_message: int = MIB
+    """One MessagePack message; the reason is that of JSON."""
+
+    max_raw_message: int = 16 * MIB
+    """One raw message: it is not decoded, so only its size matters."""
+
+    max_receive_window: int = 16 * MIB
+    """What one stream may have on its way to us: the bandwidth-delay product of 1 Gbit/s at 128 ms (go-yamux's number).
+    It starts at 256 KiB and grows to this only while the round-trip time asks for it."""
+
+    max_receive_buffer: int = 128 * MIB
+    """Bytes received and not yet handed to the application, and receive windows beyond the initial 256 KiB a stream,
+    over all connections. Above it no window is given back and new streams are reset, so that a remote stalls itself."""
+
+    max_send_buffer: int = 256 * KIB
+    """Bytes that a connection's socket has not taken yet before writers wait (the socket's own buffer apart)."""
+
+    max_control_backlog: int = 256 * KIB
+    """Answers (pongs, resets, acknowledgements) that wait because the remote does not read. Above it the connection is
+    closed: a remote that asks and does not read wants our memory."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            number = isinstance(value, int) or (isinstance(value, float) and field.type == "float")
+            if not number or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+                raise ValueError(f"Config.{field.name} must be a positive {field.type}, not {value!r}")
+        if self.max_receive_window < 256 * KIB:
+            raise ValueError("Config.max_receive_window cannot be below Yamux's initial window, 262,144 bytes")

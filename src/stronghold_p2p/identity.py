@@ -1,0 +1,471 @@
+"""Who a peer is: key pairs, public keys, and the peer ids made from them (libp2p/specs peer-ids/peer-ids.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import functools
+import hashlib
+import logging
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final, Literal, assert_never
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256K1,
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+    derive_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+    load_der_public_key,
+    load_pem_private_key,
+)
+
+from . import multibase
+from .errors import DecodeError, InvalidAddress, KeyFileError
+from .wire import messages, varint
+
+__all__ = ["KeyType", "Keypair", "PeerId", "PublicKey"]
+
+_logger = logging.getLogger("stronghold_p2p")
+
+_MIN_RSA_BITS = 2048
+_MAX_RSA_BITS = 8192
+"""As in go-libp2p: weaker keys prove nothing, and the time to verify with longer ones is an attacker's gain."""
+
+_MAX_RSA_EXPONENT = (1 << 31) - 1
+"""As in Go's crypto/rsa: with an exponent as long as the modulus, verifying costs as much as signing."""
+
+_MAX_PUBLIC_KEY = 1200
+"""Bytes of an encoded public key; an RSA key of 8,192 bits takes 1,067. What is longer is refused unread."""
+
+_MAX_KEY_FILE = 1 << 16
+"""Bytes of a key file; an RSA key of 8,192 bits takes 6,566 in encrypted PEM. The path may lead to something endless."""
+
+_MAX_INLINE_KEY = 42
+"""Encoded keys of up to 42 bytes are their own multihash (peer-ids.md, "Peer Ids")."""
+
+_IDENTITY = 0x00
+_SHA2_256 = 0x12
+_CID_V1_LIBP2P_KEY = b"\x01\x72"
+
+_SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+
+_UNSUPPORTED = "neither Ed25519, RSA, ECDSA over P-256 nor secp256k1"
+
+_AnyPublicKey = Ed25519PublicKey | RSAPublicKey | EllipticCurvePublicKey
+_AnyPrivateKey = Ed25519PrivateKey | RSAPrivateKey | EllipticCurvePrivateKey
+
+
+class KeyType(enum.IntEnum):
+    """The kinds of keys, numbered as in libp2p's ``KeyType``."""
+
+    RSA = 0
+    ED25519 = 1
+    SECP256K1 = 2
+    ECDSA = 3
+
+
+class PeerId:
+    """The multihash of a peer's public key: immutable, hashable, a good key of a dict."""
+
+    __slots__ = ("_hash", "_multihash", "_text")
+
+    def __init__(self, multihash: bytes) -> None:
+        """Raises ValueError; :meth:`parse` and :meth:`from_bytes` say whose fault it was."""
+        if not _is_peer_id(multihash):
+            raise ValueError("neither a sha2-256 multihash nor an encoded key of up to 42 bytes")
+        self._multihash: Final = multihash
+        self._hash: Final = hash(multihash)
+        self._text: str | None = None
+
+    @classmethod
+    def from_bytes(cls, multihash: bytes) -> PeerId:
+        """From the binary form, as a remote sends it. Raises DecodeError."""
+        try:
+            return cls(bytes(multihash))
+        except ValueError as error:
+            raise DecodeError("identity", f"not a peer id: {error}") from error
+
+    @classmethod
+    def parse(cls, text: str) -> PeerId:
+        """From base58 (``12D3Koo...``, ``Qm...``) or CIDv1 text in base16, 32, 36 or 58. Raises InvalidAddress."""
+        return _parse_peer_id(text)
+
+    def to_bytes(self) -> bytes:
+        """The multihash."""
+        return self._multihash
+
+    __bytes__ = to_bytes
+
+    def to_cid(self) -> str:
+        """As CIDv1 text in base32 (``bafz...``)."""
+        return multibase.encode_base32(_CID_V1_LIBP2P_KEY + self._multihash)
+
+    def __str__(self) -> str:
+        if self._text is None:
+            self._text = multibase.encode_base58(self._multihash)
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"PeerId({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, PeerId) and self._multihash == other._multihash)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[PeerId], tuple[bytes]]:
+        return PeerId, (self._multihash,)  # without the hash: that of bytes differs from process to process
+
+
+class PublicKey:
+    """The public half of an identity: immutable, hashable.
+
+    A key is its canonical encoding, as in go-libp2p and rust-libp2p: what was read in another form (fields out of
+    order, a compressed or uncompressed curve point) equals it, has the same peer id, and is written in canonical form.
+    """
+
+    __slots__ = ("_encoded", "_key", "peer_id", "type")
+
+    def __init__(self, key: PublicKeyTypes) -> None:
+        """Raises ValueError for an RSA key outside of 2,048 to 8,192 bits and for what libp2p knows no type of."""
+        self._key: Final = _supported(key)
+        self.type: Final = _key_type(self._key)
+        self._encoded: Final = _encode(self.type, _public_key_data(self._key))
+        self.peer_id: Final = _derive_peer_id(self._encoded)
+
+    @classmethod
+    def from_protobuf(cls, data: bytes) -> PublicKey:
+        """From libp2p's ``PublicKey`` message.
+
+        Raises DecodeError for what is malformed, of an unsupported type, or an RSA key that is too short or too long.
+        """
+        if len(data) > _MAX_PUBLIC_KEY:
+            raise DecodeError("identity", f"a public key of {len(data)} bytes")
+        message = messages.parse(messages.PublicKey, data, "identity")
+        declared = KeyType(message.Type)
+        try:
+            key = cls(_load_public_key(declared, message.Data))
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise DecodeError("identity", f"public key: {error}") from error
+        if key.type is not declared:
+            raise DecodeError("identity", f"public key: {key.type.name} declared as {declared.name}")
+        return key
+
+    def to_protobuf(self) -> bytes:
+        """As libp2p's ``PublicKey`` message, in the one encoding that peer ids are derived from."""
+        return self._encoded
+
+    def verify(self, signature: bytes, data: bytes) -> bool:
+        """Whether ``signature`` over ``data`` was made with this key. Never raises."""
+        try:
+            match self._key:
+                case Ed25519PublicKey() as ed25519:
+                    ed25519.verify(signature, data)
+                case RSAPublicKey() as rsa:
+                    rsa.verify(signature, data, PKCS1v15(), SHA256())
+                case EllipticCurvePublicKey() as curve:
+                    curve.verify(signature, data, ECDSA(SHA256()))
+                case _:
+                    assert_never(self._key)
+        except InvalidSignature:
+            return False
+        return True
+
+    def __repr__(self) -> str:
+        return f"PublicKey({self.type.name}, {self.peer_id})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PublicKey) and self._encoded == other._encoded
+
+    def __hash__(self) -> int:
+        return hash(self._encoded)
+
+
+class Keypair:
+    """An identity: a private key with its public key. Nothing shows the private key but :meth:`to_protobuf`."""
+
+    __slots__ = ("_key", "public_key")
+
+    def __init__(self, key: PrivateKeyTypes) -> None:
+        """Raises ValueError as :class:`PublicKey` does."""
+        match key:
+            case Ed25519PrivateKey() | RSAPrivateKey() | EllipticCurvePrivateKey():
+                self._key: Final = key
+                self.public_key: Final = PublicKey(key.public_key())
+            case _:
+                raise ValueError(_UNSUPPORTED)
+
+    @classmethod
+    def generate(cls) -> Keypair:
+        """A new Ed25519 identity."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_protobuf(cls, data: bytes) -> Keypair:
+        """From libp2p's ``PrivateKey`` message. Raises ValueError for what is none, or of an unsupported type."""
+        try:
+            message = messages.parse(messages.PrivateKey, data, "identity")
+            declared = KeyType(message.Type)
+            pair = cls(_load_private_key(declared, message.Data))
+        except (DecodeError, ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: DER that is encrypted
+            raise ValueError(f"not a private key in libp2p's form: {error}") from error
+        if pair.public_key.type is not declared:
+            raise ValueError(f"{pair.public_key.type.name} key declared as {declared.name}")
+        return pair
+
+    def to_protobuf(self) -> bytes:
+        """As libp2p's ``PrivateKey`` message: the secret itself, in the clear."""
+        return _encode(self.public_key.type, _private_key_data(self._key))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], passphrase: str | bytes | None = None) -> Keypair:
+        """From a key file: PEM (PKCS#8, possibly encrypted) or libp2p's protobuf, told apart by their content.
+
+        A passphrase for a file that is not encrypted is ignored. Warns in the log if others can read the file.
+        Raises KeyFileError if it is missing, damaged, too long or no key, and if the passphrase is missing or wrong.
+        """
+        data = _read_key_file(path)
+        try:
+            if data.lstrip().startswith(b"-----BEGIN"):
+                return cls(_load_pem(data, passphrase))
+            return cls.from_protobuf(data)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise KeyFileError(path, str(error)) from error
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        passphrase: str | bytes | None = None,
+        format: Literal["pem", "libp2p"] = "pem",
+        force: bool = False,
+    ) -> None:
+        """To a key file of mode 0600 that is complete and on disk, or not there at all.
+
+        ``pem`` is PKCS#8, encrypted if there is a passphrase (AES-256; its 2,048 rounds of PBKDF2 do not make up for a
+        short passphrase); ``libp2p`` is the protobuf that the other implementations read, which cannot be encrypted.
+
+        Raises KeyFileError if the file exists and ``force`` is not
+        given, also if it comes into being meanwhile, and if it cannot be written; ValueError for an empty passphrase
+        or one for ``libp2p``.
+        """
+        if format == "libp2p" and passphrase is not None:
+            raise ValueError("a key file in libp2p's form cannot be encrypted")
+        data = self.to_protobuf() if format == "libp2p" else self._to_pem(passphrase)
+        try:
+            _write_key_file(Path(path), data, force)
+        except FileExistsError as error:
+            raise KeyFileError(path, "exists, and is not overwritten unless forced") from error
+        except OSError as error:
+            raise KeyFileError(path, error.strerror or str(error)) from error
+
+    @property
+    def peer_id(self) -> PeerId:
+        """That of the public key."""
+        return self.public_key.peer_id
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature that libp2p defines for this type of key (peer-ids.md, "Key Types")."""
+        match self._key:
+            case Ed25519PrivateKey() as ed25519:
+                return ed25519.sign(data)
+            case RSAPrivateKey() as rsa:
+                return rsa.sign(data, PKCS1v15(), SHA256())
+            case EllipticCurvePrivateKey() as curve:
+                signature = curve.sign(data, ECDSA(SHA256()))
+                return _with_low_s(signature) if self.public_key.type is KeyType.SECP256K1 else signature
+
+    def __repr__(self) -> str:
+        return f"Keypair({self.public_key.type.name}, {self.peer_id})"
+
+    def _to_pem(self, passphrase: str | bytes | None) -> bytes:
+        encryption: KeySerializationEncryption = NoEncryption()
+        if passphrase is not None:
+            encryption = BestAvailableEncryption(_to_bytes(passphrase))
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+@functools.lru_cache(maxsize=1024)  # requests are sent to the same peers again and again
+def _parse_peer_id(text: str) -> PeerId:
+    try:
+        if text.startswith(("1", "Qm")):
+            return PeerId(multibase.decode_base58(text))
+        cid = multibase.decode(text)
+        if not cid.startswith(_CID_V1_LIBP2P_KEY):
+            raise ValueError("not the CIDv1 of a libp2p key")
+        return PeerId(cid.removeprefix(_CID_V1_LIBP2P_KEY))
+    except ValueError as error:
+        raise InvalidAddress(text, f"not a peer id: {error}") from error
+
+
+def _is_peer_id(multihash: bytes) -> bool:
+    if len(multihash) <= 2 or multihash[1] != len(multihash) - 2:
+        return False
+    if multihash[0] == _SHA2_256:
+        return multihash[1] == hashlib.sha256().digest_size
+    return multihash[0] == _IDENTITY and multihash[1] <= _MAX_INLINE_KEY
+
+
+def _derive_peer_id(encoded_key: bytes) -> PeerId:
+    if len(encoded_key) <= _MAX_INLINE_KEY:
+        return PeerId(bytes((_IDENTITY, len(encoded_key))) + encoded_key)
+    digest = hashlib.sha256(encoded_key).digest()
+    return PeerId(bytes((_SHA2_256, len(digest))) + digest)
+
+
+def _encode(key_type: KeyType, data: bytes) -> bytes:
+    """A ``PublicKey`` or ``PrivateKey`` message in the deterministic encoding that peer-ids.md, "Keys", demands.
+
+    Written out because protobuf itself promises no stable bytes, and the peer id hangs on them.
+    """
+    return bytes((0x08, key_type, 0x12)) + varint.encode(len(data)) + data
+
+
+def _supported(key: PublicKeyTypes) -> _AnyPublicKey:
+    match key:
+        case Ed25519PublicKey() | EllipticCurvePublicKey(curve=SECP256K1() | SECP256R1()):
+            return key
+        case RSAPublicKey():
+            if not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
+                raise ValueError(f"RSA key of {key.key_size} bits, not {_MIN_RSA_BITS} to {_MAX_RSA_BITS}")
+            if key.public_numbers().e > _MAX_RSA_EXPONENT:
+                raise ValueError("RSA key with an exponent of more than 31 bits")
+            return key
+    raise ValueError(_UNSUPPORTED)
+
+
+def _key_type(key: _AnyPublicKey) -> KeyType:
+    match key:
+        case Ed25519PublicKey():
+            return KeyType.ED25519
+        case RSAPublicKey():
+            return KeyType.RSA
+        case EllipticCurvePublicKey():
+            return KeyType.SECP256K1 if isinstance(key.curve, SECP256K1) else KeyType.ECDSA
+
+
+def _load_public_key(key_type: KeyType, data: bytes) -> PublicKeyTypes:
+    match key_type:
+        case KeyType.ED25519:
+            return Ed25519PublicKey.from_public_bytes(data)
+        case KeyType.SECP256K1:
+            return EllipticCurvePublicKey.from_encoded_point(SECP256K1(), data)
+        case KeyType.RSA | KeyType.ECDSA:
+            return load_der_public_key(data)
+
+
+def _public_key_data(key: _AnyPublicKey) -> bytes:
+    match key:
+        case Ed25519PublicKey():
+            return key.public_bytes_raw()
+        case EllipticCurvePublicKey(curve=SECP256K1()):
+            return key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+        case _:
+            return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _load_private_key(key_type: KeyType, data: bytes) -> PrivateKeyTypes:
+    match key_type:
+        case KeyType.ED25519:
+            key = Ed25519PrivateKey.from_private_bytes(data[:32])
+            public = key.public_key().public_bytes_raw()
+            if data[32:] not in (public, public + public):  # once, or twice in the older form
+                raise ValueError("the public half does not belong to the private one")
+            return key
+        case KeyType.SECP256K1:
+            if len(data) != 32:
+                raise ValueError(f"secp256k1 key of {len(data)} bytes, not 32")
+            return derive_private_key(int.from_bytes(data), SECP256K1())
+        case KeyType.RSA | KeyType.ECDSA:
+            return load_der_private_key(data, None)
+
+
+def _private_key_data(key: _AnyPrivateKey) -> bytes:
+    match key:
+        case Ed25519PrivateKey():
+            return key.private_bytes_raw() + key.public_key().public_bytes_raw()
+        case EllipticCurvePrivateKey(curve=SECP256K1()):
+            return key.private_numbers().private_value.to_bytes(32)
+        case _:  # PKCS#1 for RSA, SEC1 for ECDSA
+            return key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+
+
+def _with_low_s(signature: bytes) -> bytes:
+    """The one of two equally valid signatures that BIP 62 prescribes; rust-libp2p and js-libp2p refuse the other."""
+    r, s = decode_dss_signature(signature)
+    return encode_dss_signature(r, min(s, _SECP256K1_ORDER - s))
+
+
+def _load_pem(data: bytes, passphrase: str | bytes | None) -> PrivateKeyTypes:
+    password = _to_bytes(passphrase) if passphrase else None
+    try:
+        return load_pem_private_key(data, password)
+    except TypeError:  # encrypted without a password, or the other way round
+        if password is None:
+            raise ValueError("encrypted, a passphrase is needed") from None
+        return load_pem_private_key(data, None)
+    except ValueError as error:
+        raise ValueError(
+            "damaged, or no private key" if password is None else "wrong passphrase, or damaged"
+        ) from error
+
+
+def _to_bytes(passphrase: str | bytes) -> bytes:
+    return passphrase.encode() if isinstance(passphrase, str) else passphrase
+
+
+def _read_key_file(path: str | os.PathLike[str]) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            data = file.read(_MAX_KEY_FILE + 1)
+    except OSError as error:
+        raise KeyFileError(path, error.strerror or str(error)) from error
+    if len(data) > _MAX_KEY_FILE:
+        raise KeyFileError(path, f"longer than {_MAX_KEY_FILE} bytes, no key file")
+    if mode & 0o077:
+        _logger.warning("key file %s is open to other users (mode %04o); `chmod 600` it", path, mode)
+    return data
+
+
+def _write_key_file(path: Path, data: bytes, force: bool) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".key-")  # created with mode 0600
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        if force:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)  # unlike a rename, fails if the file exists
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name, too, outlives a power cut
+    finally:
+        os.close(folder)

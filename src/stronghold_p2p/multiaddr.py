@@ -1,0 +1,278 @@
+"""Addresses that say how to reach a peer, layer by layer: ``/ip4/127.0.0.1/tcp/4001/p2p/12D3Koo...``.
+
+The source is multiformats/multiaddr. Where the implementations differ, this one does as go-multiaddr: an address is
+never empty, a value holds no slash, ``unix`` takes the rest of the address as its path, ``memory`` is a number of 64
+bits, a peer id is stored as its multihash whatever its text was. A protocol that is not in the table at the end makes
+an address malformed.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, TypeAlias
+
+from . import multibase
+from .errors import DecodeError, InvalidAddress
+from .identity import PeerId
+from .wire import varint
+
+__all__ = ["Component", "Multiaddr"]
+
+Component: TypeAlias = tuple[str, str | None]
+"""The name of a protocol and the text of its value, None for a protocol that takes none."""
+
+
+class Multiaddr:
+    """An address: immutable, hashable, equal to what has the same bytes. Iterates over its components."""
+
+    __slots__ = ("_bytes", "_text", "components", "peer_id")
+
+    def __init__(self, encoded: bytes) -> None:
+        """Raises ValueError; :meth:`parse` and :meth:`from_bytes` say whose fault it was."""
+        parts = list(_split(encoded))
+        last, value = parts[-1]
+        self.components: Final[tuple[Component, ...]] = tuple(
+            (protocol.name, protocol.decode(value) if value else None) for protocol, value in parts
+        )
+        self.peer_id: Final = PeerId(value) if last is _P2P else None
+        """The peer that the address leads to, which its last component names; one further left is a relay."""
+        self._bytes: Final = encoded
+        self._text: Final = "".join(map(_component_text, self.components))
+
+    @classmethod
+    def parse(cls, text: str) -> Multiaddr:
+        """From text, which need not be canonical: ``/ipfs/`` is ``/p2p/``, trailing slashes mean nothing.
+
+        Raises InvalidAddress.
+        """
+        return _parse(text)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Multiaddr:
+        """From the binary form, as a remote sends it. Raises DecodeError."""
+        try:
+            return cls(bytes(data))
+        except ValueError as error:
+            raise DecodeError("multiaddr", str(error)) from error
+
+    def to_bytes(self) -> bytes:
+        """The binary form."""
+        return self._bytes
+
+    __bytes__ = to_bytes
+
+    def with_peer(self, peer_id: PeerId) -> Multiaddr:
+        """This address, ending in ``/p2p/<peer_id>`` instead of the peer that it may end in."""
+        return Multiaddr(self._bytes_without_peer() + _peer_component(peer_id))
+
+    def without_peer(self) -> Multiaddr:
+        """This address without the peer that it may end in. Raises InvalidAddress if there is nothing else in it."""
+        encoded = self._bytes_without_peer()
+        if not encoded:
+            raise InvalidAddress(self, "nothing but a peer id")
+        return Multiaddr(encoded)
+
+    def __iter__(self) -> Iterator[Component]:
+        return iter(self.components)
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Multiaddr({self._text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Multiaddr) and self._bytes == other._bytes
+
+    def __hash__(self) -> int:
+        return hash(self._bytes)
+
+    def __reduce__(self) -> tuple[type[Multiaddr], tuple[bytes]]:
+        return Multiaddr, (self._bytes,)
+
+    def _bytes_without_peer(self) -> bytes:
+        return self._bytes.removesuffix(_peer_component(self.peer_id)) if self.peer_id else self._bytes
+
+
+@functools.lru_cache(maxsize=1024)  # requests are sent to the same addresses again and again
+def _parse(text: str) -> Multiaddr:
+    try:
+        return Multiaddr(_encode(text))
+    except ValueError as error:
+        raise InvalidAddress(text, str(error)) from error
+
+
+def _encode(text: str) -> bytes:
+    empty, *rest = text.rstrip("/").split("/")
+    if empty:
+        raise ValueError("does not begin with /")
+    parts = iter(rest)
+    encoded = bytearray()
+    for name in parts:
+        protocol = _BY_NAME.get(name)
+        if protocol is None:
+            raise ValueError(f"unknown protocol {name!r}")
+        encoded += varint.encode(protocol.code)
+        if protocol.size == 0:
+            continue
+        value = next(parts, "")
+        if protocol is _UNIX:
+            value = "/" + "/".join((value, *parts))
+        value_bytes = protocol.encode(value)
+        if protocol.size is None:
+            encoded += varint.encode(len(value_bytes))
+        encoded += value_bytes
+    return bytes(encoded)
+
+
+def _split(encoded: bytes) -> Iterator[tuple[_Protocol, bytes]]:
+    if not encoded:
+        raise ValueError("empty")
+    offset = 0
+    while offset < len(encoded):
+        code, offset = _read_varint(encoded, offset)
+        protocol = _BY_CODE.get(code)
+        if protocol is None:
+            raise ValueError(f"unknown protocol code {code}")
+        size = protocol.size
+        if size is None:
+            size, offset = _read_varint(encoded, offset)
+        value = encoded[offset : offset + size]
+        offset += size
+        if len(value) < size or (not value and protocol.size != 0):
+            raise ValueError(f"{protocol.name} without a value, or cut short")
+        if protocol is _UNIX and offset < len(encoded):
+            raise ValueError("unix is not the last protocol")
+        yield protocol, value
+
+
+def _read_varint(encoded: bytes, offset: int) -> tuple[int, int]:
+    try:
+        decoded = varint.decode(encoded, offset)
+    except DecodeError as error:
+        raise ValueError(str(error)) from error
+    if decoded is None:
+        raise ValueError("a varint is cut short")
+    return decoded
+
+
+def _component_text(component: Component) -> str:
+    name, value = component
+    if value is None:
+        return f"/{name}"
+    return f"/{name}{value}" if name == _UNIX.name else f"/{name}/{value}"
+
+
+def _peer_component(peer_id: PeerId) -> bytes:
+    multihash = peer_id.to_bytes()
+    return varint.encode(_P2P.code) + varint.encode(len(multihash)) + multihash
+
+
+# -- values: from text to bytes and back; each raises ValueError --------------------------------------
+
+
+def _ip4_to_bytes(text: str) -> bytes:
+    return ipaddress.IPv4Address(text).packed
+
+
+def _ip4_to_text(value: bytes) -> str:
+    return str(ipaddress.IPv4Address(value))
+
+
+def _ip6_to_bytes(text: str) -> bytes:
+    if "%" in text:  # an interface stands in a component of its own, ip6zone
+        raise ValueError(f"{text!r} does not appear to be an IPv6 address")
+    return ipaddress.IPv6Address(text).packed
+
+
+def _ip6_to_text(value: bytes) -> str:
+    address = ipaddress.IPv6Address(value)
+    mapped = address.ipv4_mapped
+    return str(address) if mapped is None else f"::ffff:{mapped}"  # Python before 3.13 writes ::ffff:7f00:1
+
+
+def _number_to_bytes(size: int) -> Callable[[str], bytes]:
+    def to_bytes(text: str) -> bytes:
+        number = int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else -1
+        if not 0 <= number < 1 << 8 * size:
+            raise ValueError(f"{text!r} is not a number of {8 * size} bits")
+        return number.to_bytes(size)
+
+    return to_bytes
+
+
+def _number_to_text(value: bytes) -> str:
+    return str(int.from_bytes(value))
+
+
+def _name_to_text(value: bytes) -> str:
+    text = value.decode()
+    if "/" in text or not text.isprintable():  # a remote's addresses are shown on terminals and in logs
+        raise ValueError(f"{text!r} is not a name")
+    return text
+
+
+def _path_to_text(value: bytes) -> str:
+    text = value.decode()
+    if len(text) < 2 or text[0] != "/" or text[-1] == "/" or not text.isprintable():
+        raise ValueError(f"{text!r} is not the path of a socket")
+    return text
+
+
+def _peer_id_to_bytes(text: str) -> bytes:
+    try:
+        return PeerId.parse(text).to_bytes()
+    except InvalidAddress as error:
+        raise ValueError(f"{text!r} is {error.reason}") from error
+
+
+def _peer_id_to_text(value: bytes) -> str:
+    return str(PeerId(value))
+
+
+# -- the protocols (multiformats/multiaddr protocols.csv) that today's peers announce -----------------
+
+
+class _Protocol(NamedTuple):
+    code: int
+    name: str
+    size: int | None = 0
+    """Bytes of the value; None if its length stands before it."""
+    encode: Callable[[str], bytes] = str.encode
+    decode: Callable[[bytes], str] = _name_to_text
+
+
+_UNIX = _Protocol(400, "unix", None, str.encode, _path_to_text)
+_P2P = _Protocol(421, "p2p", None, _peer_id_to_bytes, _peer_id_to_text)
+
+_PROTOCOLS = (
+    _Protocol(4, "ip4", 4, _ip4_to_bytes, _ip4_to_text),
+    _Protocol(6, "tcp", 2, _number_to_bytes(2), _number_to_text),
+    _Protocol(41, "ip6", 16, _ip6_to_bytes, _ip6_to_text),
+    _Protocol(42, "ip6zone", None),
+    _Protocol(53, "dns", None),
+    _Protocol(54, "dns4", None),
+    _Protocol(55, "dns6", None),
+    _Protocol(56, "dnsaddr", None),
+    _Protocol(273, "udp", 2, _number_to_bytes(2), _number_to_text),
+    _Protocol(280, "webrtc-direct"),
+    _Protocol(281, "webrtc"),
+    _Protocol(290, "p2p-circuit"),
+    _UNIX,
+    _P2P,
+    _Protocol(443, "https"),
+    _Protocol(448, "tls"),
+    _Protocol(449, "sni", None),
+    _Protocol(460, "quic"),
+    _Protocol(461, "quic-v1"),
+    _Protocol(465, "webtransport"),
+    _Protocol(466, "certhash", None, multibase.decode, multibase.encode_base64url),
+    _Protocol(477, "ws"),
+    _Protocol(478, "wss"),
+    _Protocol(480, "http"),
+    _Protocol(777, "memory", 8, _number_to_bytes(8), _number_to_text),
+)
+_BY_CODE = {protocol.code: protocol for protocol in _PROTOCOLS}
+_BY_NAME = {protocol.name: protocol for protocol in _PROTOCOLS} | {"ipfs": _P2P}

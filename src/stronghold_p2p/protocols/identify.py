@@ -1,0 +1,203 @@
+"""Identify and identify push: what a peer tells of itself (libp2p/specs identify/README.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import islice
+from typing import Final
+
+from ..errors import DecodeError
+from ..identity import Keypair, PeerId, PublicKey
+from ..multiaddr import Multiaddr
+from ..transport.stream import Stream
+from ..wire import messages, multistream, varint
+from ..wire.envelope import PeerRecord
+
+__all__ = [
+    "AGENT_VERSION",
+    "PROTOCOL",
+    "PROTOCOL_VERSION",
+    "PUSH_PROTOCOL",
+    "Identity",
+    "decode",
+    "encode",
+    "is_own_agent",
+    "read",
+    "serve",
+]
+
+PROTOCOL: Final = "/ipfs/id/1.0.0"
+PUSH_PROTOCOL: Final = "/ipfs/id/push/1.0.0"
+
+_AGENT: Final = "stronghold-p2p-py"
+AGENT_VERSION: Final = f"{_AGENT}/{metadata.version('stronghold-p2p')}"
+PROTOCOL_VERSION: Final = "/stronghold-p2p/1.0.0"
+"""The family of protocols; by now peers of any family talk to each other."""
+
+MAX_SENT_SIZE: Final = 4096
+"""Bytes of our message: rust-libp2p reads no more, and only one message."""
+
+MAX_MESSAGES: Final = 10
+"""Messages that one identity may come in, as in go-libp2p, which sends its signed record in one of its own."""
+
+MAX_MESSAGE_SIZE: Final = 8192
+"""Bytes of one of them, as in go-libp2p."""
+
+MAX_PROTOCOLS: Final = 1024
+"""Protocols of a remote that we look at, as in go-libp2p: ten messages have room for 40,000."""
+
+MAX_ADDRESSES: Final = 256
+"""Addresses of a remote that we look at: each takes some 20 us to parse, and ten messages have room for 20,000."""
+
+MAX_TEXT: Final = 256
+"""Characters of a version that we keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a peer told of itself, within our limits. Nothing of it is proved but what the record says."""
+
+    protocol_version: str
+    """Printable text; empty if it told none."""
+    agent_version: str
+    """Printable text such as ``go-libp2p/0.51``; empty if it told none."""
+    protocols: tuple[str, ...]
+    """What it offers to us."""
+    listen_addresses: tuple[Multiaddr, ...]
+    """Where it says it can be dialled: those of the record if there is one."""
+    observed_address: Multiaddr | None
+    """Where it sees us."""
+    record: PeerRecord | None
+    """Its listen addresses as it has signed them. None without a record, and with one that does not verify."""
+
+
+def is_own_agent(agent_version: str) -> bool:
+    """Whether a peer with this agent version runs this library."""
+    return agent_version.startswith(f"{_AGENT}/")
+
+
+async def read(stream: Stream) -> Identity:
+    """What the remote of ``stream``, opened by us to identify it or by it to push, tells of itself.
+
+    Raises:
+        DecodeError: the messages are malformed, too large or too many, or name the key of another peer.
+    """
+    received = bytearray()
+    while chunk := await stream.read():
+        received += chunk
+        if len(received) > MAX_MESSAGES * (MAX_MESSAGE_SIZE + varint.MAX_LENGTH):
+            raise DecodeError(PROTOCOL, f"more than {MAX_MESSAGES} messages of {MAX_MESSAGE_SIZE} bytes")
+    return decode(bytes(received), stream.peer)
+
+
+async def serve(stream: Stream, message: bytes) -> None:
+    """Sends ``message``, that of :func:`encode`, and closes our side at once: go-libp2p holds its own streams back until
+    it has it. To answer a remote that identifies us, and to push."""
+    # Not lazily: where a push is not served, it must not be taken for protocol lines; and FIN comes after the lines.
+    await stream.negotiated()
+    await stream.write(message)
+    await stream.close_write()
+
+
+def encode(
+    keypair: Keypair,
+    *,
+    protocols: Iterable[str],
+    listen_addresses: Iterable[Multiaddr],
+    observed_address: Multiaddr,
+) -> bytes:
+    """What we tell a peer that we see at ``observed_address``, as one message behind its length.
+
+    It is always complete, since go-libp2p replaces all it knew by what a push holds. What does not fit 4,096 bytes is
+    left out: first the signed record, then listen addresses and then protocols, the last ones first.
+    """
+    listen_addresses = tuple(listen_addresses)
+    message = messages.Identify(
+        publicKey=keypair.public_key.to_protobuf(),
+        listenAddrs=map(bytes, listen_addresses),
+        protocols=protocols,
+        observedAddr=bytes(observed_address),
+        protocolVersion=PROTOCOL_VERSION,
+        agentVersion=AGENT_VERSION,
+    )
+    if listen_addresses:
+        record = PeerRecord(peer_id=keypair.peer_id, seq=time.time_ns(), addresses=listen_addresses)
+        message.signedPeerRecord = record.seal(keypair)
+    while message.ByteSize() > MAX_SENT_SIZE:
+        if message.HasField("signedPeerRecord"):
+            message.ClearField("signedPeerRecord")
+        elif message.listenAddrs:
+            message.listenAddrs.pop()
+        else:
+            message.protocols.pop()
+    encoded = message.SerializeToString()
+    return varint.encode(len(encoded)) + encoded
+
+
+def decode(data: bytes, peer: PeerId) -> Identity:
+    """What ``peer`` has told in all the messages that it sent. Raises DecodeError as :func:`read`."""
+    merged = messages.Identify()
+    for message in _messages(data):
+        merged.MergeFrom(message)
+    if merged.HasField("publicKey") and PublicKey.from_protobuf(merged.publicKey).peer_id != peer:
+        raise DecodeError(PROTOCOL, "the key of another peer")
+    record = _verified_record(merged.signedPeerRecord, peer)
+    addresses = _known_addresses(merged.listenAddrs) if record is None else iter(record.addresses)
+    return Identity(
+        protocol_version=_printable(merged.protocolVersion),
+        agent_version=_printable(merged.agentVersion),
+        protocols=tuple(filter(_is_protocol, dict.fromkeys(islice(merged.protocols, MAX_PROTOCOLS)))),
+        # One that names another peer would have us dial that peer in this one's place.
+        listen_addresses=tuple(
+            address for address in islice(addresses, MAX_ADDRESSES) if address.peer_id in (None, peer)
+        ),
+        observed_address=next(_known_addresses([merged.observedAddr]), None),
+        record=record,
+    )
+
+
+def _messages(data: bytes) -> Iterator[messages.Identify]:
+    offset = count = 0
+    while offset < len(data) or not count:
+        head = varint.decode(data, offset)
+        if head is None:
+            raise DecodeError(PROTOCOL, "the stream ended in the middle of a message")
+        size, start = head
+        offset = start + size
+        count += 1
+        if size > MAX_MESSAGE_SIZE:
+            raise DecodeError(PROTOCOL, f"a message of {size} bytes is over the limit of {MAX_MESSAGE_SIZE}")
+        if count > MAX_MESSAGES:
+            raise DecodeError(PROTOCOL, f"more than {MAX_MESSAGES} messages")
+        if offset > len(data):
+            raise DecodeError(PROTOCOL, "the stream ended in the middle of a message")
+        yield messages.parse(messages.Identify, data[start:offset], PROTOCOL)
+
+
+def _verified_record(envelope: bytes, peer: PeerId) -> PeerRecord | None:
+    """rust-libp2p signs its records for another domain: one that does not verify counts as none."""
+    with contextlib.suppress(DecodeError):
+        record = PeerRecord.open(envelope)
+        if record.peer_id == peer:
+            return record
+    return None
+
+
+def _known_addresses(encoded: Iterable[bytes]) -> Iterator[Multiaddr]:
+    """The addresses, without those of protocols that are unknown here."""
+    for address in islice(encoded, MAX_ADDRESSES):
+        with contextlib.suppress(DecodeError):
+            yield Multiaddr.from_bytes(address)
+
+
+def _is_protocol(text: str) -> bool:
+    return text.startswith("/") and len(text) < multistream.MAX_LINE and text.isprintable()
+
+
+def _printable(text: str) -> str:
+    """It may be shown on a terminal, or written to a log."""
+    return "".join(filter(str.isprintable, text[:MAX_TEXT]))

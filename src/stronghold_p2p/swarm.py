@@ -1,0 +1,445 @@
+"""The swarm: connections by peer. Dials, listens, keeps the limits, and identifies whoever is connected."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Set as AbstractSet
+from functools import partial
+from ipaddress import ip_address
+
+import ifaddr
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from .config import Config
+from .errors import (
+    ClosedError,
+    DialError,
+    LimitExceeded,
+    ListenError,
+    NotPermitted,
+    StrongholdError,
+)
+from .events import (
+    ConnectionClosed,
+    ConnectionEstablished,
+    Direction,
+    Event,
+    InboundConnectionFailed,
+    Listener,
+    ListenerClosed,
+    NewListener,
+    PeerIdentified,
+)
+from .identity import Keypair, PeerId
+from .multiaddr import Multiaddr
+from .protocols import identify, ping
+from .transport.connection import Connection
+from .transport.deadlines import Deadlines
+from .transport.pipe import BytePipe, NullReceiver, PipeReceiver
+from .transport.stream import Stream
+from .transport.tcp import TcpTransport
+from .transport.upgrade import PipeUpgrade
+from .wire import multistream
+from .wire.upgrade import Upgrade
+from .wire.yamux import ReceiveBudget
+
+__all__ = ["StreamHandler", "Swarm"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+StreamHandler = Callable[[Stream], None]
+"""Takes an inbound stream in the very callback in which its protocol was agreed; must not raise."""
+
+
+class _Dial:
+    """A dial under way and those who wait for it."""
+
+    def __init__(self, task: asyncio.Task[Connection], addresses: tuple[Multiaddr, ...]) -> None:
+        self.task = task
+        self.addresses = addresses
+        self.waiting = 0
+
+
+class Swarm:
+    """All connections of one peer.
+
+    ``banned`` is looked into, never changed; ``permits`` says whether a peer may open a protocol now; ``emit`` takes events; ``learn`` takes what a peer told of
+    its addresses. Nothing here knows of requests.
+    """
+
+    def __init__(
+        self,
+        keypair: Keypair,
+        config: Config,
+        *,
+        banned: AbstractSet[PeerId],
+        permits: Callable[[PeerId, str], bool],
+        emit: Callable[[Event], None],
+        learn: Callable[[PeerId, Iterable[Multiaddr]], None],
+    ) -> None:
+        self.keypair = keypair
+        self.peer_id = keypair.peer_id
+        self.config = config
+        self.deadlines = Deadlines(asyncio.get_running_loop())
+        self.budget = ReceiveBudget(config.max_receive_buffer)
+        self._permits = permits
+        self._emit = emit
+        self._learn = learn
+        self._static = X25519PrivateKey.generate()
+        self._tcp = TcpTransport(config)
+        self._handlers: dict[str, StreamHandler] = {}
+        self._connections: dict[PeerId, list[Connection]] = {}
+        self._counts = {Direction.INBOUND: 0, Direction.OUTBOUND: 0}
+        self._pending_inbound: dict[PipeUpgrade, int] = {}
+        self._dials: dict[PeerId, _Dial] = {}
+        self._listeners: dict[Listener, asyncio.Server] = {}
+        self._banned = banned
+        self._closing = False
+        self._ended: set[Connection] = set()
+        self.handle_coroutine(identify.PROTOCOL, self._serve_identify)
+        self.handle_coroutine(identify.PUSH_PROTOCOL, self._receive_push)
+        self.handle_coroutine(ping.PROTOCOL, ping.serve)
+
+    # -- protocols -------------------------------------------------------------------------------
+
+    def handle(self, protocol: str, handler: StreamHandler) -> None:
+        """Serves ``protocol``. Raises RuntimeError if it is served already, ValueError if it is no protocol id."""
+        if not protocol.startswith("/") or len(protocol) >= multistream.MAX_LINE or "\n" in protocol:
+            raise ValueError(
+                f"{protocol!r} is no protocol id: it begins with a slash, and is one line of at most 1,022 bytes"
+            )
+        if protocol in self._handlers:
+            raise RuntimeError(f"{protocol} is served already")
+        self._handlers[protocol] = handler
+
+    def handle_coroutine(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
+        """Serves ``protocol`` by a task for each stream, which is closed when it returns and reset when it raises."""
+
+        def serve(stream: Stream) -> None:
+            stream.connection.spawn(_serve(stream, handler))
+
+        self.handle(protocol, serve)
+
+    def offers(self, peer: PeerId, protocol: str) -> bool:
+        """Whether ``peer`` may open ``protocol`` now."""
+        return protocol in self._handlers and not self._closing and self._permits(peer, protocol)
+
+    def stream_opened(self, stream: Stream) -> None:
+        self._handlers[stream.protocol](stream)
+
+    def push_identify(self, peer: PeerId | None = None) -> None:
+        """Tells ``peer``, or all, anew what we offer; only whoever has heard it before and takes pushes."""
+        peers = list(self._connections) if peer is None else [peer]
+        for connection in filter(None, map(self.connection, peers)):
+            if connection.serves(identify.PUSH_PROTOCOL):
+                connection.spawn(self._push(connection))
+
+    # -- connections -----------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """All established ones."""
+        return tuple(connection for connections in self._connections.values() for connection in connections)
+
+    def connection(self, peer: PeerId) -> Connection | None:
+        """The one that new streams to ``peer`` use: the oldest that can take them."""
+        for connection in self._connections.get(peer, ()):
+            if connection.usable:
+                return connection
+        return None
+
+    async def connect(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> Connection:
+        """A connection to ``peer``: the one there is, or the outcome of one dial, however many callers ask for it.
+
+        Raises:
+            ClosedError: we are closing.
+            NotPermitted: the peer is banned.
+            DialError: no address is known, or none led to the peer.
+        """
+        tried: set[Multiaddr] = set()
+        while True:
+            if self._closing:
+                raise ClosedError
+            if peer in self._banned:
+                raise NotPermitted(peer, "it is banned")
+            connection = self.connection(peer)
+            if connection is not None:
+                return connection
+            dial = self._dials.get(peer)
+            if dial is None:
+                dial = self._start_dial(peer, tuple(dict.fromkeys(addresses)))
+            tried.update(dial.addresses)
+            try:
+                return await _join(dial)
+            except DialError:
+                if tried.issuperset(addresses):
+                    raise
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Closes every connection to ``peer``; returns when they have ended."""
+        connections = self._connections.get(peer, [])
+        for connection in connections:
+            connection.close()
+        await _all_closed(connections)
+
+    def connection_closed(self, connection: Connection, error: Exception | None) -> None:
+        connections = self._connections[connection.peer]
+        connections.remove(connection)
+        if not connections:
+            del self._connections[connection.peer]
+        self._counts[connection.direction] -= 1
+        self._ended.add(connection)
+        connection.closed.add_done_callback(lambda _: self._ended.discard(connection))
+        self._emit(ConnectionClosed(connection.info, error))
+
+    # -- listening -------------------------------------------------------------------------------
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        return tuple(self._listeners)
+
+    async def listen(self, address: Multiaddr) -> Listener:
+        """Raises ListenError."""
+        if self._closing:
+            raise ClosedError
+        if not self._tcp.supports(address):
+            raise ListenError(address, "only /ip4, /ip6, /dns, /dns4 or /dns6 with /tcp is supported")
+        server, bound = await self._tcp.listen(address, self._upgrade_inbound)
+        listener = Listener(
+            bound.with_peer(self.peer_id),
+            tuple(address.with_peer(self.peer_id) for address in interface_addresses(bound)),
+        )
+        self._listeners[listener] = server
+        self._emit(NewListener(listener))
+        self.push_identify()
+        return listener
+
+    def stop_listening(self, address: Multiaddr | None = None) -> None:
+        """Stops listening on ``address``, or on all. Connections stay."""
+        for listener, server in list(self._listeners.items()):
+            if address is None or address in (listener.address, listener.address.without_peer(), *listener.addresses):
+                server.close()
+                del self._listeners[listener]
+                self._emit(ListenerClosed(listener))
+
+    # -- closing ---------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Ends everything: running requests may end within ``close_timeout``, then what is left is reset."""
+        self._closing = True
+        self.stop_listening()
+        for upgrade in list(self._pending_inbound):
+            upgrade.finished.cancel()
+        for dial in self._dials.values():
+            dial.task.cancel()
+        connections = self.connections
+        for connection in connections:
+            connection.drain()
+        try:
+            async with asyncio.timeout(self.config.close_timeout):
+                await _all_closed(connections)
+        except TimeoutError:
+            for connection in self.connections:
+                connection.abort()
+        await _all_closed((*self.connections, *self._ended))
+        self.deadlines.close()
+
+    # -- dialling --------------------------------------------------------------------------------
+
+    def _start_dial(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> _Dial:
+        if not addresses:
+            raise DialError(peer)
+        if len(self._dials) >= self.config.max_pending_outbound_connections:
+            raise DialError(peer, reason="max_pending_outbound_connections are being dialled already")
+        task = asyncio.get_running_loop().create_task(self._dial(peer, addresses))
+        dial = self._dials[peer] = _Dial(task, addresses)
+        task.add_done_callback(lambda _: self._dials.pop(peer))
+        return dial
+
+    async def _dial(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> Connection:
+        """Tries the addresses in order, each with a head start on the next; the first connection wins (RFC 8305)."""
+        failed: dict[Multiaddr, Exception] = {}
+        running: dict[asyncio.Task[Connection], Multiaddr] = {}
+        to_try = iter(addresses)
+        try:
+            async with asyncio.timeout(self.config.connection_timeout):
+                while True:
+                    address = next(to_try, None)
+                    if address is not None:
+                        running[asyncio.create_task(self._dial_address(peer, address))] = address
+                    elif not running:
+                        raise DialError(peer, list(failed.items()))
+                    stagger = self.config.dial_stagger if address is not None else None
+                    done, _ = await asyncio.wait(running, timeout=stagger, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        address = running.pop(task)
+                        error = task.exception()
+                        if error is None:
+                            return task.result()
+                        if not isinstance(error, StrongholdError | OSError):
+                            raise error
+                        failed[address] = error
+        except TimeoutError:
+            late = TimeoutError(f"no connection within {self.config.connection_timeout:g} s")
+            raise DialError(peer, [(address, failed.get(address, late)) for address in addresses]) from None
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _dial_address(self, peer: PeerId, address: Multiaddr) -> Connection:
+        upgrade: PipeUpgrade | None = None
+
+        def connected(pipe: BytePipe) -> PipeReceiver:
+            nonlocal upgrade
+            upgrade = self._upgrade(pipe, expected_peer=peer)
+            return upgrade
+
+        await self._tcp.dial(address, connected)
+        assert upgrade is not None
+        return await upgrade.finished
+
+    # -- upgrading -------------------------------------------------------------------------------
+
+    def _upgrade(self, pipe: BytePipe, *, expected_peer: PeerId | None) -> PipeUpgrade:
+        initiator = expected_peer is not None
+        return PipeUpgrade(
+            pipe,
+            self.keypair,
+            self._static,
+            initiator=initiator,
+            expected_peer=expected_peer,
+            establish=partial(self._establish, initiator=initiator),
+        )
+
+    def _upgrade_inbound(self, pipe: BytePipe) -> PipeReceiver:
+        if self._closing or len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
+            pipe.abort()
+            self._emit(InboundConnectionFailed(pipe.remote_address, LimitExceeded("max_pending_inbound_connections")))
+            return NullReceiver()
+        upgrade = self._upgrade(pipe, expected_peer=None)
+        deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
+        self._pending_inbound[upgrade] = self.deadlines.add(deadline, upgrade)
+        upgrade.finished.add_done_callback(partial(self._inbound_finished, upgrade))
+        return upgrade
+
+    def _inbound_finished(self, upgrade: PipeUpgrade, finished: asyncio.Future[Connection]) -> None:
+        self.deadlines.remove(self._pending_inbound.pop(upgrade), upgrade)
+        error = None if finished.cancelled() else finished.exception()
+        if isinstance(error, Exception):
+            self._emit(InboundConnectionFailed(upgrade.pipe.remote_address, error))
+
+    def _establish(self, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool) -> Connection:
+        """Admits an upgraded connection. Raises NotPermitted for a banned peer, LimitExceeded over a limit."""
+        peer = upgrade.remote_peer
+        direction = Direction.OUTBOUND if initiator else Direction.INBOUND
+        if self._closing:
+            raise ClosedError
+        if peer in self._banned:
+            raise NotPermitted(peer, "it is banned")
+        count = self._counts[direction]
+        if initiator and count >= self.config.max_outbound_connections:
+            raise LimitExceeded("max_outbound_connections")
+        if not initiator and count >= self.config.max_inbound_connections:
+            raise LimitExceeded("max_inbound_connections")
+        if sum(self._counts.values()) >= self.config.max_connections:
+            raise LimitExceeded("max_connections")
+        if len(self._connections.get(peer, ())) >= self.config.max_connections_per_peer:
+            raise LimitExceeded("max_connections_per_peer")
+        connection = Connection(self, pipe, upgrade, initiator=initiator)
+        self._connections.setdefault(peer, []).append(connection)
+        self._counts[direction] = count + 1
+        self._emit(ConnectionEstablished(connection.info))
+        connection.spawn(self._identify(connection))
+        return connection
+
+    # -- identify --------------------------------------------------------------------------------
+
+    async def _identify(self, connection: Connection) -> None:
+        try:
+            async with asyncio.timeout(self.config.request_timeout):
+                async with await connection.open_stream(identify.PROTOCOL) as stream:
+                    identity = await identify.read(stream)
+        except (StrongholdError, TimeoutError) as error:
+            logger.debug("%r was not identified: %s", connection, error)
+        else:
+            self._identified(connection, identity)
+
+    async def _receive_push(self, stream: Stream) -> None:
+        self._identified(stream.connection, await identify.read(stream))
+
+    def _identified(self, connection: Connection, identity: identify.Identity) -> None:
+        connection.remote_identified(identity.protocols, own_kind=identify.is_own_agent(identity.agent_version))
+        self._learn(connection.peer, identity.listen_addresses)
+        self._emit(
+            PeerIdentified(
+                connection.peer,
+                identity.agent_version,
+                identity.protocols,
+                identity.listen_addresses,
+                identity.observed_address,
+            )
+        )
+
+    async def _serve_identify(self, stream: Stream) -> None:
+        await identify.serve(stream, self._identify_message(stream.connection))
+
+    async def _push(self, connection: Connection) -> None:
+        try:
+            async with asyncio.timeout(self.config.request_timeout):
+                async with await connection.open_stream(identify.PUSH_PROTOCOL) as stream:
+                    await identify.serve(stream, self._identify_message(connection))
+        except (StrongholdError, TimeoutError) as error:
+            logger.debug("push to %r failed: %s", connection, error)
+
+    def _identify_message(self, connection: Connection) -> bytes:
+        return identify.encode(
+            self.keypair,
+            protocols=[protocol for protocol in self._handlers if self.offers(connection.peer, protocol)],
+            listen_addresses=[address for listener in self._listeners for address in listener.addresses],
+            observed_address=connection.info.address,
+        )
+
+
+async def _join(dial: _Dial) -> Connection:
+    """Waits for a dial that others may wait for too; whoever leaves last ends it."""
+    dial.waiting += 1
+    try:
+        return await asyncio.shield(dial.task)
+    finally:
+        dial.waiting -= 1
+        if not dial.waiting:
+            dial.task.cancel()
+
+
+async def _serve(stream: Stream, handler: Callable[[Stream], Awaitable[None]]) -> None:
+    try:
+        async with stream:
+            await handler(stream)
+    except StrongholdError as error:
+        logger.debug("%r ended: %s", stream, error)
+    except Exception:
+        logger.exception("the handler of %r failed", stream)
+
+
+async def _all_closed(connections: Iterable[Connection]) -> None:
+    closed = [connection.closed for connection in connections]
+    if closed:
+        await asyncio.wait(closed)
+
+
+def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:
+    """Where others can dial a TCP address that we listen on: itself, or for a wildcard every interface's, loopback last."""
+    (kind, host), (_, port) = address.components
+    if host not in {"0.0.0.0", "::"}:
+        return (address,)
+    hosts = [
+        str(ip.ip if ip.is_IPv4 else ip.ip[0])
+        for adapter in ifaddr.get_adapters()
+        for ip in adapter.ips
+        if ip.is_IPv4 == (kind == "ip4") and (ip.is_IPv4 or not ip.ip[2])  # a scoped address means nothing elsewhere
+    ]
+    hosts.sort(key=lambda host: ip_address(host).is_loopback)
+    return tuple(Multiaddr.parse(f"/{kind}/{host}/tcp/{port}") for host in hosts)

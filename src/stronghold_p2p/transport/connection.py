@@ -1,0 +1,398 @@
+"""A connection: pumps bytes between one pipe and the wire machines, and owns the streams between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
+
+from ..config import Config
+from ..errors import ConnectionLost, HandshakeError, MuxerError, StrongholdError
+from ..events import ConnectionInfo, Direction
+from ..identity import PeerId
+from ..wire import yamux
+from ..wire.upgrade import Upgrade
+from .deadlines import Deadlines
+from .pipe import BytePipe
+from .stream import Stream
+
+__all__ = ["Connection", "ConnectionHost"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+STREAMS_BEFORE_FIRST_FRAME: Final = 8
+"""Streams that we open before the remote's first Yamux frame: eleven kill a js-libp2p whose muxer is not up yet."""
+
+FLUSH_SIZE: Final = 128 * 1024
+"""Bytes after which output does not wait for the end of the loop's turn: large enough to encrypt in bulk, small enough
+to stay in the cache."""
+
+
+class ConnectionHost(Protocol):
+    """What a connection asks of whoever holds it (the swarm)."""
+
+    config: Config
+    deadlines: Deadlines
+    budget: yamux.ReceiveBudget
+
+    def offers(self, peer: PeerId, protocol: str) -> bool:
+        """Whether ``peer`` may open ``protocol`` now."""
+
+    def stream_opened(self, stream: Stream) -> None:
+        """The remote has opened a stream of one of them; called in the very callback in which the lines came."""
+
+    def connection_closed(self, connection: Connection, error: Exception | None) -> None:
+        """The connection has ended, with all of its streams."""
+
+
+class Connection:
+    """One encrypted, multiplexed connection to one peer.
+
+    Everything written in one turn of the event loop leaves in one flush at the turn's end, in as few Noise messages as
+    fit; nothing else writes to the pipe. When :attr:`closed` is done every stream and every handler's task has ended.
+    """
+
+    def __init__(self, host: ConnectionHost, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool) -> None:
+        self.config = host.config
+        self.deadlines = host.deadlines
+        self.budget = host.budget
+        self.peer = upgrade.remote_peer
+        self.public_key = upgrade.remote_key
+        self.direction = Direction.OUTBOUND if initiator else Direction.INBOUND
+        self.opened_at = time.time()
+        self.congested = False
+        """The socket is full: writers wait."""
+        self.closing = False
+        """No new stream may be opened."""
+        self.identified = False
+        """The remote has told its protocols."""
+        self.flushes = 0
+        """How often bytes were given to the pipe."""
+        self.loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self.loop.create_future()
+        self.now = self.loop.time
+        self._host = host
+        self._pipe = pipe
+        pipe.receiver = self
+        self._noise = upgrade.noise
+        self._session = yamux.Session(
+            initiator=initiator,
+            max_inbound_streams=host.config.max_inbound_streams_per_connection,
+            max_receive_window=host.config.max_receive_window,
+            budget=host.budget,
+        )
+        self._flush_scheduled = False
+        self._failure: StrongholdError | None = None
+        self._draining = False
+        self._ended = False
+        self._served: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Inbound streams whose lines have not left: at the end of the turn they do, with a response if it is ready.
+        self._greetings: list[Stream] = []
+        self._waiting_for_drain: list[Stream] = []
+        self._max_outbound_streams = min(STREAMS_BEFORE_FIRST_FRAME, host.config.max_outbound_streams_to_others)
+        self._waiting_to_open: deque[asyncio.Future[None]] = deque()
+        self._reserved_streams = 0
+        self._idle_since = self.now()
+        self._idle_tick = self.deadlines.add(self._idle_since + self.config.idle_timeout, self)
+        early = upgrade.early
+        if early:
+            self.loop.call_soon(self._receive, early)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.direction.name} {self.peer} at {self._pipe.remote_address}>"
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """What users see of the connection."""
+        return ConnectionInfo(self.peer, self._pipe.remote_address, self.direction, self.opened_at, len(self._session))
+
+    # -- opening and closing ---------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """Whether new streams can be opened, now or after a wait."""
+        return not self.closing and not self._draining and self._session.can_open
+
+    def open_stream_now(self, protocol: str) -> Stream | None:
+        """A new stream, or None if as many are open as the remote takes."""
+        if self._waiting_to_open or not self._has_room():
+            return None
+        return self._open_stream(protocol)
+
+    async def open_stream(self, protocol: str) -> Stream:
+        """A new stream, as soon as the remote takes one more; first come, first served.
+
+        Raises:
+            ConnectionLost: the connection ended before; nothing was sent.
+        """
+        if self._waiting_to_open or not self._has_room():
+            turn: asyncio.Future[None] = self.loop.create_future()
+            self._waiting_to_open.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled() and turn.exception() is None:
+                    self._reserved_streams -= 1
+                    self._let_streams_open()
+                raise
+            self._reserved_streams -= 1
+        if not self.usable:
+            raise ConnectionLost("the connection is closing")
+        return self._open_stream(protocol)
+
+    def close(self) -> None:
+        """Closes in order: Go Away, then the pipe. Streams still open are lost; await :attr:`closed` for the end."""
+        self._close(yamux.GoAwayCode.NORMAL)
+
+    def drain(self) -> None:
+        """Closes as soon as no stream is open."""
+        self._draining = True
+        if not len(self._session):
+            self.close()
+
+    def abort(self) -> None:
+        """Ends the connection now; what has not left is lost."""
+        self.closing = True
+        self._pipe.abort()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs ``coroutine`` for as long as the connection lives at most; it must not raise."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    # -- what is known of the remote -------------------------------------------------------------
+
+    def serves(self, protocol: str) -> bool:
+        """Whether the remote is known to serve ``protocol``: it has said so, or done so."""
+        return protocol in self._served
+
+    def protocol_served(self, protocol: str) -> None:
+        """The remote has agreed to ``protocol``."""
+        self._served.add(protocol)
+
+    def remote_identified(self, protocols: tuple[str, ...], *, own_kind: bool) -> None:
+        """The remote has told its protocols; ``own_kind``: it runs this library, and takes more streams at once."""
+        self.identified = True
+        self._served = set(protocols)
+        config = self.config
+        self._max_outbound_streams = (
+            config.max_outbound_streams_per_connection if own_kind else config.max_outbound_streams_to_others
+        )
+        self._let_streams_open()
+
+    # -- called by the streams -------------------------------------------------------------------
+
+    def accepts(self, protocol: str) -> bool:
+        return self._host.offers(self.peer, protocol)
+
+    def accept(self, stream: Stream) -> None:
+        self._greetings.append(stream)
+        self._host.stream_opened(stream)
+
+    def send_data(self, muxed: yamux.Stream, data: bytes | memoryview) -> None:
+        self._session.send_data(muxed, data)
+        if self._session.pending >= FLUSH_SIZE and not self.congested:
+            self._flush()
+        else:
+            self._schedule_flush()
+
+    def send_fin(self, muxed: yamux.Stream) -> None:
+        self._session.send_fin(muxed)
+        self._stream_may_have_ended()
+
+    def reset(self, muxed: yamux.Stream, code: int) -> None:
+        self._session.reset(muxed, code)
+        self._stream_may_have_ended()
+
+    def credit(self, muxed: yamux.Stream, size: int) -> None:
+        self._session.credit(muxed, size, self.now())
+        if self._session.pending:
+            self._schedule_flush()
+
+    def wait_for_drain(self, stream: Stream) -> None:
+        """Has the stream's writer woken when the socket takes bytes again."""
+        self._waiting_for_drain.append(stream)
+
+    # -- as the pipe's receiver ------------------------------------------------------------------
+
+    def data_received(self, data: memoryview) -> None:
+        if self._failure is not None:
+            return
+        try:
+            messages = self._noise.decrypt(data)
+        except HandshakeError as error:
+            self._fail(error)
+            return
+        self._receive(messages)
+
+    def pipe_closed(self, error: Exception | None) -> None:
+        self._end(error)
+
+    def pause_writing(self) -> None:
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        self._flush()
+        # In order, each takes what it can; a writer that fills the socket again waits behind the others.
+        waiting, self._waiting_for_drain = self._waiting_for_drain, []
+        for stream in waiting:
+            stream.wake_writer()
+
+    # -- called by the deadlines -----------------------------------------------------------------
+
+    def expire(self) -> None:
+        """Closes the connection if it is idle, aborts it if closing takes too long."""
+        self._idle_tick = 0
+        if self.closing:
+            self._pipe.abort()
+            return
+        idle_until = self._idle_since + self.config.idle_timeout
+        if len(self._session) or self._waiting_to_open or self._reserved_streams:
+            idle_until = self.now() + self.config.idle_timeout
+        if idle_until <= self.now():
+            self.close()
+        else:
+            self._idle_tick = self.deadlines.add(idle_until, self)
+
+    # -- details ---------------------------------------------------------------------------------
+
+    def _receive(self, messages: list[bytes]) -> None:
+        session = self._session
+        now = self.now()
+        failure: MuxerError | None = None
+        for message in messages:
+            try:
+                session.receive_data(message, now)
+            except MuxerError as error:
+                failure = error
+                break
+        if self._max_outbound_streams == STREAMS_BEFORE_FIRST_FRAME and not self.identified:
+            self._max_outbound_streams = self.config.max_outbound_streams_to_others
+            self._let_streams_open()
+        opened: list[Stream] = []
+        for event in session.events_received():
+            if isinstance(event, yamux.DataReceived):
+                event.stream.owner.data_received(event.data)
+            elif isinstance(event, yamux.StreamEnded):
+                event.stream.owner.eof_received()
+            elif isinstance(event, yamux.StreamOpened):
+                stream = event.stream.owner = Stream(self, event.stream, "")
+                opened.append(stream)
+            elif isinstance(event, yamux.WindowOpened):
+                event.stream.owner.wake_writer()
+            elif isinstance(event, yamux.StreamReset):
+                event.stream.owner.reset_received(event.code)
+            else:
+                self._close(yamux.GoAwayCode.NORMAL)
+        for stream in opened:
+            if not stream.is_negotiated:
+                stream.set_deadline(now + self.config.request_timeout)
+        if failure is not None:
+            self._fail(failure)
+            return
+        self._stream_may_have_ended()
+        # After the tasks that were woken just now have run: what they write leaves in the same flush.
+        self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._flush_scheduled = False
+        if self._greetings:
+            greetings, self._greetings = self._greetings, []
+            for stream in greetings:
+                stream.send_lines()
+        if not self.congested:
+            self._flush()
+        elif self._session.pending > self.config.max_control_backlog + FLUSH_SIZE:
+            self._fail(MuxerError("the remote does not read the answers that it asks for"))
+
+    def _flush(self) -> None:
+        if self._session.pending and not self._ended:
+            self.flushes += 1
+            self._pipe.write(self._noise.encrypt(self._session.data_to_send()))
+
+    def _has_room(self) -> bool:
+        return self._session.outbound_streams + self._reserved_streams < self._max_outbound_streams
+
+    def _open_stream(self, protocol: str) -> Stream:
+        muxed = self._session.open_stream(self.now())
+        stream = muxed.owner = Stream(self, muxed, protocol)
+        return stream
+
+    def _let_streams_open(self) -> None:
+        while self._waiting_to_open and self._has_room():
+            turn = self._waiting_to_open.popleft()
+            if not turn.done():
+                self._reserved_streams += 1
+                turn.set_result(None)
+
+    def _stream_may_have_ended(self) -> None:
+        if not len(self._session):
+            self._idle_since = self.now()
+            if self._draining:
+                self.close()
+        if self._waiting_to_open:
+            self._let_streams_open()
+        if self._session.pending:
+            self._schedule_flush()
+
+    def _fail(self, error: StrongholdError) -> None:
+        """The remote broke the protocol: it hears why, if it listens, and the connection ends."""
+        logger.debug("%r failed: %s", self, error)
+        if self._failure is None:
+            self._failure = error
+            self._close(yamux.GoAwayCode.PROTOCOL_ERROR)
+            self._lose_streams(error)
+
+    def _close(self, code: yamux.GoAwayCode) -> None:
+        if self.closing:
+            return
+        self.closing = True
+        self._session.go_away(code)
+        if not self.congested:
+            self._flush()
+        self._pipe.close()
+        self.deadlines.remove(self._idle_tick, self)
+        self._idle_tick = self.deadlines.add(self.now() + self.config.close_timeout, self)
+
+    def _end(self, error: Exception | None) -> None:
+        """The pipe has ended, and so does everything on it."""
+        self.closing = self._ended = True
+        self.deadlines.remove(self._idle_tick, self)
+        self._lose_streams(self._failure or error)
+        for turn in self._waiting_to_open:
+            if not turn.done():
+                self._reserved_streams += 1
+                turn.set_result(None)
+        self._waiting_to_open.clear()
+        for task in self._tasks:
+            task.cancel()
+        self._host.connection_closed(self, self._failure or error)
+        self._settle()
+
+    def _lose_streams(self, error: Exception | None) -> None:
+        for muxed in self._session.streams:
+            lost = ConnectionLost(str(error)) if error else ConnectionLost()
+            lost.__cause__ = error
+            stream: Stream = muxed.owner
+            self._session.reset(muxed)
+            stream.connection_lost(lost)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._ended and not self._tasks and not self.closed.done():
+            self.closed.set_result(None)

@@ -1,0 +1,76 @@
+"""One timer for all deadlines of a peer."""
+
+from __future__ import annotations
+
+import asyncio
+from math import ceil
+from typing import Final, Protocol
+
+__all__ = ["Deadlines", "Expirable"]
+
+TICK: Final = 0.01
+"""Seconds. A deadline strikes on the first tick after it, never early: so a thousand requests share one timer."""
+
+
+class Expirable(Protocol):
+    """What can have a deadline; hashable by identity."""
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+
+
+class Deadlines:
+    """A timer wheel: a set of what expires for each tick to come, one event-loop timer for the next of them.
+
+    Most deadlines never strike. Adding and removing one is a dictionary look-up and a set operation, where a timer of
+    its own would cost a heap operation each and keep what was cancelled alive.
+    """
+
+    __slots__ = ("_armed_tick", "_loop", "_ticks", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ticks: dict[int, set[Expirable]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_tick = 0
+
+    def add(self, when: float, item: Expirable) -> int:
+        """Has ``item.expire()`` called once at ``when`` (the loop's time). Returns the tick, which :meth:`remove` takes."""
+        tick = ceil(when / TICK)
+        items = self._ticks.get(tick)
+        if items is None:
+            self._ticks[tick] = {item}
+            if self._timer is None or tick < self._armed_tick:
+                self._arm(tick)
+        else:
+            items.add(item)
+        return tick
+
+    def remove(self, tick: int, item: Expirable) -> None:
+        """Forgets a deadline that :meth:`add` set; does nothing if it has struck."""
+        items = self._ticks.get(tick)
+        if items is not None:
+            items.discard(item)
+
+    def close(self) -> None:
+        """Forgets every deadline."""
+        self._ticks.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, tick: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed_tick = tick
+        self._timer = self._loop.call_at(tick * TICK, self._strike)
+
+    def _strike(self) -> None:
+        # Loops may call a timer up to their clock's resolution early: what is due is what the timer was armed for.
+        due = max(self._armed_tick, int(self._loop.time() / TICK))
+        self._timer = None
+        for tick in sorted(tick for tick in self._ticks if tick <= due):
+            for item in self._ticks.pop(tick, ()):
+                item.expire()
+        if self._ticks:
+            self._arm(min(self._ticks))

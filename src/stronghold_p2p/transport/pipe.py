@@ -1,0 +1,55 @@
+"""The byte pipe: all that a connection needs to know of what lies under Noise."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..multiaddr import Multiaddr
+
+__all__ = ["BytePipe", "NullReceiver", "PipeReceiver"]
+
+
+class PipeReceiver(Protocol):
+    """What a pipe calls, always from the event loop."""
+
+    def data_received(self, data: memoryview) -> None:
+        """Bytes came. ``data`` is valid during the call only: the buffer under it serves every connection."""
+
+    def pipe_closed(self, error: Exception | None) -> None:
+        """The pipe has ended, by us, the remote or ``error``; the last call of all."""
+
+    def pause_writing(self) -> None:
+        """More than ``Config.max_send_buffer`` bytes wait to be sent."""
+
+    def resume_writing(self) -> None:
+        """Most of them have been sent."""
+
+
+class BytePipe(Protocol):
+    """A reliable, ordered, two-way stream of bytes with no secrets kept: TCP, or memory."""
+
+    receiver: PipeReceiver
+    """Who is called; the upgrade first, then the connection."""
+    remote_address: Multiaddr
+    """Where the other end is, without a peer id."""
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Sends, or queues, all of ``data``, which must not be touched again: the pipe may keep a view of it."""
+
+    def close(self) -> None:
+        """Ends the pipe after what was written has left."""
+
+    def abort(self) -> None:
+        """Ends the pipe now; what has not left is lost."""
+
+
+class NullReceiver:
+    """Receives for a pipe that was refused, until it has ended."""
+
+    def data_received(self, data: memoryview) -> None: ...
+
+    def pipe_closed(self, error: Exception | None) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...

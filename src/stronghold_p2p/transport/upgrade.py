@@ -1,0 +1,104 @@
+"""From a byte pipe to a connection: drives the upgrade machine until it is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from ..errors import HandshakeError, StrongholdError
+from ..identity import Keypair, PeerId
+from ..wire.upgrade import Upgrade
+from .connection import Connection
+from .pipe import BytePipe
+
+__all__ = ["PipeUpgrade"]
+
+
+class PipeUpgrade:
+    """One pipe in its upgrade. ``finished`` ends once: with the connection, or with the error that stopped it.
+
+    ``establish`` turns the pipe and the finished machine into a connection in the very callback that ends the upgrade,
+    so that bytes which follow find their receiver. Cancelling ``finished`` aborts the pipe.
+    """
+
+    def __init__(
+        self,
+        pipe: BytePipe,
+        keypair: Keypair,
+        static: X25519PrivateKey,
+        *,
+        initiator: bool,
+        expected_peer: PeerId | None,
+        establish: Callable[[BytePipe, Upgrade], Connection],
+    ) -> None:
+        self.pipe = pipe
+        self.finished: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        self.finished.add_done_callback(self._abort_if_cancelled)
+        self._establish = establish
+        self._machine = Upgrade(
+            keypair,
+            initiator=initiator,
+            ephemeral=X25519PrivateKey.generate(),
+            static=static,
+            expected_peer=expected_peer,
+        )
+        if initiator:
+            # The pipe learns its receiver only when this returns; nothing can come before something was sent.
+            self._send()
+
+    # -- as a pipe's receiver --------------------------------------------------------------------
+
+    def data_received(self, data: memoryview) -> None:
+        if self.finished.done():
+            return
+        try:
+            self._machine.receive_data(data)
+        except StrongholdError as error:
+            self._fail(error)
+            return
+        self._send()
+        if self._machine.done:
+            try:
+                connection = self._establish(self.pipe, self._machine)
+            except StrongholdError as error:
+                self._fail(error)
+                return
+            self.finished.set_result(connection)
+
+    def pipe_closed(self, error: Exception | None) -> None:
+        if not self.finished.done():
+            try:
+                self._machine.receive_eof()
+            except StrongholdError as eof_error:
+                eof_error.__cause__ = error
+                self._fail(eof_error)
+
+    def pause_writing(self) -> None:
+        """A handshake is smaller than any buffer."""
+
+    def resume_writing(self) -> None:
+        """See pause_writing."""
+
+    def expire(self) -> None:
+        """The time limit of the upgrade has passed."""
+        self._fail(HandshakeError("the remote stalled in the handshake"))
+
+    # -- details ---------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        data = self._machine.data_to_send()
+        if data:
+            self.pipe.write(data)
+
+    def _fail(self, error: StrongholdError) -> None:
+        if self.finished.done():
+            return
+        self._send()  # what the remote may learn of the failure, such as "na"
+        self.finished.set_exception(error)
+        self.pipe.close()
+
+    def _abort_if_cancelled(self, finished: asyncio.Future[Connection]) -> None:
+        if finished.cancelled():
+            self.pipe.abort()

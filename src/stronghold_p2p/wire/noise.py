@@ -1,0 +1,440 @@
+"""Noise_XX_25519_ChaChaPoly_SHA256, and what libp2p puts into and around it.
+
+Sources: the Noise Protocol Framework, revision 34 ("Noise" below), whose names the objects and methods bear;
+libp2p/specs noise/README.md and connections/inlined-muxer-negotiation.md.
+
+:class:`NoiseHandshake` is the handshake of libp2p, :class:`NoiseTransport` the channel it leads to.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from hashlib import sha256
+from struct import Struct
+from typing import Final, NoReturn
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from ..errors import HandshakeError
+from ..identity import Keypair, PublicKey
+from . import messages
+
+__all__ = [
+    "MAX_HANDSHAKE_MESSAGE",
+    "MAX_PLAINTEXT",
+    "CipherState",
+    "HandshakeState",
+    "NoiseHandshake",
+    "NoiseTransport",
+    "SymmetricState",
+]
+
+MAX_HANDSHAKE_MESSAGE: Final = 4096
+"""Bytes of a handshake message that we take. The longest that has a use, with the key and the signature of an RSA
+identity of 8,192 bits, has some 2,200; 65,535, which Noise allows, would be a gift to a remote not yet known."""
+
+_TAG: Final = 16
+_LENGTH: Final = 2
+_MAX_MESSAGE: Final = 65535
+MAX_PLAINTEXT: Final = _MAX_MESSAGE - _TAG
+"""Bytes of plaintext in one transport message (Noise, section 3)."""
+
+_RESERVED_NONCE: Final = 2**64 - 1
+"""Never used: whoever gets here must stop (Noise, section 5.1)."""
+
+_LARGE: Final = 16 * 1024
+"""From this size on, copying a buffer in order to join it costs more than a message of its own."""
+
+_pack_length = Struct(">H").pack
+_pack_length_into = Struct(">H").pack_into
+_pack_nonce = Struct("<4xQ").pack  # Noise, section 12.3
+
+
+class NoiseHandshake:
+    """The three handshake messages of libp2p, framed: ``-> e``, ``<- e, ee, s, es``, ``-> s, se``.
+
+    Messages 2 and 3 carry the sender's identity key, its signature over the sender's Noise static key, and the muxers
+    that the sender offers.
+    """
+
+    __slots__ = ("_initiator", "_keypair", "_muxers", "_state", "_static", "muxer", "remote_key")
+
+    remote_key: PublicKey
+    """The remote's identity, there once the remote has proved it."""
+    muxer: str | None
+    """What both offer, by the initiator's preference; None unless both have sent a list."""
+
+    def __init__(
+        self,
+        keypair: Keypair,
+        *,
+        initiator: bool,
+        ephemeral: X25519PrivateKey,
+        static: X25519PrivateKey,
+        muxers: Sequence[str],
+    ) -> None:
+        """``ephemeral`` is for this handshake alone, ``static`` may serve all of one process. ``muxers``: the most
+        preferred first; none means that the muxer is negotiated afterwards."""
+        self.muxer = None
+        self._keypair = keypair
+        self._initiator = initiator
+        self._static = static
+        self._muxers = muxers
+        self._state = HandshakeState(initiator=initiator, ephemeral=ephemeral, static=static)
+
+    def write_message(self) -> bytes:
+        """The next message of ours, behind its length. Raises HandshakeError if the remote's key is of low order."""
+        message = self._state.write_message(b"" if self._state.position == 0 else self._encode_payload())
+        return _pack_length(len(message)) + message
+
+    def read_message(self, message: bytes) -> None:
+        """The remote's next message, without its length.
+
+        Raises HandshakeError for one that is short, altered, replayed or out of order, whose payload does not prove the
+        identity it names, or that offers none of our muxers; DecodeError for a malformed payload or identity key.
+        """
+        opening = self._state.position == 0
+        payload = self._state.read_message(message)
+        if not opening:
+            self._read_payload(payload)
+        elif payload:
+            raise HandshakeError("the first message has a payload, which anyone could read and alter")
+
+    def transport(self) -> NoiseTransport:
+        """The channel, after the last message."""
+        ours, theirs = self._state.split()
+        return NoiseTransport(ours, theirs) if self._initiator else NoiseTransport(theirs, ours)
+
+    def _encode_payload(self) -> bytes:
+        static = self._static.public_key().public_bytes_raw()
+        payload = messages.NoiseHandshakePayload(
+            identity_key=self._keypair.public_key.to_protobuf(),
+            identity_sig=self._keypair.sign(_SIGNATURE_PREFIX + static),
+        )
+        if self._muxers:
+            payload.extensions.stream_muxers.extend(self._muxers)
+        return payload.SerializeToString()
+
+    def _read_payload(self, payload: bytes) -> None:
+        message = messages.parse(messages.NoiseHandshakePayload, payload, "noise")
+        key = PublicKey.from_protobuf(message.identity_key)
+        if not key.verify(message.identity_sig, _SIGNATURE_PREFIX + self._state.remote_static):
+            raise HandshakeError("the identity key did not sign the static key")
+        self.muxer = self._choose_muxer(message.extensions.stream_muxers)
+        self.remote_key = key
+
+    def _choose_muxer(self, theirs: Sequence[str]) -> str | None:
+        if not self._muxers or not theirs:
+            return None
+        preferred, known = (self._muxers, theirs) if self._initiator else (theirs, self._muxers)
+        for muxer in preferred:
+            if muxer in known:
+                return muxer
+        raise HandshakeError("no muxer in common")
+
+
+_SIGNATURE_PREFIX: Final = b"noise-libp2p-static-key:"
+
+
+class NoiseTransport:
+    """The encrypted channel: transport messages, each behind its length. Every connection's every byte passes here.
+
+    Nonces are counted here and not by :class:`CipherState`, which would cost a call for each message.
+    """
+
+    __slots__ = ("_carry", "_decrypt", "_encrypt", "_encrypt_into", "_received", "_sent")
+
+    def __init__(self, sending: CipherState, receiving: CipherState) -> None:
+        self._encrypt = sending.aead.encrypt
+        self._encrypt_into = sending.aead.encrypt_into
+        self._sent = sending.nonce
+        self._decrypt: Callable[..., bytes] = receiving.aead.decrypt
+        self._received = receiving.nonce
+        self._carry = bytearray()
+
+    def encrypt(self, buffers: Sequence[bytes | bytearray | memoryview]) -> bytes | bytearray:
+        """The messages that carry ``buffers``, in one new buffer: ready for one write, and not touched again.
+
+        Small buffers share messages; those of 16 KiB and more are encrypted from where they lie. Keep a call below
+        some 512 KiB, so that the first bytes leave before the last are encrypted. Raises HandshakeError when the
+        nonces are used up.
+        """
+        if sum(map(len, buffers)) >= _LARGE:
+            return self._encrypt_bulk(_arrange(buffers))
+        nonce = self._sent
+        if nonce == _RESERVED_NONCE:
+            _nonces_are_used_up()
+        message = self._encrypt(_pack_nonce(nonce), b"".join(buffers), None)
+        self._sent = nonce + 1
+        return _pack_length(len(message)) + message
+
+    def _encrypt_bulk(self, plaintexts: list[bytes | memoryview]) -> bytearray:
+        nonce = self._sent
+        if nonce + len(plaintexts) > _RESERVED_NONCE:
+            _nonces_are_used_up()
+        encrypt_into = self._encrypt_into
+        output = bytearray(sum(map(len, plaintexts)) + len(plaintexts) * (_LENGTH + _TAG))
+        view = memoryview(output)
+        offset = 0
+        for plaintext in plaintexts:
+            length = len(plaintext) + _TAG
+            _pack_length_into(output, offset, length)
+            start = offset + _LENGTH
+            offset = start + length
+            encrypt_into(_pack_nonce(nonce), plaintext, None, view[start:offset])
+            nonce += 1
+        self._sent = nonce
+        return output
+
+    def decrypt(self, data: bytes | bytearray | memoryview) -> list[bytes]:
+        """The plaintext of every message that ends in ``data``, any piece of what the remote sends.
+
+        ``data`` is read during the call only; what it has of a message that does not end in it is kept. Raises
+        HandshakeError for a message that is short, altered, replayed or out of order, and when the nonces are used up;
+        nothing is decrypted any more after that.
+        """
+        view = memoryview(data)
+        end = len(view)
+        if self._carry:
+            message_end = _fill(self._carry, view)
+            if _missing(self._carry):
+                return []
+            carried, self._carry = self._carry, bytearray()
+            return self.decrypt(carried) + self.decrypt(view[message_end:])
+        plaintexts = []
+        decrypt = self._decrypt
+        nonce = self._received
+        offset = 0
+        try:
+            while (start := offset + _LENGTH) <= end:
+                stop = start + (view[offset] << 8 | view[offset + 1])
+                if stop > end:
+                    break
+                if nonce == _RESERVED_NONCE:
+                    _nonces_are_used_up()
+                plaintexts.append(decrypt(_pack_nonce(nonce), view[start:stop], None))
+                nonce += 1
+                offset = stop
+        except InvalidTag:
+            self._decrypt = _refuse
+            raise HandshakeError("a message is short, altered, replayed or out of order") from None
+        finally:
+            self._received = nonce
+        if offset < end:
+            self._carry += view[offset:]
+        return plaintexts
+
+
+def _arrange(buffers: Sequence[bytes | bytearray | memoryview]) -> list[bytes | memoryview]:
+    """``buffers`` as the plaintexts of messages: runs of small ones joined, large ones cut without a copy."""
+    plaintexts: list[bytes | memoryview] = []
+    small: list[bytes | bytearray | memoryview] = []
+    room = MAX_PLAINTEXT
+    for buffer in buffers:
+        size = len(buffer)
+        if small and (size >= _LARGE or size > room):
+            plaintexts.append(b"".join(small))
+            small, room = [], MAX_PLAINTEXT
+        if size >= _LARGE:
+            view = memoryview(buffer)
+            plaintexts += [view[start : start + MAX_PLAINTEXT] for start in range(0, size, MAX_PLAINTEXT)]
+        else:
+            small.append(buffer)
+            room -= size
+    if small:
+        plaintexts.append(b"".join(small))
+    return plaintexts
+
+
+def _fill(carry: bytearray, view: memoryview) -> int:
+    """Adds to the message in ``carry`` what ``view`` has of it. Returns where in ``view`` the message ends, if it does."""
+    end = 0
+    while (missing := _missing(carry)) and end < len(view):
+        carry += view[end : end + missing]
+        end += missing
+    return end
+
+
+def _missing(carry: bytearray) -> int:
+    """How many bytes ``carry`` lacks: of the length, and once that is known, of its message."""
+    if len(carry) < _LENGTH:
+        return _LENGTH - len(carry)
+    return _LENGTH + (carry[0] << 8 | carry[1]) - len(carry)
+
+
+def _refuse(*_: object) -> NoReturn:
+    """Stands in for the decryption of a channel that has failed."""
+    raise InvalidTag
+
+
+def _nonces_are_used_up() -> NoReturn:
+    raise HandshakeError("the nonces are used up")
+
+
+class HandshakeState:
+    """The XX handshake (Noise, section 5.3). A message that fails changes nothing."""
+
+    __slots__ = ("_ephemeral", "_initiator", "_remote_ephemeral", "_static", "_symmetric", "position", "remote_static")
+
+    def __init__(
+        self, *, initiator: bool, ephemeral: X25519PrivateKey, static: X25519PrivateKey, prologue: bytes = b""
+    ) -> None:
+        self.position = 0
+        """How many messages have passed."""
+        self.remote_static = b""
+        """The remote's static public key, once a message has brought it."""
+        self._initiator = initiator
+        self._ephemeral = ephemeral
+        self._static = static
+        self._remote_ephemeral = b""
+        self._symmetric = SymmetricState(_PROTOCOL_NAME)
+        self._symmetric.mix_hash(prologue)
+
+    @property
+    def handshake_hash(self) -> bytes:
+        """What both sides have seen; after the last message the same on either side (Noise, section 11.2)."""
+        return self._symmetric.h
+
+    def write_message(self, payload: bytes) -> bytes:
+        """The next message of ours. Raises HandshakeError if the remote's key is of low order."""
+        message = b""
+        with self._next_message(ours=True) as tokens:
+            for token in tokens:
+                if token == "e":
+                    public = self._ephemeral.public_key().public_bytes_raw()
+                    self._symmetric.mix_hash(public)
+                    message += public
+                elif token == "s":
+                    message += self._symmetric.encrypt_and_hash(self._static.public_key().public_bytes_raw())
+                else:
+                    self._symmetric.mix_key(self._dh(token))
+            message += self._symmetric.encrypt_and_hash(payload)
+        return message
+
+    def read_message(self, message: bytes) -> bytes:
+        """The payload of the remote's next message. Raises HandshakeError for one that is not what it should be."""
+        with self._next_message(ours=False) as tokens:
+            for token in tokens:
+                if token == "e":
+                    self._remote_ephemeral, message = _split_at(message, _DHLEN)
+                    self._symmetric.mix_hash(self._remote_ephemeral)
+                elif token == "s":
+                    encrypted, message = _split_at(message, _DHLEN + _TAG)
+                    self.remote_static = self._symmetric.decrypt_and_hash(encrypted)
+                else:
+                    self._symmetric.mix_key(self._dh(token))
+            return self._symmetric.decrypt_and_hash(message)
+
+    def split(self) -> tuple[CipherState, CipherState]:
+        """After the last message: what encrypts for the initiator, and what encrypts for the responder."""
+        return self._symmetric.split()
+
+    @contextmanager
+    def _next_message(self, *, ours: bool) -> Iterator[tuple[str, ...]]:
+        """The tokens of the next message. What has changed is put back if it fails."""
+        if self.position == len(_XX) or ours != (self._initiator == (self.position % 2 == 0)):
+            raise RuntimeError("it is not the turn of this message")
+        before = self._symmetric.copy(), self._remote_ephemeral, self.remote_static
+        try:
+            yield _XX[self.position]
+        except HandshakeError:
+            self._symmetric, self._remote_ephemeral, self.remote_static = before
+            raise
+        self.position += 1
+
+    def _dh(self, token: str) -> bytes:
+        ours, theirs = token[:1], token[1:]  # the initiator's key is named first
+        if not self._initiator:
+            ours, theirs = theirs, ours
+        private = self._ephemeral if ours == "e" else self._static
+        public = self._remote_ephemeral if theirs == "e" else self.remote_static
+        try:
+            return private.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as error:  # all zeros: a secret that everyone knows
+            raise HandshakeError("a public key of low order") from error
+
+
+_PROTOCOL_NAME: Final = b"Noise_XX_25519_ChaChaPoly_SHA256"  # as long as a hash, so it is one (section 5.2)
+_XX: Final = (("e",), ("e", "ee", "s", "es"), ("s", "se"))
+_DHLEN: Final = 32
+
+
+def _split_at(message: bytes, length: int) -> tuple[bytes, bytes]:
+    if len(message) < length:
+        raise HandshakeError("a message is too short")
+    return message[:length], message[length:]
+
+
+class SymmetricState:
+    """The hash of all that has passed, and the keys from it (Noise, section 5.2)."""
+
+    __slots__ = ("_cipher", "_ck", "h")
+
+    def __init__(self, protocol_name: bytes) -> None:
+        self.h = protocol_name
+        self._ck = protocol_name
+        self._cipher: CipherState | None = None
+
+    def copy(self) -> SymmetricState:
+        twin = copy(self)
+        twin._cipher = copy(self._cipher)
+        return twin
+
+    def mix_key(self, input_key_material: bytes) -> None:
+        self._ck, key = _hkdf(self._ck, input_key_material)
+        self._cipher = CipherState(key)
+
+    def mix_hash(self, data: bytes) -> None:
+        self.h = sha256(self.h + data).digest()
+
+    def encrypt_and_hash(self, plaintext: bytes) -> bytes:
+        """As it is, and readable by all, before the first key."""
+        ciphertext = plaintext if self._cipher is None else self._cipher.encrypt_with_ad(self.h, plaintext)
+        self.mix_hash(ciphertext)
+        return ciphertext
+
+    def decrypt_and_hash(self, ciphertext: bytes) -> bytes:
+        """Raises HandshakeError if the tag does not fit."""
+        plaintext = ciphertext if self._cipher is None else self._cipher.decrypt_with_ad(self.h, ciphertext)
+        self.mix_hash(ciphertext)
+        return plaintext
+
+    def split(self) -> tuple[CipherState, CipherState]:
+        first, second = _hkdf(self._ck, b"")
+        return CipherState(first), CipherState(second)
+
+
+class CipherState:
+    """A key and the nonce that is next (Noise, section 5.1)."""
+
+    __slots__ = ("aead", "nonce")
+
+    def __init__(self, key: bytes) -> None:
+        self.aead = ChaCha20Poly1305(key)
+        self.nonce = 0
+
+    def encrypt_with_ad(self, associated_data: bytes, plaintext: bytes) -> bytes:
+        ciphertext = self.aead.encrypt(_pack_nonce(self.nonce), plaintext, associated_data)
+        self.nonce += 1
+        return ciphertext
+
+    def decrypt_with_ad(self, associated_data: bytes, ciphertext: bytes) -> bytes:
+        """Raises HandshakeError, and keeps the nonce, if the tag does not fit."""
+        try:
+            plaintext = self.aead.decrypt(_pack_nonce(self.nonce), ciphertext, associated_data)
+        except InvalidTag:
+            raise HandshakeError("a message is short, altered, replayed or out of order") from None
+        self.nonce += 1
+        return plaintext
+
+
+def _hkdf(chaining_key: bytes, input_key_material: bytes) -> tuple[bytes, bytes]:
+    """Two keys from two (Noise, section 4.3)."""
+    temporary = hmac.digest(chaining_key, input_key_material, "sha256")
+    first = hmac.digest(temporary, b"\x01", "sha256")
+    return first, hmac.digest(temporary, first + b"\x02", "sha256")

@@ -1,0 +1,159 @@
+"""A connection's upgrade, from the first byte to a channel that is encrypted, authenticated and ready for its muxer
+(libp2p/specs connections/README.md).
+
+Both sides agree on Noise by multistream-select, shake hands, and agree on Yamux: within the handshake if both offer
+that (connections/inlined-muxer-negotiation.md), else by multistream-select inside the channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from ..errors import HandshakeError, PeerIdMismatch
+from ..identity import Keypair, PeerId, PublicKey
+from .multistream import Dialer, Listener
+from .noise import MAX_HANDSHAKE_MESSAGE, NoiseHandshake, NoiseTransport
+
+__all__ = ["Upgrade"]
+
+_NOISE: Final = "/noise"
+_YAMUX: Final = "/yamux/1.0.0"
+
+_MAX_PROPOSALS: Final = 16
+"""More than there are security protocols or muxers. Each costs a remote that is not known yet a line of answer."""
+
+_Waiting = Generator[None, None, None]
+"""Advanced whenever bytes have arrived; ``yield`` waits for more of them."""
+
+
+class Upgrade:
+    """One side of an upgrade. What stands below ``done`` is there when it is True; the machine has no more use then."""
+
+    done: bool
+    remote_key: PublicKey
+    """The identity that the remote has proved."""
+    remote_peer: PeerId
+    noise: NoiseTransport
+    """The channel."""
+    early: list[bytes]
+    """What has already come through the channel for the muxer: the remote need not wait for our last word."""
+
+    def __init__(
+        self,
+        keypair: Keypair,
+        *,
+        initiator: bool,
+        ephemeral: X25519PrivateKey,
+        static: X25519PrivateKey,
+        expected_peer: PeerId | None = None,
+    ) -> None:
+        """``initiator``: whether we dialed; ``expected_peer``: whom, if known; ``ephemeral`` must never serve twice."""
+        self.done = False
+        self._keypair = keypair
+        self._expected_peer = expected_peer
+        self._handshake = NoiseHandshake(
+            keypair, initiator=initiator, ephemeral=ephemeral, static=static, muxers=(_YAMUX,)
+        )
+        self._inbound = bytearray()
+        self._outbound: list[bytes | bytearray] = []
+        self._phases = self._dial() if initiator else self._listen()
+        next(self._phases)  # up to where it waits for the remote: a dialer's first flight is ready then
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Takes a piece of the stream; ``data`` is read during the call only.
+
+        Raises NegotiationError, ProtocolNotSupported, HandshakeError, PeerIdMismatch, DecodeError. The upgrade has
+        failed then: send what there is to send, and close.
+        """
+        self._inbound += data
+        next(self._phases, None)
+
+    def receive_eof(self) -> None:
+        """Raises HandshakeError unless done."""
+        if not self.done:
+            raise HandshakeError("the stream ended within the upgrade")
+
+    def data_to_send(self) -> bytes:
+        """What is to be sent now; also after an error, when it may be the ``na`` that explains it."""
+        data = b"".join(self._outbound)
+        self._outbound.clear()
+        return data
+
+    # The phases. Each takes from what is inbound all that it can use, so that never more than one incomplete line or
+    # message waits there.
+
+    def _dial(self) -> _Waiting:
+        negotiation = Dialer(_NOISE)
+        self._outbound += negotiation.data_to_send()
+        self._outbound.append(self._handshake.write_message())  # at once: only Noise is proposed
+        yield from self._agree_on_noise(negotiation)
+        yield from self._read_message()
+        self._authenticate()
+        self._outbound.append(self._handshake.write_message())
+        yield from self._open_channel(Dialer(_YAMUX))
+
+    def _listen(self) -> _Waiting:
+        yield from self._agree_on_noise(Listener((_NOISE,), _MAX_PROPOSALS))
+        yield from self._read_message()
+        self._outbound.append(self._handshake.write_message())
+        yield from self._read_message()
+        self._authenticate()
+        yield from self._open_channel(Listener((_YAMUX,), _MAX_PROPOSALS))
+
+    def _agree_on_noise(self, negotiation: Dialer | Listener) -> _Waiting:
+        for following in (yield from self._negotiate(negotiation)):
+            self._inbound += following
+
+    def _read_message(self) -> _Waiting:
+        while len(self._inbound) < 2:
+            yield
+        length = int.from_bytes(self._inbound[:2])
+        if length > MAX_HANDSHAKE_MESSAGE:
+            raise HandshakeError(f"a handshake message of {length} bytes, {MAX_HANDSHAKE_MESSAGE} is the limit")
+        end = 2 + length
+        while len(self._inbound) < end:
+            yield
+        message = bytes(self._inbound[2:end])
+        del self._inbound[:end]
+        self._handshake.read_message(message)
+
+    def _authenticate(self) -> None:
+        self.remote_key = self._handshake.remote_key
+        self.remote_peer = self.remote_key.peer_id
+        if self._expected_peer is not None and self._expected_peer != self.remote_peer:
+            raise PeerIdMismatch(self._expected_peer, self.remote_peer)
+        if self.remote_peer == self._keypair.peer_id:
+            raise HandshakeError("the remote has our own identity")
+
+    def _open_channel(self, negotiation: Dialer | Listener) -> _Waiting:
+        self.noise = self._handshake.transport()
+        self.early = []
+        if self._handshake.muxer is None:
+            self.early = yield from self._negotiate(negotiation, self.noise)
+        self.early += self.noise.decrypt(self._take_inbound())
+        self.done = True
+
+    def _negotiate(
+        self, negotiation: Dialer | Listener, channel: NoiseTransport | None = None
+    ) -> Generator[None, None, list[bytes]]:
+        """Agrees on a protocol, in the clear or inside ``channel``, and returns what follows the agreed line."""
+        following: list[bytes] = []
+        while True:
+            data = self._take_inbound()
+            try:
+                pieces = [data] if channel is None else channel.decrypt(data)
+                following += map(negotiation.receive_data, pieces)
+            finally:
+                if lines := negotiation.data_to_send():
+                    self._outbound += lines if channel is None else [channel.encrypt(lines)]
+            if negotiation.protocol is not None:
+                return list(filter(None, following))
+            yield
+
+    def _take_inbound(self) -> bytes:
+        data = bytes(self._inbound)
+        self._inbound.clear()
+        return data

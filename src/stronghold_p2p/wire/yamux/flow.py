@@ -1,0 +1,88 @@
+"""How much a remote may have on its way to us, and in our memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from .frame import INITIAL_WINDOW
+
+__all__ = ["ReceiveBudget", "ReceiveWindow"]
+
+GROWTH_ROUND_TRIPS: Final = 4
+"""Half a window used up in fewer round trips than this means that the sender waits for windows (as in go-yamux)."""
+
+
+class ReceiveBudget:
+    """The bytes that all connections of a peer together may hold for the application.
+
+    Counted are bytes received and not yet handed over, and what windows have grown by. Yamux grants each stream its
+    first 256 KiB unasked, so the limit is kept by giving no window back, and taking no new stream, while it is passed.
+    """
+
+    __slots__ = ("_waiting", "limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    @property
+    def exhausted(self) -> bool:
+        return self.used >= self.limit
+
+    def take(self, size: int) -> None:
+        self.used += size
+
+    def give(self, size: int) -> None:
+        self.used -= size
+        while self._waiting and self.used < self.limit:
+            self._waiting.popleft()()
+
+    def when_available(self, callback: Callable[[], None]) -> None:
+        """Calls back once, as soon as the budget is no longer exhausted."""
+        self._waiting.append(callback)
+
+
+class ReceiveWindow:
+    """One stream's receive window.
+
+    ``available + consumed + held by the application == size`` at any time.
+    """
+
+    __slots__ = ("_updated_at", "available", "consumed", "size")
+
+    def __init__(self, now: float) -> None:
+        self.available = INITIAL_WINDOW
+        """What the remote may still send."""
+        self.consumed = 0
+        """What the application has taken since the last update."""
+        self.size = INITIAL_WINDOW
+        self._updated_at = now
+
+    def next_update(self, now: float, rtt: float | None, max_size: int, budget: ReceiveBudget) -> int:
+        """The bytes to give back now: 0 until half of the window is used, so that updates stay rare.
+
+        The window doubles while round trips limit the sender, as far as ``max_size`` and the budget allow; it never
+        shrinks, since Yamux has no way to take window back.
+        """
+        if self.consumed < self.size >> 1:
+            return 0
+        delta = self.consumed
+        if rtt is not None and now - self._updated_at < GROWTH_ROUND_TRIPS * rtt:
+            growth = min(self.size, max_size - self.size, budget.limit - budget.used)
+            if growth > 0:
+                budget.take(growth)
+                self.size += growth
+                delta += growth
+        self.available += delta
+        self.consumed = 0
+        self._updated_at = now
+        return delta
+
+    def close(self, budget: ReceiveBudget) -> None:
+        """Returns to the budget what the window had grown by."""
+        if self.size > INITIAL_WINDOW:
+            budget.give(self.size - INITIAL_WINDOW)
+            self.size = INITIAL_WINDOW

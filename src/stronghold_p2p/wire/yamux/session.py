@@ -1,0 +1,377 @@
+"""A Yamux session: frames in, events out; calls in, frames out (libp2p/specs yamux/README.md).
+
+What real peers make of the specification decided the details that it leaves open:
+
+- FIN travels alone, on an empty Data frame: on a frame with a body js-libp2p resets the stream and go-libp2p cuts the
+  body short; on a window update old rust-yamux does not see it.
+- ACK is sent once, on our first frame of an inbound stream, never with FIN or RST: py-libp2p does not look at those
+  beside an ACK, and go-yamux frees an accept slot for each.
+- Frames for a stream that is gone, or after its FIN, are dropped: they may have been under way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ...errors import MuxerError
+from .flow import ReceiveBudget, ReceiveWindow
+from .frame import HEADER, HEADER_SIZE, INITIAL_WINDOW, VERSION, Flag, FrameType, GoAwayCode
+
+__all__ = [
+    "DataReceived",
+    "Event",
+    "GoAwayReceived",
+    "Session",
+    "Stream",
+    "StreamEnded",
+    "StreamOpened",
+    "StreamReset",
+    "WindowOpened",
+]
+
+MAX_ID: Final = 0xFFFFFFFF
+MAX_WINDOW: Final = 0xFFFFFFFF
+RTT_MAX_AGE: Final = 10.0
+"""Seconds after which a bulk transfer measures the round-trip time again (rust-yamux's interval)."""
+
+# Plain integers: an enum member costs a lookup and a slower comparison for every frame.
+DATA, WINDOW_UPDATE, PING, GO_AWAY = (int(kind) for kind in FrameType)
+SYN, ACK, FIN, RST = (int(flag) for flag in Flag)
+
+
+class Stream:
+    """One stream's state in the session. ``owner`` is for whoever drives the session."""
+
+    __slots__ = ("greeting", "id", "local_open", "outbound", "owner", "receive", "remote_open", "send_window")
+
+    def __init__(self, stream_id: int, now: float, *, outbound: bool) -> None:
+        self.id = stream_id
+        self.outbound = outbound
+        self.greeting = SYN if outbound else ACK
+        """The flag that our first frame carries; then 0."""
+        self.local_open = True
+        """We may send: neither FIN nor RST has left or come."""
+        self.remote_open = True
+        """The remote may send."""
+        self.send_window = INITIAL_WINDOW
+        """Bytes that we may send now."""
+        self.receive = ReceiveWindow(now)
+        self.owner: Any = None
+
+    def __repr__(self) -> str:
+        return f"<yamux.Stream {self.id} send_window={self.send_window}>"
+
+
+@dataclass(slots=True)
+class StreamOpened:
+    """The remote opened a stream."""
+
+    stream: Stream
+
+
+@dataclass(slots=True)
+class DataReceived:
+    """Bytes came on a stream, at least one; hand them back with :meth:`Session.credit` when they are consumed."""
+
+    stream: Stream
+    data: bytes
+
+
+@dataclass(slots=True)
+class WindowOpened:
+    """The remote lets us send more on a stream."""
+
+    stream: Stream
+
+
+@dataclass(slots=True)
+class StreamEnded:
+    """The remote sends no more on a stream (FIN)."""
+
+    stream: Stream
+
+
+@dataclass(slots=True)
+class StreamReset:
+    """The remote reset a stream; ``code`` is go-yamux's error code, else 0."""
+
+    stream: Stream
+    code: int
+
+
+@dataclass(slots=True)
+class GoAwayReceived:
+    """The remote ends the session; go-, js-, py- and rust-libp2p close the connection at once after it."""
+
+    code: int
+
+
+Event = StreamOpened | DataReceived | WindowOpened | StreamEnded | StreamReset | GoAwayReceived
+
+
+class Session:
+    """One side of a session.
+
+    ``initiator`` is the dialer of the connection, whose streams have odd ids. Times are seconds of any monotonic clock.
+    """
+
+    def __init__(
+        self, *, initiator: bool, max_inbound_streams: int, max_receive_window: int, budget: ReceiveBudget
+    ) -> None:
+        self.outbound_streams = 0
+        """Streams of ours that have not ended both ways; a remote counts them against its limits for as long."""
+        self.rtt: float | None = None
+        """The last measured round-trip time, in seconds."""
+        self.pending = 0
+        """Bytes that :meth:`data_to_send` would return."""
+        self._initiator = initiator
+        self._max_inbound_streams = max_inbound_streams
+        self._max_receive_window = max_receive_window
+        self._budget = budget
+        self._streams: dict[int, Stream] = {}
+        self._next_id = 1 if initiator else 2
+        self._events: list[Event] = []
+        self._output: list[bytes | memoryview] = []
+        self._gone_away = False
+        self._ping_value = 0
+        self._ping_sent_at: float | None = None
+        self._rtt_measured_at = 0.0
+        # What the last call of receive_data left unfinished: a part of a header, or of a body.
+        self._header_part = b""
+        self._body_left = 0
+        self._body_stream: Stream | None = None
+        self._body_flags = 0
+
+    # -- the four verbs --------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Takes bytes from the connection, cut anywhere.
+
+        Raises:
+            MuxerError: the remote broke the protocol. Events before that remain, a Go Away is ready to be sent; the
+                session takes no more.
+        """
+        try:
+            self._receive(data, now)
+        except MuxerError as error:
+            self.go_away(error.code)
+            raise
+
+    def events_received(self) -> list[Event]:
+        """What has happened since the last call, in order."""
+        events = self._events
+        self._events = []
+        return events
+
+    def data_to_send(self) -> list[bytes | memoryview]:
+        """What must be sent now, in order."""
+        output = self._output
+        self._output = []
+        self.pending = 0
+        return output
+
+    # -- streams ---------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> list[Stream]:
+        """All streams that have not ended both ways."""
+        return list(self._streams.values())
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    @property
+    def can_open(self) -> bool:
+        """Whether ids are left: a busy connection runs out of its 2^31 within a day, and a new one must follow it."""
+        return self._next_id <= MAX_ID and not self._gone_away
+
+    def open_stream(self, now: float) -> Stream:
+        """A new stream. Nothing is sent yet: SYN rides on its first frame. Requires :attr:`can_open`."""
+        stream = Stream(self._next_id, now, outbound=True)
+        self._streams[stream.id] = stream
+        self._next_id += 2
+        self.outbound_streams += 1
+        return stream
+
+    def send_data(self, stream: Stream, data: bytes | memoryview) -> None:
+        """One Data frame. The caller keeps within ``stream.send_window``, which may be less than it would like."""
+        size = len(data)
+        assert stream.local_open
+        assert size <= stream.send_window
+        stream.send_window -= size
+        self._output += (HEADER.pack(VERSION, DATA, stream.greeting, stream.id, size), data)
+        stream.greeting = 0
+        self.pending += HEADER_SIZE + size
+
+    def send_fin(self, stream: Stream) -> None:
+        """Half-closes the stream: we send no more."""
+        if not stream.local_open:
+            return
+        if stream.greeting:
+            self._send(WINDOW_UPDATE, stream.greeting, stream.id, 0)
+            stream.greeting = 0
+        self._send(DATA, FIN, stream.id, 0)
+        stream.local_open = False
+        if not stream.remote_open:
+            self._forget(stream)
+
+    def reset(self, stream: Stream, code: int = 0) -> None:
+        """Ends the stream at once, both ways. A code needs a window update to carry it (go-yamux)."""
+        if self._forget(stream) and stream.greeting != SYN:
+            self._send(WINDOW_UPDATE if code else DATA, RST, stream.id, code)
+
+    def credit(self, stream: Stream, size: int, now: float) -> None:
+        """The application has consumed ``size`` bytes of the stream: the remote may send as many again."""
+        window = stream.receive
+        window.consumed += size
+        if not stream.remote_open or window.consumed < window.size >> 1:
+            return
+        delta = window.next_update(now, self.rtt, self._max_receive_window, self._budget)
+        self._send(WINDOW_UPDATE, stream.greeting, stream.id, delta)
+        stream.greeting = 0
+        self._measure_rtt(now)
+
+    def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
+        """Ends the session: new streams of the remote are reset from now on."""
+        if not self._gone_away:
+            self._gone_away = True
+            self._send(GO_AWAY, 0, 0, code)
+
+    # -- frames in -------------------------------------------------------------------------------
+
+    def _receive(self, data: bytes, now: float) -> None:
+        offset = self._receive_body_part(data) if self._body_left else 0
+        if self._header_part:
+            data = self._header_part + data
+            self._header_part = b""
+        end = len(data)
+        streams = self._streams
+        events = self._events
+        while end - offset >= HEADER_SIZE:
+            version, kind, flags, stream_id, length = HEADER.unpack_from(data, offset)
+            offset += HEADER_SIZE
+            if version != VERSION:
+                raise MuxerError(f"version {version} is unknown")
+            if kind > WINDOW_UPDATE:
+                self._handle_session_frame(kind, flags, length, now)
+                continue
+            stream = streams.get(stream_id)
+            if flags & SYN:
+                stream = self._handle_syn(stream_id, stream, now)
+            if kind == WINDOW_UPDATE:
+                self._handle_window_update(stream, flags, length)
+                continue
+            if not length:
+                if flags & (FIN | RST) and stream is not None:
+                    self._handle_end(stream, flags, 0)
+                continue
+            if stream is None:
+                if length > self._max_receive_window:
+                    raise MuxerError(f"{length} bytes for a stream that is not open")
+            elif length > stream.receive.available:
+                raise MuxerError(f"{length} bytes exceed the window of {stream.receive.available}")
+            else:
+                stream.receive.available -= length
+            body_end = offset + length
+            if body_end > end:
+                self._body_left, self._body_stream, self._body_flags = length, stream, flags
+                if offset < end:
+                    self._receive_body_part(data[offset:])
+                return
+            if stream is not None:
+                if stream.remote_open:
+                    events.append(DataReceived(stream, data[offset:body_end]))
+                if flags & (FIN | RST):
+                    self._handle_end(stream, flags, 0)
+            offset = body_end
+        if offset < end:
+            self._header_part = data[offset:]
+
+    def _receive_body_part(self, data: bytes) -> int:
+        """Takes what belongs to the body under way; returns how much that was. A whole buffer is passed uncopied."""
+        size = min(self._body_left, len(data))
+        self._body_left -= size
+        stream = self._body_stream
+        if stream is not None:
+            if stream.remote_open:
+                self._events.append(DataReceived(stream, data if size == len(data) else data[:size]))
+            if not self._body_left:
+                self._body_stream = None
+                if self._body_flags & (FIN | RST):
+                    self._handle_end(stream, self._body_flags, 0)
+        return size
+
+    def _handle_syn(self, stream_id: int, stream: Stream | None, now: float) -> Stream | None:
+        if stream is not None:
+            raise MuxerError(f"stream {stream_id} is open already")
+        if not stream_id or stream_id & 1 == self._initiator:
+            raise MuxerError(f"the remote may not open stream {stream_id}")
+        inbound_streams = len(self._streams) - self.outbound_streams
+        if self._gone_away or inbound_streams >= self._max_inbound_streams or self._budget.exhausted:
+            self._send(DATA, RST, stream_id, 0)
+            return None
+        stream = self._streams[stream_id] = Stream(stream_id, now, outbound=False)
+        self._events.append(StreamOpened(stream))
+        return stream
+
+    def _handle_window_update(self, stream: Stream | None, flags: int, delta: int) -> None:
+        if stream is None:
+            return
+        if flags & RST:
+            # go-yamux puts an error code where the window would be.
+            self._handle_end(stream, flags, delta)
+            return
+        if delta:
+            if stream.send_window + delta > MAX_WINDOW:
+                raise MuxerError(f"a window update by {delta} overflows stream {stream.id}")
+            stream.send_window += delta
+            self._events.append(WindowOpened(stream))
+        if flags & FIN:
+            self._handle_end(stream, flags, 0)
+
+    def _handle_end(self, stream: Stream, flags: int, code: int) -> None:
+        if flags & RST:
+            if self._forget(stream):
+                self._events.append(StreamReset(stream, code))
+        elif stream.remote_open:
+            stream.remote_open = False
+            if not stream.local_open:
+                self._forget(stream)
+            self._events.append(StreamEnded(stream))
+
+    def _handle_session_frame(self, kind: int, flags: int, value: int, now: float) -> None:
+        if kind == PING:
+            if flags & SYN:
+                self._send(PING, ACK, 0, value)
+            elif self._ping_sent_at is not None and value == self._ping_value:
+                self.rtt = now - self._ping_sent_at
+                self._ping_sent_at = None
+                self._rtt_measured_at = now
+        elif kind == GO_AWAY:
+            self._gone_away = True
+            self._events.append(GoAwayReceived(value))
+        else:
+            raise MuxerError(f"frame type {kind} is unknown")
+
+    # -- frames out ------------------------------------------------------------------------------
+
+    def _send(self, kind: int, flags: int, stream_id: int, length: int) -> None:
+        self._output.append(HEADER.pack(VERSION, kind, flags, stream_id, length))
+        self.pending += HEADER_SIZE
+
+    def _measure_rtt(self, now: float) -> None:
+        """Only a bulk transfer needs the round-trip time, so only that asks for it."""
+        if self._ping_sent_at is None and (self.rtt is None or now - self._rtt_measured_at > RTT_MAX_AGE):
+            self._ping_value = (self._ping_value + 1) & 0xFFFFFFFF
+            self._ping_sent_at = now
+            self._send(PING, SYN, 0, self._ping_value)
+
+    def _forget(self, stream: Stream) -> bool:
+        """Drops the stream's state; False if it had ended already."""
+        stream.local_open = stream.remote_open = False
+        if self._streams.pop(stream.id, None) is None:
+            return False
+        self.outbound_streams -= stream.outbound
+        stream.receive.close(self._budget)
+        return True

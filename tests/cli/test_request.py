@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import base64
+import io
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stronghold_p2p.identity import Keypair
+
+from .conftest import Cli, listening
+
+
+@pytest.fixture(scope="module")
+def rejecting() -> Iterator[str]:
+    with listening("--reject-all") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def raw() -> Iterator[str]:
+    with listening("--allow-all", "--codec", "raw") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def silent() -> Iterator[str]:
+    """The address of a port that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}/p2p/{Keypair.generate().peer_id}"
+
+
+def closed_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return f"/ip4/127.0.0.1/tcp/{port}/p2p/{Keypair.generate().peer_id}"
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("body", ['{"hello":"bob"}', "[1,2.5,null,true]", '"naïve ☃"', "0"])
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_the_response_is_printed_as_json(cli: Cli, echo: str, body: str, flags: tuple[str, ...]) -> None:
+    asked = cli("request", echo, body, *flags)
+    assert (asked.status, asked.out, asked.err) == (0, body + "\n", "")
+
+
+def test_the_request_is_read_from_stdin(cli: Cli, echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, b'{ "hello" : "stdin" }')
+    assert cli("request", echo, "-").line == {"hello": "stdin"}
+
+
+@pytest.mark.parametrize("body", ["", "{", "{'a': 1}", "nan", '"\\ud800"', "[" * 100_000])
+def test_what_is_not_json_is_not_sent(cli: Cli, body: str) -> None:
+    asked = cli.json("request", closed_port(), body)  # dialled, it would be a DialError
+    assert (asked.status, asked.line["error"]) == (2, "UsageError")
+
+
+def test_what_is_not_text_is_not_sent(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, b'"\xff"')
+    assert cli.json("request", closed_port(), "-").status == 2
+
+
+def test_raw_bytes_come_back_as_they_are(
+    cli: Cli, raw: str, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    stdin(monkeypatch, b"\x00\xff not JSON")
+    assert cli("request", raw, "-", "--codec", "raw").status == 0
+
+
+def test_raw_bytes_are_base64_in_json(cli: Cli, raw: str) -> None:
+    assert base64.b64decode(cli.json("request", raw, "hello", "--codec", "raw").line) == b"hello"
+
+
+@pytest.mark.parametrize("command", [("request", "ADDR", "{}"), ("ping", "ADDR")])
+@pytest.mark.parametrize("address", ["bob", "/ip4/127.0.0.1/tcp/4001", "/ip4/300.0.0.1/tcp/1/p2p/x", ""])
+def test_a_bad_address(cli: Cli, command: tuple[str, ...], address: str) -> None:
+    asked = cli.json(*(address if part == "ADDR" else part for part in command))
+    assert (asked.status, asked.line["error"]) == (2, "InvalidAddress")
+
+
+@pytest.mark.parametrize("command", [("request", "ADDR", "{}"), ("ping", "ADDR")])
+def test_nobody_listens(cli: Cli, command: tuple[str, ...]) -> None:
+    asked = cli.json(*(closed_port() if part == "ADDR" else part for part in command))
+    assert (asked.status, asked.line["error"]) == (3, "DialError")
+
+
+def test_another_peer_answers(cli: Cli, echo: str) -> None:
+    expected = str(Keypair.generate().peer_id)
+    asked = cli.json("request", f"{echo.rpartition('/')[0]}/{expected}", "{}")
+    assert (asked.status, asked.line["error"]) == (3, "DialError")
+    assert expected in asked.line["message"]
+
+
+@pytest.mark.parametrize("command", [("request", "ADDR", "{}"), ("ping", "ADDR")])
+def test_the_time_is_up(cli: Cli, silent: str, command: tuple[str, ...]) -> None:
+    asked = cli.json(*(silent if part == "ADDR" else part for part in command), "--timeout", "0.05")
+    assert (asked.status, asked.line["error"]) == (4, "RequestTimeout")
+
+
+def test_the_firewall_rejects(cli: Cli, rejecting: str) -> None:
+    asked = cli.json("request", rejecting, "{}")
+    assert (asked.status, asked.line["error"]) == (5, "ProtocolNotSupported")
+
+
+def test_another_codec_is_not_offered(cli: Cli, echo: str) -> None:
+    asked = cli.json("request", echo, "{}", "--codec", "msgpack")
+    assert (asked.status, asked.line["error"]) == (5, "ProtocolNotSupported")
+
+
+def test_for_people_an_error_goes_to_stderr(cli: Cli, rejecting: str) -> None:
+    asked = cli("request", rejecting, "{}")
+    assert (asked.status, asked.out) == (5, "")
+    assert asked.err.startswith("ProtocolNotSupported: ")
+
+
+def test_a_key_that_cannot_be_read(cli: Cli, echo: str, tmp_path: Path) -> None:
+    asked = cli.json("request", echo, "{}", "--key", str(tmp_path / "missing"))
+    assert (asked.status, asked.line["error"]) == (1, "KeyFileError")
+
+
+def test_ping_tells_each_time_and_sums_up(cli: Cli, echo: str) -> None:
+    pinged = cli.json("ping", echo, "--count", "3")
+    *times, summary = pinged.lines
+    assert pinged.status == 0
+    assert len(times) == summary["count"] == 3
+    assert all(time["rtt_ms"] > 0 for time in times)
+    assert summary["min_ms"] <= summary["mean_ms"] <= summary["max_ms"]
+
+
+def test_ping_for_people(cli: Cli, rejecting: str) -> None:
+    pinged = cli("ping", rejecting, "--count", "2")  # the firewall guards requests, not pings
+    assert pinged.status == 0
+    assert [line.split()[1] for line in pinged.out.splitlines()] == ["ms", "ms", "round"]

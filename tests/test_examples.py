@@ -1,0 +1,42 @@
+"""The examples, and the one in the README, run as they stand and print what they should."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PRINTS = {
+    "echo.py": "{'echo': {'hello': 'bob'}}\n",
+    "firewall.py": "hello alice\nbob has nothing for mallory\nalice may not ask bob any more\n",
+    "streams.py": "END TO END\n",
+    "typed.py": "Put(name='answer', value=42) -> 1\nGet(name='answer') -> 42\nCount() -> 1\n",
+}
+
+
+def run(*arguments: str) -> str:
+    command = [sys.executable, "-W", "error", "-X", "dev", *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    return finished.stdout
+
+
+def test_every_example_is_listed() -> None:
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(PRINTS)
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_example(name: str) -> None:
+    assert run(str(ROOT / "examples" / name)) == PRINTS[name]
+
+
+def test_the_first_python_of_the_readme() -> None:
+    found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    assert run("-c", found[1]) == PRINTS["echo.py"]
