@@ -82,6 +82,12 @@ def test_a_command_that_is_not_there_is_a_failed_handler(cli: Cli) -> None:
     assert (asked.status, asked.line["error"]) == (1, "StreamReset")
 
 
+def test_a_command_that_is_slower_than_the_requester_waits(cli: Cli) -> None:
+    with listening("--allow-all", "--handler", "exec:sleep 60") as address:
+        asked = cli.json("request", address, "{}", "--timeout", "0.2")
+    assert (asked.status, asked.line["error"]) == (4, "RequestTimeout")
+
+
 def test_a_command_ends_with_its_request() -> None:
     """The handler's command blocks on a socket of ours, which closes when the command is killed."""
     with socket.create_server(("127.0.0.1", 0)) as server:

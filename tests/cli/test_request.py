@@ -65,11 +65,12 @@ def test_what_is_not_text_is_not_sent(cli: Cli, monkeypatch: pytest.MonkeyPatch)
     assert cli.json("request", closed_port(), "-").status == 2
 
 
-def test_raw_bytes_come_back_as_they_are(
-    cli: Cli, raw: str, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
+def test_raw_bytes_come_back_as_they_are(cli: Cli, raw: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin(monkeypatch, b"\x00\xff not JSON")
+    stdout = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(stdout))
     assert cli("request", raw, "-", "--codec", "raw").status == 0
+    assert stdout.getvalue() == b"\x00\xff not JSON"
 
 
 def test_raw_bytes_are_base64_in_json(cli: Cli, raw: str) -> None:
@@ -97,9 +98,9 @@ def test_another_peer_answers(cli: Cli, echo: str) -> None:
 
 
 @pytest.mark.parametrize("command", [("request", "ADDR", "{}"), ("ping", "ADDR")])
-def test_the_time_is_up(cli: Cli, silent: str, command: tuple[str, ...]) -> None:
+def test_no_connection_in_time(cli: Cli, silent: str, command: tuple[str, ...]) -> None:
     asked = cli.json(*(silent if part == "ADDR" else part for part in command), "--timeout", "0.05")
-    assert (asked.status, asked.line["error"]) == (4, "RequestTimeout")
+    assert (asked.status, asked.line["error"]) == (3, "DialError")
 
 
 def test_the_firewall_rejects(cli: Cli, rejecting: str) -> None:

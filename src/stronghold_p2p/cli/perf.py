@@ -20,7 +20,7 @@ from . import output
 from .command import KeyFile, load_key
 from .listen import listen_on
 
-__all__ = ["perf"]
+__all__ = ["Progress", "multiaddr", "perf"]
 
 
 async def perf(
@@ -35,7 +35,7 @@ async def perf(
     key: KeyFile = None,
 ) -> None:
     """Measure /perf/1.0.0 as the libp2p project does: lines of JSON, one a second, and one at the end."""
-    address = _multiaddr(server_address, transport)
+    address = multiaddr(server_address, transport)
     server = Keypair(Ed25519PrivateKey.from_private_bytes(bytes(32)))
     if run_server:
         async with StrongholdP2p(keypair=server) as peer:
@@ -43,43 +43,42 @@ async def perf(
             output.note("this identity's private key is publicly known: for measurements only")
             await listen_on(peer, [address])
         return
-    progress = _Progress()
+    progress = Progress()
     async with StrongholdP2p(keypair=load_key(key)) as peer:
         start = time.perf_counter()
         reporter = asyncio.create_task(progress.report_each_second())
         try:
             async with await peer.open_stream(f"{address}/p2p/{server.peer_id}", protocol.PROTOCOL) as stream:
-                await protocol.perf(stream, upload_bytes, download_bytes, progress.add)
+                await protocol.measure(stream, upload_bytes, download_bytes, progress.update)
         finally:
             reporter.cancel()
         _print("final", time.perf_counter() - start, upload_bytes, download_bytes)
 
 
-class _Progress:
-    """What has been transferred since the last report."""
+class Progress:
+    """What has been transferred, and how much of it was reported."""
 
     def __init__(self) -> None:
-        self._uploaded = self._downloaded = 0
+        self._now = self._reported = (0, 0)
 
-    def add(self, uploaded: int, downloaded: int) -> None:
-        self._uploaded += uploaded
-        self._downloaded += downloaded
+    def update(self, uploaded: int, downloaded: int) -> None:
+        self._now = (uploaded, downloaded)
 
     async def report_each_second(self) -> None:
         last = time.perf_counter()
         while True:
             await asyncio.sleep(1)
             now = time.perf_counter()
-            _print("intermediary", now - last, self._uploaded, self._downloaded)
-            self._uploaded = self._downloaded = 0
-            last = now
+            uploaded, downloaded = (total - before for total, before in zip(self._now, self._reported, strict=True))
+            _print("intermediary", now - last, uploaded, downloaded)
+            self._reported, last = self._now, now
 
 
 def _print(kind: str, seconds: float, uploaded: int, downloaded: int) -> None:
     output.result({"type": kind, "timeSeconds": seconds, "uploadBytes": uploaded, "downloadBytes": downloaded})
 
 
-def _multiaddr(address: str, transport: str) -> str:
+def multiaddr(address: str, transport: str) -> str:
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     try:

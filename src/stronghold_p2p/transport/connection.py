@@ -85,6 +85,7 @@ class Connection:
             budget=host.budget,
         )
         self._flush_scheduled = False
+        self._tasks_woken = False
         self._failure: StrongholdError | None = None
         self._draining = False
         self._ended = False
@@ -161,6 +162,7 @@ class Connection:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs ``coroutine`` for as long as the connection lives at most; it must not raise."""
+        self._tasks_woken = True
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
@@ -204,11 +206,11 @@ class Connection:
 
     def send_fin(self, muxed: yamux.Stream) -> None:
         self._session.send_fin(muxed)
-        self._stream_may_have_ended()
+        self._schedule_flush()
 
     def reset(self, muxed: yamux.Stream, code: int) -> None:
         self._session.reset(muxed, code)
-        self._stream_may_have_ended()
+        self._schedule_flush()
 
     def credit(self, muxed: yamux.Stream, size: int) -> None:
         self._session.credit(muxed, size, self.now())
@@ -276,30 +278,46 @@ class Connection:
         if self._max_outbound_streams == STREAMS_BEFORE_FIRST_FRAME and not self.identified:
             self._max_outbound_streams = self.config.max_outbound_streams_to_others
             self._let_streams_open()
+        # Until the end of this call nothing schedules a flush of its own.
+        scheduled, self._flush_scheduled = self._flush_scheduled, True
+        self._tasks_woken = False
+        self._dispatch(session.events_received(), now)
+        if failure is not None:
+            self._fail(failure)
+        if scheduled:
+            return
+        if self._tasks_woken:
+            # After the tasks that were woken just now have run: what they write leaves in the same flush.
+            self.loop.call_soon(self._end_turn)
+        else:
+            self._end_turn()
+
+    def _dispatch(self, events: list[yamux.Event], now: float) -> None:
         opened: list[Stream] = []
-        for event in session.events_received():
-            if isinstance(event, yamux.DataReceived):
-                event.stream.owner.data_received(event.data)
-            elif isinstance(event, yamux.StreamEnded):
-                event.stream.owner.eof_received()
-            elif isinstance(event, yamux.StreamOpened):
+        for event in events:
+            if isinstance(event, yamux.StreamOpened):
                 stream = event.stream.owner = Stream(self, event.stream, "")
                 opened.append(stream)
-            elif isinstance(event, yamux.WindowOpened):
-                event.stream.owner.wake_writer()
-            elif isinstance(event, yamux.StreamReset):
-                event.stream.owner.reset_received(event.code)
-            else:
+                continue
+            if isinstance(event, yamux.GoAwayReceived):
                 self._close(yamux.GoAwayCode.NORMAL)
+                continue
+            owner: Stream | None = event.stream.owner
+            if owner is None:
+                continue  # an event before this one has ended the stream
+            if isinstance(event, yamux.DataReceived):
+                if event.stream.outbound:
+                    self._tasks_woken = True  # whoever waits for the answer
+                owner.data_received(event.data)
+            elif isinstance(event, yamux.StreamEnded):
+                owner.eof_received()
+            elif isinstance(event, yamux.WindowOpened):
+                owner.wake_writer()
+            else:
+                owner.reset_received(event.code)
         for stream in opened:
             if not stream.is_negotiated:
                 stream.set_deadline(now + self.config.request_timeout)
-        if failure is not None:
-            self._fail(failure)
-            return
-        self._stream_may_have_ended()
-        # After the tasks that were woken just now have run: what they write leaves in the same flush.
-        self._schedule_flush()
 
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled:
@@ -312,6 +330,12 @@ class Connection:
             greetings, self._greetings = self._greetings, []
             for stream in greetings:
                 stream.send_lines()
+        if not len(self._session):
+            self._idle_since = self.now()
+            if self._draining:
+                self.close()
+        if self._waiting_to_open:
+            self._let_streams_open()
         if not self.congested:
             self._flush()
         elif self._session.pending > self.config.max_control_backlog + FLUSH_SIZE:
@@ -336,16 +360,6 @@ class Connection:
             if not turn.done():
                 self._reserved_streams += 1
                 turn.set_result(None)
-
-    def _stream_may_have_ended(self) -> None:
-        if not len(self._session):
-            self._idle_since = self.now()
-            if self._draining:
-                self.close()
-        if self._waiting_to_open:
-            self._let_streams_open()
-        if self._session.pending:
-            self._schedule_flush()
 
     def _fail(self, error: StrongholdError) -> None:
         """The remote broke the protocol: it hears why, if it listens, and the connection ends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from heapq import heappop, heappush
 from math import ceil
 from typing import Final, Protocol
 
@@ -26,20 +27,27 @@ class Deadlines:
     its own would cost a heap operation each and keep what was cancelled alive.
     """
 
-    __slots__ = ("_armed_tick", "_loop", "_ticks", "_timer")
+    __slots__ = ("_armed_tick", "_loop", "_order", "_struck_tick", "_ticks", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ticks: dict[int, set[Expirable]] = {}
+        self._order: list[int] = []
+        """The keys of _ticks, as a heap."""
         self._timer: asyncio.TimerHandle | None = None
         self._armed_tick = 0
+        self._struck_tick = 0
 
     def add(self, when: float, item: Expirable) -> int:
         """Has ``item.expire()`` called once at ``when`` (the loop's time). Returns the tick, which :meth:`remove` takes."""
         tick = ceil(when / TICK)
+        if tick <= self._struck_tick:
+            # Has passed already: the tick under way is not added to, so that no item keeps it from ending.
+            tick = self._struck_tick + 1
         items = self._ticks.get(tick)
         if items is None:
             self._ticks[tick] = {item}
+            heappush(self._order, tick)
             if self._timer is None or tick < self._armed_tick:
                 self._arm(tick)
         else:
@@ -50,11 +58,12 @@ class Deadlines:
         """Forgets a deadline that :meth:`add` set; does nothing if it has struck."""
         items = self._ticks.get(tick)
         if items is not None:
-            items.discard(item)
+            items.discard(item)  # an empty set stays until its tick: the next deadline likely falls on it
 
     def close(self) -> None:
         """Forgets every deadline."""
         self._ticks.clear()
+        self._order.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -67,10 +76,10 @@ class Deadlines:
 
     def _strike(self) -> None:
         # Loops may call a timer up to their clock's resolution early: what is due is what the timer was armed for.
-        due = max(self._armed_tick, int(self._loop.time() / TICK))
+        self._struck_tick = max(self._armed_tick, int(self._loop.time() / TICK))
         self._timer = None
-        for tick in sorted(tick for tick in self._ticks if tick <= due):
-            for item in self._ticks.pop(tick, ()):
+        while self._order and self._order[0] <= self._struck_tick:
+            for item in self._ticks.pop(heappop(self._order)):
                 item.expire()
-        if self._ticks:
-            self._arm(min(self._ticks))
+        if self._order:
+            self._arm(self._order[0])

@@ -184,7 +184,7 @@ class Stream:
         if self._error is None:
             self.send_lines()
             self.connection.send_fin(self._muxed)
-            self._drop_deadline_if_ended()
+            self._detach_if_ended()
 
     async def close(self) -> None:
         """Ends our part: we send no more, and what still comes is dropped. Does not wait for the remote."""
@@ -252,7 +252,7 @@ class Stream:
             if not self._deadline_tick or self._deadline > latest:
                 self.set_deadline(latest)
         else:
-            self.clear_deadline()
+            self._detach()
         self._wake()
 
     def credit(self, size: int) -> None:
@@ -298,7 +298,7 @@ class Stream:
             self.connection.reset(self._muxed, 0)
             self._end(ProtocolNotSupported(self.protocol))
             return
-        self._drop_deadline_if_ended()
+        self._detach_if_ended()
         if self._receiver is not None:
             self._receiver.eof_received()
         else:
@@ -404,7 +404,7 @@ class Stream:
             return
         self._error = error
         self._return_budget()
-        self.clear_deadline()
+        self._detach()
         receiver = self._receiver
         self._receiver = None
         if receiver is not None:
@@ -444,9 +444,14 @@ class Stream:
         if self._error is None and not self._released:
             self.credit(size)
 
-    def _drop_deadline_if_ended(self) -> None:
+    def _detach_if_ended(self) -> None:
         if not self._muxed.local_open and not self._muxed.remote_open:
-            self.clear_deadline()
+            self._detach()
+
+    def _detach(self) -> None:
+        """The stream has ended both ways. Without the cycle of references it is freed at once, not by the collector."""
+        self._muxed.owner = None
+        self.clear_deadline()
 
     def _return_budget(self) -> None:
         """What has come can still be read, but counts no longer: nobody may ever read it."""

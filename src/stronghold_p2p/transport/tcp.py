@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from ..config import Config
 from ..errors import InvalidAddress, ListenError
@@ -59,9 +59,8 @@ class TcpPipe(asyncio.BufferedProtocol):
     # -- as a protocol of asyncio ----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=self._max_send_buffer)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
+        self._transport.set_write_buffer_limits(high=self._max_send_buffer)
         # None: the remote hung up between accept and here; connection_lost is about to be called.
         self.remote_address = _multiaddr(transport.get_extra_info("peername") or ("0.0.0.0", 0))
         self.receiver = self._connected(self)

@@ -107,8 +107,8 @@ class NoiseHandshake:
 
     def transport(self) -> NoiseTransport:
         """The channel, after the last message."""
-        ours, theirs = self._state.split()
-        return NoiseTransport(ours, theirs) if self._initiator else NoiseTransport(theirs, ours)
+        initiators, responders = self._state.split()
+        return NoiseTransport(*((initiators, responders) if self._initiator else (responders, initiators)))
 
     def _encode_payload(self) -> bytes:
         static = self._static.public_key().public_bytes_raw()

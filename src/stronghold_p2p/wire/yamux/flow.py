@@ -32,6 +32,15 @@ class ReceiveBudget:
     def exhausted(self) -> bool:
         return self.used >= self.limit
 
+    @property
+    def room_to_grow(self) -> int:
+        """What windows may grow by now, out of one half of the budget.
+
+        What a window has grown by comes back when its stream ends: were all of it spent on that, no stream would get
+        window back and none would end. A remote that delays its pongs makes its windows grow as it likes.
+        """
+        return self.limit // 2 - self.used
+
     def take(self, size: int) -> None:
         self.used += size
 
@@ -71,7 +80,7 @@ class ReceiveWindow:
             return 0
         delta = self.consumed
         if rtt is not None and now - self._updated_at < GROWTH_ROUND_TRIPS * rtt:
-            growth = min(self.size, max_size - self.size, budget.limit - budget.used)
+            growth = min(self.size, max_size - self.size, budget.room_to_grow)
             if growth > 0:
                 budget.take(growth)
                 self.size += growth

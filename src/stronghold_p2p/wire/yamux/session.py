@@ -134,6 +134,7 @@ class Session:
         self._events: list[Event] = []
         self._output: list[bytes | memoryview] = []
         self._gone_away = False
+        self._failed = False
         self._ping_value = 0
         self._ping_sent_at: float | None = None
         self._rtt_measured_at = 0.0
@@ -149,12 +150,15 @@ class Session:
         """Takes bytes from the connection, cut anywhere.
 
         Raises:
-            MuxerError: the remote broke the protocol. Events before that remain, a Go Away is ready to be sent; the
-                session takes no more.
+            MuxerError: the remote broke the protocol. Events before that remain, a Go Away is ready to be sent; what
+                comes later is ignored.
         """
+        if self._failed:
+            return
         try:
             self._receive(data, now)
         except MuxerError as error:
+            self._failed = True
             self.go_away(error.code)
             raise
 
@@ -223,14 +227,14 @@ class Session:
 
     def credit(self, stream: Stream, size: int, now: float) -> None:
         """The application has consumed ``size`` bytes of the stream: the remote may send as many again."""
-        window = stream.receive
-        window.consumed += size
-        if not stream.remote_open or window.consumed < window.size >> 1:
+        if not stream.remote_open:
             return
-        delta = window.next_update(now, self.rtt, self._max_receive_window, self._budget)
-        self._send(WINDOW_UPDATE, stream.greeting, stream.id, delta)
-        stream.greeting = 0
-        self._measure_rtt(now)
+        stream.receive.consumed += size
+        delta = stream.receive.next_update(now, self.rtt, self._max_receive_window, self._budget)
+        if delta:
+            self._send(WINDOW_UPDATE, stream.greeting, stream.id, delta)
+            stream.greeting = 0
+            self._measure_rtt(now)
 
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
         """Ends the session: new streams of the remote are reset from now on."""
@@ -294,7 +298,7 @@ class Session:
         self._body_left -= size
         stream = self._body_stream
         if stream is not None:
-            if stream.remote_open:
+            if size and stream.remote_open:
                 self._events.append(DataReceived(stream, data if size == len(data) else data[:size]))
             if not self._body_left:
                 self._body_stream = None

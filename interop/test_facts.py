@@ -1,0 +1,66 @@
+"""What real peers do that no specification tells, where no request shows it by failing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from stronghold_p2p import Keypair, Multiaddr, NoResponse, StrongholdP2p
+from stronghold_p2p.protocols import identify, ping
+from stronghold_p2p.wire.upgrade import Upgrade
+
+from .conftest import REQUEST_PROTOCOL, Shared
+from .driver import dial
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_early_muxer_negotiation(language: str, shared: Shared) -> None:
+    """Whoever sends a list of muxers in the handshake has agreed on one when it ends; rust never sends one."""
+    address = Multiaddr.parse((await shared(language, "--high-limits")).address)
+    (_, host), (_, port) = address.without_peer().components
+    upgrade = Upgrade(
+        Keypair.generate(),
+        initiator=True,
+        ephemeral=X25519PrivateKey.generate(),
+        static=X25519PrivateKey.generate(),
+        expected_peer=address.peer_id,
+    )
+    assert host is not None
+    assert port is not None
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(upgrade.data_to_send())
+    last_message = b""
+    while not last_message:
+        upgrade.receive_data(await reader.read(65_536))
+        last_message = upgrade.data_to_send()
+    assert upgrade.done is (language != "rust")
+    writer.write(last_message)
+    while not upgrade.done:
+        upgrade.receive_data(await reader.read(65_536))
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_identify_that_does_not_fit(language: str, echo: StrongholdP2p) -> None:
+    """rust reads 4,096 bytes of identify, and no more than one message: what is first offered is told."""
+    for i in range(200):
+        echo.handle_stream(f"/interop/a-protocol-of-many/{i}", lambda stream: stream.close())
+    (told,) = await dial(language, echo.listeners[0].address, "identify")
+    assert {identify.PROTOCOL, ping.PROTOCOL, REQUEST_PROTOCOL} < set(told["protocols"])
+    assert told["signed_record"] is False
+
+
+async def test_go_closes_a_ping_stream_that_is_idle(shared: Shared) -> None:
+    """After 10 seconds. By then it has also seen its own Yamux ping answered, else the connection were gone."""
+    address = (await shared("go", "--high-limits")).address
+    async with StrongholdP2p() as peer:
+        async with await peer.open_stream(address, ping.PROTOCOL) as stream:
+            await ping.ping(stream)
+            assert await stream.read() == b""
+            with pytest.raises(NoResponse):
+                await ping.ping(stream)
+        await peer.ping(address)
+        assert len(peer.connections) == 1

@@ -1,0 +1,75 @@
+"""What holds for every test that runs on an event loop: nothing is left behind, and the loop has nothing to complain of."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from stronghold_p2p import StrongholdP2p
+from stronghold_p2p.swarm import Swarm
+from stronghold_p2p.transport.deadlines import Deadlines
+
+MakePeer = Callable[..., Awaitable[StrongholdP2p[Any, Any]]]
+
+
+def pytest_sessionstart() -> None:
+    gc.freeze()  # what was imported needs no look at each collection below
+
+
+@pytest.fixture(autouse=True)
+def tidiness(request: pytest.FixtureRequest) -> None:
+    """Applies ``nothing_is_left`` to coroutines; other tests need no loop."""
+    if isinstance(request.node, pytest.Function) and inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("nothing_is_left")
+
+
+@pytest.fixture
+async def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """No call of the loop's exception handler, no task, and in a closed peer no connection, deadline or byte counted."""
+    complaints: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(repr(context)))
+    close_swarm, close_deadlines = Swarm.close, Deadlines.close
+
+    async def close_and_look(swarm: Swarm) -> None:
+        await close_swarm(swarm)
+        left = {
+            "connections": swarm.connections,
+            "dials": swarm._dials,
+            "upgrades": [upgrade for upgrade in swarm._pending_inbound if not upgrade.finished.done()],
+            "bytes": swarm.budget.used,
+        }
+        complaints.extend(f"{name} left: {what!r}" for name, what in left.items() if what)
+
+    def look_and_close(deadlines: Deadlines) -> None:
+        complaints.extend(f"deadline left: {item!r}" for items in deadlines._ticks.values() for item in items)
+        close_deadlines(deadlines)
+
+    monkeypatch.setattr(Swarm, "close", close_and_look)
+    monkeypatch.setattr(Deadlines, "close", look_and_close)
+    yield
+    for _ in range(3):
+        await asyncio.sleep(0)  # what has ended may still have callbacks to run
+    gc.collect()  # tells of exceptions that nobody has retrieved
+    complaints.extend(f"task left: {task!r}" for task in asyncio.all_tasks() if task is not asyncio.current_task())
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.fixture
+async def make_peer() -> AsyncIterator[MakePeer]:
+    """Starts peers, which are closed after the test."""
+    peers: list[StrongholdP2p[Any, Any]] = []
+
+    async def make(**arguments: Any) -> StrongholdP2p[Any, Any]:
+        peer: StrongholdP2p[Any, Any] = StrongholdP2p(**arguments)
+        await peer.start()
+        peers.append(peer)
+        return peer
+
+    yield make
+    await asyncio.gather(*(peer.close() for peer in peers))

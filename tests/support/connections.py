@@ -1,0 +1,118 @@
+"""Two connections in memory, and the hosts that hold them: everything of a peer but the swarm and the requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from stronghold_p2p import Config, Keypair, PeerId
+from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.deadlines import Deadlines
+from stronghold_p2p.transport.pipe import BytePipe
+from stronghold_p2p.transport.stream import Stream
+from stronghold_p2p.transport.upgrade import PipeUpgrade
+from stronghold_p2p.wire.upgrade import Upgrade
+from stronghold_p2p.wire.yamux import ReceiveBudget
+
+from .memory import MemoryPipe, memory_pipes
+
+__all__ = ["ECHO", "Host", "Pair", "connected"]
+
+ECHO: Final = "/echo/1.0.0"
+
+
+class Host:
+    """Holds one connection. The streams that the remote opens wait in ``inbound``."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.keypair = Keypair.generate()
+        self.deadlines = Deadlines(asyncio.get_running_loop())
+        self.budget = ReceiveBudget(config.max_receive_buffer)
+        self.offered = {ECHO}
+        self.inbound: asyncio.Queue[Stream] = asyncio.Queue()
+        self.closed: list[tuple[Connection, Exception | None]] = []
+
+    def offers(self, peer: PeerId, protocol: str) -> bool:
+        return protocol in self.offered
+
+    def stream_opened(self, stream: Stream) -> None:
+        self.inbound.put_nowait(stream)
+
+    def connection_closed(self, connection: Connection, error: Exception | None) -> None:
+        self.closed.append((connection, error))
+
+    def upgrade(self, pipe: BytePipe, *, expected_peer: PeerId | None) -> PipeUpgrade:
+        initiator = expected_peer is not None
+        return PipeUpgrade(
+            pipe,
+            self.keypair,
+            X25519PrivateKey.generate(),
+            initiator=initiator,
+            expected_peer=expected_peer,
+            establish=partial(self._establish, initiator=initiator),
+        )
+
+    def _establish(self, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool) -> Connection:
+        return Connection(self, pipe, upgrade, initiator=initiator)
+
+
+class Pair:
+    """``alice`` has dialed ``bob``."""
+
+    def __init__(
+        self, hosts: tuple[Host, Host], connections: tuple[Connection, Connection], pipes: tuple[MemoryPipe, MemoryPipe]
+    ) -> None:
+        self.alice_host, self.bob_host = hosts
+        self.alice, self.bob = connections
+        self.alice_pipe, self.bob_pipe = pipes
+
+    async def streams(self, protocol: str = ECHO) -> tuple[Stream, Stream]:
+        """Both ends of a new stream."""
+        outbound = await self.alice.open_stream(protocol)
+        outbound.send_lines()
+        inbound = await self.bob_host.inbound.get()
+        await outbound.negotiated()
+        return outbound, inbound
+
+    async def turns(self, count: int = 10) -> None:
+        """Lets everything happen that needs no time."""
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def connected(
+    config: Config | None = None, *, bob_config: Config | None = None, segment: int | None = None
+) -> AsyncIterator[Pair]:
+    """A pair, connected; at the end it is closed, and must leave nothing."""
+    config = config or Config()
+    alice, bob = Host(config), Host(bob_config or config)
+    upgrades: list[PipeUpgrade] = []
+
+    def start(host: Host, expected_peer: PeerId | None, pipe: BytePipe) -> PipeUpgrade:
+        upgrades.append(host.upgrade(pipe, expected_peer=expected_peer))
+        return upgrades[-1]
+
+    pipes = memory_pipes(
+        partial(start, alice, bob.keypair.peer_id),
+        partial(start, bob, None),
+        max_send_buffer=config.max_send_buffer,
+        segment=segment,
+    )
+    first, second = await asyncio.gather(*(upgrade.finished for upgrade in upgrades))
+    try:
+        yield Pair((alice, bob), (first, second), pipes)
+    finally:
+        first.abort()
+        await asyncio.gather(first.closed, second.closed)
+        for host in alice, bob:
+            assert host.budget.used == 0
+            assert not [item for items in host.deadlines._ticks.values() for item in items]
+            assert len(host.closed) == 1
+            host.deadlines.close()

@@ -1,0 +1,193 @@
+"""Yamux sessions for tests: frames written and read by hand, and a session with a fake clock to throw them at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from stronghold_p2p.wire.yamux import (
+    HEADER,
+    HEADER_SIZE,
+    DataReceived,
+    Event,
+    Flag,
+    FrameType,
+    GoAwayReceived,
+    ReceiveBudget,
+    Session,
+    Stream,
+    StreamEnded,
+    StreamOpened,
+    StreamReset,
+    WindowOpened,
+)
+
+__all__ = [
+    "KIB",
+    "MIB",
+    "Endpoint",
+    "Frame",
+    "Heard",
+    "connect",
+    "data",
+    "go_away",
+    "ping",
+    "pieces",
+    "read_frames",
+    "update",
+]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+Heard = tuple[Any, ...]
+"""An event with its stream's id in place of the stream."""
+
+
+class Frame(NamedTuple):
+    """One frame, its header taken apart."""
+
+    kind: int
+    flags: int
+    stream_id: int
+    length: int
+    body: bytes = b""
+
+    def __bytes__(self) -> bytes:
+        return HEADER.pack(0, self.kind, self.flags, self.stream_id, self.length) + self.body
+
+
+def data(stream_id: int, body: bytes = b"", flags: int = 0, *, length: int | None = None) -> Frame:
+    """``length`` declares another length than that of the body."""
+    return Frame(FrameType.DATA, flags, stream_id, len(body) if length is None else length, body)
+
+
+def update(stream_id: int, delta: int = 0, flags: int = 0) -> Frame:
+    return Frame(FrameType.WINDOW_UPDATE, flags, stream_id, delta)
+
+
+def ping(value: int, flags: int = Flag.SYN) -> Frame:
+    return Frame(FrameType.PING, flags, 0, value)
+
+
+def go_away(code: int) -> Frame:
+    return Frame(FrameType.GO_AWAY, 0, 0, code)
+
+
+def read_frames(output: bytes) -> list[Frame]:
+    """What a session has sent: whole frames of version 0."""
+    frames = []
+    while output:
+        version, kind, flags, stream_id, length = HEADER.unpack_from(output)
+        assert version == 0
+        end = HEADER_SIZE + (length if kind == FrameType.DATA else 0)
+        assert len(output) >= end
+        frames.append(Frame(kind, flags, stream_id, length, output[HEADER_SIZE:end]))
+        output = output[end:]
+    return frames
+
+
+def pieces(wire: bytes, size: int | None) -> Iterable[bytes]:
+    """``wire`` in pieces of ``size`` bytes; None: whole."""
+    return (wire[start : start + size] for start in range(0, len(wire), size)) if size else [wire]
+
+
+class Endpoint:
+    """One session, its clock, and what happened on it.
+
+    ``cut`` is the size of the pieces in which it is given bytes, None for whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        initiator: bool = False,
+        cut: int | None = None,
+        max_inbound_streams: int = 8,
+        max_receive_window: int = 1 * MIB,
+        budget: int = 64 * MIB,
+    ) -> None:
+        self.now = 1000.0
+        self.cut = cut
+        self.budget = ReceiveBudget(budget)
+        self.session = Session(
+            initiator=initiator,
+            max_inbound_streams=max_inbound_streams,
+            max_receive_window=max_receive_window,
+            budget=self.budget,
+        )
+        self.inbound: dict[int, Stream] = {}
+        """The streams that the remote has opened, also those that have ended."""
+
+    def receive(self, *frames: Frame | bytes) -> list[Heard]:
+        """Gives the frames to the session; returns what it heard. Raises MuxerError as the session does."""
+        for piece in pieces(b"".join(map(bytes, frames)), self.cut):
+            self.session.receive_data(piece, self.now)
+        return self.heard()
+
+    def heard(self) -> list[Heard]:
+        """The events, with a stream's adjacent data joined: where it was cut says nothing."""
+        heard: list[Heard] = []
+        for event in self.session.events_received():
+            entry = self._note(event)
+            if entry[0] == "data" and heard and heard[-1][:2] == entry[:2]:
+                entry = (*entry[:2], heard.pop()[2] + entry[2])
+            heard.append(entry)
+        return heard
+
+    def output(self) -> bytes:
+        """The bytes to send; checks that ``pending`` told their number."""
+        pending = self.session.pending
+        output = b"".join(self.session.data_to_send())
+        assert len(output) == pending
+        assert self.session.pending == 0
+        return output
+
+    def sent(self) -> list[Frame]:
+        """The frames to send."""
+        return read_frames(self.output())
+
+    def open(self) -> Stream:
+        return self.session.open_stream(self.now)
+
+    def accept(self, stream_id: int, *, acknowledge: bool = False) -> Stream:
+        """Has the remote open a stream; ``acknowledge``: and sends our ACK."""
+        assert self.receive(update(stream_id, flags=Flag.SYN)) == [("opened", stream_id)]
+        stream = self.inbound[stream_id]
+        if acknowledge:
+            self.session.send_data(stream, b"")
+            assert self.sent() == [data(stream_id, flags=Flag.ACK)]
+        return stream
+
+    def credit(self, stream: Stream, size: int) -> None:
+        self.session.credit(stream, size, self.now)
+
+    def _note(self, event: Event) -> Heard:
+        match event:
+            case StreamOpened(stream):
+                self.inbound[stream.id] = stream
+                return "opened", stream.id
+            case DataReceived(stream, body):
+                assert body, "a stream without data in its DataReceived would look ended"
+                return "data", stream.id, body
+            case WindowOpened(stream):
+                return "window", stream.id
+            case StreamEnded(stream):
+                return "ended", stream.id
+            case StreamReset(stream, code):
+                return "reset", stream.id, code
+            case GoAwayReceived(code):
+                return "go away", code
+
+
+def connect(left: Endpoint, right: Endpoint) -> Callable[[], tuple[list[Heard], list[Heard]]]:
+    """A function that delivers everything both ways until nothing is left to send, and returns what either heard."""
+
+    def deliver() -> tuple[list[Heard], list[Heard]]:
+        heard: tuple[list[Heard], list[Heard]] = ([], [])
+        while left.session.pending or right.session.pending:
+            heard[1].extend(right.receive(left.output()))
+            heard[0].extend(left.receive(right.output()))
+        return heard
+
+    return deliver
