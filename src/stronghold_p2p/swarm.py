@@ -368,7 +368,8 @@ class Swarm:
             self._identified(connection, identity)
 
     async def _receive_push(self, stream: Stream) -> None:
-        self._identified(stream.connection, await identify.read(stream))
+        async with asyncio.timeout(self.config.request_timeout):
+            self._identified(stream.connection, await identify.read(stream))
 
     def _identified(self, connection: Connection, identity: identify.Identity) -> None:
         connection.remote_identified(identity.protocols, own_kind=identify.is_own_agent(identity.agent_version))
@@ -398,7 +399,7 @@ class Swarm:
         return identify.encode(
             self.keypair,
             protocols=[protocol for protocol in self._handlers if self.offers(connection.peer, protocol)],
-            listen_addresses=[address for listener in self._listeners for address in listener.addresses],
+            listen_addresses=[address.without_peer() for listener in self._listeners for address in listener.addresses],
             observed_address=connection.info.address,
         )
 
@@ -418,7 +419,7 @@ async def _serve(stream: Stream, handler: Callable[[Stream], Awaitable[None]]) -
     try:
         async with stream:
             await handler(stream)
-    except StrongholdError as error:
+    except (StrongholdError, TimeoutError) as error:
         logger.debug("%r ended: %s", stream, error)
     except Exception:
         logger.exception("the handler of %r failed", stream)

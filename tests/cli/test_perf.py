@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -51,24 +50,16 @@ def test_host_and_port(given: str, address: str) -> None:
     assert perf.multiaddr(given, "tcp") == address
 
 
-async def test_each_report_tells_what_came_since_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_report_tells_what_came_since_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[dict[str, Any]] = []
-    progress = perf.Progress()
-    second = asyncio.Semaphore(0)
-
-    async def sleep(seconds: float) -> None:
-        assert seconds == 1
-        await second.acquire()
-
-    monkeypatch.setattr("asyncio.sleep", sleep)
     monkeypatch.setattr("stronghold_p2p.cli.output.result", reports.append)
-    reporting = asyncio.ensure_future(progress.report_each_second())
-    for transferred in ((10, 0), (15, 0), (15, 0), (15, 8)):
+    progress = perf.Progress(now=100.0)
+    for now, *transferred in ((101, 10, 0), (102, 15, 0), (103, 15, 0), (104.5, 15, 8)):
         progress.update(*transferred)
-        told = len(reports)
-        second.release()
-        while len(reports) == told:
-            await asyncio.wait((reporting,), timeout=0)
-    reporting.cancel()
-    assert [(report["uploadBytes"], report["downloadBytes"]) for report in reports] == [(10, 0), (5, 0), (0, 0), (0, 8)]
-    assert {report["type"] for report in reports} == {"intermediary"}
+        progress.report(now)
+    assert [tuple(report.values()) for report in reports] == [
+        ("intermediary", 1, 10, 0),
+        ("intermediary", 1, 5, 0),
+        ("intermediary", 1, 0, 0),
+        ("intermediary", 1.5, 0, 8),
+    ]

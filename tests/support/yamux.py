@@ -131,8 +131,9 @@ class Endpoint:
         for event in self.session.events_received():
             entry = self._note(event)
             if entry[0] == "data" and heard and heard[-1][:2] == entry[:2]:
-                entry = (*entry[:2], heard.pop()[2] + entry[2])
-            heard.append(entry)
+                heard[-1][2].extend(entry[2])
+            else:
+                heard.append(entry)
         return heard
 
     def output(self) -> bytes:
@@ -168,8 +169,8 @@ class Endpoint:
                 self.inbound[stream.id] = stream
                 return "opened", stream.id
             case DataReceived(stream, body):
-                assert body, "a stream without data in its DataReceived would look ended"
-                return "data", stream.id, body
+                assert body, "no data would be taken for the end of the stream"
+                return "data", stream.id, bytearray(body)
             case WindowOpened(stream):
                 return "window", stream.id
             case StreamEnded(stream):

@@ -43,10 +43,10 @@ async def perf(
             output.note("this identity's private key is publicly known: for measurements only")
             await listen_on(peer, [address])
         return
-    progress = Progress()
     async with StrongholdP2p(keypair=load_key(key)) as peer:
         start = time.perf_counter()
-        reporter = asyncio.create_task(progress.report_each_second())
+        progress = Progress(start)
+        reporter = asyncio.create_task(_report_each_second(progress))
         try:
             async with await peer.open_stream(f"{address}/p2p/{server.peer_id}", protocol.PROTOCOL) as stream:
                 await protocol.measure(stream, upload_bytes, download_bytes, progress.update)
@@ -56,22 +56,27 @@ async def perf(
 
 
 class Progress:
-    """What has been transferred, and how much of it was reported."""
+    """What has been transferred, and how much of it was reported when."""
 
-    def __init__(self) -> None:
-        self._now = self._reported = (0, 0)
+    def __init__(self, now: float) -> None:
+        self._total = self._reported = (0, 0)
+        self._reported_at = now
 
     def update(self, uploaded: int, downloaded: int) -> None:
-        self._now = (uploaded, downloaded)
+        """Take what has been transferred so far."""
+        self._total = (uploaded, downloaded)
 
-    async def report_each_second(self) -> None:
-        last = time.perf_counter()
-        while True:
-            await asyncio.sleep(1)
-            now = time.perf_counter()
-            uploaded, downloaded = (total - before for total, before in zip(self._now, self._reported, strict=True))
-            _print("intermediary", now - last, uploaded, downloaded)
-            self._reported, last = self._now, now
+    def report(self, now: float) -> None:
+        """Print what has been transferred since the last report."""
+        uploaded, downloaded = (total - before for total, before in zip(self._total, self._reported, strict=True))
+        _print("intermediary", now - self._reported_at, uploaded, downloaded)
+        self._reported, self._reported_at = self._total, now
+
+
+async def _report_each_second(progress: Progress) -> None:
+    while True:
+        await asyncio.sleep(1)
+        progress.report(time.perf_counter())
 
 
 def _print(kind: str, seconds: float, uploaded: int, downloaded: int) -> None:
