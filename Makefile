@@ -32,6 +32,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy src tests bench examples
+	$(BIN)/mypy interop/build.py interop/conftest.py interop/driver.py interop/test_*.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -225,27 +225,27 @@ def default_loop() -> str:
     return "uvloop"
 
 
-def measure(loop: str, seconds: float) -> dict[str, str | int]:
-    """Run all three, each against a listener process of its own."""
+FIGURES: dict[str, tuple[str, Callable[[int, float], Coroutine[None, None, float]]]] = {
+    "requests_per_second": ("echo", lambda port, seconds: echoes_per_second(port, IN_FLIGHT, seconds)),
+    "requests_per_second_one_at_a_time": ("echo", lambda port, seconds: echoes_per_second(port, 1, seconds)),
+    "bulk_mb_per_second": ("bulk", bulk_mb_per_second),
+}
+"""What is measured: the listener's kind, and the coroutine that dials it."""
 
-    def against_listener(kind: str, dial: Callable[[int], Coroutine[None, None, float]]) -> int:
-        command = [sys.executable, __file__, "--loop", loop, "--listen", kind]
-        with (
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listener,
-            asyncio.Runner(loop_factory=loop_factory(loop)) as runner,
-        ):
-            assert listener.stdout is not None
-            try:
-                return round(runner.run(dial(int(listener.stdout.readline()))))
-            finally:
-                listener.terminate()
 
-    return {
-        "loop": loop,
-        "requests_per_second": against_listener("echo", lambda port: echoes_per_second(port, IN_FLIGHT, seconds)),
-        "requests_per_second_one_at_a_time": against_listener("echo", lambda port: echoes_per_second(port, 1, seconds)),
-        "bulk_mb_per_second": against_listener("bulk", lambda port: bulk_mb_per_second(port, seconds)),
-    }
+def measure(figure: str, loop: str, seconds: float) -> int:
+    """Measure one figure, against a listener process of its own."""
+    kind, dial = FIGURES[figure]
+    command = [sys.executable, __file__, "--loop", loop, "--listen", kind]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listener,
+        asyncio.Runner(loop_factory=loop_factory(loop)) as runner,
+    ):
+        assert listener.stdout is not None
+        try:
+            return round(runner.run(dial(int(listener.stdout.readline()), seconds)))
+        finally:
+            listener.terminate()
 
 
 def main() -> None:
@@ -258,11 +258,11 @@ def main() -> None:
     if arguments.listen:
         with asyncio.Runner(loop_factory=loop_factory(arguments.loop)) as runner:
             return runner.run(listen(arguments.listen))
-    figures = measure(arguments.loop, arguments.seconds)
+    figures = {figure: measure(figure, arguments.loop, arguments.seconds) for figure in FIGURES}
     if arguments.json:
-        print(json.dumps(figures))
+        print(json.dumps({"loop": arguments.loop, **figures}))
     else:
-        print(f"bare ChaCha20-Poly1305 frames between two processes, on {figures['loop']}")
+        print(f"bare ChaCha20-Poly1305 frames between two processes, on {arguments.loop}")
         print(f"{MESSAGE} bytes, {IN_FLIGHT} in flight  {figures['requests_per_second']:>9,} requests/s")
         print(f"{MESSAGE} bytes, one at a time {figures['requests_per_second_one_at_a_time']:>9,} requests/s")
         print(f"bulk, one way           {figures['bulk_mb_per_second']:>9,} MB/s")

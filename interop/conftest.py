@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 import pytest_asyncio
@@ -15,6 +15,9 @@ from stronghold_p2p import Event, FirewallRules, StrongholdP2p
 from .driver import LANGUAGES, WAIT, RemoteListener, listening
 
 REQUEST_PROTOCOL = "/stronghold-p2p/1.0.0"
+
+AGENTS = {"go": "go-libp2p", "rust": "rust-libp2p/", "js": "js-libp2p/", "py": "py-libp2p/"}
+"""How the agent versions that they tell begin."""
 
 Shared = Callable[..., Awaitable[RemoteListener]]
 
@@ -60,10 +63,10 @@ async def nothing_left(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
     assert not [record for record in caplog.get_records("call") if record.name == "asyncio"]
 
 
-async def first(events: AsyncIterator[Event], kind: type[E] | Any) -> E:
-    """The first event of a kind (a class, or a union of some); those before it are dropped."""
+async def first(events: AsyncIterator[Event], *kinds: type[E]) -> E:
+    """The first event of one of these kinds; those before it are dropped."""
     async with asyncio.timeout(WAIT):
         async for event in events:
-            if isinstance(event, kind):
+            if isinstance(event, kinds):
                 return event
-    raise AssertionError(f"the events ended before {kind}")
+    raise AssertionError(f"the events ended before {kinds}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -24,12 +25,10 @@ from stronghold_p2p import (
 )
 from stronghold_p2p.protocols import identify, ping
 
-from .conftest import REQUEST_PROTOCOL, Shared, first
+from .conftest import AGENTS, REQUEST_PROTOCOL, Shared, first
 from .driver import listening
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-AGENTS = {"go": "go-libp2p", "rust": "rust-libp2p/", "js": "js-libp2p/", "py": "py-libp2p/"}
 
 EASY = "--high-limits"
 """For tests that only want a peer: js-libp2p takes five new connections a second from one host."""
@@ -40,7 +39,8 @@ LARGE = "x" * 1_000_000
 async def test_ping(language: str, shared: Shared) -> None:
     address = (await shared(language, EASY)).address
     async with StrongholdP2p() as peer:
-        assert 0 < await peer.ping(address) < 10
+        for _ in range(10):  # each on a stream of its own, of which they serve one or two at a time
+            assert 0 < await peer.ping(address) < 10
         async with await peer.open_stream(address, ping.PROTOCOL) as stream:
             for _ in range(3):
                 assert 0 < await ping.ping(stream) < 10
@@ -66,8 +66,12 @@ async def test_identify(language: str, shared: Shared) -> None:
 
 async def test_signed_peer_record(language: str, shared: Shared) -> None:
     address = Multiaddr.parse((await shared(language, EASY)).address)
-    async with StrongholdP2p() as peer, await peer.open_stream(address, identify.PROTOCOL) as stream:
-        record = (await identify.read(stream)).record
+    async with StrongholdP2p() as peer:
+        events = peer.events()
+        await peer.connect(address)
+        await first(events, PeerIdentified)  # js-libp2p serves one identify stream at a time
+        async with await peer.open_stream(address, identify.PROTOCOL) as stream:
+            record = (await identify.read(stream)).record
     if language == "rust":  # signs for a domain of its own
         assert record is None
     else:
@@ -78,8 +82,9 @@ async def test_signed_peer_record(language: str, shared: Shared) -> None:
 
 async def test_requests_share_a_connection(language: str, shared: Shared) -> None:
     address = (await shared(language, EASY)).address
+    bodies: list[Any] = [None, "text", 1.5, [], {"type": "Ping", "nested": [{"a": None}]}, "ключ \0 \U0001f511"]
     async with StrongholdP2p() as peer:
-        for body in (None, "text", 1.5, [], {"type": "Ping", "nested": [{"a": None}]}, "ключ \0 \U0001f511"):
+        for body in bodies:
             assert await peer.send_request(address, body) == body
         assert len(peer.connections) == 1
 
@@ -195,13 +200,22 @@ async def test_we_close_in_order(language: str) -> None:
             assert await peer.send_request(remote.address, "of the next") == "of the next"
 
 
+async def test_we_close_at_once_when_no_request_runs(language: str, shared: Shared) -> None:
+    address = (await shared(language, EASY)).address
+    async with StrongholdP2p() as peer:
+        await peer.send_request(address, "hello")
+        async with asyncio.timeout(Config().close_timeout / 2):
+            await peer.close()
+
+
 async def test_we_close_when_idle(language: str, shared: Shared) -> None:
     address = (await shared(language, EASY)).address
     async with StrongholdP2p(config=Config(idle_timeout=0.1)) as peer:
         events = peer.events()
-        for _ in range(2):
-            assert await peer.send_request(address, "hello") == "hello"
-            assert (await first(events, ConnectionClosed)).error is None
+        async with asyncio.timeout(5):  # though rust-libp2p has a ping stream open all the time
+            for _ in range(2):
+                assert await peer.send_request(address, "hello") == "hello"
+                assert (await first(events, ConnectionClosed)).error is None
 
 
 async def test_the_remote_closes_when_idle(language: str) -> None:
@@ -210,7 +224,10 @@ async def test_the_remote_closes_when_idle(language: str) -> None:
         assert await peer.send_request(remote.address, "hello") == "hello"
         await first(events, PeerIdentified)
         await remote.stop()
-        assert (await first(events, ConnectionClosed)).error is None
+        error = (await first(events, ConnectionClosed)).error
+        # go-libp2p closes its sockets by a TCP reset (SO_LINGER 0); so does the system if a process leaves bytes unread.
+        assert error is None or isinstance(error, ConnectionResetError)
+        assert not peer.connections
         with pytest.raises(DialError) as caught:
             await peer.send_request(remote.address, "too late")
         assert [type(error) for _, error in caught.value.attempts] == [ConnectionRefusedError]

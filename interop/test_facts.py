@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from stronghold_p2p import Keypair, Multiaddr, NoResponse, StrongholdP2p
+from stronghold_p2p import Config, Keypair, Multiaddr, NoResponse, StreamReset, StrongholdP2p
 from stronghold_p2p.protocols import identify, ping
 from stronghold_p2p.wire.upgrade import Upgrade
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_early_muxer_negotiation(language: str, shared: Shared) -> None:
-    """Whoever sends a list of muxers in the handshake has agreed on one when it ends; rust never sends one."""
+    """Whoever sends a list of muxers in the handshake has agreed on one when it ends; rust and py never do."""
     address = Multiaddr.parse((await shared(language, "--high-limits")).address)
     (_, host), (_, port) = address.without_peer().components
     upgrade = Upgrade(
@@ -31,17 +31,18 @@ async def test_early_muxer_negotiation(language: str, shared: Shared) -> None:
     assert host is not None
     assert port is not None
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(upgrade.data_to_send())
-    last_message = b""
-    while not last_message:
-        upgrade.receive_data(await reader.read(65_536))
-        last_message = upgrade.data_to_send()
-    assert upgrade.done is (language != "rust")
-    writer.write(last_message)
-    while not upgrade.done:
-        upgrade.receive_data(await reader.read(65_536))
-    writer.close()
-    await writer.wait_closed()
+    try:
+        writer.write(upgrade.data_to_send())
+        last_message = b""
+        while not last_message:
+            upgrade.receive_data(await reader.read(65_536))
+            last_message = upgrade.data_to_send()
+        assert upgrade.done is (language in {"go", "js"})
+        writer.write(last_message)
+        while not upgrade.done:
+            upgrade.receive_data(await reader.read(65_536))
+    finally:
+        writer.close()
 
 
 async def test_identify_that_does_not_fit(language: str, echo: StrongholdP2p) -> None:
@@ -51,6 +52,28 @@ async def test_identify_that_does_not_fit(language: str, echo: StrongholdP2p) ->
     (told,) = await dial(language, echo.listeners[0].address, "identify")
     assert {identify.PROTOCOL, ping.PROTOCOL, REQUEST_PROTOCOL} < set(told["protocols"])
     assert told["signed_record"] is False
+
+
+async def test_js_serves_32_streams_at_once(shared: Shared) -> None:
+    """What is more is reset when it has been negotiated; so we open no more, unless told otherwise."""
+    address = (await shared("js", "--delay-ms", "500")).address
+    async with StrongholdP2p(config=Config(max_outbound_streams_to_others=40)) as peer:
+        await peer.ping(address)
+        requests = (peer.send_request(address, i) for i in range(40))
+        outcomes = await asyncio.gather(*requests, return_exceptions=True)
+    assert sum(isinstance(outcome, int) for outcome in outcomes) == 32
+    assert sum(isinstance(outcome, StreamReset) for outcome in outcomes) == 8
+
+
+async def test_go_tells_why_it_resets(shared: Shared) -> None:
+    """In the length field of a window update with RST. It serves two streams for pings at once."""
+    address = (await shared("go")).address
+    async with StrongholdP2p() as peer:
+        streams = [await peer.open_stream(address, ping.PROTOCOL) for _ in range(3)]
+        outcomes = await asyncio.gather(*map(ping.ping, streams), return_exceptions=True)
+    (error,) = (outcome for outcome in outcomes if not isinstance(outcome, float))
+    assert isinstance(error, StreamReset)
+    assert error.code == 0x1002  # a limit on resources (libp2p/specs error-codes)
 
 
 async def test_go_closes_a_ping_stream_that_is_idle(shared: Shared) -> None:

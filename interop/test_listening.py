@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -24,12 +25,10 @@ from stronghold_p2p import (
 )
 from stronghold_p2p.protocols import identify, ping
 
-from .conftest import REQUEST_PROTOCOL, first
+from .conftest import AGENTS, REQUEST_PROTOCOL, first
 from .driver import dial
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-AGENTS = {"go": "go-libp2p", "rust": "rust-libp2p/", "js": "js-libp2p/", "py": "py-libp2p/"}
 
 AT_ONCE = {"go": 100, "rust": 100, "js": 50, "py": 200}
 """Requests of a burst at once: go, rust and js have limits of their own on the streams that they open, and fail above."""
@@ -49,7 +48,7 @@ async def test_identify(language: str, echo: StrongholdP2p) -> None:
     connection = (await first(events, ConnectionEstablished)).connection
     assert told["agent"] == identify.AGENT_VERSION
     assert set(told["protocols"]) == {identify.PROTOCOL, identify.PUSH_PROTOCOL, ping.PROTOCOL, REQUEST_PROTOCOL}
-    assert told["listen_addrs"] == [str(address_of(echo))]
+    assert told["listen_addrs"] == [str(address_of(echo).without_peer())]
     assert told["observed_addr"] == str(connection.address)
     # rust expects records that are signed for a domain of its own, and goes on with the other addresses.
     assert told["signed_record"] is (language != "rust")
@@ -84,7 +83,7 @@ async def test_burst_from_the_first_moment(language: str, echo: StrongholdP2p) -
     options = ["--concurrency", AT_ONCE[language]]
     assert await dial(language, address_of(echo), "burst", 200, *options) == [{"ok": 200}]
     await first(events, ConnectionEstablished)
-    assert isinstance(await first(events, ConnectionEstablished | ConnectionClosed), ConnectionClosed)
+    assert isinstance(await first(events, ConnectionEstablished, ConnectionClosed), ConnectionClosed)
 
 
 async def test_large_body_from_the_first_moment(language: str, echo: StrongholdP2p) -> None:
@@ -113,7 +112,7 @@ async def test_rejected_by_the_firewall(language: str) -> None:
         assert REQUEST_PROTOCOL not in told["protocols"]
 
 
-async def test_rejected_from_now_on(language: str, echo: StrongholdP2p) -> None:
+async def test_rejected_from_now_on(language: str) -> None:
     """A rule that changes is told by identify push, and holds on connections that there are."""
     async with StrongholdP2p(firewall=FirewallRules.allow_all()) as peer:
 
@@ -122,8 +121,10 @@ async def test_rejected_from_now_on(language: str, echo: StrongholdP2p) -> None:
             peer.set_peer_rule(request.peer, Rule.REJECT_ALL)
             return request.body
 
-        (line,) = await dial(language, await peer.listen(), "burst", 3, "--concurrency", 1)
-        assert line == {"error": line["error"], "ok": 1, "failures": {"not_supported": 2}}
+        (line,) = await dial(language, await peer.listen(), "burst", 100, "--concurrency", 1)
+        assert line["ok"] == 1
+        # go-libp2p is lazy until the push has come: its request then reads as a malformed line, and is reset.
+        assert set(line["failures"]) - ({"reset"} if language == "go" else set()) == {"not_supported"}
 
 
 async def test_declined(language: str) -> None:
@@ -175,12 +176,13 @@ async def test_request_that_is_not_valid(language: str, echo: StrongholdP2p, bod
 
 
 async def test_cancelled_by_the_remote(language: str) -> None:
+    requests = itertools.count()
     cancelled = asyncio.Event()
     async with StrongholdP2p(firewall=FirewallRules.allow_all()) as peer:
 
         @peer.on_request
         async def answer(request: Request[Any]) -> Any:
-            if request.body.startswith("0:"):
+            if next(requests) == 0:
                 try:
                     await asyncio.Event().wait()
                 finally:
@@ -223,7 +225,7 @@ async def test_wrong_peer_id(language: str, echo: StrongholdP2p) -> None:
     stranger = Keypair.generate().peer_id
     lines = await dial(language, address_of(echo).without_peer().with_peer(stranger), "ping")
     assert list(lines[-1]) == ["error"]
-    await first(events, InboundConnectionFailed | ConnectionClosed)
+    await first(events, InboundConnectionFailed, ConnectionClosed)
     assert not echo.connections
 
 

@@ -114,5 +114,7 @@ class Config:
             number = isinstance(value, int) or (isinstance(value, float) and field.type == "float")
             if not number or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
                 raise ValueError(f"Config.{field.name} must be a positive {field.type}, not {value!r}")
-        if self.max_receive_window < 256 * KIB:
-            raise ValueError("Config.max_receive_window cannot be below Yamux's initial window, 262,144 bytes")
+        if not 256 * KIB <= self.max_receive_window < 2**32:
+            raise ValueError(
+                "Config.max_receive_window lies between Yamux's initial window, 262,144 bytes, and 2^32 - 1"
+            )

@@ -6,19 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import lru_cache
 from types import TracebackType, UnionType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self
+from weakref import WeakValueDictionary
 
 from .addresses import AddressBook
 from .codec import PROTOCOLS, CodecName, make_codec
 from .config import Config
-from .errors import ClosedError, DialError, InvalidAddress, RequestTimeout
+from .errors import ClosedError, InvalidAddress, RequestTimeout
 from .events import ConnectionInfo, Direction, Event, EventHub, Listener
 from .firewall import Firewall, FirewallRules, Rule
 from .identity import Keypair, PeerId
 from .multiaddr import Multiaddr
 from .protocols import ping
 from .requests import Request, Requester, Responder
-from .swarm import Swarm
+from .swarm import Swarm, check_protocol_id
 from .transport.connection import Connection
 from .transport.stream import Stream
 
@@ -34,6 +35,9 @@ else:
     Res = TypeVar("Res")
 
 __all__ = ["StrongholdP2p"]
+
+MAX_TIMEOUT: Final = 366 * 86_400.0
+"""Seconds. Event loops overflow somewhere above."""
 
 
 class StrongholdP2p(Generic[Req, Res]):
@@ -74,6 +78,7 @@ class StrongholdP2p(Generic[Req, Res]):
         self._swarm: Swarm | None = None
         self._closed = False
         self._banned: set[PeerId] = set()
+        self._pinging: WeakValueDictionary[PeerId, asyncio.Lock] = WeakValueDictionary()
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._protocol = PROTOCOLS[codec]
         max_size: int = getattr(self._config, f"max_{codec}_message")
@@ -165,7 +170,7 @@ class StrongholdP2p(Generic[Req, Res]):
         return await self._requester.request(
             peer,
             body,
-            timeout=self._config.request_timeout if timeout is None else timeout,
+            timeout=_seconds(timeout, self._config.request_timeout),
             connection=swarm.connection(peer),
             connect=lambda deadline: self._connect(peer, address, deadline),
         )
@@ -178,7 +183,7 @@ class StrongholdP2p(Generic[Req, Res]):
                 which guards requests.
         """
         peer, address = self._target(to)
-        await self._connect(peer, address, self._deadline(timeout, self._config.connection_timeout))
+        await self._connect(peer, address, _deadline(_seconds(timeout, self._config.connection_timeout)))
         return peer
 
     async def disconnect(self, peer: PeerId | str) -> None:
@@ -197,10 +202,15 @@ class StrongholdP2p(Generic[Req, Res]):
             ProtocolNotSupported, StreamReset, RemoteProtocolError, ConnectionLost: the peer does not answer as it should.
             RequestTimeout: it does not answer in time (None: ``Config.request_timeout``).
         """
-        seconds = self._config.request_timeout if timeout is None else timeout
-        stream = await self.open_stream(to, ping.PROTOCOL, timeout=seconds)
+        seconds = _seconds(timeout, self._config.request_timeout)
+        peer, _ = self._target(to)
+        turn = self._pinging.setdefault(peer, asyncio.Lock())  # rust-libp2p serves one ping stream at a time
         try:
-            async with stream, asyncio.timeout(seconds):
+            async with (
+                asyncio.timeout(seconds),
+                turn,
+                await self.open_stream(to, ping.PROTOCOL, timeout=seconds) as stream,
+            ):
                 return await ping.ping(stream)
         except TimeoutError:
             raise RequestTimeout(seconds, "ping") from None
@@ -322,8 +332,8 @@ class StrongholdP2p(Generic[Req, Res]):
             RequestTimeout: the peer has as many streams open as it takes, for longer than ``timeout``.
         """
         peer, address = self._target(to)
-        seconds = self._config.request_timeout if timeout is None else timeout
-        deadline = self._deadline(seconds, seconds)
+        seconds = _seconds(timeout, self._config.request_timeout)
+        deadline = _deadline(seconds)
         connection = await self._connect(peer, address, deadline)
         try:
             async with asyncio.timeout_at(deadline):
@@ -339,7 +349,8 @@ class StrongholdP2p(Generic[Req, Res]):
             RuntimeError: the protocol is served already.
             ValueError: ``protocol`` is no protocol id.
         """
-        if protocol in self._stream_handlers:
+        check_protocol_id(protocol)
+        if protocol in self._stream_handlers or protocol == self._protocol:
             raise RuntimeError(f"{protocol} is served already")
         if self._swarm is not None:
             self._swarm.handle_coroutine(protocol, handler)
@@ -371,11 +382,7 @@ class StrongholdP2p(Generic[Req, Res]):
         """A connection to ``peer`` before ``deadline`` (the loop's time); an address that led there is remembered."""
         swarm = self._running()
         addresses = self.addresses.get(peer) if address is None else (address,)
-        try:
-            async with asyncio.timeout_at(deadline):
-                connection = await swarm.connect(peer, addresses)
-        except TimeoutError:
-            raise DialError(peer, reason="no connection in time") from None
+        connection = await swarm.connect(peer, addresses, deadline)
         if address is not None:
             self.addresses.add(address, peer)
         return connection
@@ -387,9 +394,17 @@ class StrongholdP2p(Generic[Req, Res]):
             raise InvalidAddress(address, "it is an address of another peer")
         return address if address.peer_id is None else address.without_peer()
 
-    @staticmethod
-    def _deadline(timeout: float | None, default: float) -> float:
-        return asyncio.get_running_loop().time() + (default if timeout is None else timeout)
+
+def _seconds(timeout: float | None, default: float) -> float:
+    if timeout is None:
+        return default
+    if not 0 <= timeout < MAX_TIMEOUT:
+        raise ValueError(f"a timeout is a number of seconds from 0 to {MAX_TIMEOUT:,.0f}, not {timeout}")
+    return timeout
+
+
+def _deadline(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _peer(peer: PeerId | str) -> PeerId:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
 from typing import Any, Generic, Self, TypeVar
 
 from .codec import Codec
@@ -26,7 +27,7 @@ from .events import ConnectionInfo, Event, RequestFailed
 from .firewall import Firewall
 from .identity import PeerId
 from .transport.connection import Connection
-from .transport.stream import MAX_LAZY_SIZE, Stream
+from .transport.stream import MAX_LAZY_SIZE, Stream, append_chunk
 from .wire import varint
 
 __all__ = ["Request", "RequestQueue", "Requester", "Responder"]
@@ -83,7 +84,7 @@ class _MessageReceiver:
         self._size = 0
 
     def _take_part(self, data: bytes) -> bytes | None:
-        self._chunks.append(data)
+        append_chunk(self._chunks, data)
         self._size += len(data)
         self.stream.connection.budget.take(len(data))
         if self._missing < 0:
@@ -291,7 +292,7 @@ class Request(Generic[Req]):
 
     async def respond(self, response: Any) -> None:
         """Answers a request taken from ``requests()``; a handler returns its response instead. If the requester is gone
-        by now, nothing happens.
+        by now, or the time is up, nothing happens.
 
         Raises:
             EncodeError: the response cannot be encoded; the request can still be answered.
@@ -386,6 +387,7 @@ class Responder(Generic[Req, Res]):
         try:
             body = self._decode(message)
         except DecodeError as error:
+            self.ended(exchange)
             self.fail(exchange, error)
             return
         if self._queue is not None:
@@ -396,10 +398,10 @@ class Responder(Generic[Req, Res]):
         try:
             answer = self._handler(Request(body, exchange))
             if hasattr(answer, "__await__"):
-                exchange.run(self._answer(exchange, answer))
+                exchange.run(answer)
             else:
                 exchange.send(self.frame(answer))
-        except Exception as error:  # noqa: BLE001 - see _answer
+        except Exception as error:  # noqa: BLE001 - see answer
             self._handler_failed(exchange, error)
 
     def frame(self, response: Res) -> bytes:
@@ -413,11 +415,11 @@ class Responder(Generic[Req, Res]):
         self._emit(RequestFailed(exchange.stream.peer, error))
 
     def ended(self, exchange: _InboundRequest[Req, Res]) -> None:
-        """A request has ended before it came whole."""
+        """A request has ended before it could be delivered."""
         if self._queue is not None:
             self._queue.leave(exchange)
 
-    async def _answer(self, exchange: _InboundRequest[Req, Res], answer: Awaitable[Res]) -> None:
+    async def answer(self, exchange: _InboundRequest[Req, Res], answer: Awaitable[Res]) -> None:
         try:
             exchange.send(self.frame(await answer))
         except asyncio.CancelledError:
@@ -438,17 +440,29 @@ class Responder(Generic[Req, Res]):
 class _InboundRequest(_MessageReceiver, Generic[Req, Res]):
     """A remote's request that is under way."""
 
-    __slots__ = ("_admitted", "_complete", "_message", "_task", "_withheld", "answerable", "responder")
+    __slots__ = (
+        "_admitted",
+        "_answer",
+        "_complete",
+        "_ended",
+        "_message",
+        "_task",
+        "_withheld",
+        "answerable",
+        "responder",
+    )
 
     def __init__(self, stream: Stream, responder: Responder[Req, Res], *, admitted: bool) -> None:
         super().__init__(stream, responder.max_request)
         self.responder = responder
         self.answerable = False
-        """The user holds it and can answer."""
+        """The user holds it and has not answered."""
         self._admitted = admitted
         self._complete = False
+        self._ended = False
         self._message = b""
         self._withheld = 0
+        self._answer: Awaitable[Res] | None = None
         self._task: asyncio.Task[None] | None = None
         self._limit_time(responder.config.request_timeout)
         stream.set_receiver(self)
@@ -468,13 +482,16 @@ class _InboundRequest(_MessageReceiver, Generic[Req, Res]):
         self._limit_time(self.responder.config.handler_timeout)
         self.answerable = True
 
-    def run(self, answer: Coroutine[Any, Any, None]) -> None:
+    def run(self, answer: Awaitable[Res]) -> None:
         """An asynchronous handler answers, if in time."""
         self._limit_time(self.responder.config.handler_timeout)
-        self._task = self.stream.connection.spawn(answer)
+        self._answer = answer
+        self._task = self.stream.connection.spawn(self.responder.answer(self, answer))
 
     def send(self, message: bytes) -> None:
-        """Sends the response and ends the stream."""
+        """Sends the response and ends the stream; does nothing if that has ended."""
+        if self._ended:
+            return
         if self.stream.write_now(message):
             self.stream.release()
         else:
@@ -528,7 +545,7 @@ class _InboundRequest(_MessageReceiver, Generic[Req, Res]):
     # -- details ---------------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        self.answerable = False
+        self._ended = True
         self.drop()
         if self._message:
             self.stream.connection.budget.give(len(self._message))
@@ -537,6 +554,8 @@ class _InboundRequest(_MessageReceiver, Generic[Req, Res]):
             self.responder.ended(self)
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
+            if iscoroutine(self._answer) and getcoroutinestate(self._answer) == CORO_CREATED:
+                self._answer.close()  # the requester has left before it began, and so it never will
 
     async def _write(self, message: bytes) -> None:
         try:
@@ -556,6 +575,7 @@ class RequestQueue(Generic[Req, Res]):
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
         self._room = buffer
+        self._admitting = False
         self._reading: set[_InboundRequest[Req, Res]] = set()
         self._waiting: dict[_InboundRequest[Req, Res], None] = {}
         self._ready: asyncio.Queue[Request[Req] | None] = asyncio.Queue()
@@ -583,7 +603,7 @@ class RequestQueue(Generic[Req, Res]):
         self._ready.put_nowait(request)
 
     def leave(self, exchange: _InboundRequest[Req, Res]) -> None:
-        """A request has ended before it came whole."""
+        """A request has ended before it could be delivered."""
         self._waiting.pop(exchange, None)
         if exchange in self._reading:
             self._reading.discard(exchange)
@@ -595,9 +615,15 @@ class RequestQueue(Generic[Req, Res]):
         self._ready.put_nowait(None)
 
     def _admit(self) -> None:
-        while self._waiting and self._room > 0:
-            exchange = next(iter(self._waiting))
-            del self._waiting[exchange]
-            self._room -= 1
-            self._reading.add(exchange)
-            exchange.admit()
+        if self._admitting:
+            return  # one that was admitted has left at once: the loop below goes on, however many do
+        self._admitting = True
+        try:
+            while self._waiting and self._room > 0:
+                exchange = next(iter(self._waiting))
+                del self._waiting[exchange]
+                self._room -= 1
+                self._reading.add(exchange)
+                exchange.admit()
+        finally:
+            self._admitting = False

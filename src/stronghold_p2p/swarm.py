@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 
@@ -19,6 +20,7 @@ from .errors import (
     LimitExceeded,
     ListenError,
     NotPermitted,
+    RequestTimeout,
     StrongholdError,
 )
 from .events import (
@@ -45,7 +47,7 @@ from .wire import multistream
 from .wire.upgrade import Upgrade
 from .wire.yamux import ReceiveBudget
 
-__all__ = ["StreamHandler", "Swarm"]
+__all__ = ["StreamHandler", "Swarm", "check_protocol_id"]
 
 logger = logging.getLogger("stronghold_p2p")
 
@@ -56,10 +58,45 @@ StreamHandler = Callable[[Stream], None]
 class _Dial:
     """A dial under way and those who wait for it."""
 
-    def __init__(self, task: asyncio.Task[Connection], addresses: tuple[Multiaddr, ...]) -> None:
-        self.task = task
+    task: asyncio.Task[Connection]
+
+    def __init__(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> None:
+        self.peer = peer
         self.addresses = addresses
-        self.waiting = 0
+        self.failed: dict[Multiaddr, Exception] = {}
+        """Why an address did not lead to the peer."""
+        self._waiting = 0
+
+    async def join(self, deadline: float) -> Connection:
+        """Waits for the outcome, which others may wait for too; whoever leaves last ends the dial.
+
+        Raises:
+            ClosedError: we are closing.
+            DialError: no address led to the peer, or none has by ``deadline``.
+        """
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                await asyncio.wait((self.task,))
+        except TimeoutError:
+            raise self.error() from None
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self.task.cancel()
+        if self.task.cancelled():
+            raise ClosedError
+        return self.task.result()
+
+    @property
+    def joinable(self) -> bool:
+        """Whether it has not ended, nor is about to because nobody waits for it any more."""
+        return not self.task.done() and not self.task.cancelling()
+
+    def error(self) -> DialError:
+        """Every address with its reason; that of one which has not failed yet is that it took too long."""
+        late = TimeoutError("no connection in time")
+        return DialError(self.peer, [(address, self.failed.get(address, late)) for address in self.addresses])
 
 
 class Swarm:
@@ -94,22 +131,19 @@ class Swarm:
         self._counts = {Direction.INBOUND: 0, Direction.OUTBOUND: 0}
         self._pending_inbound: dict[PipeUpgrade, int] = {}
         self._dials: dict[PeerId, _Dial] = {}
+        self._dial_tasks: set[asyncio.Task[Connection]] = set()
         self._listeners: dict[Listener, asyncio.Server] = {}
         self._banned = banned
         self._closing = False
         self._ended: set[Connection] = set()
         self.handle_coroutine(identify.PROTOCOL, self._serve_identify)
         self.handle_coroutine(identify.PUSH_PROTOCOL, self._receive_push)
-        self.handle_coroutine(ping.PROTOCOL, ping.serve)
+        self.handle(ping.PROTOCOL, self._serve_ping)
 
     # -- protocols -------------------------------------------------------------------------------
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:
-        """Serves ``protocol``. Raises RuntimeError if it is served already, ValueError if it is no protocol id."""
-        if not protocol.startswith("/") or len(protocol) >= multistream.MAX_LINE or "\n" in protocol:
-            raise ValueError(
-                f"{protocol!r} is no protocol id: it begins with a slash, and is one line of at most 1,022 bytes"
-            )
+        """Serves ``protocol``. Raises RuntimeError if it is served already."""
         if protocol in self._handlers:
             raise RuntimeError(f"{protocol} is served already")
         self._handlers[protocol] = handler
@@ -150,8 +184,9 @@ class Swarm:
                 return connection
         return None
 
-    async def connect(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> Connection:
-        """A connection to ``peer``: the one there is, or the outcome of one dial, however many callers ask for it.
+    async def connect(self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float) -> Connection:
+        """A connection to ``peer`` by ``deadline`` (the loop's time): the one there is, or the outcome of one dial,
+        however many callers ask for it.
 
         Raises:
             ClosedError: we are closing.
@@ -168,13 +203,14 @@ class Swarm:
             if connection is not None:
                 return connection
             dial = self._dials.get(peer)
-            if dial is None:
-                dial = self._start_dial(peer, tuple(dict.fromkeys(addresses)))
+            if dial is None or not dial.joinable:
+                dial = self._start_dial(peer, addresses)
             tried.update(dial.addresses)
             try:
-                return await _join(dial)
+                return await dial.join(deadline)
             except DialError:
-                if tried.issuperset(addresses):
+                # The peer may have dialed us meanwhile; or the dial was another caller's, to other addresses.
+                if tried.issuperset(addresses) and self.connection(peer) is None:
                     raise
 
     async def disconnect(self, peer: PeerId) -> None:
@@ -201,12 +237,13 @@ class Swarm:
         return tuple(self._listeners)
 
     async def listen(self, address: Multiaddr) -> Listener:
-        """Raises ListenError."""
-        if self._closing:
-            raise ClosedError
+        """Raises ListenError, and ClosedError if we are closing."""
         if not self._tcp.supports(address):
             raise ListenError(address, "only /ip4, /ip6, /dns, /dns4 or /dns6 with /tcp is supported")
         server, bound = await self._tcp.listen(address, self._upgrade_inbound)
+        if self._closing:
+            server.close()
+            raise ClosedError
         listener = Listener(
             bound.with_peer(self.peer_id),
             tuple(address.with_peer(self.peer_id) for address in interface_addresses(bound)),
@@ -217,9 +254,10 @@ class Swarm:
         return listener
 
     def stop_listening(self, address: Multiaddr | None = None) -> None:
-        """Stops listening on ``address``, or on all. Connections stay."""
+        """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
         for listener, server in list(self._listeners.items()):
-            if address is None or address in (listener.address, listener.address.without_peer(), *listener.addresses):
+            known = (listener.address, *listener.addresses)
+            if address is None or address in (one.without_peer() for one in known):
                 server.close()
                 del self._listeners[listener]
                 self._emit(ListenerClosed(listener))
@@ -232,18 +270,21 @@ class Swarm:
         self.stop_listening()
         for upgrade in list(self._pending_inbound):
             upgrade.finished.cancel()
-        for dial in self._dials.values():
-            dial.task.cancel()
+        dials = tuple(self._dial_tasks)
+        for task in dials:
+            task.cancel()
         connections = self.connections
         for connection in connections:
             connection.drain()
         try:
-            async with asyncio.timeout(self.config.close_timeout):
-                await _all_closed(connections)
-        except TimeoutError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.config.close_timeout):
+                    await _all_closed(connections)
+        finally:
             for connection in self.connections:
                 connection.abort()
         await _all_closed((*self.connections, *self._ended))
+        await asyncio.gather(*dials, return_exceptions=True)
         self.deadlines.close()
 
     # -- dialling --------------------------------------------------------------------------------
@@ -251,26 +292,33 @@ class Swarm:
     def _start_dial(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> _Dial:
         if not addresses:
             raise DialError(peer)
-        if len(self._dials) >= self.config.max_pending_outbound_connections:
+        if len(self._dial_tasks) >= self.config.max_pending_outbound_connections:
             raise DialError(peer, reason="max_pending_outbound_connections are being dialled already")
-        task = asyncio.get_running_loop().create_task(self._dial(peer, addresses))
-        dial = self._dials[peer] = _Dial(task, addresses)
-        task.add_done_callback(lambda _: self._dials.pop(peer))
+        dial = self._dials[peer] = _Dial(peer, addresses)
+        dial.task = asyncio.get_running_loop().create_task(self._dial(dial))
+        self._dial_tasks.add(dial.task)
+        dial.task.add_done_callback(partial(self._dial_ended, dial))
         return dial
 
-    async def _dial(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> Connection:
+    def _dial_ended(self, dial: _Dial, task: asyncio.Task[Connection]) -> None:
+        self._dial_tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited for it may be gone
+        if self._dials.get(dial.peer) is dial:
+            del self._dials[dial.peer]
+
+    async def _dial(self, dial: _Dial) -> Connection:
         """Tries the addresses in order, each with a head start on the next; the first connection wins (RFC 8305)."""
-        failed: dict[Multiaddr, Exception] = {}
         running: dict[asyncio.Task[Connection], Multiaddr] = {}
-        to_try = iter(addresses)
+        to_try = iter(dial.addresses)
         try:
             async with asyncio.timeout(self.config.connection_timeout):
                 while True:
                     address = next(to_try, None)
                     if address is not None:
-                        running[asyncio.create_task(self._dial_address(peer, address))] = address
+                        running[asyncio.create_task(self._dial_address(dial.peer, address))] = address
                     elif not running:
-                        raise DialError(peer, list(failed.items()))
+                        raise dial.error()
                     stagger = self.config.dial_stagger if address is not None else None
                     done, _ = await asyncio.wait(running, timeout=stagger, return_when=asyncio.FIRST_COMPLETED)
                     for task in done:
@@ -280,10 +328,9 @@ class Swarm:
                             return task.result()
                         if not isinstance(error, StrongholdError | OSError):
                             raise error
-                        failed[address] = error
+                        dial.failed[address] = error
         except TimeoutError:
-            late = TimeoutError(f"no connection within {self.config.connection_timeout:g} s")
-            raise DialError(peer, [(address, failed.get(address, late)) for address in addresses]) from None
+            raise dial.error() from None
         finally:
             for task in running:
                 task.cancel()
@@ -297,9 +344,13 @@ class Swarm:
             upgrade = self._upgrade(pipe, expected_peer=peer)
             return upgrade
 
-        await self._tcp.dial(address, connected)
-        assert upgrade is not None
-        return await upgrade.finished
+        try:
+            await self._tcp.dial(address, connected)
+            assert upgrade is not None
+            return await upgrade.finished
+        finally:
+            if upgrade is not None:
+                upgrade.finished.cancel()  # does nothing unless we were cancelled
 
     # -- upgrading -------------------------------------------------------------------------------
 
@@ -355,9 +406,19 @@ class Swarm:
         connection.spawn(self._identify(connection))
         return connection
 
+    # -- ping ------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _serve_ping(stream: Stream) -> None:
+        # rust-libp2p holds one open for as long as it is connected, js-libp2p pings every 10 s: that is no use of the
+        # connection.
+        stream.connection.ignore_for_keep_alive(stream)
+        stream.connection.spawn(_serve(stream, ping.serve))
+
     # -- identify --------------------------------------------------------------------------------
 
     async def _identify(self, connection: Connection) -> None:
+        offer = self._offer(connection.peer)
         try:
             async with asyncio.timeout(self.config.request_timeout):
                 async with await connection.open_stream(identify.PROTOCOL) as stream:
@@ -366,10 +427,17 @@ class Swarm:
             logger.debug("%r was not identified: %s", connection, error)
         else:
             self._identified(connection, identity)
+            if offer != self._offer(connection.peer):
+                # It changed before we could know that the remote takes pushes, and the remote may have heard the old.
+                self.push_identify(connection.peer)
 
     async def _receive_push(self, stream: Stream) -> None:
-        async with asyncio.timeout(self.config.request_timeout):
-            self._identified(stream.connection, await identify.read(stream))
+        try:
+            async with asyncio.timeout(self.config.request_timeout):
+                identity = await identify.read(stream)
+        except TimeoutError:
+            raise RequestTimeout(self.config.request_timeout, "identify push") from None
+        self._identified(stream.connection, identity)
 
     def _identified(self, connection: Connection, identity: identify.Identity) -> None:
         connection.remote_identified(identity.protocols, own_kind=identify.is_own_agent(identity.agent_version))
@@ -396,23 +464,20 @@ class Swarm:
             logger.debug("push to %r failed: %s", connection, error)
 
     def _identify_message(self, connection: Connection) -> bytes:
+        protocols, addresses = self._offer(connection.peer)
         return identify.encode(
             self.keypair,
-            protocols=[protocol for protocol in self._handlers if self.offers(connection.peer, protocol)],
-            listen_addresses=[address.without_peer() for listener in self._listeners for address in listener.addresses],
+            protocols=protocols,
+            listen_addresses=addresses,
             observed_address=connection.info.address,
         )
 
-
-async def _join(dial: _Dial) -> Connection:
-    """Waits for a dial that others may wait for too; whoever leaves last ends it."""
-    dial.waiting += 1
-    try:
-        return await asyncio.shield(dial.task)
-    finally:
-        dial.waiting -= 1
-        if not dial.waiting:
-            dial.task.cancel()
+    def _offer(self, peer: PeerId) -> tuple[list[str], list[Multiaddr]]:
+        """What ``peer`` is told: the protocols that it may open, and where we listen."""
+        return (
+            [protocol for protocol in self._handlers if self.offers(peer, protocol)],
+            [address.without_peer() for listener in self._listeners for address in listener.addresses],
+        )
 
 
 async def _serve(stream: Stream, handler: Callable[[Stream], Awaitable[None]]) -> None:
@@ -423,6 +488,16 @@ async def _serve(stream: Stream, handler: Callable[[Stream], Awaitable[None]]) -
         logger.debug("%r ended: %s", stream, error)
     except Exception:
         logger.exception("the handler of %r failed", stream)
+
+
+def check_protocol_id(protocol: str) -> None:
+    """Raises ValueError if ``protocol`` is no protocol id, RuntimeError if it is one that every peer serves."""
+    if not protocol.startswith("/") or len(protocol.encode()) >= multistream.MAX_LINE or "\n" in protocol:
+        raise ValueError(
+            f"{protocol!r} is no protocol id: it begins with a slash, and is one line of at most 1,023 bytes"
+        )
+    if protocol in {identify.PROTOCOL, identify.PUSH_PROTOCOL, ping.PROTOCOL}:
+        raise RuntimeError(f"{protocol} is served already")
 
 
 async def _all_closed(connections: Iterable[Connection]) -> None:

@@ -80,11 +80,6 @@ class Pair:
         await outbound.negotiated()
         return outbound, inbound
 
-    async def turns(self, count: int = 10) -> None:
-        """Lets everything happen that needs no time."""
-        for _ in range(count):
-            await asyncio.sleep(0)
-
 
 @asynccontextmanager
 async def connected(

@@ -76,13 +76,14 @@ class Remote:
 
     def send(self, *frames: Frame | bytes) -> None:
         """Encrypts and writes all of it at once."""
-        self.send_raw(self._upgrade.noise.encrypt([bytes(frame) for frame in frames]))
+        self.send_raw(self.encrypt(*frames))
 
     def send_raw(self, wire: bytes | bytearray) -> None:
         self._writer.write(wire)
 
-    def encrypt(self, *frames: Frame | bytes) -> bytearray:
-        return bytearray(self._upgrade.noise.encrypt([bytes(frame) for frame in frames]))
+    def encrypt(self, *frames: Frame | bytes) -> bytes | bytearray:
+        """What ``send`` writes."""
+        return self._upgrade.noise.encrypt([bytes(frame) for frame in frames])
 
     async def frame(self) -> Frame | None:
         """The next frame; None at the connection's end."""
@@ -201,5 +202,3 @@ async def listening(**arguments: Any) -> AsyncIterator[RemoteListener]:
         yield listener
     finally:
         server.close()
-
-

@@ -31,8 +31,8 @@ __all__ = [
     "connect",
     "data",
     "go_away",
-    "ping",
     "pieces",
+    "ping",
     "read_frames",
     "update",
 ]

@@ -294,7 +294,12 @@ class TestHalfClosed:
 class TestReset:
     @pytest.mark.parametrize(
         ("frame", "code"),
-        [(data(1, flags=RST), 0), (update(1, flags=RST), 0), (update(1, 0x1003, RST), 0x1003), (data(1, flags=15 & ~1), 0)],
+        [
+            (data(1, flags=RST), 0),
+            (update(1, flags=RST), 0),
+            (update(1, 0x1003, RST), 0x1003),
+            (data(1, flags=15 & ~1), 0),
+        ],
         ids=str,
     )
     def test_by_the_remote(self, dialer: Endpoint, frame: Frame, code: int) -> None:
@@ -381,7 +386,24 @@ class TestPing:
         assert listener.sent() == []
         assert listener.session.rtt is None
 
-    def test_between_the_pieces_of_nothing_else(self, dialer: Endpoint, listener: Endpoint) -> None:
+    def test_of_ours(self, listener: Endpoint) -> None:
+        listener.session.ping(listener.now)
+        assert listener.sent() == [ping(1)]
+        listener.now += 0.25
+        assert listener.receive(ping(1, ACK)) == []
+        assert (listener.session.ping_pending, listener.session.rtt) == (False, 0.25)
+
+    def test_only_the_last_one_counts(self, listener: Endpoint) -> None:
+        for _ in range(2):
+            listener.session.ping(listener.now)
+            listener.now += 0.25
+        assert listener.sent() == [ping(1), ping(2)]
+        listener.receive(ping(1, ACK))
+        assert listener.session.ping_pending
+        listener.receive(ping(2, ACK))
+        assert listener.session.rtt == 0.25
+
+    def test_between_other_frames(self, dialer: Endpoint, listener: Endpoint) -> None:
         assert listener.receive(data(1, b"a", SYN), ping(3), data(1, b"b")) == [("opened", 1), ("data", 1, b"ab")]
         assert dialer.receive(listener.output()) == []
 
@@ -416,8 +438,8 @@ VIOLATIONS: dict[str, tuple[Frame | bytes, str]] = {
     "version": (b"\x01" + bytes(11), "version 1 is unknown"),
     "type": (Frame(4, 0, 0, 0), "type 4 is unknown"),
     "highest type": (Frame(255, SYN, 0, 0), "type 255 is unknown"),
-    "data beyond the window": (data(1, bytes(INITIAL_WINDOW)), "262144 bytes exceed the window of 262138"),
-    "first data beyond the window": (data(3, bytes(INITIAL_WINDOW + 1), SYN), "exceed the window"),
+    "data beyond the window": (data(1, length=INITIAL_WINDOW + 1), "262145 bytes exceed the window"),
+    "first data beyond the window": (data(3, flags=SYN, length=INITIAL_WINDOW + 1), "exceed the window"),
     "the longest frame": (data(1, length=0xFFFFFFFF), "4294967295 bytes exceed the window"),
     "the longest frame, first of its stream": (data(3, flags=SYN, length=0xFFFFFFFF), "exceed the window"),
     "the longest frame, for no stream": (data(9, length=0xFFFFFFFF), "a stream that is not open"),
@@ -460,9 +482,10 @@ class TestViolations:
         assert endpoint.receive(frame, data(1, b"after"), ping(5), update(7, flags=SYN)) == []
         assert endpoint.sent() == []
 
-    def test_the_remote_of_a_dialer_opens_no_odd_stream(self, dialer: Endpoint) -> None:
-        with pytest.raises(MuxerError, match="may not open stream 7"):
-            dialer.receive(update(7, flags=SYN))
+    @pytest.mark.parametrize("stream_id", [0, 7, 0xFFFFFFFF])
+    def test_the_remote_of_a_dialer_opens_even_streams(self, dialer: Endpoint, stream_id: int) -> None:
+        with pytest.raises(MuxerError, match=f"may not open stream {stream_id}"):
+            dialer.receive(update(stream_id, flags=SYN))
 
     def test_a_half_closed_stream_is_still_open(self, listener: Endpoint) -> None:
         listener.receive(data(1, flags=SYN | FIN))
@@ -499,7 +522,16 @@ class TestFloods:
 
     @pytest.mark.parametrize(
         "frame",
-        [data(1), data(1, flags=ACK), update(1), update(1, 1), data(5, b"x"), update(5, 1), ping(0, ACK), data(5, flags=FIN)],
+        [
+            data(1),
+            data(1, flags=ACK),
+            update(1),
+            update(1, 1),
+            data(5, b"x"),
+            update(5, 1),
+            ping(0, ACK),
+            data(5, flags=FIN),
+        ],
         ids=str,
     )
     def test_without_an_answer(self, frame: Frame) -> None:

@@ -72,9 +72,12 @@ async def _send(
     end = start + seconds
 
     async def send() -> None:
-        while (sent := clock()) < end:
+        now = start
+        while now < end:
+            sent = clock()
             await peer.send_request(address, body)
-            latencies.append(clock() - sent)
+            now = clock()
+            latencies.append(now - sent)
 
     try:
         async with asyncio.TaskGroup() as tasks:

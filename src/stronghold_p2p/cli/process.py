@@ -59,7 +59,7 @@ async def run(*arguments: str) -> tuple[int, Any]:
 
 
 async def _start(*arguments: str) -> Process:
-    # In a session of its own: Ctrl-C is ours to hand on, once.
+    # Out of the reach of the terminal: Ctrl-C is ours to hand on, once.
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "stronghold_p2p", *arguments, "--json"),
         stdin=DEVNULL,

@@ -17,7 +17,7 @@ from ..wire import yamux
 from ..wire.upgrade import Upgrade
 from .deadlines import Deadlines
 from .pipe import BytePipe
-from .stream import Stream
+from .stream import Stream, encode_lines
 
 __all__ = ["Connection", "ConnectionHost"]
 
@@ -88,20 +88,21 @@ class Connection:
         self._tasks_woken = False
         self._failure: StrongholdError | None = None
         self._draining = False
+        self._farewell = False
         self._ended = False
         self._served: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         # Inbound streams whose lines have not left: at the end of the turn they do, with a response if it is ready.
         self._greetings: list[Stream] = []
-        self._waiting_for_drain: list[Stream] = []
+        # A dict for its order: a stream is in it once, though each window update wakes its writer.
+        self._waiting_for_drain: dict[Stream, None] = {}
         self._max_outbound_streams = min(STREAMS_BEFORE_FIRST_FRAME, host.config.max_outbound_streams_to_others)
         self._waiting_to_open: deque[asyncio.Future[None]] = deque()
         self._reserved_streams = 0
+        self._background: set[Stream] = set()
+        self._in_use = False
         self._idle_since = self.now()
         self._idle_tick = self.deadlines.add(self._idle_since + self.config.idle_timeout, self)
-        early = upgrade.early
-        if early:
-            self.loop.call_soon(self._receive, early)
 
     def __repr__(self) -> str:
         return f"<Connection {self.direction.name} {self.peer} at {self._pipe.remote_address}>"
@@ -119,8 +120,8 @@ class Connection:
         return not self.closing and not self._draining and self._session.can_open
 
     def open_stream_now(self, protocol: str) -> Stream | None:
-        """A new stream, or None if as many are open as the remote takes."""
-        if self._waiting_to_open or not self._has_room():
+        """A new stream, or None if as many are open as the remote takes, or the connection is closing."""
+        if self._waiting_to_open or not self._has_room() or not self.usable:
             return None
         return self._open_stream(protocol)
 
@@ -130,7 +131,7 @@ class Connection:
         Raises:
             ConnectionLost: the connection ended before; nothing was sent.
         """
-        if self._waiting_to_open or not self._has_room():
+        if self.usable and (self._waiting_to_open or not self._has_room()):
             turn: asyncio.Future[None] = self.loop.create_future()
             self._waiting_to_open.append(turn)
             try:
@@ -150,15 +151,18 @@ class Connection:
         self._close(yamux.GoAwayCode.NORMAL)
 
     def drain(self) -> None:
-        """Closes as soon as no stream is open."""
+        """Closes as soon as no stream is open that keeps the connection alive."""
         self._draining = True
-        if not len(self._session):
-            self.close()
+        self._schedule_flush()
 
     def abort(self) -> None:
         """Ends the connection now; what has not left is lost."""
         self.closing = True
         self._pipe.abort()
+
+    def ignore_for_keep_alive(self, stream: Stream) -> None:
+        """The connection is closed, when idle or draining, though ``stream`` is open."""
+        self._background.add(stream)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs ``coroutine`` for as long as the connection lives at most; it must not raise."""
@@ -194,10 +198,15 @@ class Connection:
         return self._host.offers(self.peer, protocol)
 
     def accept(self, stream: Stream) -> None:
+        self._background.discard(stream)
         self._greetings.append(stream)
         self._host.stream_opened(stream)
+        if stream not in self._background:
+            self._in_use = True
 
     def send_data(self, muxed: yamux.Stream, data: bytes | memoryview) -> None:
+        if not muxed.local_open:
+            return  # a reset came in the same read as what is answered here; the stream hears of it next
         self._session.send_data(muxed, data)
         if self._session.pending >= FLUSH_SIZE and not self.congested:
             self._flush()
@@ -219,7 +228,7 @@ class Connection:
 
     def wait_for_drain(self, stream: Stream) -> None:
         """Has the stream's writer woken when the socket takes bytes again."""
-        self._waiting_for_drain.append(stream)
+        self._waiting_for_drain[stream] = None
 
     # -- as the pipe's receiver ------------------------------------------------------------------
 
@@ -231,41 +240,12 @@ class Connection:
         except HandshakeError as error:
             self._fail(error)
             return
-        self._receive(messages)
+        self.messages_received(messages)
 
-    def pipe_closed(self, error: Exception | None) -> None:
-        self._end(error)
-
-    def pause_writing(self) -> None:
-        self.congested = True
-
-    def resume_writing(self) -> None:
-        self.congested = False
-        self._flush()
-        # In order, each takes what it can; a writer that fills the socket again waits behind the others.
-        waiting, self._waiting_for_drain = self._waiting_for_drain, []
-        for stream in waiting:
-            stream.wake_writer()
-
-    # -- called by the deadlines -----------------------------------------------------------------
-
-    def expire(self) -> None:
-        """Closes the connection if it is idle, aborts it if closing takes too long."""
-        self._idle_tick = 0
-        if self.closing:
-            self._pipe.abort()
-            return
-        idle_until = self._idle_since + self.config.idle_timeout
-        if len(self._session) or self._waiting_to_open or self._reserved_streams:
-            idle_until = self.now() + self.config.idle_timeout
-        if idle_until <= self.now():
-            self.close()
-        else:
-            self._idle_tick = self.deadlines.add(idle_until, self)
-
-    # -- details ---------------------------------------------------------------------------------
-
-    def _receive(self, messages: list[bytes]) -> None:
+    def messages_received(self, messages: list[bytes]) -> None:
+        """What the channel brought in one read; the upgrade gives what came with the handshake's last message."""
+        if not messages:
+            return  # a part of one
         session = self._session
         now = self.now()
         failure: MuxerError | None = None
@@ -292,6 +272,40 @@ class Connection:
         else:
             self._end_turn()
 
+    def pipe_closed(self, error: Exception | None) -> None:
+        self._end(error)
+
+    def pause_writing(self) -> None:
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        self._flush()
+        if self.closing:
+            self._pipe.close()
+        # In order, each takes what it can; a writer that fills the socket again waits behind the others.
+        waiting, self._waiting_for_drain = self._waiting_for_drain, {}
+        for stream in waiting:
+            stream.wake_writer()
+
+    # -- called by the deadlines -----------------------------------------------------------------
+
+    def expire(self) -> None:
+        """Closes the connection if it is idle, aborts it if closing takes too long."""
+        self._idle_tick = 0
+        if self.closing:
+            self._pipe.abort()
+            return
+        idle_until = self._idle_since + self.config.idle_timeout
+        if self._has_work() or self._waiting_to_open or self._reserved_streams:
+            idle_until = self.now() + self.config.idle_timeout
+        if idle_until <= self.now():
+            self.close()
+        else:
+            self._idle_tick = self.deadlines.add(idle_until, self)
+
+    # -- details ---------------------------------------------------------------------------------
+
     def _dispatch(self, events: list[yamux.Event], now: float) -> None:
         opened: list[Stream] = []
         for event in events:
@@ -316,8 +330,9 @@ class Connection:
             else:
                 owner.reset_received(event.code)
         for stream in opened:
-            if not stream.is_negotiated:
+            if not stream.is_negotiated and stream.remote_open:
                 stream.set_deadline(now + self.config.request_timeout)
+                self._background.add(stream)
 
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled:
@@ -330,10 +345,12 @@ class Connection:
             greetings, self._greetings = self._greetings, []
             for stream in greetings:
                 stream.send_lines()
-        if not len(self._session):
-            self._idle_since = self.now()
+        if not self._has_work():
+            if self._in_use:
+                self._in_use = False
+                self._idle_since = self.now()
             if self._draining:
-                self.close()
+                self._close_when_heard()
         if self._waiting_to_open:
             self._let_streams_open()
         if not self.congested:
@@ -346,10 +363,18 @@ class Connection:
             self.flushes += 1
             self._pipe.write(self._noise.encrypt(self._session.data_to_send()))
 
+    def _has_work(self) -> bool:
+        """Whether a stream is open that keeps the connection alive."""
+        if self._background:
+            self._background = {stream for stream in self._background if not stream.ended}
+        return len(self._session) > len(self._background)
+
     def _has_room(self) -> bool:
         return self._session.outbound_streams + self._reserved_streams < self._max_outbound_streams
 
     def _open_stream(self, protocol: str) -> Stream:
+        encode_lines(protocol)  # raises before there is a stream
+        self._in_use = True
         muxed = self._session.open_stream(self.now())
         stream = muxed.owner = Stream(self, muxed, protocol)
         return stream
@@ -369,6 +394,15 @@ class Connection:
             self._close(yamux.GoAwayCode.PROTOCOL_ERROR)
             self._lose_streams(error)
 
+    def _close_when_heard(self) -> None:
+        """Go Away and the pipe's end are all that rust-libp2p sees if they come with the last response: one round trip
+        lets it take that first."""
+        if not self._farewell:
+            self._farewell = True
+            self._session.ping(self.now())
+        elif not self._session.ping_pending:
+            self.close()
+
     def _close(self, code: yamux.GoAwayCode) -> None:
         if self.closing:
             return
@@ -376,7 +410,7 @@ class Connection:
         self._session.go_away(code)
         if not self.congested:
             self._flush()
-        self._pipe.close()
+            self._pipe.close()
         self.deadlines.remove(self._idle_tick, self)
         self._idle_tick = self.deadlines.add(self.now() + self.config.close_timeout, self)
 

@@ -78,8 +78,14 @@ class Deadlines:
         # Loops may call a timer up to their clock's resolution early: what is due is what the timer was armed for.
         self._struck_tick = max(self._armed_tick, int(self._loop.time() / TICK))
         self._timer = None
-        while self._order and self._order[0] <= self._struck_tick:
-            for item in self._ticks.pop(heappop(self._order)):
-                item.expire()
-        if self._order:
-            self._arm(self._order[0])
+        try:
+            # One at a time: what expires may remove, or close, what would be next.
+            while self._order and self._order[0] <= self._struck_tick:
+                items = self._ticks[self._order[0]]
+                if items:
+                    items.pop().expire()
+                else:
+                    del self._ticks[heappop(self._order)]
+        finally:
+            if self._order:
+                self._arm(self._order[0])

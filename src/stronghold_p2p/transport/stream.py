@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import MutableSequence
 from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
@@ -23,7 +24,7 @@ from ..wire import multistream, yamux
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["MAX_LAZY_SIZE", "Stream", "StreamReceiver"]
+__all__ = ["MAX_LAZY_SIZE", "Stream", "StreamReceiver", "append_chunk"]
 
 MAX_LAZY_SIZE: Final = 16_383
 """Bytes that may follow the protocol lines before they are echoed. The Rust crate takes what follows a line that it
@@ -34,6 +35,10 @@ MAX_FRAME_BODY: Final = 256 * 1024
 
 MAX_JOIN_SIZE: Final = 16 * 1024
 """Bytes up to which joining lines and data costs less than a frame of their own."""
+
+
+MAX_SMALL_CHUNK: Final = 4096
+"""Bytes up to which pieces that wait to be read are joined."""
 
 
 class StreamReceiver(Protocol):
@@ -68,6 +73,7 @@ class Stream:
         "_buffer_offset",
         "_deadline",
         "_deadline_tick",
+        "_eof",
         "_error",
         "_lines_to_send",
         "_machine",
@@ -92,6 +98,8 @@ class Stream:
         self._machine: multistream.Dialer | multistream.Listener | None = None
         self._receiver: StreamReceiver | None = None
         self._error: StrongholdError | None = None
+        self._eof = False
+        """The remote has sent all, which no end of the connection takes back."""
         self._released = False
         self._buffer: deque[bytes] | None = None
         self._buffer_offset = 0
@@ -126,9 +134,9 @@ class Stream:
     async def read(self, n: int = 65_536) -> bytes:
         """1 to ``n`` bytes, as soon as there are any; ``b""`` when the remote has sent all."""
         while not self._buffer:
-            self._check()
-            if not self._muxed.remote_open:
+            if self._eof:
                 return b""
+            self._check()
             self.send_lines()
             await self._wait_to_read()
         data, offset = self._buffer[0], self._buffer_offset
@@ -194,9 +202,12 @@ class Stream:
         """Ends the stream at once, both ways (RST). ``code`` tells a remote that knows error codes why."""
         if self._error is None:
             self._receiver = None
+            if not self._muxed.outbound:
+                self.send_lines()  # else the dialer would take it for a protocol that is not served
             self.connection.reset(self._muxed, code)
             self._end(ClosedError("we have reset the stream"))
             self._buffer = None
+            self._eof = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -219,6 +230,11 @@ class Stream:
     def remote_open(self) -> bool:
         """Whether the remote may still send."""
         return self._muxed.remote_open
+
+    @property
+    def ended(self) -> bool:
+        """Whether neither side may send any more."""
+        return not (self._muxed.local_open or self._muxed.remote_open)
 
     def set_receiver(self, receiver: StreamReceiver) -> None:
         """From now on what comes goes to ``receiver``, not to :meth:`read`. Call it before anything can come."""
@@ -244,6 +260,7 @@ class Stream:
         self._receiver = None
         self._return_budget()
         self._buffer = None
+        self._eof = False
         self.send_lines()
         self.connection.send_fin(self._muxed)
         if self._muxed.remote_open:
@@ -288,7 +305,7 @@ class Stream:
         elif not self._released and self._error is None:
             if self._buffer is None:
                 self._buffer = deque()
-            self._buffer.append(data)
+            append_chunk(self._buffer, data)
             self.connection.budget.take(len(data))
             self._wake_reader()
 
@@ -299,6 +316,7 @@ class Stream:
             self._end(ProtocolNotSupported(self.protocol))
             return
         self._detach_if_ended()
+        self._eof = not self._released and self._error is None
         if self._receiver is not None:
             self._receiver.eof_received()
         else:
@@ -336,7 +354,7 @@ class Stream:
             elif data.startswith(multistream.HEADER):
                 start = len(multistream.HEADER) + 1
                 end = start + data[start - 1] if len(data) >= start else start
-                if start < end <= len(data) and data[start - 1] < 0x80:
+                if start < end <= len(data) and data[start - 1] < 0x80 and data.endswith(b"\n", start, end):
                     protocol = data[start : end - 1].decode("utf-8", "replace")
                     if self.connection.accepts(protocol):
                         self._accept(protocol, encode_lines(protocol))
@@ -457,6 +475,14 @@ class Stream:
         """What has come can still be read, but counts no longer: nobody may ever read it."""
         if self._buffer:
             self.connection.budget.give(sum(map(len, self._buffer)) - self._buffer_offset)
+
+
+def append_chunk(chunks: MutableSequence[bytes], data: bytes) -> None:
+    """Keeps what has come. Small pieces are joined: two bytes in an object of their own would take 35."""
+    if chunks and len(chunks[-1]) + len(data) <= MAX_SMALL_CHUNK:
+        chunks[-1] += data
+    else:
+        chunks.append(data)
 
 
 class _OfferedProtocols:

@@ -101,7 +101,11 @@ class TcpTransport:
             OSError: refused, unreachable, or the name is not known.
         """
         family, host, port = _endpoint(address)
-        await asyncio.get_running_loop().create_connection(lambda: self._pipe(connected), host, port, family=family)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_connection(lambda: self._pipe(connected), host, port, family=family)
+        except UnicodeError as error:
+            raise OSError(f"{host!r} is no name of a host") from error
 
     async def listen(
         self, address: Multiaddr, connected: Callable[[BytePipe], PipeReceiver]
@@ -115,6 +119,8 @@ class TcpTransport:
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(lambda: self._pipe(connected), host, port, family=family)
+        except UnicodeError as error:
+            raise ListenError(address, f"{host!r} is no name of a host") from error
         except OSError as error:
             # asyncio words a failed bind at length; the system's own words are enough.
             known = error.errno is not None and error.errno in errno.errorcode

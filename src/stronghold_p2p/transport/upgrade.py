@@ -35,7 +35,7 @@ class PipeUpgrade:
     ) -> None:
         self.pipe = pipe
         self.finished: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
-        self.finished.add_done_callback(self._abort_if_cancelled)
+        self.finished.add_done_callback(self._ended)
         self._establish = establish
         self._machine = Upgrade(
             keypair,
@@ -66,6 +66,7 @@ class PipeUpgrade:
                 self._fail(error)
                 return
             self.finished.set_result(connection)
+            connection.messages_received(self._machine.early)
 
     def pipe_closed(self, error: Exception | None) -> None:
         if not self.finished.done():
@@ -99,6 +100,8 @@ class PipeUpgrade:
         self.finished.set_exception(error)
         self.pipe.close()
 
-    def _abort_if_cancelled(self, finished: asyncio.Future[Connection]) -> None:
+    def _ended(self, finished: asyncio.Future[Connection]) -> None:
         if finished.cancelled():
             self.pipe.abort()
+        else:
+            finished.exception()  # whoever dialed may be gone, and nobody else asks

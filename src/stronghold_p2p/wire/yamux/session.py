@@ -236,6 +236,17 @@ class Session:
             stream.greeting = 0
             self._measure_rtt(now)
 
+    def ping(self, now: float) -> None:
+        """Asks for an answer, which measures :attr:`rtt`; an earlier one that is still to come counts no more."""
+        self._ping_value = (self._ping_value + 1) & 0xFFFFFFFF
+        self._ping_sent_at = now
+        self._send(PING, SYN, 0, self._ping_value)
+
+    @property
+    def ping_pending(self) -> bool:
+        """Whether the answer to :meth:`ping` has not come."""
+        return self._ping_sent_at is not None
+
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
         """Ends the session: new streams of the remote are reset from now on."""
         if not self._gone_away:
@@ -299,7 +310,7 @@ class Session:
         stream = self._body_stream
         if stream is not None:
             if size and stream.remote_open:
-                self._events.append(DataReceived(stream, data if size == len(data) else data[:size]))
+                self._events.append(DataReceived(stream, data[:size]))
             if not self._body_left:
                 self._body_stream = None
                 if self._body_flags & (FIN | RST):
@@ -366,10 +377,8 @@ class Session:
 
     def _measure_rtt(self, now: float) -> None:
         """Only a bulk transfer needs the round-trip time, so only that asks for it."""
-        if self._ping_sent_at is None and (self.rtt is None or now - self._rtt_measured_at > RTT_MAX_AGE):
-            self._ping_value = (self._ping_value + 1) & 0xFFFFFFFF
-            self._ping_sent_at = now
-            self._send(PING, SYN, 0, self._ping_value)
+        if not self.ping_pending and (self.rtt is None or now - self._rtt_measured_at > RTT_MAX_AGE):
+            self.ping(now)
 
     def _forget(self, stream: Stream) -> bool:
         """Drops the stream's state; False if it had ended already."""

@@ -1,0 +1,352 @@
+"""StrongholdP2p as its user sees it, line by line of the agreed interface."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+import pytest
+from conftest import MakePeer
+from support.waiting import next_event, until
+
+from stronghold_p2p import (
+    ClosedError,
+    Config,
+    ConnectionEstablished,
+    ConnectionLost,
+    DialError,
+    EncodeError,
+    FirewallRules,
+    InvalidAddress,
+    Keypair,
+    Multiaddr,
+    ProtocolNotSupported,
+    RequestTimeout,
+    Rule,
+    Stream,
+    StreamReset,
+    StrongholdP2p,
+)
+
+Peer = StrongholdP2p[Any, Any]
+OWN = "/own/1.0.0"
+
+
+async def echo(stream: Stream) -> None:
+    while data := await stream.read():
+        await stream.write(data)
+
+
+# -- life ----------------------------------------------------------------------------------------------
+
+
+async def test_an_identity_of_its_own_or_the_one_given(make_peer: MakePeer) -> None:
+    keypair = Keypair.generate()
+    peer = await make_peer(keypair=keypair)
+    assert peer.peer_id == keypair.peer_id
+    assert str(peer.peer_id) in repr(peer)
+    assert (await make_peer()).peer_id != (await make_peer()).peer_id
+
+
+async def test_start_and_close() -> None:
+    peer = Peer()
+    await peer.start()
+    with pytest.raises(RuntimeError):
+        await peer.start()
+    await peer.close()
+    await peer.close()
+    with pytest.raises(ClosedError):
+        await peer.start()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_outside_of_its_life_nothing_reaches_the_network(closed: bool) -> None:
+    peer, other = Peer(), Keypair.generate().peer_id
+    if closed:
+        async with peer:
+            pass
+    for act in (
+        lambda: peer.send_request(other, 1),
+        lambda: peer.connect(other),
+        lambda: peer.disconnect(other),
+        lambda: peer.ping(other),
+        lambda: peer.listen(),
+        lambda: peer.stop_listening(),
+        lambda: peer.open_stream(other, OWN),
+    ):
+        with pytest.raises(ClosedError):
+            await act()
+    with pytest.raises(ClosedError):
+        peer.is_connected(other)
+    assert (peer.connections, peer.listeners) == ((), ())
+
+
+async def test_what_needs_no_network_may_be_done_before() -> None:
+    peer, other = Peer(), Keypair.generate().peer_id
+    peer.addresses.add("/ip4/127.0.0.1/tcp/1", other)
+    peer.set_firewall_default(Rule.ALLOW_ALL)
+    peer.set_peer_rule(other, Rule.REJECT_ALL)
+    peer.remove_peer_rule(other)
+    peer.remove_firewall_default()
+    await peer.ban_peer(other)
+    await peer.unban_peer(other)
+    await peer.ban_peer(str(other))
+    peer.handle_stream(OWN, echo)
+    events = peer.events()
+    async with peer:
+        await peer.listen()
+    assert [event async for event in events]
+
+
+async def test_the_events_end_with_the_peer(make_peer: MakePeer) -> None:
+    peer = await make_peer()
+    events = peer.events()
+    await peer.close()
+    assert not [event async for event in events]
+    assert not [event async for event in peer.events()]
+    with pytest.raises(ValueError, match="when_full"):
+        peer.events(when_full="block")  # type: ignore[arg-type]
+
+
+# -- connecting ----------------------------------------------------------------------------------------
+
+
+async def test_connect_and_disconnect(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    address = await bob.listen()
+    assert not alice.is_connected(bob.peer_id)
+    assert await alice.connect(str(address)) == bob.peer_id
+    assert alice.is_connected(str(bob.peer_id))
+    await alice.disconnect(str(bob.peer_id))
+    assert not alice.is_connected(bob.peer_id)
+    await alice.disconnect(bob.peer_id)
+    await until(lambda: not bob.connections)
+
+
+async def test_disconnecting_loses_what_runs(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
+    bob.on_request(lambda request: asyncio.Event().wait())
+    asking = asyncio.create_task(alice.send_request(await bob.listen(), 1))
+    await until(lambda: bob.connections and bob.connections[0].streams)
+    await bob.disconnect(alice.peer_id)
+    with pytest.raises(ConnectionLost):
+        await asking
+
+
+@pytest.mark.parametrize("target", ["", "/", "nonsense", "/ip4/127.0.0.1/tcp/1", "/ip4/300.0.0.1/tcp/1/p2p/x"])
+async def test_targets_that_are_none(make_peer: MakePeer, target: str) -> None:
+    alice = await make_peer()
+    for act in (
+        alice.send_request(target, 1),
+        alice.connect(target),
+        alice.ping(target),
+        alice.open_stream(target, OWN),
+    ):
+        with pytest.raises(InvalidAddress) as caught:
+            await act
+        assert caught.value.address == target
+
+
+async def test_an_address_of_a_peer_id_alone(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    target = f"/p2p/{bob.peer_id}"
+    with pytest.raises(DialError):
+        await alice.connect(target)
+    alice.addresses.add(await bob.listen())
+    assert await alice.connect(target) == bob.peer_id
+    assert await alice.connect(bob.peer_id.to_cid()) == bob.peer_id
+
+
+async def test_unsupported_addresses_are_dial_errors(make_peer: MakePeer) -> None:
+    alice, other = await make_peer(), Keypair.generate().peer_id
+    for target in "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1", "/dns4/no-such-host.invalid/tcp/1":
+        with pytest.raises(DialError) as caught:
+            await alice.connect(Multiaddr.parse(target).with_peer(other))
+        ((address, _),) = caught.value.attempts
+        assert str(address) == target
+
+
+# -- ping ----------------------------------------------------------------------------------------------
+
+
+async def test_ping(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    address = await bob.listen()
+    for _ in range(3):
+        assert 0 < await alice.ping(address) < 10
+    assert await bob.ping(alice.peer_id) > 0
+    await until(lambda: not alice.connections[0].streams)
+
+
+async def test_a_ping_that_is_not_answered(make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    address = await bob.listen()
+    await alice.connect(address)
+    assert bob._swarm is not None
+    monkeypatch.setitem(bob._swarm._handlers, "/ipfs/ping/1.0.0", lambda stream: None)
+    with pytest.raises(RequestTimeout):
+        await alice.ping(address, timeout=0.02)
+
+
+# -- streams -------------------------------------------------------------------------------------------
+
+
+async def test_a_protocol_of_ones_own(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    bob.handle_stream(OWN, echo)
+    stream = await alice.open_stream(await bob.listen(), OWN)
+    async with stream:
+        await stream.write(b"END TO END")
+        assert await stream.readexactly(10) == b"END TO END"
+        await stream.close_write()
+        assert await stream.read() == b""
+    assert stream.peer == bob.peer_id
+    await until(lambda: not alice.connections[0].streams and not bob.connections[0].streams)
+
+
+async def test_negotiation_is_lazy(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    address = await bob.listen()
+    stream = await alice.open_stream(address, OWN)
+    with pytest.raises(ProtocolNotSupported):
+        await stream.negotiated()
+    stream = await alice.open_stream(address, OWN)
+    await stream.write(b"x")
+    with pytest.raises(ProtocolNotSupported):
+        await stream.read()
+
+
+async def test_a_stream_handler_that_fails(make_peer: MakePeer, caplog: pytest.LogCaptureFixture) -> None:
+    alice, bob = await make_peer(), await make_peer()
+
+    async def fail(stream: Stream) -> None:
+        raise KeyError("of the handler")
+
+    bob.handle_stream(OWN, fail)
+    stream = await alice.open_stream(await bob.listen(), OWN)
+    with pytest.raises(StreamReset):
+        await stream.read()
+    assert "KeyError" in caplog.text
+    assert await alice.ping(bob.peer_id) > 0
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_protocols_that_cannot_be_served(started: bool) -> None:
+    peer = Peer()
+    if started:
+        await peer.start()
+    peer.handle_stream(OWN, echo)
+    for taken in OWN, "/ipfs/ping/1.0.0", "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/stronghold-p2p/1.0.0":
+        with pytest.raises(RuntimeError):
+            peer.handle_stream(taken, echo)
+    for malformed in "", "own", "/own\n", "/" + "x" * 1023, "/" + "ü" * 600:
+        with pytest.raises(ValueError, match="protocol id"):
+            peer.handle_stream(malformed, echo)
+    async with peer if not started else Peer():
+        pass
+    await peer.close()
+
+
+async def test_a_protocol_that_fits_no_line_is_not_opened(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    address = await bob.listen()
+    for malformed in "/own\n", "/" + "x" * 1024:
+        with pytest.raises(EncodeError):
+            await alice.open_stream(address, malformed)
+    assert await alice.ping(address) > 0
+
+
+async def test_a_stream_beyond_the_limit_waits_for_its_time(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(config=Config(max_outbound_streams_per_connection=2)), await make_peer()
+    bob.handle_stream(OWN, echo)
+    address = await bob.listen()
+    await alice.connect(address)
+    await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
+    first, second = await alice.open_stream(address, OWN), await alice.open_stream(address, OWN)
+    with pytest.raises(RequestTimeout):
+        await alice.open_stream(address, OWN, timeout=0.02)
+    waiting = asyncio.create_task(alice.open_stream(address, OWN))
+    await asyncio.sleep(0)
+    second.reset()
+    third = await waiting
+    first.reset()
+    third.reset()
+
+
+async def test_many_streams_and_much_data_at_once(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    bob.handle_stream(OWN, echo)
+    address = await bob.listen()
+
+    async def transfer(number: int) -> None:
+        body = bytes((number,)) * (100_000 + number)
+        async with await alice.open_stream(address, OWN) as stream, asyncio.TaskGroup() as tasks:
+            tasks.create_task(stream.write(body))
+            assert await stream.readexactly(len(body)) == body
+
+    await asyncio.gather(*(transfer(number) for number in range(40)))
+
+
+async def test_closing_resets_streams_that_stay_open(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer(config=Config(close_timeout=0.02))
+    bob.handle_stream(OWN, echo)
+    stream = await alice.open_stream(await bob.listen(), OWN)
+    await stream.write(b"x")
+    assert await stream.read() == b"x"
+    await bob.close()
+    with pytest.raises(ConnectionLost):
+        await stream.read()
+
+
+# -- on another event loop -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["uvloop", "eager tasks"])
+def test_on_other_loops(kind: str) -> None:
+    complaints: list[Any] = []
+
+    def make_loop() -> asyncio.AbstractEventLoop:
+        if kind == "uvloop":
+            loop: asyncio.AbstractEventLoop = pytest.importorskip("uvloop").new_event_loop()
+        else:
+            loop = asyncio.new_event_loop()
+            factory = getattr(asyncio, "eager_task_factory", None)
+            if factory is None:
+                loop.close()
+                pytest.skip("tasks are eager from Python 3.12 on")
+            loop.set_task_factory(factory)
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        return loop
+
+    async def main() -> None:
+        config = Config(close_timeout=0.1)
+        async with Peer(firewall=FirewallRules.allow_all(), config=config) as bob, Peer(config=config) as alice:
+            bob.on_request(lambda request: request.body)
+            bob.handle_stream(OWN, echo)
+            address = await bob.listen()
+            events = bob.events()
+            assert await asyncio.gather(*(alice.send_request(address, number) for number in range(300))) == list(
+                range(300)
+            )
+            assert await alice.send_request(address, "x" * 1_000_000) == "x" * 1_000_000
+            await next_event(events, ConnectionEstablished)
+            await alice.disconnect(bob.peer_id)
+            asking = [asyncio.create_task(alice.send_request(address, "x" * 10_000)) for _ in range(100)]
+            await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            stream = await alice.open_stream(address, OWN)
+            writing = asyncio.create_task(stream.write(bytes(10_000_000)))
+            await asyncio.sleep(0)
+        await asyncio.gather(writing, *asking, return_exceptions=True)
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(main())
+    assert not complaints
+
+
+def test_every_coroutine_that_is_agreed_is_one() -> None:
+    for name in (
+        *("send_request", "connect", "disconnect", "ping", "listen", "stop_listening"),
+        *("ban_peer", "unban_peer", "open_stream", "start", "close"),
+    ):
+        assert inspect.iscoroutinefunction(getattr(StrongholdP2p, name))

@@ -1,0 +1,528 @@
+"""Connections over memory pipes: flushes, limits, backpressure, and every way to end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.connections import ECHO, Host, Pair, connected
+from support.remote import lines
+from support.waiting import turns, until
+from support.yamux import ping
+
+from stronghold_p2p import ClosedError, Config, ConnectionLost, EncodeError, HandshakeError, MuxerError, StreamReset
+from stronghold_p2p.transport.stream import Stream
+from stronghold_p2p.wire.yamux import HEADER_SIZE
+
+KIB = 1024
+LINES = len(lines(ECHO))
+
+
+class Counting:
+    """Counts the writes of a pipe."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pipe: Any) -> None:
+        self.sizes: list[int] = []
+        write = pipe.write
+
+        def counted(data: bytes) -> None:
+            self.sizes.append(len(data))
+            write(data)
+
+        monkeypatch.setattr(pipe, "write", counted)
+
+
+async def read_all(stream: Stream) -> bytes:
+    received = bytearray()
+    while chunk := await stream.read():
+        received += chunk
+    return bytes(received)
+
+
+# -- flushes -------------------------------------------------------------------------------------------
+
+
+async def test_what_is_written_in_one_turn_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as pair:
+        opened = [await pair.alice.open_stream(ECHO) for _ in range(8)]
+        writes = Counting(monkeypatch, pair.alice_pipe)
+        for number, stream in enumerate(opened):
+            assert stream.write_now(b"request %d" % number)
+        assert writes.sizes == []
+        accepted = [await pair.bob_host.inbound.get() for _ in opened]
+        assert len(writes.sizes) == 1
+        assert [await stream.read() for stream in accepted] == [b"request %d" % number for number in range(8)]
+
+
+async def test_a_request_and_its_answer_take_one_write_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as pair:
+        requests, answers = Counting(monkeypatch, pair.alice_pipe), Counting(monkeypatch, pair.bob_pipe)
+
+        def answer_at_once(stream: Stream) -> None:
+            assert stream.write_now(b"pong")
+            stream.release()
+
+        monkeypatch.setattr(pair.bob_host, "stream_opened", answer_at_once)
+        stream = await pair.alice.open_stream(ECHO)
+        await stream.write(b"ping")
+        assert await read_all(stream) == b"pong"
+        assert len(requests.sizes) == 1
+        assert len(answers.sizes) == 1
+
+
+async def test_the_lines_leave_at_the_end_of_the_turn_without_a_response() -> None:
+    async with connected() as pair:
+        stream = await pair.alice.open_stream(ECHO)
+        await stream.write(b"ping")
+        await stream.negotiated()
+        assert await (await pair.bob_host.inbound.get()).read() == b"ping"
+
+
+async def test_much_data_does_not_wait_for_the_end_of_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as pair:
+        outbound, _ = await pair.streams()
+        writes = Counting(monkeypatch, pair.alice_pipe)
+        assert outbound.write_now(bytes(200 * KIB))
+        assert len(writes.sizes) == 1
+
+
+@pytest.mark.parametrize("segment", [None, 1, 1000])
+async def test_bytes_arrive_in_order_however_the_pipe_cuts_them(segment: int | None) -> None:
+    async with connected(segment=segment) as pair:
+        outbound, inbound = await pair.streams()
+        sent = bytes(range(256)) * (20 if segment == 1 else 4000)
+
+        async def send() -> None:
+            await outbound.write(sent)
+            await outbound.close_write()
+
+        sending = asyncio.create_task(send())
+        assert await read_all(inbound) == sent
+        await sending
+        await inbound.close()
+        assert await outbound.read() == b""
+
+
+# -- how many streams ----------------------------------------------------------------------------------
+
+
+async def open_many(pair: Pair, count: int) -> tuple[list[Stream], list[asyncio.Task[Stream]]]:
+    """The streams that open at once, and the tasks of the others."""
+    tasks = [asyncio.create_task(pair.alice.open_stream(ECHO)) for _ in range(count)]
+    await turns()
+    return [task.result() for task in tasks if task.done()], [task for task in tasks if not task.done()]
+
+
+async def cancel(tasks: list[asyncio.Task[Stream]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_eight_streams_before_the_remotes_first_frame() -> None:
+    async with connected() as pair:
+        opened, waiting = await open_many(pair, 40)
+        assert len(opened) == 8
+        opened[0].send_lines()  # the answer is the remote's first frame
+        await opened[0].negotiated()
+        await turns()
+        assert sum(task.done() for task in waiting) == 24
+        await cancel(waiting)
+
+
+async def test_streams_at_once_by_the_remotes_kind() -> None:
+    async with connected(Config(max_outbound_streams_per_connection=40)) as pair:
+        pair.alice.remote_identified((ECHO,), own_kind=False)
+        opened, waiting = await open_many(pair, 50)
+        assert len(opened) == 32
+        pair.alice.remote_identified((ECHO,), own_kind=True)
+        await turns()
+        assert sum(task.done() for task in waiting) == 8
+        await cancel(waiting)
+
+
+async def test_waiting_streams_open_in_order_as_others_end() -> None:
+    async with connected(Config(max_outbound_streams_to_others=2)) as pair:
+        opened, waiting = await open_many(pair, 5)
+        assert len(opened) == 2
+        assert pair.alice.open_stream_now(ECHO) is None
+        waiting[0].cancel()
+        for ended, follower in zip(opened, waiting[1:], strict=True):
+            ended.reset()
+            await follower
+        assert [task.done() for task in waiting] == [True, True, True]
+
+
+async def test_a_cancelled_turn_is_given_to_the_next() -> None:
+    async with connected(Config(max_outbound_streams_to_others=1)) as pair:
+        opened, waiting = await open_many(pair, 3)
+        opened[0].reset()
+        await until(lambda: pair.alice._reserved_streams)
+        waiting[0].cancel()
+        await waiting[1]
+        assert waiting[0].cancelled()
+
+
+async def test_inbound_streams_over_the_limit_are_reset() -> None:
+    async with connected(bob_config=Config(max_inbound_streams_per_connection=2)) as pair:
+        streams = [(await pair.streams())[0] for _ in range(2)]
+        third = await pair.alice.open_stream(ECHO)
+        third.send_lines()
+        with pytest.raises(Exception, match="does not offer"):
+            await third.negotiated()
+        streams[0].reset()
+        await pair.streams()
+
+
+async def test_waiting_for_a_stream_ends_with_the_connection() -> None:
+    async with connected(Config(max_outbound_streams_to_others=1)) as pair:
+        _, waiting = await open_many(pair, 4)
+        pair.alice.abort()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [ConnectionLost] * 3
+
+
+async def test_no_stream_opens_on_a_connection_that_has_ended() -> None:
+    async with connected() as pair:
+        pair.alice.abort()
+        await pair.alice.closed
+        assert pair.alice.open_stream_now(ECHO) is None
+        with pytest.raises(ConnectionLost):
+            await pair.alice.open_stream(ECHO)
+
+
+async def test_no_stream_waits_on_a_connection_that_has_ended() -> None:
+    async with connected(Config(max_outbound_streams_to_others=1)) as pair:
+        _, waiting = await open_many(pair, 2)
+        pair.alice.abort()
+        await pair.alice.closed
+        with pytest.raises(ConnectionLost):
+            await pair.alice.open_stream(ECHO)
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_stream_of_a_protocol_that_fits_no_line_opens_nothing() -> None:
+    async with connected() as pair:
+        with pytest.raises(EncodeError):
+            await pair.alice.open_stream("/" + "x" * 1024)
+        assert pair.alice.info.streams == 0
+
+
+# -- backpressure --------------------------------------------------------------------------------------
+
+
+async def test_a_writer_waits_for_window() -> None:
+    async with connected(Config(max_send_buffer=16 * KIB * KIB)) as pair:
+        outbound, inbound = await pair.streams()
+        writing = asyncio.create_task(outbound.write(bytes(300 * KIB)))
+        await turns(20)
+        assert not writing.done()
+        assert pair.bob_host.budget.used == 256 * KIB - LINES
+        received = 0
+        while received < 300 * KIB:
+            received += len(await inbound.read())
+        await writing
+        assert pair.bob_host.budget.used == 0
+
+
+async def test_writers_wait_while_the_remote_does_not_read_its_socket() -> None:
+    async with connected(Config(max_send_buffer=64 * KIB)) as pair:
+        first, inbound = await pair.streams()
+        second, _ = await pair.streams()
+        pair.bob_pipe.reading = False
+        await first.write(bytes(100 * KIB))
+        await turns()
+        assert pair.alice.congested
+        assert not second.write_now(b"x")
+        writing = [asyncio.create_task(stream.write(b"y" * 1000)) for stream in (first, second)]
+        await turns()
+        assert not any(task.done() for task in writing)
+        pair.bob_pipe.reading = True
+        await asyncio.gather(*writing)
+        assert len(await inbound.readexactly(101_000)) == 101_000
+
+
+async def test_a_writer_that_waits_for_the_socket_is_noted_once() -> None:
+    # Else a remote that reads nothing and opens windows byte by byte would grow the list.
+    async with connected(Config(max_send_buffer=64 * KIB)) as pair:
+        outbound, _ = await pair.streams()
+        pair.bob_pipe.reading = False
+        await outbound.write(bytes(100 * KIB))
+        await turns()
+        writing = asyncio.create_task(outbound.write(b"y"))
+        for _ in range(20):
+            await turns(2)
+            outbound.wake_writer()
+        assert len(pair.alice._waiting_for_drain) == 1
+        pair.bob_pipe.reading = True
+        await writing
+
+
+async def test_what_is_not_read_holds_up_no_other_stream() -> None:
+    async with connected() as pair:
+        slow, _ = await pair.streams()
+        writing = asyncio.create_task(slow.write(bytes(1024 * KIB)))
+        quick, inbound = await pair.streams()
+        await quick.write(b"past it")
+        assert await inbound.read() == b"past it"
+        assert not writing.done()
+        slow.reset()
+        with pytest.raises(ClosedError):
+            await writing
+
+
+async def test_no_window_is_given_back_while_the_budget_is_exhausted() -> None:
+    config = Config(max_receive_buffer=300 * KIB)
+    async with connected(bob_config=config) as pair:
+        first, first_inbound = await pair.streams()
+        second, second_inbound = await pair.streams()
+        writing = [asyncio.create_task(stream.write(bytes(512 * KIB))) for stream in (first, second)]
+        await turns(20)
+        assert pair.bob_host.budget.exhausted
+        # Nothing more than the two first windows can come.
+        assert pair.bob_host.budget.used == 2 * (256 * KIB - LINES)
+        refused = await pair.alice.open_stream(ECHO)
+        refused.send_lines()
+        with pytest.raises(Exception, match="does not offer"):
+            await refused.negotiated()
+        reading = [asyncio.create_task(stream.readexactly(512 * KIB)) for stream in (first_inbound, second_inbound)]
+        await asyncio.gather(*writing, *reading)
+        assert pair.bob_host.budget.used <= 150 * KIB  # what windows have grown by
+
+
+async def test_a_window_withheld_is_given_back_to_the_stream_that_is_still_there() -> None:
+    async with connected(bob_config=Config(max_receive_buffer=256 * KIB)) as pair:
+        outbound, inbound = await pair.streams()
+        other, other_inbound = await pair.streams()
+        writing = asyncio.create_task(outbound.write(bytes(400 * KIB)))
+        await other.write(bytes(200 * KIB))
+        await turns(20)
+        received = len(await inbound.readexactly(190 * KIB))
+        assert pair.bob_host.budget.exhausted
+        other_inbound.reset()  # the budget has room again
+        received += len(await inbound.readexactly(400 * KIB - received))
+        await writing
+        assert received == 400 * KIB
+
+
+async def test_a_remote_that_asks_and_does_not_read_is_cut_off() -> None:
+    config = Config(max_control_backlog=1 * KIB, max_send_buffer=64 * KIB, close_timeout=0.02)
+    async with connected(config) as pair:
+        outbound, _ = await pair.streams()
+        pair.bob_pipe.reading = False
+        await outbound.write(bytes(100 * KIB))
+        await turns()
+        assert pair.alice.congested
+        pings = bytes(ping(1)) * (130 * KIB // HEADER_SIZE)
+        pair.bob_pipe.write(pair.bob._noise.encrypt([pings]))
+        await pair.alice.closed
+        ((_, error),) = pair.alice_host.closed
+        assert isinstance(error, MuxerError)
+
+
+# -- ends ----------------------------------------------------------------------------------------------
+
+
+async def test_closing_in_order() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await outbound.write(b"last words")
+        pair.alice.close()
+        await asyncio.gather(pair.alice.closed, pair.bob.closed)
+        assert [error for _, error in pair.alice_host.closed + pair.bob_host.closed] == [None, None]
+        assert await inbound.read() == b"last words"
+        for stream in outbound, inbound:
+            with pytest.raises(ConnectionLost):
+                await stream.read()
+            with pytest.raises(ConnectionLost):
+                await stream.write(b"too late")
+
+
+async def test_what_was_written_before_closing_leaves_though_the_socket_is_full() -> None:
+    async with connected(Config(max_send_buffer=64 * KIB)) as pair:
+        outbound, inbound = await pair.streams()
+        pair.bob_pipe.reading = False
+        await outbound.write(bytes(100 * KIB))
+        await turns()
+        assert pair.alice.congested
+        pair.bob_pipe.reading = True
+        await outbound.close_write()
+        pair.alice.close()
+        await pair.bob.closed
+        assert await inbound.readexactly(100 * KIB)
+        assert await inbound.read() == b""
+        assert pair.bob.closing
+
+
+async def test_draining_waits_for_the_last_stream() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        pair.alice.drain()
+        assert not pair.alice.usable
+        await turns()
+        assert not pair.alice.closing
+        await outbound.write(b"x")
+        await outbound.close()
+        assert await read_all(inbound) == b"x"
+        await inbound.close()
+        await pair.alice.closed
+
+
+async def test_draining_an_idle_connection_closes_it() -> None:
+    async with connected() as pair:
+        pair.bob.drain()
+        await asyncio.gather(pair.alice.closed, pair.bob.closed)
+
+
+async def test_a_pipe_that_dies_half_way_ends_every_stream() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        reading = [asyncio.create_task(stream.read()) for stream in (outbound, inbound)]
+        writing = asyncio.create_task(outbound.write(bytes(1024 * KIB)))
+        await turns(2)
+        death = OSError("the cable was cut")
+        pair.alice_pipe.break_with(death)
+        pair.bob_pipe.break_with(None)
+        with pytest.raises(ConnectionLost) as caught:
+            await reading[0]
+        assert caught.value.__cause__ is death
+        with pytest.raises(ConnectionLost):
+            await writing
+        await reading[1]
+        assert [error for _, error in pair.alice_host.closed] == [death]
+
+
+async def test_tasks_end_with_the_connection() -> None:
+    async with connected() as pair:
+        task = pair.alice.spawn(asyncio.Event().wait())  # type: ignore[arg-type]
+        await turns()
+        pair.alice.abort()
+        await pair.alice.closed
+        assert task.cancelled()
+
+
+async def test_closed_waits_for_tasks_that_take_long_to_end() -> None:
+    async with connected() as pair:
+        may_end = asyncio.Event()
+
+        async def stubborn() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await may_end.wait()
+
+        pair.alice.spawn(stubborn())
+        await turns()
+        pair.alice.abort()
+        await turns()
+        assert pair.alice_host.closed
+        assert not pair.alice.closed.done()
+        may_end.set()
+        await pair.alice.closed
+
+
+@pytest.mark.parametrize("byte", [0, 2, -1], ids=["length", "ciphertext", "tag"])
+async def test_altered_bytes_end_the_connection(byte: int) -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        wire = bytearray(b"\0\x14" + bytes(20))
+        wire[byte] ^= 1
+        wire += bytes(512)
+        pair.bob.data_received(memoryview(wire))
+        pair.bob.data_received(memoryview(wire))  # what follows is ignored
+        with pytest.raises(ConnectionLost):
+            await inbound.read()
+        await pair.bob.closed
+        ((_, error),) = pair.bob_host.closed
+        assert isinstance(error, HandshakeError)
+        with pytest.raises(ConnectionLost):
+            await outbound.read()
+
+
+async def test_an_idle_connection_is_closed() -> None:
+    async with connected(Config(idle_timeout=0.02)) as pair:
+        await asyncio.gather(pair.alice.closed, pair.bob.closed)
+        assert [error for _, error in pair.alice_host.closed] == [None]
+
+
+async def test_a_connection_with_a_stream_is_not_idle() -> None:
+    async with connected(Config(idle_timeout=0.02)) as pair:
+        outbound, inbound = await pair.streams()
+        ticks = pair.alice._idle_tick, pair.bob._idle_tick
+        await until(lambda: pair.alice._idle_tick != ticks[0] and pair.bob._idle_tick != ticks[1])
+        assert not pair.alice.closing
+        assert not pair.bob.closing
+        await outbound.close()
+        await inbound.close()
+        await asyncio.gather(pair.alice.closed, pair.bob.closed)
+
+
+async def test_closing_that_takes_too_long_is_aborted() -> None:
+    async with connected(Config(close_timeout=0.02, max_send_buffer=64 * KIB)) as pair:
+        outbound, _ = await pair.streams()
+        pair.bob_pipe.reading = False
+        await outbound.write(bytes(100 * KIB))
+        pair.alice.close()
+        await pair.alice.closed
+
+
+async def test_a_stream_that_is_opened_and_reset_in_one_flight_leaves_nothing() -> None:
+    async with connected() as pair:
+        for _ in range(3):
+            stream = await pair.alice.open_stream("/unknown/1.0.0")
+            stream.send_lines()
+            stream.reset()
+        await turns(20)
+        assert pair.bob.info.streams == 0
+        deadlines = [item for items in pair.bob_host.deadlines._ticks.values() for item in items]
+        assert deadlines == [pair.bob]  # its idle time alone
+
+
+@pytest.mark.parametrize("protocol", [ECHO, "/unknown/1.0.0"])
+async def test_a_stream_reset_in_its_first_flight_disturbs_nothing(protocol: str, monkeypatch: Any) -> None:
+    def answer_at_once(self: Host, stream: Stream) -> None:
+        stream.write_now(b"answer")
+        stream.release()
+
+    monkeypatch.setattr(Host, "stream_opened", answer_at_once)
+    async with connected() as pair:
+        stream = await pair.alice.open_stream(protocol)
+        await stream.write(b"request")
+        stream.reset()
+        other = await pair.alice.open_stream(ECHO)
+        assert await read_all(other) == b"answer"
+
+
+async def test_both_ends_tell_of_the_connection() -> None:
+    async with connected() as pair:
+        await pair.streams()
+        assert pair.alice.peer == pair.bob_host.keypair.peer_id
+        assert pair.bob.peer == pair.alice_host.keypair.peer_id
+        assert pair.alice.public_key == pair.bob_host.keypair.public_key
+        assert pair.alice.info.streams == pair.bob.info.streams == 1
+        assert str(pair.alice.info.address) == "/ip4/127.0.0.1/tcp/4001"
+        assert pair.alice.info.direction.name == "OUTBOUND"
+        assert pair.bob.info.direction.name == "INBOUND"
+        assert "OUTBOUND" in repr(pair.alice)
+
+
+async def test_nothing_readable_is_on_the_wire() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await outbound.write(b"a secret of ours")
+        await inbound.readexactly(16)
+        wire = bytes(pair.alice_pipe.written + pair.bob_pipe.written)
+        assert b"secret" not in wire
+        assert ECHO.encode() not in wire
+
+
+async def test_a_reset_reaches_the_other_end() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        inbound.reset(code=7)
+        with pytest.raises(StreamReset) as caught:
+            await outbound.read()
+        assert caught.value.code == 7
+        with pytest.raises(ClosedError):
+            await inbound.read()

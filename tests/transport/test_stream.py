@@ -1,0 +1,383 @@
+"""Streams: reading, writing, ending, and the negotiation before it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.connections import ECHO, Pair, connected
+from support.remote import lines
+from support.waiting import turns, until
+from support.yamux import data
+
+from stronghold_p2p import (
+    ClosedError,
+    Config,
+    ConnectionLost,
+    Direction,
+    NegotiationError,
+    ProtocolNotSupported,
+    RemoteProtocolError,
+    StreamReset,
+    StrongholdError,
+)
+from stronghold_p2p.transport.stream import MAX_LAZY_SIZE
+from stronghold_p2p.wire import multistream
+from stronghold_p2p.wire.yamux import Flag
+
+KIB = 1024
+UNKNOWN = "/unknown/1.0.0"
+
+
+# -- reading and writing -------------------------------------------------------------------------------
+
+
+async def test_read_gives_what_is_there_up_to_n_bytes() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await outbound.write(b"0123456789")
+        assert await inbound.read(4) == b"0123"
+        assert await inbound.read(4) == b"4567"
+        assert await inbound.read(4) == b"89"
+        await outbound.close_write()
+        assert await inbound.read(4) == b""
+        assert await inbound.read(4) == b""
+
+
+async def test_readexactly_joins_what_came_in_pieces() -> None:
+    async with connected(segment=7) as pair:
+        outbound, inbound = await pair.streams()
+        for piece in b"ab", b"cde", b"fgh":
+            await outbound.write(piece)
+            await turns()
+        assert await inbound.readexactly(7) == b"abcdefg"
+        assert await inbound.readexactly(1) == b"h"
+        assert await inbound.readexactly(0) == b""
+
+
+async def test_readexactly_of_a_stream_that_ends_before() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await outbound.write(b"abc")
+        await outbound.close_write()
+        with pytest.raises(RemoteProtocolError, match="3 of 4 bytes") as caught:
+            await inbound.readexactly(4)
+        assert caught.value.protocol == ECHO
+
+
+async def test_a_buffer_may_be_reused_after_write() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        buffer = bytearray(b"first")
+        await outbound.write(buffer)
+        buffer[:] = b"other"
+        await outbound.write(memoryview(buffer))
+        assert await inbound.readexactly(10) == b"firstother"
+
+
+async def test_half_closed_each_way() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await outbound.close_write()
+        assert await inbound.read() == b""
+        await inbound.write(b"still there")
+        assert await outbound.read() == b"still there"
+        with pytest.raises(RuntimeError):
+            await outbound.write(b"more")
+        await outbound.close_write()  # a second time: nothing
+        await inbound.close_write()
+        assert await outbound.read() == b""
+        assert pair.alice.info.streams == pair.bob.info.streams == 0
+
+
+async def test_what_came_before_a_reset_is_read_first() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await inbound.write(b"before it")
+        inbound.reset()
+        await turns()
+        assert await outbound.read() == b"before it"
+        with pytest.raises(StreamReset):
+            await outbound.read()
+        with pytest.raises(StreamReset):
+            await outbound.write(b"x")
+
+
+async def test_one_reader_and_one_writer_at_a_time() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        reading = asyncio.create_task(inbound.read())
+        writing = asyncio.create_task(outbound.write(bytes(400 * KIB)))
+        await turns(30)
+        assert await reading
+        reading = asyncio.create_task(outbound.read())
+        await turns()
+        with pytest.raises(RuntimeError, match="another task reads"):
+            await outbound.read()
+        with pytest.raises(RuntimeError, match="another task writes"):
+            await outbound.write(b"x")
+        reading.cancel()
+        writing.cancel()
+        await asyncio.gather(reading, writing, return_exceptions=True)
+
+
+async def test_reading_may_go_on_after_a_cancelled_read() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await inbound.read()
+        await outbound.write(b"here")
+        assert await inbound.read() == b"here"
+
+
+async def test_async_with_closes_and_on_an_exception_resets() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        async with outbound:
+            await outbound.write(b"x")
+        assert await inbound.read() == b"x"
+        assert await inbound.read() == b""
+        with pytest.raises(ClosedError):
+            await outbound.read()
+        await inbound.close()
+        outbound, inbound = await pair.streams()
+        with pytest.raises(KeyError):
+            async with outbound:
+                raise KeyError
+        with pytest.raises(StreamReset):
+            await inbound.read()
+
+
+async def test_what_comes_after_close_is_dropped_and_gets_no_window() -> None:
+    async with connected(Config(request_timeout=0.02)) as pair:
+        outbound, inbound = await pair.streams()
+        await outbound.write(b"unread")
+        await turns()
+        await inbound.close()
+        assert pair.bob_host.budget.used == 0
+        with pytest.raises(StreamReset):  # after a grace
+            await outbound.write(bytes(1024 * KIB))
+        assert pair.bob_host.budget.used == 0
+        assert pair.bob.info.streams == 0
+
+
+async def test_reset_ends_both_directions_and_forgets_what_was_not_read() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await outbound.write(b"unread")
+        await outbound.close_write()
+        await turns()
+        inbound.reset()
+        inbound.reset()
+        assert pair.bob_host.budget.used == 0
+        for act in inbound.read(), inbound.write(b"x"):
+            with pytest.raises(ClosedError):
+                await act
+        await inbound.close()
+        await inbound.close_write()
+
+
+async def test_a_stream_tells_of_itself() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        assert (outbound.protocol, inbound.protocol) == (ECHO, ECHO)
+        assert (outbound.direction, inbound.direction) == (Direction.OUTBOUND, Direction.INBOUND)
+        assert outbound.peer == pair.bob_host.keypair.peer_id
+        assert ECHO in repr(outbound)
+
+
+async def test_all_that_came_is_read_though_the_connection_has_ended() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await outbound.write(b"complete")
+        await outbound.close_write()
+        await turns()
+        pair.alice.abort()
+        await pair.bob.closed
+        assert await inbound.read() == b"complete"
+        assert await inbound.read() == b""
+        with pytest.raises(ConnectionLost):
+            await inbound.write(b"x")
+
+
+# -- negotiation ---------------------------------------------------------------------------------------
+
+
+async def test_the_first_bytes_come_with_the_lines() -> None:
+    async with connected() as pair:
+        stream = await pair.alice.open_stream(ECHO)
+        before = len(pair.alice_pipe.written)
+        await stream.write(b"x" * MAX_LAZY_SIZE)
+        inbound = await pair.bob_host.inbound.get()
+        assert len(await inbound.readexactly(MAX_LAZY_SIZE)) == MAX_LAZY_SIZE
+        assert len(pair.alice_pipe.written) - before > MAX_LAZY_SIZE
+
+
+async def test_more_waits_until_the_remote_has_shown_that_it_serves_the_protocol() -> None:
+    async with connected() as pair:
+        stream = await pair.alice.open_stream(ECHO)
+        pair.bob_pipe.reading = False
+        before = len(pair.alice_pipe.written)
+        writing = asyncio.create_task(stream.write(bytes(MAX_LAZY_SIZE + 1)))
+        await turns()
+        assert len(pair.alice_pipe.written) - before < 100  # the lines alone
+        pair.bob_pipe.reading = True
+        await writing
+        inbound = await pair.bob_host.inbound.get()
+        await inbound.readexactly(MAX_LAZY_SIZE + 1)
+        # Known now: all at once.
+        second = await pair.alice.open_stream(ECHO)
+        pair.bob_pipe.reading = False
+        async with asyncio.timeout(1):
+            await second.write(bytes(MAX_LAZY_SIZE + 1))
+        pair.bob_pipe.reading = True
+        await (await pair.bob_host.inbound.get()).readexactly(MAX_LAZY_SIZE + 1)
+
+
+async def test_what_identify_told_counts_as_shown() -> None:
+    async with connected() as pair:
+        pair.alice.remote_identified((ECHO,), own_kind=False)
+        stream = await pair.alice.open_stream(ECHO)
+        pair.bob_pipe.reading = False
+        await stream.write(bytes(MAX_LAZY_SIZE + 1))
+        pair.bob_pipe.reading = True
+
+
+@pytest.mark.parametrize("segment", [None, 1])
+@pytest.mark.parametrize("size", [0, 10, MAX_LAZY_SIZE + 1])
+async def test_a_protocol_that_is_not_served(segment: int | None, size: int) -> None:
+    async with connected(segment=segment) as pair:
+        stream = await pair.alice.open_stream(UNKNOWN)
+
+        async def ask() -> None:
+            await stream.write(bytes(size))
+            await stream.read()
+
+        with pytest.raises(ProtocolNotSupported) as caught:
+            await ask()
+        assert caught.value.protocol == UNKNOWN
+        await until(lambda: not pair.bob.info.streams)
+        await pair.streams()
+
+
+async def test_reading_first_sends_the_lines() -> None:
+    async with connected() as pair:
+        stream = await pair.alice.open_stream(ECHO)
+        reading = asyncio.create_task(stream.read())
+        inbound = await pair.bob_host.inbound.get()
+        await inbound.write(b"welcome")
+        assert await reading == b"welcome"
+
+
+async def test_a_stream_that_is_only_closed_still_names_its_protocol() -> None:
+    async with connected() as pair:
+        stream = await pair.alice.open_stream(ECHO)
+        await stream.close()
+        inbound = await pair.bob_host.inbound.get()
+        assert await inbound.read() == b""
+        await inbound.close()
+        await turns()
+        assert pair.alice.info.streams == 0
+
+
+async def test_a_negotiation_that_stalls_is_reset() -> None:
+    async with connected(bob_config=Config(request_timeout=0.02)) as pair:
+        stream = await pair.alice.open_stream(ECHO)
+        stream._lines_to_send = multistream.HEADER  # and not the second line
+        with pytest.raises(ProtocolNotSupported):
+            await stream.read()
+        assert pair.bob_host.inbound.empty()
+
+
+def speak(pair: Pair, *pieces: bytes) -> None:
+    """Has alice open stream 1 by hand."""
+    for index, piece in enumerate(pieces):
+        frame = bytes(data(1, piece, Flag.SYN if index == 0 else 0))
+        pair.alice_pipe.write(pair.alice._noise.encrypt([frame]))
+
+
+@pytest.mark.parametrize("cut", [None, 1, 20])
+async def test_lines_in_any_pieces(cut: int | None) -> None:
+    async with connected() as pair:
+        whole = lines(ECHO) + b"after"
+        speak(pair, *(whole[i : i + (cut or 99)] for i in range(0, len(whole), cut or 99)))
+        inbound = await pair.bob_host.inbound.get()
+        assert await inbound.readexactly(5) == b"after"
+        inbound.reset()
+
+
+async def test_a_second_proposal_is_taken() -> None:
+    async with connected() as pair:
+        speak(pair, lines(UNKNOWN) + multistream.encode_line(ECHO) + b"after")
+        inbound = await pair.bob_host.inbound.get()
+        assert inbound.protocol == ECHO
+        assert await inbound.read() == b"after"
+        inbound.reset()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x13/multistream/1.0.0X",
+        b"\x13/multistream/2.0.0\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        multistream.HEADER + b"\x0c/echo/1.0.0X",
+        multistream.HEADER + b"\x81\x08" + b"/" * 1025,
+        multistream.HEADER + b"\x80\x00",
+        multistream.HEADER + b"\xff" * 10,
+        multistream.HEADER + b"\x03\xff\xff\n",
+        multistream.HEADER + multistream.encode_line(UNKNOWN) * 17,
+    ],
+    ids=["newline", "version", "http", "line", "long", "varint", "varint-long", "utf-8", "proposals"],
+)
+@pytest.mark.parametrize("cut", [None, 1])
+async def test_lines_that_are_none_reset_the_stream_alone(said: bytes, cut: int | None) -> None:
+    async with connected() as pair:
+        other, other_inbound = (await pair.streams())[::-1]
+        # The next stream of alice's is number 3.
+        cuts = [said[i : i + (cut or 2000)] for i in range(0, len(said), cut or 2000)]
+        for index, piece in enumerate(cuts):
+            pair.alice_pipe.write(pair.alice._noise.encrypt([bytes(data(3, piece, Flag.SYN if index == 0 else 0))]))
+        await turns(20)
+        assert pair.bob_host.inbound.empty()
+        assert pair.bob.info.streams == 1
+        await other.write(b"undisturbed")
+        assert await other_inbound.read() == b"undisturbed"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"\x13/multistream/1.0.0X", b"HTTP/1.1 400\r\n\r\n", lines(UNKNOWN), multistream.HEADER + b"\xff" * 10],
+    ids=["newline", "http", "another", "varint"],
+)
+async def test_an_answer_that_is_none(answer: bytes) -> None:
+    async with connected() as pair:
+        stream = await pair.alice.open_stream(ECHO)
+        stream.send_lines()
+        pair.bob_pipe.write(pair.bob._noise.encrypt([bytes(data(1, answer, Flag.ACK))]))
+        with pytest.raises(NegotiationError):
+            await stream.read()
+        await turns()
+
+
+async def test_an_end_before_the_lines_were_echoed_is_a_refusal() -> None:
+    for flag in Flag.FIN, Flag.RST:
+        async with connected() as pair:
+            stream = await pair.alice.open_stream(ECHO)
+            pair.bob_pipe.write(pair.bob._noise.encrypt([bytes(data(1, flags=flag))]))
+            with pytest.raises(ProtocolNotSupported):
+                await stream.negotiated()
+
+
+async def test_every_error_is_of_the_tree() -> None:
+    async with connected() as pair:
+        stream = await pair.alice.open_stream(ECHO)
+        pair.alice.abort()
+        for act in stream.read(), stream.write(b"x"), stream.negotiated():
+            with pytest.raises(StrongholdError):
+                await act
+        await stream.close_write()
+        await stream.close()
+        stream.reset()

@@ -1,0 +1,160 @@
+"""The upgrade over a pipe: what it leads to, and how it ends when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import pytest
+from support.connections import ECHO, Host, connected
+from support.memory import MemoryPipe, memory_pipes
+from support.remote import lines
+from support.yamux import data
+
+from stronghold_p2p import Config, HandshakeError, Keypair, LimitExceeded, PeerIdMismatch, StrongholdError
+from stronghold_p2p.transport.pipe import BytePipe, NullReceiver
+from stronghold_p2p.transport.upgrade import PipeUpgrade
+from stronghold_p2p.wire.yamux import Flag
+
+
+class Upgrading:
+    """A dialer and a listener on one pipe."""
+
+    def __init__(self, *, expected: Keypair | None = None, same: bool = False) -> None:
+        self.dialer, self.listener = Host(Config()), Host(Config())
+        if same:
+            self.dialer.keypair = self.listener.keypair
+        expected_peer = (expected or self.listener.keypair).peer_id
+        self.upgrades: list[PipeUpgrade] = []
+        self.pipes = memory_pipes(
+            lambda pipe: self._start(self.dialer.upgrade(pipe, expected_peer=expected_peer)),
+            lambda pipe: self._start(self.listener.upgrade(pipe, expected_peer=None)),
+        )
+
+    def _start(self, upgrade: PipeUpgrade) -> PipeUpgrade:
+        self.upgrades.append(upgrade)
+        return upgrade
+
+    async def errors(self) -> list[type[BaseException]]:
+        outcomes = await asyncio.gather(*(upgrade.finished for upgrade in self.upgrades), return_exceptions=True)
+        return [type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
+
+
+async def test_another_identity_than_the_one_dialed() -> None:
+    expected = Keypair.generate()
+    upgrading = Upgrading(expected=expected)
+    assert await upgrading.errors() == [PeerIdMismatch, HandshakeError]
+    error = upgrading.upgrades[0].finished.exception()
+    assert isinstance(error, PeerIdMismatch)
+    assert error.expected == expected.peer_id
+    assert error.actual == upgrading.listener.keypair.peer_id
+
+
+async def test_our_own_identity() -> None:
+    assert await Upgrading(same=True).errors() == [HandshakeError, HandshakeError]
+
+
+async def test_a_pipe_that_ends_in_the_handshake() -> None:
+    upgrading = Upgrading()
+    upgrading.pipes[0].abort()
+    assert await upgrading.errors() == [HandshakeError, HandshakeError]
+    error = upgrading.upgrades[1].finished.exception()
+    assert isinstance(error, HandshakeError)
+    assert isinstance(error.__cause__, ConnectionResetError)
+
+
+async def test_a_handshake_that_stalls() -> None:
+    upgrading = Upgrading()
+    for upgrade in upgrading.upgrades:
+        upgrade.expire()
+        upgrade.expire()
+    assert await upgrading.errors() == [HandshakeError, HandshakeError]
+
+
+async def test_cancelling_aborts_the_pipe() -> None:
+    upgrading = Upgrading()
+    upgrading.upgrades[0].finished.cancel()
+    assert await upgrading.errors() == [asyncio.CancelledError, HandshakeError]
+
+
+async def test_a_connection_that_is_not_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise LimitExceeded("max_connections")
+
+    upgrading = Upgrading()
+    monkeypatch.setattr(upgrading.upgrades[1], "_establish", refuse)
+    dialed = await upgrading.upgrades[0].finished
+    with pytest.raises(LimitExceeded):
+        await upgrading.upgrades[1].finished
+    await dialed.closed
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x13/multistream/1.0.0\n\x0a/tls/1.0.0X",
+        b"\x13/multistream/1.0.0\n" + b"\x0b/tls/1.0.0\n" * 17,
+        b"\x13/multistream/1.0.0\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x13/multistream/1.0.0\n\x07/noise\n\0\0",
+        b"\x13/multistream/1.0.0\n\x07/noise\n\0\x1f" + bytes(31),
+        b"\x13/multistream/1.0.0\n\x07/noise\n\0\x20" + bytes(32),
+        b"\x13/multistream/1.0.0\n\x07/noise\n\xff\xff",
+        b"\x13/multistream/1.0.0\n\x07/noise\n\0\x21" + bytes([9] * 33),
+    ],
+    ids=["http", "newline", "proposals", "varint", "empty", "short", "low-order", "long", "payload"],
+)
+@pytest.mark.parametrize("cut", [None, 1])
+async def test_a_first_flight_that_is_none(said: bytes, cut: int | None) -> None:
+    upgrades: list[PipeUpgrade] = []
+
+    def listen(pipe: BytePipe) -> PipeUpgrade:
+        upgrades.append(Host(Config()).upgrade(pipe, expected_peer=None))
+        return upgrades[0]
+
+    dialer, _ = memory_pipes(lambda _: NullReceiver(), listen, segment=cut)
+    dialer.write(said)
+    with pytest.raises(StrongholdError):
+        await upgrades[0].finished
+    upgrades[0].data_received(memoryview(b"more, which is ignored"))
+
+
+async def test_frames_that_come_with_the_end_of_the_handshake() -> None:
+    """The dialer's last message, and behind it in the same read its first frames."""
+    upgrades: list[PipeUpgrade] = []
+    alice, bob = Host(Config()), Host(Config())
+
+    def start(host: Host, expected: Host | None, pipe: BytePipe) -> PipeUpgrade:
+        upgrades.append(host.upgrade(pipe, expected_peer=expected.keypair.peer_id if expected else None))
+        return upgrades[-1]
+
+    pipes = memory_pipes(partial(start, alice, bob), partial(start, bob, None))
+    held = hold_back(pipes[0])
+    dialed = await upgrades[0].finished
+    frame = bytes(data(1, lines(ECHO) + b"early", Flag.SYN))
+    pipes[0].write(dialed._noise.encrypt([frame]))
+    held()
+    accepted = await upgrades[1].finished
+    inbound = await bob.inbound.get()
+    assert await inbound.read() == b"early"
+    dialed.abort()
+    await asyncio.gather(dialed.closed, accepted.closed)
+
+
+def hold_back(pipe: MemoryPipe) -> partial[None]:
+    """Keeps what ``pipe`` writes from now on; call what is returned to let it go at once."""
+    kept = bytearray()
+    write = pipe.write
+    pipe.write = kept.extend  # type: ignore[assignment, method-assign]
+    # The first flight has been written when the pipe was made.
+
+    def release() -> None:
+        pipe.write = write  # type: ignore[method-assign]
+        write(bytes(kept))
+
+    return partial(release)
+
+
+async def test_segments_of_one_byte() -> None:
+    async with connected(segment=1) as pair:
+        await pair.streams()
