@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from conftest import MakePeer
+from support.connections import ECHO, connected
 from support.remote import listening
 from support.waiting import next_event, turns, until
 
@@ -34,6 +35,10 @@ from stronghold_p2p import (
     StreamReset,
     StrongholdP2p,
 )
+from stronghold_p2p.codec import make_codec
+from stronghold_p2p.firewall import Firewall
+from stronghold_p2p.requests import Requester
+from stronghold_p2p.transport.connection import Connection
 
 Peer = StrongholdP2p[Any, Any]
 MIB = 1024 * 1024
@@ -455,6 +460,21 @@ async def test_a_thousand_at_once(connect: Connect, handler: Any) -> None:
     assert len(alice.connections) == 1
 
 
+async def test_requests_of_one_turn_leave_in_one_write(connect: Connect) -> None:
+    alice, bob, address = await connect()
+    bob.on_request(echo)
+    assert await alice.send_request(address, 0) == 0
+    assert alice._swarm is not None
+    (connection,) = alice._swarm.connections
+    await until(lambda: connection.identified and not connection.info.streams)
+    await turns()
+    before = connection.flushes
+    asking = [asyncio.create_task(alice.send_request(address, number)) for number in range(100)]
+    await turns(2)
+    assert connection.flushes == before + 1
+    assert await asyncio.gather(*asking) == list(range(100))
+
+
 async def test_both_ask_at_once(connect: Connect) -> None:
     alice, bob, address = await connect()
     alice.set_firewall_default(bob.get_firewall_config().inbound)
@@ -598,6 +618,36 @@ async def test_a_request_meets_a_connection_that_closes_and_is_sent_on_a_new_one
         await first
     assert await second == "second"
     assert seen == ["first", "second"]
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["then a good one", "then another that is lost"])
+async def test_a_request_of_which_no_byte_has_left_is_tried_once_more(twice: bool) -> None:
+    codec = make_codec("json", None, max_size=MIB)
+    requester = Requester[Any, Any](ECHO, codec, codec, Firewall(FirewallRules()), text=True)
+    async with connected() as lost, connected() as fresh:
+        connects = 0
+
+        async def connect(deadline: float) -> Connection:
+            nonlocal connects
+            connects += 1
+            if twice:
+                fresh.alice_pipe.break_with(None)
+            return fresh.alice
+
+        lost.alice_pipe.break_with(None)  # tells the connection in the next turn
+        asking = requester.request(lost.alice.peer, 1, timeout=5, connect=connect, connection=lost.alice)
+        if twice:
+            with pytest.raises(ConnectionLost):
+                await asking
+        else:
+            asking_task = asyncio.ensure_future(asking)
+            inbound = await fresh.bob_host.inbound.get()
+            assert await inbound.readexactly(2) == b"\x011"
+            await inbound.write(b"\x012")
+            assert await asking_task == 2
+            await inbound.close()
+        assert connects == 1
+        assert lost.bob_host.inbound.empty()
 
 
 async def test_closing_lets_running_requests_end(connect: Connect) -> None:

@@ -30,6 +30,7 @@ from stronghold_p2p import (
     PeerIdMismatch,
     ProtocolNotSupported,
     RemoteProtocolError,
+    Request,
     RequestFailed,
     RequestTimeout,
     StreamReset,
@@ -348,7 +349,14 @@ async def test_a_request_in_any_pieces(bob: StrongholdP2p[Any, Any], whole: bool
     await remote.close()
 
 
-async def test_lines_and_response_come_in_one_frame(bob: StrongholdP2p[Any, Any]) -> None:
+@pytest.mark.parametrize("later", [False, True], ids=["plain", "async"])
+async def test_lines_and_response_come_in_one_frame(make_peer: MakePeer, later: bool) -> None:
+    async def answer_later(request: Request[Any]) -> Any:
+        return request.body
+
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    bob.on_request(answer_later if later else lambda request: request.body)
+    await bob.listen()
     remote = await Remote.dial(address_of(bob))
     remote.send(data(1, lines(JSON) + b"\x011", SYN))
     assert await remote.frames_of(1) == [data(1, lines(JSON) + b"\x011", ACK), data(1, flags=FIN)]

@@ -1,0 +1,81 @@
+"""One message of a stream: its length, an unsigned varint, and its body."""
+
+from __future__ import annotations
+
+from ..errors import DecodeError
+from ..transport.stream import Stream, append_chunk
+from ..wire import varint
+
+__all__ = ["MessageReceiver"]
+
+
+class MessageReceiver:
+    """Puts one message together from what comes on a stream."""
+
+    __slots__ = ("_chunks", "_missing", "_size", "max_size", "stream")
+
+    def __init__(self, stream: Stream, max_size: int) -> None:
+        self.stream = stream
+        self.max_size = max_size
+        self._chunks: list[bytes] = []
+        self._missing = -1
+        """Bytes of the body that have not come; -1 while its length is not known."""
+        self._size = 0
+        """Bytes in the chunks, which count against the budget."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether a part of a message has come."""
+        return self._size > 0
+
+    def take(self, data: bytes) -> bytes | None:
+        """The message's body if ``data`` completes it; what follows it is ignored.
+
+        Raises:
+            DecodeError: the length is malformed, or over the limit.
+        """
+        if not self._chunks:
+            head = varint.decode(data)
+            if head is not None:
+                size, start = head
+                if len(data) == start + size <= self.max_size:
+                    return data[start:]
+        return self._take_part(data)
+
+    def credit(self, size: int) -> None:
+        """Lets the remote send ``size`` bytes more."""
+        self.stream.credit(size)
+
+    def drop(self) -> None:
+        """Forgets what has come."""
+        self.stream.connection.budget.give(self._size)
+        self._chunks.clear()
+        self._size = 0
+
+    def _take_part(self, data: bytes) -> bytes | None:
+        append_chunk(self._chunks, data)
+        self._size += len(data)
+        self.stream.connection.budget.take(len(data))
+        if self._missing < 0:
+            # A length is at most nine bytes: joining until it is known is cheap.
+            self._chunks[:] = [b"".join(self._chunks)]
+            head = varint.decode(self._chunks[0])
+            if head is None:
+                return None
+            size, start = head
+            if size > self.max_size:
+                raise DecodeError(
+                    self.stream.protocol, f"a message of {size} bytes is over the limit of {self.max_size}"
+                )
+            self._chunks[0] = self._chunks[0][start:]
+            self._missing = size - len(self._chunks[0])
+        else:
+            self._missing -= len(data)
+        if self._missing > 0:
+            self.credit(len(data))
+            return None
+        if self._missing < 0:
+            self._chunks[-1] = self._chunks[-1][: self._missing]
+        body = b"".join(self._chunks)
+        self.drop()
+        return body

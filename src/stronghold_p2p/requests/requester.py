@@ -1,0 +1,179 @@
+"""Our requests to remotes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from ..codec import Codec
+from ..errors import ConnectionLost, DecodeError, NoResponse, NotPermitted, RequestTimeout, StrongholdError
+from ..firewall import Firewall
+from ..identity import PeerId
+from ..transport.connection import Connection
+from ..transport.stream import MAX_LAZY_SIZE, Stream
+from ..wire import varint
+from .message import MessageReceiver
+
+__all__ = ["Requester"]
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+
+class _OutboundRequest(MessageReceiver):
+    """A request of ours that is under way. ``response`` ends once, with the body or an error."""
+
+    __slots__ = ("response", "sent", "timeout")
+
+    def __init__(self, stream: Stream, max_size: int, timeout: float, response: asyncio.Future[bytes]) -> None:
+        super().__init__(stream, max_size)
+        self.response = response
+        self.timeout = timeout
+        self.sent = False
+        """The request was handed over whole."""
+        stream.set_receiver(self)
+
+    def abandon(self) -> None:
+        """Ends the stream without its answer. The Rust crate, which has no identify, closes its connection on a reset
+        while its handler works: it gets a FIN, and its response is dropped."""
+        self.drop()
+        if self.sent and not self.stream.connection.identified:
+            self.stream.release()
+        else:
+            self.stream.reset()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            body = self.take(data)
+        except DecodeError as error:
+            self._fail(error)
+            return
+        if body is not None:
+            self.stream.release()
+            if not self.response.done():
+                self.response.set_result(body)
+
+    def eof_received(self) -> None:
+        if self.begun:
+            self._fail(DecodeError(self.stream.protocol, "the stream was closed in the middle of the response"))
+        else:
+            self._fail(NoResponse(self.stream.peer))
+
+    def stream_failed(self, error: StrongholdError) -> None:
+        self.drop()
+        if not self.response.done():
+            self.response.set_exception(error)
+
+    def expired(self) -> None:
+        if not self.response.done():
+            self.response.set_exception(RequestTimeout(self.timeout))
+        self.abandon()
+
+    def _fail(self, error: StrongholdError) -> None:
+        if not self.response.done():
+            self.response.set_exception(error)
+        self.drop()
+        if self.sent:
+            self.stream.release()
+        else:
+            self.stream.reset()
+
+
+class _NothingSent(Exception):
+    """The connection ended before a byte of the request reached its socket: the one case in which it is tried again."""
+
+    def __init__(self, reason: ConnectionLost) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Requester(Generic[Req, Res]):
+    """Sends requests."""
+
+    def __init__(
+        self, protocol: str, request_codec: Codec[Req], response_codec: Codec[Res], firewall: Firewall, *, text: bool
+    ) -> None:
+        self._protocol = protocol
+        self._encode = request_codec.encode
+        self._decode = response_codec.decode
+        self._max_response = response_codec.max_size
+        self._firewall = firewall
+        self._text = text
+
+    async def request(
+        self,
+        peer: PeerId,
+        body: Req,
+        *,
+        timeout: float,
+        connect: Callable[[float], Awaitable[Connection]],
+        connection: Connection | None,
+    ) -> Res:
+        """Sends ``body`` to ``peer`` and returns its response, within ``timeout`` seconds.
+
+        ``connection`` is used if there is one; else, or if it turns out to be gone before a byte left, ``connect``,
+        which is given the deadline, makes one.
+        """
+        if not self._firewall.permits_outbound(peer):
+            raise NotPermitted(peer, "a firewall rule for outbound requests")
+        message = self._encode(body)
+        message = varint.encode(len(message)) + message
+        deadline = asyncio.get_running_loop().time() + timeout
+        if connection is not None:
+            try:
+                return self._decode(await self._exchange(connection, message, deadline, timeout))
+            except _NothingSent:
+                pass  # the connection was closing: once more, on a fresh one
+        connection = await connect(deadline)
+        if not self._firewall.permits_outbound(peer):
+            raise NotPermitted(peer, "a firewall rule for outbound requests")
+        try:
+            return self._decode(await self._exchange(connection, message, deadline, timeout))
+        except _NothingSent as error:
+            raise error.reason from None
+
+    async def _exchange(self, connection: Connection, message: bytes, deadline: float, timeout: float) -> bytes:
+        """One request on ``connection``; returns the response's body."""
+        stream = connection.open_stream_now(self._protocol)
+        if stream is None:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    stream = await connection.open_stream(self._protocol)
+            except ConnectionLost as error:
+                raise _NothingSent(error) from error
+            except TimeoutError:
+                raise RequestTimeout(timeout) from None
+        flushes = connection.flushes
+        response: asyncio.Future[bytes] = connection.loop.create_future()
+        exchange = _OutboundRequest(stream, self._max_response, timeout, response)
+        stream.set_deadline(deadline)
+        try:
+            # To whom the protocol is unknown, what is not short text must not come with the lines (see MAX_LAZY_SIZE).
+            lazy = (self._text and len(message) <= MAX_LAZY_SIZE) or connection.serves(self._protocol)
+            if lazy and stream.write_now(message):
+                exchange.sent = True
+            else:
+                await self._write(exchange, message, lazy=lazy)
+            return await response
+        except asyncio.CancelledError:
+            exchange.abandon()
+            if not response.cancelled() and response.done():
+                response.exception()  # nobody is left to hear it
+            raise
+        except ConnectionLost as error:
+            if connection.flushes == flushes:
+                raise _NothingSent(error) from error
+            raise
+
+    @staticmethod
+    async def _write(exchange: _OutboundRequest, message: bytes, *, lazy: bool) -> None:
+        """Writes while reading: a request that is answered or rejected before it was sent whole ends there."""
+        try:
+            if not lazy:
+                await exchange.stream.negotiated()
+            await exchange.stream.write(message)
+        except StrongholdError:
+            # The response's future tells it, since every end of the stream reaches the exchange.
+            return
+        exchange.sent = True
