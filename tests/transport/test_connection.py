@@ -12,6 +12,7 @@ from support.waiting import turns, until
 from support.yamux import ping
 
 from stronghold_p2p import ClosedError, Config, ConnectionLost, EncodeError, HandshakeError, MuxerError, StreamReset
+from stronghold_p2p.transport.connection import FLUSH_FRAMES
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.wire.yamux import HEADER_SIZE
 
@@ -45,14 +46,14 @@ async def read_all(stream: Stream) -> bytes:
 
 async def test_what_is_written_in_one_turn_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
-        opened = [await pair.alice.open_stream(ECHO) for _ in range(8)]
+        opened = [await pair.alice.open_stream(ECHO) for _ in range(FLUSH_FRAMES - 1)]
         writes = Counting(monkeypatch, pair.alice_pipe)
         for number, stream in enumerate(opened):
             assert stream.write_now(b"request %d" % number)
         assert writes.sizes == []
         accepted = [await pair.bob_host.inbound.get() for _ in opened]
         assert len(writes.sizes) == 1
-        assert [await stream.read() for stream in accepted] == [b"request %d" % number for number in range(8)]
+        assert [await stream.read() for stream in accepted] == [b"request %d" % n for n in range(len(opened))]
 
 
 async def test_a_request_and_its_answer_take_one_write_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,10 @@ logger = logging.getLogger("stronghold_p2p")
 STREAMS_BEFORE_FIRST_FRAME: Final = 8
 """Streams that we open before the remote's first Yamux frame: eleven kill a js-libp2p whose muxer is not up yet."""
 
+FLUSH_FRAMES: Final = 8
+"""Data frames after which it does not wait either: the remote begins with the first of many small requests while we write
+the rest. With all of 32 in one flush, either side waits while the other works, at little more than half the rate."""
+
 FLUSH_SIZE: Final = 128 * 1024
 """Bytes after which output does not wait for the end of the loop's turn: large enough to encrypt in bulk, small enough
 to stay in the cache."""
@@ -40,6 +44,9 @@ class ConnectionHost(Protocol):
 
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""
+
+    def stream_refused(self, peer: PeerId, protocol: str) -> None:
+        """``peer`` has tried to open ``protocol``, which it is not offered."""
 
     def stream_opened(self, stream: Stream) -> None:
         """The remote has opened a stream of one of them; called in the very callback in which the lines came."""
@@ -62,6 +69,7 @@ class Connection:
         self.peer = upgrade.remote_peer
         self.public_key = upgrade.remote_key
         self.direction = Direction.OUTBOUND if initiator else Direction.INBOUND
+        self.remote_address = pipe.remote_address
         self.opened_at = time.time()
         self.congested = False
         """The socket is full: writers wait."""
@@ -85,6 +93,7 @@ class Connection:
             budget=host.budget,
         )
         self._flush_scheduled = False
+        self._frames = 0
         self._tasks_woken = False
         self._failure: StrongholdError | None = None
         self._draining = False
@@ -197,6 +206,9 @@ class Connection:
     def accepts(self, protocol: str) -> bool:
         return self._host.offers(self.peer, protocol)
 
+    def refused(self, protocol: str) -> None:
+        self._host.stream_refused(self.peer, protocol)
+
     def accept(self, stream: Stream) -> None:
         self._background.discard(stream)
         self._greetings.append(stream)
@@ -208,7 +220,8 @@ class Connection:
         if not muxed.local_open:
             return  # a reset came in the same read as what is answered here; the stream hears of it next
         self._session.send_data(muxed, data)
-        if self._session.pending >= FLUSH_SIZE and not self.congested:
+        self._frames += 1
+        if (self._session.pending >= FLUSH_SIZE or self._frames >= FLUSH_FRAMES) and not self.congested:
             self._flush()
         else:
             self._schedule_flush()
@@ -361,6 +374,7 @@ class Connection:
     def _flush(self) -> None:
         if self._session.pending and not self._ended:
             self.flushes += 1
+            self._frames = 0
             self._pipe.write(self._noise.encrypt(self._session.data_to_send()))
 
     def _has_work(self) -> bool:
