@@ -10,7 +10,7 @@ import pytest
 from stronghold_p2p import Config
 
 FIELDS = dataclasses.fields(Config)
-FLOATS = [field.name for field in FIELDS if field.type == "float"]
+FLOATS = [field.name for field in FIELDS if str(field.type).startswith("float")]
 INTEGERS = [field.name for field in FIELDS if field.type == "int"]
 
 
@@ -33,6 +33,8 @@ def test_inbound_messages() -> None:
 @pytest.mark.parametrize("name", FLOATS)
 @pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, True, "1", None])
 def test_times_are_positive_and_finite(name: str, value: object) -> None:
+    if value is None and name == "max_requests_per_second_per_peer":
+        pytest.skip("the one limit that is off until it is set")
     with pytest.raises(ValueError, match=name):
         Config(**{name: value})  # type: ignore[arg-type]
 

@@ -1,219 +1,231 @@
-"""The firewall: decisions first, then what they do to two peers."""
+"""Rules, and which of them decides."""
 
 from __future__ import annotations
 
-import asyncio
+import logging
 from itertools import product
 from typing import Any
 
 import pytest
-from conftest import MakePeer
-from support.waiting import next_event, until
 
-from stronghold_p2p import (
-    Direction,
-    FirewallRules,
-    Keypair,
-    NotPermitted,
-    PeerIdentified,
-    ProtocolNotSupported,
-    Request,
-    Rule,
-    StrongholdP2p,
+from stronghold_p2p import Direction, FirewallRules, InvalidAddress, Keypair, PeerId, Rule
+from stronghold_p2p.firewall import Firewall, Subject, Verdict
+
+ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
+IN, OUT, BOTH = Direction.INBOUND, Direction.OUTBOUND, Direction.BOTH
+ALLOW, REJECT, ASK = Rule.ALLOW_ALL, Rule.REJECT_ALL, Rule.ASK
+PINGS = Rule.restricted(allow={"Ping"})
+
+
+class Ping: ...
+
+
+class Read: ...
+
+
+def subject(kind: str | None = None, *, view: Any = None, direction: Direction = IN) -> Subject:
+    return Subject(ALICE, direction, kind, view)
+
+
+# -- rules ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdict"), [(ALLOW, Verdict.ALLOW), (REJECT, Verdict.REJECT), (ASK, Verdict.ASK)], ids=repr
 )
-from stronghold_p2p.firewall import Firewall
-
-Peer = StrongholdP2p[Any, Any]
-PEER, OTHER = Keypair.generate().peer_id, Keypair.generate().peer_id
-ALLOW, REJECT = Rule.ALLOW_ALL, Rule.REJECT_ALL
-JSON = "/stronghold-p2p/1.0.0"
+def test_rules_that_look_at_nothing(rule: Rule, verdict: Verdict) -> None:
+    assert rule.verdict(subject()) is rule.verdict(subject("Ping")) is verdict
 
 
-# -- decisions -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("allow", [{Ping, Read}, {Ping, "Read"}, ["Ping", "Read"], ("Ping", Read, "Read")])
+def test_types_and_their_names(allow: Any) -> None:
+    rule = Rule.restricted(allow=allow)
+    assert rule == Rule.restricted(allow={"Read", "Ping"})
+    assert rule.verdict(subject("Ping")) is rule.verdict(subject("Read")) is Verdict.ALLOW
+    for other in ("Write", "ping", "", None):
+        assert rule.verdict(subject(other)) is Verdict.REJECT
 
 
-@pytest.mark.parametrize(("default", "own"), list(product([ALLOW, REJECT, None], repeat=2)))
-@pytest.mark.parametrize("direction", [Direction.INBOUND, Direction.OUTBOUND])
-def test_a_peers_rule_then_the_default_then_no(default: Rule | None, own: Rule | None, direction: Direction) -> None:
-    inbound = direction is Direction.INBOUND
-    rules = (own, None) if inbound else (None, own)
-    firewall = Firewall(
-        FirewallRules(inbound=default if inbound else None, outbound=None if inbound else default, peers={PEER: rules})
-    )
-    permits = firewall.permits_inbound if inbound else firewall.permits_outbound
-    forbids = firewall.permits_outbound if inbound else firewall.permits_inbound
-    assert permits(PEER) == ((own or default) is ALLOW)
-    assert permits(OTHER) == (default is ALLOW)
-    assert not forbids(PEER)
+def test_what_is_iterated_over_once_is_not_lost() -> None:
+    once: Any = (name for name in ["Ping"])
+    assert Rule.restricted(allow=once) == PINGS
+
+
+def test_no_type_at_all() -> None:
+    assert Rule.restricted(allow=set()).verdict(subject("Ping")) is Verdict.REJECT
+    assert Rule.restricted(allow=set()).verdict(subject(None)) is Verdict.REJECT
+
+
+def test_a_predicate_sees_peer_direction_and_view() -> None:
+    seen: list[Any] = []
+
+    def predicate(*arguments: Any) -> bool:
+        seen.extend(arguments)
+        return True
+
+    assert Rule.restricted(predicate).verdict(subject("Ping", view="trimmed", direction=OUT)) is Verdict.ALLOW
+    assert seen == [ALICE, OUT, "trimmed"]
+
+
+@pytest.mark.parametrize("answer", [False, None, 0, 1, "yes", [1], object()])
+def test_a_predicate_that_does_not_return_true_rejects(answer: Any) -> None:
+    assert Rule.restricted(lambda peer, direction, view: answer).verdict(subject()) is Verdict.REJECT
+
+
+def test_a_predicate_that_raises_rejects(caplog: pytest.LogCaptureFixture) -> None:
+    def predicate(peer: PeerId, direction: Direction, view: Any) -> bool:
+        raise LookupError("broken")
+
+    with caplog.at_level(logging.ERROR):
+        assert Rule.restricted(predicate).verdict(subject(view="secret")) is Verdict.REJECT
+    assert "broken" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def _asynchronous(peer: PeerId, direction: Direction, view: Any) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords"),
+    [
+        ((), {}),
+        ((bool,), {"allow": {"Ping"}}),
+        (("Ping",), {}),
+        ((_asynchronous,), {}),
+        ((), {"allow": "Ping"}),
+        ((), {"allow": {"Ping", 1}}),
+        ((), {"allow": b"Ping"}),
+        ((), {"allow": 1}),
+        ((), {"allow": [["Ping"]]}),
+    ],
+)
+def test_what_is_no_rule(arguments: Any, keywords: Any) -> None:
+    with pytest.raises(TypeError):
+        Rule.restricted(*arguments, **keywords)
+
+
+def test_equality_and_hash() -> None:
+    def predicate(peer: PeerId, direction: Direction, view: Any) -> bool:
+        return True
+
+    rules = [ALLOW, REJECT, ASK, PINGS, Rule.restricted(allow={"Read"}), Rule.restricted(predicate)]
+    assert len(set(rules)) == len(rules)
+    assert Rule.restricted(predicate) == Rule.restricted(predicate)
+    assert hash(Rule.restricted(predicate)) == hash(Rule.restricted(predicate))
+    assert PINGS != "Ping"
+
+
+def test_as_text() -> None:
+    assert [repr(rule) for rule in (ALLOW, REJECT, ASK)] == ["Rule.ALLOW_ALL", "Rule.REJECT_ALL", "Rule.ASK"]
+    assert repr(Rule.restricted(allow={"Read", Ping})) == "Rule.restricted(allow={'Ping', 'Read'})"
+    assert repr(Rule.restricted(max)) == "Rule.restricted(<built-in function max>)"
+
+
+# -- sets of rules -------------------------------------------------------------------------------------
 
 
 def test_safe_by_default() -> None:
-    firewall = Firewall(FirewallRules())
-    assert not firewall.permits_inbound(PEER)
-    assert firewall.permits_outbound(PEER)
+    assert FirewallRules() == FirewallRules(inbound=None, outbound=ALLOW, peers={})
 
 
 def test_rules_by_name() -> None:
     assert FirewallRules.allow_all() == FirewallRules(inbound=ALLOW, outbound=ALLOW)
     assert FirewallRules.reject_all() == FirewallRules(inbound=REJECT, outbound=REJECT)
-    assert [repr(rule) for rule in (ALLOW, REJECT)] == ["Rule.ALLOW_ALL", "Rule.REJECT_ALL"]
+    assert FirewallRules.ask_all() == FirewallRules(inbound=ASK, outbound=ASK)
+
+
+def test_a_peers_text_names_it_too() -> None:
+    assert FirewallRules(peers={str(ALICE): (REJECT, None)}) == FirewallRules(peers={ALICE: (REJECT, None)})
+    with pytest.raises(InvalidAddress):
+        FirewallRules(peers={"alice": (REJECT, None)})
+
+
+def test_the_rules_given_and_returned_are_copies() -> None:
+    peers: dict[PeerId, Any] = {ALICE: (ALLOW, None)}
+    rules = FirewallRules(peers=peers)
+    firewall = Firewall(rules)
+    peers.clear()
+    firewall.set_peer_rule(BOB, ALLOW, BOTH)
+    assert rules.peers == {ALICE: (ALLOW, None)}
+    with pytest.raises(TypeError):
+        firewall.rules.peers[BOB] = (None, None)  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        rules.inbound = ALLOW  # type: ignore[misc]
+
+
+# -- which decides -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [IN, OUT])
+@pytest.mark.parametrize("layers", list(product([None, REJECT, ALLOW], repeat=4)))
+def test_the_first_layer_that_has_a_rule_decides(way: Direction, layers: tuple[Rule | None, ...]) -> None:
+    policy_peer, peer, policy_default, default = layers
+
+    def rules(default: Rule | None, own: Rule | None) -> FirewallRules:
+        if way is IN:
+            return FirewallRules(inbound=default, outbound=None, peers={ALICE: (own, None)})
+        return FirewallRules(inbound=None, outbound=default, peers={ALICE: (None, own)})
+
+    firewall = Firewall(rules(default, peer))
+    firewall.set_policy(rules(policy_default, policy_peer))
+    names = ("policy peer", "peer", "policy default", "default")
+    found = [(rule, name) for rule, name in zip(layers, names, strict=True) if rule is not None]
+    assert firewall.find(ALICE, way) == (found[0] if found else (None, "none"))
+    others = [(rule, name) for rule, name in found if "peer" not in name]
+    assert firewall.find(BOB, way) == (others[0] if others else (None, "none"))
+    assert firewall.find(ALICE, BOTH & ~way) == (None, "none")
 
 
 def test_changes_by_direction() -> None:
     firewall = Firewall(FirewallRules())
-    firewall.set_default(ALLOW, Direction.BOTH)
-    firewall.set_default(None, Direction.OUTBOUND)
+    firewall.set_default(ALLOW, BOTH)
+    firewall.set_default(None, OUT)
     assert firewall.rules == FirewallRules(inbound=ALLOW, outbound=None)
-    firewall.set_peer_rule(PEER, REJECT, Direction.INBOUND)
-    firewall.set_peer_rule(PEER, ALLOW, Direction.OUTBOUND)
-    assert firewall.rules.peers == {PEER: (REJECT, ALLOW)}
-    firewall.set_peer_rule(PEER, None, Direction.INBOUND)
-    assert firewall.rules.peers == {PEER: (None, ALLOW)}
-    firewall.set_peer_rule(PEER, None, Direction.BOTH)
+    firewall.set_peer_rule(ALICE, REJECT, IN)
+    firewall.set_peer_rule(ALICE, ALLOW, OUT)
+    assert firewall.rules.peers == {ALICE: (REJECT, ALLOW)}
+    firewall.set_peer_rule(ALICE, None, IN)
+    assert firewall.rules.peers == {ALICE: (None, ALLOW)}
+    firewall.set_peer_rule(ALICE, None, BOTH)
     assert firewall.rules.peers == {}
+    assert firewall.rules == FirewallRules(inbound=ALLOW, outbound=None)
 
 
-def test_the_rules_given_and_returned_are_copies() -> None:
-    peers: dict[Any, Any] = {PEER: (ALLOW, None)}
-    rules = FirewallRules(peers=peers)
-    firewall = Firewall(rules)
-    peers.clear()
-    firewall.set_peer_rule(OTHER, ALLOW, Direction.BOTH)
-    assert rules.peers == {PEER: (ALLOW, None)}
+def test_a_policy_replaces_its_own_layers_only() -> None:
+    firewall = Firewall(FirewallRules(inbound=ASK, outbound=None, peers={ALICE: (PINGS, None)}))
+    before = firewall.rules
+    firewall.set_policy(FirewallRules(inbound=REJECT, outbound=None, peers={ALICE: (ALLOW, None), BOB: (None, ASK)}))
+    assert firewall.rules == before
+    assert firewall.find(ALICE, IN) == (ALLOW, "policy peer")
+    assert firewall.find(BOB, IN) == (REJECT, "policy default")
+    firewall.set_policy(FirewallRules(inbound=None, outbound=REJECT))
+    assert firewall.find(ALICE, IN) == (PINGS, "peer")
+    assert firewall.find(BOB, IN) == (ASK, "default")
+    assert firewall.find(BOB, OUT) == (REJECT, "policy default")
+
+
+def test_who_is_told_of_a_change() -> None:
+    firewall = Firewall(FirewallRules(peers={ALICE: (ALLOW, ALLOW)}))
+    told: list[PeerId | None] = []
+    firewall.changed = told.append
+    firewall.set_default(ALLOW, IN)
+    firewall.set_peer_rule(BOB, ALLOW, BOTH)
+    firewall.set_policy(FirewallRules())
+    assert told == [None, BOB, None]
+
+
+NO_RULES: list[Any] = ["allow", lambda peer, direction, view: True, True]
+
+
+@pytest.mark.parametrize("no_rule", NO_RULES)
+def test_what_is_no_rule_is_not_taken_for_one(no_rule: Any) -> None:
+    """It would fail at a remote's request."""
+    firewall = Firewall(FirewallRules())
     with pytest.raises(TypeError):
-        firewall.rules.peers[OTHER] = (None, None)  # type: ignore[index]
-
-
-# -- two peers -----------------------------------------------------------------------------------------
-
-
-async def start(make_peer: MakePeer, firewall: FirewallRules | None = None) -> tuple[Peer, Peer, Any]:
-    alice, bob = await make_peer(), await make_peer(firewall=firewall)
-    bob.on_request(lambda request: request.body)
-    return alice, bob, await bob.listen()
-
-
-async def test_inbound_without_a_rule_is_rejected(make_peer: MakePeer) -> None:
-    alice, _, address = await start(make_peer)
-    with pytest.raises(ProtocolNotSupported):
-        await alice.send_request(address, 1)
-    assert alice.is_connected(address.peer_id)  # that is not guarded
-    assert await alice.ping(address) > 0
-
-
-async def test_outbound_nothing_is_dialed(make_peer: MakePeer) -> None:
-    alice, bob, address = await start(make_peer, FirewallRules.allow_all())
-    alice.set_firewall_default(REJECT, direction=Direction.OUTBOUND)
-    with pytest.raises(NotPermitted) as caught:
-        await alice.send_request(address, 1)
-    assert caught.value.peer == bob.peer_id
-    assert alice.connections == bob.connections == ()
-    alice.set_peer_rule(bob.peer_id, ALLOW)
-    assert await alice.send_request(address, 1) == 1
-
-
-async def test_a_rule_that_comes_while_dialing(make_peer: MakePeer) -> None:
-    alice, _, address = await start(make_peer, FirewallRules.allow_all())
-    asking = asyncio.create_task(alice.send_request(address, 1))
-    await asyncio.sleep(0)
-    alice.set_firewall_default(REJECT)
-    with pytest.raises(NotPermitted):
-        await asking
-
-
-@pytest.mark.parametrize("by", ["default", "peer", "peer's text"])
-async def test_changes_take_effect_at_once(make_peer: MakePeer, by: str) -> None:
-    alice, bob, address = await start(make_peer)
-
-    def change(rule: Rule | None) -> None:
-        if by == "default":
-            bob.set_firewall_default(rule)
-        elif rule is None:
-            bob.remove_peer_rule(alice.peer_id if by == "peer" else str(alice.peer_id))
-        else:
-            bob.set_peer_rule(alice.peer_id if by == "peer" else str(alice.peer_id), rule)
-
-    for rule in ALLOW, REJECT, ALLOW, None, ALLOW:
-        change(rule)
-        if rule is ALLOW:
-            assert await alice.send_request(address, 1) == 1
-        else:
-            with pytest.raises(ProtocolNotSupported):
-                await alice.send_request(address, 1)
-    assert len(alice.connections) == 1
-
-
-async def test_a_running_request_ends_though_the_rule_has_changed(make_peer: MakePeer) -> None:
-    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
-    running, may_end = asyncio.Event(), asyncio.Event()
-
-    @bob.on_request
-    async def answer(request: Request[Any]) -> str:
-        running.set()
-        await may_end.wait()
-        return "let in before"
-
-    asking = asyncio.create_task(alice.send_request(await bob.listen(), 1))
-    await running.wait()
-    bob.remove_firewall_default()
-    may_end.set()
-    assert await asking == "let in before"
-
-
-async def test_the_offer_follows_the_rules(make_peer: MakePeer) -> None:
-    alice, bob, address = await start(make_peer)
-    events = alice.events()
-    await alice.connect(address)
-    identified = await next_event(events, PeerIdentified)
-    assert identified.peer == bob.peer_id
-    assert JSON not in identified.protocols
-    bob.set_peer_rule(alice.peer_id, ALLOW, direction=Direction.INBOUND)
-    assert JSON in (await next_event(events, PeerIdentified)).protocols
-    bob.set_peer_rule(alice.peer_id, REJECT)
-    assert JSON not in (await next_event(events, PeerIdentified)).protocols
-    bob.remove_peer_rule(alice.peer_id)
-    bob.set_firewall_default(ALLOW)
-    async for event in events:
-        if isinstance(event, PeerIdentified) and JSON in event.protocols:
-            break
-
-
-async def test_others_are_not_told_of_a_peers_rule(make_peer: MakePeer) -> None:
-    alice, bob, address = await start(make_peer)
-    carol = await make_peer()
-    events = alice.events()
-    await alice.connect(address)
-    await carol.connect(address)
-    await next_event(events, PeerIdentified)
-    await until(lambda: bob._swarm and all(connection.identified for connection in bob._swarm.connections))
-    bob.set_peer_rule(carol.peer_id, ALLOW)
-    with pytest.raises(ProtocolNotSupported):
-        await alice.send_request(address, 1)
-    assert await carol.send_request(address, 1) == 1
-
-
-async def test_the_rules_in_force(make_peer: MakePeer) -> None:
-    peer = await make_peer(firewall=FirewallRules.reject_all())
-    peer.set_peer_rule(PEER, ALLOW, direction=Direction.OUTBOUND)
-    peer.remove_firewall_default(direction=Direction.INBOUND)
-    assert peer.get_firewall_config() == FirewallRules(inbound=None, outbound=REJECT, peers={PEER: (None, ALLOW)})
-
-
-async def test_rules_may_be_set_before_the_start() -> None:
-    bob = StrongholdP2p[Any, Any]()
-    bob.set_firewall_default(ALLOW)
-    bob.set_peer_rule(PEER, REJECT)
-    bob.on_request(lambda request: request.body)
-    async with bob, StrongholdP2p[Any, Any]() as alice:
-        assert await alice.send_request(await bob.listen(), 1) == 1
-
-
-async def test_own_protocols_are_not_guarded(make_peer: MakePeer) -> None:
-    alice, bob = await make_peer(firewall=FirewallRules.reject_all()), await make_peer()
-
-    async def serve(stream: Any) -> None:
-        await stream.write(b"open to all")
-
-    bob.handle_stream("/own/1.0.0", serve)
-    async with await alice.open_stream(await bob.listen(), "/own/1.0.0") as stream:
-        assert await stream.readexactly(11) == b"open to all"
+        firewall.set_default(no_rule, BOTH)
+    with pytest.raises(TypeError):
+        firewall.set_peer_rule(ALICE, no_rule, BOTH)
+    with pytest.raises(TypeError):
+        Firewall(FirewallRules(inbound=no_rule))
+    assert firewall.rules == FirewallRules()

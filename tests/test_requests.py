@@ -35,10 +35,13 @@ from stronghold_p2p import (
     StreamReset,
     StrongholdP2p,
 )
+from stronghold_p2p.approval import Approvals
 from stronghold_p2p.codec import make_codec
+from stronghold_p2p.events import EventHub
 from stronghold_p2p.firewall import Firewall
+from stronghold_p2p.gate import Gate
 from stronghold_p2p.requests import Requester
-from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.connection import FLUSH_FRAMES, Connection
 
 Peer = StrongholdP2p[Any, Any]
 MIB = 1024 * 1024
@@ -460,7 +463,7 @@ async def test_a_thousand_at_once(connect: Connect, handler: Any) -> None:
     assert len(alice.connections) == 1
 
 
-async def test_requests_of_one_turn_leave_in_one_write(connect: Connect) -> None:
+async def test_many_requests_of_one_turn_leave_in_few_writes(connect: Connect) -> None:
     alice, bob, address = await connect()
     bob.on_request(echo)
     assert await alice.send_request(address, 0) == 0
@@ -469,10 +472,10 @@ async def test_requests_of_one_turn_leave_in_one_write(connect: Connect) -> None
     await until(lambda: connection.identified and not connection.info.streams)
     await turns()
     before = connection.flushes
-    asking = [asyncio.create_task(alice.send_request(address, number)) for number in range(100)]
+    asking = [asyncio.create_task(alice.send_request(address, number)) for number in range(10 * FLUSH_FRAMES)]
     await turns(2)
-    assert connection.flushes == before + 1
-    assert await asyncio.gather(*asking) == list(range(100))
+    assert connection.flushes == before + 10
+    assert await asyncio.gather(*asking) == list(range(len(asking)))
 
 
 async def test_both_ask_at_once(connect: Connect) -> None:
@@ -623,7 +626,9 @@ async def test_a_request_meets_a_connection_that_closes_and_is_sent_on_a_new_one
 @pytest.mark.parametrize("twice", [False, True], ids=["then a good one", "then another that is lost"])
 async def test_a_request_of_which_no_byte_has_left_is_tried_once_more(twice: bool) -> None:
     codec = make_codec("json", None, max_size=MIB)
-    requester = Requester[Any, Any](ECHO, codec, codec, Firewall(FirewallRules()), text=True)
+    firewall = Firewall(FirewallRules())
+    gate = Gate(firewall, Approvals(firewall, Config()), codec.type_name, None, EventHub())
+    requester = Requester[Any, Any](ECHO, codec, codec, gate, text=True)
     async with connected() as lost, connected() as fresh:
         connects = 0
 

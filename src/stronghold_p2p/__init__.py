@@ -1,6 +1,7 @@
 """End-to-end encrypted requests between peers, on the libp2p protocols, behind a firewall for every request."""
 
 from .addresses import AddressBook
+from .approval import FirewallRequest
 from .config import Config
 from .errors import (
     ClosedError,
@@ -18,9 +19,11 @@ from .errors import (
     NoResponse,
     NotPermitted,
     PeerIdMismatch,
+    PolicyError,
     ProtocolNotSupported,
     RemoteProtocolError,
     RequestTimeout,
+    StateError,
     StreamReset,
     StrongholdError,
 )
@@ -31,17 +34,22 @@ from .events import (
     Direction,
     Dropped,
     Event,
+    FirewallDecision,
     InboundConnectionFailed,
     Listener,
     ListenerClosed,
     NewListener,
     PeerIdentified,
+    PolicyFailed,
+    PolicyLoaded,
     RequestFailed,
+    StateFailed,
 )
 from .firewall import FirewallRules, Rule
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
+from .policy import Policy
 from .requests import Request
 from .transport.stream import Stream
 
@@ -59,6 +67,8 @@ __all__ = [
     "Dropped",
     "EncodeError",
     "Event",
+    "FirewallDecision",
+    "FirewallRequest",
     "FirewallRules",
     "HandshakeError",
     "InboundConnectionFailed",
@@ -79,6 +89,10 @@ __all__ = [
     "PeerId",
     "PeerIdMismatch",
     "PeerIdentified",
+    "Policy",
+    "PolicyError",
+    "PolicyFailed",
+    "PolicyLoaded",
     "ProtocolNotSupported",
     "PublicKey",
     "RemoteProtocolError",
@@ -86,6 +100,8 @@ __all__ = [
     "RequestFailed",
     "RequestTimeout",
     "Rule",
+    "StateError",
+    "StateFailed",
     "Stream",
     "StreamReset",
     "StrongholdError",

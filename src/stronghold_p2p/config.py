@@ -32,6 +32,14 @@ class Config:
     handler_timeout: float = 10.0
     """A handler, from the firewall's word to its response. As long as the requester waits by default."""
 
+    firewall_timeout: float = 10.0
+    """The answer to a question of the firewall. As long as the requester waits by default; a requester of the Rust crate
+    waits no longer either, so a person who needs more time should set a rule."""
+
+    firewall_quiet: float = 30.0
+    """A peer that went unanswered, or withdrew its request before the answer, raises no new question for this time: it
+    cannot wear out a person."""
+
     connection_timeout: float = 10.0
     """Connecting, from the first packet to the end of the upgrade. A remote that stalls in the handshake holds one
     pending connection for no longer."""
@@ -79,8 +87,36 @@ class Config:
     max_outbound_streams_to_others: int = 32
     """The same towards every other peer: js-libp2p serves 32 streams of a protocol at once and resets what exceeds."""
 
+    max_requests_in_flight_per_peer: int = 1024
+    """Requests of one peer that are read or handled at once, over all of its connections; further ones wait in their
+    streams. It is what four connections of a peer of this library open."""
+
+    max_requests_per_second_per_peer: float | None = None
+    """Requests of one peer that are let in each second, by a token bucket of one second's; further ones wait in their
+    streams. None: no such limit, since what is a flood for one application is idle for another."""
+
     max_negotiation_rounds: int = 16
     """Protocols that a dialer may propose on one stream before it is reset: each costs a line of answer."""
+
+    # -- questions of the firewall -----------------------------------------------------------------
+
+    max_firewall_questions: int = 1024
+    """Open at once. More than a person answers; a program that answers is quicker than they come."""
+
+    max_firewall_questions_per_peer: int = 32
+    """The same for one peer, so that it cannot keep others from being asked about."""
+
+    max_firewall_waiting_requests: int = 4096
+    """Requests that wait for an answer, in all: each holds a stream and a task."""
+
+    max_firewall_waiting_requests_per_peer: int = 256
+    """The same for one peer; what a peer of this library opens at once."""
+
+    max_firewall_waiting_bytes: int = 64 * MIB
+    """Bytes of those requests, in all."""
+
+    max_firewall_waiting_bytes_per_peer: int = 16 * MIB
+    """The same for one peer: one raw request of full size."""
 
     # -- memory -----------------------------------------------------------------------------------
 
@@ -111,7 +147,9 @@ class Config:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            number = isinstance(value, int) or (isinstance(value, float) and field.type == "float")
+            if value is None and "None" in str(field.type):
+                continue
+            number = isinstance(value, int) or (isinstance(value, float) and "float" in str(field.type))
             if not number or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
                 raise ValueError(f"Config.{field.name} must be a positive {field.type}, not {value!r}")
         if not 256 * KIB <= self.max_receive_window < 2**32:

@@ -5,6 +5,8 @@ StrongholdError
 ├── InvalidAddress              the caller's address cannot be used
 ├── ListenError                 an address cannot be listened on
 ├── KeyFileError                a key file cannot be read or written
+├── PolicyError                 a policy file says what it cannot
+├── StateError                  a state file cannot be used
 ├── EncodeError                 the caller's value cannot be sent
 ├── NotPermitted                our own firewall or a ban said no; not a byte left
 ├── LimitExceeded               a limit of our own configuration struck
@@ -50,9 +52,11 @@ __all__ = [
     "NoResponse",
     "NotPermitted",
     "PeerIdMismatch",
+    "PolicyError",
     "ProtocolNotSupported",
     "RemoteProtocolError",
     "RequestTimeout",
+    "StateError",
     "StreamReset",
     "StrongholdError",
 ]
@@ -96,15 +100,38 @@ class KeyFileError(StrongholdError):
         self.reason = reason
 
 
+class PolicyError(StrongholdError, ValueError):
+    """A policy file is missing, no TOML, or says what it cannot. ``line`` counts from 1, 0 if it is no line's fault; ``key``
+    is the dotted key, empty if it is no key's."""
+
+    def __init__(self, path: object, line: int, key: str, reason: str) -> None:
+        where = f"policy {path}" + (f", line {line}" if line else "") + (f", {key}" if key else "")
+        super().__init__(f"{where}: {reason}")
+        self.path = str(path)
+        self.line = line
+        self.key = key
+        self.reason = reason
+
+
+class StateError(StrongholdError):
+    """A state file cannot be read or written, or is not one."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"state file {path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+
 class EncodeError(StrongholdError, ValueError):
     """A value of ours cannot be sent: its type, or its size."""
 
 
 class NotPermitted(StrongholdError, PermissionError):
-    """Our own firewall or a ban forbids it. Nothing was sent, nothing was dialled."""
+    """Our own firewall, a ban or a policy forbids it. Nothing was sent, nothing was dialled. ``peer`` is None if it is
+    about an address, before anybody has proved who is there."""
 
-    def __init__(self, peer: PeerId, reason: str) -> None:
-        super().__init__(f"not permitted for peer {peer}: {reason}")
+    def __init__(self, peer: PeerId | None, reason: str) -> None:
+        super().__init__(f"not permitted{f' for peer {peer}' if peer else ''}: {reason}")
         self.peer = peer
         self.reason = reason
 

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from .errors import PolicyError, StateError
 from .identity import PeerId
 from .multiaddr import Multiaddr
 
@@ -21,12 +22,16 @@ __all__ = [
     "Event",
     "EventHub",
     "EventReader",
+    "FirewallDecision",
     "InboundConnectionFailed",
     "Listener",
     "ListenerClosed",
     "NewListener",
     "PeerIdentified",
+    "PolicyFailed",
+    "PolicyLoaded",
     "RequestFailed",
+    "StateFailed",
 ]
 
 
@@ -129,6 +134,45 @@ class RequestFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class FirewallDecision:
+    """The firewall has decided a request. Never holds its content. There is one for each request, so only readers who
+    ask for them get them: ``events(decisions=True)``."""
+
+    peer: PeerId
+    direction: Direction
+    type: str | None
+    """The type of the request; None if it has none, or was rejected before its body was read."""
+    rule: str | None
+    """The rule that was in force, as text; None if there was none, and an answer or its lack decided."""
+    layer: str
+    """Where the rule came from: ``policy peer``, ``peer``, ``policy default``, ``default`` or ``none``."""
+    allowed: bool
+    waited: float
+    """Seconds for which an answer was waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLoaded:
+    """A policy file was read, and is in force."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFailed:
+    """A policy file has changed and cannot be used: the policy before it stays in force."""
+
+    error: PolicyError
+
+
+@dataclass(frozen=True, slots=True)
+class StateFailed:
+    """A rule or a ban is in force but was not kept, or the changes of others were not seen."""
+
+    error: StateError
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """This reader was too slow: ``count`` events were dropped here."""
 
@@ -143,6 +187,10 @@ Event = (
     | ListenerClosed
     | PeerIdentified
     | RequestFailed
+    | FirewallDecision
+    | PolicyLoaded
+    | PolicyFailed
+    | StateFailed
     | Dropped
 )
 
@@ -150,11 +198,15 @@ Event = (
 class EventReader:
     """An asynchronous iterator over events, from the moment of its making. Used by one task at a time."""
 
-    def __init__(self, buffer: int, when_full: Literal["drop_oldest", "drop_newest"]) -> None:
+    def __init__(
+        self, buffer: int, when_full: Literal["drop_oldest", "drop_newest"], *, decisions: bool = False
+    ) -> None:
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
         if when_full not in {"drop_oldest", "drop_newest"}:
             raise ValueError(f"when_full must be 'drop_oldest' or 'drop_newest', not {when_full!r}")
+        self.decisions = decisions
+        """Whether it gets the decisions of the firewall, too."""
         self._size = buffer
         self._drop_oldest = when_full == "drop_oldest"
         self._events: deque[Event] = deque()
@@ -198,19 +250,32 @@ class EventHub:
     def __init__(self) -> None:
         self._readers: weakref.WeakSet[EventReader] = weakref.WeakSet()
         self._closed = False
+        self.decisions_wanted = False
+        """Whether there may be a reader of decisions: nobody else need be told of each request."""
 
-    def subscribe(self, buffer: int, when_full: Literal["drop_oldest", "drop_newest"]) -> EventReader:
+    def subscribe(
+        self, buffer: int, when_full: Literal["drop_oldest", "drop_newest"], *, decisions: bool = False
+    ) -> EventReader:
         """A reader of what happens from now on. Raises ValueError."""
-        reader = EventReader(buffer, when_full)
+        reader = EventReader(buffer, when_full, decisions=decisions)
         if self._closed:
             reader._close()
         self._readers.add(reader)
+        self.decisions_wanted |= decisions
         return reader
 
     def emit(self, event: Event) -> None:
         """Never waits: a slow reader must not stop the network."""
         for reader in self._readers:
             reader._put(event)
+
+    def emit_decision(self, decision: FirewallDecision) -> None:
+        """As :meth:`emit`, to those who want decisions."""
+        self.decisions_wanted = False
+        for reader in self._readers:
+            if reader.decisions:
+                self.decisions_wanted = True
+                reader._put(decision)
 
     def close(self) -> None:
         """Readers end after what they have not read yet."""

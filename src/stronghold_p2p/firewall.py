@@ -1,55 +1,157 @@
-"""The firewall: which requests may pass, by direction, by default and by peer. Decisions only; no waiting, no I/O."""
+"""The firewall's rules: which requests may pass, by direction, by default and by peer. Pure decisions: no waiting, no
+I/O. Whoever must be asked first is asked in :mod:`.approval`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import enum
+import inspect
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar, Final, Literal, NamedTuple, overload
 
 from .events import Direction
 from .identity import PeerId
 
-__all__ = ["Direction", "Firewall", "FirewallRules", "Rule"]
+__all__ = ["Direction", "Firewall", "FirewallRules", "Layer", "Predicate", "Rule", "Subject", "Verdict"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+Predicate = Callable[[PeerId, Direction, Any], bool]
+"""Gets the peer, the direction, and what the firewall sees of the request; whether it may pass."""
+
+
+class Verdict(enum.Enum):
+    """What a rule says of one request."""
+
+    ALLOW = enum.auto()
+    REJECT = enum.auto()
+    ASK = enum.auto()
+
+
+@dataclass(slots=True)
+class Subject:
+    """One request, as the firewall sees it."""
+
+    peer: PeerId
+    direction: Direction
+    type: str | None
+    """The request's type: a tagged union's variant, a struct's class, the text under ``type`` of an untyped object."""
+    view: Any
+    """The request itself, or what ``firewall_view=`` makes of it."""
 
 
 class Rule:
-    """What may pass: :attr:`ALLOW_ALL` or :attr:`REJECT_ALL`."""
+    """What may pass: :attr:`ALLOW_ALL`, :attr:`REJECT_ALL`, :attr:`ASK`, or what :meth:`restricted` says. Immutable."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_verdict", "allow", "predicate")
 
     ALLOW_ALL: ClassVar[Rule]
-    """Every request passes."""
+    """Every request passes, before its body is read."""
     REJECT_ALL: ClassVar[Rule]
     """No request passes; a peer that it applies to is not even offered the protocol."""
+    ASK: ClassVar[Rule]
+    """Every single request is asked about."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, verdict: Verdict | None, allow: frozenset[str] | None, predicate: Predicate | None) -> None:
+        self._verdict: Final = verdict
+        self.allow: Final = allow
+        """The types of requests that pass, for a rule by types."""
+        self.predicate: Final = predicate
+        """What decides, for a rule by a function."""
+
+    @overload
+    @classmethod
+    def restricted(cls, predicate: Predicate, /) -> Rule: ...
+
+    @overload
+    @classmethod
+    def restricted(cls, /, *, allow: Collection[type | str]) -> Rule: ...
+
+    @classmethod
+    def restricted(cls, predicate: Predicate | None = None, /, *, allow: Collection[type | str] | None = None) -> Rule:
+        """Lets those requests pass whose type is among ``allow`` (classes, or their names; a request without a type
+        matches none), or for which ``predicate`` returns True. A predicate that raises rejects.
+
+        Raises:
+            TypeError: neither or both are given, or one is not what it should be.
+        """
+        if (predicate is None) == (allow is None):
+            raise TypeError("Rule.restricted takes either a predicate or allow=")
+        if predicate is not None:
+            if not callable(predicate) or inspect.iscoroutinefunction(predicate):
+                raise TypeError(f"a predicate must be a plain function, not {predicate!r}")
+            return cls(None, None, predicate)
+        assert allow is not None
+        kinds = frozenset(allow)
+        if isinstance(allow, str) or not all(isinstance(kind, type | str) for kind in kinds):
+            raise TypeError(f"allow= takes a set of classes or names, not {allow!r}")
+        return cls(None, frozenset(kind if isinstance(kind, str) else kind.__name__ for kind in kinds), None)
+
+    def verdict(self, subject: Subject) -> Verdict:
+        """What the rule says of one request."""
+        if self._verdict is not None:
+            return self._verdict
+        if self.allow is not None:
+            return Verdict.ALLOW if subject.type in self.allow else Verdict.REJECT
+        assert self.predicate is not None
+        try:
+            allowed = self.predicate(subject.peer, subject.direction, subject.view)
+        except Exception:
+            logger.exception("a firewall predicate failed on a request: it is rejected")
+            return Verdict.REJECT
+        return Verdict.ALLOW if allowed is True else Verdict.REJECT
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Rule):
+            return NotImplemented
+        return (self._verdict, self.allow, self.predicate) == (other._verdict, other.allow, other.predicate)
+
+    def __hash__(self) -> int:
+        return hash((self._verdict, self.allow, self.predicate))
 
     def __repr__(self) -> str:
-        return f"Rule.{self._name}"
+        if self._verdict is not None:
+            return f"Rule.{_NAMES[self._verdict]}"
+        if self.allow is not None:
+            return f"Rule.restricted(allow={{{', '.join(map(repr, sorted(self.allow)))}}})"
+        return f"Rule.restricted({self.predicate!r})"
 
 
-Rule.ALLOW_ALL = Rule("ALLOW_ALL")
-Rule.REJECT_ALL = Rule("REJECT_ALL")
+_NAMES = {Verdict.ALLOW: "ALLOW_ALL", Verdict.REJECT: "REJECT_ALL", Verdict.ASK: "ASK"}
+Rule.ALLOW_ALL = Rule(Verdict.ALLOW, None, None)
+Rule.REJECT_ALL = Rule(Verdict.REJECT, None, None)
+Rule.ASK = Rule(Verdict.ASK, None, None)
 
 PeerRules = tuple[Rule | None, Rule | None]
 """One peer's rules: inbound, outbound. None: the default applies."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, init=False)
 class FirewallRules:
-    """A firewall's rules at one moment. The rule that applies is the peer's, else the default; none at all rejects."""
+    """A firewall's rules at one moment. The rule that applies is the peer's, else the default. None at all: a rule for
+    that peer is asked for."""
 
-    inbound: Rule | None = None
+    inbound: Rule | None
     """The default for requests of remotes to us."""
-    outbound: Rule | None = Rule.ALLOW_ALL
+    outbound: Rule | None
     """The default for our requests to remotes."""
-    peers: Mapping[PeerId, PeerRules] = field(default_factory=dict)
+    peers: Mapping[PeerId, PeerRules]
     """By peer: (inbound, outbound)."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "peers", MappingProxyType(dict(self.peers)))
+    def __init__(
+        self,
+        *,
+        inbound: Rule | None = None,
+        outbound: Rule | None = Rule.ALLOW_ALL,
+        peers: Mapping[PeerId, PeerRules] | Mapping[str, PeerRules] = MappingProxyType({}),
+    ) -> None:
+        """``peers`` may name them as text. Raises InvalidAddress for text that names none."""
+        by_peer = {PeerId.parse(peer) if isinstance(peer, str) else peer: rules for peer, rules in peers.items()}
+        object.__setattr__(self, "inbound", inbound)
+        object.__setattr__(self, "outbound", outbound)
+        object.__setattr__(self, "peers", MappingProxyType(by_peer))
 
     @classmethod
     def allow_all(cls) -> FirewallRules:
@@ -61,47 +163,113 @@ class FirewallRules:
         """Both directions are closed to everybody."""
         return cls(inbound=Rule.REJECT_ALL, outbound=Rule.REJECT_ALL)
 
+    @classmethod
+    def ask_all(cls) -> FirewallRules:
+        """Every request in both directions is asked about."""
+        return cls(inbound=Rule.ASK, outbound=Rule.ASK)
+
+
+Layer = Literal["policy peer", "peer", "policy default", "default", "none"]
+"""Where the rule that decided came from. The first of them that has one for a peer and direction decides."""
+
+
+class Found(NamedTuple):
+    """The rule that applies, and where it came from."""
+
+    rule: Rule | None
+    layer: Layer
+
+
+NOT_FOUND: Final = Found(None, "none")
+
+
+class _Side:
+    """The rules of one direction, in layers: a policy file's go before those that calls and answers have set."""
+
+    __slots__ = ("default", "peers", "policy_default", "policy_peers")
+
+    def __init__(self) -> None:
+        self.policy_peers: dict[PeerId, Found] = {}
+        self.peers: dict[PeerId, Found] = {}
+        self.policy_default = NOT_FOUND
+        self.default = NOT_FOUND
+
+    def find(self, peer: PeerId) -> Found:
+        found = self.policy_peers.get(peer) or self.peers.get(peer)
+        if found is not None:
+            return found
+        return self.policy_default if self.policy_default.rule is not None else self.default
+
 
 class Firewall:
-    """The rules in force. A change takes effect with the next decision."""
-
-    __slots__ = ("_inbound", "_outbound", "_peers")
+    """The rules in force. A change takes effect with the next decision; ``changed`` is told of each, with the peer that
+    it concerns, None for all."""
 
     def __init__(self, rules: FirewallRules) -> None:
-        self._inbound = rules.inbound
-        self._outbound = rules.outbound
-        self._peers: dict[PeerId, PeerRules] = dict(rules.peers)
+        self._inbound = _Side()
+        self._outbound = _Side()
+        self.changed: Callable[[PeerId | None], None] = lambda _: None
+        self.set_default(rules.inbound, Direction.INBOUND)
+        self.set_default(rules.outbound, Direction.OUTBOUND)
+        for peer, (inbound, outbound) in rules.peers.items():
+            self.set_peer_rule(peer, inbound, Direction.INBOUND)
+            self.set_peer_rule(peer, outbound, Direction.OUTBOUND)
+
+    def find(self, peer: PeerId, direction: Direction) -> Found:
+        """The rule that applies to requests of one direction with one peer."""
+        return (self._inbound if direction is Direction.INBOUND else self._outbound).find(peer)
 
     @property
     def rules(self) -> FirewallRules:
-        """A copy of what is in force."""
-        return FirewallRules(inbound=self._inbound, outbound=self._outbound, peers=self._peers)
+        """A copy of what calls and answers have set; a policy's rules, which go before them, are the policy's."""
+        peers = {
+            peer: (
+                self._inbound.peers.get(peer, NOT_FOUND).rule,
+                self._outbound.peers.get(peer, NOT_FOUND).rule,
+            )
+            for peer in {**self._inbound.peers, **self._outbound.peers}
+        }
+        return FirewallRules(inbound=self._inbound.default.rule, outbound=self._outbound.default.rule, peers=peers)
 
-    def permits_inbound(self, peer: PeerId) -> bool:
-        """Whether a request of ``peer`` to us passes."""
-        rule = self._peers[peer][0] if peer in self._peers else None
-        return (rule or self._inbound) is Rule.ALLOW_ALL
-
-    def permits_outbound(self, peer: PeerId) -> bool:
-        """Whether a request of ours to ``peer`` passes."""
-        rule = self._peers[peer][1] if peer in self._peers else None
-        return (rule or self._outbound) is Rule.ALLOW_ALL
+    def peer_rule(self, peer: PeerId, direction: Direction) -> Rule | None:
+        """The rule that calls and answers have set for ``peer`` in one direction, whatever a policy says."""
+        return (self._inbound if direction is Direction.INBOUND else self._outbound).peers.get(peer, NOT_FOUND).rule
 
     def set_default(self, rule: Rule | None, direction: Direction) -> None:
-        """Sets the default of each direction named; None removes it."""
-        if Direction.INBOUND in direction:
-            self._inbound = rule
-        if Direction.OUTBOUND in direction:
-            self._outbound = rule
+        """Sets the default of each direction named; None removes it. Raises TypeError for what is no rule."""
+        _check(rule)
+        for side in self._sides(direction):
+            side.default = NOT_FOUND if rule is None else Found(rule, "default")
+        self.changed(None)
 
     def set_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
-        """Sets one peer's rule in each direction named; None removes it."""
-        inbound, outbound = self._peers.get(peer, (None, None))
-        if Direction.INBOUND in direction:
-            inbound = rule
-        if Direction.OUTBOUND in direction:
-            outbound = rule
-        if inbound is outbound is None:
-            self._peers.pop(peer, None)
-        else:
-            self._peers[peer] = (inbound, outbound)
+        """Sets one peer's rule in each direction named; None removes it. Raises TypeError as above."""
+        _check(rule)
+        for side in self._sides(direction):
+            if rule is None:
+                side.peers.pop(peer, None)
+            else:
+                side.peers[peer] = Found(rule, "peer")
+        self.changed(peer)
+
+    def set_policy(self, rules: FirewallRules) -> None:
+        """Replaces the policy's layers, and nothing else."""
+        for side, default, index in ((self._inbound, rules.inbound, 0), (self._outbound, rules.outbound, 1)):
+            side.policy_default = NOT_FOUND if default is None else Found(default, "policy default")
+            side.policy_peers = {
+                peer: Found(rule, "policy peer") for peer, both in rules.peers.items() if (rule := both[index])
+            }
+        self.changed(None)
+
+    def _sides(self, direction: Direction) -> list[_Side]:
+        return [
+            side
+            for side, its in ((self._inbound, Direction.INBOUND), (self._outbound, Direction.OUTBOUND))
+            if its in direction
+        ]
+
+
+def _check(rule: object) -> None:
+    """What is no rule would fail at each request, in the hands of a remote."""
+    if rule is not None and not isinstance(rule, Rule):
+        raise TypeError(f"{rule!r} is no Rule")

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import lru_cache
 from types import TracebackType, UnionType
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, Self
 from weakref import WeakValueDictionary
 
 from .addresses import AddressBook
+from .admission import Admission
+from .approval import Approvals, FirewallRequest
 from .codec import PROTOCOLS, CodecName, make_codec
 from .config import Config
-from .errors import ClosedError, InvalidAddress, RequestTimeout
-from .events import ConnectionInfo, Direction, Event, EventHub, Listener
+from .errors import ClosedError, InvalidAddress, NotPermitted, PolicyError, RequestTimeout, StateError
+from .events import ConnectionInfo, Direction, Event, EventHub, Listener, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall import Firewall, FirewallRules, Rule
+from .gate import Gate
 from .identity import Keypair, PeerId
 from .multiaddr import Multiaddr
+from .policy import Policy, PolicyWatch
 from .protocols import ping
 from .requests import Request, Requester, Responder
+from .state import BanChange, Change, FirewallMemory
 from .swarm import Swarm, check_protocol_id
 from .transport.connection import Connection
 from .transport.stream import Stream
@@ -35,6 +42,8 @@ else:
     Res = TypeVar("Res")
 
 __all__ = ["StrongholdP2p"]
+
+logger = logging.getLogger("stronghold_p2p")
 
 MAX_TIMEOUT: Final = 366 * 86_400.0
 """Seconds. Event loops overflow somewhere above."""
@@ -59,36 +68,53 @@ class StrongholdP2p(Generic[Req, Res]):
         request_type: type[Req] | UnionType | None = None,
         response_type: type[Res] | UnionType | None = None,
         codec: CodecName = "json",
+        firewall_view: Callable[[Req], Any] | None = None,
+        policy: Policy | str | os.PathLike[str] | None = None,
+        state: str | os.PathLike[str] | None = None,
     ) -> None:
         """
         Args:
             keypair: who we are; None makes a new Ed25519 identity.
-            firewall: the rules to start with; None lets our own requests out and none in.
+            firewall: the rules to start with; None lets our own requests out, and asks about each peer that requests.
             config: limits and time limits; None takes the defaults.
             request_type: what requests are: anything that msgspec decodes, such as a Struct or a union of Structs;
                 None for any JSON value.
             response_type: the same for responses.
             codec: how both are encoded: ``"json"``, ``"msgpack"`` or ``"raw"`` (bytes); one a peer, each has its own
                 protocol id.
+            firewall_view: what rules and questions see of a request, so that a person or a log never sees its content;
+                None shows the request itself to rules and handlers, and its type alone to terminals and logs.
+            policy: a policy, whose word goes before all rules set in code or by answers; or a policy file, which is
+                read at the start, and again whenever it changes.
+            state: a file that remembers over restarts what answers of the firewall and bans have decided.
         """
         self._keypair = keypair or Keypair.generate()
         self._config = config or Config()
         self._firewall = Firewall(firewall or FirewallRules())
+        self._approvals = Approvals(self._firewall, self._config)
+        self._firewall.changed = self._firewall_changed
         self._events = EventHub()
         self._swarm: Swarm | None = None
+        self._policy = policy
+        self._policy_watch: PolicyWatch | None = None
+        self._policy_task: asyncio.Task[NoReturn] | None = None
+        self._memory: FirewallMemory | None = None
+        if state is not None:
+            self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
         self._closed = False
-        self._banned: set[PeerId] = set()
+        self._admission = Admission()
         self._pinging: WeakValueDictionary[PeerId, asyncio.Lock] = WeakValueDictionary()
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._protocol = PROTOCOLS[codec]
         max_size: int = getattr(self._config, f"max_{codec}_message")
         requests = make_codec(codec, request_type, max_size=max_size)
         responses = make_codec(codec, response_type, max_size=max_size)
+        self._gate = Gate(self._firewall, self._approvals, requests.type_name, firewall_view, self._events)
         self._requester: Requester[Req, Res] = Requester(
-            self._protocol, requests, responses, self._firewall, text=codec == "json"
+            self._protocol, requests, responses, self._gate, text=codec == "json"
         )
         self._responder: Responder[Req, Res] = Responder(
-            requests, responses, self._firewall, self._config, self._events.emit
+            requests, responses, self._gate, self._config, self._events.emit
         )
         self.addresses = AddressBook()
         """Where other peers can be dialled."""
@@ -109,16 +135,20 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             RuntimeError: it runs already.
             ClosedError: it was closed; make another one.
+            PolicyError: the policy file cannot be read, or says what it cannot.
+            StateError: the state file cannot be used.
         """
         if self._closed:
             raise ClosedError("the peer was closed: make another one")
         if self._swarm is not None:
             raise RuntimeError("the peer runs already")
+        await self._load_firewall()
         self._swarm = Swarm(
             self._keypair,
             self._config,
-            banned=self._banned,
+            admission=self._admission,
             permits=self._permits,
+            refused=self._refused,
             emit=self._events.emit,
             learn=self.addresses.learn,
         )
@@ -129,8 +159,14 @@ class StrongholdP2p(Generic[Req, Res]):
     async def close(self) -> None:
         """Ends everything in order: running requests may end within ``Config.close_timeout``, new ones are refused."""
         swarm, self._swarm, self._closed = self._swarm, None, True
+        if self._policy_task is not None:
+            self._policy_task.cancel()
+            await asyncio.wait([self._policy_task])
+        self._approvals.close()  # first: what waits for an answer would hold up the connections
         if swarm is not None:
             await swarm.close()
+        if self._memory is not None:
+            await self._memory.close()
         self._responder.close()
         self._events.close()
 
@@ -167,11 +203,14 @@ class StrongholdP2p(Generic[Req, Res]):
         """
         swarm = self._running()
         peer, address = self._target(to)
+        connection = swarm.connection(peer)
+        if connection is None and (refusal := self._admission.refusal_of_peer(peer)):
+            raise NotPermitted(peer, refusal)  # before anybody is asked about it
         return await self._requester.request(
             peer,
             body,
             timeout=_seconds(timeout, self._config.request_timeout),
-            connection=swarm.connection(peer),
+            connection=connection,
             connect=lambda deadline: self._connect(peer, address, deadline),
         )
 
@@ -269,40 +308,70 @@ class StrongholdP2p(Generic[Req, Res]):
     # -- the firewall ----------------------------------------------------------------------------
 
     def set_firewall_default(self, rule: Rule | None, *, direction: Direction = Direction.BOTH) -> None:
-        """Sets the rule for peers without one of their own; None removes it. Takes effect at once."""
+        """Sets the rule for peers without one of their own; None removes it. Takes effect at once, also on connected
+        peers and on requests that wait for an answer; a handler that runs already is left alone."""
         self._firewall.set_default(rule, direction)
-        self._offer_changed()
 
     def remove_firewall_default(self, *, direction: Direction = Direction.BOTH) -> None:
-        """Removes the rule for peers without one of their own: their requests are rejected."""
+        """Removes the rule for peers without one of their own: they are asked about."""
         self.set_firewall_default(None, direction=direction)
 
     def set_peer_rule(self, peer: PeerId | str, rule: Rule, *, direction: Direction = Direction.BOTH) -> None:
-        """Sets one peer's own rule. Takes effect at once."""
+        """Sets one peer's own rule. Takes effect at once, as :meth:`set_firewall_default`."""
         peer = _peer(peer)
+        self._keep_rule(
+            peer, direction, None
+        )  # what code says now, an answer kept earlier must not undo at the next start
         self._firewall.set_peer_rule(peer, rule, direction)
-        self._offer_changed(peer)
 
     def remove_peer_rule(self, peer: PeerId | str, *, direction: Direction = Direction.BOTH) -> None:
-        """Removes one peer's own rule: the default applies to it."""
+        """Removes one peer's own rule, also one that an answer set and a state file keeps: the default applies to it."""
         peer = _peer(peer)
+        self._keep_rule(peer, direction, None)
         self._firewall.set_peer_rule(peer, None, direction)
-        self._offer_changed(peer)
 
     def get_firewall_config(self) -> FirewallRules:
-        """The rules in force, as a copy."""
+        """The rules that calls and answers have set, as a copy. A policy's go before them."""
         return self._firewall.rules
 
+    def on_firewall_request(self, handler: Callable[[FirewallRequest], Any]) -> Callable[[FirewallRequest], Any]:
+        """Has ``handler``, plain or async, answer the firewall's questions; use it as a decorator. It may also keep a
+        question and have it answered later. If it raises, the request is rejected. Without a handler or an iterator,
+        every question is.
+
+        Raises:
+            RuntimeError: questions are answered already.
+        """
+        self._approvals.set_handler(handler)
+        return handler
+
+    def firewall_requests(self, *, buffer: int = 64) -> AsyncIterator[FirewallRequest]:
+        """The firewall's questions, for ``async for``. While ``buffer`` of them wait to be taken, further requests that
+        would raise one are rejected.
+
+        Raises:
+            RuntimeError: questions are answered already.
+        """
+        return self._approvals.open_queue(buffer)
+
+    async def reload_policy(self) -> None:
+        """Has the policy file read again now, changed or not; a :class:`PolicyLoaded` or :class:`PolicyFailed` event tells
+        how that went. Does nothing without a policy file."""
+        self._running()
+        if self._policy_watch is not None:
+            self._policy_watch.reload()
+
     async def ban_peer(self, peer: PeerId | str) -> None:
-        """Closes every connection to ``peer``; neither side can make one until :meth:`unban_peer`."""
-        peer = _peer(peer)
-        self._banned.add(peer)
-        if self._swarm is not None:
-            await self._swarm.disconnect(peer)
+        """Closes every connection to ``peer``; neither side can make one until :meth:`unban_peer`.
+
+        Raises:
+            StateError: the ban is in force, but could not be kept in the state file.
+        """
+        await self._set_banned(_peer(peer), True)
 
     async def unban_peer(self, peer: PeerId | str) -> None:
-        """Lifts a ban."""
-        self._banned.discard(_peer(peer))
+        """Lifts a ban by :meth:`ban_peer`; a policy's stays. Raises StateError likewise."""
+        await self._set_banned(_peer(peer), False)
 
     # -- seeing ----------------------------------------------------------------------------------
 
@@ -312,12 +381,17 @@ class StrongholdP2p(Generic[Req, Res]):
         return tuple(connection.info for connection in self._swarm.connections) if self._swarm else ()
 
     def events(
-        self, *, buffer: int = 256, when_full: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
+        self,
+        *,
+        buffer: int = 256,
+        when_full: Literal["drop_oldest", "drop_newest"] = "drop_oldest",
+        decisions: bool = False,
     ) -> AsyncIterator[Event]:
         """What happens from this call on, for ``async for``. ``buffer`` events wait for a slow reader; what is dropped
-        beyond that is counted in a :class:`Dropped` event. There is no blocking mode: a reader must not stop the network.
+        beyond that is counted in a :class:`Dropped` event. ``decisions`` adds a :class:`FirewallDecision` for each request,
+        for an audit. There is no blocking mode: a reader must not stop the network.
         """
-        return self._events.subscribe(buffer, when_full)
+        return self._events.subscribe(buffer, when_full, decisions=decisions)
 
     # -- below requests --------------------------------------------------------------------------
 
@@ -366,7 +440,82 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def _permits(self, peer: PeerId, protocol: str) -> bool:
         """The firewall guards the request protocol alone. Nobody is offered what nobody answers."""
-        return protocol != self._protocol or (self._responder.serving and self._firewall.permits_inbound(peer))
+        return protocol != self._protocol or (
+            self._responder.serving and not self._gate.closed(peer, Direction.INBOUND)
+        )
+
+    def _refused(self, peer: PeerId, protocol: str) -> None:
+        """The peer has tried to open a protocol that it is not offered."""
+        if protocol == self._protocol and self._responder.serving:
+            self._gate.refuse(peer, Direction.INBOUND)
+
+    async def _load_firewall(self) -> None:
+        """What a policy and a state file say holds before the first connection."""
+        banned = tuple(self._admission.banned)
+        if self._memory is not None:
+            await self._memory.start()
+            for peer in banned:
+                await self._memory.keep_ban(peer, True)
+        self._approvals.keep_rule = self._keep_rule
+        if isinstance(self._policy, Policy):
+            self._apply_policy(self._policy)
+        elif self._policy is not None:
+            self._policy_watch = PolicyWatch(self._policy, apply=self._policy_loaded, failed=self._policy_failed)
+            try:
+                await self._policy_watch.load()
+            except PolicyError:
+                if self._memory is not None:
+                    await self._memory.close()
+                raise
+            self._policy_task = asyncio.get_running_loop().create_task(self._policy_watch.run())
+
+    def _apply_policy(self, policy: Policy) -> None:
+        self._admission.set_policy(policy.admission)
+        self._responder.limit_traffic(
+            policy.requests_in_flight or self._config.max_requests_in_flight_per_peer,
+            policy.requests_per_second or self._config.max_requests_per_second_per_peer,
+        )
+        self._firewall.set_policy(policy.rules)
+        if self._swarm is not None:
+            self._swarm.admission_changed()
+
+    def _policy_loaded(self, policy: Policy) -> None:
+        self._apply_policy(policy)
+        self._events.emit(PolicyLoaded(str(self._policy)))
+
+    def _policy_failed(self, error: PolicyError) -> None:
+        logger.warning("%s; the policy before stays in force", error)
+        self._events.emit(PolicyFailed(error))
+
+    def _remember(self, changes: Sequence[Change]) -> None:
+        """Applies what the state file holds at the start, and what others change in it."""
+        for change in changes:
+            if isinstance(change, BanChange):
+                (self._admission.ban if change.banned else self._admission.unban)(change.peer)
+            elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
+                self._firewall.set_peer_rule(change.peer, change.rule, change.direction)
+        if self._swarm is not None:
+            self._swarm.admission_changed()
+
+    def _keep_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> None:
+        if self._memory is not None and self._swarm is not None:
+            self._memory.keep_rule(peer, direction, rule)
+
+    def _state_failed(self, error: StateError) -> None:
+        logger.warning("%s", error)
+        self._events.emit(StateFailed(error))
+
+    async def _set_banned(self, peer: PeerId, banned: bool) -> None:
+        (self._admission.ban if banned else self._admission.unban)(peer)
+        kept = self._memory.keep_ban(peer, banned) if self._memory is not None and self._swarm is not None else None
+        if banned and self._swarm is not None:
+            await self._swarm.disconnect(peer)
+        if kept is not None:
+            await kept
+
+    def _firewall_changed(self, peer: PeerId | None) -> None:
+        self._approvals.rules_changed(peer)
+        self._offer_changed(peer)
 
     def _offer_changed(self, peer: PeerId | None = None) -> None:
         if self._swarm is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
@@ -13,6 +12,7 @@ from ipaddress import ip_address
 import ifaddr
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from .admission import Admission
 from .config import Config
 from .errors import (
     ClosedError,
@@ -102,8 +102,8 @@ class _Dial:
 class Swarm:
     """All connections of one peer.
 
-    ``banned`` is looked into, never changed; ``permits`` says whether a peer may open a protocol now; ``emit`` takes events; ``learn`` takes what a peer told of
-    its addresses. Nothing here knows of requests.
+    ``admission`` says with whom there may be connections, ``permits`` whether a peer may open a protocol now; ``emit``
+    takes events; ``learn`` takes what a peer told of its addresses. Nothing here knows of requests.
     """
 
     def __init__(
@@ -111,8 +111,9 @@ class Swarm:
         keypair: Keypair,
         config: Config,
         *,
-        banned: AbstractSet[PeerId],
+        admission: Admission,
         permits: Callable[[PeerId, str], bool],
+        refused: Callable[[PeerId, str], None],
         emit: Callable[[Event], None],
         learn: Callable[[PeerId, Iterable[Multiaddr]], None],
     ) -> None:
@@ -122,6 +123,7 @@ class Swarm:
         self.deadlines = Deadlines(asyncio.get_running_loop())
         self.budget = ReceiveBudget(config.max_receive_buffer)
         self._permits = permits
+        self._refused = refused
         self._emit = emit
         self._learn = learn
         self._static = X25519PrivateKey.generate()
@@ -133,7 +135,7 @@ class Swarm:
         self._dials: dict[PeerId, _Dial] = {}
         self._dial_tasks: set[asyncio.Task[Connection]] = set()
         self._listeners: dict[Listener, asyncio.Server] = {}
-        self._banned = banned
+        self._admission = admission
         self._closing = False
         self._ended: set[Connection] = set()
         self.handle_coroutine(identify.PROTOCOL, self._serve_identify)
@@ -159,6 +161,10 @@ class Swarm:
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""
         return protocol in self._handlers and not self._closing and self._permits(peer, protocol)
+
+    def stream_refused(self, peer: PeerId, protocol: str) -> None:
+        if not self._closing:
+            self._refused(peer, protocol)
 
     def stream_opened(self, stream: Stream) -> None:
         self._handlers[stream.protocol](stream)
@@ -190,15 +196,14 @@ class Swarm:
 
         Raises:
             ClosedError: we are closing.
-            NotPermitted: the peer is banned.
+            NotPermitted: the peer is banned, or a policy refuses it.
             DialError: no address is known, or none led to the peer.
         """
         tried: set[Multiaddr] = set()
         while True:
             if self._closing:
                 raise ClosedError
-            if peer in self._banned:
-                raise NotPermitted(peer, "it is banned")
+            self._check_admission(peer)
             connection = self.connection(peer)
             if connection is not None:
                 return connection
@@ -219,6 +224,14 @@ class Swarm:
         for connection in connections:
             connection.close()
         await _all_closed(connections)
+
+    def admission_changed(self) -> None:
+        """Closes the connections that there may not be any more."""
+        for connection in self.connections:
+            if self._admission.refusal_of_peer(connection.peer) or self._admission.refusal_of_address(
+                connection.remote_address
+            ):
+                connection.close()
 
     def connection_closed(self, connection: Connection, error: Exception | None) -> None:
         connections = self._connections[connection.peer]
@@ -339,20 +352,34 @@ class Swarm:
     async def _dial_address(self, peer: PeerId, address: Multiaddr) -> Connection:
         upgrade: PipeUpgrade | None = None
 
+        refusal = self._admission.refusal_of_address(address)
+        if refusal is not None:
+            raise NotPermitted(peer, refusal)
+
         def connected(pipe: BytePipe) -> PipeReceiver:
-            nonlocal upgrade
+            nonlocal upgrade, refusal
+            refusal = self._admission.refusal_of_address(pipe.remote_address)  # a name is decided when it is resolved
+            if refusal is not None:
+                pipe.abort()
+                return NullReceiver()
             upgrade = self._upgrade(pipe, expected_peer=peer)
             return upgrade
 
         try:
             await self._tcp.dial(address, connected)
-            assert upgrade is not None
+            if upgrade is None:
+                raise NotPermitted(peer, refusal or "refused")
             return await upgrade.finished
         finally:
             if upgrade is not None:
                 upgrade.finished.cancel()  # does nothing unless we were cancelled
 
     # -- upgrading -------------------------------------------------------------------------------
+
+    def _check_admission(self, peer: PeerId) -> None:
+        refusal = self._admission.refusal_of_peer(peer)
+        if refusal is not None:
+            raise NotPermitted(peer, refusal)
 
     def _upgrade(self, pipe: BytePipe, *, expected_peer: PeerId | None) -> PipeUpgrade:
         initiator = expected_peer is not None
@@ -366,6 +393,11 @@ class Swarm:
         )
 
     def _upgrade_inbound(self, pipe: BytePipe) -> PipeReceiver:
+        refusal = self._admission.refusal_of_address(pipe.remote_address)
+        if refusal is not None:
+            pipe.abort()
+            self._emit(InboundConnectionFailed(pipe.remote_address, NotPermitted(None, refusal)))
+            return NullReceiver()
         if self._closing or len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
             pipe.abort()
             self._emit(InboundConnectionFailed(pipe.remote_address, LimitExceeded("max_pending_inbound_connections")))
@@ -383,13 +415,12 @@ class Swarm:
             self._emit(InboundConnectionFailed(upgrade.pipe.remote_address, error))
 
     def _establish(self, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool) -> Connection:
-        """Admits an upgraded connection. Raises NotPermitted for a banned peer, LimitExceeded over a limit."""
+        """Takes an upgraded connection. Raises NotPermitted for a peer that is refused, LimitExceeded over a limit."""
         peer = upgrade.remote_peer
         direction = Direction.OUTBOUND if initiator else Direction.INBOUND
         if self._closing:
             raise ClosedError
-        if peer in self._banned:
-            raise NotPermitted(peer, "it is banned")
+        self._check_admission(peer)
         count = self._counts[direction]
         if initiator and count >= self.config.max_outbound_connections:
             raise LimitExceeded("max_outbound_connections")

@@ -41,6 +41,8 @@ class Host:
     def offers(self, peer: PeerId, protocol: str) -> bool:
         return protocol in self.offered
 
+    def stream_refused(self, peer: PeerId, protocol: str) -> None: ...
+
     def stream_opened(self, stream: Stream) -> None:
         self.inbound.put_nowait(stream)
 

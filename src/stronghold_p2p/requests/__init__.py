@@ -6,6 +6,6 @@ FIN waits: a requester sends it when the answer has begun, since js-libp2p canno
 """
 
 from .requester import Requester
-from .responder import Request, Responder
+from .responder import Request, RequestQueue, Responder
 
-__all__ = ["Request", "Requester", "Responder"]
+__all__ = ["Request", "RequestQueue", "Requester", "Responder"]

@@ -1,4 +1,4 @@
-"""One message of a stream: its length, an unsigned varint, and its body."""
+"""A message: its length as an unsigned varint, and its body."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from ..errors import DecodeError
 from ..transport.stream import Stream, append_chunk
 from ..wire import varint
 
-__all__ = ["MessageReceiver"]
+__all__ = ["MessageReceiver", "frame"]
+
+
+def frame(body: bytes) -> bytes:
+    """A message as it is sent."""
+    return varint.encode(len(body)) + body
 
 
 class MessageReceiver:

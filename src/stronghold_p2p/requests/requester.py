@@ -1,4 +1,4 @@
-"""Our requests to remotes."""
+"""Our requests: each is sent once, and ends once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 
 from ..codec import Codec
 from ..errors import ConnectionLost, DecodeError, NoResponse, NotPermitted, RequestTimeout, StrongholdError
-from ..firewall import Firewall
+from ..events import Direction
+from ..gate import Gate
 from ..identity import PeerId
 from ..transport.connection import Connection
 from ..transport.stream import MAX_LAZY_SIZE, Stream
-from ..wire import varint
-from .message import MessageReceiver
+from .message import MessageReceiver, frame
 
 __all__ = ["Requester"]
 
@@ -92,13 +92,13 @@ class Requester(Generic[Req, Res]):
     """Sends requests."""
 
     def __init__(
-        self, protocol: str, request_codec: Codec[Req], response_codec: Codec[Res], firewall: Firewall, *, text: bool
+        self, protocol: str, request_codec: Codec[Req], response_codec: Codec[Res], gate: Gate, *, text: bool
     ) -> None:
         self._protocol = protocol
         self._encode = request_codec.encode
         self._decode = response_codec.decode
         self._max_response = response_codec.max_size
-        self._firewall = firewall
+        self._gate = gate
         self._text = text
 
     async def request(
@@ -115,23 +115,37 @@ class Requester(Generic[Req, Res]):
         ``connection`` is used if there is one; else, or if it turns out to be gone before a byte left, ``connect``,
         which is given the deadline, makes one.
         """
-        if not self._firewall.permits_outbound(peer):
-            raise NotPermitted(peer, "a firewall rule for outbound requests")
         message = self._encode(body)
-        message = varint.encode(len(message)) + message
         deadline = asyncio.get_running_loop().time() + timeout
+        await self._pass_gate(peer, body, len(message), deadline, timeout, connection)
+        message = frame(message)
         if connection is not None:
             try:
                 return self._decode(await self._exchange(connection, message, deadline, timeout))
             except _NothingSent:
                 pass  # the connection was closing: once more, on a fresh one
         connection = await connect(deadline)
-        if not self._firewall.permits_outbound(peer):
-            raise NotPermitted(peer, "a firewall rule for outbound requests")
+        if self._gate.closed(peer, Direction.OUTBOUND):
+            raise NotPermitted(peer, "the firewall rejects every outbound request")  # since we dial
         try:
             return self._decode(await self._exchange(connection, message, deadline, timeout))
         except _NothingSent as error:
             raise error.reason from None
+
+    async def _pass_gate(
+        self, peer: PeerId, body: Req, size: int, deadline: float, timeout: float, connection: Connection | None
+    ) -> None:
+        permitted = self._gate.decide(
+            peer, Direction.OUTBOUND, body, size, connection.remote_address if connection else None
+        )
+        if not isinstance(permitted, bool):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    permitted = await permitted
+            except TimeoutError:
+                raise RequestTimeout(timeout) from None
+        if not permitted:
+            raise NotPermitted(peer, "the firewall rejects this outbound request")
 
     async def _exchange(self, connection: Connection, message: bytes, deadline: float, timeout: float) -> bytes:
         """One request on ``connection``; returns the response's body."""

@@ -1,22 +1,23 @@
-"""Requests of remotes to us."""
+"""The requests of remotes: past the gate, to a handler or an iterator, and their answers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
 from typing import Any, Generic, Self, TypeVar
 
 from ..codec import Codec
 from ..config import Config
 from ..errors import DecodeError, RequestTimeout, StrongholdError
-from ..events import ConnectionInfo, Event, RequestFailed
-from ..firewall import Firewall
+from ..events import ConnectionInfo, Direction, Event, RequestFailed
+from ..gate import Gate
 from ..identity import PeerId
+from ..traffic import Traffic
+from ..transport.connection import Connection
 from ..transport.stream import Stream
-from ..wire import varint
-from .message import MessageReceiver
+from .message import MessageReceiver, frame
 
 __all__ = ["Request", "RequestQueue", "Responder"]
 
@@ -69,7 +70,7 @@ class Request(Generic[Req]):
         """
         self._check_answerable()
         self._exchange.answerable = False
-        self._exchange.stream.release()
+        self._exchange.reject()
 
     def _check_answerable(self) -> None:
         if not self._exchange.answerable:
@@ -87,7 +88,7 @@ class _QueuedRequest(Request[Req]):
             exchange.answerable = False
             loop = exchange.stream.connection.loop
             if not loop.is_closed():
-                loop.call_soon_threadsafe(exchange.stream.release)  # the garbage collector runs in any thread
+                loop.call_soon_threadsafe(exchange.reject)  # the garbage collector runs in any thread
 
 
 class Responder(Generic[Req, Res]):
@@ -97,7 +98,7 @@ class Responder(Generic[Req, Res]):
         self,
         request_codec: Codec[Req],
         response_codec: Codec[Res],
-        firewall: Firewall,
+        gate: Gate,
         config: Config,
         emit: Callable[[Event], None],
     ) -> None:
@@ -105,8 +106,13 @@ class Responder(Generic[Req, Res]):
         self.config = config
         self._decode = request_codec.decode
         self._encode = response_codec.encode
-        self._firewall = firewall
+        self._gate = gate
         self._emit = emit
+        self._traffic: Traffic[_InboundRequest[Req, Res]] = Traffic(
+            config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer
+        )
+        self._paced: set[PeerId] = set()
+        """Peers for whose next request a timer is set."""
         self._handler: Handler[Req, Res] | None = None
         self._queue: RequestQueue[Req, Res] | None = None
 
@@ -114,6 +120,11 @@ class Responder(Generic[Req, Res]):
     def serving(self) -> bool:
         """Whether there is anyone to answer."""
         return self._handler is not None or self._queue is not None
+
+    def limit_traffic(self, in_flight: int, per_second: float | None) -> None:
+        """Sets how many requests of one peer are handled at once, and are let in each second; None: no such limit."""
+        self._traffic.max_in_flight = in_flight
+        self._traffic.per_second = per_second
 
     def set_handler(self, handler: Handler[Req, Res]) -> None:
         """Has ``handler`` answer. Raises RuntimeError if someone answers already."""
@@ -133,21 +144,36 @@ class Responder(Generic[Req, Res]):
 
     def accept(self, stream: Stream) -> None:
         """A remote has opened a stream for a request. A rejected one ends here, before its body is read."""
-        if not self._firewall.permits_inbound(stream.peer):
+        if self._gate.closed(stream.peer, Direction.INBOUND):
+            self._gate.refuse(stream.peer, Direction.INBOUND)
             stream.release()
-        elif self._queue is None:
-            _InboundRequest(stream, self, admitted=True)
+            return
+        exchange = _InboundRequest(stream, self)
+        if self._traffic.enter(stream.peer, exchange, stream.connection.now()):
+            self._let_in(exchange)
         else:
-            self._queue.enter(_InboundRequest(stream, self, admitted=False))
+            self._let_next_in_soon(stream.connection)
 
     def deliver(self, exchange: _InboundRequest[Req, Res], message: bytes) -> None:
         """A request has come whole."""
         try:
             body = self._decode(message)
         except DecodeError as error:
-            self.ended(exchange)
             self.fail(exchange, error)
             return
+        connection = exchange.stream.connection
+        permitted = self._gate.decide(connection.peer, Direction.INBOUND, body, len(message), connection.remote_address)
+        if permitted is True:
+            self.hand_over(exchange, body)
+        elif permitted is False:
+            exchange.reject()
+        else:
+            if self._queue is not None:
+                self._queue.leave(exchange)  # who waits for an answer takes no place of those that need none
+            exchange.wait(permitted, body)
+
+    def hand_over(self, exchange: _InboundRequest[Req, Res], body: Req) -> None:
+        """The firewall lets the request pass."""
         if self._queue is not None:
             exchange.await_answer()
             self._queue.put(_QueuedRequest(body, exchange))
@@ -164,8 +190,7 @@ class Responder(Generic[Req, Res]):
 
     def frame(self, response: Res) -> bytes:
         """The response as it is sent. Raises EncodeError."""
-        message = self._encode(response)
-        return varint.encode(len(message)) + message
+        return frame(self._encode(response))
 
     def fail(self, exchange: _InboundRequest[Req, Res], error: Exception) -> None:
         """Resets the request's stream; the user learns why, the remote does not."""
@@ -173,9 +198,39 @@ class Responder(Generic[Req, Res]):
         self._emit(RequestFailed(exchange.stream.peer, error))
 
     def ended(self, exchange: _InboundRequest[Req, Res]) -> None:
-        """A request has ended before it could be delivered."""
+        """A request has ended; called once for each."""
         if self._queue is not None:
             self._queue.leave(exchange)
+        connection = exchange.stream.connection
+        self._traffic.leave(connection.peer, exchange)
+        self._let_next_in_soon(connection)
+
+    def _let_in(self, exchange: _InboundRequest[Req, Res]) -> None:
+        """The limits of the peer's traffic allow it."""
+        if self._queue is not None:
+            self._queue.enter(exchange)
+        else:
+            exchange.admit()
+
+    def _let_next_in_soon(self, connection: Connection, delay: float = 0.0) -> None:
+        if connection.peer not in self._paced and self._traffic.waits(connection.peer):
+            self._paced.add(connection.peer)
+            connection.loop.call_later(delay, self._let_next_in, connection)
+
+    def _let_next_in(self, connection: Connection) -> None:
+        """Lets in what the peer's traffic allows by now, of whichever connection."""
+        delay: float | None = None
+        while delay is None:
+            following = self._traffic.next(connection.peer, connection.now())
+            if following is None:
+                break
+            if isinstance(following, float):
+                delay = following
+            else:
+                self._let_in(following)
+        self._paced.discard(connection.peer)
+        if delay is not None:
+            self._let_next_in_soon(connection, delay)
 
     async def answer(self, exchange: _InboundRequest[Req, Res], answer: Awaitable[Res]) -> None:
         try:
@@ -200,7 +255,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
 
     __slots__ = (
         "_admitted",
-        "_answer",
+        "_awaited",
         "_complete",
         "_ended",
         "_message",
@@ -210,17 +265,17 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         "responder",
     )
 
-    def __init__(self, stream: Stream, responder: Responder[Req, Res], *, admitted: bool) -> None:
+    def __init__(self, stream: Stream, responder: Responder[Req, Res]) -> None:
         super().__init__(stream, responder.max_request)
         self.responder = responder
         self.answerable = False
         """The user holds it and has not answered."""
-        self._admitted = admitted
+        self._admitted = False
         self._complete = False
         self._ended = False
         self._message = b""
         self._withheld = 0
-        self._answer: Awaitable[Res] | None = None
+        self._awaited: Awaitable[Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._limit_time(responder.config.request_timeout)
         stream.set_receiver(self)
@@ -240,11 +295,20 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         self._limit_time(self.responder.config.handler_timeout)
         self.answerable = True
 
+    def reject(self) -> None:
+        """The firewall or the user says no: the stream is closed without a byte."""
+        self._end()
+        self.stream.release()
+
+    def wait(self, permitted: Awaitable[bool], body: Req) -> None:
+        """Somebody is asked; the question has a time limit of its own."""
+        self.stream.clear_deadline()
+        self._run(permitted, self._wait(permitted, body))
+
     def run(self, answer: Awaitable[Res]) -> None:
         """An asynchronous handler answers, if in time."""
         self._limit_time(self.responder.config.handler_timeout)
-        self._answer = answer
-        self._task = self.stream.connection.spawn(self.responder.answer(self, answer))
+        self._run(answer, self.responder.answer(self, answer))
 
     def send(self, message: bytes) -> None:
         """Sends the response and ends the stream; does nothing if that has ended."""
@@ -252,6 +316,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
             return
         if self.stream.write_now(message):
             self.stream.release()
+            self._end()
         else:
             self._limit_time(self.responder.config.request_timeout)
             self._task = self.stream.connection.spawn(self._write(message))
@@ -264,7 +329,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
 
     def reset(self) -> None:
         """Ends the exchange without a response."""
-        self._forget()
+        self._end()
         self.stream.reset()
 
     # -- as the stream's receiver ----------------------------------------------------------------
@@ -287,13 +352,12 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
 
     def eof_received(self) -> None:
         if not self._complete:
-            self.responder.ended(self)
             self.responder.fail(
                 self, DecodeError(self.stream.protocol, "the stream was closed before the request's end")
             )
 
     def stream_failed(self, error: StrongholdError) -> None:
-        self._forget()
+        self._end()
 
     def expired(self) -> None:
         what = "handler" if self._complete and self._admitted else "inbound request"
@@ -302,18 +366,31 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
 
     # -- details ---------------------------------------------------------------------------------
 
-    def _forget(self) -> None:
+    def _end(self) -> None:
+        if self._ended:
+            return
         self._ended = True
         self.drop()
         if self._message:
             self.stream.connection.budget.give(len(self._message))
             self._message = b""
-        if not (self._complete and self._admitted):
-            self.responder.ended(self)
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
-            if iscoroutine(self._answer) and getcoroutinestate(self._answer) == CORO_CREATED:
-                self._answer.close()  # the requester has left before it began, and so it never will
+            if iscoroutine(self._awaited) and getcoroutinestate(self._awaited) == CORO_CREATED:
+                self._awaited.close()  # the requester has left before it began, and so it never will
+        self.responder.ended(self)
+
+    def _run(self, awaited: Awaitable[Any], coroutine: Coroutine[Any, Any, None]) -> None:
+        self._awaited = awaited
+        task = self.stream.connection.spawn(coroutine)
+        if not task.done():  # an eager task may be, and may have begun another one
+            self._task = task
+
+    async def _wait(self, permitted: Awaitable[bool], body: Req) -> None:
+        if await permitted:
+            self.responder.hand_over(self, body)
+        else:
+            self.reject()
 
     async def _write(self, message: bytes) -> None:
         try:
@@ -321,6 +398,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         except StrongholdError:
             return  # the requester is gone, or does not read in time
         self.stream.release()
+        self._end()
 
     def _limit_time(self, seconds: float) -> None:
         self.stream.set_deadline(self.stream.connection.now() + seconds)
@@ -357,7 +435,10 @@ class RequestQueue(Generic[Req, Res]):
 
     def put(self, request: Request[Req]) -> None:
         """A request has come whole: it takes its place in the buffer."""
-        self._reading.discard(request._exchange)
+        if request._exchange in self._reading:
+            self._reading.discard(request._exchange)
+        else:
+            self._room -= 1  # it had left to wait for an answer
         self._ready.put_nowait(request)
 
     def leave(self, exchange: _InboundRequest[Req, Res]) -> None:

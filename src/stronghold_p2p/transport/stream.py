@@ -492,7 +492,11 @@ class _OfferedProtocols:
         self._connection = connection
 
     def __contains__(self, protocol: object) -> bool:
-        return isinstance(protocol, str) and self._connection.accepts(protocol)
+        assert isinstance(protocol, str)
+        accepted = self._connection.accepts(protocol)
+        if not accepted:
+            self._connection.refused(protocol)
+        return accepted
 
 
 @lru_cache(maxsize=256)
