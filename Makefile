@@ -44,6 +44,7 @@ interop: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m bench.ratios
+	@$(BIN)/python -m bench.firewall
 
 proto: $(VENV)-proto/.installed
 	$(VENV)-proto/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src $(PACKAGE)/wire/messages/*.proto

@@ -15,12 +15,16 @@ LAYERS = [
     {"cli"},
     {"__init__"},
     {"peer"},
-    {"requests", "firewall", "addresses", "codec"},
+    {"requests", "policy", "state", "addresses", "codec"},
+    {"gate"},
+    {"approval"},
+    {"firewall", "traffic"},
     {"swarm"},
+    {"admission"},
     {"protocols"},
     {"transport"},
     {"wire"},
-    {"errors", "config", "events", "identity", "multiaddr", "multibase"},
+    {"errors", "config", "events", "identity", "multiaddr", "multibase", "toml_lines"},
 ]
 """From the top down; those side by side may import each other."""
 

@@ -11,7 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+ARGUMENTS = {"approval.py": ["ping", "ask", "yes", "no"]}
 PRINTS = {
+    "approval.py": (
+        "May alice ask you? (yes/no/ping/ask)\n"
+        "alice: Ping -> pong\n"
+        "alice: Message -> rejected\n"
+        "May carol ask you? (yes/no/ping/ask)\n"
+        "May carol send you a Ping? (yes/no)\n"
+        "carol: Ping -> pong\n"
+        "May carol send you a Message? (yes/no)\n"
+        "carol: Message -> rejected\n"
+    ),
     "echo.py": "{'echo': {'hello': 'bob'}}\n",
     "firewall.py": "hello alice\nbob has nothing for mallory\nalice may not ask bob any more\n",
     "streams.py": "END TO END\n",
@@ -33,7 +44,7 @@ def test_every_example_is_listed() -> None:
 
 @pytest.mark.parametrize("name", PRINTS)
 def test_example(name: str) -> None:
-    assert run(str(ROOT / "examples" / name)) == PRINTS[name]
+    assert run(str(ROOT / "examples" / name), *ARGUMENTS.get(name, [])) == PRINTS[name]
 
 
 def test_the_first_python_of_the_readme() -> None:

@@ -77,12 +77,11 @@ def process(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A command in a process of its own, which is interrupted at the end if it still runs."""
     with subprocess.Popen(
         [sys.executable, "-m", "stronghold_p2p", *arguments],
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        **options,
+        **{"stdin": subprocess.DEVNULL, **options},
     ) as started:
         try:
             yield started

@@ -19,6 +19,7 @@ from . import output
 from .bench import bench
 from .command import UsageError, command
 from .demo import demo
+from .firewall import firewall
 from .key import key
 from .listen import listen
 from .perf import perf
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.command()(command(demo))
 app.add_typer(key)
+app.add_typer(firewall)
 for function in (listen, request, ping, perf, bench):
     app.command()(command(function))
 

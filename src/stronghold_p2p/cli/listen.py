@@ -6,17 +6,22 @@ import asyncio
 import os
 import shlex
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from ..codec import CodecName
-from ..firewall import FirewallRules
+from ..config import Config
+from ..events import Event, PolicyFailed, PolicyLoaded, StateFailed
+from ..firewall import FirewallRules, Rule
 from ..peer import StrongholdP2p
 from ..requests import Request
 from . import output
+from .ask import ANSWER_TIMEOUT, Person, Program
+from .audit import MAX_WAITING, open_audit, write_audit
 from .command import Codec, KeyFile, UsageError, load_key
 
 __all__ = ["CommandFailed", "Exec", "listen", "listen_on"]
@@ -33,6 +38,21 @@ async def listen(
     *,
     allow_all: Annotated[bool, typer.Option("--allow-all", help="The firewall lets every request in.")] = False,
     reject_all: Annotated[bool, typer.Option("--reject-all", help="The firewall rejects every request.")] = False,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="You are asked about every request, on the terminal; see --json, too.")
+    ] = False,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The firewall does as a file says; read again when it changes and on SIGHUP."
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep rules from answers, and bans, in a file.")
+    ] = None,
+    audit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append each decision of the firewall to a file, as JSON.")
+    ] = None,
     handler: Annotated[
         str,
         typer.Option(
@@ -44,14 +64,49 @@ async def listen(
     codec: Codec = "json",
     key: KeyFile = None,
 ) -> None:
-    """Run a peer until Ctrl-C. Exactly one of --allow-all and --reject-all must be given."""
-    if allow_all == reject_all:
-        raise UsageError("give exactly one of --allow-all and --reject-all")
-    firewall = FirewallRules.allow_all() if allow_all else FirewallRules.reject_all()
-    async with StrongholdP2p(keypair=load_key(key), firewall=firewall, codec=codec) as peer:
-        peer.on_request(_handler(handler, codec, processes))
-        output.note(f"peer id       {peer.peer_id}")
-        await listen_on(peer, addresses or [DEFAULT_ADDRESS])
+    """Run a peer until Ctrl-C. Exactly one of --allow-all, --reject-all, --ask and --policy must be given.
+
+    Whom the firewall does not know what to do about, it asks: a question is answered on the terminal within 60 s. With
+    --json it is a line {"event":"firewall","id":1,...} on stdout, and a line on stdin answers it,
+    {"id":1,"answer":"allow"}, or "always", "reject", "ban".
+    """
+    if [allow_all, reject_all, ask, policy is not None].count(True) != 1:
+        raise UsageError("give exactly one of --allow-all, --reject-all, --ask and --policy")
+    asks = ask or policy is not None or state is not None
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(
+        keypair=load_key(key),
+        firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),
+        config=Config(firewall_timeout=ANSWER_TIMEOUT) if asks else None,
+        codec=codec,
+        policy=policy,
+        state=state,
+    )
+    peer.on_request(_handler(handler, codec, processes))
+    auditing = None
+    if audit is not None:
+        # A flood must not wash away what was before it.
+        decisions = peer.events(buffer=MAX_WAITING, when_full="drop_newest", decisions=True)
+        auditing = asyncio.create_task(write_audit(open_audit(audit), decisions))
+    try:
+        await peer.start()
+        async with asyncio.TaskGroup() as tasks:
+            if auditing is not None:
+                tasks.create_task(_watch(auditing))
+            if asks:
+                tasks.create_task((Program if output.is_json() else Person)(peer).run())
+            if policy is not None or state is not None:
+                tasks.create_task(_tell(peer.events()))
+            if policy is not None:
+                loop = asyncio.get_running_loop()
+                loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
+            output.note(f"peer id       {peer.peer_id}")
+            await listen_on(peer, addresses or [DEFAULT_ADDRESS])
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    finally:
+        await peer.close()
+        if auditing is not None:
+            await auditing  # to the last decision: it ends with the peer's events
 
 
 async def listen_on(peer: StrongholdP2p[Any, Any], addresses: list[str]) -> None:
@@ -62,6 +117,29 @@ async def listen_on(peer: StrongholdP2p[Any, Any], addresses: list[str]) -> None
         for dialable in listener.addresses:
             output.result({"event": "listening", "address": str(dialable)}, f"listening on  {dialable}")
     await asyncio.get_running_loop().create_future()
+
+
+def _rules(*, allow_all: bool, reject_all: bool, ask: bool) -> FirewallRules:
+    if allow_all:
+        return FirewallRules.allow_all()
+    if reject_all:
+        return FirewallRules.reject_all()
+    return FirewallRules(inbound=Rule.ASK if ask else None)
+
+
+async def _watch(auditing: asyncio.Task[None]) -> None:
+    """Raises what ends the audit: without it, nothing is decided."""
+    await asyncio.shield(auditing)
+
+
+async def _tell(events: AsyncIterator[Event]) -> None:
+    """Prints what becomes of the policy and the state. What failed, people read in the log."""
+    async for event in events:
+        match event:
+            case PolicyLoaded():
+                output.result({"event": "policy", "path": event.path}, f"policy        {event.path} is in force anew")
+            case PolicyFailed() | StateFailed() if output.is_json():
+                output.error(event.error)
 
 
 def _handler(description: str, codec: CodecName, processes: int) -> Handler:

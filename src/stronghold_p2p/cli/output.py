@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["configure", "error", "is_json", "note", "result"]
+__all__ = ["configure", "error", "is_json", "note", "printable", "result"]
 
 _json = False
 _debug = False
@@ -53,6 +53,16 @@ def error(exception: Exception) -> None:
         print(f"{type(exception).__name__}: {exception}", file=sys.stderr)
     if _debug:
         traceback.print_exception(exception)
+
+
+def printable(text: str, limit: int) -> str:
+    """A remote's text, safe to show in ``limit`` characters: what is no printable character stands as its escape, so that
+    the text cannot move the cursor, hide or reorder what is around it, or pass for another line."""
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text[:limit]
+    )
+    return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 1] + "…"
 
 
 class _BriefFormatter(logging.Formatter):

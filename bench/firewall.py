@@ -1,0 +1,122 @@
+"""What the firewall costs: one decision, and the requests a second that are left with it.
+
+* a decision of `Gate.decide` with 10,000 peers' own rules, for a peer whose rule restricts types;
+* requests a second (two processes, 32 in flight) with that rule, as a share of those with `Rule.ALLOW_ALL`; rounds alternate.
+
+    python -m bench.firewall [--rounds 5] [--seconds 1] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from bench import limit
+from stronghold_p2p import Direction, FirewallRules, Keypair, PeerId, Rule, StrongholdP2p
+from stronghold_p2p.approval import Approvals
+from stronghold_p2p.codec import make_codec
+from stronghold_p2p.config import Config
+from stronghold_p2p.events import EventHub
+from stronghold_p2p.firewall import Firewall
+from stronghold_p2p.gate import Gate
+
+PEERS = 10_000
+IN_FLIGHT = 32
+BODY = {"type": "Ping", "text": "x" * 34}
+"""64 bytes as JSON."""
+DECISION_GOAL_US = 5
+SHARE_GOAL = 0.95
+
+
+def rules(peer: PeerId) -> FirewallRules:
+    """Rules for `peer` among 10,000."""
+    restricted = Rule.restricted(allow={"Ping", "Read", "List"})
+    others = {PeerId(b"\x00\x04" + number.to_bytes(4)): (restricted, None) for number in range(PEERS)}
+    return FirewallRules(inbound=Rule.REJECT_ALL, peers={**others, peer: (restricted, None)})
+
+
+def decision_us(calls: int = 100_000) -> float:
+    """Microseconds of one decision, the best of five."""
+    peer = Keypair.generate().peer_id
+    firewall = Firewall(rules(peer))
+    type_name = make_codec("json", None, max_size=2**20).type_name
+    gate = Gate(firewall, Approvals(firewall, Config()), type_name, None, EventHub())
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(calls):
+            gate.decide(peer, Direction.INBOUND, BODY, 64, None)
+        best = min(best, time.perf_counter() - start)
+    return best / calls * 1e6
+
+
+async def listen(firewall: FirewallRules) -> None:
+    async with StrongholdP2p[Any, Any](firewall=firewall) as peer:
+        peer.on_request(lambda request: request.body)
+        print(await peer.listen(), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+async def requests_per_second(keypair: Keypair, address: str, seconds: float) -> float:
+    async with StrongholdP2p[Any, Any](keypair=keypair) as peer:
+        await peer.send_request(address, BODY)
+        count = 0
+        start = time.perf_counter()
+
+        async def ask() -> None:
+            nonlocal count
+            while time.perf_counter() - start < seconds:
+                await peer.send_request(address, BODY)
+                count += 1
+
+        await asyncio.gather(*(ask() for _ in range(IN_FLIGHT)))
+        return count / (time.perf_counter() - start)
+
+
+def measure(keypair: Keypair, kind: str, seconds: float) -> float:
+    command = [sys.executable, "-m", "bench.firewall", "--listen", kind, str(keypair.peer_id)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as listener:
+        assert listener.stdin is not None
+        assert listener.stdout is not None
+        try:
+            address = listener.stdout.readline().strip()
+            with asyncio.Runner(loop_factory=limit.loop_factory(limit.default_loop())) as runner:
+                return runner.run(requests_per_second(keypair, address, seconds))
+        finally:
+            listener.stdin.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the firewall costs.")
+    parser.add_argument("--rounds", type=int, default=5, help="the share is the median of these (default: 5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each measurement (default: 1)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--listen", nargs=2, metavar=("KIND", "PEER"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.listen:
+        kind, peer = arguments.listen
+        firewall = FirewallRules.allow_all() if kind == "allow" else rules(PeerId.parse(peer))
+        with asyncio.Runner(loop_factory=limit.loop_factory(limit.default_loop())) as runner:
+            runner.run(listen(firewall))
+        return
+    keypair = Keypair.generate()
+    shares = [
+        measure(keypair, "restrict", arguments.seconds) / measure(keypair, "allow", arguments.seconds)
+        for _ in range(arguments.rounds)
+    ]
+    figures = {"decision_us": round(decision_us(), 2), "share": round(statistics.median(shares), 3)}
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    print(f"a decision among {PEERS:,} peers' rules  {figures['decision_us']} us (goal: under {DECISION_GOAL_US})")
+    print(f"requests/s with a peer's rule by types   {figures['share']} of ALLOW_ALL (goal: {SHARE_GOAL})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""A person decides: no rule is known at first, so you, as bob, are asked about each peer that requests something.
+
+python examples/approval.py                    # answer yourself
+python examples/approval.py ping ask yes no    # or say beforehand what you will answer
+"""
+
+import asyncio
+import sys
+
+from msgspec import Struct
+
+from stronghold_p2p import Config, FirewallRequest, NoResponse, ProtocolNotSupported, Request, Rule, StrongholdP2p
+
+PATIENCE = Config(firewall_timeout=60, request_timeout=120)  # people read before they answer
+
+
+class Ping(Struct):
+    pass
+
+
+class Message(Struct):
+    text: str
+
+
+RULES = {"yes": Rule.ALLOW_ALL, "no": Rule.REJECT_ALL, "ping": Rule.restricted(allow={Ping}), "ask": Rule.ASK}
+answers = iter(sys.argv[1:])
+
+
+async def choose(question: str, *choices: str) -> str:
+    while True:
+        print(f"{question} ({'/'.join(choices)})")
+        answer = next(answers, None) or await asyncio.to_thread(input)
+        if answer in choices:
+            return answer
+
+
+async def main() -> None:
+    bob = StrongholdP2p[Ping | Message, str](request_type=Ping | Message, response_type=str, config=PATIENCE)
+
+    @bob.on_firewall_request
+    async def decide(question: FirewallRequest) -> None:
+        who = names[question.peer]
+        if question.kind == "peer":  # its first request: what applies to it from now on?
+            question.set_rule(RULES[await choose(f"May {who} ask you?", *RULES)])
+        elif await choose(f"May {who} send you a {question.type}?", "yes", "no") == "yes":
+            question.approve()
+        else:
+            question.reject()
+
+    @bob.on_request
+    def answer(request: Request[Ping | Message]) -> str:
+        return "pong" if isinstance(request.body, Ping) else f"you said {request.body.text!r}"
+
+    alice = StrongholdP2p[Ping | Message, str](request_type=Ping | Message, response_type=str, config=PATIENCE)
+    carol = StrongholdP2p[Ping | Message, str](request_type=Ping | Message, response_type=str, config=PATIENCE)
+    names = {alice.peer_id: "alice", carol.peer_id: "carol"}
+    async with bob, alice, carol:
+        address = await bob.listen()
+        for peer in (alice, carol):
+            for request in (Ping(), Message("hello")):
+                try:
+                    outcome = await peer.send_request(address, request)
+                except (NoResponse, ProtocolNotSupported):  # what is rejected in everything does not see the protocol
+                    outcome = "rejected"
+                print(f"{names[peer.peer_id]}: {type(request).__name__} -> {outcome}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,146 @@
+"""``firewall``: see and edit a state file, also while a peer runs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..events import Direction
+from ..firewall import Rule
+from ..identity import PeerId
+from ..state import Remembered, StateFile, stored_form
+from . import output
+from .command import UsageError, command
+
+__all__ = ["firewall"]
+
+firewall = typer.Typer(
+    name="firewall",
+    help="See and edit the rules and bans in a state file. A peer that runs on it notices within a second.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+State = Annotated[Path, typer.Option("--state", metavar="FILE", help="The state file.")]
+Peer = Annotated[str, typer.Argument(metavar="PEER", help="A peer id.")]
+Directions = Annotated[
+    Literal["inbound", "outbound", "both"],
+    typer.Option("--direction", help="Whose requests: the peer's, ours, or both."),
+]
+
+
+def list_(*, state: State) -> None:
+    """Print every peer that has a rule or is banned."""
+    with StateFile(state, create=False) as file:
+        remembered = file.read()
+    peers = {peer for peer, _ in remembered.rules} | remembered.banned
+    if not peers:
+        output.note("no rules and no bans")
+    else:
+        _print(remembered, sorted(peers, key=str))
+
+
+def allow(
+    peer: Peer,
+    *,
+    state: State,
+    direction: Directions = "both",
+    types: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only requests of these types (default: every request).")
+    ] = None,
+) -> None:
+    """Let a peer's requests pass."""
+    _set_rule(state, peer, direction, Rule.ALLOW_ALL if types is None else Rule.restricted(allow=_split(types)))
+
+
+def reject(peer: Peer, *, state: State, direction: Directions = "both") -> None:
+    """Reject a peer's requests."""
+    _set_rule(state, peer, direction, Rule.REJECT_ALL)
+
+
+def ask(peer: Peer, *, state: State, direction: Directions = "both") -> None:
+    """Have every request of a peer asked about."""
+    _set_rule(state, peer, direction, Rule.ASK)
+
+
+def remove(peer: Peer, *, state: State, direction: Directions = "both") -> None:
+    """Remove a peer's rule: the default applies to it."""
+    _set_rule(state, peer, direction, None)
+
+
+def ban(peer: Peer, *, state: State) -> None:
+    """Ban a peer: no connection with it is made or kept."""
+    banned = PeerId.parse(peer)
+    with StateFile(state) as file:
+        file.ban(banned)
+        _print(file.read(), [banned])
+
+
+def unban(peer: Peer, *, state: State) -> None:
+    """Lift a peer's ban; its rules stay."""
+    banned = PeerId.parse(peer)
+    with StateFile(state, create=False) as file:
+        file.unban(banned)
+        _print(file.read(), [banned])
+
+
+firewall.command("list")(command(list_))
+for function in (allow, reject, ask, remove, ban, unban):
+    firewall.command()(command(function))
+
+
+def _set_rule(state: Path, peer: str, direction: Literal["inbound", "outbound", "both"], rule: Rule | None) -> None:
+    its = PeerId.parse(peer)
+    with StateFile(state, create=rule is not None) as file:
+        file.set_rule(its, Direction[direction.upper()], rule)
+        _print(file.read(), [its])
+
+
+def _split(types: str) -> set[str]:
+    names = {name.strip() for name in types.split(",")}
+    if "" in names:
+        raise UsageError(f"--types takes names with commas between them, not {types!r}")
+    return names
+
+
+def _print(remembered: Remembered, peers: Iterable[PeerId]) -> None:
+    """A line a peer; for people, in columns with a heading."""
+    records = [
+        {
+            "peer": str(peer),
+            "inbound": _stored(remembered, peer, Direction.INBOUND),
+            "outbound": _stored(remembered, peer, Direction.OUTBOUND),
+            "banned": peer in remembered.banned,
+        }
+        for peer in peers
+    ]
+    heading, *rows = _columns([["PEER", "INBOUND", "OUTBOUND", "BANNED"], *(map(_cell, r.values()) for r in records)])
+    output.note(heading)
+    for record, row in zip(records, rows, strict=True):
+        output.result(record, row)
+
+
+def _stored(remembered: Remembered, peer: PeerId, direction: Direction) -> str | list[str] | None:
+    rule = remembered.rules.get((peer, direction))
+    return None if rule is None else stored_form(rule)
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None | False:
+            return "-"
+        case True:
+            return "yes"
+        case list():
+            # A type may have come from a remote: it must not control the terminal.
+            return f"allow {', '.join(name if name.isprintable() else ascii(name) for name in value) or 'nothing'}"
+    return str(value)
+
+
+def _columns(rows: Iterable[Iterable[str]]) -> list[str]:
+    table = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]

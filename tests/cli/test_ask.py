@@ -1,0 +1,514 @@
+"""Questions of the firewall, put to a person and to a program at stdin."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakePeer
+from support.waiting import until
+
+from stronghold_p2p import Direction, FirewallRules, NoResponse, Rule, StrongholdError, StrongholdP2p
+from stronghold_p2p.cli import output
+from stronghold_p2p.cli.ask import MAX_TYPE, MAX_VIEW, Asker, Person, Program
+from stronghold_p2p.cli.stdin import MAX_LINE, Lines
+from stronghold_p2p.identity import Keypair
+
+from .conftest import WAIT, Cli, process
+
+Peer = StrongholdP2p[Any, Any]
+
+
+class Console:
+    """Stands for stdin and stdout."""
+
+    def __init__(self, write_end: int) -> None:
+        self._write_end = write_end
+        self._shown: asyncio.Queue[Any] = asyncio.Queue()
+
+    def type(self, text: str) -> None:
+        os.write(self._write_end, text.encode())
+
+    def answer(self, number: int, answer: str) -> None:
+        self.type(json.dumps({"id": number, "answer": answer}) + "\n")
+
+    def end(self) -> None:
+        os.close(self._write_end)
+        self._write_end = -1
+
+    def show(self, what: Any, text: str | None = None) -> None:
+        self._shown.put_nowait(what)
+
+    async def shown(self) -> Any:
+        """What was printed next."""
+        return await asyncio.wait_for(self._shown.get(), WAIT)
+
+    def nothing_more(self) -> bool:
+        return self._shown.empty()
+
+
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
+    read_end, write_end = os.pipe()
+    with open(read_end) as stdin:
+        console = Console(write_end)
+        monkeypatch.setattr("sys.stdin", stdin)
+        for name in ("result", "note", "error"):
+            monkeypatch.setattr(output, name, console.show)
+        # A person's question must not take the test's own signals.
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        yield console
+        with contextlib.suppress(OSError):
+            console.end()
+
+
+@pytest.fixture
+async def bob(make_peer: MakePeer) -> Peer:
+    bob = await make_peer(firewall=FirewallRules(inbound=Rule.ASK))
+    bob.on_request(lambda request: request.body)
+    await bob.listen()
+    return bob
+
+
+@pytest.fixture
+async def alice(make_peer: MakePeer) -> Peer:
+    return await make_peer()
+
+
+@contextlib.asynccontextmanager
+async def answering(asker: Asker) -> AsyncIterator[None]:
+    running = asyncio.create_task(asker.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+def ask(alice: Peer, bob: Peer, body: Any) -> asyncio.Task[Any]:
+    return asyncio.create_task(alice.send_request(bob.listeners[0].address, body, timeout=WAIT))
+
+
+async def failed(request: asyncio.Task[Any]) -> StrongholdError:
+    with pytest.raises(StrongholdError) as caught:
+        await request
+    return caught.value
+
+
+# -- a program -----------------------------------------------------------------------------------------
+
+
+async def test_a_program_gets_a_line_and_allows(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob)):
+        for number in (1, 2):  # what is allowed once is asked about again
+            request = ask(alice, bob, {"type": "Read", "name": "x"})
+            question = await console.shown()
+            assert question == {
+                "event": "firewall",
+                "id": number,
+                "kind": "request",
+                "peer": str(alice.peer_id),
+                "address": str(bob.connections[0].address),
+                "direction": "inbound",
+                "type": "Read",
+                "view": '{"type":"Read","name":"x"}',
+            }
+            console.answer(number, "allow")
+            assert await request == {"type": "Read", "name": "x"}
+    assert console.nothing_more()
+
+
+async def test_always_keeps_a_rule_for_the_direction(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob)):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        console.answer(1, "always")
+        assert await request == 1
+        assert await ask(alice, bob, 2) == 2
+    assert bob.get_firewall_config().peers == {alice.peer_id: (Rule.ALLOW_ALL, None)}
+
+
+async def test_a_program_is_asked_about_a_peer(console: Console, alice: Peer, bob: Peer) -> None:
+    bob.remove_firewall_default(direction=Direction.INBOUND)
+    async with answering(Program(bob)):
+        request = ask(alice, bob, [])
+        question = await console.shown()
+        assert (question["kind"], question["type"], question["view"]) == ("peer", None, "[]")
+        console.answer(1, "reject")
+        assert isinstance(await failed(request), NoResponse)
+
+
+async def test_a_ban(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob)):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        console.answer(1, "ban")
+        await failed(request)
+        await failed(ask(alice, bob, 2))
+    assert console.nothing_more()
+    assert bob.connections == ()
+
+
+async def test_answers_come_in_any_order(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob)):
+        requests = {}
+        for body in ("first", "second"):
+            request = ask(alice, bob, body)
+            requests[(await console.shown())["id"]] = request
+        console.type('{"id":2,"answer":"allow"}\n{"id":1,"answer":"reject"}\n')
+        assert await requests[2] == "second"
+        assert isinstance(await failed(requests[1]), NoResponse)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "allow",
+        "1",
+        "{}",
+        '{"id":1}',
+        '{"id":1,"answer":"once"}',
+        '{"id":"1","answer":"allow"}',
+        '{"id":true,"answer":"allow"}',
+        '{"id":1,"answer":"allow","peer":"x"}',
+        '{"id":2,"answer":"allow"}',
+        '{"id":0,"answer":"allow"}',
+        '{"id":1,"answer":"allow"}' + " " * MAX_LINE,
+        '{"id":1,"answer":"allow"}' + " " * 20 * MAX_LINE,
+        "[" * MAX_LINE,
+    ],
+)
+async def test_a_bad_answer_is_told_and_changes_nothing(console: Console, alice: Peer, bob: Peer, line: str) -> None:
+    async with answering(Program(bob)):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        typed = asyncio.create_task(asyncio.to_thread(console.type, line + "\n"))  # more than a pipe holds
+        assert type(await console.shown()).__name__ == "AnswerError"
+        await typed
+        assert not request.done()
+        console.answer(1, "allow")
+        assert await request == 1
+        console.answer(1, "reject")
+        assert str(await console.shown()) == "question 1 has ended"
+
+
+async def test_a_program_hears_that_a_question_has_ended(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob)):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        request.cancel()
+        assert await console.shown() == {"event": "ended", "id": 1}
+        console.answer(1, "always")
+        assert str(await console.shown()) == "question 1 has ended"
+    assert not bob.get_firewall_config().peers
+
+
+async def test_at_the_end_of_stdin_nobody_answers(
+    console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with answering(Program(bob)):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        console.type('{"id":1,"answer":"allow"}')  # the last line may lack its end
+        console.end()
+        assert await request == 1
+        for body in (2, 3):
+            assert isinstance(await failed(ask(alice, bob, body)), NoResponse)
+    assert console.nothing_more()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+async def test_an_open_question_is_rejected_at_the_end_of_stdin(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob)):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        console.end()
+        assert isinstance(await failed(request), NoResponse)
+
+
+# -- a person ------------------------------------------------------------------------------------------
+
+
+async def test_a_person_sees_one_question_at_a_time(
+    console: Console, alice: Peer, bob: Peer, make_peer: MakePeer
+) -> None:
+    carol = await make_peer()
+    async with answering(Person(bob)):
+        first = ask(alice, bob, {"type": "Read"})
+        shown = (await console.shown()).splitlines()
+        assert shown[1:-1] == [
+            "question 1: may this request pass?",
+            f"  peer       {alice.peer_id}",
+            f"  address    {bob.connections[0].address}",
+            "  direction  inbound",
+            "  type       Read",
+            '  request    {"type":"Read"}',
+        ]
+        second, third = ask(alice, bob, 2), ask(carol, bob, 3)
+        await until(lambda: len(bob._approvals._questions) == 3)
+        console.type("what?\n")
+        assert await console.shown() == shown[-1]  # the choices
+        console.type("Once\n")
+        assert await first == {"type": "Read"}
+        assert await console.shown() == "allowed, this once"
+        assert "(1 more question waiting)" in await console.shown()
+        console.type("r\n")
+        assert await console.shown() == "rejected"
+        await console.shown()
+        console.type("b\n")
+        assert await console.shown() == "rejected, and the peer is banned"
+        await asyncio.gather(second, third, return_exceptions=True)
+    assert console.nothing_more()
+
+
+async def test_a_person_is_asked_about_a_peer_and_all_that_it_waits_for(
+    console: Console, alice: Peer, bob: Peer, make_peer: MakePeer
+) -> None:
+    bob.remove_firewall_default(direction=Direction.INBOUND)
+    carol = await make_peer()
+    async with answering(Person(bob)):
+        first = ask(alice, bob, 1)
+        assert "May its request pass?" in await console.shown()
+        others = [ask(carol, bob, 2), ask(carol, bob, 3)]
+        await until(lambda: bob._approvals._waiting == 3)
+        console.type("o\n")
+        assert await first == 1
+        await console.shown()
+        assert "May its 2 requests pass, of which this is the first?" in await console.shown()
+        console.type("o\n")
+        assert [await request for request in others] == [2, 3]
+
+
+async def test_always_answers_the_peers_other_questions(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Person(bob)):
+        first = ask(alice, bob, 1)
+        await console.shown()
+        second = ask(alice, bob, 2)
+        await until(lambda: len(bob._approvals._questions) == 2)
+        console.type("always\n")
+        assert [await first, await second] == [1, 2]
+        assert await console.shown() == "allowed, and always from now on"
+        bob.set_peer_rule(alice.peer_id, Rule.ASK)
+        third = ask(alice, bob, 3)
+        assert "\n1 question ended before it was shown\n" in await console.shown()
+        console.type("o\n")
+        assert await third == 3
+
+
+async def test_a_person_hears_that_the_question_has_ended(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Person(bob)):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        request.cancel()
+        assert (await console.shown()).startswith("question 1 has ended")
+
+
+async def test_a_question_that_a_rule_has_answered_is_over(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Person(bob)):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        bob.set_peer_rule(alice.peer_id, Rule.REJECT_ALL)
+        assert isinstance(await failed(request), NoResponse)
+        console.type("always\n")
+        assert "question 1 has ended" in await console.shown()
+    assert bob.get_firewall_config().peers == {alice.peer_id: (Rule.REJECT_ALL, Rule.REJECT_ALL)}
+
+
+async def test_a_person_who_leaves(console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    async with answering(Person(bob)):
+        requests = [ask(alice, bob, body) for body in range(3)]
+        await console.shown()
+        console.end()
+        for request in (*requests, ask(alice, bob, 3)):
+            assert isinstance(await failed(request), NoResponse)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("kind", [Person, Program])
+async def test_stopping_does_not_wait_for_an_answer(
+    console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture, kind: type[Asker]
+) -> None:
+    async with answering(kind(bob)):
+        requests = [ask(alice, bob, body) for body in range(3)]
+        await console.shown()
+    for request in requests:
+        assert isinstance(await failed(request), NoResponse)
+    assert not caplog.records
+
+
+# -- what is shown -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hidden", ["\x1b[2J", "\u202e", "\r", "\n", "\x9b", "\u200b", "\u2028", "\x00"])
+async def test_a_remotes_text_is_shown_safely(console: Console, alice: Peer, bob: Peer, hidden: str) -> None:
+    async with answering(Program(bob)):
+        request = ask(alice, bob, {"type": f"Read{hidden}{'x' * 1000}", "name": hidden * 1000})
+        question = await console.shown()
+        assert len(question["type"]) == MAX_TYPE
+        assert len(question["view"]) == MAX_VIEW
+        assert (question["type"] + question["view"]).isprintable()
+        console.answer(1, "allow")
+        await request
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("", ""), ("naïve ☃", "naïve ☃"), ("a" * 10, "a" * 10), ("a" * 11, "a" * 9 + "…"), ("\x1b" * 3, "\\x1b\\x1b\\…")],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert output.printable(text, 10) == shown
+
+
+async def test_raw_requests_are_shown_as_text(console: Console, make_peer: MakePeer) -> None:
+    bob, alice = await make_peer(codec="raw"), await make_peer(codec="raw")
+    bob.on_request(lambda request: request.body)
+    await bob.listen()
+    async with answering(Program(bob)):
+        for number, body in enumerate((b"hello\x00\xff", b"\x80" * 10_000), start=1):
+            request = ask(alice, bob, body)
+            view = (await console.shown())["view"]
+            assert view.startswith("hello\\x00\\xff" if number == 1 else "\\x80\\x80")
+            assert len(view) <= MAX_VIEW
+            console.answer(number, "allow")
+            assert await request == body
+
+
+# -- lines of stdin ------------------------------------------------------------------------------------
+
+
+async def test_lines_in_any_pieces(console: Console) -> None:
+    lines = Lines()
+    console.type("one\ntwo\n\nthr")
+    assert [await lines.read() for _ in range(3)] == [b"one", b"two", b""]
+    rest = asyncio.create_task(lines.read())
+    console.type("e")
+    console.type("e\nend")
+    assert await rest == b"three"
+    console.end()
+    assert [await lines.read() for _ in range(3)] == [b"end", None, None]
+
+
+async def test_a_line_that_is_too_long_is_cut(console: Console) -> None:
+    lines = Lines()
+    reading = asyncio.create_task(lines.read())
+    await asyncio.to_thread(console.type, "x" * 200_000 + "\nnext\n")
+    assert await reading == b"x" * (MAX_LINE + 1)
+    assert await lines.read() == b"next"
+
+
+async def test_closing_ends_a_read(console: Console) -> None:
+    lines = Lines()
+    console.type("half a line")
+    reading = asyncio.create_task(lines.read())
+    await asyncio.sleep(0)
+    lines.close()
+    assert await reading is None
+
+
+async def test_what_was_typed_ahead_is_dropped_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    master, slave = os.openpty()
+    with os.fdopen(slave) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        lines = Lines()
+        os.write(master, b"always\n")
+        lines.discard()
+        os.write(master, b"reject\n")
+        assert await lines.read() == b"reject"
+        os.close(master)  # the window is closed
+        assert await lines.read() is None
+
+
+async def test_stdin_may_be_a_file_or_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "answers").write_text("one\ntwo")
+    for path, expected in ((tmp_path / "answers", [b"one", b"two", None]), (Path(os.devnull), [None, None, None])):
+        with path.open() as file:
+            monkeypatch.setattr("sys.stdin", file)
+            lines = Lines()
+            assert [await lines.read() for _ in range(3)] == expected
+    monkeypatch.setattr("sys.stdin", None)  # closed
+    assert await Lines().read() is None
+
+
+# -- the command ---------------------------------------------------------------------------------------
+
+
+def read_until(listener: subprocess.Popen[str], what: str) -> str:
+    """The line that has ``what`` in it."""
+    assert listener.stdout is not None
+    for line in listener.stdout:
+        if what in line:
+            return line
+    pytest.fail(f"the process ended without {what!r}")
+
+
+def say(listener: subprocess.Popen[str], text: str) -> None:
+    assert listener.stdin is not None
+    listener.stdin.write(text)
+    listener.stdin.flush()
+
+
+def test_a_person_at_the_command() -> None:
+    with process("listen", "--ask", stdin=subprocess.PIPE) as listener:
+        address = read_until(listener, "listening on").split()[-1]
+        with process("request", address, '{"type":"Read"}') as request:
+            assert read_until(listener, "  request ").split() == ["request", '{"type":"Read"}']
+            say(listener, "once\n")
+            assert request.communicate(timeout=WAIT) == ('{"type":"Read"}\n', "")
+        with process("request", address, '"again"') as request:
+            read_until(listener, '"again"')
+            listener.send_signal(signal.SIGINT)  # at once: nobody waits for an answer
+            assert request.wait(WAIT) == 5
+        assert listener.wait(WAIT) == 130
+
+
+POLICY = '[default]\noutbound = "allow"\n'
+"""Says nothing about inbound requests."""
+
+
+def test_a_program_at_a_policy_with_a_state(cli: Cli, tmp_path: Path) -> None:
+    """What a policy asks about is asked at stdin, an answer outlives the process, and the policy is read again."""
+    policy, key, alice = tmp_path / "policy.toml", tmp_path / "bob.pem", tmp_path / "alice.pem"
+    policy.write_text(POLICY)
+    for path in (key, alice):
+        Keypair.generate().save(path)
+    options = ("--policy", str(policy), "--state", str(tmp_path / "state"), "--key", str(key), "--json")
+    with process("listen", *options, stdin=subprocess.PIPE) as listener:
+        address = json.loads(read_until(listener, "listening"))["address"]
+        with process("request", address, "1", "--key", str(alice)) as request:
+            question = json.loads(read_until(listener, "firewall"))
+            assert (question["kind"], question["peer"]) == ("peer", str(Keypair.load(alice).peer_id))
+            say(listener, '{"id":1,"answer":"always"}\n')
+            assert request.wait(WAIT) == 0
+        listener.send_signal(signal.SIGHUP)
+        assert json.loads(read_until(listener, "policy")) == {"event": "policy", "path": str(policy)}
+        policy.write_text("nonsense")
+        listener.send_signal(signal.SIGHUP)
+        assert json.loads(read_until(listener, "error"))["error"] == "PolicyError"
+    policy.write_text(POLICY)
+    with process("listen", *options) as listener:
+        address = json.loads(read_until(listener, "listening"))["address"]
+        assert cli("request", address, "2", "--key", str(alice)).line == 2
+        assert cli("request", address, "3").status == 5  # a stranger, and nobody at stdin
+
+
+@pytest.mark.parametrize("option", ["--policy", "--state"])
+def test_a_file_that_cannot_be_used(cli: Cli, tmp_path: Path, option: str) -> None:
+    path = tmp_path / "file"
+    path.write_text("[nonsense")
+    told = cli.json("listen", option, str(path), *(["--ask"] if option == "--state" else []))
+    assert (told.status, told.lines[-1]["error"]) == (1, {"--policy": "PolicyError", "--state": "StateError"}[option])
+
+
+@pytest.mark.parametrize("options", [("--ask", "--allow-all"), ("--policy", "x", "--reject-all"), ("--state", "x")])
+def test_exactly_one_way_to_decide(cli: Cli, options: tuple[str, ...]) -> None:
+    assert cli.json("listen", *options).line["error"] == "UsageError"

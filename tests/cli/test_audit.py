@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import stat
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.waiting import until
+
+from stronghold_p2p import Direction, Dropped, Event, FirewallDecision, RequestFailed
+from stronghold_p2p.cli.audit import MAX_TYPE, AuditFailed, open_audit, write_audit
+from stronghold_p2p.identity import Keypair
+
+from .conftest import WAIT, Cli, process
+
+PEER = Keypair.generate().peer_id
+
+
+def decision(type_name: str | None = "Read", **changes: Any) -> FirewallDecision:
+    values = {"rule": "Rule.ASK", "layer": "default", "allowed": True, "waited": 1.23456, **changes}
+    return FirewallDecision(PEER, Direction.INBOUND, type_name, **values)
+
+
+async def stream(*events: Event) -> AsyncIterator[Event]:
+    for event in events:
+        yield event
+
+
+def records(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def test_a_line_for_each_decision(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    events = (
+        decision(),
+        RequestFailed(PEER, ValueError("content")),
+        decision(None, rule=None, allowed=False, waited=0.0),
+    )
+    await write_audit(open_audit(path), stream(*events))
+    first, second = records(path)
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(first.pop("time"))).total_seconds() < WAIT
+    assert first == {
+        "peer": str(PEER),
+        "direction": "inbound",
+        "type": "Read",
+        "rule": "Rule.ASK",
+        "layer": "default",
+        "allowed": True,
+        "waited": 1.235,
+    }
+    assert (second["type"], second["rule"], second["allowed"], second["waited"]) == (None, None, False, 0.0)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_it_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    for _ in range(2):
+        await write_audit(open_audit(path), stream(decision()))
+    assert len(records(path)) == 2
+
+
+async def test_what_was_dropped_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    await write_audit(open_audit(path), stream(decision(), Dropped(7), decision()))
+    assert [record.get("dropped") for record in records(path)] == [None, 7, None]
+
+
+async def test_more_than_waits_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stronghold_p2p.cli.audit.MAX_WAITING", 3)
+    path = tmp_path / "audit"
+    await write_audit(open_audit(path), stream(*(decision(str(number)) for number in range(100))))
+    assert [record["type"] for record in records(path)] == [str(number) for number in range(100)]
+
+
+async def test_a_type_cannot_fill_the_disk_or_fake_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    await write_audit(open_audit(path), stream(decision("\x1b[2J\n" + "x" * 1_000_000)))
+    (record,) = records(path)
+    assert len(record["type"]) == MAX_TYPE
+    assert record["type"].isprintable()
+
+
+async def test_each_is_written_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    more = asyncio.Event()
+
+    async def events() -> AsyncIterator[Event]:
+        yield decision("first")
+        await more.wait()
+
+    writing = asyncio.create_task(write_audit(open_audit(path), events()))
+    await until(path.read_text)
+    more.set()
+    await writing
+
+
+async def test_a_full_disk() -> None:
+    with pytest.raises(AuditFailed, match="No space left"):
+        await write_audit(open_audit(Path("/dev/full")), stream(decision()))
+
+
+def test_a_file_that_cannot_be_opened(cli: Cli, tmp_path: Path) -> None:
+    told = cli.json("listen", "--allow-all", "--audit", str(tmp_path / "missing" / "audit"))
+    assert (told.status, told.line["error"]) == (1, "AuditFailed")
+
+
+def test_without_an_audit_nothing_is_decided(cli: Cli) -> None:
+    with process("listen", "--allow-all", "--audit", "/dev/full", "--json") as listener:
+        assert listener.stdout is not None
+        address = json.loads(listener.stdout.readline())["address"]
+        cli("request", address, "1")
+        assert json.loads(listener.stdout.readline())["error"] == "AuditFailed"
+        assert listener.wait(WAIT) == 1
+
+
+def test_the_last_decision_is_in_it(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    with process("listen", "--allow-all", "--audit", str(path), "--json") as listener:
+        assert listener.stdout is not None
+        address = json.loads(listener.stdout.readline())["address"]
+        assert cli("request", address, '{"type":"Ping","secret":"treasure"}').status == 0
+        listener.send_signal(signal.SIGINT)
+        assert listener.wait(WAIT) == 130
+    (record,) = records(path)
+    assert (record["type"], record["layer"], record["allowed"]) == ("Ping", "default", True)
+    assert "treasure" not in path.read_text()

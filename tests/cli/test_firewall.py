@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stronghold_p2p.events import Direction
+from stronghold_p2p.firewall import Rule
+from stronghold_p2p.identity import Keypair
+from stronghold_p2p.state import StateFile
+
+from .conftest import Cli
+
+ALICE, BOB = sorted((Keypair.generate().peer_id for _ in range(2)), key=str)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return str(tmp_path / "state.db")
+
+
+def record(inbound: Any = None, outbound: Any = None, banned: bool = False) -> dict[str, Any]:
+    return {"peer": str(ALICE), "inbound": inbound, "outbound": outbound, "banned": banned}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("allow",), record("allow", "allow")),
+        (("reject", "--direction", "inbound"), record("reject", "ask")),
+        (("ask", "--direction", "both"), record("ask", "ask")),
+        (("allow", "--direction", "outbound", "--types", "Read, Ping"), record("ask", ["Ping", "Read"])),
+        (("remove", "--direction", "outbound"), record("ask", None)),
+        (("remove",), record()),
+        (("ban",), record("ask", "ask", True)),
+        (("unban",), record("ask", "ask")),
+    ],
+)
+def test_an_edit_prints_what_holds_for_the_peer_now(
+    cli: Cli, file: str, arguments: tuple[str, ...], expected: dict[str, Any]
+) -> None:
+    with StateFile(file) as state:
+        state.set_rule(ALICE, Direction.BOTH, Rule.ASK)
+        state.set_rule(BOB, Direction.BOTH, Rule.REJECT_ALL)
+    command, *options = arguments
+    edited = cli.json("firewall", command, str(ALICE), "--state", file, *options)
+    assert (edited.status, edited.line) == (0, expected)
+    listed = cli.json("firewall", "list", "--state", file)
+    assert [line for line in listed.lines if line["peer"] == str(ALICE)] == [expected] * (expected != record())
+    assert listed.lines[-1]["peer"] == str(BOB)
+
+
+def test_it_edits_a_file_that_is_in_use(cli: Cli, file: str) -> None:
+    with StateFile(file) as state:
+        version = state.version
+        assert cli("firewall", "ban", ALICE.to_cid(), "--state", file).status == 0
+        assert state.version != version
+        assert state.read().banned == {ALICE}
+
+
+def test_for_people_the_list_is_a_table(cli: Cli, file: str) -> None:
+    with StateFile(file) as state:
+        state.set_rule(ALICE, Direction.INBOUND, Rule.restricted(allow={"Ping", "\x1b[2J"}))
+        state.set_rule(BOB, Direction.OUTBOUND, Rule.restricted(allow=()))
+        state.ban(BOB)
+    assert cli("firewall", "list", "--state", file).out.splitlines() == [
+        f"{'PEER':52}  INBOUND                OUTBOUND       BANNED",
+        rf"{ALICE}  allow '\x1b[2J', Ping  -              -",
+        rf"{BOB}  -                      allow nothing  yes",
+    ]
+
+
+def test_an_empty_list(cli: Cli, file: str) -> None:
+    StateFile(file).close()
+    assert cli("firewall", "list", "--state", file).out == "no rules and no bans\n"
+    listed = cli.json("firewall", "list", "--state", file)
+    assert (listed.status, listed.out) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["list", "remove", "unban"])
+def test_what_needs_a_file_makes_none(cli: Cli, file: str, command: str) -> None:
+    told = cli.json("firewall", command, *([] if command == "list" else [str(ALICE)]), "--state", file)
+    assert (told.status, told.line["error"]) == (1, "StateError")
+    assert not Path(file).exists()
+
+
+@pytest.mark.parametrize("command", ["list", "allow", "ban"])
+def test_what_is_no_state_file(cli: Cli, file: str, command: str) -> None:
+    Path(file).write_text("alice = 'allow'\n" * 100)
+    told = cli.json("firewall", command, *([] if command == "list" else [str(ALICE)]), "--state", file)
+    assert (told.status, told.line["error"]) == (1, "StateError")
+    assert file in told.line["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("allow", "alice"), "InvalidAddress"),
+        (("ban", "/ip4/127.0.0.1/tcp/1"), "InvalidAddress"),
+        (("allow", str(ALICE), "--types", "Ping,,Read"), "UsageError"),
+        (("allow", str(ALICE), "--types", ""), "UsageError"),
+        (("reject", str(ALICE), "--types", "Ping"), "UsageError"),
+        (("ban", str(ALICE), "--direction", "inbound"), "UsageError"),
+        (("ask", str(ALICE), "--direction", "sideways"), "UsageError"),
+        (("ask",), "UsageError"),
+        (("list", str(ALICE)), "UsageError"),
+    ],
+)
+def test_usage(cli: Cli, file: str, arguments: tuple[str, ...], error: str) -> None:
+    told = cli.json("firewall", *arguments, "--state", file)
+    assert (told.status, told.line["error"]) == (2, error)
+    assert not Path(file).exists()
+
+
+def test_the_file_must_be_named(cli: Cli) -> None:
+    told = cli.json("firewall", "list")
+    assert (told.status, told.line["error"]) == (2, "UsageError")
