@@ -104,7 +104,7 @@ async def test_body_of_many_windows(language: str) -> None:
 
 
 async def test_rejected_by_the_firewall(language: str) -> None:
-    async with StrongholdP2p() as peer:
+    async with StrongholdP2p(firewall=FirewallRules.reject_all()) as peer:
         peer.on_request(lambda request: request.body)
         address = await peer.listen()
         assert await dial(language, address, "request", "-", body=b"{}") == [{"outcome": "not_supported"}]
