@@ -1,6 +1,7 @@
 # Every target sets itself up first: a virtual environment, renewed when pyproject.toml changes.
 #   PYTHON  the interpreter to make it from (default: the first of CANDIDATES that is 3.11 or newer)
 #   VENV    where it lies
+# and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken.
 
 VENV ?= .venv
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
@@ -26,7 +27,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/stronghold-p2p demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses auto --cov --cov-report term
+	$(BIN)/pytest --numprocesses auto --dist worksteal $(COVERAGE)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -724,3 +724,47 @@ async def test_outside_of_its_life_a_peer_does_not_ask() -> None:
         with pytest.raises(ClosedError):
             await peer.send_request(target, 1)
         await peer.close()
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_a_handler_that_meets_a_cancelled_future_ends_only_its_request(connect: Connect, kind: str) -> None:
+    alice, bob, address = await connect()
+    events = bob.events()
+
+    def plain(request: Request[Any]) -> Any:
+        if request.body != "bad":
+            return request.body
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        return future.result()
+
+    async def asynchronous(request: Request[Any]) -> Any:
+        return plain(request)
+
+    bob.on_request(plain if kind == "plain" else asynchronous)
+    with pytest.raises(StreamReset):
+        await alice.send_request(address, "bad")
+    assert isinstance((await next_event(events, RequestFailed)).error, RuntimeError)
+    assert await alice.send_request(address, "good") == "good"
+
+
+async def test_what_a_remote_sends_beyond_twice_the_budget_is_reset(connect: Connect) -> None:
+    alice, bob, address = await connect(config=Config(max_receive_buffer=4 * 65_536))
+    held: list[Any] = []
+    bob.handle_stream("/held/1.0.0", lambda stream: _hold(stream, held))
+    streams = [await alice.open_stream(address, "/held/1.0.0") for _ in range(8)]
+    await asyncio.gather(*(stream.negotiated() for stream in streams))
+    await asyncio.gather(*(stream.write(bytes(200_000)) for stream in streams), return_exceptions=True)
+    for stream in streams:
+        with pytest.raises((StreamReset, asyncio.TimeoutError)):
+            async with asyncio.timeout(0.1):
+                await stream.read()
+    assert bob._swarm is not None
+    assert bob._swarm.budget.used < 3 * 4 * 65_536
+    for stream in streams:
+        stream.reset()
+
+
+async def _hold(stream: Any, held: list[Any]) -> None:
+    held.append(stream)
+    await asyncio.get_running_loop().create_future()

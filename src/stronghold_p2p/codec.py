@@ -338,7 +338,7 @@ def _skip_msgpack(data: bytes, offset: int, values: int, is_map: bool) -> int:
 # The formats of the MessagePack specification by their first byte.
 _SIZES: Final = [
     *[1] * 0x80,  # positive fixint
-    *[0] * 0x20,  # fixmap, fixarray
+    *[1, *[0] * 0x0F] * 2,  # fixmap, fixarray; empty ones are done
     *range(1, 0x21),  # fixstr
     *[1, 1, 1, 1],  # nil, unused, false, true
     *[0] * 6,  # bin 8 to 32, ext 8 to 32

@@ -135,7 +135,8 @@ class Config:
 
     max_receive_buffer: int = 128 * MIB
     """Bytes received and not yet handed to the application, and receive windows beyond the initial 256 KiB a stream,
-    over all connections. Above it no window is given back and new streams are reset, so that a remote stalls itself."""
+    over all connections. Above it no window is given back and new streams are reset, so that a remote stalls itself; at
+    twice as much, which streams' initial windows can bring, whoever sends more is reset."""
 
     max_send_buffer: int = 256 * KIB
     """Bytes that a connection's socket has not taken yet before writers wait (the socket's own buffer apart)."""

@@ -143,6 +143,8 @@ class StrongholdP2p(Generic[Req, Res]):
         if self._swarm is not None:
             raise RuntimeError("the peer runs already")
         await self._load_firewall()
+        if self._closed or self._swarm is not None:
+            raise ClosedError("the peer was closed, or started again, while it started")
         self._swarm = Swarm(
             self._keypair,
             self._config,
@@ -163,12 +165,14 @@ class StrongholdP2p(Generic[Req, Res]):
             self._policy_task.cancel()
             await asyncio.wait([self._policy_task])
         self._approvals.close()  # first: what waits for an answer would hold up the connections
-        if swarm is not None:
-            await swarm.close()
-        if self._memory is not None:
-            await self._memory.close()
-        self._responder.close()
-        self._events.close()
+        try:
+            if swarm is not None:
+                await swarm.close()
+        finally:
+            self._responder.close()
+            self._events.close()
+            if self._memory is not None:
+                await self._memory.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -242,13 +246,15 @@ class StrongholdP2p(Generic[Req, Res]):
             RequestTimeout: it does not answer in time (None: ``Config.request_timeout``).
         """
         seconds = _seconds(timeout, self._config.request_timeout)
-        peer, _ = self._target(to)
+        peer, address = self._target(to)
         turn = self._pinging.setdefault(peer, asyncio.Lock())  # rust-libp2p serves one ping stream at a time
+        deadline = _deadline(seconds)
+        await self._connect(peer, address, deadline)
         try:
             async with (
-                asyncio.timeout(seconds),
+                asyncio.timeout_at(deadline),
                 turn,
-                await self.open_stream(to, ping.PROTOCOL, timeout=seconds) as stream,
+                await self.open_stream(peer, ping.PROTOCOL, timeout=seconds) as stream,
             ):
                 return await ping.ping(stream)
         except TimeoutError:
@@ -319,10 +325,9 @@ class StrongholdP2p(Generic[Req, Res]):
     def set_peer_rule(self, peer: PeerId | str, rule: Rule, *, direction: Direction = Direction.BOTH) -> None:
         """Sets one peer's own rule. Takes effect at once, as :meth:`set_firewall_default`."""
         peer = _peer(peer)
-        self._keep_rule(
-            peer, direction, None
-        )  # what code says now, an answer kept earlier must not undo at the next start
         self._firewall.set_peer_rule(peer, rule, direction)
+        # What code says now, an answer that was kept earlier must not undo at the next start.
+        self._keep_rule(peer, direction, None)
 
     def remove_peer_rule(self, peer: PeerId | str, *, direction: Direction = Direction.BOTH) -> None:
         """Removes one peer's own rule, also one that an answer set and a state file keeps: the default applies to it."""
@@ -531,8 +536,9 @@ class StrongholdP2p(Generic[Req, Res]):
         """A connection to ``peer`` before ``deadline`` (the loop's time); an address that led there is remembered."""
         swarm = self._running()
         addresses = self.addresses.get(peer) if address is None else (address,)
+        connected = swarm.connection(peer)
         connection = await swarm.connect(peer, addresses, deadline)
-        if address is not None:
+        if address is not None and connection is not connected and connection.leads_to(address):
             self.addresses.add(address, peer)
         return connection
 

@@ -138,6 +138,7 @@ class Swarm:
         self._admission = admission
         self._closing = False
         self._ended: set[Connection] = set()
+        self._receiving_push: set[Connection] = set()
         self.handle_coroutine(identify.PROTOCOL, self._serve_identify)
         self.handle_coroutine(identify.PUSH_PROTOCOL, self._receive_push)
         self.handle(ping.PROTOCOL, self._serve_ping)
@@ -421,6 +422,9 @@ class Swarm:
         if self._closing:
             raise ClosedError
         self._check_admission(peer)
+        refusal = self._admission.refusal_of_address(pipe.remote_address)  # may have changed since the pipe was made
+        if refusal is not None:
+            raise NotPermitted(peer, refusal)
         count = self._counts[direction]
         if initiator and count >= self.config.max_outbound_connections:
             raise LimitExceeded("max_outbound_connections")
@@ -463,6 +467,16 @@ class Swarm:
                 self.push_identify(connection.peer)
 
     async def _receive_push(self, stream: Stream) -> None:
+        if stream.connection in self._receiving_push:
+            stream.reset()  # one at a time: each costs parsing, and a remote has hundreds of streams
+            return
+        self._receiving_push.add(stream.connection)
+        try:
+            await self._read_push(stream)
+        finally:
+            self._receiving_push.discard(stream.connection)
+
+    async def _read_push(self, stream: Stream) -> None:
         try:
             async with asyncio.timeout(self.config.request_timeout):
                 identity = await identify.read(stream)

@@ -185,7 +185,7 @@ class Responder(Generic[Req, Res]):
                 exchange.run(answer)
             else:
                 exchange.send(self.frame(answer))
-        except Exception as error:  # noqa: BLE001 - see answer
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - see answer
             self._handler_failed(exchange, error)
 
     def frame(self, response: Res) -> bytes:
@@ -233,16 +233,23 @@ class Responder(Generic[Req, Res]):
             self._let_next_in_soon(connection, delay)
 
     async def answer(self, exchange: _InboundRequest[Req, Res], answer: Awaitable[Res]) -> None:
+        """Sends what an asynchronous handler returns."""
         try:
             exchange.send(self.frame(await answer))
-        except asyncio.CancelledError:
-            exchange.reset()
-            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                exchange.reset()
+                raise
+            self._handler_failed(exchange, error)  # something that the handler awaited was cancelled, not the handler
         except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its request, nothing else
             self._handler_failed(exchange, error)
 
-    def _handler_failed(self, exchange: _InboundRequest[Req, Res], error: Exception) -> None:
+    def _handler_failed(self, exchange: _InboundRequest[Req, Res], error: BaseException) -> None:
         logger.error("the handler of a request by %s failed", exchange.stream.peer, exc_info=error)
+        if not isinstance(error, Exception):
+            cancelled, error = error, RuntimeError("something that the handler awaited was cancelled")
+            error.__cause__ = cancelled
         self.fail(exchange, error)
 
     def _check_free(self) -> None:
@@ -258,6 +265,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         "_awaited",
         "_complete",
         "_ended",
+        "_limit",
         "_message",
         "_task",
         "_withheld",
@@ -277,7 +285,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         self._withheld = 0
         self._awaited: Awaitable[Any] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._limit_time(responder.config.request_timeout)
+        self._limit_time(responder.config.request_timeout, "inbound request")
         stream.set_receiver(self)
 
     def admit(self) -> None:
@@ -292,7 +300,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
 
     def await_answer(self) -> None:
         """The user answers by :class:`Request`, if in time."""
-        self._limit_time(self.responder.config.handler_timeout)
+        self._limit_time(self.responder.config.handler_timeout, "handler")
         self.answerable = True
 
     def reject(self) -> None:
@@ -307,7 +315,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
 
     def run(self, answer: Awaitable[Res]) -> None:
         """An asynchronous handler answers, if in time."""
-        self._limit_time(self.responder.config.handler_timeout)
+        self._limit_time(self.responder.config.handler_timeout, "handler")
         self._run(answer, self.responder.answer(self, answer))
 
     def send(self, message: bytes) -> None:
@@ -318,7 +326,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
             self.stream.release()
             self._end()
         else:
-            self._limit_time(self.responder.config.request_timeout)
+            self._limit_time(self.responder.config.request_timeout, "response")
             self._task = self.stream.connection.spawn(self._write(message))
 
     def credit(self, size: int) -> None:
@@ -360,9 +368,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         self._end()
 
     def expired(self) -> None:
-        what = "handler" if self._complete and self._admitted else "inbound request"
-        limit = self.responder.config.handler_timeout if what == "handler" else self.responder.config.request_timeout
-        self.responder.fail(self, RequestTimeout(limit, what))
+        self.responder.fail(self, RequestTimeout(*self._limit))
 
     # -- details ---------------------------------------------------------------------------------
 
@@ -400,7 +406,8 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         self.stream.release()
         self._end()
 
-    def _limit_time(self, seconds: float) -> None:
+    def _limit_time(self, seconds: float, what: str) -> None:
+        self._limit = seconds, what
         self.stream.set_deadline(self.stream.connection.now() + seconds)
 
 

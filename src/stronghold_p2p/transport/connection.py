@@ -13,6 +13,7 @@ from ..config import Config
 from ..errors import ConnectionLost, HandshakeError, MuxerError, StrongholdError
 from ..events import ConnectionInfo, Direction
 from ..identity import PeerId
+from ..multiaddr import Multiaddr
 from ..wire import yamux
 from ..wire.upgrade import Upgrade
 from .deadlines import Deadlines
@@ -158,6 +159,8 @@ class Connection:
     def close(self) -> None:
         """Closes in order: Go Away, then the pipe. Streams still open are lost; await :attr:`closed` for the end."""
         self._close(yamux.GoAwayCode.NORMAL)
+        # At once: a remote that does not read could put off the pipe's end, and be served until then.
+        self._lose_streams(None)
 
     def drain(self) -> None:
         """Closes as soon as no stream is open that keeps the connection alive."""
@@ -182,6 +185,11 @@ class Connection:
         return task
 
     # -- what is known of the remote -------------------------------------------------------------
+
+    def leads_to(self, address: Multiaddr) -> bool:
+        """Whether we have dialled ``address`` to make this connection, or a name in its place."""
+        names_host = address.components[0][0].startswith("dns")
+        return self.direction is Direction.OUTBOUND and (names_host or address == self.remote_address)
 
     def serves(self, protocol: str) -> bool:
         """Whether the remote is known to serve ``protocol``: it has said so, or done so."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from ..errors import (
     ClosedError,
+    LimitExceeded,
     NegotiationError,
     ProtocolNotSupported,
     RemoteProtocolError,
@@ -148,7 +149,7 @@ class Stream:
         else:
             self._buffer_offset += n
             data = data[offset : offset + n]
-        if self._error is None:
+        if self._muxed.owner is not None:
             self.connection.budget.give(len(data))
             self.credit(len(data))
         return data
@@ -300,7 +301,10 @@ class Stream:
             data = self._negotiate(data)
             if not data:
                 return
-        if self._receiver is not None:
+        if self.connection.budget.overrun and self._error is None:
+            self.connection.reset(self._muxed, 0)
+            self._end(LimitExceeded("max_receive_buffer"))
+        elif self._receiver is not None:
             self._receiver.data_received(data)
         elif not self._released and self._error is None:
             if self._buffer is None:
@@ -421,7 +425,6 @@ class Stream:
         if self._error is not None:
             return
         self._error = error
-        self._return_budget()
         self._detach()
         receiver = self._receiver
         self._receiver = None
@@ -468,12 +471,13 @@ class Stream:
 
     def _detach(self) -> None:
         """The stream has ended both ways. Without the cycle of references it is freed at once, not by the collector."""
+        self._return_budget()
         self._muxed.owner = None
         self.clear_deadline()
 
     def _return_budget(self) -> None:
         """What has come can still be read, but counts no longer: nobody may ever read it."""
-        if self._buffer:
+        if self._buffer and self._muxed.owner is not None:
             self.connection.budget.give(sum(map(len, self._buffer)) - self._buffer_offset)
 
 

@@ -18,7 +18,8 @@ class ReceiveBudget:
     """The bytes that all connections of a peer together may hold for the application.
 
     Counted are bytes received and not yet handed over, and what windows have grown by. Yamux grants each stream its
-    first 256 KiB unasked, so the limit is kept by giving no window back, and taking no new stream, while it is passed.
+    first 256 KiB unasked, so what passes the limit gets no window back and no new stream; what passes twice the limit is
+    reset.
     """
 
     __slots__ = ("_waiting", "limit", "used")
@@ -40,6 +41,11 @@ class ReceiveBudget:
         window back and none would end. A remote that delays its pongs makes its windows grow as it likes.
         """
         return self.limit // 2 - self.used
+
+    @property
+    def overrun(self) -> bool:
+        """Initial windows, which cannot be withheld, have taken it to twice the limit: who sends now is reset."""
+        return self.used >= 2 * self.limit
 
     def take(self, size: int) -> None:
         self.used += size
