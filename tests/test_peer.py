@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -350,3 +352,9 @@ def test_every_coroutine_that_is_agreed_is_one() -> None:
         *("ban_peer", "unban_peer", "open_stream", "start", "close"),
     ):
         assert inspect.iscoroutinefunction(getattr(StrongholdP2p, name))
+
+
+def test_the_log_is_silent_by_default() -> None:
+    program = "import logging, stronghold_p2p; logging.getLogger('stronghold_p2p').error('heard')"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert told.stdout + told.stderr == b""

@@ -1,5 +1,7 @@
 """End-to-end encrypted requests between peers, on the libp2p protocols, behind a firewall for every request."""
 
+import logging
+
 from .addresses import AddressBook
 from .approval import FirewallRequest
 from .config import Config
@@ -107,3 +109,5 @@ __all__ = [
     "StrongholdError",
     "StrongholdP2p",
 ]
+
+logging.getLogger("stronghold_p2p").addHandler(logging.NullHandler())
