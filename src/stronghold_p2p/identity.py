@@ -277,7 +277,7 @@ class Keypair:
         try:
             _write_key_file(Path(path), data, force)
         except FileExistsError as error:
-            raise KeyFileError(path, "exists, and is not overwritten unless forced") from error
+            raise KeyFileError(path, "exists, and is not overwritten without force (--force)") from error
         except OSError as error:
             raise KeyFileError(path, error.strerror or str(error)) from error
 

@@ -106,23 +106,40 @@ def test_a_command_ends_with_its_request() -> None:
                 assert command.recv(1) == b""
 
 
+def test_a_command_that_does_not_read_its_stdin(cli: Cli) -> None:
+    with listening("--allow-all", "--handler", "exec:echo 1") as address:
+        assert [cli("request", address, f'"{"x" * 100_000}"').line for _ in range(5)] == [1] * 5
+
+
 class HeldProcess:
-    """Stands for a command's process that answers when it is let go."""
+    """Stands for a command's process that answers when it is let go; it is its own stdin and stdout."""
 
     started: ClassVar[list[HeldProcess]] = []
     returncode = 0
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
+        self.stdin = self.stdout = self
+        self.body = b""
         self.started.append(self)
 
     @classmethod
     async def create(cls, *_: str, **__: object) -> HeldProcess:
         return cls()
 
-    async def communicate(self, body: bytes) -> tuple[bytes, None]:
+    def write(self, body: bytes) -> None:
+        self.body = body
+
+    async def drain(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    async def read(self) -> bytes:
         await self.go.wait()
-        return body, None
+        return self.body
+
+    async def wait(self) -> int:
+        return self.returncode
 
 
 async def test_a_limit_on_the_commands_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

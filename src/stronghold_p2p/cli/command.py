@@ -54,10 +54,20 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         if not inspect.iscoroutinefunction(function):
             function(**arguments)
             return
-        # As Ctrl-C, on which the runner cancels the command, which closes in order.
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(function(**arguments))
+
+        async def run_until_terminated() -> None:
+            # As Ctrl-C, on which the runner cancels the command, which closes in order; but not by way of SIGINT, which
+            # a job in a script's background ignores.
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            await function(**arguments)
+
+        try:
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                runner.run(run_until_terminated())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
 
     signature = inspect.signature(function, eval_str=True)
     flags = [

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -183,7 +184,7 @@ class Exec:
             *self._arguments, stdin=pipe, stdout=pipe, start_new_session=True
         )
         try:
-            answer, _ = await process.communicate(body)
+            answer = await _communicate(process, body)
         finally:
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -191,6 +192,24 @@ class Exec:
         if process.returncode:
             raise CommandFailed(self._arguments[0], process.returncode)
         return answer
+
+
+async def _communicate(process: asyncio.subprocess.Process, body: bytes) -> bytes:
+    """As the method of that name, for a command that ends without reading its stdin, too: uvloop has a RuntimeError for
+    that, which the method lets through."""
+    stdin, stdout = process.stdin, process.stdout
+    assert stdin is not None
+    assert stdout is not None
+
+    async def feed() -> None:
+        with suppress(ConnectionError, RuntimeError):
+            stdin.write(body)
+            await stdin.drain()
+            stdin.close()
+
+    _, answer = await asyncio.gather(feed(), stdout.read())
+    await process.wait()
+    return answer
 
 
 class CommandFailed(Exception):
