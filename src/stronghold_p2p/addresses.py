@@ -38,7 +38,7 @@ class AddressBook:
 
     def get(self, peer: PeerId | str) -> tuple[Multiaddr, ...]:
         """The addresses of ``peer``, without its peer id, in the order of trying."""
-        peer = _peer(peer)
+        peer = PeerId.of(peer)
         return tuple(dict.fromkeys((*self._added.get(peer, ()), *self._learned.get(peer, ()))))
 
     def add(self, address: Multiaddr | str, peer: PeerId | str | None = None) -> None:
@@ -80,13 +80,9 @@ class AddressBook:
         if isinstance(address, str):
             address = Multiaddr.parse(address)
         named = address.peer_id
-        peer = _peer(peer) if peer is not None else named
+        peer = PeerId.of(peer) if peer is not None else named
         if peer is None:
             raise InvalidAddress(address, "no peer is named: end it with /p2p/<peer id>, or give the peer")
         if named is not None and named != peer:
             raise InvalidAddress(address, f"it is an address of {named}, not of {peer}")
         return peer, address.without_peer()
-
-
-def _peer(peer: PeerId | str) -> PeerId:
-    return PeerId.parse(peer) if isinstance(peer, str) else peer

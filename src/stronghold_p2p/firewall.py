@@ -148,7 +148,7 @@ class FirewallRules:
         peers: Mapping[PeerId, PeerRules] | Mapping[str, PeerRules] = MappingProxyType({}),
     ) -> None:
         """``peers`` may name them as text. Raises InvalidAddress for text that names none."""
-        by_peer = {PeerId.parse(peer) if isinstance(peer, str) else peer: rules for peer, rules in peers.items()}
+        by_peer = {PeerId.of(peer): rules for peer, rules in peers.items()}
         object.__setattr__(self, "inbound", inbound)
         object.__setattr__(self, "outbound", outbound)
         object.__setattr__(self, "peers", MappingProxyType(by_peer))

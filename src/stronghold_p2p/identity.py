@@ -111,6 +111,11 @@ class PeerId:
         """From base58 (``12D3Koo...``, ``Qm...``) or CIDv1 text in base16, 32, 36 or 58. Raises InvalidAddress."""
         return _parse_peer_id(text)
 
+    @classmethod
+    def of(cls, peer: PeerId | str) -> PeerId:
+        """A peer id, or its text, as a peer id. Raises InvalidAddress."""
+        return cls.parse(peer) if isinstance(peer, str) else peer
+
     def to_bytes(self) -> bytes:
         """The multihash."""
         return self._multihash

@@ -231,11 +231,11 @@ class StrongholdP2p(Generic[Req, Res]):
 
     async def disconnect(self, peer: PeerId | str) -> None:
         """Closes every connection to ``peer``; what runs on them is lost."""
-        await self._running().disconnect(_peer(peer))
+        await self._running().disconnect(PeerId.of(peer))
 
     def is_connected(self, peer: PeerId | str) -> bool:
         """Whether there is a connection to ``peer``."""
-        return self._running().connection(_peer(peer)) is not None
+        return self._running().connection(PeerId.of(peer)) is not None
 
     async def ping(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> float:
         """The round-trip time to a peer in seconds, by libp2p's ping protocol; connects if need be.
@@ -324,14 +324,14 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def set_peer_rule(self, peer: PeerId | str, rule: Rule, *, direction: Direction = Direction.BOTH) -> None:
         """Sets one peer's own rule. Takes effect at once, as :meth:`set_firewall_default`."""
-        peer = _peer(peer)
+        peer = PeerId.of(peer)
         self._firewall.set_peer_rule(peer, rule, direction)
         # What code says now, an answer that was kept earlier must not undo at the next start.
         self._keep_rule(peer, direction, None)
 
     def remove_peer_rule(self, peer: PeerId | str, *, direction: Direction = Direction.BOTH) -> None:
         """Removes one peer's own rule, also one that an answer set and a state file keeps: the default applies to it."""
-        peer = _peer(peer)
+        peer = PeerId.of(peer)
         self._keep_rule(peer, direction, None)
         self._firewall.set_peer_rule(peer, None, direction)
 
@@ -372,11 +372,11 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             StateError: the ban is in force, but could not be kept in the state file.
         """
-        await self._set_banned(_peer(peer), True)
+        await self._set_banned(PeerId.of(peer), True)
 
     async def unban_peer(self, peer: PeerId | str) -> None:
         """Lifts a ban by :meth:`ban_peer`; a policy's stays. Raises StateError likewise."""
-        await self._set_banned(_peer(peer), False)
+        await self._set_banned(PeerId.of(peer), False)
 
     # -- seeing ----------------------------------------------------------------------------------
 
@@ -560,10 +560,6 @@ def _seconds(timeout: float | None, default: float) -> float:
 
 def _deadline(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
-
-
-def _peer(peer: PeerId | str) -> PeerId:
-    return PeerId.parse(peer) if isinstance(peer, str) else peer
 
 
 @lru_cache(maxsize=1024)
