@@ -18,6 +18,8 @@ __all__ = ["Direction", "Firewall", "FirewallRules", "Layer", "Predicate", "Rule
 
 logger = logging.getLogger("stronghold_p2p")
 
+INBOUND: Final = Direction.INBOUND  # a member's look-up in its class is slow before Python 3.12
+
 Predicate = Callable[[PeerId, Direction, Any], bool]
 """Gets the peer, the direction, and what the firewall sees of the request; whether it may pass."""
 
@@ -184,21 +186,47 @@ NOT_FOUND: Final = Found(None, "none")
 
 
 class _Side:
-    """The rules of one direction, in layers: a policy file's go before those that calls and answers have set."""
+    """The rules of one direction, in layers: a policy file's go before those that calls and answers have set.
 
-    __slots__ = ("default", "peers", "policy_default", "policy_peers")
+    What the layers come to is kept ready, since every request looks it up more than once.
+    """
+
+    __slots__ = ("_default", "_found", "_policy_default", "_policy_peers", "default", "peers")
 
     def __init__(self) -> None:
-        self.policy_peers: dict[PeerId, Found] = {}
         self.peers: dict[PeerId, Found] = {}
-        self.policy_default = NOT_FOUND
         self.default = NOT_FOUND
+        self._policy_peers: dict[PeerId, Found] = {}
+        self._policy_default = NOT_FOUND
+        self._found: dict[PeerId, Found] = {}
+        self._default = NOT_FOUND
 
     def find(self, peer: PeerId) -> Found:
-        found = self.policy_peers.get(peer) or self.peers.get(peer)
-        if found is not None:
-            return found
-        return self.policy_default if self.policy_default.rule is not None else self.default
+        return self._found.get(peer, self._default)
+
+    def set_default(self, rule: Rule | None) -> None:
+        self.default = NOT_FOUND if rule is None else Found(rule, "default")
+        self._settle_default()
+
+    def set_peer(self, peer: PeerId, rule: Rule | None) -> None:
+        if rule is None:
+            self.peers.pop(peer, None)
+        else:
+            self.peers[peer] = Found(rule, "peer")
+        found = self._policy_peers.get(peer) or self.peers.get(peer)
+        if found is None:
+            self._found.pop(peer, None)
+        else:
+            self._found[peer] = found
+
+    def set_policy(self, default: Rule | None, peers: Mapping[PeerId, Rule]) -> None:
+        self._policy_peers = {peer: Found(rule, "policy peer") for peer, rule in peers.items()}
+        self._policy_default = NOT_FOUND if default is None else Found(default, "policy default")
+        self._found = self.peers | self._policy_peers
+        self._settle_default()
+
+    def _settle_default(self) -> None:
+        self._default = self.default if self._policy_default is NOT_FOUND else self._policy_default
 
 
 class Firewall:
@@ -217,7 +245,7 @@ class Firewall:
 
     def find(self, peer: PeerId, direction: Direction) -> Found:
         """The rule that applies to requests of one direction with one peer."""
-        return (self._inbound if direction is Direction.INBOUND else self._outbound).find(peer)
+        return (self._inbound if direction is INBOUND else self._outbound).find(peer)
 
     @property
     def rules(self) -> FirewallRules:
@@ -239,26 +267,20 @@ class Firewall:
         """Sets the default of each direction named; None removes it. Raises TypeError for what is no rule."""
         _check(rule)
         for side in self._sides(direction):
-            side.default = NOT_FOUND if rule is None else Found(rule, "default")
+            side.set_default(rule)
         self.changed(None)
 
     def set_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
         """Sets one peer's rule in each direction named; None removes it. Raises TypeError as above."""
         _check(rule)
         for side in self._sides(direction):
-            if rule is None:
-                side.peers.pop(peer, None)
-            else:
-                side.peers[peer] = Found(rule, "peer")
+            side.set_peer(peer, rule)
         self.changed(peer)
 
     def set_policy(self, rules: FirewallRules) -> None:
         """Replaces the policy's layers, and nothing else."""
         for side, default, index in ((self._inbound, rules.inbound, 0), (self._outbound, rules.outbound, 1)):
-            side.policy_default = NOT_FOUND if default is None else Found(default, "policy default")
-            side.policy_peers = {
-                peer: Found(rule, "policy peer") for peer, both in rules.peers.items() if (rule := both[index])
-            }
+            side.set_policy(default, {peer: rule for peer, both in rules.peers.items() if (rule := both[index])})
         self.changed(None)
 
     def _sides(self, direction: Direction) -> list[_Side]:

@@ -18,6 +18,8 @@ __all__ = ["Gate"]
 
 logger = logging.getLogger("stronghold_p2p")
 
+ALLOW_ALL, REJECT_ALL = Rule.ALLOW_ALL, Rule.REJECT_ALL
+
 
 class Gate:
     """Decides each request by the rules in force, asks where they say so, and tells of every decision.
@@ -41,7 +43,7 @@ class Gate:
 
     def closed(self, peer: PeerId, direction: Direction) -> bool:
         """Whether every request is rejected, whatever it holds."""
-        return self._firewall.find(peer, direction).rule is Rule.REJECT_ALL
+        return self._firewall.find(peer, direction).rule is REJECT_ALL
 
     def refuse(self, peer: PeerId, direction: Direction) -> None:
         """Tells of a request that :meth:`closed` has rejected, before its body was read."""
@@ -53,7 +55,7 @@ class Gate:
         """Whether a request of ``size`` bytes may pass; an awaitable if somebody must be asked."""
         found = self._firewall.find(peer, direction)
         rule = found.rule
-        if rule is Rule.ALLOW_ALL:
+        if rule is ALLOW_ALL:
             if self._events.decisions_wanted:
                 self._tell(peer, direction, self._type_name(body), found, allowed=True)
             return True

@@ -52,15 +52,19 @@ class Traffic(Generic[T]):
             return False
         return True
 
-    def leave(self, peer: PeerId, request: T) -> None:
-        """``request``, which was let in or waits, has ended. Call once for each; then :meth:`next`."""
+    def leave(self, peer: PeerId, request: T) -> bool:
+        """``request``, which was let in or waits, has ended. Call once for each; then, if it returns True, :meth:`next`:
+        another one waits."""
         share = self._shares[peer]
         if request in share.waiting:
             del share.waiting[request]
         else:
             share.in_flight -= 1
-        if self.per_second is None and not share.in_flight and not share.waiting:
+        if share.waiting:
+            return True
+        if self.per_second is None and not share.in_flight:
             del self._shares[peer]
+        return False
 
     def waits(self, peer: PeerId) -> bool:
         """Whether a request of ``peer`` waits."""

@@ -81,12 +81,12 @@ class TestReceiveBudget:
 class TestReceiveWindow:
     def test_an_update_is_due_when_half_is_used(self) -> None:
         window, budget = ReceiveWindow(0.0), ReceiveBudget(MIB)
-        window.available = 0
+        window.receivable = 0
         window.consumed = HALF - 1
-        assert window.next_update(1.0, None, MIB, budget) == 0
+        assert window.next_window_update(1.0, None, MIB, budget) == 0
         window.consumed = HALF
-        assert window.next_update(1.0, None, MIB, budget) == HALF
-        assert (window.available, window.consumed, window.size) == (HALF, 0, INITIAL_WINDOW)
+        assert window.next_window_update(1.0, None, MIB, budget) == HALF
+        assert (window.receivable, window.consumed, window.window_size) == (HALF, 0, INITIAL_WINDOW)
 
     @pytest.mark.parametrize(
         ("rtt", "seconds", "max_size", "budget", "size"),
@@ -105,21 +105,21 @@ class TestReceiveWindow:
         self, rtt: float | None, seconds: float, max_size: int, budget: int, size: int
     ) -> None:
         window, receive_budget = ReceiveWindow(10.0), ReceiveBudget(budget)
-        window.available, window.consumed = 0, INITIAL_WINDOW
-        assert window.next_update(10.0 + seconds, rtt, max_size, receive_budget) == size
-        assert (window.available, window.size) == (size, size)
+        window.receivable, window.consumed = 0, INITIAL_WINDOW
+        assert window.next_window_update(10.0 + seconds, rtt, max_size, receive_budget) == size
+        assert (window.receivable, window.window_size) == (size, size)
         assert receive_budget.used == size - INITIAL_WINDOW
-        window.close(receive_budget)
-        window.close(receive_budget)
+        window.close_window(receive_budget)
+        window.close_window(receive_budget)
         assert receive_budget.used == 0
 
     def test_the_time_runs_from_the_last_update(self) -> None:
         window, budget = ReceiveWindow(0.0), ReceiveBudget(MIB)
         window.consumed = HALF
-        window.next_update(5.0, 0.1, MIB, budget)
+        window.next_window_update(5.0, 0.1, MIB, budget)
         window.consumed = HALF
-        window.next_update(5.3, 0.1, MIB, budget)
-        assert window.size == 2 * INITIAL_WINDOW
+        window.next_window_update(5.3, 0.1, MIB, budget)
+        assert window.window_size == 2 * INITIAL_WINDOW
 
 
 @pytest.fixture(params=[None, 4 * KIB - 1], ids=["whole", "in pieces"])
@@ -194,7 +194,7 @@ class TestFlowOfASession:
             listener.credit(receiver, sum(len(entry[2]) for entry in sent if entry[0] == "data"))
             listener.now += 0.05
             dialer.receive(listener.output())
-            sizes.append(receiver.receive.size)
+            sizes.append(receiver.window_size)
         assert sizes[-4:] == [2 * MIB] * 4
         assert sizes == sorted(sizes)
         assert listener.budget.used == 2 * MIB - INITIAL_WINDOW
@@ -227,7 +227,7 @@ class TestFlowOfASession:
     def grow(self, endpoint: Endpoint, stream: Stream) -> None:
         """Has the window grow as far as it may: all of it used up within four round trips."""
         endpoint.session.rtt = 1.0
-        size = stream.receive.available
+        size = stream.receivable
         endpoint.receive(data(stream.id, bytes(size)))
         endpoint.credit(stream, size)
 
@@ -438,13 +438,13 @@ class Conversation(RuleBasedStateMachine):
         for side in self.sides.values():
             grown = 0
             for stream in side.session.streams:
-                window, speech = stream.receive, side.hears[stream.id]
-                grown += window.size - INITIAL_WINDOW
+                speech = side.hears[stream.id]
+                grown += stream.window_size - INITIAL_WINDOW
                 assert stream.send_window >= 0
-                assert window.available >= 0
+                assert stream.receivable >= 0
                 if stream.remote_open:
                     held = speech.held + speech.withheld + side.other.on_its_way(stream.id)
-                    assert window.available + window.consumed + held == window.size
+                    assert stream.receivable + stream.consumed + held == stream.window_size
             assert side.budget.used == grown + sum(speech.held for speech in side.hears.values())
 
     def teardown(self) -> None:

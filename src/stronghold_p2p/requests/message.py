@@ -53,9 +53,10 @@ class MessageReceiver:
 
     def drop(self) -> None:
         """Forgets what has come."""
-        self.stream.connection.budget.give(self._size)
-        self._chunks.clear()
-        self._size = 0
+        if self._size:
+            self.stream.connection.budget.give(self._size)
+            self._chunks.clear()
+            self._size = 0
 
     def _take_part(self, data: bytes) -> bytes | None:
         append_chunk(self._chunks, data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from ..codec import Codec
 from ..errors import ConnectionLost, DecodeError, NoResponse, NotPermitted, RequestTimeout, StrongholdError
@@ -117,7 +117,10 @@ class Requester(Generic[Req, Res]):
         """
         message = self._encode(body)
         deadline = asyncio.get_running_loop().time() + timeout
-        await self._pass_gate(peer, body, len(message), deadline, timeout, connection)
+        address = connection.remote_address if connection is not None else None
+        permitted = self._gate.decide(peer, Direction.OUTBOUND, body, len(message), address)
+        if permitted is not True:
+            await self._wait_for_permission(peer, permitted, deadline, timeout)
         message = frame(message)
         if connection is not None:
             try:
@@ -132,20 +135,18 @@ class Requester(Generic[Req, Res]):
         except _NothingSent as error:
             raise error.reason from None
 
-    async def _pass_gate(
-        self, peer: PeerId, body: Req, size: int, deadline: float, timeout: float, connection: Connection | None
+    @staticmethod
+    async def _wait_for_permission(
+        peer: PeerId, permitted: Literal[False] | Awaitable[bool], deadline: float, timeout: float
     ) -> None:
-        permitted = self._gate.decide(
-            peer, Direction.OUTBOUND, body, size, connection.remote_address if connection else None
-        )
-        if not isinstance(permitted, bool):
+        if permitted is not False:
             try:
                 async with asyncio.timeout_at(deadline):
-                    permitted = await permitted
+                    if await permitted:
+                        return
             except TimeoutError:
                 raise RequestTimeout(timeout) from None
-        if not permitted:
-            raise NotPermitted(peer, "the firewall rejects this outbound request")
+        raise NotPermitted(peer, "the firewall rejects this outbound request")
 
     async def _exchange(self, connection: Connection, message: bytes, deadline: float, timeout: float) -> bytes:
         """One request on ``connection``; returns the response's body."""

@@ -37,7 +37,7 @@ class Request(Generic[Req]):
     def __init__(self, body: Req, exchange: _InboundRequest[Req, Any]) -> None:
         self.body = body
         """The request, decoded."""
-        self.peer: PeerId = exchange.stream.peer
+        self.peer: PeerId = exchange.stream.connection.peer
         """Who sent it, proved by the handshake."""
         self._exchange = exchange
 
@@ -111,15 +111,12 @@ class Responder(Generic[Req, Res]):
         self._traffic: Traffic[_InboundRequest[Req, Res]] = Traffic(
             config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer
         )
+        self.serving = False
+        """There is someone to answer."""
         self._paced: set[PeerId] = set()
         """Peers for whose next request a timer is set."""
         self._handler: Handler[Req, Res] | None = None
         self._queue: RequestQueue[Req, Res] | None = None
-
-    @property
-    def serving(self) -> bool:
-        """Whether there is anyone to answer."""
-        return self._handler is not None or self._queue is not None
 
     def limit_traffic(self, in_flight: int, per_second: float | None) -> None:
         """Sets how many requests of one peer are handled at once, and are let in each second; None: no such limit."""
@@ -128,14 +125,15 @@ class Responder(Generic[Req, Res]):
 
     def set_handler(self, handler: Handler[Req, Res]) -> None:
         """Has ``handler`` answer. Raises RuntimeError if someone answers already."""
-        self._check_free()
+        self._take_over()
         self._handler = handler
 
     def open_queue(self, buffer: int) -> RequestQueue[Req, Res]:
         """Has whoever iterates over the queue answer; it reads ``buffer`` requests ahead. Raises RuntimeError as above."""
-        self._check_free()
-        self._queue = RequestQueue(buffer)
-        return self._queue
+        queue: RequestQueue[Req, Res] = RequestQueue(buffer)
+        self._take_over()
+        self._queue = queue
+        return queue
 
     def close(self) -> None:
         """Ends the iteration."""
@@ -143,16 +141,13 @@ class Responder(Generic[Req, Res]):
             self._queue.close()
 
     def accept(self, stream: Stream) -> None:
-        """A remote has opened a stream for a request. A rejected one ends here, before its body is read."""
-        if self._gate.closed(stream.peer, Direction.INBOUND):
-            self._gate.refuse(stream.peer, Direction.INBOUND)
-            stream.release()
-            return
+        """A remote has opened a stream for a request: it is offered the protocol, so not all that it asks is rejected."""
+        connection = stream.connection
         exchange = _InboundRequest(stream, self)
-        if self._traffic.enter(stream.peer, exchange, stream.connection.now()):
+        if self._traffic.enter(connection.peer, exchange, connection.now()):
             self._let_in(exchange)
         else:
-            self._let_next_in_soon(stream.connection)
+            self._let_next_in_soon(connection)
 
     def deliver(self, exchange: _InboundRequest[Req, Res], message: bytes) -> None:
         """A request has come whole."""
@@ -202,8 +197,8 @@ class Responder(Generic[Req, Res]):
         if self._queue is not None:
             self._queue.leave(exchange)
         connection = exchange.stream.connection
-        self._traffic.leave(connection.peer, exchange)
-        self._let_next_in_soon(connection)
+        if self._traffic.leave(connection.peer, exchange):
+            self._let_next_in_soon(connection)
 
     def _let_in(self, exchange: _InboundRequest[Req, Res]) -> None:
         """The limits of the peer's traffic allow it."""
@@ -252,9 +247,10 @@ class Responder(Generic[Req, Res]):
             error.__cause__ = cancelled
         self.fail(exchange, error)
 
-    def _check_free(self) -> None:
+    def _take_over(self) -> None:
         if self.serving:
             raise RuntimeError("requests are answered already: by one handler, or one iterator")
+        self.serving = True
 
 
 class _InboundRequest(MessageReceiver, Generic[Req, Res]):
@@ -380,7 +376,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         if self._message:
             self.stream.connection.budget.give(len(self._message))
             self._message = b""
-        if self._task is not None and self._task is not asyncio.current_task():
+        if self._task is not None and self._task is not asyncio.current_task(self.stream.connection.loop):
             self._task.cancel()
             if iscoroutine(self._awaited) and getcoroutinestate(self._awaited) == CORO_CREATED:
                 self._awaited.close()  # the requester has left before it began, and so it never will

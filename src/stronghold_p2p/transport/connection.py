@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -16,6 +17,7 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..wire import yamux
 from ..wire.upgrade import Upgrade
+from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
 from .deadlines import Deadlines
 from .pipe import BytePipe
 from .stream import Stream, encode_lines
@@ -30,6 +32,9 @@ STREAMS_BEFORE_FIRST_FRAME: Final = 8
 FLUSH_FRAMES: Final = 8
 """Data frames after which it does not wait either: the remote begins with the first of many small requests while we write
 the rest. With all of 32 in one flush, either side waits while the other works, at little more than half the rate."""
+
+MIN_TASK_SWEEP: Final = 64
+"""Tasks below which none is swept."""
 
 FLUSH_SIZE: Final = 128 * 1024
 """Bytes after which output does not wait for the end of the loop's turn: large enough to encrypt in bulk, small enough
@@ -101,7 +106,9 @@ class Connection:
         self._farewell = False
         self._ended = False
         self._served: set[str] = set()
+        # Those that have ended are swept out when their number has doubled.
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sweep_tasks_at = MIN_TASK_SWEEP
         # Inbound streams whose lines have not left: at the end of the turn they do, with a response if it is ready.
         self._greetings: list[Stream] = []
         # A dict for its order: a stream is in it once, though each window update wakes its writer.
@@ -131,7 +138,11 @@ class Connection:
 
     def open_stream_now(self, protocol: str) -> Stream | None:
         """A new stream, or None if as many are open as the remote takes, or the connection is closing."""
-        if self._waiting_to_open or not self._has_room() or not self.usable:
+        if (
+            self._waiting_to_open
+            or self._session.outbound_streams + self._reserved_streams >= self._max_outbound_streams
+            or not self.usable
+        ):
             return None
         return self._open_stream(protocol)
 
@@ -165,7 +176,8 @@ class Connection:
     def drain(self) -> None:
         """Closes as soon as no stream is open that keeps the connection alive."""
         self._draining = True
-        self._schedule_flush()
+        if not self._flush_scheduled:
+            self._schedule_flush()
 
     def abort(self) -> None:
         """Ends the connection now; what has not left is lost."""
@@ -178,10 +190,14 @@ class Connection:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs ``coroutine`` for as long as the connection lives at most; it must not raise."""
-        self._tasks_woken = True
-        task = self.loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
+        task = start_task(coroutine, self.loop)
+        if not task.done():
+            self._tasks_woken = True
+            self._tasks.add(task)
+            if len(self._tasks) >= self._sweep_tasks_at:
+                # A callback for each task that ends would cost every request a turn of the loop.
+                self._tasks = {task for task in self._tasks if not task.done()}
+                self._sweep_tasks_at = max(MIN_TASK_SWEEP, 2 * len(self._tasks))
         return task
 
     # -- what is known of the remote -------------------------------------------------------------
@@ -231,20 +247,22 @@ class Connection:
         self._frames += 1
         if (self._session.pending >= FLUSH_SIZE or self._frames >= FLUSH_FRAMES) and not self.congested:
             self._flush()
-        else:
+        elif not self._flush_scheduled:
             self._schedule_flush()
 
     def send_fin(self, muxed: yamux.Stream) -> None:
         self._session.send_fin(muxed)
-        self._schedule_flush()
+        if not self._flush_scheduled:
+            self._schedule_flush()
 
     def reset(self, muxed: yamux.Stream, code: int) -> None:
         self._session.reset(muxed, code)
-        self._schedule_flush()
+        if not self._flush_scheduled:
+            self._schedule_flush()
 
     def credit(self, muxed: yamux.Stream, size: int) -> None:
         self._session.credit(muxed, size, self.now())
-        if self._session.pending:
+        if self._session.pending and not self._flush_scheduled:
             self._schedule_flush()
 
     def wait_for_drain(self, stream: Stream) -> None:
@@ -330,23 +348,23 @@ class Connection:
     def _dispatch(self, events: list[yamux.Event], now: float) -> None:
         opened: list[Stream] = []
         for event in events:
-            if isinstance(event, yamux.StreamOpened):
+            if isinstance(event, StreamOpened):
                 stream = event.stream.owner = Stream(self, event.stream, "")
                 opened.append(stream)
                 continue
-            if isinstance(event, yamux.GoAwayReceived):
+            if isinstance(event, GoAwayReceived):
                 self._close(yamux.GoAwayCode.NORMAL)
                 continue
             owner: Stream | None = event.stream.owner
             if owner is None:
                 continue  # an event before this one has ended the stream
-            if isinstance(event, yamux.DataReceived):
+            if isinstance(event, DataReceived):
                 if event.stream.outbound:
                     self._tasks_woken = True  # whoever waits for the answer
                 owner.data_received(event.data)
-            elif isinstance(event, yamux.StreamEnded):
+            elif isinstance(event, StreamEnded):
                 owner.eof_received()
-            elif isinstance(event, yamux.WindowOpened):
+            elif isinstance(event, WindowOpened):
                 owner.wake_writer()
             else:
                 owner.reset_received(event.code)
@@ -356,9 +374,8 @@ class Connection:
                 self._background.add(stream)
 
     def _schedule_flush(self) -> None:
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self.loop.call_soon(self._end_turn)
+        self._flush_scheduled = True
+        self.loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._flush_scheduled = False
@@ -446,8 +463,10 @@ class Connection:
                 self._reserved_streams += 1
                 turn.set_result(None)
         self._waiting_to_open.clear()
+        self._tasks = {task for task in self._tasks if not task.done()}
         for task in self._tasks:
             task.cancel()
+            task.add_done_callback(self._task_done)
         self._host.connection_closed(self, self._failure or error)
         self._settle()
 
@@ -466,3 +485,10 @@ class Connection:
     def _settle(self) -> None:
         if self._ended and not self._tasks and not self.closed.done():
             self.closed.set_result(None)
+
+
+def start_task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    """A task that has run up to its first wait already, where Python can do that (3.12): most handlers never wait."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    return loop.create_task(coroutine)

@@ -259,14 +259,17 @@ class Stream:
             return
         self._released = True
         self._receiver = None
-        self._return_budget()
+        if self._buffer:
+            self._return_budget()
         self._buffer = None
         self._eof = False
-        self.send_lines()
-        self.connection.send_fin(self._muxed)
+        if self._lines_to_send:
+            self.send_lines()
+        connection = self.connection
+        connection.send_fin(self._muxed)
         if self._muxed.remote_open:
             # A request's own deadline serves as well, as long as it is no later: that saves setting another one.
-            latest = self.connection.now() + self.connection.config.request_timeout
+            latest = connection.now() + connection.config.request_timeout
             if not self._deadline_tick or self._deadline > latest:
                 self.set_deadline(latest)
         else:
@@ -285,9 +288,13 @@ class Stream:
 
     def set_deadline(self, when: float) -> None:
         """Has the receiver told, or a stream without one reset, at ``when`` (the loop's time). Replaces the one before."""
-        self.clear_deadline()
+        if not self._deadline_tick:
+            self._deadline_tick = self.connection.deadlines.add(when, self)
+        elif when < self._deadline:
+            self.clear_deadline()
+            self._deadline_tick = self.connection.deadlines.add(when, self)
+        # Else the one before strikes first, and is put off then: few strike, and most are put off at each step.
         self._deadline = when
-        self._deadline_tick = self.connection.deadlines.add(when, self)
 
     def clear_deadline(self) -> None:
         if self._deadline_tick:
@@ -319,11 +326,12 @@ class Stream:
             self.connection.reset(self._muxed, 0)
             self._end(ProtocolNotSupported(self.protocol))
             return
-        self._detach_if_ended()
+        if not self._muxed.local_open:
+            self._detach()
         self._eof = not self._released and self._error is None
         if self._receiver is not None:
             self._receiver.eof_received()
-        else:
+        elif self._read_waiter is not None:
             self._wake_reader()
 
     def reset_received(self, code: int) -> None:
@@ -340,7 +348,9 @@ class Stream:
 
     def expire(self) -> None:
         self._deadline_tick = 0
-        if self._receiver is not None:
+        if self._deadline > self.connection.now():
+            self.set_deadline(self._deadline)
+        elif self._receiver is not None:
             self._receiver.expired()
         else:
             self.reset()
@@ -398,12 +408,14 @@ class Stream:
     def _agree(self) -> None:
         self._negotiated = True
         self.connection.protocol_served(self.protocol)
-        self._wake_reader()
+        if self._read_waiter is not None:
+            self._wake_reader()
 
     def _accept(self, protocol: str, lines: bytes) -> None:
         self._negotiated = True
         self.protocol = protocol
-        self.clear_deadline()  # of the negotiation
+        if self._deadline_tick:
+            self.clear_deadline()  # of the negotiation
         self._lines_to_send = lines
         self.connection.accept(self)
 
@@ -433,8 +445,10 @@ class Stream:
         self._wake()
 
     def _wake(self) -> None:
-        self._wake_reader()
-        self.wake_writer()
+        if self._read_waiter is not None:
+            self._wake_reader()
+        if self._write_waiter is not None:
+            self.wake_writer()
 
     def _wake_reader(self) -> None:
         if self._read_waiter is not None and not self._read_waiter.done():
@@ -471,9 +485,11 @@ class Stream:
 
     def _detach(self) -> None:
         """The stream has ended both ways. Without the cycle of references it is freed at once, not by the collector."""
-        self._return_budget()
+        if self._buffer:
+            self._return_budget()
         self._muxed.owner = None
-        self.clear_deadline()
+        if self._deadline_tick:
+            self.clear_deadline()
 
     def _return_budget(self) -> None:
         """What has come can still be read, but counts no longer: nobody may ever read it."""

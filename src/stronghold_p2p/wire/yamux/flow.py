@@ -22,16 +22,16 @@ class ReceiveBudget:
     reset.
     """
 
-    __slots__ = ("_waiting", "limit", "used")
+    __slots__ = ("_waiting", "exhausted", "limit", "overrun", "used")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self.exhausted = False
+        """The limit is reached. An attribute, as each frame asks for it."""
+        self.overrun = False
+        """Initial windows, which cannot be withheld, have taken it to twice the limit: who sends now is reset."""
         self._waiting: deque[Callable[[], None]] = deque()
-
-    @property
-    def exhausted(self) -> bool:
-        return self.used >= self.limit
 
     @property
     def room_to_grow(self) -> int:
@@ -42,18 +42,18 @@ class ReceiveBudget:
         """
         return self.limit // 2 - self.used
 
-    @property
-    def overrun(self) -> bool:
-        """Initial windows, which cannot be withheld, have taken it to twice the limit: who sends now is reset."""
-        return self.used >= 2 * self.limit
-
     def take(self, size: int) -> None:
-        self.used += size
+        self._set(self.used + size)
 
     def give(self, size: int) -> None:
-        self.used -= size
-        while self._waiting and self.used < self.limit:
+        self._set(self.used - size)
+        while self._waiting and not self.exhausted:
             self._waiting.popleft()()
+
+    def _set(self, used: int) -> None:
+        self.used = used
+        self.exhausted = used >= self.limit
+        self.overrun = used >= 2 * self.limit
 
     def when_available(self, callback: Callable[[], None]) -> None:
         """Calls back once, as soon as the budget is no longer exhausted."""
@@ -63,41 +63,40 @@ class ReceiveBudget:
 class ReceiveWindow:
     """One stream's receive window.
 
-    ``available + consumed + held by the application == size`` at any time.
+    ``receivable + consumed + held by the application == window_size`` at any time.
     """
 
-    __slots__ = ("_updated_at", "available", "consumed", "size")
+    __slots__ = ("_updated_at", "consumed", "receivable", "window_size")
 
     def __init__(self, now: float) -> None:
-        self.available = INITIAL_WINDOW
+        self.receivable = INITIAL_WINDOW
         """What the remote may still send."""
         self.consumed = 0
         """What the application has taken since the last update."""
-        self.size = INITIAL_WINDOW
+        self.window_size = INITIAL_WINDOW
         self._updated_at = now
 
-    def next_update(self, now: float, rtt: float | None, max_size: int, budget: ReceiveBudget) -> int:
+    def next_window_update(self, now: float, rtt: float | None, max_size: int, budget: ReceiveBudget) -> int:
         """The bytes to give back now: 0 until half of the window is used, so that updates stay rare.
 
         The window doubles while round trips limit the sender, as far as ``max_size`` and the budget allow; it never
         shrinks, since Yamux has no way to take window back.
         """
-        if self.consumed < self.size >> 1:
+        if self.consumed < self.window_size >> 1:
             return 0
         delta = self.consumed
         if rtt is not None and now - self._updated_at < GROWTH_ROUND_TRIPS * rtt:
-            growth = min(self.size, max_size - self.size, budget.room_to_grow)
+            growth = min(self.window_size, max_size - self.window_size, budget.room_to_grow)
             if growth > 0:
                 budget.take(growth)
-                self.size += growth
+                self.window_size += growth
                 delta += growth
-        self.available += delta
+        self.receivable += delta
         self.consumed = 0
         self._updated_at = now
         return delta
 
-    def close(self, budget: ReceiveBudget) -> None:
-        """Returns to the budget what the window had grown by."""
-        if self.size > INITIAL_WINDOW:
-            budget.give(self.size - INITIAL_WINDOW)
-            self.size = INITIAL_WINDOW
+    def close_window(self, budget: ReceiveBudget) -> None:
+        """Returns to the budget what the window has grown by."""
+        budget.give(self.window_size - INITIAL_WINDOW)
+        self.window_size = INITIAL_WINDOW

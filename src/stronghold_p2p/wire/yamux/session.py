@@ -40,12 +40,14 @@ DATA, WINDOW_UPDATE, PING, GO_AWAY = (int(kind) for kind in FrameType)
 SYN, ACK, FIN, RST = (int(flag) for flag in Flag)
 
 
-class Stream:
-    """One stream's state in the session. ``owner`` is for whoever drives the session."""
+class Stream(ReceiveWindow):
+    """One stream's state in the session; its receive window is a base class, which saves an object for each request.
+    ``owner`` is for whoever drives the session."""
 
-    __slots__ = ("greeting", "id", "local_open", "outbound", "owner", "receive", "remote_open", "send_window")
+    __slots__ = ("greeting", "id", "local_open", "outbound", "owner", "remote_open", "send_window")
 
     def __init__(self, stream_id: int, now: float, *, outbound: bool) -> None:
+        ReceiveWindow.__init__(self, now)
         self.id = stream_id
         self.outbound = outbound
         self.greeting = SYN if outbound else ACK
@@ -56,7 +58,6 @@ class Stream:
         """The remote may send."""
         self.send_window = INITIAL_WINDOW
         """Bytes that we may send now."""
-        self.receive = ReceiveWindow(now)
         self.owner: Any = None
 
     def __repr__(self) -> str:
@@ -125,6 +126,8 @@ class Session:
         """The last measured round-trip time, in seconds."""
         self.pending = 0
         """Bytes that :meth:`data_to_send` would return."""
+        self.can_open = True
+        """Whether ids are left: a busy connection runs out of its 2^31 within a day, and a new one must follow it."""
         self._initiator = initiator
         self._max_inbound_streams = max_inbound_streams
         self._max_receive_window = max_receive_window
@@ -185,16 +188,12 @@ class Session:
     def __len__(self) -> int:
         return len(self._streams)
 
-    @property
-    def can_open(self) -> bool:
-        """Whether ids are left: a busy connection runs out of its 2^31 within a day, and a new one must follow it."""
-        return self._next_id <= MAX_ID and not self._gone_away
-
     def open_stream(self, now: float) -> Stream:
         """A new stream. Nothing is sent yet: SYN rides on its first frame. Requires :attr:`can_open`."""
         stream = Stream(self._next_id, now, outbound=True)
         self._streams[stream.id] = stream
         self._next_id += 2
+        self.can_open = self._next_id <= MAX_ID
         self.outbound_streams += 1
         return stream
 
@@ -215,7 +214,8 @@ class Session:
         if stream.greeting:
             self._send(WINDOW_UPDATE, stream.greeting, stream.id, 0)
             stream.greeting = 0
-        self._send(DATA, FIN, stream.id, 0)
+        self._output.append(HEADER.pack(VERSION, DATA, FIN, stream.id, 0))
+        self.pending += HEADER_SIZE
         stream.local_open = False
         if not stream.remote_open:
             self._forget(stream)
@@ -229,8 +229,8 @@ class Session:
         """The application has consumed ``size`` bytes of the stream: the remote may send as many again."""
         if not stream.remote_open:
             return
-        stream.receive.consumed += size
-        delta = stream.receive.next_update(now, self.rtt, self._max_receive_window, self._budget)
+        stream.consumed += size
+        delta = stream.next_window_update(now, self.rtt, self._max_receive_window, self._budget)
         if delta:
             self._send(WINDOW_UPDATE, stream.greeting, stream.id, delta)
             stream.greeting = 0
@@ -251,6 +251,7 @@ class Session:
         """Ends the session: new streams of the remote are reset from now on."""
         if not self._gone_away:
             self._gone_away = True
+            self.can_open = False
             self._send(GO_AWAY, 0, 0, code)
 
     # -- frames in -------------------------------------------------------------------------------
@@ -284,10 +285,10 @@ class Session:
             if stream is None:
                 if length > self._max_receive_window:
                     raise MuxerError(f"{length} bytes for a stream that is not open")
-            elif length > stream.receive.available:
-                raise MuxerError(f"{length} bytes exceed the window of {stream.receive.available}")
+            elif length > stream.receivable:
+                raise MuxerError(f"{length} bytes exceed the window of {stream.receivable}")
             else:
-                stream.receive.available -= length
+                stream.receivable -= length
             body_end = offset + length
             if body_end > end:
                 self._body_left, self._body_stream, self._body_flags = length, stream, flags
@@ -365,6 +366,7 @@ class Session:
                 self._rtt_measured_at = now
         elif kind == GO_AWAY:
             self._gone_away = True
+            self.can_open = False
             self._events.append(GoAwayReceived(value))
         else:
             raise MuxerError(f"frame type {kind} is unknown")
@@ -386,5 +388,6 @@ class Session:
         if self._streams.pop(stream.id, None) is None:
             return False
         self.outbound_streams -= stream.outbound
-        stream.receive.close(self._budget)
+        if stream.window_size > INITIAL_WINDOW:
+            stream.close_window(self._budget)
         return True
