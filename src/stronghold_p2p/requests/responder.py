@@ -312,7 +312,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
     def run(self, answer: Awaitable[Res]) -> None:
         """An asynchronous handler answers, if in time."""
         self._limit_time(self.responder.config.handler_timeout, "handler")
-        self._run(answer, self.responder.answer(self, answer))
+        self._run(answer, self.responder.answer(self, answer), eager=True)
 
     def send(self, message: bytes) -> None:
         """Sends the response and ends the stream; does nothing if that has ended."""
@@ -382,9 +382,9 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
                 self._awaited.close()  # the requester has left before it began, and so it never will
         self.responder.ended(self)
 
-    def _run(self, awaited: Awaitable[Any], coroutine: Coroutine[Any, Any, None]) -> None:
+    def _run(self, awaited: Awaitable[Any], coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> None:
         self._awaited = awaited
-        task = self.stream.connection.spawn(coroutine)
+        task = self.stream.connection.spawn(coroutine, eager=eager)
         if not task.done():  # an eager task may be, and may have begun another one
             self._task = task
 

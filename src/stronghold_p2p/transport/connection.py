@@ -188,9 +188,16 @@ class Connection:
         """The connection is closed, when idle or draining, though ``stream`` is open."""
         self._background.add(stream)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Runs ``coroutine`` for as long as the connection lives at most; it must not raise."""
-        task = start_task(coroutine, self.loop)
+    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
+        """Runs ``coroutine`` for as long as the connection lives at most; it must not raise.
+
+        ``eager``: up to its first wait at once, where Python can do that (3.12); what never waits costs no turn of the
+        loop.
+        """
+        if eager and sys.version_info >= (3, 12):
+            task = asyncio.Task(coroutine, loop=self.loop, eager_start=True)
+        else:
+            task = self.loop.create_task(coroutine)
         if not task.done():
             self._tasks_woken = True
             self._tasks.add(task)
@@ -485,10 +492,3 @@ class Connection:
     def _settle(self) -> None:
         if self._ended and not self._tasks and not self.closed.done():
             self.closed.set_result(None)
-
-
-def start_task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-    """A task that has run up to its first wait already, where Python can do that (3.12): most handlers never wait."""
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
-    return loop.create_task(coroutine)
