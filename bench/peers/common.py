@@ -1,0 +1,163 @@
+"""What the Python peers of the benchmark share: the command line, the load, and the figures. See bench/README.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import msgspec
+import uvloop
+
+WARM_UP = 0.2
+"""Of the time that is measured."""
+
+Request = Callable[[Any], Awaitable[Any]]
+"""Sends a body, a text for "json" and bytes for "raw", and returns its answer's."""
+Serve = Callable[[], AbstractAsyncContextManager[str]]
+"""Serves for as long as the context lasts; gives the address."""
+Dial = Callable[[str, str], AbstractAsyncContextManager[Request]]
+"""Connects to an address for one format, "json" or "raw"."""
+
+
+def answer(body: bytes, form: str) -> bytes:
+    """What a handler makes of a request's body: the same, through the codec."""
+    return msgspec.json.encode(msgspec.json.decode(body)) if form == "json" else body
+
+
+def coded(exchange: Callable[[bytes], Awaitable[bytes]], form: str) -> Request:
+    """The request of a system that takes encoded bodies."""
+    if form == "raw":
+        return exchange
+
+    async def request(body: str) -> Any:
+        return msgspec.json.decode(await exchange(msgspec.json.encode(body)))
+
+    return request
+
+
+def main(serve: Serve, dial: Dial, versions: dict[str, str]) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("serve")
+    commands.add_parser("version")
+    measured = commands.add_parser("measure")
+    measured.add_argument("address")
+    measured.add_argument("--size", type=int, default=64)
+    measured.add_argument("--concurrency", type=int, default=32)
+    measured.add_argument("--seconds", type=float, default=2.0)
+    measured.add_argument("--format", choices=("json", "raw"), default="json")
+    connected = commands.add_parser("connect")
+    connected.add_argument("address")
+    connected.add_argument("--count", type=int, default=20)
+    arguments = vars(parser.parse_args())
+    command = arguments.pop("command")
+    if command == "version":
+        emit(versions)
+        return
+    work: Coroutine[Any, Any, None]
+    if command == "serve":
+        work = serve_until_eof(serve)
+    elif command == "measure":
+        work = measure(dial, form=arguments.pop("format"), **arguments)
+    else:
+        work = connect(dial, **arguments)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+def emit(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)
+
+
+async def serve_until_eof(serve: Serve) -> None:
+    async with serve() as address:
+        emit({"address": address})
+        await asyncio.to_thread(sys.stdin.read)
+
+
+async def measure(dial: Dial, address: str, size: int, concurrency: int, seconds: float, form: str) -> None:
+    body: Any = bytes(size) if form == "raw" else "x" * (size - 2)
+    async with connection(dial, address, form) as request:
+        start = time.perf_counter()
+        await request(body)
+        connected = time.perf_counter() - start
+        await load(request, body, concurrency, seconds * WARM_UP)
+        latencies, elapsed = await load(request, body, concurrency, seconds)
+    latencies.sort()
+    rate = len(latencies) / elapsed
+    emit(
+        {
+            "requests_per_second": round(rate),
+            "p50_us": percentile(latencies, 0.50),
+            "p99_us": percentile(latencies, 0.99),
+            "mb_per_second": 2 * size * rate / 1e6,
+            "connect_ms": connected * 1e3,
+        }
+    )
+
+
+async def connect(dial: Dial, address: str, count: int) -> None:
+    times = []
+    for _ in range(count):
+        async with connection(dial, address, "json") as request:
+            start = time.perf_counter()
+            await request("x" * 62)
+            times.append((time.perf_counter() - start) * 1e3)
+    emit({"first_ms": times[0], "connect_ms_median": statistics.median(times), "connect_ms": times})
+
+
+@asynccontextmanager
+async def connection(dial: Dial, address: str, form: str) -> AsyncIterator[Callable[[Any], Awaitable[None]]]:
+    """A function that sends a body and checks its answer; its first call connects."""
+    context = dial(address, form)
+    send: Request | None = None
+
+    async def request(body: Any) -> None:
+        nonlocal send
+        if send is None:
+            send = await context.__aenter__()
+        if len(await send(body)) != len(body):
+            raise ValueError("the response is not the request's body")
+
+    try:
+        yield request
+    finally:
+        if send is not None:
+            await context.__aexit__(None, None, None)
+
+
+async def load(
+    request: Callable[[Any], Awaitable[None]], body: Any, concurrency: int, seconds: float
+) -> tuple[list[float], float]:
+    """Keeps ``concurrency`` requests in flight; returns the time that each took and that all took, in seconds."""
+    clock = time.perf_counter
+    latencies: list[float] = []
+    start = clock()
+    end = start + seconds
+
+    async def send() -> None:
+        now = start
+        while now < end:
+            sent = clock()
+            await request(body)
+            now = clock()
+            latencies.append(now - sent)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(concurrency):
+            tasks.create_task(send())
+    return latencies, clock() - start
+
+
+def percentile(ordered: list[float], share: float) -> int:
+    """In microseconds, by the nearest rank."""
+    return round(ordered[math.ceil(share * len(ordered)) - 1] * 1e6)

@@ -1,0 +1,52 @@
+"""stronghold-p2p itself: the public interface, an async handler, and a firewall that lets one peer in, by its rule."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import common
+import uvloop
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from stronghold_p2p import FirewallRules, Keypair, Request, Rule, StrongholdP2p
+
+DIALER = Keypair(Ed25519PrivateKey.from_private_bytes(b"the dialer of the benchmark".ljust(32)))
+"""Whom the listener knows."""
+
+
+async def answer(request: Request[Any]) -> Any:
+    return request.body
+
+
+@asynccontextmanager
+async def serve() -> AsyncIterator[str]:
+    """A peer serves one codec: there are two, and two addresses."""
+    rules = FirewallRules(inbound=Rule.REJECT_ALL, peers={DIALER.peer_id: (Rule.ALLOW_ALL, None)})
+    async with AsyncExitStack() as stack:
+        addresses = []
+        for codec in ("json", "raw"):
+            peer: StrongholdP2p[Any, Any] = StrongholdP2p(firewall=rules, codec=codec)
+            await stack.enter_async_context(peer)
+            peer.on_request(answer)
+            addresses.append(str(await peer.listen()))
+        yield " ".join(addresses)
+
+
+@asynccontextmanager
+async def dial(addresses: str, form: str) -> AsyncIterator[common.Request]:
+    as_json, raw = addresses.split()
+    address = raw if form == "raw" else as_json
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=DIALER, codec="raw" if form == "raw" else "json")
+    async with peer:
+
+        async def request(body: Any) -> Any:
+            return await peer.send_request(address, body)
+
+        yield request
+
+
+if __name__ == "__main__":
+    common.main(serve, dial, {"stronghold-p2p": version("stronghold-p2p"), "uvloop": uvloop.__version__})
