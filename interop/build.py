@@ -19,11 +19,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PEERS = Path(__file__).resolve().parent / "peers"
+"""The folder of the peers to build, one a language; the benchmark has one of its own."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stronghold-p2p" / "interop"
 
 OLDEST_NODE = 22
@@ -62,12 +64,11 @@ def build(language: str) -> list[str]:
     Raises:
         BuildError: A toolchain is missing, or the build failed.
     """
-    return BUILDERS[language]()
+    return BUILDERS[language](PEERS / language)
 
 
-def build_go() -> list[str]:
+def build_go(source: Path) -> list[str]:
     go = find_tool("go")
-    source = PEERS / "go"
 
     def compile_to(folder: Path) -> None:
         run(go, "build", "-mod=readonly", "-trimpath", "-o", folder / "peer", ".", cwd=source)
@@ -75,22 +76,21 @@ def build_go() -> list[str]:
     return [str(cached("go", [version_of(go, "version", cwd=source), tree_of(source)], compile_to) / "peer")]
 
 
-def build_rust() -> list[str]:
+def build_rust(source: Path) -> list[str]:
     cargo = find_tool("cargo")
-    source = PEERS / "rust"
     # Kept between builds for speed: cargo itself knows what in it can be used again.
     target = CACHE / "rust-target"
 
     def compile_to(folder: Path) -> None:
         run(cargo, "build", "--release", "--locked", "--target-dir", target, cwd=source)
-        shutil.copy2(target / "release" / "interop-peer", folder / "peer")
+        name = tomllib.loads((source / "Cargo.toml").read_text())["package"]["name"]
+        shutil.copy2(target / "release" / name, folder / "peer")
 
     return [str(cached("rust", [version_of(cargo, "--version", cwd=source), tree_of(source)], compile_to) / "peer")]
 
 
-def build_js() -> list[str]:
+def build_js(source: Path) -> list[str]:
     node, npm = find_node()
-    source = PEERS / "js"
 
     def install_to(folder: Path) -> None:
         for name in ("package.json", "package-lock.json", "peer.mjs"):
@@ -101,9 +101,7 @@ def build_js() -> list[str]:
     return [node, str(cached("js", [version_of(node, "--version"), tree_of(source)], install_to) / "peer.mjs")]
 
 
-def build_py() -> list[str]:
-    source = PEERS / "py"
-
+def build_py(source: Path) -> list[str]:
     def install_to(folder: Path) -> None:
         install_packages(folder, "--requirement", source / "requirements.txt")
         shutil.copy2(source / "peer.py", folder)
@@ -112,7 +110,7 @@ def build_py() -> list[str]:
     return [str(folder / "bin" / "python"), str(folder / "peer.py")]
 
 
-BUILDERS: dict[str, Callable[[], list[str]]] = {"go": build_go, "rust": build_rust, "js": build_js, "py": build_py}
+BUILDERS: dict[str, Callable[[Path], list[str]]] = {"go": build_go, "rust": build_rust, "js": build_js, "py": build_py}
 
 
 def find_node() -> tuple[str, list[str]]:

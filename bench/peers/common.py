@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import math
+import resource
 import statistics
 import sys
 import time
@@ -43,7 +44,14 @@ def coded(exchange: Callable[[bytes], Awaitable[bytes]], form: str) -> Request:
     return request
 
 
-def main(serve: Serve, dial: Dial, versions: dict[str, str]) -> None:
+def main(
+    serve: Serve,
+    dial: Dial,
+    versions: dict[str, str],
+    *,
+    serve_perf: Serve | None = None,
+    measure_perf: Callable[..., Awaitable[dict[str, float]]] | None = None,
+) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
@@ -58,6 +66,12 @@ def main(serve: Serve, dial: Dial, versions: dict[str, str]) -> None:
     connected = commands.add_parser("connect")
     connected.add_argument("address")
     connected.add_argument("--count", type=int, default=20)
+    if serve_perf is not None:
+        commands.add_parser("perf-serve")
+        perf = commands.add_parser("perf")
+        perf.add_argument("address")
+        perf.add_argument("--upload", type=int, default=0)
+        perf.add_argument("--download", type=int, default=0)
     arguments = vars(parser.parse_args())
     command = arguments.pop("command")
     if command == "version":
@@ -66,6 +80,10 @@ def main(serve: Serve, dial: Dial, versions: dict[str, str]) -> None:
     work: Coroutine[Any, Any, None]
     if command == "serve":
         work = serve_until_eof(serve)
+    elif command == "perf-serve" and serve_perf is not None:
+        work = serve_until_eof(serve_perf)
+    elif command == "perf" and measure_perf is not None:
+        work = print_perf(measure_perf(**arguments))
     elif command == "measure":
         work = measure(dial, form=arguments.pop("format"), **arguments)
     else:
@@ -82,6 +100,11 @@ async def serve_until_eof(serve: Serve) -> None:
     async with serve() as address:
         emit({"address": address})
         await asyncio.to_thread(sys.stdin.read)
+
+
+async def print_perf(measured: Awaitable[dict[str, float]]) -> None:
+    figures = await measured
+    emit({**figures, "max_rss_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss})
 
 
 async def measure(dial: Dial, address: str, size: int, concurrency: int, seconds: float, form: str) -> None:

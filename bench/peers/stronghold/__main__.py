@@ -12,6 +12,7 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from stronghold_p2p import FirewallRules, Keypair, Request, Rule, StrongholdP2p
+from stronghold_p2p.protocols import perf
 
 DIALER = Keypair(Ed25519PrivateKey.from_private_bytes(b"the dialer of the benchmark".ljust(32)))
 """Whom the listener knows."""
@@ -48,5 +49,24 @@ async def dial(addresses: str, form: str) -> AsyncIterator[common.Request]:
         yield request
 
 
+@asynccontextmanager
+async def serve_perf() -> AsyncIterator[str]:
+    async with StrongholdP2p[Any, Any]() as peer:
+        peer.handle_stream(perf.PROTOCOL, perf.serve)
+        yield str(await peer.listen())
+
+
+async def measure_perf(address: str, upload: int, download: int) -> dict[str, float]:
+    async with StrongholdP2p[Any, Any]() as peer, await peer.open_stream(address, perf.PROTOCOL) as stream:
+        result = await perf.measure(stream, upload, download)
+    return {"upload_seconds": result.upload_seconds, "download_seconds": result.download_seconds}
+
+
 if __name__ == "__main__":
-    common.main(serve, dial, {"stronghold-p2p": version("stronghold-p2p"), "uvloop": uvloop.__version__})
+    common.main(
+        serve,
+        dial,
+        {"stronghold-p2p": version("stronghold-p2p"), "uvloop": uvloop.__version__},
+        serve_perf=serve_perf,
+        measure_perf=measure_perf,
+    )

@@ -1,0 +1,89 @@
+"""The systems that are compared: how each is built, started and asked. See bench/README.md for their command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from interop import build
+
+__all__ = ["SYSTEMS", "System"]
+
+PEERS = Path(__file__).resolve().parent / "peers"
+PATIENCE = 300
+"""Seconds that one command may take, building apart."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One system. ``language`` says how its program is built, None that it runs with this very Python."""
+
+    name: str
+    folder: str
+    language: str | None
+    serves_perf: bool = False
+
+    @cache  # noqa: B019 - there are eight of them
+    def command(self) -> tuple[str, ...]:
+        """The command line of its program, which is built first unless the cache has it.
+
+        Raises:
+            BuildError: a toolchain is missing, or the build failed.
+        """
+        if self.language is None:
+            return (sys.executable, "-m", self.folder)
+        source = PEERS / self.folder
+        if self.language != "py":
+            return tuple(build.BUILDERS[self.language](source))
+
+        def install_to(folder: Path) -> None:
+            build.install_packages(folder, "--requirement", source / "requirements.txt")
+
+        inputs = [sys.version, (source / "requirements.txt").read_text()]
+        return (str(build.cached(self.folder, inputs, install_to) / "bin" / "python"), "-m", self.folder)
+
+    def ask(self, *arguments: str) -> dict[str, Any]:
+        """Runs its program to the end; returns the object in the last line of its output."""
+        command = (*self.command(), *arguments)
+        done = subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True, timeout=PATIENCE)
+        line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return line
+
+    @contextmanager
+    def serving(self, mode: str = "serve") -> Iterator[str]:
+        """Runs its listener, a process of its own; gives the address."""
+        pipe = subprocess.PIPE
+        with subprocess.Popen((*self.command(), mode), env=ENVIRONMENT, stdin=pipe, stdout=pipe) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                yield json.loads(process.stdout.readline())["address"]
+            finally:
+                process.stdin.close()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PEERS)}
+
+SYSTEMS = (
+    System("stronghold-p2p", "stronghold", None, serves_perf=True),
+    System("ZeroMQ CURVE", "zmq_curve", "py"),
+    System("gRPC aio TLS", "grpc_aio", "py"),
+    System("go-libp2p", "go", "go", serves_perf=True),
+    System("rust-libp2p", "rust", "rust"),
+    System("js-libp2p", "js", "js"),
+    System("py-libp2p", "py_libp2p", "py"),
+    System("iroh", "iroh_quic", "py"),
+)
+"""Ours first."""
