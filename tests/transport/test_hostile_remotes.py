@@ -507,9 +507,8 @@ async def test_a_large_request_waits_for_the_echo_of_an_unknown_protocol(alice: 
         remote.send(ping(1))
         assert await remote.frame() == ping(1, ACK)  # nothing more so far
         remote.send(data(request.stream_id, LINES, ACK))
-        rest = await remote.frame()
-        assert rest is not None
-        assert rest.body == varint.encode(20_002) + f'"{body}"'.encode()
+        assert await remote.frame() == data(request.stream_id, varint.encode(20_002))
+        assert await remote.frame() == data(request.stream_id, f'"{body}"'.encode())
         remote.send(data(request.stream_id, b"\x012"), data(request.stream_id, flags=FIN))
         assert await requesting == 2
         # Now the protocol is known: one flight.
@@ -518,7 +517,8 @@ async def test_a_large_request_waits_for_the_echo_of_an_unknown_protocol(alice: 
         while frame is not None and not frame.flags & SYN:
             frame = await remote.frame()
         assert frame is not None
-        assert frame.body == LINES + varint.encode(20_002) + f'"{body}"'.encode()
+        assert frame.body == LINES + varint.encode(20_002)
+        assert await remote.frame() == data(frame.stream_id, f'"{body}"'.encode())
         remote.send(data(frame.stream_id, LINES + b"\x013", ACK), data(frame.stream_id, flags=FIN))
         assert await requesting == 3
         await remote.close()
@@ -562,6 +562,21 @@ async def test_a_request_beyond_the_window_is_answered_before_it_was_sent_whole(
         with pytest.raises(NoResponse):
             await requesting
         assert await remote.frame() == data(stream_id, flags=RST)
+        await remote.close()
+
+
+async def test_a_response_gets_its_window_as_soon_as_its_length_is_known(alice: StrongholdP2p[Any, Any]) -> None:
+    async with listening() as listener:
+        requesting = asyncio.create_task(alice.send_request(listener.address, 1))
+        remote = await listener.accept_upgraded()
+        request = await remote.frame()
+        assert request is not None
+        body = b'"' + b"x" * 600_000 + b'"'
+        remote.send(data(request.stream_id, LINES + varint.encode(len(body)), ACK))
+        assert await remote.frame() == update(request.stream_id, len(body) - 256 * KIB + len(LINES) + 3)
+        for start in range(0, len(body), 64 * KIB):
+            remote.send(data(request.stream_id, body[start : start + 64 * KIB]))
+        assert await requesting == "x" * 600_000
         await remote.close()
 
 

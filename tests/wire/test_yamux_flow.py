@@ -180,6 +180,38 @@ class TestFlowOfASession:
             listener.now += 60
         assert [frame for frame in listener.sent() if frame.kind == FrameType.PING] == [ping(1)]
 
+    @pytest.mark.parametrize(
+        ("expected", "budget", "granted"),
+        [
+            (INITIAL_WINDOW + 5, 4 * MIB, 5),
+            (MIB, 4 * MIB, MIB - INITIAL_WINDOW),
+            (5 * MIB, 8 * MIB, MIB - INITIAL_WINDOW),
+            (MIB, 100 * KIB, 50 * KIB),
+            (MIB, 0, 0),
+            (INITIAL_WINDOW, 4 * MIB, 0),
+            (0, 4 * MIB, 0),
+        ],
+        ids=["a little", "up to the limit", "beyond the limit", "up to the budget", "no budget", "enough", "nothing"],
+    )
+    def test_what_is_expected_gets_its_window_at_once(self, expected: int, budget: int, granted: int) -> None:
+        listener = Endpoint(budget=4 * MIB)
+        stream = listener.accept(1, acknowledge=True)
+        listener.budget.limit = budget
+        listener.session.expect(stream, expected)
+        assert listener.sent() == ([update(1, granted)] if granted else [])
+        assert (stream.receivable, listener.budget.used) == (INITIAL_WINDOW + granted, granted)
+        listener.session.expect(stream, expected)
+        assert listener.sent() == []
+        listener.receive(data(1, flags=Flag.RST))
+        assert listener.budget.used == 0
+
+    def test_a_stream_that_has_ended_expects_nothing(self) -> None:
+        listener = Endpoint()
+        stream = listener.accept(1, acknowledge=True)
+        listener.receive(data(1, flags=Flag.FIN))
+        listener.session.expect(stream, MIB)
+        assert listener.sent() == []
+
     def test_a_long_fat_pipe_gets_a_wide_window(self, cut: int | None) -> None:
         dialer, listener = Endpoint(initiator=True, cut=cut), Endpoint(cut=cut, max_receive_window=2 * MIB)
         sender = dialer.open()

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from ..errors import DecodeError
-from ..transport.stream import Stream, append_chunk
+from ..transport.stream import MAX_JOIN_SIZE, Stream, append_chunk
 from ..wire import varint
 
-__all__ = ["MessageReceiver", "frame"]
+__all__ = ["MessageReceiver", "frame", "is_short", "write"]
 
 
 def frame(body: bytes) -> bytes:
-    """A message as it is sent."""
+    """A short message as it is sent."""
     return varint.encode(len(body)) + body
+
+
+def is_short(body: bytes) -> bool:
+    """Whether joining a message with its length costs less than a frame of its own."""
+    return len(body) <= MAX_JOIN_SIZE
+
+
+async def write(stream: Stream, body: bytes) -> None:
+    """Sends a message of any length; a long one is not copied. Raises what :meth:`Stream.write` raises."""
+    if is_short(body):
+        await stream.write(frame(body))
+    else:
+        await stream.write(varint.encode(len(body)))
+        await stream.write(body)
 
 
 class MessageReceiver:
@@ -51,6 +65,10 @@ class MessageReceiver:
         """Lets the remote send ``size`` bytes more."""
         self.stream.credit(size)
 
+    def expect(self, size: int) -> None:
+        """``size`` bytes are to come."""
+        self.stream.expect(size)
+
     def drop(self) -> None:
         """Forgets what has come."""
         if self._size:
@@ -75,6 +93,7 @@ class MessageReceiver:
                 )
             self._chunks[0] = self._chunks[0][start:]
             self._missing = size - len(self._chunks[0])
+            self.expect(self._missing)
         else:
             self._missing -= len(data)
         if self._missing > 0:

@@ -13,7 +13,7 @@ from ..gate import Gate
 from ..identity import PeerId
 from ..transport.connection import Connection
 from ..transport.stream import MAX_LAZY_SIZE, Stream
-from .message import MessageReceiver, frame
+from .message import MessageReceiver, frame, is_short, write
 
 __all__ = ["Requester"]
 
@@ -121,7 +121,6 @@ class Requester(Generic[Req, Res]):
         permitted = self._gate.decide(peer, Direction.OUTBOUND, body, len(message), address)
         if permitted is not True:
             await self._wait_for_permission(peer, permitted, deadline, timeout)
-        message = frame(message)
         if connection is not None:
             try:
                 return self._decode(await self._exchange(connection, message, deadline, timeout))
@@ -165,8 +164,8 @@ class Requester(Generic[Req, Res]):
         stream.set_deadline(deadline)
         try:
             # To whom the protocol is unknown, what is not short text must not come with the lines (see MAX_LAZY_SIZE).
-            lazy = (self._text and len(message) <= MAX_LAZY_SIZE) or connection.serves(self._protocol)
-            if lazy and stream.write_now(message):
+            lazy = (self._text and len(message) < MAX_LAZY_SIZE - 3) or connection.serves(self._protocol)
+            if lazy and is_short(message) and stream.write_now(frame(message)):
                 exchange.sent = True
             else:
                 await self._write(exchange, message, lazy=lazy)
@@ -187,7 +186,7 @@ class Requester(Generic[Req, Res]):
         try:
             if not lazy:
                 await exchange.stream.negotiated()
-            await exchange.stream.write(message)
+            await write(exchange.stream, message)
         except StrongholdError:
             # The response's future tells it, since every end of the stream reaches the exchange.
             return

