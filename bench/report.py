@@ -1,0 +1,160 @@
+"""docs/BENCHMARKS.md and its charts: what was measured, and what of it reaches its goal."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import limit
+from bench.cases import CASES, GOALS, LIMIT, OURS, Case
+
+__all__ = ["Result", "text", "write"]
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+CHARTS = DOCS / "benchmarks"
+NOTES = CHARTS / "NOTES.md"
+"""What is written by hand; it stands at the end of the report."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run. ``scale`` are the rows of scale.py."""
+
+    rounds: int
+    measured: Mapping[str, Mapping[str, list[dict[str, Any]]]]
+    medians: Mapping[str, Mapping[str, float]]
+    scale: list[dict[str, Any]]
+    versions: Mapping[str, Mapping[str, str]]
+
+
+def text(result: Result) -> str:
+    """The tables, as Markdown."""
+    return "\n\n".join((absolute(result), ratios(result), scaled(result)))
+
+
+def absolute(result: Result) -> str:
+    """Figures by system and case."""
+    names = dict.fromkeys(name for case in CASES for name in result.medians[case.name])
+    rows = [["", *(f"{case.name}, {case.unit}" for case in CASES)]]
+    for name in sorted(names, key=lambda name: (name != OURS, name == LIMIT)):
+        rows.append([name, *(number(result.medians[case.name].get(name)) for case in CASES)])
+    return table(rows)
+
+
+def ratios(result: Result) -> str:
+    """Our figures by others', with their goals."""
+    rows = [["work", "held against", "ratio", "goal", ""]]
+    for goal in GOALS:
+        ratio = goal.ratio(result.medians[goal.case])
+        if ratio is None:
+            continue
+        least = next(case.less_is_better for case in CASES if case.name == goal.case)
+        wanted = f"{'at most' if least else 'at least'} {goal.factor:g}{' (stretch)' if goal.stretch else ''}"
+        others = goal.others[0] if len(goal.others) == 1 else f"the best of {' and '.join(goal.others)}"
+        rows.append([goal.case, others, f"{ratio:.2f}", wanted, verdict(goal.reached(ratio))])
+    return table(rows)
+
+
+def scaled(result: Result) -> str:
+    """The rows of scale.py."""
+    rows = [["", "measured", "goal", ""]]
+    rows += [[row["name"], f"{row['value']} {row['unit']}", row["goal"], verdict(row["reached"])] for row in result.scale]
+    return table(rows)
+
+
+def verdict(reached: bool) -> str:
+    return "reached" if reached else "**not reached**"
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def table(rows: list[list[str]]) -> str:
+    head, *body = rows
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write(result: Result) -> None:
+    """Writes the report and draws its charts."""
+    CHARTS.mkdir(exist_ok=True)
+    for index, case in enumerate(CASES):
+        draw(case, result.medians[case.name], CHARTS / f"{index + 1}.svg")
+    charts = "\n".join(f"![{case.name}](benchmarks/{index + 1}.svg)" for index, case in enumerate(CASES))
+    versions = "; ".join(
+        ", ".join(f"{package} {version}" for package, version in result.versions[name].items())
+        for name in result.versions
+    )
+    (DOCS / "BENCHMARKS.md").write_text(
+        f"""# Benchmarks
+
+Written by `make bench`, which anyone can repeat: it builds every system in an environment of its own (go, cargo and
+node are needed for three of them), and runs all of them in turn.
+
+## Method
+
+- Two processes on one machine, one connection over loopback TCP (iroh: QUIC). One serves, one asks; a request is a round
+  trip whose body comes back. JSON bodies are decoded and encoded on both sides; raw ones are bytes.
+- The libp2p systems speak our request protocol: one stream a request, Noise, Yamux. Ours is the public `send_request`,
+  an `async def` handler, and a firewall that lets in one peer, by its own rule.
+- {result.rounds} rounds. In each, every system does the same work right after the other; a figure is the median of the
+  rounds. Machines differ and are noisy: the ratios count.
+- "The limit" is what bare ChaCha20-Poly1305 frames between two processes reach here in plain Python, without streams,
+  handshake or codec ([bench/limit.py](../bench/limit.py)).
+- connect: from the dial to the first response, each time with a new connection; the median of 20.
+
+Machine: {processor()}, {os.cpu_count()} cores, Linux {platform.release().split("-")[0]},
+Python {platform.python_version()}, {limit.default_loop()}.
+Versions: {versions}.
+
+## Figures
+
+{absolute(result)}
+
+{charts}
+
+## Ratios
+
+{ratios(result)}
+
+## Many peers, memory, start
+
+{scaled(result)}
+
+{NOTES.read_text().strip()}
+"""
+    )
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def draw(case: Case, medians: Mapping[str, float], path: Path) -> None:
+    """A bar for each system, the best above; the same bytes for the same figures."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams.update({"svg.hashsalt": "stronghold-p2p", "svg.fonttype": "none", "font.size": 10})
+    ordered = sorted(medians.items(), key=lambda item: item[1], reverse=not case.less_is_better)
+    names = [name for name, _ in ordered][::-1]
+    figure = Figure(figsize=(7, 0.6 + 0.32 * len(names)), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    colors = ["#1f6feb" if name == OURS else "#d0d7de" if name == LIMIT else "#8c959f" for name in names]
+    bars = axes.barh(names, [medians[name] for name in names], color=colors)
+    axes.bar_label(bars, [number(medians[name]) for name in names], padding=3)
+    axes.set_title(f"{case.name}, {case.unit}{' (less is better)' if case.less_is_better else ''}", loc="left")
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.xaxis.set_visible(False)
+    axes.margins(x=0.12)
+    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})

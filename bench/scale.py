@@ -1,0 +1,282 @@
+"""What grows: many peers, idle connections and streams, handshakes, latency under half of the load, and the start.
+
+    python -m bench.scale [--json]
+
+A listener in a process of its own answers, and its memory and processor time are read from outside. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import math
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from bench import limit
+from stronghold_p2p import Config, FirewallRules, StrongholdP2p
+from stronghold_p2p.transport.stream import Stream
+
+Peer = StrongholdP2p[Any, Any]
+
+IN_FLIGHT = 32
+PEERS = 1000
+IDLE_CONNECTIONS = 2000
+IDLE_STREAMS = 64
+STREAM_CONNECTIONS = 100
+HANDSHAKES = 500
+DIALS_AT_ONCE = 32
+BODY = "x" * 62
+CONFIG = Config(idle_timeout=300, connection_timeout=60, max_outbound_streams_per_connection=IDLE_STREAMS + 8)
+IDLE_PROTOCOL = "/idle/1.0.0"
+DEPENDENCIES = (
+    "asyncio, cryptography.hazmat.primitives.asymmetric.ec, cryptography.hazmat.primitives.asymmetric.rsa, "
+    "cryptography.hazmat.primitives.asymmetric.x25519, cryptography.hazmat.primitives.ciphers.aead, "
+    "cryptography.hazmat.primitives.serialization, google.protobuf.message, ifaddr, msgspec"
+)
+
+
+def measure() -> list[dict[str, Any]]:
+    """The rows: name, value, unit, goal, reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        rows = []
+        for work in (many_peers, idle_connections, idle_streams, handshakes, latency):
+            print(f"scale: {work.__name__.replace('_', ' ')}", file=sys.stderr)
+            with listener() as (process, address), asyncio.Runner(loop_factory=loop_factory()) as runner:
+                rows.append(runner.run(work(process, address)))
+        return [*rows, *start()]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def row(name: str, value: float, unit: str, goal: str, *, reached: bool) -> dict[str, Any]:
+    return {"name": name, "value": round(value, 2), "unit": unit, "goal": goal, "reached": reached}
+
+
+# -- the works -----------------------------------------------------------------------------------------
+
+
+async def many_peers(process: int, address: str) -> dict[str, Any]:
+    """The rate with the load spread over many peers by that with one; the two take turns."""
+    async with dialers(address, PEERS) as peers:
+        shares = []
+        for _ in range(5):
+            one = await rate([peers[0]], address)
+            shares.append(await rate(peers, address) / one)
+    share = statistics.median(shares)
+    return row(f"rate with {PEERS:,} peers, by that with one", share, "", "at least 0.8", reached=share >= 0.8)
+
+
+async def idle_connections(process: int, address: str) -> dict[str, Any]:
+    async with dialers(address, 50):
+        before = rss(process)
+        async with dialers(address, IDLE_CONNECTIONS):
+            kib = (rss(process) - before) / IDLE_CONNECTIONS / 1024
+    name = f"an idle connection, of {IDLE_CONNECTIONS:,}, in the listener"
+    return row(name, kib, "KiB", "under 30", reached=kib < 30)
+
+
+async def idle_streams(process: int, address: str) -> dict[str, Any]:
+    async with dialers(address, STREAM_CONNECTIONS) as peers:
+        before = rss(process)
+        streams: list[Stream] = []
+        for peer in peers:
+            opened = [await peer.open_stream(address, IDLE_PROTOCOL) for _ in range(IDLE_STREAMS)]
+            await asyncio.gather(*(stream.negotiated() for stream in opened))
+            streams += opened
+        kib = (rss(process) - before) / len(streams) / 1024
+    return row(f"an idle stream, of {IDLE_STREAMS} on each connection", kib, "KiB", "under 4", reached=kib < 4)
+
+
+async def handshakes(process: int, address: str) -> dict[str, Any]:
+    """The listener's time for a connection and its first request, by that of a handshake's bare cryptography."""
+    async with dialers(address, 50):
+        pass
+    before = processor_seconds(process)
+    async with dialers(address, HANDSHAKES):
+        spent = (processor_seconds(process) - before) / HANDSHAKES
+    bare = bare_handshake()
+    name = f"a connection accepted, {1 / spent:,.0f}/s, by its bare signatures and key exchanges, {1 / bare:,.0f}/s"
+    return row(name, spent / bare, "times", "at most 2", reached=spent <= 2 * bare)
+
+
+async def latency(process: int, address: str) -> dict[str, Any]:
+    """Requests at even intervals, at half of the highest rate, whether or not those before are answered."""
+    async with dialers(address, 1) as [peer]:
+        half = await rate([peer], address) / 2
+        latencies: list[float] = []
+        clock = time.perf_counter
+
+        async def request(due: float) -> None:
+            await peer.send_request(address, BODY)
+            latencies.append(clock() - due)
+
+        start = clock()
+        sent = 0
+        tasks: set[asyncio.Task[None]] = set()
+        while (now := clock()) < start + 3:
+            while (due := start + sent / half) <= now:
+                task = asyncio.create_task(request(due))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                sent += 1
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+    latencies.sort()
+    median, p99 = (latencies[math.ceil(share * len(latencies)) - 1] for share in (0.5, 0.99))
+    name = f"p99 at half of the highest rate, {half:,.0f}/s: {p99 * 1e6:,.0f} us, by the median, {median * 1e6:,.0f} us"
+    return row(name, p99 / median, "times", "under 5", reached=p99 < 5 * median)
+
+
+def start() -> list[dict[str, Any]]:
+    """Processes that only start; the medians of eleven."""
+    ours = seconds_of("-c", f"import {DEPENDENCIES}, stronghold_p2p")
+    own = (ours - seconds_of("-c", f"import {DEPENDENCIES}")) * 1e3
+    shown = seconds_of("-m", "stronghold_p2p", "--help") * 1e3
+    return [
+        row("import, over what its dependencies' imports take", own, "ms", "at most 60", reached=own <= 60),
+        row("stronghold-p2p --help", shown, "ms", "under 300", reached=shown < 300),
+    ]
+
+
+# -- details -------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def dialers(address: str, count: int) -> AsyncIterator[list[Peer]]:
+    """So many peers, each connected, identified and answered once."""
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(Peer(config=CONFIG)) for _ in range(count)]
+        waiting = iter(peers)
+
+        async def connect() -> None:
+            for peer in waiting:
+                await peer.send_request(address, BODY)
+
+        await asyncio.gather(*(connect() for _ in range(DIALS_AT_ONCE)))
+        while not all(connection.identified for peer in peers for connection in peer._swarm.connections):  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+        gc.collect()
+        yield peers
+
+
+async def rate(peers: list[Peer], address: str, seconds: float = 0.5) -> float:
+    """Requests a second, 32 in flight, of each peer in turn."""
+    count = 0
+    begin = time.perf_counter()
+
+    async def ask(number: int) -> None:
+        nonlocal count
+        while time.perf_counter() - begin < seconds:
+            await peers[number % len(peers)].send_request(address, BODY)
+            number += IN_FLIGHT
+            count += 1
+
+    await asyncio.gather(*(ask(number) for number in range(IN_FLIGHT)))
+    return count / (time.perf_counter() - begin)
+
+
+def bare_handshake(rounds: int = 300) -> float:
+    """Seconds of what one side of Noise XX must compute: a key, three exchanges, a signature made and one checked."""
+    static, remote = X25519PrivateKey.generate(), X25519PrivateKey.generate().public_key()
+    identity = Ed25519PrivateKey.generate()
+    message = bytes(56)
+    signature = identity.sign(message)
+    begin = time.process_time()
+    for _ in range(rounds):
+        ephemeral = X25519PrivateKey.generate()
+        ephemeral.public_key().public_bytes_raw()
+        ephemeral.exchange(remote)
+        ephemeral.exchange(remote)
+        static.exchange(remote)
+        identity.sign(message)
+        identity.public_key().verify(signature, message)
+    return (time.process_time() - begin) / rounds
+
+
+def seconds_of(*arguments: str) -> float:
+    times = []
+    for _ in range(11):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def rss(process: int) -> int:
+    """Bytes of memory that a process has."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def processor_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    return limit.loop_factory(limit.default_loop())
+
+
+@contextmanager
+def listener() -> Iterator[tuple[int, str]]:
+    """A listener in a process of its own: its id, and its address."""
+    command = [sys.executable, "-m", "bench.scale", "--listen"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield process.pid, process.stdout.readline().strip()
+        finally:
+            process.stdin.close()
+
+
+async def listen() -> None:
+    async def answer(request: Any) -> Any:
+        return request.body
+
+    async def hold(stream: Stream) -> None:
+        await stream.read()
+
+    handler: Callable[[Stream], Awaitable[None]] = hold
+    async with Peer(firewall=FirewallRules.allow_all(), config=CONFIG) as peer:
+        peer.on_request(answer)
+        peer.handle_stream(IDLE_PROTOCOL, hold)
+        print(await peer.listen(), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Many peers, idle memory, handshakes, latency, start.")
+    parser.add_argument("--json", action="store_true", help="print a list of JSON objects")
+    parser.add_argument("--listen", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.listen:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(listen())
+        return
+    rows = measure()
+    if arguments.json:
+        print(json.dumps(rows))
+        return
+    for line in rows:
+        verdict = "reached" if line["reached"] else "not reached"
+        print(f"{line['name']}: {line['value']} {line['unit']} (goal: {line['goal']}; {verdict})")
+
+
+if __name__ == "__main__":
+    main()
