@@ -10,7 +10,7 @@ PACKAGE := src/stronghold_p2p
 # Generated code refuses a protobuf older than its generator.
 PROTOBUF_GENERATOR := grpcio-tools==1.76.0
 
-.PHONY: help demo test check format interop bench proto clean
+.PHONY: help demo test check format interop bench counts profile proto clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,7 +19,9 @@ help:
 	@echo "make check     format, lint and types, as CI does"
 	@echo "make format    what check's first two can mend"
 	@echo "make interop   against go-, rust-, js- and py-libp2p (needs go, cargo and node)"
-	@echo "make bench     speed, as a share of what this machine can do"
+	@echo "make bench     speed, side by side with other systems (needs go, cargo and node)"
+	@echo "make counts    what a fixed workload takes, against what was recorded"
+	@echo "make profile   where the time goes: flame graphs, instructions"
 	@echo "make proto     generate the protobuf modules anew"
 	@echo "make clean     remove all that these have made"
 
@@ -43,9 +45,15 @@ interop: $(VENV)/.installed-dev
 	$(BIN)/python interop/build.py
 	$(BIN)/pytest interop
 
-bench: $(VENV)/.installed
-	@$(BIN)/python -m bench.ratios
+bench: $(VENV)/.installed-bench
+	@$(BIN)/python -m bench
 	@$(BIN)/python -m bench.firewall
+
+counts: $(VENV)/.installed
+	@$(BIN)/python -m bench.counts
+
+profile: $(VENV)/.installed-bench
+	@$(BIN)/python -m bench.profile
 
 proto: $(VENV)-proto/.installed
 	$(VENV)-proto/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src $(PACKAGE)/wire/messages/*.proto
@@ -62,6 +70,11 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
 	@echo "installing the development tools into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed pyproject.toml
+	@echo "installing what draws charts and profiles into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --group bench
 	@touch $@
 
 $(VENV)-proto/.installed:

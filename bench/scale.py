@@ -17,6 +17,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -45,7 +46,7 @@ IDLE_PROTOCOL = "/idle/1.0.0"
 DEPENDENCIES = (
     "asyncio, cryptography.hazmat.primitives.asymmetric.ec, cryptography.hazmat.primitives.asymmetric.rsa, "
     "cryptography.hazmat.primitives.asymmetric.x25519, cryptography.hazmat.primitives.ciphers.aead, "
-    "cryptography.hazmat.primitives.serialization, google.protobuf.message, ifaddr, msgspec"
+    "cryptography.hazmat.primitives.serialization, google.protobuf.internal.builder, ifaddr, msgspec"
 )
 
 
@@ -72,14 +73,14 @@ def row(name: str, value: float, unit: str, goal: str, *, reached: bool) -> dict
 
 
 async def many_peers(process: int, address: str) -> dict[str, Any]:
-    """The rate with the load spread over many peers by that with one; the two take turns."""
+    """The rate with the load spread over many peers by that with one, and by that with as many as are in flight (no two
+    requests share a connection then, nor a flush); they take turns."""
     async with dialers(address, PEERS) as peers:
-        shares = []
-        for _ in range(5):
-            one = await rate([peers[0]], address)
-            shares.append(await rate(peers, address) / one)
-    share = statistics.median(shares)
-    return row(f"rate with {PEERS:,} peers, by that with one", share, "", "at least 0.8", reached=share >= 0.8)
+        rates = [[await rate(peers[:count], address) for count in (1, IN_FLIGHT, PEERS)] for _ in range(5)]
+    by_one = statistics.median(many / one for one, _, many in rates)
+    by_few = statistics.median(many / few for _, few, many in rates)
+    name = f"rate with {PEERS:,} peers, by that with one (by that with {IN_FLIGHT}: {by_few:.2f})"
+    return row(name, by_one, "", "at least 0.8", reached=by_one >= 0.8)
 
 
 async def idle_connections(process: int, address: str) -> dict[str, Any]:
@@ -100,6 +101,8 @@ async def idle_streams(process: int, address: str) -> dict[str, Any]:
             await asyncio.gather(*(stream.negotiated() for stream in opened))
             streams += opened
         kib = (rss(process) - before) / len(streams) / 1024
+        for stream in streams:
+            stream.reset()  # else each peer would wait for them when it closes
     return row(f"an idle stream, of {IDLE_STREAMS} on each connection", kib, "KiB", "under 4", reached=kib < 4)
 
 
@@ -144,10 +147,11 @@ async def latency(process: int, address: str) -> dict[str, Any]:
 
 
 def start() -> list[dict[str, Any]]:
-    """Processes that only start; the medians of eleven."""
-    ours = seconds_of("-c", f"import {DEPENDENCIES}, stronghold_p2p")
-    own = (ours - seconds_of("-c", f"import {DEPENDENCIES}")) * 1e3
-    shown = seconds_of("-m", "stronghold_p2p", "--help") * 1e3
+    """Processes that only start, their modules compiled as installed ones are; the medians of eleven."""
+    with tempfile.TemporaryDirectory() as cache:
+        ours = seconds_of(cache, "-c", f"import {DEPENDENCIES}, stronghold_p2p")
+        own = (ours - seconds_of(cache, "-c", f"import {DEPENDENCIES}")) * 1e3
+        shown = seconds_of(cache, "-m", "stronghold_p2p", "--help") * 1e3
     return [
         row("import, over what its dependencies' imports take", own, "ms", "at most 60", reached=own <= 60),
         row("stronghold-p2p --help", shown, "ms", "under 300", reached=shown < 300),
@@ -209,13 +213,15 @@ def bare_handshake(rounds: int = 300) -> float:
     return (time.process_time() - begin) / rounds
 
 
-def seconds_of(*arguments: str) -> float:
+def seconds_of(bytecode: str, *arguments: str) -> float:
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     times = []
-    for _ in range(11):
+    for _ in range(12):
         begin = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, *arguments], env=environment, check=True, stdout=subprocess.DEVNULL)
         times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+    return statistics.median(times[1:])  # the first one compiles
 
 
 def rss(process: int) -> int:

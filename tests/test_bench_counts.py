@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from bench.counts import compare
+
+
+def test_what_grows_beyond_the_tolerance_is_told_and_what_shrinks() -> None:
+    recorded = {"echo": {"calls": 100.0, "system calls": 4.0, "callbacks": 2.0}}
+    grown, shrunk = compare(recorded, {"echo": {"calls": 104.0, "system calls": 4.1, "callbacks": 1.5}})
+    assert grown == ["echo: calls: 104 a request, recorded were 100"]
+    assert shrunk == ["echo: callbacks: 1.5 a request, recorded were 2"]
+
+
+def test_what_is_no_longer_counted_has_shrunk() -> None:
+    assert compare({"echo": {"calls": 1.0}}, {}) == ([], ["echo: calls: 0 a request, recorded were 1"])
