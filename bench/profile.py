@@ -47,7 +47,9 @@ def draw(name: str, folder: Path, seconds: float) -> None:
         return [py_spy, "record", "--rate", "250", "--output", picture, "--", *command]
 
     pipe = subprocess.PIPE
-    with subprocess.Popen([*recording("answers"), "serve"], env=ENVIRONMENT, stdin=pipe, stdout=pipe, text=True) as serving:
+    with subprocess.Popen(
+        [*recording("answers"), "serve"], env=ENVIRONMENT, stdin=pipe, stdout=pipe, text=True
+    ) as serving:
         assert serving.stdin is not None
         assert serving.stdout is not None
         line = next(line for line in serving.stdout if line.startswith("{"))
@@ -61,7 +63,14 @@ def instructions(name: str) -> int:
     """Instructions of both sides together for one request."""
     totals = []
     for times in (1, 2):
-        command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable, "-m", "bench.profile"]
+        command = [
+            "valgrind",
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+            sys.executable,
+            "-m",
+            "bench.profile",
+        ]
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         done = subprocess.run(
             [*command, "--run", name, str(times)], env=environment, capture_output=True, text=True, check=True

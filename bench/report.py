@@ -39,10 +39,11 @@ def text(result: Result) -> str:
 def absolute(result: Result) -> str:
     """Figures by system and case."""
     names = dict.fromkeys(name for case in CASES for name in result.medians[case.name])
-    rows = [["", *(f"{case.name}, {case.unit}" for case in CASES)]]
-    for name in sorted(names, key=lambda name: (name != OURS, name == LIMIT)):
-        rows.append([name, *(number(result.medians[case.name].get(name)) for case in CASES)])
-    return table(rows)
+    ordered = sorted(names, key=lambda name: (name != OURS, name == LIMIT))
+    head = ["", *(f"{case.name}, {case.unit}" for case in CASES)]
+    return table(
+        [head, *([name, *(number(result.medians[case.name].get(name)) for case in CASES)] for name in ordered)]
+    )
 
 
 def ratios(result: Result) -> str:
@@ -62,7 +63,9 @@ def ratios(result: Result) -> str:
 def scaled(result: Result) -> str:
     """The rows of scale.py."""
     rows = [["", "measured", "goal", ""]]
-    rows += [[row["name"], f"{row['value']} {row['unit']}", row["goal"], verdict(row["reached"])] for row in result.scale]
+    rows += [
+        [row["name"], f"{row['value']} {row['unit']}", row["goal"], verdict(row["reached"])] for row in result.scale
+    ]
     return table(rows)
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from bench import limit
-from stronghold_p2p import Config, FirewallRules, StrongholdP2p
+from stronghold_p2p import Config, FirewallRules, PeerIdentified, StrongholdP2p
 from stronghold_p2p.transport.stream import Stream
 
 Peer = StrongholdP2p[Any, Any]
@@ -170,11 +170,12 @@ async def dialers(address: str, count: int) -> AsyncIterator[list[Peer]]:
 
         async def connect() -> None:
             for peer in waiting:
+                events = peer.events()
                 await peer.send_request(address, BODY)
+                while not isinstance(await anext(events), PeerIdentified):
+                    pass
 
         await asyncio.gather(*(connect() for _ in range(DIALS_AT_ONCE)))
-        while not all(connection.identified for peer in peers for connection in peer._swarm.connections):  # type: ignore[union-attr]
-            await asyncio.sleep(0.01)
         gc.collect()
         yield peers
 
@@ -258,7 +259,6 @@ async def listen() -> None:
     async def hold(stream: Stream) -> None:
         await stream.read()
 
-    handler: Callable[[Stream], Awaitable[None]] = hold
     async with Peer(firewall=FirewallRules.allow_all(), config=CONFIG) as peer:
         peer.on_request(answer)
         peer.handle_stream(IDLE_PROTOCOL, hold)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from bench.cases import GOALS, LIMIT, Goal
 from bench.report import Result, number, text
 
@@ -22,7 +23,9 @@ def test_goals_hold_ours_against_the_best_other(
     assert goal.reached(ratio) == reached
 
 
-@pytest.mark.parametrize("medians", [{}, {"stronghold-p2p": 1.0}, {"stronghold-p2p": 1.0, "a": 1.0}, {"a": 1.0, "b": 1.0}])
+@pytest.mark.parametrize(
+    "medians", [{}, {"stronghold-p2p": 1.0}, {"stronghold-p2p": 1.0, "a": 1.0}, {"a": 1.0, "b": 1.0}]
+)
 def test_a_goal_without_all_its_figures_is_not_judged(medians: dict[str, float]) -> None:
     assert Goal("connect", ("a", "b"), 1.0).ratio(medians) is None
 
