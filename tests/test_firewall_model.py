@@ -148,7 +148,7 @@ class FakeConnection:
         self.lost = False
         self._tasks: dict[asyncio.Task[None], None] = {}
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
         task = self.loop.create_task(coroutine)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
