@@ -57,6 +57,7 @@ def draw(name: str, folder: Path, seconds: float) -> None:
         options = (*WORK[name], "--seconds", str(seconds))
         subprocess.run([*recording("asks"), "measure", address, *options], env=ENVIRONMENT, check=True)
         serving.stdin.close()
+        serving.stdout.read()  # py-spy writes there, too, and draws at the end
 
 
 def instructions(name: str) -> int:
