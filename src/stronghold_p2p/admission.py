@@ -59,10 +59,13 @@ class Admission:
         self._policy = rules
         self._allow_networks = _NetworkSet(rules.allow_networks)
         self._deny_networks = _NetworkSet(rules.deny_networks)
+        self._limits_networks = bool(rules.allow_networks or rules.deny_networks)
 
     def refusal_of_address(self, address: Multiaddr) -> str | None:
         """Why there is no connection with ``address``, None if there may be one. An address that is none of IP passes:
         a name, which is decided when it is resolved, and a relayed one, whose relay is decided by itself."""
+        if not self._limits_networks:
+            return None
         ip = _ip_of(address)
         if ip is None:
             return None

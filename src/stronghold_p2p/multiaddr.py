@@ -69,6 +69,8 @@ class Multiaddr:
 
     def without_peer(self) -> Multiaddr:
         """This address without the peer that it may end in. Raises InvalidAddress if there is nothing else in it."""
+        if self.peer_id is None:
+            return self
         encoded = self._bytes_without_peer()
         if not encoded:
             raise InvalidAddress(self, "nothing but a peer id")
@@ -178,7 +180,7 @@ def _ip4_to_bytes(text: str) -> bytes:
 
 
 def _ip4_to_text(value: bytes) -> str:
-    return str(ipaddress.IPv4Address(value))
+    return "{}.{}.{}.{}".format(*value)
 
 
 def _ip6_to_bytes(text: str) -> bytes:

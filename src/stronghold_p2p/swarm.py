@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
+from typing import Final, TypeAlias
 
 import ifaddr
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -44,7 +45,8 @@ from .transport.stream import Stream
 from .transport.tcp import TcpTransport
 from .transport.upgrade import PipeUpgrade
 from .wire import multistream
-from .wire.upgrade import Upgrade
+from .wire.noise import NoiseIdentity
+from .wire.upgrade import MUXERS, Upgrade
 from .wire.yamux import ReceiveBudget
 
 __all__ = ["StreamHandler", "Swarm", "check_protocol_id"]
@@ -53,6 +55,13 @@ logger = logging.getLogger("stronghold_p2p")
 
 StreamHandler = Callable[[Stream], None]
 """Takes an inbound stream in the very callback in which its protocol was agreed; must not raise."""
+
+IDENTIFY_DELAY: Final = 0.01
+"""Seconds that a new connection has for its first request, before we ask who the remote is: the answer takes the remote
+some of the time of a handshake, and us a signature to check."""
+
+_Offer: TypeAlias = tuple[list[str], tuple[Multiaddr, ...]]
+"""The protocols that a peer may open, and where we listen."""
 
 
 class _Dial:
@@ -126,7 +135,7 @@ class Swarm:
         self._refused = refused
         self._emit = emit
         self._learn = learn
-        self._static = X25519PrivateKey.generate()
+        self._noise_identity = NoiseIdentity(keypair, X25519PrivateKey.generate(), MUXERS)
         self._tcp = TcpTransport(config)
         self._handlers: dict[str, StreamHandler] = {}
         self._connections: dict[PeerId, list[Connection]] = {}
@@ -135,6 +144,9 @@ class Swarm:
         self._dials: dict[PeerId, _Dial] = {}
         self._dial_tasks: set[asyncio.Task[Connection]] = set()
         self._listeners: dict[Listener, asyncio.Server] = {}
+        self._listen_addresses: tuple[Multiaddr, ...] = ()
+        self._record: bytes | None = None
+        """Those addresses as we have signed them, for all who identify us; None until one does."""
         self._admission = admission
         self._closing = False
         self._ended: set[Connection] = set()
@@ -263,6 +275,7 @@ class Swarm:
             tuple(address.with_peer(self.peer_id) for address in interface_addresses(bound)),
         )
         self._listeners[listener] = server
+        self._listeners_changed()
         self._emit(NewListener(listener))
         self.push_identify()
         return listener
@@ -274,6 +287,7 @@ class Swarm:
             if address is None or address in (one.without_peer() for one in known):
                 server.close()
                 del self._listeners[listener]
+                self._listeners_changed()
                 self._emit(ListenerClosed(listener))
 
     # -- closing ---------------------------------------------------------------------------------
@@ -386,8 +400,7 @@ class Swarm:
         initiator = expected_peer is not None
         return PipeUpgrade(
             pipe,
-            self.keypair,
-            self._static,
+            self._noise_identity,
             initiator=initiator,
             expected_peer=expected_peer,
             establish=partial(self._establish, initiator=initiator),
@@ -438,7 +451,7 @@ class Swarm:
         self._connections.setdefault(peer, []).append(connection)
         self._counts[direction] = count + 1
         self._emit(ConnectionEstablished(connection.info))
-        connection.spawn(self._identify(connection))
+        connection.loop.call_later(IDENTIFY_DELAY, self._begin_identify, connection, self._offer(peer))
         return connection
 
     # -- ping ------------------------------------------------------------------------------------
@@ -452,8 +465,12 @@ class Swarm:
 
     # -- identify --------------------------------------------------------------------------------
 
-    async def _identify(self, connection: Connection) -> None:
-        offer = self._offer(connection.peer)
+    def _begin_identify(self, connection: Connection, offer: _Offer) -> None:
+        if connection.usable:
+            connection.spawn(self._identify(connection, offer))
+
+    async def _identify(self, connection: Connection, offer: _Offer) -> None:
+        """``offer`` is what the remote was offered first: it may have asked for it at any time since."""
         try:
             async with asyncio.timeout(self.config.request_timeout):
                 async with await connection.open_stream(identify.PROTOCOL) as stream:
@@ -510,19 +527,25 @@ class Swarm:
 
     def _identify_message(self, connection: Connection) -> bytes:
         protocols, addresses = self._offer(connection.peer)
+        if self._record is None:
+            self._record = identify.sign_record(self.keypair, addresses)
         return identify.encode(
-            self.keypair,
+            self.keypair.public_key,
             protocols=protocols,
             listen_addresses=addresses,
+            record=self._record,
             observed_address=connection.info.address,
         )
 
-    def _offer(self, peer: PeerId) -> tuple[list[str], list[Multiaddr]]:
+    def _offer(self, peer: PeerId) -> _Offer:
         """What ``peer`` is told: the protocols that it may open, and where we listen."""
-        return (
-            [protocol for protocol in self._handlers if self.offers(peer, protocol)],
-            [address.without_peer() for listener in self._listeners for address in listener.addresses],
+        return [protocol for protocol in self._handlers if self.offers(peer, protocol)], self._listen_addresses
+
+    def _listeners_changed(self) -> None:
+        self._listen_addresses = tuple(
+            address.without_peer() for listener in self._listeners for address in listener.addresses
         )
+        self._record = None
 
 
 async def _serve(stream: Stream, handler: Callable[[Stream], Awaitable[None]]) -> None:

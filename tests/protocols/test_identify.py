@@ -33,10 +33,12 @@ def framed(*identities: messages.Identify) -> bytes:
 def encode(
     protocols: list[str] | None = None, addresses: list[Multiaddr] | None = None, keypair: Keypair = KEY
 ) -> bytes:
+    listen_addresses = (ADDRESS, DNS) if addresses is None else tuple(addresses)
     return identify.encode(
-        keypair,
+        keypair.public_key,
         protocols=["/a", "/b"] if protocols is None else protocols,
-        listen_addresses=[ADDRESS, DNS] if addresses is None else addresses,
+        listen_addresses=listen_addresses,
+        record=identify.sign_record(keypair, listen_addresses),
         observed_address=OBSERVED,
     )
 

@@ -16,7 +16,8 @@ from stronghold_p2p.transport.deadlines import Deadlines
 from stronghold_p2p.transport.pipe import BytePipe
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.upgrade import PipeUpgrade
-from stronghold_p2p.wire.upgrade import Upgrade
+from stronghold_p2p.wire.noise import NoiseIdentity
+from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 from stronghold_p2p.wire.yamux import ReceiveBudget
 
 from .memory import MemoryPipe, memory_pipes
@@ -53,8 +54,7 @@ class Host:
         initiator = expected_peer is not None
         return PipeUpgrade(
             pipe,
-            self.keypair,
-            X25519PrivateKey.generate(),
+            NoiseIdentity(self.keypair, X25519PrivateKey.generate(), MUXERS),
             initiator=initiator,
             expected_peer=expected_peer,
             establish=partial(self._establish, initiator=initiator),

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from stronghold_p2p import Keypair, Multiaddr, PeerId
 from stronghold_p2p.protocols import identify
 from stronghold_p2p.wire import multistream
-from stronghold_p2p.wire.upgrade import Upgrade
+from stronghold_p2p.wire.noise import NoiseIdentity
+from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 from stronghold_p2p.wire.yamux import HEADER, HEADER_SIZE, Flag, FrameType
 
 from .yamux import Frame, data
@@ -59,12 +60,8 @@ class Remote:
         return remote
 
     async def upgrade(self, *, initiator: bool) -> None:
-        self._upgrade = upgrade = Upgrade(
-            self.keypair,
-            initiator=initiator,
-            ephemeral=X25519PrivateKey.generate(),
-            static=X25519PrivateKey.generate(),
-        )
+        identity = NoiseIdentity(self.keypair, X25519PrivateKey.generate(), MUXERS)
+        self._upgrade = upgrade = Upgrade(identity, initiator=initiator, ephemeral=X25519PrivateKey.generate())
         self.send_raw(upgrade.data_to_send())
         while not upgrade.done:
             received = await self._reader.read(65536)
@@ -157,9 +154,10 @@ class Remote:
                 self.send(data(frame.stream_id, flags=Flag.RST))
             else:
                 message = identify.encode(
-                    self.keypair,
+                    self.keypair.public_key,
                     protocols=self.protocols,
-                    listen_addresses=[],
+                    listen_addresses=(),
+                    record=None,
                     observed_address=Multiaddr.parse("/ip4/127.0.0.1/tcp/1"),
                 )
                 self.send(

@@ -236,6 +236,25 @@ async def test_more_waits_until_the_remote_has_shown_that_it_serves_the_protocol
         await (await pair.bob_host.inbound.get()).readexactly(MAX_LAZY_SIZE + 1)
 
 
+async def test_reader_and_writers_may_all_wait_for_the_protocol_and_one_of_them_leave() -> None:
+    async with connected() as pair:
+        stream = await pair.alice.open_stream(ECHO)
+        pair.bob_pipe.reading = False
+        reading = asyncio.create_task(stream.readexactly(2))
+        leaving = asyncio.create_task(stream.negotiated())
+        writing = asyncio.create_task(stream.write(bytes(MAX_LAZY_SIZE + 1)))
+        await turns()
+        leaving.cancel()
+        await turns()
+        assert (leaving.cancelled(), reading.done(), writing.done()) == (True, False, False)
+        pair.bob_pipe.reading = True
+        await writing
+        inbound = await pair.bob_host.inbound.get()
+        await inbound.readexactly(MAX_LAZY_SIZE + 1)
+        await inbound.write(b"ok")
+        assert await reading == b"ok"
+
+
 async def test_what_identify_told_counts_as_shown() -> None:
     async with connected() as pair:
         pair.alice.remote_identified((ECHO,), own_kind=False)

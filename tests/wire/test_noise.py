@@ -20,6 +20,7 @@ from stronghold_p2p.wire.noise import (
     CipherState,
     HandshakeState,
     NoiseHandshake,
+    NoiseIdentity,
     NoiseTransport,
     SymmetricState,
 )
@@ -267,9 +268,8 @@ YAMUX, MPLEX = "/yamux/1.0.0", "/mplex/6.7.0"
 
 def noise_handshake(keypair: Keypair, *, initiator: bool, muxers: tuple[str, ...] = (YAMUX,)) -> NoiseHandshake:
     fill = 1 if initiator else 3
-    return NoiseHandshake(
-        keypair, initiator=initiator, ephemeral=private_key(fill), static=private_key(fill + 1), muxers=muxers
-    )
+    identity = NoiseIdentity(keypair, private_key(fill + 1), muxers)
+    return NoiseHandshake(identity, initiator=initiator, ephemeral=private_key(fill))
 
 
 def body(framed: bytes) -> bytes:

@@ -19,8 +19,8 @@ from stronghold_p2p.errors import (
 from stronghold_p2p.identity import Keypair, PeerId
 from stronghold_p2p.wire.messages import NoiseHandshakePayload
 from stronghold_p2p.wire.multistream import HEADER, encode_line
-from stronghold_p2p.wire.noise import HandshakeState, NoiseTransport
-from stronghold_p2p.wire.upgrade import Upgrade
+from stronghold_p2p.wire.noise import HandshakeState, NoiseIdentity, NoiseTransport
+from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 
 ALICE = Keypair.generate()
 BOB = Keypair.generate()
@@ -39,13 +39,12 @@ def private_key(fill: int) -> X25519PrivateKey:
 
 
 def dialer(keypair: Keypair = ALICE, expected_peer: PeerId | None = BOB.peer_id) -> Upgrade:
-    return Upgrade(
-        keypair, initiator=True, ephemeral=private_key(1), static=private_key(2), expected_peer=expected_peer
-    )
+    identity = NoiseIdentity(keypair, private_key(2), MUXERS)
+    return Upgrade(identity, initiator=True, ephemeral=private_key(1), expected_peer=expected_peer)
 
 
 def listener(keypair: Keypair = BOB) -> Upgrade:
-    return Upgrade(keypair, initiator=False, ephemeral=private_key(3), static=private_key(4))
+    return Upgrade(NoiseIdentity(keypair, private_key(4), MUXERS), initiator=False, ephemeral=private_key(3))
 
 
 def is_done(machine: Upgrade) -> bool:
@@ -388,12 +387,8 @@ class TestHostileInput:
 
     @both_sides
     def test_a_replayed_upgrade(self, side: str) -> None:
-        fresh = Upgrade(
-            ALICE if side == "dialer" else BOB,
-            initiator=side == "dialer",
-            ephemeral=private_key(9),
-            static=private_key(8),
-        )
+        identity = NoiseIdentity(ALICE if side == "dialer" else BOB, private_key(8), MUXERS)
+        fresh = Upgrade(identity, initiator=side == "dialer", ephemeral=private_key(9))
         with pytest.raises(HandshakeError):
             fresh.receive_data(TRANSCRIPTS[side])
 

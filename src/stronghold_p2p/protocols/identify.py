@@ -28,6 +28,7 @@ __all__ = [
     "is_own_agent",
     "read",
     "serve",
+    "sign_record",
 ]
 
 PROTOCOL: Final = "/ipfs/id/1.0.0"
@@ -103,11 +104,19 @@ async def serve(stream: Stream, message: bytes) -> None:
     await stream.close_write()
 
 
+def sign_record(keypair: Keypair, listen_addresses: tuple[Multiaddr, ...]) -> bytes | None:
+    """The signed record of where we listen; None if we do not. It is newer than any made before."""
+    if not listen_addresses:
+        return None
+    return PeerRecord(peer_id=keypair.peer_id, seq=time.time_ns(), addresses=listen_addresses).seal(keypair)
+
+
 def encode(
-    keypair: Keypair,
+    public_key: PublicKey,
     *,
     protocols: Iterable[str],
     listen_addresses: Iterable[Multiaddr],
+    record: bytes | None,
     observed_address: Multiaddr,
 ) -> bytes:
     """What we tell a peer that we see at ``observed_address``, as one message behind its length.
@@ -115,18 +124,15 @@ def encode(
     It is always complete, since go-libp2p replaces all it knew by what a push holds. What does not fit 4,096 bytes is
     left out: first the signed record, then listen addresses and then protocols, the last ones first.
     """
-    listen_addresses = tuple(listen_addresses)
     message = messages.Identify(
-        publicKey=keypair.public_key.to_protobuf(),
+        publicKey=public_key.to_protobuf(),
         listenAddrs=map(bytes, listen_addresses),
         protocols=protocols,
         observedAddr=bytes(observed_address),
         protocolVersion=PROTOCOL_VERSION,
         agentVersion=AGENT_VERSION,
+        signedPeerRecord=record,
     )
-    if listen_addresses:
-        record = PeerRecord(peer_id=keypair.peer_id, seq=time.time_ns(), addresses=listen_addresses)
-        message.signedPeerRecord = record.seal(keypair)
     while message.ByteSize() > MAX_SENT_SIZE:
         if message.HasField("signedPeerRecord"):
             message.ClearField("signedPeerRecord")

@@ -69,6 +69,7 @@ class Stream:
     """
 
     __slots__ = (
+        "_agreement",
         "_buffer",
         "_buffer_offset",
         "_deadline",
@@ -104,6 +105,8 @@ class Stream:
         self._buffer: deque[bytes] | None = None
         self._buffer_offset = 0
         self._withheld = 0
+        self._agreement: asyncio.Future[None] | None = None
+        """Who waits for the remote to agree to the protocol, or for the stream to end."""
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._deadline = 0.0
@@ -129,7 +132,9 @@ class Stream:
         self.send_lines()
         while not self._negotiated:
             self._check()
-            await self._wait_to_read()
+            if self._agreement is None:
+                self._agreement = self.connection.loop.create_future()
+            await asyncio.wait((self._agreement,))  # reader and writer may both wait, and either be cancelled
 
     async def read(self, n: int = 65_536) -> bytes:
         """1 to ``n`` bytes, as soon as there are any; ``b""`` when the remote has sent all."""
@@ -411,8 +416,8 @@ class Stream:
     def _agree(self) -> None:
         self._negotiated = True
         self.connection.protocol_served(self.protocol)
-        if self._read_waiter is not None:
-            self._wake_reader()
+        if self._agreement is not None:
+            self._wake_negotiators()
 
     def _accept(self, protocol: str, lines: bytes) -> None:
         self._negotiated = True
@@ -452,6 +457,13 @@ class Stream:
             self._wake_reader()
         if self._write_waiter is not None:
             self.wake_writer()
+        if self._agreement is not None:
+            self._wake_negotiators()
+
+    def _wake_negotiators(self) -> None:
+        assert self._agreement is not None
+        self._agreement.set_result(None)
+        self._agreement = None
 
     def _wake_reader(self) -> None:
         if self._read_waiter is not None and not self._read_waiter.done():

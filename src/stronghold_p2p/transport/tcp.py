@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from typing import Final, cast
+from weakref import WeakKeyDictionary
 
 from ..config import Config
 from ..errors import InvalidAddress, ListenError
@@ -31,7 +32,7 @@ FAMILIES: Final = {
 class TcpPipe(asyncio.BufferedProtocol):
     """One TCP connection as a byte pipe. asyncio and uvloop set TCP_NODELAY by themselves.
 
-    ``read_buffer`` is shared by all pipes of an event loop: what a read brings is consumed before the callback returns.
+    ``read_buffer`` is that of the event loop, shared by all of its pipes: what a read brings is consumed before the callback returns.
     """
 
     receiver: PipeReceiver
@@ -81,12 +82,23 @@ class TcpPipe(asyncio.BufferedProtocol):
         self.receiver.resume_writing()
 
 
+_read_buffers: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview]] = WeakKeyDictionary()
+
+
+def _read_buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """The one of all peers of an event loop: as warm in the cache as it gets, and no megabyte for each peer."""
+    buffer = _read_buffers.get(loop)
+    if buffer is None:
+        buffer = _read_buffers[loop] = memoryview(bytearray(READ_BUFFER_SIZE))
+    return buffer
+
+
 class TcpTransport:
     """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``."""
 
     def __init__(self, config: Config) -> None:
         self._max_send_buffer = config.max_send_buffer
-        self._read_buffer = memoryview(bytearray(READ_BUFFER_SIZE))
+        self._read_buffer = _read_buffer_of(asyncio.get_running_loop())
 
     @staticmethod
     def supports(address: Multiaddr) -> bool:

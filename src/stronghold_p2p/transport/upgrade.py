@@ -8,7 +8,8 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ..errors import HandshakeError, StrongholdError
-from ..identity import Keypair, PeerId
+from ..identity import PeerId
+from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import Upgrade
 from .connection import Connection
 from .pipe import BytePipe
@@ -26,8 +27,7 @@ class PipeUpgrade:
     def __init__(
         self,
         pipe: BytePipe,
-        keypair: Keypair,
-        static: X25519PrivateKey,
+        identity: NoiseIdentity,
         *,
         initiator: bool,
         expected_peer: PeerId | None,
@@ -38,11 +38,7 @@ class PipeUpgrade:
         self.finished.add_done_callback(self._ended)
         self._establish = establish
         self._machine = Upgrade(
-            keypair,
-            initiator=initiator,
-            ephemeral=X25519PrivateKey.generate(),
-            static=static,
-            expected_peer=expected_peer,
+            identity, initiator=initiator, ephemeral=X25519PrivateKey.generate(), expected_peer=expected_peer
         )
         if initiator:
             # The pipe learns its receiver only when this returns; nothing can come before something was sent.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from hashlib import sha256
 from struct import Struct
 from typing import Final, NoReturn
@@ -30,6 +29,7 @@ __all__ = [
     "CipherState",
     "HandshakeState",
     "NoiseHandshake",
+    "NoiseIdentity",
     "NoiseTransport",
     "SymmetricState",
 ]
@@ -55,6 +55,28 @@ _pack_length_into = Struct(">H").pack_into
 _pack_nonce = Struct("<4xQ").pack  # Noise, section 12.3
 
 
+class NoiseIdentity:
+    """Who we are in every handshake: a static key, and the payload that proves it to be ours.
+
+    Made once, since the proof is a signature: making it anew would cost each handshake as much as a key exchange.
+    """
+
+    __slots__ = ("muxers", "payload", "peer_id", "static")
+
+    def __init__(self, keypair: Keypair, static: X25519PrivateKey, muxers: Sequence[str]) -> None:
+        """``muxers``: what we offer, the most preferred first; none means that the muxer is negotiated afterwards."""
+        self.peer_id = keypair.peer_id
+        self.static = static
+        self.muxers = muxers
+        payload = messages.NoiseHandshakePayload(
+            identity_key=keypair.public_key.to_protobuf(),
+            identity_sig=keypair.sign(_SIGNATURE_PREFIX + static.public_key().public_bytes_raw()),
+        )
+        if muxers:
+            payload.extensions.stream_muxers.extend(muxers)
+        self.payload: bytes = payload.SerializeToString()
+
+
 class NoiseHandshake:
     """The three handshake messages of libp2p, framed: ``-> e``, ``<- e, ee, s, es``, ``-> s, se``.
 
@@ -62,34 +84,23 @@ class NoiseHandshake:
     that the sender offers.
     """
 
-    __slots__ = ("_initiator", "_keypair", "_muxers", "_state", "_static", "muxer", "remote_key")
+    __slots__ = ("_identity", "_initiator", "_state", "muxer", "remote_key")
 
     remote_key: PublicKey
     """The remote's identity, there once the remote has proved it."""
     muxer: str | None
     """What both offer, by the initiator's preference; None unless both have sent a list."""
 
-    def __init__(
-        self,
-        keypair: Keypair,
-        *,
-        initiator: bool,
-        ephemeral: X25519PrivateKey,
-        static: X25519PrivateKey,
-        muxers: Sequence[str],
-    ) -> None:
-        """``ephemeral`` is for this handshake alone, ``static`` may serve all of one process. ``muxers``: the most
-        preferred first; none means that the muxer is negotiated afterwards."""
+    def __init__(self, identity: NoiseIdentity, *, initiator: bool, ephemeral: X25519PrivateKey) -> None:
+        """``ephemeral`` is for this handshake alone."""
         self.muxer = None
-        self._keypair = keypair
+        self._identity = identity
         self._initiator = initiator
-        self._static = static
-        self._muxers = muxers
-        self._state = HandshakeState(initiator=initiator, ephemeral=ephemeral, static=static)
+        self._state = HandshakeState(initiator=initiator, ephemeral=ephemeral, static=identity.static)
 
     def write_message(self) -> bytes:
         """The next message of ours, behind its length. Raises HandshakeError if the remote's key is of low order."""
-        message = self._state.write_message(b"" if self._state.position == 0 else self._encode_payload())
+        message = self._state.write_message(b"" if self._state.position == 0 else self._identity.payload)
         return _pack_length(len(message)) + message
 
     def read_message(self, message: bytes) -> None:
@@ -110,16 +121,6 @@ class NoiseHandshake:
         initiators, responders = self._state.split()
         return NoiseTransport(*((initiators, responders) if self._initiator else (responders, initiators)))
 
-    def _encode_payload(self) -> bytes:
-        static = self._static.public_key().public_bytes_raw()
-        payload = messages.NoiseHandshakePayload(
-            identity_key=self._keypair.public_key.to_protobuf(),
-            identity_sig=self._keypair.sign(_SIGNATURE_PREFIX + static),
-        )
-        if self._muxers:
-            payload.extensions.stream_muxers.extend(self._muxers)
-        return payload.SerializeToString()
-
     def _read_payload(self, payload: bytes) -> None:
         message = messages.parse(messages.NoiseHandshakePayload, payload, "noise")
         key = PublicKey.from_protobuf(message.identity_key)
@@ -129,9 +130,10 @@ class NoiseHandshake:
         self.remote_key = key
 
     def _choose_muxer(self, theirs: Sequence[str]) -> str | None:
-        if not self._muxers or not theirs:
+        ours = self._identity.muxers
+        if not ours or not theirs:
             return None
-        preferred, known = (self._muxers, theirs) if self._initiator else (theirs, self._muxers)
+        preferred, known = (ours, theirs) if self._initiator else (theirs, ours)
         for muxer in preferred:
             if muxer in known:
                 return muxer
@@ -339,11 +341,11 @@ class HandshakeState:
         """The tokens of the next message. What has changed is put back if it fails."""
         if self.position == len(_XX) or ours != (self._initiator == (self.position % 2 == 0)):
             raise RuntimeError("it is not the turn of this message")
-        before = self._symmetric.copy(), self._remote_ephemeral, self.remote_static
+        before = self._symmetric.state, self._remote_ephemeral, self.remote_static
         try:
             yield _XX[self.position]
         except HandshakeError:
-            self._symmetric, self._remote_ephemeral, self.remote_static = before
+            self._symmetric.state, self._remote_ephemeral, self.remote_static = before
             raise
         self.position += 1
 
@@ -380,10 +382,16 @@ class SymmetricState:
         self._ck = protocol_name
         self._cipher: CipherState | None = None
 
-    def copy(self) -> SymmetricState:
-        twin = copy(self)
-        twin._cipher = copy(self._cipher)
-        return twin
+    @property
+    def state(self) -> tuple[bytes, bytes, CipherState | None, int]:
+        """All that a message changes; set it to undo that."""
+        return self.h, self._ck, self._cipher, 0 if self._cipher is None else self._cipher.nonce
+
+    @state.setter
+    def state(self, state: tuple[bytes, bytes, CipherState | None, int]) -> None:
+        self.h, self._ck, self._cipher, nonce = state
+        if self._cipher is not None:
+            self._cipher.nonce = nonce
 
     def mix_key(self, input_key_material: bytes) -> None:
         self._ck, key = _hkdf(self._ck, input_key_material)

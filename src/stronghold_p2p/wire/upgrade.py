@@ -13,14 +13,16 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ..errors import HandshakeError, PeerIdMismatch
-from ..identity import Keypair, PeerId, PublicKey
+from ..identity import PeerId, PublicKey
 from .multistream import Dialer, Listener
-from .noise import MAX_HANDSHAKE_MESSAGE, NoiseHandshake, NoiseTransport
+from .noise import MAX_HANDSHAKE_MESSAGE, NoiseHandshake, NoiseIdentity, NoiseTransport
 
-__all__ = ["Upgrade"]
+__all__ = ["MUXERS", "Upgrade"]
 
 _NOISE: Final = "/noise"
 _YAMUX: Final = "/yamux/1.0.0"
+MUXERS: Final = (_YAMUX,)
+"""What a :class:`NoiseIdentity` for upgrades offers."""
 
 _MAX_PROPOSALS: Final = 16
 """More than there are security protocols or muxers. Each costs a remote that is not known yet a line of answer."""
@@ -43,20 +45,17 @@ class Upgrade:
 
     def __init__(
         self,
-        keypair: Keypair,
+        identity: NoiseIdentity,
         *,
         initiator: bool,
         ephemeral: X25519PrivateKey,
-        static: X25519PrivateKey,
         expected_peer: PeerId | None = None,
     ) -> None:
         """``initiator``: whether we dialed; ``expected_peer``: whom, if known; ``ephemeral`` must never serve twice."""
         self.done = False
-        self._keypair = keypair
+        self._own_peer = identity.peer_id
         self._expected_peer = expected_peer
-        self._handshake = NoiseHandshake(
-            keypair, initiator=initiator, ephemeral=ephemeral, static=static, muxers=(_YAMUX,)
-        )
+        self._handshake = NoiseHandshake(identity, initiator=initiator, ephemeral=ephemeral)
         self._inbound = bytearray()
         self._outbound: list[bytes | bytearray] = []
         self._phases = self._dial() if initiator else self._listen()
@@ -125,7 +124,7 @@ class Upgrade:
         self.remote_peer = self.remote_key.peer_id
         if self._expected_peer is not None and self._expected_peer != self.remote_peer:
             raise PeerIdMismatch(self._expected_peer, self.remote_peer)
-        if self.remote_peer == self._keypair.peer_id:
+        if self.remote_peer == self._own_peer:
             raise HandshakeError("the remote has our own identity")
 
     def _open_channel(self, negotiation: Dialer | Listener) -> _Waiting:
