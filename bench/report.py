@@ -111,7 +111,7 @@ node are needed for three of them), and runs all of them in turn.
   rounds. Machines differ and are noisy: the ratios count.
 - "The limit" is what bare ChaCha20-Poly1305 frames between two processes reach here in plain Python, without streams,
   handshake or codec ([bench/limit.py](../bench/limit.py)).
-- connect: from the dial to the first response, each time with a new connection; the median of 20.
+- connect: from the dial to the first response, each time with a new dialler, made before; the median of 20.
 
 Machine: {processor()}, {os.cpu_count()} cores, Linux {platform.release().split("-")[0]},
 Python {platform.python_version()}, {limit.default_loop()}.

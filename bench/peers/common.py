@@ -25,7 +25,7 @@ Request = Callable[[Any], Awaitable[Any]]
 Serve = Callable[[], AbstractAsyncContextManager[str]]
 """Serves for as long as the context lasts; gives the address."""
 Dial = Callable[[str, str], AbstractAsyncContextManager[Request]]
-"""Connects to an address for one format, "json" or "raw"."""
+"""Makes whatever dials, for one address and one format, "json" or "raw"; the first request is what connects."""
 
 
 def answer(body: bytes, form: str) -> bytes:
@@ -141,21 +141,13 @@ async def connect(dial: Dial, address: str, count: int) -> None:
 @asynccontextmanager
 async def connection(dial: Dial, address: str, form: str) -> AsyncIterator[Callable[[Any], Awaitable[None]]]:
     """A function that sends a body and checks its answer; its first call connects."""
-    context = dial(address, form)
-    send: Request | None = None
+    async with dial(address, form) as send:
 
-    async def request(body: Any) -> None:
-        nonlocal send
-        if send is None:
-            send = await context.__aenter__()
-        if len(await send(body)) != len(body):
-            raise ValueError("the response is not the request's body")
+        async def request(body: Any) -> None:
+            if len(await send(body)) != len(body):
+                raise ValueError("the response is not the request's body")
 
-    try:
         yield request
-    finally:
-        if send is not None:
-            await context.__aexit__(None, None, None)
 
 
 async def load(

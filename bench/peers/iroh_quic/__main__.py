@@ -65,9 +65,12 @@ async def dial(address: str, form: str) -> AsyncIterator[Request]:
     socket, remote = address.split()
     target = iroh.EndpointAddr(iroh.EndpointId.from_string(remote), None, [socket])
     async with bound([]) as endpoint:
-        connection = await endpoint.connect(target, form.encode())
+        connection: Any = None
 
         async def exchange(body: bytes) -> bytes:
+            nonlocal connection
+            if connection is None:
+                connection = await endpoint.connect(target, form.encode())
             stream = await connection.open_bi()
             await stream.send().write_all(body)
             await stream.send().finish()
@@ -75,7 +78,8 @@ async def dial(address: str, form: str) -> AsyncIterator[Request]:
             return response
 
         yield coded(exchange, form)
-        connection.close(0, b"")
+        if connection is not None:
+            connection.close(0, b"")
 
 
 if __name__ == "__main__":

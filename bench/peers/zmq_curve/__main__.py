@@ -41,7 +41,7 @@ async def dial(address: str, form: str) -> AsyncIterator[Request]:
     dealer = context.socket(zmq.DEALER)
     dealer.curve_publickey, dealer.curve_secretkey = zmq.curve_keypair()
     dealer.curve_serverkey = key.encode()
-    dealer.connect(endpoint)
+    connected = False
     numbers = itertools.count()
     waiting: dict[bytes, asyncio.Future[bytes]] = {}
     loop = asyncio.get_running_loop()
@@ -53,6 +53,10 @@ async def dial(address: str, form: str) -> AsyncIterator[Request]:
             waiting.pop(number).set_result(body)
 
     async def exchange(body: bytes) -> bytes:
+        nonlocal connected
+        if not connected:
+            dealer.connect(endpoint)
+            connected = True
         number = next(numbers).to_bytes(8)
         waiting[number] = response = loop.create_future()
         await dealer.send_multipart([number, kind, body])
