@@ -24,7 +24,7 @@ LAYERS = [
     {"protocols"},
     {"transport"},
     {"wire"},
-    {"errors", "config", "events", "identity", "multiaddr", "multibase", "toml_lines"},
+    {"errors", "config", "events", "generics", "identity", "multiaddr", "multibase", "toml_lines"},
 ]
 """From the top down; those side by side may import each other."""
 

@@ -120,7 +120,8 @@ class PeerId:
         """The multihash."""
         return self._multihash
 
-    __bytes__ = to_bytes
+    def __bytes__(self) -> bytes:
+        return self._multihash
 
     def to_cid(self) -> str:
         """As CIDv1 text in base32 (``bafz...``)."""

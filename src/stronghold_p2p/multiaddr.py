@@ -61,7 +61,8 @@ class Multiaddr:
         """The binary form."""
         return self._bytes
 
-    __bytes__ = to_bytes
+    def __bytes__(self) -> bytes:
+        return self._bytes
 
     def with_peer(self, peer_id: PeerId) -> Multiaddr:
         """This address, ending in ``/p2p/<peer_id>`` instead of the peer that it may end in."""

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import lru_cache
 from types import TracebackType, UnionType
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, Self
+from typing import Any, Final, Generic, Literal, NoReturn, Self
 from weakref import WeakValueDictionary
 
 from .addresses import AddressBook
@@ -20,6 +20,7 @@ from .errors import ClosedError, InvalidAddress, NotPermitted, PolicyError, Requ
 from .events import ConnectionInfo, Direction, Event, EventHub, Listener, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall import Firewall, FirewallRules, Rule
 from .gate import Gate
+from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .multiaddr import Multiaddr
 from .policy import Policy, PolicyWatch
@@ -29,17 +30,6 @@ from .state import BanChange, Change, FirewallMemory
 from .swarm import Swarm, check_protocol_id
 from .transport.connection import Connection
 from .transport.stream import Stream
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar
-
-    Req = TypeVar("Req", default=Any)
-    Res = TypeVar("Res", default=Any)
-else:
-    from typing import TypeVar
-
-    Req = TypeVar("Req")
-    Res = TypeVar("Res")
 
 __all__ = ["StrongholdP2p"]
 

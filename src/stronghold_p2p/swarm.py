@@ -366,8 +366,7 @@ class Swarm:
 
     async def _dial_address(self, peer: PeerId, address: Multiaddr) -> Connection:
         upgrade: PipeUpgrade | None = None
-
-        refusal = self._admission.refusal_of_address(address)
+        refusal: str | None = self._admission.refusal_of_address(address)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
 

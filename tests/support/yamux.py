@@ -165,19 +165,19 @@ class Endpoint:
 
     def _note(self, event: Event) -> Heard:
         match event:
-            case StreamOpened(stream):
+            case StreamOpened(stream=stream):
                 self.inbound[stream.id] = stream
                 return "opened", stream.id
-            case DataReceived(stream, body):
+            case DataReceived(stream=stream, data=body):
                 assert body, "no data would be taken for the end of the stream"
                 return "data", stream.id, bytearray(body)
-            case WindowOpened(stream):
+            case WindowOpened(stream=stream):
                 return "window", stream.id
-            case StreamEnded(stream):
+            case StreamEnded(stream=stream):
                 return "ended", stream.id
-            case StreamReset(stream, code):
+            case StreamReset(stream=stream, code=code):
                 return "reset", stream.id, code
-            case GoAwayReceived(code):
+            case GoAwayReceived(code=code):
                 return "go away", code
 
 

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
 from ..codec import Codec
 from ..config import Config
 from ..errors import DecodeError, RequestTimeout, StrongholdError
 from ..events import ConnectionInfo, Direction, Event, RequestFailed
 from ..gate import Gate
+from ..generics import Req, Res
 from ..identity import PeerId
 from ..traffic import Traffic
 from ..transport.connection import Connection
@@ -22,9 +23,6 @@ from .message import MessageReceiver, frame, is_short, write
 __all__ = ["Request", "RequestQueue", "Responder"]
 
 logger = logging.getLogger("stronghold_p2p")
-
-Req = TypeVar("Req")
-Res = TypeVar("Res")
 
 Handler = Callable[["Request[Req]"], Res | Awaitable[Res]]
 

@@ -11,7 +11,6 @@ What real peers make of the specification decided the details that it leaves ope
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from ...errors import MuxerError
@@ -64,48 +63,63 @@ class Stream(ReceiveWindow):
         return f"<yamux.Stream {self.id} send_window={self.send_window}>"
 
 
-@dataclass(slots=True)
+# Plain classes: where this module is compiled, those are cheapest.
+
+
 class StreamOpened:
     """The remote opened a stream."""
 
-    stream: Stream
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
 
 
-@dataclass(slots=True)
 class DataReceived:
     """Bytes came on a stream, at least one; hand them back with :meth:`Session.credit` when they are consumed."""
 
-    stream: Stream
-    data: bytes
+    __slots__ = ("data", "stream")
+
+    def __init__(self, stream: Stream, data: bytes) -> None:
+        self.stream = stream
+        self.data = data
 
 
-@dataclass(slots=True)
 class WindowOpened:
     """The remote lets us send more on a stream."""
 
-    stream: Stream
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
 
 
-@dataclass(slots=True)
 class StreamEnded:
     """The remote sends no more on a stream (FIN)."""
 
-    stream: Stream
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
 
 
-@dataclass(slots=True)
 class StreamReset:
     """The remote reset a stream; ``code`` is go-yamux's error code, else 0."""
 
-    stream: Stream
-    code: int
+    __slots__ = ("code", "stream")
+
+    def __init__(self, stream: Stream, code: int) -> None:
+        self.stream = stream
+        self.code = code
 
 
-@dataclass(slots=True)
 class GoAwayReceived:
     """The remote ends the session; go-, js-, py- and rust-libp2p close the connection at once after it."""
 
-    code: int
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        self.code = code
 
 
 Event = StreamOpened | DataReceived | WindowOpened | StreamEnded | StreamReset | GoAwayReceived
