@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.clock import Clock
+from support.compiled import replaces_parts
 
 from stronghold_p2p import (
     Config,
@@ -773,4 +774,4 @@ FirewallMachine.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-TestFirewallModel = FirewallMachine.TestCase
+TestFirewallModel = replaces_parts(FirewallMachine.TestCase)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from support.clock import Clock
+from support.compiled import replaces_parts
 
 from stronghold_p2p import Config, Direction, FirewallDecision, FirewallRequest, FirewallRules, Keypair, Multiaddr, Rule
 from stronghold_p2p import gate as gate_module
@@ -307,6 +308,7 @@ def counting(guard: Guard, made: dict[str, int]) -> Gate:
     return Gate(guard.firewall, guard.approvals, type_name, view, guard.hub)
 
 
+@replaces_parts
 @pytest.mark.parametrize(
     ("rule", "listen", "expected"),
     [
@@ -326,6 +328,7 @@ def test_what_is_made_for_one_decision(
     assert tuple(made.values()) == expected
 
 
+@replaces_parts
 @pytest.mark.parametrize("direction", [IN, OUT])
 def test_ten_thousand_peer_rules_are_not_searched(direction: Direction, monkeypatch: pytest.MonkeyPatch) -> None:
     """One look-up, however many rules and layers there are."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import lru_cache
 from types import TracebackType, UnionType
 from typing import Any, Final, Generic, Literal, NoReturn, Self
@@ -155,14 +156,13 @@ class StrongholdP2p(Generic[Req, Res]):
             self._policy_task.cancel()
             await asyncio.wait([self._policy_task])
         self._approvals.close()  # first: what waits for an answer would hold up the connections
-        try:
+        async with AsyncExitStack() as ending:
+            if self._memory is not None:
+                ending.push_async_callback(self._memory.close)
+            ending.callback(self._events.close)
+            ending.callback(self._responder.close)
             if swarm is not None:
                 await swarm.close()
-        finally:
-            self._responder.close()
-            self._events.close()
-            if self._memory is not None:
-                await self._memory.close()
 
     async def __aenter__(self) -> Self:
         await self.start()

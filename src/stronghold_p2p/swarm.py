@@ -143,6 +143,8 @@ class Swarm:
         self._pending_inbound: dict[PipeUpgrade, int] = {}
         self._dials: dict[PeerId, _Dial] = {}
         self._dial_tasks: set[asyncio.Task[Connection]] = set()
+        self._attempts: set[asyncio.Task[Connection]] = set()
+        """What dials at single addresses, also what has lost its race and is about to end."""
         self._listeners: dict[Listener, asyncio.Server] = {}
         self._listen_addresses: tuple[Multiaddr, ...] = ()
         self._record: bytes | None = None
@@ -298,7 +300,7 @@ class Swarm:
         self.stop_listening()
         for upgrade in list(self._pending_inbound):
             upgrade.finished.cancel()
-        dials = tuple(self._dial_tasks)
+        dials = (*self._dial_tasks, *self._attempts)
         for task in dials:
             task.cancel()
         connections = self.connections
@@ -329,9 +331,7 @@ class Swarm:
         return dial
 
     def _dial_ended(self, dial: _Dial, task: asyncio.Task[Connection]) -> None:
-        self._dial_tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waited for it may be gone
+        _forget(self._dial_tasks, task)
         if self._dials.get(dial.peer) is dial:
             del self._dials[dial.peer]
 
@@ -344,7 +344,7 @@ class Swarm:
                 while True:
                     address = next(to_try, None)
                     if address is not None:
-                        running[asyncio.create_task(self._dial_address(dial.peer, address))] = address
+                        running[self._attempt(dial.peer, address)] = address
                     elif not running:
                         raise dial.error()
                     stagger = self.config.dial_stagger if address is not None else None
@@ -362,7 +362,12 @@ class Swarm:
         finally:
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+
+    def _attempt(self, peer: PeerId, address: Multiaddr) -> asyncio.Task[Connection]:
+        task = asyncio.get_running_loop().create_task(self._dial_address(peer, address))
+        self._attempts.add(task)
+        task.add_done_callback(partial(_forget, self._attempts))
+        return task
 
     async def _dial_address(self, peer: PeerId, address: Multiaddr) -> Connection:
         upgrade: PipeUpgrade | None = None
@@ -545,6 +550,12 @@ class Swarm:
             address.without_peer() for listener in self._listeners for address in listener.addresses
         )
         self._record = None
+
+
+def _forget(tasks: set[asyncio.Task[Connection]], task: asyncio.Task[Connection]) -> None:
+    tasks.discard(task)
+    if not task.cancelled():
+        task.exception()  # whoever waited for it may be gone
 
 
 async def _serve(stream: Stream, handler: Callable[[Stream], Awaitable[None]]) -> None:

@@ -59,8 +59,13 @@ class Remote:
         await remote.upgrade(initiator=True)
         return remote
 
-    async def upgrade(self, *, initiator: bool) -> None:
-        identity = NoiseIdentity(self.keypair, X25519PrivateKey.generate(), MUXERS)
+    def noise_identity(self) -> NoiseIdentity:
+        """A new one."""
+        return NoiseIdentity(self.keypair, X25519PrivateKey.generate(), MUXERS)
+
+    async def upgrade(self, *, initiator: bool, identity: NoiseIdentity | None = None) -> None:
+        """``identity``: what it shows, if that is not its own."""
+        identity = identity or self.noise_identity()
         self._upgrade = upgrade = Upgrade(identity, initiator=initiator, ephemeral=X25519PrivateKey.generate())
         self.send_raw(upgrade.data_to_send())
         while not upgrade.done:

@@ -334,7 +334,8 @@ class Session:
         stream = self._body_stream
         if stream is not None:
             if size and stream.remote_open:
-                self._events.append(DataReceived(stream, data[:size]))
+                # Compiled, a slice of the whole would be a copy.
+                self._events.append(DataReceived(stream, data if size == len(data) else data[:size]))
             if not self._body_left:
                 self._body_stream = None
                 if self._body_flags & (FIN | RST):
