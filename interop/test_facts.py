@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from stronghold_p2p import Config, Keypair, Multiaddr, NoResponse, StreamReset, StrongholdP2p
 from stronghold_p2p.protocols import identify, ping
-from stronghold_p2p.wire.upgrade import Upgrade
+from stronghold_p2p.wire.noise import NoiseIdentity
+from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 
 from .conftest import REQUEST_PROTOCOL, Shared
 from .driver import dial
@@ -21,13 +22,9 @@ async def test_early_muxer_negotiation(language: str, shared: Shared) -> None:
     """Whoever sends a list of muxers in the handshake has agreed on one when it ends; rust and py never do."""
     address = Multiaddr.parse((await shared(language, "--high-limits")).address)
     (_, host), (_, port) = address.without_peer().components
-    upgrade = Upgrade(
-        Keypair.generate(),
-        initiator=True,
-        ephemeral=X25519PrivateKey.generate(),
-        static=X25519PrivateKey.generate(),
-        expected_peer=address.peer_id,
-    )
+    identity = NoiseIdentity(Keypair.generate(), X25519PrivateKey.generate(), MUXERS)
+    ephemeral = X25519PrivateKey.generate()
+    upgrade = Upgrade(identity, initiator=True, ephemeral=ephemeral, expected_peer=address.peer_id)
     assert host is not None
     assert port is not None
     reader, writer = await asyncio.open_connection(host, int(port))
