@@ -32,7 +32,8 @@ FAMILIES: Final = {
 class TcpPipe(asyncio.BufferedProtocol):
     """One TCP connection as a byte pipe. asyncio and uvloop set TCP_NODELAY by themselves.
 
-    ``read_buffer`` is that of the event loop, shared by all of its pipes: what a read brings is consumed before the callback returns.
+    ``read_buffer`` is that of the event loop, shared by all of its pipes: what a read brings is consumed before the
+    callback returns.
     """
 
     receiver: PipeReceiver
