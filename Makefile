@@ -7,15 +7,18 @@ VENV ?= .venv
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
 BIN := $(VENV)/bin
 PACKAGE := src/stronghold_p2p
+COMPILED := $(VENV)-compiled
 # Generated code refuses a protobuf older than its generator.
 PROTOBUF_GENERATOR := grpcio-tools==1.76.0
 
-.PHONY: help demo test check format interop bench counts profile proto clean
+.PHONY: help demo test test-compiled check format interop bench counts profile proto clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo      the main job, shown with real processes"
 	@echo "make test      the tests"
+	@echo "make test-compiled"
+	@echo "               the tests again, with the hot path compiled (needs a C compiler)"
 	@echo "make check     format, lint and types, as CI does"
 	@echo "make format    what check's first two can mend"
 	@echo "make interop   against go-, rust-, js- and py-libp2p (needs go, cargo and node)"
@@ -30,6 +33,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses auto --dist worksteal $(COVERAGE)
+
+test-compiled: $(COMPILED)/.installed-dev
+	$(COMPILED)/bin/pytest --numprocesses auto --dist worksteal
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -75,6 +81,23 @@ $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
 $(VENV)/.installed-bench: $(VENV)/.installed pyproject.toml
 	@echo "installing what draws charts and profiles into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+# By way of an sdist: what compiles leaves its products in the tree that it is given.
+$(COMPILED)/.installed: pyproject.toml $(shell find $(PACKAGE) -name '*.py')
+	@$(MAKE) --silent VENV=$(COMPILED) $(COMPILED)/bin/python
+	@echo "compiling the hot path into $(COMPILED)"
+	@rm -rf $(COMPILED)/dist
+	@$(COMPILED)/bin/python -m pip install --quiet build
+	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(COMPILED)/bin/python -m build --outdir $(COMPILED)/dist . > $(COMPILED)/build.log 2>&1 \
+		|| { cat $(COMPILED)/build.log >&2; exit 1; }
+	@$(COMPILED)/bin/python -m pip uninstall --quiet --yes stronghold-p2p
+	@$(COMPILED)/bin/python -m pip install --quiet "$$(echo $(COMPILED)/dist/*.whl)[cli,uvloop]"
+	@$(COMPILED)/bin/python -c "from stronghold_p2p import swarm; assert not swarm.__file__.endswith('.py'), 'not compiled'"
+	@touch $@
+
+$(COMPILED)/.installed-dev: $(COMPILED)/.installed pyproject.toml
+	@$(COMPILED)/bin/python -m pip install --quiet --group dev
 	@touch $@
 
 $(VENV)-proto/.installed:
