@@ -8,6 +8,8 @@ from dataclasses import dataclass
 __all__ = ["CASES", "GOALS", "LIMIT", "Case", "Goal"]
 
 OURS = "stronghold-p2p"
+COMPILED = "stronghold-p2p, compiled"
+"""The same with its hot path compiled."""
 LIMIT = "the limit"
 """What bare encrypted frames reach here: see limit.py."""
 

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.cases import COMPILED, OURS
 from interop import build
 
 __all__ = ["SYSTEMS", "System"]
@@ -20,26 +21,32 @@ __all__ = ["SYSTEMS", "System"]
 PEERS = Path(__file__).resolve().parent / "peers"
 PATIENCE = 300
 """Seconds that one command may take, building apart."""
+COMPILED_PYTHON = Path(f"{sys.prefix}-compiled") / "bin" / "python"
+"""Of the environment where the library's hot path is compiled."""
 
 
 @dataclass(frozen=True)
 class System:
-    """One system. ``language`` says how its program is built, None that it runs with this very Python."""
+    """One system. ``language`` says how its program is built: see :meth:`command`."""
 
     name: str
     folder: str
-    language: str | None
+    language: str
     serves_perf: bool = False
 
-    @cache  # noqa: B019 - there are eight of them
+    @cache  # noqa: B019 - there are nine of them
     def command(self) -> tuple[str, ...]:
         """The command line of its program, which is built first unless the cache has it.
 
         Raises:
             BuildError: a toolchain is missing, or the build failed.
         """
-        if self.language is None:
+        if self.language == "this Python":
             return (sys.executable, "-m", self.folder)
+        if self.language == "compiled":
+            if not COMPILED_PYTHON.exists():
+                raise build.BuildError(f"{COMPILED_PYTHON} is missing: make bench makes it")
+            return (str(COMPILED_PYTHON), "-m", self.folder)
         source = PEERS / self.folder
         if self.language != "py":
             return tuple(build.BUILDERS[self.language](source))
@@ -77,7 +84,8 @@ class System:
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PEERS)}
 
 SYSTEMS = (
-    System("stronghold-p2p", "stronghold", None, serves_perf=True),
+    System(OURS, "stronghold", "this Python", serves_perf=True),
+    System(COMPILED, "stronghold", "compiled", serves_perf=True),
     System("ZeroMQ CURVE", "zmq_curve", "py"),
     System("gRPC aio TLS", "grpc_aio", "py"),
     System("go-libp2p", "go", "go", serves_perf=True),

@@ -128,6 +128,21 @@ async def test_a_dial_may_be_cancelled_at_any_moment(make_peer: MakePeer, after:
     await asyncio.gather(connecting, return_exceptions=True)
 
 
+async def test_every_handshake_has_a_key_of_its_own(make_peer: MakePeer) -> None:
+    alice = await make_peer()
+    async with listening() as listener:
+        first_flights = []
+        for _ in range(3):
+            connecting = asyncio.create_task(alice.connect(listener.address))
+            remote = await listener.accept()
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            first_flights.append(await remote.raw_rest())
+            await remote.close()
+    assert all(len(flight) > 32 for flight in first_flights)
+    assert len({flight[-32:] for flight in first_flights}) == 3
+
+
 async def test_another_caller_may_know_a_better_address(make_peer: MakePeer, unused_port: int) -> None:
     alice, bob = await make_peer(), await make_peer()
     address = await bob.listen()

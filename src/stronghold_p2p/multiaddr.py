@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 from collections.abc import Callable, Iterator
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, NamedTuple, TypeAlias
 
 from . import multibase
@@ -56,6 +57,12 @@ class Multiaddr:
             return cls(bytes(data))
         except ValueError as error:
             raise DecodeError("multiaddr", str(error)) from error
+
+    @classmethod
+    def of_tcp(cls, host: str, port: int) -> Multiaddr:
+        """Where a TCP socket is, by the IP address and the port that the system names; every connection asks for it."""
+        ip = _IP6_CODE + inet_pton(AF_INET6, host) if ":" in host else _IP4_CODE + inet_pton(AF_INET, host)
+        return cls(ip + _TCP_CODE + port.to_bytes(2))
 
     def to_bytes(self) -> bytes:
         """The binary form."""
@@ -279,3 +286,4 @@ _PROTOCOLS = (
 )
 _BY_CODE = {protocol.code: protocol for protocol in _PROTOCOLS}
 _BY_NAME = {protocol.name: protocol for protocol in _PROTOCOLS} | {"ipfs": _P2P}
+_IP4_CODE, _TCP_CODE, _IP6_CODE = (varint.encode(_BY_NAME[name].code) for name in ("ip4", "tcp", "ip6"))

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import ifaddr
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -60,6 +60,8 @@ IDENTIFY_DELAY: Final = 0.01
 """Seconds that a new connection has for its first request, before we ask who the remote is: the answer takes the remote
 some of the time of a handshake, and us a signature to check."""
 
+_T = TypeVar("_T")
+
 _Offer: TypeAlias = tuple[list[str], tuple[Multiaddr, ...]]
 """The protocols that a peer may open, and where we listen."""
 
@@ -67,14 +69,14 @@ _Offer: TypeAlias = tuple[list[str], tuple[Multiaddr, ...]]
 class _Dial:
     """A dial under way and those who wait for it."""
 
-    task: asyncio.Task[Connection]
+    task: asyncio.Task[None]
 
     def __init__(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> None:
         self.peer = peer
         self.addresses = addresses
         self.failed: dict[Multiaddr, Exception] = {}
         """Why an address did not lead to the peer."""
-        self._waiting = 0
+        self._waiting: set[asyncio.Future[Connection | Exception]] = set()
 
     async def join(self, deadline: float) -> Connection:
         """Waits for the outcome, which others may wait for too; whoever leaves last ends the dial.
@@ -83,19 +85,26 @@ class _Dial:
             ClosedError: we are closing.
             DialError: no address led to the peer, or none has by ``deadline``.
         """
-        self._waiting += 1
+        told: asyncio.Future[Connection | Exception] = asyncio.get_running_loop().create_future()
+        self._waiting.add(told)
         try:
             async with asyncio.timeout_at(deadline):
-                await asyncio.wait((self.task,))
+                outcome = await told
         except TimeoutError:
             raise self.error() from None
         finally:
-            self._waiting -= 1
+            self._waiting.discard(told)
             if not self._waiting:
                 self.task.cancel()
-        if self.task.cancelled():
-            raise ClosedError
-        return self.task.result()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def tell(self, outcome: Connection | Exception) -> None:
+        """Ends the wait of those who have not been told another outcome."""
+        for told in self._waiting:
+            if not told.done():
+                told.set_result(outcome)
 
     @property
     def joinable(self) -> bool:
@@ -136,15 +145,17 @@ class Swarm:
         self._emit = emit
         self._learn = learn
         self._noise_identity = NoiseIdentity(keypair, X25519PrivateKey.generate(), MUXERS)
+        self._ephemeral: X25519PrivateKey | None = X25519PrivateKey.generate()
+        """For the next handshake alone, made while nobody waits for it."""
         self._tcp = TcpTransport(config)
         self._handlers: dict[str, StreamHandler] = {}
         self._connections: dict[PeerId, list[Connection]] = {}
         self._counts = {Direction.INBOUND: 0, Direction.OUTBOUND: 0}
         self._pending_inbound: dict[PipeUpgrade, int] = {}
         self._dials: dict[PeerId, _Dial] = {}
-        self._dial_tasks: set[asyncio.Task[Connection]] = set()
-        self._attempts: set[asyncio.Task[Connection]] = set()
-        """What dials at single addresses, also what has lost its race and is about to end."""
+        self._dial_tasks: set[asyncio.Task[None]] = set()
+        self._attempts: set[asyncio.Task[Connection | None]] = set()
+        """What dials at one of several addresses, also what has lost its race and is about to end."""
         self._listeners: dict[Listener, asyncio.Server] = {}
         self._listen_addresses: tuple[Multiaddr, ...] = ()
         self._record: bytes | None = None
@@ -330,44 +341,57 @@ class Swarm:
         dial.task.add_done_callback(partial(self._dial_ended, dial))
         return dial
 
-    def _dial_ended(self, dial: _Dial, task: asyncio.Task[Connection]) -> None:
+    def _dial_ended(self, dial: _Dial, task: asyncio.Task[None]) -> None:
         _forget(self._dial_tasks, task)
+        error = ClosedError() if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            dial.tell(error)
         if self._dials.get(dial.peer) is dial:
             del self._dials[dial.peer]
 
-    async def _dial(self, dial: _Dial) -> Connection:
+    async def _dial(self, dial: _Dial) -> None:
+        connection: Connection | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.config.connection_timeout):
+                if len(dial.addresses) == 1:
+                    connection = await self._try(dial, dial.addresses[0])
+                else:
+                    connection = await self._race(dial)
+        dial.tell(connection or dial.error())  # here: by the task's end it would take a turn of the loop more
+
+    async def _race(self, dial: _Dial) -> Connection | None:
         """Tries the addresses in order, each with a head start on the next; the first connection wins (RFC 8305)."""
-        running: dict[asyncio.Task[Connection], Multiaddr] = {}
+        running: set[asyncio.Task[Connection | None]] = set()
         to_try = iter(dial.addresses)
         try:
-            async with asyncio.timeout(self.config.connection_timeout):
-                while True:
-                    address = next(to_try, None)
-                    if address is not None:
-                        running[self._attempt(dial.peer, address)] = address
-                    elif not running:
-                        raise dial.error()
-                    stagger = self.config.dial_stagger if address is not None else None
-                    done, _ = await asyncio.wait(running, timeout=stagger, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        address = running.pop(task)
-                        error = task.exception()
-                        if error is None:
-                            return task.result()
-                        if not isinstance(error, StrongholdError | OSError):
-                            raise error
-                        dial.failed[address] = error
-        except TimeoutError:
-            raise dial.error() from None
+            while True:
+                address = next(to_try, None)
+                if address is not None:
+                    running.add(self._attempt(dial, address))
+                elif not running:
+                    return None
+                stagger = self.config.dial_stagger if address is not None else None
+                done, running = await asyncio.wait(running, timeout=stagger, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if (connection := task.result()) is not None:
+                        return connection
         finally:
             for task in running:
                 task.cancel()
 
-    def _attempt(self, peer: PeerId, address: Multiaddr) -> asyncio.Task[Connection]:
-        task = asyncio.get_running_loop().create_task(self._dial_address(peer, address))
+    def _attempt(self, dial: _Dial, address: Multiaddr) -> asyncio.Task[Connection | None]:
+        task = asyncio.get_running_loop().create_task(self._try(dial, address))
         self._attempts.add(task)
         task.add_done_callback(partial(_forget, self._attempts))
         return task
+
+    async def _try(self, dial: _Dial, address: Multiaddr) -> Connection | None:
+        """None if ``address`` does not lead to the peer; the dial is told why."""
+        try:
+            return await self._dial_address(dial.peer, address)
+        except (StrongholdError, OSError) as error:
+            dial.failed[address] = error
+            return None
 
     async def _dial_address(self, peer: PeerId, address: Multiaddr) -> Connection:
         upgrade: PipeUpgrade | None = None
@@ -402,9 +426,11 @@ class Swarm:
 
     def _upgrade(self, pipe: BytePipe, *, expected_peer: PeerId | None) -> PipeUpgrade:
         initiator = expected_peer is not None
+        ephemeral, self._ephemeral = self._ephemeral or X25519PrivateKey.generate(), None
         return PipeUpgrade(
             pipe,
             self._noise_identity,
+            ephemeral,
             initiator=initiator,
             expected_peer=expected_peer,
             establish=partial(self._establish, initiator=initiator),
@@ -470,6 +496,8 @@ class Swarm:
     # -- identify --------------------------------------------------------------------------------
 
     def _begin_identify(self, connection: Connection, offer: _Offer) -> None:
+        if self._ephemeral is None:
+            self._ephemeral = X25519PrivateKey.generate()
         if connection.usable:
             connection.spawn(self._identify(connection, offer))
 
@@ -552,7 +580,7 @@ class Swarm:
         self._record = None
 
 
-def _forget(tasks: set[asyncio.Task[Connection]], task: asyncio.Task[Connection]) -> None:
+def _forget(tasks: set[asyncio.Task[_T]], task: asyncio.Task[_T]) -> None:
     tasks.discard(task)
     if not task.cancelled():
         task.exception()  # whoever waited for it may be gone

@@ -198,7 +198,7 @@ def test_a_push_without_a_key() -> None:
 
 
 def test_an_empty_message() -> None:
-    assert identify.decode(b"\0", PEER) == identify.Identity("", "", (), (), None, None)
+    assert identify.decode(b"\0", PEER) == identify.Identity(PEER, "", "", (), (), None, b"")
 
 
 def test_unknown_fields_are_ignored() -> None:
@@ -224,9 +224,11 @@ def record(keypair: Keypair = KEY) -> bytes:
     return PeerRecord(peer_id=keypair.peer_id, seq=1, addresses=(DNS,)).seal(keypair)
 
 
-def test_addresses_of_the_record_count_more() -> None:
-    message = messages.Identify(listenAddrs=[bytes(ADDRESS)], signedPeerRecord=record())
+def test_addresses_of_the_record_count_if_there_are_no_others() -> None:
+    message = messages.Identify(signedPeerRecord=record())
     assert identify.decode(framed(message), PEER).listen_addresses == (DNS,)
+    message.listenAddrs.append(bytes(ADDRESS))
+    assert identify.decode(framed(message), PEER).listen_addresses == (ADDRESS,)
 
 
 rust_record = seal(

@@ -55,6 +55,7 @@ class Host:
         return PipeUpgrade(
             pipe,
             NoiseIdentity(self.keypair, X25519PrivateKey.generate(), MUXERS),
+            X25519PrivateKey.generate(),
             initiator=initiator,
             expected_peer=expected_peer,
             establish=partial(self._establish, initiator=initiator),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import islice
 from typing import Final
@@ -60,8 +60,10 @@ MAX_TEXT: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a peer told of itself, within our limits. Nothing of it is proved but what the record says."""
+    """What a peer told of itself, within our limits. Nothing of it is proved but whose it is."""
 
+    peer_id: PeerId
+    """Who told it, as the connection has proved."""
     protocol_version: str
     """Printable text; empty if it told none."""
     agent_version: str
@@ -69,11 +71,22 @@ class Identity:
     protocols: tuple[str, ...]
     """What it offers to us."""
     listen_addresses: tuple[Multiaddr, ...]
-    """Where it says it can be dialled: those of the record if there is one."""
+    """Where it says it can be dialled; those of its record if it says so nowhere else."""
     observed_address: Multiaddr | None
     """Where it sees us."""
-    record: PeerRecord | None
-    """Its listen addresses as it has signed them. None without a record, and with one that does not verify."""
+    signed_record: bytes
+    """For :attr:`record`; empty if it told none."""
+
+    @property
+    def record(self) -> PeerRecord | None:
+        """Its listen addresses as it has signed them, for third parties. None without a record, and with one that does
+        not verify: rust-libp2p signs its own for another domain. Verified here, since it costs as much as three key
+        exchanges, and the connection vouches for what is told over it already."""
+        with contextlib.suppress(DecodeError):
+            record = PeerRecord.open(self.signed_record)
+            if record.peer_id == self.peer_id:
+                return record
+        return None
 
 
 def is_own_agent(agent_version: str) -> bool:
@@ -151,19 +164,18 @@ def decode(data: bytes, peer: PeerId) -> Identity:
         merged.MergeFrom(message)
     if merged.HasField("publicKey") and PublicKey.from_protobuf(merged.publicKey).peer_id != peer:
         raise DecodeError(PROTOCOL, "the key of another peer")
-    record = _verified_record(merged.signedPeerRecord, peer)
-    addresses = _known_addresses(merged.listenAddrs) if record is None else iter(record.addresses)
-    return Identity(
+    told = Identity(
+        peer_id=peer,
         protocol_version=_printable(merged.protocolVersion),
         agent_version=_printable(merged.agentVersion),
         protocols=tuple(filter(_is_protocol, dict.fromkeys(islice(merged.protocols, MAX_PROTOCOLS)))),
-        # One that names another peer would have us dial that peer in this one's place.
-        listen_addresses=tuple(
-            address for address in islice(addresses, MAX_ADDRESSES) if address.peer_id in (None, peer)
-        ),
+        listen_addresses=_addresses_of(peer, _known_addresses(merged.listenAddrs)),
         observed_address=next(_known_addresses([merged.observedAddr]), None),
-        record=record,
+        signed_record=merged.signedPeerRecord,
     )
+    if not merged.listenAddrs and (record := told.record):
+        return replace(told, listen_addresses=_addresses_of(peer, iter(record.addresses)))
+    return told
 
 
 def _messages(data: bytes) -> Iterator[messages.Identify]:
@@ -184,13 +196,9 @@ def _messages(data: bytes) -> Iterator[messages.Identify]:
         yield messages.parse(messages.Identify, data[start:offset], PROTOCOL)
 
 
-def _verified_record(envelope: bytes, peer: PeerId) -> PeerRecord | None:
-    """rust-libp2p signs its records for another domain: one that does not verify counts as none."""
-    with contextlib.suppress(DecodeError):
-        record = PeerRecord.open(envelope)
-        if record.peer_id == peer:
-            return record
-    return None
+def _addresses_of(peer: PeerId, addresses: Iterator[Multiaddr]) -> tuple[Multiaddr, ...]:
+    """Without those that name another peer: we would dial that one in this one's place."""
+    return tuple(address for address in islice(addresses, MAX_ADDRESSES) if address.peer_id in (None, peer))
 
 
 def _known_addresses(encoded: Iterable[bytes]) -> Iterator[Multiaddr]:

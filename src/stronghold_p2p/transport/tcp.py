@@ -156,5 +156,4 @@ def _endpoint(address: Multiaddr) -> tuple[int, str, int]:
 
 def _multiaddr(socket_address: tuple[str, int] | tuple[str, int, int, int]) -> Multiaddr:
     host, port = socket_address[:2]
-    host = host.partition("%")[0]
-    return Multiaddr.parse(f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}")
+    return Multiaddr.of_tcp(host.partition("%")[0], port)

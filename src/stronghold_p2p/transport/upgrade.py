@@ -21,13 +21,15 @@ class PipeUpgrade:
     """One pipe in its upgrade. ``finished`` ends once: with the connection, or with the error that stopped it.
 
     ``establish`` turns the pipe and the finished machine into a connection in the very callback that ends the upgrade,
-    so that bytes which follow find their receiver. Cancelling ``finished`` aborts the pipe.
+    so that bytes which follow find their receiver. ``ephemeral`` is for this handshake alone. Cancelling ``finished``
+    aborts the pipe.
     """
 
     def __init__(
         self,
         pipe: BytePipe,
         identity: NoiseIdentity,
+        ephemeral: X25519PrivateKey,
         *,
         initiator: bool,
         expected_peer: PeerId | None,
@@ -37,9 +39,7 @@ class PipeUpgrade:
         self.finished: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self.finished.add_done_callback(self._ended)
         self._establish = establish
-        self._machine = Upgrade(
-            identity, initiator=initiator, ephemeral=X25519PrivateKey.generate(), expected_peer=expected_peer
-        )
+        self._machine = Upgrade(identity, initiator=initiator, ephemeral=ephemeral, expected_peer=expected_peer)
         if initiator:
             # The pipe learns its receiver only when this returns; nothing can come before something was sent.
             self._send()

@@ -8,16 +8,16 @@ libp2p/specs noise/README.md and connections/inlined-muxer-negotiation.md.
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from struct import Struct
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..errors import HandshakeError
 from ..identity import Keypair, PublicKey
@@ -304,8 +304,10 @@ class HandshakeState:
 
     def write_message(self, payload: bytes) -> bytes:
         """The next message of ours. Raises HandshakeError if the remote's key is of low order."""
+        tokens = self._next_message(ours=True)
+        before = self._changeable
         message = b""
-        with self._next_message(ours=True) as tokens:
+        try:
             for token in tokens:
                 if token == "e":
                     public = self._ephemeral.public_key().public_bytes_raw()
@@ -316,11 +318,17 @@ class HandshakeState:
                 else:
                     self._symmetric.mix_key(self._dh(token))
             message += self._symmetric.encrypt_and_hash(payload)
+        except HandshakeError:
+            self._changeable = before
+            raise
+        self.position += 1
         return message
 
     def read_message(self, message: bytes) -> bytes:
         """The payload of the remote's next message. Raises HandshakeError for one that is not what it should be."""
-        with self._next_message(ours=False) as tokens:
+        tokens = self._next_message(ours=False)
+        before = self._changeable
+        try:
             for token in tokens:
                 if token == "e":
                     self._remote_ephemeral, message = _split_at(message, _DHLEN)
@@ -330,24 +338,31 @@ class HandshakeState:
                     self.remote_static = self._symmetric.decrypt_and_hash(encrypted)
                 else:
                     self._symmetric.mix_key(self._dh(token))
-            return self._symmetric.decrypt_and_hash(message)
+            payload = self._symmetric.decrypt_and_hash(message)
+        except HandshakeError:
+            self._changeable = before
+            raise
+        self.position += 1
+        return payload
 
     def split(self) -> tuple[CipherState, CipherState]:
         """After the last message: what encrypts for the initiator, and what encrypts for the responder."""
         return self._symmetric.split()
 
-    @contextmanager
-    def _next_message(self, *, ours: bool) -> Iterator[tuple[str, ...]]:
-        """The tokens of the next message. What has changed is put back if it fails."""
+    def _next_message(self, *, ours: bool) -> tuple[str, ...]:
+        """The tokens of the next message."""
         if self.position == len(_XX) or ours != (self._initiator == (self.position % 2 == 0)):
             raise RuntimeError("it is not the turn of this message")
-        before = self._symmetric.state, self._remote_ephemeral, self.remote_static
-        try:
-            yield _XX[self.position]
-        except HandshakeError:
-            self._symmetric.state, self._remote_ephemeral, self.remote_static = before
-            raise
-        self.position += 1
+        return _XX[self.position]
+
+    @property
+    def _changeable(self) -> tuple[_State, bytes, bytes]:
+        """All that a message changes before it has succeeded; set it to undo that."""
+        return self._symmetric.state, self._remote_ephemeral, self.remote_static
+
+    @_changeable.setter
+    def _changeable(self, before: tuple[_State, bytes, bytes]) -> None:
+        self._symmetric.state, self._remote_ephemeral, self.remote_static = before
 
     def _dh(self, token: str) -> bytes:
         ours, theirs = token[:1], token[1:]  # the initiator's key is named first
@@ -364,6 +379,7 @@ class HandshakeState:
 _PROTOCOL_NAME: Final = b"Noise_XX_25519_ChaChaPoly_SHA256"  # as long as a hash, so it is one (section 5.2)
 _XX: Final = (("e",), ("e", "ee", "s", "es"), ("s", "se"))
 _DHLEN: Final = 32
+_KEYLEN: Final = 32
 
 
 def _split_at(message: bytes, length: int) -> tuple[bytes, bytes]:
@@ -383,12 +399,12 @@ class SymmetricState:
         self._cipher: CipherState | None = None
 
     @property
-    def state(self) -> tuple[bytes, bytes, CipherState | None, int]:
+    def state(self) -> _State:
         """All that a message changes; set it to undo that."""
         return self.h, self._ck, self._cipher, 0 if self._cipher is None else self._cipher.nonce
 
     @state.setter
-    def state(self, state: tuple[bytes, bytes, CipherState | None, int]) -> None:
+    def state(self, state: _State) -> None:
         self.h, self._ck, self._cipher, nonce = state
         if self._cipher is not None:
             self._cipher.nonce = nonce
@@ -441,8 +457,10 @@ class CipherState:
         return plaintext
 
 
+_State: TypeAlias = tuple[bytes, bytes, CipherState | None, int]
+
+
 def _hkdf(chaining_key: bytes, input_key_material: bytes) -> tuple[bytes, bytes]:
     """Two keys from two (Noise, section 4.3)."""
-    temporary = hmac.digest(chaining_key, input_key_material, "sha256")
-    first = hmac.digest(temporary, b"\x01", "sha256")
-    return first, hmac.digest(temporary, first + b"\x02", "sha256")
+    keys = HKDF(SHA256(), 2 * _KEYLEN, chaining_key, None).derive(input_key_material)
+    return keys[:_KEYLEN], keys[_KEYLEN:]
