@@ -51,7 +51,7 @@ interop: $(VENV)/.installed-dev
 	$(BIN)/python interop/build.py
 	$(BIN)/pytest interop
 
-bench: $(VENV)/.installed-bench
+bench: $(VENV)/.installed-bench $(COMPILED)/.installed
 	@$(BIN)/python -m bench
 	@$(BIN)/python -m bench.firewall
 
@@ -91,8 +91,8 @@ $(COMPILED)/.installed: pyproject.toml $(shell find $(PACKAGE) -name '*.py')
 	@$(COMPILED)/bin/python -m pip install --quiet build
 	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(COMPILED)/bin/python -m build --outdir $(COMPILED)/dist . > $(COMPILED)/build.log 2>&1 \
 		|| { cat $(COMPILED)/build.log >&2; exit 1; }
-	@$(COMPILED)/bin/python -m pip uninstall --quiet --yes stronghold-p2p
 	@$(COMPILED)/bin/python -m pip install --quiet "$$(echo $(COMPILED)/dist/*.whl)[cli,uvloop]"
+	@$(COMPILED)/bin/python -m pip install --quiet --force-reinstall --no-deps $(COMPILED)/dist/*.whl
 	@$(COMPILED)/bin/python -c "from stronghold_p2p import swarm; assert not swarm.__file__.endswith('.py'), 'not compiled'"
 	@touch $@
 

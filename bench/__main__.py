@@ -1,6 +1,6 @@
 """Every system in turn, in one run: `make bench`. Writes docs/BENCHMARKS.md and its charts.
 
-    python -m bench [--rounds 3] [--seconds 2] [--only SYSTEM,SYSTEM] [--no-write]
+    python -m bench [--rounds 3] [--seconds 2] [--only "SYSTEM;SYSTEM"] [--no-write]
 
 In each round every system does the same work right after the other, so that the machine's moods meet all of them;
 a figure is the median of the rounds. A system that cannot be built fails the run, unless --only leaves it out.
@@ -15,8 +15,8 @@ import sys
 from collections import defaultdict
 from typing import Any
 
-from bench import limit, report, scale
-from bench.cases import CASES, LIMIT, Case
+from bench import limit, report
+from bench.cases import CASES, COMPILED, LIMIT, OURS, Case
 from bench.systems import SYSTEMS, System
 
 Figures = dict[str, dict[str, list[dict[str, Any]]]]
@@ -27,19 +27,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Speed, side by side with other systems.")
     parser.add_argument("--rounds", type=int, default=3, help="figures are medians of these (default: 3)")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each measurement (default: 2)")
-    parser.add_argument("--only", help="names of systems, separated by commas (default: all)")
+    parser.add_argument("--only", help="names of systems, separated by semicolons (default: all)")
     parser.add_argument("--no-write", action="store_true", help="leave docs/BENCHMARKS.md as it is")
     arguments = parser.parse_args()
-    names = arguments.only.split(",") if arguments.only else [system.name for system in SYSTEMS]
+    names = arguments.only.split(";") if arguments.only else [system.name for system in SYSTEMS]
     if unknown := set(names) - {system.name for system in SYSTEMS}:
         parser.error(f"no such system: {', '.join(sorted(unknown))}")
     systems = [system for system in SYSTEMS if system.name in names]
     for system in systems:
         system.command()  # all are built before anything is measured
     measured = measure(systems, arguments.rounds, arguments.seconds)
-    more = scale.measure()
+    more = {system.name: system.scale() for system in systems if system.name in {OURS, COMPILED}}
     versions = {system.name: system.ask("version") for system in systems}
-    result = report.Result(arguments.rounds, measured, medians(measured), more, versions)
+    result = report.Result(arguments.rounds, medians(measured), more, versions)
     print(report.text(result))
     if not arguments.no_write:
         report.write(result)

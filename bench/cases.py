@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["CASES", "GOALS", "LIMIT", "Case", "Goal"]
+__all__ = ["CASES", "COMPILED", "GOALS", "LIMIT", "OURS", "Case", "Goal"]
 
 OURS = "stronghold-p2p"
 COMPILED = "stronghold-p2p, compiled"
@@ -58,24 +58,26 @@ CASES = (
 
 @dataclass(frozen=True)
 class Goal:
-    """Our figure is to be ``factor`` times that of ``other``, or of the best of them; for times, no more than that."""
+    """Our figure is to be ``factor`` times that of the best of ``others``; for times, no more than that."""
 
     case: str
     others: tuple[str, ...]
     factor: float
     stretch: bool = False
 
-    def ratio(self, medians: Mapping[str, float]) -> float | None:
-        """Ours by the best other's; None if either was not measured."""
+    @property
+    def less_is_better(self) -> bool:
+        return next(case.less_is_better for case in CASES if case.name == self.case)
+
+    def ratio(self, ours: str, medians: Mapping[str, float]) -> float | None:
+        """The figure of ``ours`` by the best other's; None if either was not measured."""
         found = [medians[other] for other in self.others if other in medians]
-        if OURS not in medians or len(found) < len(self.others):
+        if ours not in medians or len(found) < len(self.others):
             return None
-        less_is_better = next(case.less_is_better for case in CASES if case.name == self.case)
-        return medians[OURS] / (min(found) if less_is_better else max(found))
+        return medians[ours] / (min(found) if self.less_is_better else max(found))
 
     def reached(self, ratio: float) -> bool:
-        less_is_better = next(case.less_is_better for case in CASES if case.name == self.case)
-        return ratio <= self.factor if less_is_better else ratio >= self.factor
+        return ratio <= self.factor if self.less_is_better else ratio >= self.factor
 
 
 GOALS = (

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import limit
-from bench.cases import CASES, GOALS, LIMIT, OURS, Case
+from bench.cases import CASES, COMPILED, GOALS, LIMIT, OURS, Case
 
 __all__ = ["Result", "text", "write"]
+
+OWN = {OURS: "pure Python", COMPILED: "compiled"}
+"""What of ours is held against goals."""
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 CHARTS = DOCS / "benchmarks"
@@ -22,12 +25,13 @@ NOTES = CHARTS / "NOTES.md"
 
 @dataclass(frozen=True)
 class Result:
-    """One run. ``scale`` are the rows of scale.py."""
+    """One run."""
 
     rounds: int
-    measured: Mapping[str, Mapping[str, list[dict[str, Any]]]]
     medians: Mapping[str, Mapping[str, float]]
-    scale: list[dict[str, Any]]
+    """By case and by system."""
+    scale: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    """Of each system that is ours, the rows of scale.py by name."""
     versions: Mapping[str, Mapping[str, str]]
 
 
@@ -39,7 +43,7 @@ def text(result: Result) -> str:
 def absolute(result: Result) -> str:
     """Figures by system and case."""
     names = dict.fromkeys(name for case in CASES for name in result.medians[case.name])
-    ordered = sorted(names, key=lambda name: (name != OURS, name == LIMIT))
+    ordered = sorted(names, key=lambda name: (name not in OWN, name == LIMIT))
     head = ["", *(f"{case.name}, {case.unit}" for case in CASES)]
     return table(
         [head, *([name, *(number(result.medians[case.name].get(name)) for case in CASES)] for name in ordered)]
@@ -48,29 +52,44 @@ def absolute(result: Result) -> str:
 
 def ratios(result: Result) -> str:
     """Our figures by others', with their goals."""
-    rows = [["work", "held against", "ratio", "goal", ""]]
+    rows = [["work", "held against", *OWN.values(), "goal", ""]]
     for goal in GOALS:
-        ratio = goal.ratio(result.medians[goal.case])
-        if ratio is None:
+        found = [goal.ratio(ours, result.medians[goal.case]) for ours in OWN]
+        if not any(found):
             continue
-        least = next(case.less_is_better for case in CASES if case.name == goal.case)
-        wanted = f"{'at most' if least else 'at least'} {goal.factor:g}{' (stretch)' if goal.stretch else ''}"
+        wanted = (
+            f"{'at most' if goal.less_is_better else 'at least'} {goal.factor:g}{' (stretch)' if goal.stretch else ''}"
+        )
         others = goal.others[0] if len(goal.others) == 1 else f"the best of {' and '.join(goal.others)}"
-        rows.append([goal.case, others, f"{ratio:.2f}", wanted, verdict(goal.reached(ratio))])
+        figures = ["" if ratio is None else f"{ratio:.2f}" for ratio in found]
+        verdicts = [None if ratio is None else goal.reached(ratio) for ratio in found]
+        rows.append([goal.case, others, *figures, wanted, verdict(verdicts)])
     return table(rows)
 
 
 def scaled(result: Result) -> str:
     """The rows of scale.py."""
-    rows = [["", "measured", "goal", ""]]
-    rows += [
-        [row["name"], f"{row['value']} {row['unit']}", row["goal"], verdict(row["reached"])] for row in result.scale
-    ]
+    rows = [["", *OWN.values(), "goal", ""]]
+    for name in next(iter(result.scale.values()), {}):
+        found = [result.scale[ours][name] if ours in result.scale else None for ours in OWN]
+        figures = ["" if row is None else figure(row) for row in found]
+        goal = next(row["goal"] for row in found if row is not None)
+        rows.append([name, *figures, goal, verdict([None if row is None else row["reached"] for row in found])])
     return table(rows)
 
 
-def verdict(reached: bool) -> str:
-    return "reached" if reached else "**not reached**"
+def figure(row: Mapping[str, Any]) -> str:
+    value = f"{row['value']} {row['unit']}".strip()
+    return f"{value} ({row['detail']})" if row["detail"] else value
+
+
+def verdict(reached: list[bool | None]) -> str:
+    """Of both of ours, in the order of OWN; None was not measured."""
+    measured = {which for which, was_reached in zip(OWN.values(), reached, strict=True) if was_reached is not None}
+    which = [which for which, was_reached in zip(OWN.values(), reached, strict=True) if was_reached]
+    if not which:
+        return "**not reached**"
+    return "reached" if len(which) == len(measured) else f"reached if {which[0]}"
 
 
 def number(value: float | None) -> str:
@@ -94,6 +113,7 @@ def write(result: Result) -> None:
     versions = "; ".join(
         ", ".join(f"{package} {version}" for package, version in result.versions[name].items())
         for name in result.versions
+        if name != COMPILED
     )
     (DOCS / "BENCHMARKS.md").write_text(
         f"""# Benchmarks
@@ -106,7 +126,8 @@ node are needed for three of them), and runs all of them in turn.
 - Two processes on one machine, one connection over loopback TCP (iroh: QUIC). One serves, one asks; a request is a round
   trip whose body comes back. JSON bodies are decoded and encoded on both sides; raw ones are bytes.
 - The libp2p systems speak our request protocol: one stream a request, Noise, Yamux. Ours is the public `send_request`,
-  an `async def` handler, and a firewall that lets in one peer, by its own rule.
+  an `async def` handler, and a firewall that lets in one peer, by its own rule. It is measured twice: as it is installed, in
+  pure Python, and with its hot path compiled, from the same sources.
 - {result.rounds} rounds. In each, every system does the same work right after the other; a figure is the median of the
   rounds. Machines differ and are noisy: the ratios count.
 - "The limit" is what bare ChaCha20-Poly1305 frames between two processes reach here in plain Python, without streams,
@@ -153,7 +174,7 @@ def draw(case: Case, medians: Mapping[str, float], path: Path) -> None:
     names = [name for name, _ in ordered][::-1]
     figure = Figure(figsize=(7, 0.6 + 0.32 * len(names)), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    colors = ["#1f6feb" if name == OURS else "#d0d7de" if name == LIMIT else "#8c959f" for name in names]
+    colors = ["#1f6feb" if name in OWN else "#d0d7de" if name == LIMIT else "#8c959f" for name in names]
     bars = axes.barh(names, [medians[name] for name in names], color=colors)
     axes.bar_label(bars, [number(medians[name]) for name in names], padding=3)
     axes.set_title(f"{case.name}, {case.unit}{' (less is better)' if case.less_is_better else ''}", loc="left")

@@ -59,10 +59,11 @@ class System:
 
     def ask(self, *arguments: str) -> dict[str, Any]:
         """Runs its program to the end; returns the object in the last line of its output."""
-        command = (*self.command(), *arguments)
-        done = subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True, timeout=PATIENCE)
-        line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return line
+        return last_line((*self.command(), *arguments))
+
+    def scale(self) -> dict[str, dict[str, Any]]:
+        """The rows of scale.py by their names, for one that is ours."""
+        return last_line((self.command()[0], "-m", "bench.scale", "--json"))
 
     @contextmanager
     def serving(self, mode: str = "serve") -> Iterator[str]:
@@ -82,6 +83,14 @@ class System:
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PEERS)}
+
+
+def last_line(command: tuple[str, ...]) -> dict[str, Any]:
+    """Runs a command to its end; returns the object in the last line of its output."""
+    done = subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True, timeout=PATIENCE)
+    line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return line
+
 
 SYSTEMS = (
     System(OURS, "stronghold", "this Python", serves_perf=True),

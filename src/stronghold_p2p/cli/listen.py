@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shlex
 import signal
@@ -117,6 +118,8 @@ async def listen_on(peer: StrongholdP2p[Any, Any], addresses: list[str]) -> None
     for listener in peer.listeners:
         for dialable in listener.addresses:
             output.result({"event": "listening", "address": str(dialable)}, f"listening on  {dialable}")
+    gc.collect()
+    gc.freeze()  # what the start has made stays: a full collection would halt every request for some 15 ms to look at it
     await asyncio.get_running_loop().create_future()
 
 

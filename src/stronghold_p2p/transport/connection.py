@@ -33,8 +33,8 @@ FLUSH_FRAMES: Final = 8
 """Data frames after which it does not wait either: the remote begins with the first of many small requests while we write
 the rest. With all of 32 in one flush, either side waits while the other works, at little more than half the rate."""
 
-MIN_TASK_SWEEP: Final = 64
-"""Tasks below which none is swept."""
+MIN_TASK_SWEEP: Final = 2
+"""Tasks below which none is swept: a quiet connection holds one that has ended, not as many as it ever had at once."""
 
 FLUSH_SIZE: Final = 128 * 1024
 """Bytes after which output does not wait for the end of the loop's turn: large enough to encrypt in bulk, small enough
