@@ -12,7 +12,7 @@ from typing import Any
 from bench import limit
 from bench.cases import CASES, COMPILED, GOALS, LIMIT, OURS, Case
 
-__all__ = ["Result", "text", "write"]
+__all__ = ["Result", "number", "text", "verdict", "write"]
 
 OWN = {OURS: "pure Python", COMPILED: "compiled"}
 """What of ours is held against goals."""

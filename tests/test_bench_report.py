@@ -1,43 +1,81 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from bench.cases import GOALS, LIMIT, Goal
-from bench.report import Result, number, text
+from bench.cases import COMPILED, GOALS, LIMIT, OURS, Goal
+from bench.report import Result, number, text, verdict
 
 
 @pytest.mark.parametrize(
     ("goal", "medians", "ratio", "reached"),
     [
-        (Goal("64 bytes, 32 in flight", ("a",), 1.5), {"stronghold-p2p": 30.0, "a": 20.0}, 1.5, True),
-        (Goal("64 bytes, 32 in flight", ("a", "b"), 1.5), {"stronghold-p2p": 30.0, "a": 20.0, "b": 30.0}, 1.0, False),
-        (Goal("connect", ("a",), 1.0), {"stronghold-p2p": 3.0, "a": 2.0}, 1.5, False),
-        (Goal("connect", ("a", "b"), 1.0), {"stronghold-p2p": 3.0, "a": 4.0, "b": 6.0}, 0.75, True),
+        (Goal("64 bytes, 32 in flight", ("a",), 1.5), {OURS: 30.0, "a": 20.0}, 1.5, True),
+        (Goal("64 bytes, 32 in flight", ("a", "b"), 1.5), {OURS: 30.0, "a": 20.0, "b": 30.0}, 1.0, False),
+        (Goal("connect", ("a",), 1.0), {OURS: 3.0, "a": 2.0}, 1.5, False),
+        (Goal("connect", ("a", "b"), 1.0), {OURS: 3.0, "a": 4.0, "b": 6.0}, 0.75, True),
     ],
     ids=["one other", "the best other", "a time that is longer", "a time that is shorter than the best"],
 )
 def test_goals_hold_ours_against_the_best_other(
     goal: Goal, medians: dict[str, float], ratio: float, reached: bool
 ) -> None:
-    assert goal.ratio(medians) == ratio
+    assert goal.ratio(OURS, medians) == ratio
     assert goal.reached(ratio) == reached
 
 
-@pytest.mark.parametrize(
-    "medians", [{}, {"stronghold-p2p": 1.0}, {"stronghold-p2p": 1.0, "a": 1.0}, {"a": 1.0, "b": 1.0}]
-)
+@pytest.mark.parametrize("medians", [{}, {OURS: 1.0}, {OURS: 1.0, "a": 1.0}, {"a": 1.0, "b": 1.0}])
 def test_a_goal_without_all_its_figures_is_not_judged(medians: dict[str, float]) -> None:
-    assert Goal("connect", ("a", "b"), 1.0).ratio(medians) is None
+    assert Goal("connect", ("a", "b"), 1.0).ratio(OURS, medians) is None
 
 
 def test_the_tables_have_every_goal_and_row() -> None:
-    names = {name for goal in GOALS for name in goal.others} | {"stronghold-p2p"}
+    names = {name for goal in GOALS for name in goal.others} | {OURS, COMPILED}
     medians = {goal.case: dict.fromkeys(names, 2.0) for goal in GOALS}
-    row = {"name": "an idle stream", "value": 3, "unit": "KiB", "goal": "under 4", "reached": True}
-    written = text(Result(3, {}, medians, [row], {}))
+    row: dict[str, Any] = {
+        "name": "an idle stream",
+        "value": 3,
+        "unit": "KiB",
+        "goal": "under 4",
+        "reached": True,
+        "detail": "",
+    }
+    compiled = {**row, "value": 5, "reached": False, "detail": "of 64"}
+    written = text(Result(3, medians, {OURS: {row["name"]: row}, COMPILED: {row["name"]: compiled}}, {}))
     assert written.count("reached") == len(GOALS) + 1
-    assert "| an idle stream | 3 KiB | under 4 | reached |" in written
+    assert "| an idle stream | 3 KiB | 5 KiB (of 64) | under 4 | reached if pure Python |" in written
     assert f"| {LIMIT} |" in written
+
+
+def test_the_tables_without_the_compiled_one() -> None:
+    medians = {goal.case: {OURS: 1.0, **dict.fromkeys(goal.others, 1.0)} for goal in GOALS}
+    row: dict[str, Any] = {
+        "name": "an idle stream",
+        "value": 5,
+        "unit": "KiB",
+        "goal": "under 4",
+        "reached": False,
+        "detail": "",
+    }
+    written = text(Result(3, medians, {OURS: {row["name"]: row}}, {}))
+    assert "| an idle stream | 5 KiB |  | under 4 | **not reached** |" in written
+    assert "| connect | rust-libp2p | 1.00 |  | at most 1 | reached |" in written
+
+
+@pytest.mark.parametrize(
+    ("reached", "words"),
+    [
+        ([True, True], "reached"),
+        ([True, None], "reached"),
+        ([False, True], "reached if compiled"),
+        ([True, False], "reached if pure Python"),
+        ([False, False], "**not reached**"),
+        ([None, False], "**not reached**"),
+    ],
+)
+def test_verdicts(reached: list[bool | None], words: str) -> None:
+    assert verdict(reached) == words
 
 
 @pytest.mark.parametrize(("value", "shown"), [(None, ""), (2.345, "2.3"), (99.96, "100.0"), (12345.6, "12,346")])

@@ -321,6 +321,8 @@ async def test_a_rule_that_comes_between_a_streams_lines_and_its_request(make_pe
 async def test_the_end_of_a_request_ends_its_question(make_pair: MakePair, guard: str, end: str) -> None:
     pair: Pair = await make_pair(guard, FirewallRules(inbound=None, outbound=None))
     await pair.alice.connect(pair.address)
+    # To whoever is not identified yet, a request that is cancelled ends with FIN, of which it takes no notice.
+    await until(lambda: pair.alice._swarm and pair.alice._swarm.connections[0].identified)
     asking = asyncio.create_task(pair.ask("late", timeout=0.1 if end == "deadline" else None))
     await until(lambda: pair.questions)
     [question] = pair.questions

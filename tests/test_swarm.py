@@ -93,6 +93,19 @@ async def test_every_caller_hears_of_a_failure(make_peer: MakePeer, unused_port:
     assert [type(outcome) for outcome in outcomes] == [DialError] * 3
 
 
+async def test_callers_of_one_dial_go_on_in_the_order_they_came(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    address = await bob.listen()
+    order: list[int] = []
+
+    async def connect(number: int) -> None:
+        await alice.connect(address)
+        order.append(number)
+
+    await asyncio.gather(*map(connect, range(20)))
+    assert order == list(range(20))
+
+
 async def test_a_caller_that_leaves_does_not_end_the_dial_of_others(make_peer: MakePeer) -> None:
     alice, bob = await make_peer(), await make_peer()
     address = await bob.listen()

@@ -76,7 +76,8 @@ class _Dial:
         self.addresses = addresses
         self.failed: dict[Multiaddr, Exception] = {}
         """Why an address did not lead to the peer."""
-        self._waiting: set[asyncio.Future[Connection | Exception]] = set()
+        # A dict for its order: who asked first goes on first.
+        self._waiting: dict[asyncio.Future[Connection | Exception], None] = {}
 
     async def join(self, deadline: float) -> Connection:
         """Waits for the outcome, which others may wait for too; whoever leaves last ends the dial.
@@ -86,14 +87,14 @@ class _Dial:
             DialError: no address led to the peer, or none has by ``deadline``.
         """
         told: asyncio.Future[Connection | Exception] = asyncio.get_running_loop().create_future()
-        self._waiting.add(told)
+        self._waiting[told] = None
         try:
             async with asyncio.timeout_at(deadline):
                 outcome = await told
         except TimeoutError:
             raise self.error() from None
         finally:
-            self._waiting.discard(told)
+            del self._waiting[told]
             if not self._waiting:
                 self.task.cancel()
         if isinstance(outcome, Exception):
