@@ -72,6 +72,77 @@ async def test_a_request_and_its_answer_take_one_write_each(monkeypatch: pytest.
         assert len(answers.sizes) == 1
 
 
+async def test_an_answer_that_shares_no_flush_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as pair:
+        (one, first), (other, second) = await pair.streams(), await pair.streams()
+        await turns()
+        writes = Counting(monkeypatch, pair.bob_pipe)
+        assert first.write_now(b"answer")
+        first.release()
+        assert writes.sizes == []  # another may be about to follow
+        await turns()
+        assert len(writes.sizes) == 1
+        one.reset()
+        await turns()
+        writes.sizes.clear()
+        assert second.write_now(b"answer")
+        second.release()
+        assert len(writes.sizes) == 1
+        other.reset()
+        await turns()
+
+
+class NextRequest:
+    """Opens a stream when another ends."""
+
+    def __init__(self, pair: Pair, writes: Counting) -> None:
+        self.pair = pair
+        self.writes = writes
+        self.before = self.after = -1
+        self.next: Stream | None = None
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> None:
+        self.ended.release()
+        self.before = len(self.writes.sizes)
+        self.next = self.pair.alice.open_stream_now(ECHO)
+        assert self.next is not None
+        assert self.next.write_now(b"next")
+        self.after = len(self.writes.sizes)
+
+    def stream_failed(self, error: Exception) -> None: ...
+
+    def expired(self) -> None: ...
+
+    def after_the_end_of(self, stream: Stream) -> None:
+        self.ended = stream
+        stream.set_receiver(self)
+
+
+async def test_a_request_after_an_answer_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await turns()
+        writes = Counting(monkeypatch, pair.alice_pipe)
+        following = NextRequest(pair, writes)
+        following.after_the_end_of(outbound)
+        inbound.release()
+        await turns()
+        assert (following.before, following.after) == (0, 1)
+        assert following.next is not None
+        following.next.reset()
+        await turns()
+        # Without a word of the remote it waits for the end of the turn: by then the loop has looked whether it is there.
+        writes.sizes.clear()
+        alone = await pair.alice.open_stream(ECHO)
+        assert alone.write_now(b"alone")
+        assert writes.sizes == []
+        await turns()
+        assert len(writes.sizes) == 1
+        alone.reset()
+
+
 async def test_the_lines_leave_at_the_end_of_the_turn_without_a_response() -> None:
     async with connected() as pair:
         stream = await pair.alice.open_stream(ECHO)

@@ -24,11 +24,13 @@ class _OutboundRequest(MessageReceiver):
 
     __slots__ = ("response", "sent", "timeout")
 
-    def __init__(self, stream: Stream, max_size: int, timeout: float, response: asyncio.Future[bytes]) -> None:
+    def __init__(
+        self, stream: Stream, max_size: int, timeout: float, response: asyncio.Future[bytes], *, sent: bool
+    ) -> None:
         super().__init__(stream, max_size)
         self.response = response
         self.timeout = timeout
-        self.sent = False
+        self.sent = sent
         """The request was handed over whole."""
         stream.set_receiver(self)
 
@@ -157,15 +159,14 @@ class Requester(Generic[Req, Res]):
             except TimeoutError:
                 raise RequestTimeout(timeout) from None
         flushes = connection.flushes
+        # To whom the protocol is unknown, what is not short text must not come with the lines (see MAX_LAZY_SIZE).
+        lazy = (self._text and len(message) < MAX_LAZY_SIZE - 3) or connection.serves(self._protocol)
+        sent = lazy and is_short(message) and stream.write_now(frame(message))
         response: asyncio.Future[bytes] = connection.loop.create_future()
-        exchange = _OutboundRequest(stream, self._max_response, timeout, response)
+        exchange = _OutboundRequest(stream, self._max_response, timeout, response, sent=sent)
         stream.set_deadline(deadline)
         try:
-            # To whom the protocol is unknown, what is not short text must not come with the lines (see MAX_LAZY_SIZE).
-            lazy = (self._text and len(message) < MAX_LAZY_SIZE - 3) or connection.serves(self._protocol)
-            if lazy and is_short(message) and stream.write_now(frame(message)):
-                exchange.sent = True
-            else:
+            if not sent:
                 await self._write(exchange, message, lazy=lazy)
             return await response
         except asyncio.CancelledError:

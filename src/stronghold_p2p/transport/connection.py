@@ -69,7 +69,9 @@ class Connection:
     """One encrypted, multiplexed connection to one peer.
 
     Everything written in one turn of the event loop leaves in one flush at the turn's end, in as few Noise messages as
-    fit; nothing else writes to the pipe. When :attr:`closed` is done every stream and every handler's task has ended.
+    fit; nothing else writes to the pipe. But what opens the only stream, or ends it as an answer, leaves at once: there is
+    no other to share a flush with, and the remote waits. When :attr:`closed` is done every stream and every handler's task
+    has ended.
     """
 
     def __init__(self, host: ConnectionHost, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool) -> None:
@@ -103,6 +105,8 @@ class Connection:
             budget=host.budget,
         )
         self._flush_scheduled = False
+        self._heard = False
+        """The remote has been heard in this turn of the loop, and so is there."""
         self._frames = 0
         self._tasks_woken = False
         self._failure: StrongholdError | None = None
@@ -254,16 +258,20 @@ class Connection:
     def send_data(self, muxed: yamux.Stream, data: bytes | memoryview) -> None:
         if not muxed.local_open:
             return  # a reset came in the same read as what is answered here; the stream hears of it next
-        self._session.send_data(muxed, data)
+        session = self._session
+        alone = self._heard and muxed.greeting == yamux.Flag.SYN and len(session) == 1
+        session.send_data(muxed, data)
         self._frames += 1
-        if (self._session.pending >= FLUSH_SIZE or self._frames >= FLUSH_FRAMES) and not self.congested:
+        if (alone or session.pending >= FLUSH_SIZE or self._frames >= FLUSH_FRAMES) and not self.congested:
             self._flush()
         elif not self._flush_scheduled:
             self._schedule_flush()
 
     def send_fin(self, muxed: yamux.Stream) -> None:
         self._session.send_fin(muxed)
-        if not self._flush_scheduled:
+        if not muxed.outbound and len(self._session) <= 1 and not self.congested:
+            self._flush()
+        elif not self._flush_scheduled:
             self._schedule_flush()
 
     def reset(self, muxed: yamux.Stream, code: int) -> None:
@@ -315,6 +323,7 @@ class Connection:
             self._let_streams_open()
         # Until the end of this call nothing schedules a flush of its own.
         scheduled, self._flush_scheduled = self._flush_scheduled, True
+        self._heard = True
         self._tasks_woken = False
         self._dispatch(session.events_received())
         if failure is not None:
@@ -394,11 +403,15 @@ class Connection:
         self.loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
-        self._flush_scheduled = False
+        self._flush_scheduled = self._heard = False
         if self._greetings:
             greetings, self._greetings = self._greetings, []
             for stream in greetings:
                 stream.send_lines()
+        if not self.congested:
+            self._flush()  # first: while the remote takes it, we do the rest
+        elif self._session.pending > self.config.max_control_backlog + FLUSH_SIZE:
+            self._fail(MuxerError("the remote does not read the answers that it asks for"))
         if not self._has_work():
             if self._in_use:
                 self._in_use = False
@@ -407,10 +420,6 @@ class Connection:
                 self._close_when_heard()
         if self._waiting_to_open:
             self._let_streams_open()
-        if not self.congested:
-            self._flush()
-        elif self._session.pending > self.config.max_control_backlog + FLUSH_SIZE:
-            self._fail(MuxerError("the remote does not read the answers that it asks for"))
 
     def _flush(self) -> None:
         if self._session.pending and not self._ended:
@@ -455,6 +464,7 @@ class Connection:
         if not self._farewell:
             self._farewell = True
             self._session.ping(precise_time())
+            self._schedule_flush()
         elif not self._session.ping_pending:
             self.close()
 
