@@ -45,7 +45,7 @@ async def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None
         await close_swarm(swarm)
         left = {
             "connections": swarm.connections,
-            "dials": swarm._dials,
+            "dials": swarm._dialer.dials,
             "upgrades": [upgrade for upgrade in swarm._pending_inbound if not upgrade.finished.done()],
             "bytes": swarm.budget.used,
         }

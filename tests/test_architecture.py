@@ -21,6 +21,7 @@ LAYERS = [
     {"approval"},
     {"firewall", "traffic"},
     {"swarm"},
+    {"dialer"},
     {"admission"},
     {"protocols"},
     {"transport"},

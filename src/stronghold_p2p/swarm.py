@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 
 import ifaddr
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from .admission import Admission
 from .config import Config
+from .dialer import Dialer
 from .errors import (
     ClosedError,
     DialError,
@@ -60,62 +61,8 @@ IDENTIFY_DELAY: Final = 0.01
 """Seconds that a new connection has for its first request, before we ask who the remote is: the answer takes the remote
 some of the time of a handshake, and us a signature to check."""
 
-_T = TypeVar("_T")
-
 _Offer: TypeAlias = tuple[list[str], tuple[Multiaddr, ...]]
 """The protocols that a peer may open, and where we listen."""
-
-
-class _Dial:
-    """A dial under way and those who wait for it."""
-
-    task: asyncio.Task[None]
-
-    def __init__(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> None:
-        self.peer = peer
-        self.addresses = addresses
-        self.failed: dict[Multiaddr, Exception] = {}
-        """Why an address did not lead to the peer."""
-        # A dict for its order: who asked first goes on first.
-        self._waiting: dict[asyncio.Future[Connection | Exception], None] = {}
-
-    async def join(self, deadline: float) -> Connection:
-        """Waits for the outcome, which others may wait for too; whoever leaves last ends the dial.
-
-        Raises:
-            ClosedError: we are closing.
-            DialError: no address led to the peer, or none has by ``deadline``.
-        """
-        told: asyncio.Future[Connection | Exception] = asyncio.get_running_loop().create_future()
-        self._waiting[told] = None
-        try:
-            async with asyncio.timeout_at(deadline):
-                outcome = await told
-        except TimeoutError:
-            raise self.error() from None
-        finally:
-            del self._waiting[told]
-            if not self._waiting:
-                self.task.cancel()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    def tell(self, outcome: Connection | Exception) -> None:
-        """Ends the wait of those who have not been told another outcome."""
-        for told in self._waiting:
-            if not told.done():
-                told.set_result(outcome)
-
-    @property
-    def joinable(self) -> bool:
-        """Whether it has not ended, nor is about to because nobody waits for it any more."""
-        return not self.task.done() and not self.task.cancelling()
-
-    def error(self) -> DialError:
-        """Every address with its reason; that of one which has not failed yet is that it took too long."""
-        late = TimeoutError("no connection in time")
-        return DialError(self.peer, [(address, self.failed.get(address, late)) for address in self.addresses])
 
 
 class Swarm:
@@ -153,10 +100,7 @@ class Swarm:
         self._connections: dict[PeerId, list[Connection]] = {}
         self._counts = {Direction.INBOUND: 0, Direction.OUTBOUND: 0}
         self._pending_inbound: dict[PipeUpgrade, int] = {}
-        self._dials: dict[PeerId, _Dial] = {}
-        self._dial_tasks: set[asyncio.Task[None]] = set()
-        self._attempts: set[asyncio.Task[Connection | None]] = set()
-        """What dials at one of several addresses, also what has lost its race and is about to end."""
+        self._dialer = Dialer(self._tcp, config, admission, self._upgrade)
         self._listeners: dict[Listener, asyncio.Server] = {}
         self._listen_addresses: tuple[Multiaddr, ...] = ()
         self._record: bytes | None = None
@@ -234,12 +178,10 @@ class Swarm:
             connection = self.connection(peer)
             if connection is not None:
                 return connection
-            dial = self._dials.get(peer)
-            if dial is None or not dial.joinable:
-                dial = self._start_dial(peer, addresses)
+            dial = self._dialer.dial(peer, addresses)
             tried.update(dial.addresses)
             try:
-                return await dial.join(deadline)
+                return await dial.outcome(deadline)
             except DialError:
                 # The peer may have dialed us meanwhile; or the dial was another caller's, to other addresses.
                 if tried.issuperset(addresses) and self.connection(peer) is None:
@@ -312,9 +254,7 @@ class Swarm:
         self.stop_listening()
         for upgrade in list(self._pending_inbound):
             upgrade.finished.cancel()
-        dials = (*self._dial_tasks, *self._attempts)
-        for task in dials:
-            task.cancel()
+        self._dialer.cancel()
         connections = self.connections
         for connection in connections:
             connection.drain()
@@ -326,97 +266,8 @@ class Swarm:
             for connection in self.connections:
                 connection.abort()
         await _all_closed((*self.connections, *self._ended))
-        await asyncio.gather(*dials, return_exceptions=True)
+        await self._dialer.ended()
         self.deadlines.close()
-
-    # -- dialling --------------------------------------------------------------------------------
-
-    def _start_dial(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> _Dial:
-        if not addresses:
-            raise DialError(peer)
-        if len(self._dial_tasks) >= self.config.max_pending_outbound_connections:
-            raise DialError(peer, reason="max_pending_outbound_connections are being dialled already")
-        dial = self._dials[peer] = _Dial(peer, addresses)
-        dial.task = asyncio.get_running_loop().create_task(self._dial(dial))
-        self._dial_tasks.add(dial.task)
-        dial.task.add_done_callback(partial(self._dial_ended, dial))
-        return dial
-
-    def _dial_ended(self, dial: _Dial, task: asyncio.Task[None]) -> None:
-        _forget(self._dial_tasks, task)
-        error = ClosedError() if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            dial.tell(error)
-        if self._dials.get(dial.peer) is dial:
-            del self._dials[dial.peer]
-
-    async def _dial(self, dial: _Dial) -> None:
-        connection: Connection | None = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.config.connection_timeout):
-                if len(dial.addresses) == 1:
-                    connection = await self._try(dial, dial.addresses[0])
-                else:
-                    connection = await self._race(dial)
-        dial.tell(connection or dial.error())  # here: by the task's end it would take a turn of the loop more
-
-    async def _race(self, dial: _Dial) -> Connection | None:
-        """Tries the addresses in order, each with a head start on the next; the first connection wins (RFC 8305)."""
-        running: set[asyncio.Task[Connection | None]] = set()
-        to_try = iter(dial.addresses)
-        try:
-            while True:
-                address = next(to_try, None)
-                if address is not None:
-                    running.add(self._attempt(dial, address))
-                elif not running:
-                    return None
-                stagger = self.config.dial_stagger if address is not None else None
-                done, running = await asyncio.wait(running, timeout=stagger, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if (connection := task.result()) is not None:
-                        return connection
-        finally:
-            for task in running:
-                task.cancel()
-
-    def _attempt(self, dial: _Dial, address: Multiaddr) -> asyncio.Task[Connection | None]:
-        task = asyncio.get_running_loop().create_task(self._try(dial, address))
-        self._attempts.add(task)
-        task.add_done_callback(partial(_forget, self._attempts))
-        return task
-
-    async def _try(self, dial: _Dial, address: Multiaddr) -> Connection | None:
-        """None if ``address`` does not lead to the peer; the dial is told why."""
-        try:
-            return await self._dial_address(dial.peer, address)
-        except (StrongholdError, OSError) as error:
-            dial.failed[address] = error
-            return None
-
-    async def _dial_address(self, peer: PeerId, address: Multiaddr) -> Connection:
-        upgrade: PipeUpgrade | None = None
-        refusal: str | None = self._admission.refusal_of_address(address)
-        if refusal is not None:
-            raise NotPermitted(peer, refusal)
-
-        def connected(pipe: BytePipe) -> PipeReceiver:
-            nonlocal upgrade, refusal
-            refusal = self._admission.refusal_of_address(pipe.remote_address)  # a name is decided when it is resolved
-            if refusal is not None:
-                pipe.abort()
-                return NullReceiver()
-            upgrade = self._upgrade(pipe, expected_peer=peer)
-            return upgrade
-
-        try:
-            await self._tcp.dial(address, connected)
-            if upgrade is None:
-                raise NotPermitted(peer, refusal or "refused")
-            return await upgrade.finished
-        finally:
-            if upgrade is not None:
-                upgrade.finished.cancel()  # does nothing unless we were cancelled
 
     # -- upgrading -------------------------------------------------------------------------------
 
@@ -425,7 +276,7 @@ class Swarm:
         if refusal is not None:
             raise NotPermitted(peer, refusal)
 
-    def _upgrade(self, pipe: BytePipe, *, expected_peer: PeerId | None) -> PipeUpgrade:
+    def _upgrade(self, pipe: BytePipe, expected_peer: PeerId | None) -> PipeUpgrade:
         initiator = expected_peer is not None
         ephemeral, self._ephemeral = self._ephemeral or X25519PrivateKey.generate(), None
         return PipeUpgrade(
@@ -447,7 +298,7 @@ class Swarm:
             pipe.abort()
             self._emit(InboundConnectionFailed(pipe.remote_address, LimitExceeded("max_pending_inbound_connections")))
             return NullReceiver()
-        upgrade = self._upgrade(pipe, expected_peer=None)
+        upgrade = self._upgrade(pipe, None)
         deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
         self._pending_inbound[upgrade] = self.deadlines.add(deadline, upgrade)
         upgrade.finished.add_done_callback(partial(self._inbound_finished, upgrade))
@@ -579,12 +430,6 @@ class Swarm:
             address.without_peer() for listener in self._listeners for address in listener.addresses
         )
         self._record = None
-
-
-def _forget(tasks: set[asyncio.Task[_T]], task: asyncio.Task[_T]) -> None:
-    tasks.discard(task)
-    if not task.cancelled():
-        task.exception()  # whoever waited for it may be gone
 
 
 async def _serve(stream: Stream, handler: Callable[[Stream], Awaitable[None]]) -> None:
