@@ -22,7 +22,7 @@ help:
 	@echo "make check     format, lint and types, as CI does"
 	@echo "make format    what check's first two can mend"
 	@echo "make interop   against go-, rust-, js- and py-libp2p (needs go, cargo and node)"
-	@echo "make bench     speed, side by side with other systems (needs go, cargo and node)"
+	@echo "make bench     speed, side by side with other systems (needs go, cargo, node and a C compiler)"
 	@echo "make counts    what a fixed workload takes, against what was recorded"
 	@echo "make profile   where the time goes: flame graphs, instructions"
 	@echo "make proto     generate the protobuf modules anew"

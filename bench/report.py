@@ -118,8 +118,8 @@ def write(result: Result) -> None:
     (DOCS / "BENCHMARKS.md").write_text(
         f"""# Benchmarks
 
-Written by `make bench`, which anyone can repeat: it builds every system in an environment of its own (go, cargo and
-node are needed for three of them), and runs all of them in turn.
+Written by `make bench`, which anyone can repeat: it builds every system in an environment of its own (go, cargo,
+node and a C compiler are needed for four of them), and runs all of them in turn.
 
 ## Method
 
