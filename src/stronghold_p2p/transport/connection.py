@@ -268,8 +268,9 @@ class Connection:
             self._schedule_flush()
 
     def send_fin(self, muxed: yamux.Stream) -> None:
+        alone = not muxed.outbound and len(self._session) == 1
         self._session.send_fin(muxed)
-        if not muxed.outbound and len(self._session) <= 1 and not self.congested:
+        if alone and not self.congested:
             self._flush()
         elif not self._flush_scheduled:
             self._schedule_flush()

@@ -46,17 +46,11 @@ class TcpPipe(asyncio.BufferedProtocol):
         self._read_buffer = read_buffer
         self._max_send_buffer = max_send_buffer
         self._connected = connected
-        self._behind = False
-        """The socket has not taken all that was written."""
-        self._congested = False
-        """Its buffer has outgrown the limit."""
 
     # -- as a pipe -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray) -> None:
         self._transport.write(data)
-        if self._behind:
-            self._look_at_buffer()
 
     def close(self) -> None:
         self._transport.close()
@@ -68,8 +62,7 @@ class TcpPipe(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
-        # Not max_send_buffer: what is below the limit, uvloop writes at the end of the loop's turn, and not at once.
-        self._transport.set_write_buffer_limits(high=0)
+        self._transport.set_write_buffer_limits(high=self._max_send_buffer)
         # None: the remote hung up between accept and here; connection_lost is about to be called.
         self.remote_address = _multiaddr(transport.get_extra_info("peername") or ("0.0.0.0", 0))
         self.receiver = self._connected(self)
@@ -84,21 +77,10 @@ class TcpPipe(asyncio.BufferedProtocol):
         self.receiver.pipe_closed(exc)
 
     def pause_writing(self) -> None:
-        self._behind = True
-        self._look_at_buffer()
+        self.receiver.pause_writing()
 
     def resume_writing(self) -> None:
-        self._behind = False
-        if self._congested:
-            self._congested = False
-            self.receiver.resume_writing()
-
-    # -- details ---------------------------------------------------------------------------------
-
-    def _look_at_buffer(self) -> None:
-        if not self._congested and self._transport.get_write_buffer_size() > self._max_send_buffer:
-            self._congested = True
-            self.receiver.pause_writing()
+        self.receiver.resume_writing()
 
 
 _read_buffers: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview]] = WeakKeyDictionary()
