@@ -32,6 +32,7 @@ from stronghold_p2p import (
     PeerIdMismatch,
     StrongholdP2p,
 )
+from stronghold_p2p.dialer import Dial
 from stronghold_p2p.swarm import Swarm, interface_addresses
 from stronghold_p2p.transport.tcp import TcpTransport
 
@@ -104,6 +105,25 @@ async def test_callers_of_one_dial_go_on_in_the_order_they_came(make_peer: MakeP
 
     await asyncio.gather(*map(connect, range(20)))
     assert order == list(range(20))
+
+
+async def test_a_dial_that_has_failed_takes_no_place_of_the_next(make_peer: MakePeer, unused_port: int) -> None:
+    alice = await make_peer(config=Config(max_pending_outbound_connections=1))
+    for _ in range(3):
+        with pytest.raises(DialError) as caught:
+            await alice.connect(tcp(unused_port).with_peer(Keypair.generate().peer_id))
+        assert len(caught.value.attempts) == 1
+
+
+async def test_an_outcome_that_comes_before_anybody_waits_for_it() -> None:
+    dial = Dial(Keypair.generate().peer_id, ())
+    dial.task = asyncio.create_task(asyncio.sleep(0))
+    error = dial.error()
+    dial.tell(error)  # as a dial does that never waits, where tasks are eager
+    dial.tell(ClosedError())
+    with pytest.raises(DialError) as caught:
+        await dial.outcome(asyncio.get_running_loop().time() + 5)
+    assert caught.value is error
 
 
 async def test_a_caller_that_leaves_does_not_end_the_dial_of_others(make_peer: MakePeer) -> None:

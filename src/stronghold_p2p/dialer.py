@@ -35,6 +35,7 @@ class Dial:
         """Why an address did not lead to the peer."""
         # A dict for its order: who asked first goes on first.
         self._waiting: dict[asyncio.Future[Connection | Exception], None] = {}
+        self._outcome: Connection | Exception | None = None
 
     async def outcome(self, deadline: float) -> Connection:
         """The connection; whoever leaves last ends the dial.
@@ -44,6 +45,8 @@ class Dial:
             DialError: no address led to the peer, or none has by ``deadline``.
         """
         told: asyncio.Future[Connection | Exception] = asyncio.get_running_loop().create_future()
+        if self._outcome is not None:
+            told.set_result(self._outcome)  # an eager task that never waits has ended before anybody could
         self._waiting[told] = None
         try:
             async with asyncio.timeout_at(deadline):
@@ -59,7 +62,9 @@ class Dial:
         return outcome
 
     def tell(self, outcome: Connection | Exception) -> None:
-        """Ends the wait of those who have not been told another outcome."""
+        """Ends the wait, of all who come, too; does nothing if another outcome was told."""
+        if self._outcome is None:
+            self._outcome = outcome
         for told in self._waiting:
             if not told.done():
                 told.set_result(outcome)
@@ -106,7 +111,9 @@ class Dialer:
             return dial
         if not addresses:
             raise DialError(peer)
-        if len(self._tasks) >= self._config.max_pending_outbound_connections:
+        # Whoever was told of a failure may dial again before the loop has called _ended.
+        under_way = sum(not task.done() for task in self._tasks)
+        if under_way >= self._config.max_pending_outbound_connections:
             raise DialError(peer, reason="max_pending_outbound_connections are being dialled already")
         dial = self.dials[peer] = Dial(peer, addresses)
         dial.task = asyncio.get_running_loop().create_task(self._dial(dial))
