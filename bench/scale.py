@@ -47,7 +47,12 @@ DIALS_AT_ONCE = 32
 WINDOWS = 5
 """Seconds of which the median one counts, where a neighbour's one would count else."""
 BODY = "x" * 62
-CONFIG = Config(idle_timeout=300, connection_timeout=60, max_outbound_streams_per_connection=IDLE_STREAMS + 8)
+CONFIG = Config(
+    idle_timeout=300,
+    connection_timeout=60,
+    max_outbound_streams_per_connection=IDLE_STREAMS + 8,
+    max_connections_per_peer=2 * DIALS_AT_ONCE,  # one identity shakes hands so many times at once
+)
 IDLE_PROTOCOL = "/idle/1.0.0"
 DEPENDENCIES = (
     "asyncio, cryptography.hazmat.primitives.asymmetric.ec, cryptography.hazmat.primitives.asymmetric.rsa, "
@@ -272,7 +277,8 @@ async def shake_hands_once(address: str, identity: NoiseIdentity) -> None:
     upgrade = Upgrade(identity, initiator=True, ephemeral=X25519PrivateKey.generate())
     while not upgrade.done:
         writer.write(upgrade.data_to_send())
-        upgrade.receive_data(await reader.read(65536))
+        received = await reader.read(65536)
+        upgrade.receive_data(received) if received else upgrade.receive_eof()
     writer.write(upgrade.data_to_send())
     writer.close()
     await writer.wait_closed()
