@@ -1,15 +1,18 @@
-"""Pipes over real sockets: when what is written leaves, and when writers are told to wait."""
+"""Pipes over real sockets: when writers are told to wait, and the end of a connection whose socket is full."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 
+from support.connections import ECHO, Host
 from support.waiting import until
 
-from stronghold_p2p import Config, Multiaddr
+from stronghold_p2p import Config, Direction, Multiaddr, PeerId
 from stronghold_p2p.transport.pipe import BytePipe
 from stronghold_p2p.transport.tcp import TcpPipe, TcpTransport
+from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 LIMIT = 100_000
 
@@ -65,3 +68,39 @@ async def test_writers_wait_for_what_is_over_the_limit_and_not_in_the_socket() -
         assert receiver.told == ["pause", "resume"]
         pipe.abort()
         await until(lambda: "closed" in receiver.told)
+
+
+async def test_a_connection_that_closes_while_its_socket_is_full_ends_once() -> None:
+    config = Config(max_send_buffer=3)  # writers go on when nothing is left: the pipe is closed with an empty buffer
+    alice, bob = Host(config), Host(config)
+    pipes: list[TcpPipe] = []
+    upgrades: list[PipeUpgrade] = []
+
+    def connected(host: Host, expected_peer: PeerId | None, pipe: BytePipe) -> PipeUpgrade:
+        assert isinstance(pipe, TcpPipe)
+        pipe._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
+        pipe._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        pipes.append(pipe)
+        upgrades.append(host.upgrade(pipe, expected_peer=expected_peer))
+        return upgrades[-1]
+
+    transport = TcpTransport(config)
+    server, address = await transport.listen(Multiaddr.parse("/ip4/127.0.0.1/tcp/0"), partial(connected, bob, None))
+    await transport.dial(address, partial(connected, alice, bob.keypair.peer_id))
+    await until(lambda: len(upgrades) == 2)
+    server.close()
+    connections = [await upgrade.finished for upgrade in upgrades]
+    dialled = [connection.direction is Direction.OUTBOUND for connection in connections].index(True)
+    outbound, listener = connections[dialled], pipes[1 - dialled]
+    stream = await outbound.open_stream(ECHO)
+    stream.send_lines()
+    await stream.negotiated()
+    listener._transport.pause_reading()
+    await stream.write(bytes(250_000))
+    assert outbound.congested
+    outbound.close()
+    listener._transport.resume_reading()
+    await asyncio.gather(*(connection.closed for connection in connections))
+    for host in alice, bob:
+        assert len(host.closed) == 1
+        host.deadlines.close()

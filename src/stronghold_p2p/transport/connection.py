@@ -347,7 +347,7 @@ class Connection:
         self.congested = False
         self._flush()
         if self.closing:
-            self._pipe.close()
+            self.loop.call_soon(self._pipe.close)  # asyncio's own loop ends a pipe twice that is closed in this call
         # In order, each takes what it can; a writer that fills the socket again waits behind the others.
         waiting, self._waiting_for_drain = self._waiting_for_drain, {}
         for stream in waiting:
