@@ -227,6 +227,8 @@ def record(keypair: Keypair = KEY) -> bytes:
 def test_addresses_of_the_record_count_if_there_are_no_others() -> None:
     message = messages.Identify(signedPeerRecord=record())
     assert identify.decode(framed(message), PEER).listen_addresses == (DNS,)
+    message.listenAddrs.append(bytes(ADDRESS.with_peer(OTHER.peer_id)))
+    assert identify.decode(framed(message), PEER).listen_addresses == (DNS,)
     message.listenAddrs.append(bytes(ADDRESS))
     assert identify.decode(framed(message), PEER).listen_addresses == (ADDRESS,)
 

@@ -71,7 +71,7 @@ class Identity:
     protocols: tuple[str, ...]
     """What it offers to us."""
     listen_addresses: tuple[Multiaddr, ...]
-    """Where it says it can be dialled; those of its record if it says so nowhere else."""
+    """Where it says it can be dialled; those of its record if it tells no others that lead to it."""
     observed_address: Multiaddr | None
     """Where it sees us."""
     signed_record: bytes
@@ -173,7 +173,7 @@ def decode(data: bytes, peer: PeerId) -> Identity:
         observed_address=next(_known_addresses([merged.observedAddr]), None),
         signed_record=merged.signedPeerRecord,
     )
-    if not merged.listenAddrs and (record := told.record):
+    if not told.listen_addresses and (record := told.record):
         return replace(told, listen_addresses=_addresses_of(peer, iter(record.addresses)))
     return told
 
