@@ -465,6 +465,18 @@ async def test_a_pipe_that_dies_half_way_ends_every_stream() -> None:
         assert [error for _, error in pair.alice_host.closed] == [death]
 
 
+async def test_a_connection_that_falls_quiet_holds_no_ended_tasks() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        tasks = [pair.bob.spawn(asyncio.sleep(0)) for _ in range(100)]
+        await asyncio.gather(*tasks)
+        assert len(pair.bob._tasks) == 100
+        outbound.reset()
+        await turns()
+        assert inbound.ended
+        assert not pair.bob._tasks
+
+
 async def test_tasks_end_with_the_connection() -> None:
     async with connected() as pair:
         task = pair.alice.spawn(asyncio.Event().wait())  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ FLUSH_FRAMES: Final = 8
 the rest. With all of 32 in one flush, either side waits while the other works, at little more than half the rate."""
 
 MIN_TASK_SWEEP: Final = 2
-"""Tasks below which none is swept: a quiet connection holds one that has ended, not as many as it ever had at once."""
+"""Tasks below which none is swept."""
 
 FLUSH_SIZE: Final = 128 * 1024
 """Bytes after which output does not wait for the end of the loop's turn: large enough to encrypt in bulk, small enough
@@ -114,7 +114,8 @@ class Connection:
         self._farewell = False
         self._ended = False
         self._served: set[str] = set()
-        # Those that have ended are swept out when their number has doubled.
+        # Those that have ended are swept out when their number has doubled, and when the connection falls quiet: a
+        # callback for each would cost every request a turn of the loop.
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep_tasks_at = MIN_TASK_SWEEP
         # Inbound streams whose lines have not left: at the end of the turn they do, with a response if it is ready.
@@ -210,9 +211,7 @@ class Connection:
             self._tasks_woken = True
             self._tasks.add(task)
             if len(self._tasks) >= self._sweep_tasks_at:
-                # A callback for each task that ends would cost every request a turn of the loop.
-                self._tasks = {task for task in self._tasks if not task.done()}
-                self._sweep_tasks_at = max(MIN_TASK_SWEEP, 2 * len(self._tasks))
+                self._sweep_tasks()
         return task
 
     # -- what is known of the remote -------------------------------------------------------------
@@ -268,7 +267,7 @@ class Connection:
             self._schedule_flush()
 
     def send_fin(self, muxed: yamux.Stream) -> None:
-        alone = not muxed.outbound and len(self._session) == 1
+        alone = not muxed.outbound and muxed.local_open and len(self._session) == 1
         self._session.send_fin(muxed)
         if alone and not self.congested:
             self._flush()
@@ -417,6 +416,8 @@ class Connection:
             if self._in_use:
                 self._in_use = False
                 self._idle_since = self.now()
+                if len(self._tasks) >= MIN_TASK_SWEEP:
+                    self._sweep_tasks()
             if self._draining:
                 self._close_when_heard()
         if self._waiting_to_open:
@@ -436,6 +437,10 @@ class Connection:
 
     def _has_room(self) -> bool:
         return self._session.outbound_streams + self._reserved_streams < self._max_outbound_streams
+
+    def _sweep_tasks(self) -> None:
+        self._tasks = {task for task in self._tasks if not task.done()}
+        self._sweep_tasks_at = max(MIN_TASK_SWEEP, 2 * len(self._tasks))
 
     def _open_stream(self, protocol: str) -> Stream:
         encode_lines(protocol)  # raises before there is a stream
@@ -465,7 +470,8 @@ class Connection:
         if not self._farewell:
             self._farewell = True
             self._session.ping(precise_time())
-            self._schedule_flush()
+            if not self._flush_scheduled:
+                self._schedule_flush()
         elif not self._session.ping_pending:
             self.close()
 
@@ -490,7 +496,7 @@ class Connection:
                 self._reserved_streams += 1
                 turn.set_result(None)
         self._waiting_to_open.clear()
-        self._tasks = {task for task in self._tasks if not task.done()}
+        self._sweep_tasks()
         for task in self._tasks:
             task.cancel()
             task.add_done_callback(self._task_done)
