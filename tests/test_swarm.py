@@ -162,10 +162,15 @@ async def test_a_dial_may_be_cancelled_at_any_moment(make_peer: MakePeer, after:
 
 
 async def test_every_handshake_has_a_key_of_its_own(make_peer: MakePeer) -> None:
-    alice = await make_peer()
+    alice, bob = await make_peer(), await make_peer()
+    address = await bob.listen()
     async with listening() as listener:
         first_flights = []
-        for _ in range(3):
+        for number in range(3):
+            if number == 2:
+                events = alice.events()
+                await alice.connect(address)
+                await next_event(events, PeerIdentified)  # by then the next key is made
             connecting = asyncio.create_task(alice.connect(listener.address))
             remote = await listener.accept()
             connecting.cancel()
