@@ -167,17 +167,20 @@ async def handshakes(process: int, address: str) -> dict[str, Any]:
 
 async def latency(process: int, address: str) -> dict[str, Any]:
     """Requests at even intervals, at half of the highest rate, whether or not those before are answered; each is a task,
-    at the highest rate, too. Whatever begins them never sleeps: either process has a processor of its own."""
+    at the highest rate, too. Whatever begins them never sleeps: either process has a processor of its own, if there are
+    two."""
     processors = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(process, processors[:1])
     os.sched_setaffinity(0, processors[-1:])
-    async with dialers(address, 1) as [peer]:
-        gc.freeze()
-        await offer_load(peer, address, None, 0.5)
-        half = len(await offer_load(peer, address, None, 1)) / 2
-        windows = [await offer_load(peer, address, half, 1) for _ in range(WINDOWS)]
+    gc.freeze()
+    try:
+        async with dialers(address, 1) as [peer]:
+            await offer_load(peer, address, None, 0.5)
+            half = len(await offer_load(peer, address, None, 1)) / 2
+            windows = [await offer_load(peer, address, half, 1) for _ in range(WINDOWS)]
+    finally:
         gc.unfreeze()
-    os.sched_setaffinity(0, processors)
+        os.sched_setaffinity(0, processors)
     percentiles = []
     for latencies in windows:
         latencies.sort()
