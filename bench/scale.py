@@ -42,7 +42,8 @@ PEERS = 1000
 IDLE_CONNECTIONS = 2000
 IDLE_STREAMS = 64
 STREAM_CONNECTIONS = 100
-HANDSHAKES = 500
+HANDSHAKES = 2048
+CONNECTIONS = 512
 DIALS_AT_ONCE = 32
 WINDOWS = 5
 """Seconds of which the median one counts, where a neighbour's one would count else."""
@@ -141,7 +142,7 @@ async def handshakes(process: int, address: str) -> dict[str, Any]:
             await shake_hands_once(address, identity)
 
     async def connect() -> None:
-        async with dialers(address, HANDSHAKES):
+        async with dialers(address, CONNECTIONS):
             pass
 
     async def spent(work: Callable[[], Coroutine[Any, Any, None]], concurrency: int, count: int) -> float:
@@ -152,8 +153,8 @@ async def handshakes(process: int, address: str) -> dict[str, Any]:
         return (processor_seconds(process) - before) / count
 
     await connect()
-    handshake = await spent(shake_hands, DIALS_AT_ONCE, HANDSHAKES // DIALS_AT_ONCE * DIALS_AT_ONCE)
-    connection = await spent(connect, 1, HANDSHAKES)
+    handshake = await spent(shake_hands, DIALS_AT_ONCE, HANDSHAKES)
+    connection = await spent(connect, 1, CONNECTIONS)
     bare = bare_handshake()
     return row(
         "a handshake accepted, by its bare signatures and key exchanges",
