@@ -150,6 +150,12 @@ async def test_targets_that_are_none(make_peer: MakePeer, target: str) -> None:
         assert caught.value.address == target
 
 
+async def test_a_host_and_port_are_told_what_an_address_is_like(make_peer: MakePeer) -> None:
+    alice = await make_peer()
+    with pytest.raises(InvalidAddress, match=r"not a peer id: .*; nor an address, as /ip4/127.0.0.1/tcp/4001/p2p/"):
+        await alice.connect("localhost:4001")
+
+
 async def test_an_address_of_a_peer_id_alone(make_peer: MakePeer) -> None:
     alice, bob = await make_peer(), await make_peer()
     target = f"/p2p/{bob.peer_id}"

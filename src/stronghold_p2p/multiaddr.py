@@ -117,7 +117,7 @@ def _parse(text: str) -> Multiaddr:
 def _encode(text: str) -> bytes:
     empty, *rest = text.rstrip("/").split("/")
     if empty:
-        raise ValueError("does not begin with /")
+        raise ValueError("does not begin with /, as /ip4/127.0.0.1/tcp/4001 does")
     parts = iter(rest)
     encoded = bytearray()
     for name in parts:

@@ -555,7 +555,13 @@ def _deadline(seconds: float) -> float:
 @lru_cache(maxsize=1024)
 def _parse_target(text: str) -> tuple[PeerId, Multiaddr | None]:
     """The peer and address that ``text`` names; cached, since every request names its target again."""
-    return _split_target(Multiaddr.parse(text) if text.startswith("/") else PeerId.parse(text))
+    if text.startswith("/"):
+        return _split_target(Multiaddr.parse(text))
+    try:
+        return PeerId.parse(text), None
+    except InvalidAddress as error:
+        example = "/ip4/127.0.0.1/tcp/4001/p2p/12D3Koo..."
+        raise InvalidAddress(text, f"{error.reason}; nor an address, as {example} is one") from None
 
 
 def _split_target(to: PeerId | Multiaddr) -> tuple[PeerId, Multiaddr | None]:

@@ -76,6 +76,7 @@ def test_exit_status(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception
         ("listen", "--allow-all", "--handler", "ruby"),
         ("listen", "--allow-all", "--handler", "exec:"),
         ("listen", "--allow-all", "--handler", "exec:echo 'cut off"),
+        ("listen", "--allow-all", "--handler", "exec:no-such-command-anywhere"),
         ("listen", "--allow-all", "--processes", "0"),
     ],
 )

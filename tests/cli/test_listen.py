@@ -76,8 +76,11 @@ def test_a_command_that_fails_is_a_failed_handler(cli: Cli, code: str) -> None:
     assert (asked.status, asked.line["error"]) == (1, "StreamReset")
 
 
-def test_a_command_that_is_not_there_is_a_failed_handler(cli: Cli) -> None:
-    with listening("--allow-all", "--handler", "exec:no-such-command-anywhere") as address:
+def test_a_command_that_is_gone_is_a_failed_handler(cli: Cli, tmp_path: Path) -> None:
+    command = tmp_path / "command"
+    command.touch(0o700)
+    with listening("--allow-all", "--handler", f"exec:{command}") as address:
+        command.unlink()
         asked = cli.json("request", address, "{}")
     assert (asked.status, asked.line["error"]) == (1, "StreamReset")
 

@@ -161,10 +161,10 @@ class Person(Asker):
     async def _read_answer(self) -> Answer | None:
         """What the person decides; None if there is nobody."""
         while (line := await self._lines.read()) is not None:
-            answer = WORDS.get(line.strip().lower())
-            if answer is not None:
-                return answer
-            output.note(CHOICES)
+            word = line.strip().lower()
+            if word in WORDS:
+                return WORDS[word]
+            output.note(f"that is no answer: {CHOICES}" if word else CHOICES)
         return None
 
 

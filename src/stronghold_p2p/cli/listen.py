@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import shlex
+import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -158,6 +159,8 @@ def _handler(description: str, codec: CodecName, processes: int) -> Handler:
         raise UsageError(f"the handler's command cannot be split: {error}") from error
     if not arguments:
         raise UsageError("the handler has no command: exec:CMD")
+    if shutil.which(arguments[0]) is None:
+        raise UsageError(f"the handler's command cannot be run: {arguments[0]!r} is no program here")
     return Exec(arguments, raw=codec == "raw", processes=processes)
 
 
