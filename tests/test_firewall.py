@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stronghold_p2p import Direction, FirewallRules, InvalidAddress, Keypair, PeerId, Rule
+from stronghold_p2p import Direction, FirewallRules, InvalidAddress, Keypair, Multiaddr, PeerId, Rule
 from stronghold_p2p.firewall import Firewall, Subject, Verdict
 
 ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
@@ -229,3 +229,23 @@ def test_what_is_no_rule_is_not_taken_for_one(no_rule: Any) -> None:
     with pytest.raises(TypeError):
         Firewall(FirewallRules(inbound=no_rule))
     assert firewall.rules == FirewallRules()
+
+
+@pytest.mark.parametrize(
+    ("peers", "reason"),
+    [
+        ({object(): (Rule.REJECT_ALL, None)}, "names a peer"),
+        ({Multiaddr.parse(f"/p2p/{ALICE}"): (Rule.REJECT_ALL, None)}, "names a peer"),
+        ({ALICE: Rule.REJECT_ALL}, "a pair"),
+        ({ALICE: (Rule.REJECT_ALL,)}, "a pair"),
+        ({ALICE: ("reject", None)}, "no Rule"),
+    ],
+)
+def test_rules_that_could_never_apply_are_refused(peers: Any, reason: str) -> None:
+    with pytest.raises(TypeError, match=reason):
+        FirewallRules(peers=peers)
+
+
+def test_a_direction_is_no_text() -> None:
+    with pytest.raises(TypeError):
+        Firewall(FirewallRules()).set_default(ALLOW, "inbound")  # type: ignore[arg-type]

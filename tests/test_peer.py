@@ -126,6 +126,37 @@ async def test_connect_and_disconnect(make_peer: MakePeer) -> None:
     await until(lambda: not bob.connections)
 
 
+async def test_only_peer_ids_name_peers(make_peer: MakePeer) -> None:
+    """A rule or a ban for anything else would be kept, and never met."""
+    alice, bob = await make_peer(), await make_peer()
+    address = await alice.listen()
+    wrongs: list[Any] = [alice, address, alice.peer_id.to_bytes()]
+    for wrong in wrongs:
+        with pytest.raises(TypeError):
+            bob.set_peer_rule(wrong, Rule.REJECT_ALL)
+        with pytest.raises(TypeError):
+            bob.remove_peer_rule(wrong)
+        with pytest.raises(TypeError):
+            await bob.ban_peer(wrong)
+    with pytest.raises(TypeError):
+        await bob.send_request(alice, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"keypair": "secret.pem"}, TypeError),
+        ({"firewall": Rule.ALLOW_ALL}, TypeError),
+        ({"config": {}}, TypeError),
+        ({"codec": "xml"}, ValueError),
+    ],
+)
+def test_arguments_of_a_wrong_type(arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        StrongholdP2p(**arguments)
+    assert "secret" not in str(caught.value)
+
+
 async def test_disconnecting_loses_what_runs(make_peer: MakePeer) -> None:
     alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
     bob.on_request(lambda request: asyncio.Event().wait())

@@ -149,8 +149,15 @@ class FirewallRules:
         outbound: Rule | None = Rule.ALLOW_ALL,
         peers: Mapping[PeerId, PeerRules] | Mapping[str, PeerRules] = MappingProxyType({}),
     ) -> None:
-        """``peers`` may name them as text. Raises InvalidAddress for text that names none."""
-        by_peer = {PeerId.of(peer): rules for peer, rules in peers.items()}
+        """``peers`` may name them as text.
+
+        Raises:
+            InvalidAddress: a text names no peer.
+            TypeError: what should be is no rule, no pair of rules, or no peer.
+        """
+        by_peer = {PeerId.of(peer): _pair(rules) for peer, rules in peers.items()}
+        _check(inbound)
+        _check(outbound)
         object.__setattr__(self, "inbound", inbound)
         object.__setattr__(self, "outbound", outbound)
         object.__setattr__(self, "peers", MappingProxyType(by_peer))
@@ -283,12 +290,22 @@ class Firewall:
             side.set_policy(default, {peer: rule for peer, both in rules.peers.items() if (rule := both[index])})
         self.changed(None)
 
-    def _sides(self, direction: Direction) -> list[_Side]:
+    def _sides(self, direction: object) -> list[_Side]:
+        if not isinstance(direction, Direction):
+            raise TypeError(f"{direction!r} is no Direction")
         return [
             side
             for side, its in ((self._inbound, Direction.INBOUND), (self._outbound, Direction.OUTBOUND))
             if its in direction
         ]
+
+
+def _pair(rules: object) -> PeerRules:
+    if not isinstance(rules, tuple) or len(rules) != 2:
+        raise TypeError(f"a peer's rules are a pair, (inbound, outbound), not {rules!r}")
+    for rule in rules:
+        _check(rule)
+    return rules
 
 
 def _check(rule: object) -> None:

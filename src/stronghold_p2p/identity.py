@@ -112,9 +112,14 @@ class PeerId:
         return _parse_peer_id(text)
 
     @classmethod
-    def of(cls, peer: PeerId | str) -> PeerId:
-        """A peer id, or its text, as a peer id. Raises InvalidAddress."""
-        return cls.parse(peer) if isinstance(peer, str) else peer
+    def of(cls, peer: object) -> PeerId:
+        """A peer id, or its text, as a peer id. Raises InvalidAddress; TypeError for anything else, which as a key of
+        rules or bans would never be met."""
+        if isinstance(peer, str):
+            return cls.parse(peer)
+        if not isinstance(peer, PeerId):
+            raise TypeError(f"a PeerId or its text names a peer, not {peer!r}")
+        return peer
 
     def to_bytes(self) -> bytes:
         """The multihash."""

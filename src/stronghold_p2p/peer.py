@@ -78,7 +78,14 @@ class StrongholdP2p(Generic[Req, Res]):
             policy: a policy, whose word goes before all rules set in code or by answers; or a policy file, which is
                 read at the start, and again whenever it changes.
             state: a file that remembers over restarts what answers of the firewall and bans have decided.
+
+        Raises:
+            TypeError: an argument is of another type, or no codec can be made for a request's or response's.
+            ValueError: there is no such codec.
         """
+        _check_types(keypair=(keypair, Keypair), firewall=(firewall, FirewallRules), config=(config, Config))
+        if codec not in PROTOCOLS:
+            raise ValueError(f"there is no codec {codec!r}: there are {', '.join(PROTOCOLS)}")
         self._keypair = keypair or Keypair.generate()
         self._config = config or Config()
         self._firewall = Firewall(firewall or FirewallRules())
@@ -540,6 +547,13 @@ class StrongholdP2p(Generic[Req, Res]):
         return address if address.peer_id is None else address.without_peer()
 
 
+def _check_types(**arguments: tuple[object, type[object]]) -> None:
+    for name, (value, expected) in arguments.items():
+        if value is not None and not isinstance(value, expected):
+            # Without the value, which may be a secret.
+            raise TypeError(f"{name}= takes {expected.__name__}, not {type(value).__name__}")
+
+
 def _seconds(timeout: float | None, default: float) -> float:
     if timeout is None:
         return default
@@ -564,9 +578,11 @@ def _parse_target(text: str) -> tuple[PeerId, Multiaddr | None]:
         raise InvalidAddress(text, f"{error.reason}; nor an address, as {example} is one") from None
 
 
-def _split_target(to: PeerId | Multiaddr) -> tuple[PeerId, Multiaddr | None]:
+def _split_target(to: object) -> tuple[PeerId, Multiaddr | None]:
     if isinstance(to, PeerId):
         return to, None
+    if not isinstance(to, Multiaddr):
+        raise TypeError(f"a PeerId, a Multiaddr or the text of one names whom to reach, not {to!r}")
     if to.peer_id is None:
         raise InvalidAddress(to, "it names no peer: end it with /p2p/<peer id>")
     return to.peer_id, to.without_peer() if len(to.components) > 1 else None
