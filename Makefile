@@ -67,6 +67,7 @@ proto: $(VENV)-proto/.installed
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests bench examples interop -name __pycache__ -prune -exec rm -rf {} +
+	find src -name '*.so' -delete
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
 	@echo "installing into $(VENV)"
