@@ -427,6 +427,22 @@ async def test_what_was_written_before_closing_leaves_though_the_socket_is_full(
         assert pair.bob.closing
 
 
+async def test_a_handler_may_end_the_connection_while_a_read_is_dispatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as pair:
+        opened = []
+
+        def close(stream: Stream) -> None:
+            opened.append(stream)
+            pair.bob.close()
+
+        monkeypatch.setattr(pair.bob_host, "stream_opened", close)
+        outbound = [await pair.alice.open_stream(ECHO) for _ in range(3)]
+        for stream in outbound:
+            assert stream.write_now(b"x")
+        await pair.bob.closed
+        assert len(opened) == 1
+
+
 async def test_draining_waits_for_the_last_stream() -> None:
     async with connected() as pair:
         outbound, inbound = await pair.streams()

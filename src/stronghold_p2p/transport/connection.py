@@ -374,6 +374,8 @@ class Connection:
         opened: list[Stream] = []
         for event in events:
             if isinstance(event, StreamOpened):
+                if not event.stream.local_open:
+                    continue  # it was reset in the same read, or an earlier stream's handler has ended the connection
                 stream = event.stream.owner = Stream(self, event.stream, "")
                 opened.append(stream)
                 continue
@@ -507,9 +509,10 @@ class Connection:
         for muxed in self._session.streams:
             lost = ConnectionLost(str(error)) if error else ConnectionLost()
             lost.__cause__ = error
-            stream: Stream = muxed.owner
+            stream: Stream | None = muxed.owner
             self._session.reset(muxed)
-            stream.connection_lost(lost)
+            if stream is not None:  # else it came with what is dispatched just now, and is dropped there
+                stream.connection_lost(lost)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
