@@ -233,6 +233,16 @@ def test_addresses_of_the_record_count_if_there_are_no_others() -> None:
     assert identify.decode(framed(message), PEER).listen_addresses == (ADDRESS,)
 
 
+def test_addresses_without_end_or_without_a_place_are_left_out() -> None:
+    endless = Multiaddr.parse("/ip4/127.0.0.1/tcp/1" + "/ws" * 300)
+    nowhere = Multiaddr.parse(f"/p2p/{PEER}")
+    message = messages.Identify(listenAddrs=map(bytes, [endless, nowhere, ADDRESS]))
+    assert identify.decode(framed(message), PEER).listen_addresses == (ADDRESS,)
+    long_record = PeerRecord(peer_id=PEER, seq=1, addresses=(endless, DNS)).seal(KEY)
+    message = messages.Identify(signedPeerRecord=long_record)
+    assert identify.decode(framed(message), PEER).listen_addresses == (DNS,)
+
+
 rust_record = seal(
     KEY,
     "libp2p-routing-state",

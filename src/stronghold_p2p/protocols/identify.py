@@ -54,6 +54,9 @@ MAX_PROTOCOLS: Final = 1024
 MAX_ADDRESSES: Final = 256
 """Addresses of a remote that we look at: each takes some 20 us to parse, and ten messages have room for 20,000."""
 
+MAX_ADDRESS_SIZE: Final = 512
+"""Bytes of an address that we look at: one may have thousands of components, and what is learned of peers is kept."""
+
 MAX_TEXT: Final = 256
 """Characters of a version that we keep."""
 
@@ -197,15 +200,22 @@ def _messages(data: bytes) -> Iterator[messages.Identify]:
 
 
 def _addresses_of(peer: PeerId, addresses: Iterator[Multiaddr]) -> tuple[Multiaddr, ...]:
-    """Without those that name another peer: we would dial that one in this one's place."""
-    return tuple(address for address in islice(addresses, MAX_ADDRESSES) if address.peer_id in (None, peer))
+    """Without those that name another peer: we would dial that one in this one's place. Nor those that say nothing."""
+    return tuple(
+        address
+        for address in islice(addresses, MAX_ADDRESSES)
+        if address.peer_id in (None, peer)
+        and len(address.to_bytes()) <= MAX_ADDRESS_SIZE
+        and (address.peer_id is None or len(address.components) > 1)
+    )
 
 
 def _known_addresses(encoded: Iterable[bytes]) -> Iterator[Multiaddr]:
     """The addresses, without those of protocols that are unknown here."""
     for address in islice(encoded, MAX_ADDRESSES):
-        with contextlib.suppress(DecodeError):
-            yield Multiaddr.from_bytes(address)
+        if len(address) <= MAX_ADDRESS_SIZE:
+            with contextlib.suppress(DecodeError):
+                yield Multiaddr.from_bytes(address)
 
 
 def _is_protocol(text: str) -> bool:
