@@ -678,3 +678,27 @@ async def test_a_thousand_peers(make_desk: MakeDesk) -> None:
     await desk.clock.settle()
     assert desk.outcomes.count(True) == 64
     desk.check_empty()
+
+
+async def test_a_handler_that_raises_what_ends_tasks_rejects(desk: Desk) -> None:
+    def answer(question: FirewallRequest) -> None:
+        raise asyncio.CancelledError
+
+    desk.approvals._handler = answer
+    await desk.ask()
+    assert desk.outcomes == [False]
+
+
+async def test_a_handler_that_has_not_begun_is_put_away_with_its_question(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+
+    async def answer(question: FirewallRequest) -> None:
+        raise AssertionError
+
+    def changes_its_mind(question: FirewallRequest) -> Any:
+        asyncio.get_running_loop().call_soon(desk.firewall.set_peer_rule, ALICE, ALLOW, IN)
+        return answer(question)
+
+    desk.approvals.set_handler(changes_its_mind)
+    await desk.ask()
+    assert desk.outcomes == [True]

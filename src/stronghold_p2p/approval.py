@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
+from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
 from typing import Any, Final, Literal, NamedTuple, Self
 
 from .config import Config
@@ -41,6 +42,7 @@ class FirewallRequest:
     """
 
     __slots__ = (
+        "_answered",
         "_approvals",
         "_handler",
         "_key",
@@ -78,6 +80,7 @@ class FirewallRequest:
         # Requests share a question about their peer; a question about a request is its own.
         self._key: Hashable = (subject.peer, subject.direction) if kind == "peer" else self
         self._timer: asyncio.TimerHandle | None = None
+        self._answered: Awaitable[Any] | None = None
         self._handler: asyncio.Task[None] | None = None
         self._waiting: dict[asyncio.Future[Answer], None] = {}
 
@@ -294,10 +297,11 @@ class Approvals:
             return False
         try:
             answered = self._handler(question)
-        except Exception:
+        except (Exception, asyncio.CancelledError):  # a plain function is not cancelled: that is its own
             logger.exception("the handler of firewall requests failed: the request is rejected")
             return False
         if hasattr(answered, "__await__"):
+            question._answered = answered
             question._handler = task = asyncio.get_running_loop().create_task(self._run(question, answered))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -329,6 +333,8 @@ class Approvals:
         self._forget(question)
         if question._handler is not None and question._handler is not asyncio.current_task():
             question._handler.cancel()
+            if iscoroutine(question._answered) and getcoroutinestate(question._answered) == CORO_CREATED:
+                question._answered.close()  # it has not begun, and never will
 
     def _forget(self, question: FirewallRequest) -> None:
         # By now another question may be open about the same peer.
