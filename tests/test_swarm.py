@@ -34,6 +34,7 @@ from stronghold_p2p import (
 )
 from stronghold_p2p.dialer import Dial
 from stronghold_p2p.swarm import Swarm, interface_addresses
+from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.tcp import TcpTransport
 
 Peer = StrongholdP2p[Any, Any]
@@ -571,3 +572,50 @@ async def test_a_connection_that_dies_with_streams_open(make_peer: MakePeer) -> 
     assert closed.connection.streams == 0
     assert await asking == b""
     await remote.close()
+
+
+async def test_a_late_caller_does_not_wait_for_the_dial_of_another(make_peer: MakePeer, unused_port: int) -> None:
+    alice = await make_peer()
+    async with listening() as listener:  # takes the connection, and says nothing
+        first = asyncio.create_task(alice.connect(listener.address, timeout=30))
+        remote = await listener.accept()
+        with pytest.raises(DialError):
+            await alice.connect(tcp(unused_port).with_peer(listener.keypair.peer_id), timeout=0)
+        assert not first.done()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await remote.close()
+
+
+@pytest.mark.parametrize("after", range(8))
+async def test_listening_may_be_cancelled_at_any_moment(make_peer: MakePeer, unused_port: int, after: int) -> None:
+    peer = await make_peer()
+    task = asyncio.create_task(peer.listen(tcp(unused_port)))
+    await turns(after)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    if task.cancelled():
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", unused_port)
+
+
+async def test_streams_that_are_reset_start_no_more_handlers_than_there_may_be_streams(make_peer: MakePeer) -> None:
+    running = 0
+
+    async def handle(stream: Stream) -> None:
+        nonlocal running
+        running += 1
+        await asyncio.Event().wait()
+
+    alice = await make_peer()
+    bob = await make_peer(config=Config(max_inbound_streams_per_connection=8, close_timeout=0.02))
+    bob.handle_stream("/own/1.0.0", handle)
+    address = await bob.listen()
+    for _ in range(30):
+        stream = await alice.open_stream(address, "/own/1.0.0")
+        await stream.write(b"x")
+        await turns()
+        stream.reset()
+    await until(lambda: running > 0)
+    await turns(100)
+    assert running <= 8

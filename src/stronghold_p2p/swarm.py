@@ -125,7 +125,10 @@ class Swarm:
         """Serves ``protocol`` by a task for each stream, which is closed when it returns and reset when it raises."""
 
         def serve(stream: Stream) -> None:
-            stream.connection.spawn(_serve(stream, handler))
+            if stream.connection.may_run_handler():
+                stream.connection.spawn(_serve(stream, handler))
+            else:
+                stream.reset()
 
         self.handle(protocol, serve)
 
@@ -184,7 +187,8 @@ class Swarm:
                 return await dial.outcome(deadline)
             except DialError:
                 # The peer may have dialed us meanwhile; or the dial was another caller's, to other addresses.
-                if tried.issuperset(addresses) and self.connection(peer) is None:
+                late = asyncio.get_running_loop().time() >= deadline
+                if (late or tried.issuperset(addresses)) and self.connection(peer) is None:
                     raise
 
     async def disconnect(self, peer: PeerId) -> None:

@@ -214,6 +214,14 @@ class Connection:
                 self._sweep_tasks()
         return task
 
+    def may_run_handler(self) -> bool:
+        """Whether fewer handlers run than there may be streams: one that was reset frees its place at once, and its handler
+        may go on."""
+        limit = self.config.max_inbound_streams_per_connection
+        if len(self._tasks) >= limit:
+            self._sweep_tasks()
+        return len(self._tasks) < limit
+
     # -- what is known of the remote -------------------------------------------------------------
 
     def leads_to(self, address: Multiaddr) -> bool:

@@ -131,7 +131,9 @@ class TcpTransport:
         family, host, port = _endpoint(address)
         loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(lambda: self._pipe(connected), host, port, family=family)
+            server = await loop.create_server(
+                lambda: self._pipe(connected), host, port, family=family, start_serving=False
+            )
         except UnicodeError as error:
             raise ListenError(address, f"{host!r} is no name of a host") from error
         except OSError as error:
@@ -139,6 +141,11 @@ class TcpTransport:
             known = error.errno is not None and error.errno in errno.errorcode
             reason = os.strerror(error.errno or 0) if known else str(error)
             raise ListenError(address, reason.lower()) from error
+        try:
+            await server.start_serving()
+        except BaseException:
+            server.close()  # cancelled: nobody would have it, and it would listen for ever
+            raise
         return server, _multiaddr(server.sockets[0].getsockname())
 
     def _pipe(self, connected: Callable[[BytePipe], PipeReceiver]) -> TcpPipe:
