@@ -6,11 +6,13 @@ import asyncio
 import inspect
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import MakePeer
-from support.waiting import next_event, until
+from support.waiting import next_event, turns, until
 
 from stronghold_p2p import (
     ClosedError,
@@ -18,18 +20,21 @@ from stronghold_p2p import (
     ConnectionEstablished,
     ConnectionLost,
     DialError,
+    Direction,
     EncodeError,
     FirewallRules,
     InvalidAddress,
     Keypair,
     Multiaddr,
     ProtocolNotSupported,
+    Request,
     RequestTimeout,
     Rule,
     Stream,
     StreamReset,
     StrongholdP2p,
 )
+from stronghold_p2p.state import StateFile
 
 Peer = StrongholdP2p[Any, Any]
 OWN = "/own/1.0.0"
@@ -395,3 +400,72 @@ def test_the_log_is_silent_by_default() -> None:
     program = "import logging, stronghold_p2p; logging.getLogger('stronghold_p2p').error('heard')"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert told.stdout + told.stderr == b""
+
+
+@pytest.mark.parametrize("after", range(4))
+async def test_closing_may_be_cancelled_at_any_moment(make_peer: MakePeer, tmp_path: Path, after: int) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[default]\ninbound = "allow"\n')
+    bob = await make_peer(policy=policy, firewall=FirewallRules.allow_all())
+    bob.on_request(lambda request: request.body)
+    alice = await make_peer()
+    address = await bob.listen()
+    closing = asyncio.create_task(bob.close())
+    await turns(after)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await bob.close()
+    with pytest.raises(DialError):
+        await alice.send_request(address, 1)
+
+
+async def test_a_second_call_waits_for_the_first_one_that_closes(make_peer: MakePeer) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    may_end = asyncio.Event()
+
+    @bob.on_request
+    async def answer(request: Request[Any]) -> Any:
+        await may_end.wait()
+        return request.body
+
+    alice = await make_peer()
+    asking = asyncio.create_task(alice.send_request(await bob.listen(), 1))
+    await until(lambda: bob.connections and bob.connections[0].streams)
+    first, second = asyncio.create_task(bob.close()), asyncio.create_task(bob.close())
+    await turns()
+    assert not first.done()
+    assert not second.done()
+    may_end.set()
+    assert await asking == 1
+    await first
+    await second
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 4, 8, 16])
+@pytest.mark.parametrize("closes", [False, True])
+async def test_starting_may_be_cancelled_or_closed_at_any_moment(tmp_path: Path, after: int, closes: bool) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[default]\ninbound = "allow"\n')
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(policy=policy, state=tmp_path / "state.db")
+    starting = asyncio.create_task(peer.start())
+    await turns(after)
+    if closes:
+        await peer.close()
+    else:
+        starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await peer.close()
+    await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_code_says_before_the_start_goes_before_what_was_kept(make_peer: MakePeer, tmp_path: Path) -> None:
+    state, peer_id = tmp_path / "state.db", Keypair.generate().peer_id
+    with StateFile(state) as file:
+        file.set_rule(peer_id, Direction.BOTH, Rule.ALLOW_ALL)
+    for rule in (Rule.REJECT_ALL, None):  # by now nothing is kept
+        peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
+        if rule is not None:
+            peer.set_peer_rule(peer_id, rule, direction=Direction.INBOUND)
+        async with peer:
+            assert peer.get_firewall_config().peers[peer_id] == (rule, Rule.ALLOW_ALL)

@@ -7,12 +7,11 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from functools import lru_cache
 from types import TracebackType, UnionType
 from typing import Any, Final, Generic, Literal, NoReturn, Self
 from weakref import WeakValueDictionary
 
-from .addresses import AddressBook
+from .addresses import AddressBook, parse_target, split_target
 from .admission import Admission
 from .approval import Approvals, FirewallRequest
 from .codec import PROTOCOLS, CodecName, make_codec
@@ -99,7 +98,10 @@ class StrongholdP2p(Generic[Req, Res]):
         self._memory: FirewallMemory | None = None
         if state is not None:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
-        self._closed = False
+        self._said_before_start: dict[tuple[PeerId, Direction], None] = {}
+        self._starting = False
+        self._closing: asyncio.Future[None] | None = None
+        """Done when the first call of :meth:`close` has ended."""
         self._admission = Admission()
         self._pinging: WeakValueDictionary[PeerId, asyncio.Lock] = WeakValueDictionary()
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
@@ -136,13 +138,20 @@ class StrongholdP2p(Generic[Req, Res]):
             PolicyError: the policy file cannot be read, or says what it cannot.
             StateError: the state file cannot be used.
         """
-        if self._closed:
+        if self._closing is not None:
             raise ClosedError("the peer was closed: make another one")
-        if self._swarm is not None:
+        if self._swarm is not None or self._starting:
             raise RuntimeError("the peer runs already")
-        await self._load_firewall()
-        if self._closed or self._swarm is not None:
-            raise ClosedError("the peer was closed, or started again, while it started")
+        self._starting = True
+        try:
+            await self._load_firewall()
+            if self._closing is not None:
+                raise ClosedError("the peer was closed while it started")
+        except BaseException:
+            await self._unload_firewall()
+            raise
+        finally:
+            self._starting = False
         self._swarm = Swarm(
             self._keypair,
             self._config,
@@ -158,14 +167,17 @@ class StrongholdP2p(Generic[Req, Res]):
 
     async def close(self) -> None:
         """Ends everything in order: running requests may end within ``Config.close_timeout``, new ones are refused."""
-        swarm, self._swarm, self._closed = self._swarm, None, True
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+            return
+        self._closing = asyncio.get_running_loop().create_future()
+        swarm, self._swarm = self._swarm, None
         if self._policy_task is not None:
             self._policy_task.cancel()
-            await asyncio.wait([self._policy_task])
         self._approvals.close()  # first: what waits for an answer would hold up the connections
         async with AsyncExitStack() as ending:
-            if self._memory is not None:
-                ending.push_async_callback(self._memory.close)
+            ending.callback(self._closing.set_result, None)
+            ending.push_async_callback(self._unload_firewall)
             ending.callback(self._events.close)
             ending.callback(self._responder.close)
             if swarm is not None:
@@ -454,22 +466,28 @@ class StrongholdP2p(Generic[Req, Res]):
     async def _load_firewall(self) -> None:
         """What a policy and a state file say holds before the first connection."""
         banned = tuple(self._admission.banned)
+        said = [(peer, way, self._firewall.peer_rule(peer, way)) for peer, way in self._said_before_start]
         if self._memory is not None:
             await self._memory.start()
             for peer in banned:
                 await self._memory.keep_ban(peer, True)
+            for peer, way, rule in said:
+                self._firewall.set_peer_rule(peer, rule, way)
+                await self._memory.keep_rule(peer, way, None)
         self._approvals.keep_rule = self._keep_rule
         if isinstance(self._policy, Policy):
             self._apply_policy(self._policy)
         elif self._policy is not None:
             self._policy_watch = PolicyWatch(self._policy, apply=self._policy_loaded, failed=self._policy_failed)
-            try:
-                await self._policy_watch.load()
-            except PolicyError:
-                if self._memory is not None:
-                    await self._memory.close()
-                raise
+            await self._policy_watch.load()
             self._policy_task = asyncio.get_running_loop().create_task(self._policy_watch.run())
+
+    async def _unload_firewall(self) -> None:
+        if self._policy_task is not None:
+            self._policy_task.cancel()
+            await asyncio.wait([self._policy_task])
+        if self._memory is not None:
+            await self._memory.close()
 
     def _apply_policy(self, policy: Policy) -> None:
         self._admission.set_policy(policy.admission)
@@ -502,6 +520,8 @@ class StrongholdP2p(Generic[Req, Res]):
     def _keep_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> None:
         if self._memory is not None and self._swarm is not None:
             self._memory.keep_rule(peer, direction, rule)
+        elif self._memory is not None:
+            self._said_before_start.update(dict.fromkeys((peer, way) for way in direction))
 
     def _state_failed(self, error: StateError) -> None:
         logger.warning("%s", error)
@@ -524,7 +544,7 @@ class StrongholdP2p(Generic[Req, Res]):
             self._swarm.push_identify(peer)
 
     def _target(self, to: PeerId | Multiaddr | str) -> tuple[PeerId, Multiaddr | None]:
-        peer, address = _parse_target(to) if isinstance(to, str) else _split_target(to)
+        peer, address = parse_target(to) if isinstance(to, str) else split_target(to)
         if peer == self.peer_id:
             raise InvalidAddress(to, "it is our own")
         return peer, address
@@ -564,25 +584,3 @@ def _seconds(timeout: float | None, default: float) -> float:
 
 def _deadline(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
-
-
-@lru_cache(maxsize=1024)
-def _parse_target(text: str) -> tuple[PeerId, Multiaddr | None]:
-    """The peer and address that ``text`` names; cached, since every request names its target again."""
-    if text.startswith("/"):
-        return _split_target(Multiaddr.parse(text))
-    try:
-        return PeerId.parse(text), None
-    except InvalidAddress as error:
-        example = "/ip4/127.0.0.1/tcp/4001/p2p/12D3Koo..."
-        raise InvalidAddress(text, f"{error.reason}; nor an address, as {example} is one") from None
-
-
-def _split_target(to: object) -> tuple[PeerId, Multiaddr | None]:
-    if isinstance(to, PeerId):
-        return to, None
-    if not isinstance(to, Multiaddr):
-        raise TypeError(f"a PeerId, a Multiaddr or the text of one names whom to reach, not {to!r}")
-    if to.peer_id is None:
-        raise InvalidAddress(to, "it names no peer: end it with /p2p/<peer id>")
-    return to.peer_id, to.without_peer() if len(to.components) > 1 else None

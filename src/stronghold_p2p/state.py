@@ -232,6 +232,8 @@ class FirewallMemory:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stronghold-p2p-state")
         try:
             await self._run(self._file.open)
+            if self._thread is None:
+                raise ClosedError("the state file was closed while it was opened")
         except BaseException:
             await self.close()
             raise
