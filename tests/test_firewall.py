@@ -232,17 +232,17 @@ def test_what_is_no_rule_is_not_taken_for_one(no_rule: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("peers", "reason"),
+    "peers",
     [
-        ({object(): (Rule.REJECT_ALL, None)}, "names a peer"),
-        ({Multiaddr.parse(f"/p2p/{ALICE}"): (Rule.REJECT_ALL, None)}, "names a peer"),
-        ({ALICE: Rule.REJECT_ALL}, "a pair"),
-        ({ALICE: (Rule.REJECT_ALL,)}, "a pair"),
-        ({ALICE: ("reject", None)}, "no Rule"),
+        {object(): (Rule.REJECT_ALL, None)},
+        {Multiaddr.parse(f"/p2p/{ALICE}"): (Rule.REJECT_ALL, None)},
+        {ALICE: Rule.REJECT_ALL},
+        {ALICE: (Rule.REJECT_ALL,)},
+        {ALICE: ("reject", None)},
     ],
 )
-def test_rules_that_could_never_apply_are_refused(peers: Any, reason: str) -> None:
-    with pytest.raises(TypeError, match=reason):
+def test_rules_that_could_never_apply_are_refused(peers: Any) -> None:
+    with pytest.raises(TypeError):
         FirewallRules(peers=peers)
 
 
