@@ -300,7 +300,7 @@ async def test_requests_that_end_in_the_queue_make_room(connect: Connect) -> Non
     await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
     queue: Any = bob._responder._queue
     taken = asyncio.create_task(alice.send_request(address, "taken"))
-    await until(lambda: queue._ready.qsize() == 1)
+    await until(lambda: len(queue._ready) == 1)
     cancelled = [asyncio.create_task(alice.send_request(address, number)) for number in range(5)]
     await until(lambda: len(queue._waiting) == 5)
     for task in cancelled:
@@ -338,13 +338,34 @@ async def test_hundreds_of_invalid_requests_that_waited(make_peer: MakePeer) -> 
     await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
     queue: Any = bob._responder._queue
     valid = asyncio.create_task(alice.send_request(address, 1))
-    await until(lambda: queue._ready.qsize() == 1)
+    await until(lambda: len(queue._ready) == 1)
     invalid = [asyncio.create_task(alice.send_request(address, "no number")) for _ in range(350)]
     await until(lambda: len(queue._waiting) == 350)
     await (await anext(requests)).respond(2)
     assert await valid == 2
     outcomes = await asyncio.gather(*invalid, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {StreamReset}
+
+
+async def test_what_nobody_has_taken_counts_as_received_and_goes_with_its_requester(make_peer: MakePeer) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all(), codec="raw")
+    alice = await make_peer(codec="raw")
+    requests = bob.requests(buffer=2)
+    address = await bob.listen()
+    asking = [asyncio.create_task(alice.send_request(address, bytes(10_000))) for _ in range(3)]
+    queue: Any = bob._responder._queue
+    assert bob._swarm is not None
+    budget = bob._swarm.budget
+    await until(lambda: len(queue._ready) == 2)
+    assert budget.used >= 20_000
+    request = await anext(requests)
+    await until(lambda: len(queue._ready) == 2)
+    await request.respond(b"taken")
+    await alice.disconnect(bob.peer_id)
+    await until(lambda: not queue._ready)
+    assert budget.used == 0
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert queue._room == 2
 
 
 async def test_the_iteration_ends_with_the_peer(connect: Connect) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from conftest import MakePeer
+from support.waiting import until
 
 from stronghold_p2p import Config, FirewallRules, Keypair, Request, StreamReset, StrongholdP2p
 from stronghold_p2p.traffic import MIN_SWEEP, Traffic
@@ -137,3 +139,17 @@ async def test_the_rate_lets_in_as_time_passes() -> None:
         address = await bob.listen()
         answers = await asyncio.gather(*(alice.send_request(address, number) for number in range(210)))
         assert answers == list(range(210))
+
+
+async def test_another_rate_counts_at_once(make_peer: MakePeer) -> None:
+    bob = await make_peer(
+        firewall=FirewallRules.allow_all(), config=Config(max_requests_per_second_per_peer=0.001, request_timeout=25)
+    )
+    bob.on_request(lambda request: request.body)
+    alice = await make_peer()
+    address = await bob.listen()
+    assert await alice.send_request(address, 1) == 1
+    waiting = asyncio.create_task(alice.send_request(address, 2, timeout=25))
+    await until(lambda: bool(bob._responder._paced))
+    bob._responder.limit_traffic(8, 1000.0)
+    assert await waiting == 2

@@ -111,7 +111,7 @@ class Responder(Generic[Req, Res]):
         )
         self.serving = False
         """There is someone to answer."""
-        self._paced: set[PeerId] = set()
+        self._paced: dict[PeerId, tuple[Connection, asyncio.TimerHandle]] = {}
         """Peers for whose next request a timer is set."""
         self._handler: Handler[Req, Res] | None = None
         self._queue: RequestQueue[Req, Res] | None = None
@@ -120,6 +120,8 @@ class Responder(Generic[Req, Res]):
         """Sets how many requests of one peer are handled at once, and are let in each second; None: no such limit."""
         self._traffic.max_in_flight = in_flight
         self._traffic.per_second = per_second
+        for connection in self._stop_pacing():
+            self._let_next_in_soon(connection)
 
     def set_handler(self, handler: Handler[Req, Res]) -> None:
         """Has ``handler`` answer. Raises RuntimeError if someone answers already."""
@@ -134,7 +136,8 @@ class Responder(Generic[Req, Res]):
         return queue
 
     def close(self) -> None:
-        """Ends the iteration."""
+        """Ends the iteration, and lets nothing in any more."""
+        self._stop_pacing()
         if self._queue is not None:
             self._queue.close()
 
@@ -154,6 +157,7 @@ class Responder(Generic[Req, Res]):
         except DecodeError as error:
             self.fail(exchange, error)
             return
+        exchange.size = len(message)
         connection = exchange.stream.connection
         permitted = self._gate.decide(connection.peer, Direction.INBOUND, body, len(message), connection.remote_address)
         if permitted is True:
@@ -203,8 +207,14 @@ class Responder(Generic[Req, Res]):
 
     def _let_next_in_soon(self, connection: Connection, delay: float = 0.0) -> None:
         if connection.peer not in self._paced and self._traffic.waits(connection.peer):
-            self._paced.add(connection.peer)
-            connection.loop.call_later(delay, self._let_next_in, connection)
+            self._paced[connection.peer] = connection, connection.loop.call_later(delay, self._let_next_in, connection)
+
+    def _stop_pacing(self) -> list[Connection]:
+        """Sets no timer off any more; a connection of each peer that has one."""
+        paced, self._paced = self._paced, {}
+        for _, timer in paced.values():
+            timer.cancel()
+        return [connection for connection, _ in paced.values()]
 
     def _let_next_in(self, connection: Connection) -> None:
         """Lets in what the peer's traffic allows by now, of whichever connection."""
@@ -217,7 +227,7 @@ class Responder(Generic[Req, Res]):
                 delay = following
             else:
                 self._let_in(following)
-        self._paced.discard(connection.peer)
+        self._paced.pop(connection.peer, None)
         if delay is not None:
             self._let_next_in_soon(connection, delay)
 
@@ -255,12 +265,14 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         "_awaited",
         "_complete",
         "_ended",
+        "_held",
         "_limit",
         "_message",
         "_task",
         "_withheld",
         "answerable",
         "responder",
+        "size",
     )
 
     def __init__(self, stream: Stream, responder: Responder[Req, Res]) -> None:
@@ -268,6 +280,9 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         self.responder = responder
         self.answerable = False
         """The user holds it and has not answered."""
+        self.size = 0
+        """Bytes of the message, once it has come whole."""
+        self._held = 0
         self._admitted = False
         self._complete = False
         self._ended = False
@@ -292,6 +307,16 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         """The user answers by :class:`Request`, if in time."""
         self._limit_time(self.responder.config.handler_timeout, "handler")
         self.answerable = True
+
+    def hold(self) -> None:
+        """The message counts as received, and not yet taken, until :meth:`let_go`."""
+        self._held = self.size
+        self.stream.connection.budget.take(self._held)
+
+    def let_go(self) -> None:
+        """The user has it, or nobody ever will."""
+        self.stream.connection.budget.give(self._held)
+        self._held = 0
 
     def reject(self) -> None:
         """The firewall or the user says no: the stream is closed without a byte."""
@@ -371,6 +396,8 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
             return
         self._ended = True
         self.drop()
+        if self._held:
+            self.let_go()
         if self._message:
             self.stream.connection.budget.give(len(self._message))
             self._message = b""
@@ -415,16 +442,22 @@ class RequestQueue(Generic[Req, Res]):
         self._admitting = False
         self._reading: set[_InboundRequest[Req, Res]] = set()
         self._waiting: dict[_InboundRequest[Req, Res], None] = {}
-        self._ready: asyncio.Queue[Request[Req] | None] = asyncio.Queue()
+        self._ready: dict[_InboundRequest[Req, Res], Request[Req]] = {}
+        self._changed = asyncio.Event()
+        self._closed = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Request[Req]:
-        request = await self._ready.get()
-        if request is None:
-            self._ready.put_nowait(None)  # for whoever else iterates
-            raise StopAsyncIteration
+        while not self._ready:
+            if self._closed:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        exchange = next(iter(self._ready))
+        request = self._ready.pop(exchange)
+        exchange.let_go()
         self._room += 1
         self._admit()
         return request
@@ -440,19 +473,25 @@ class RequestQueue(Generic[Req, Res]):
             self._reading.discard(request._exchange)
         else:
             self._room -= 1  # it had left to wait for an answer
-        self._ready.put_nowait(request)
+        request._exchange.hold()
+        self._ready[request._exchange] = request
+        self._changed.set()
 
     def leave(self, exchange: _InboundRequest[Req, Res]) -> None:
-        """A request has ended before it could be delivered."""
+        """A request has ended before it was taken."""
         self._waiting.pop(exchange, None)
-        if exchange in self._reading:
+        if self._ready.pop(exchange, None) is not None:
+            self._room += 1
+            self._admit()
+        elif exchange in self._reading:
             self._reading.discard(exchange)
             self._room += 1
             self._admit()
 
     def close(self) -> None:
         """Ends the iteration, after the requests that are ready."""
-        self._ready.put_nowait(None)
+        self._closed = True
+        self._changed.set()
 
     def _admit(self) -> None:
         if self._admitting:
