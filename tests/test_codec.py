@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+import tracemalloc
 import typing
 from collections.abc import Callable
 from typing import Any, Generic, Literal, TypedDict, TypeVar
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stronghold_p2p.codec import PROTOCOLS, Codec, CodecName, make_codec
+from stronghold_p2p.config import Config
 from stronghold_p2p.errors import DecodeError, EncodeError
 
 MIB = 1024 * 1024
@@ -507,3 +509,42 @@ def test_keys_that_collide_are_refused_before_they_cost_time(type_: Any) -> None
 def test_no_other_keys_are_sent() -> None:
     with pytest.raises(EncodeError, match="neither text nor bytes"):
         codec("msgpack").encode([{"a": {1: 2}}])
+
+
+# -- how much memory values take -----------------------------------------------------------------------
+
+HEAVY: list[Any] = [
+    [[] for _ in range(10_000)],
+    [[[]] for _ in range(10_000)],
+    [{} for _ in range(10_000)],
+    [{"a": 1} for _ in range(10_000)],
+    [{"a": {"b": {}}} for _ in range(5_000)],
+    ["ab" for _ in range(10_000)],
+    ["" for _ in range(10_000)],
+    {f"key {number}": None for number in range(10_000)},
+    [1.5 for _ in range(10_000)],
+    list(range(10_000, 20_000)),
+    [1 for _ in range(10_000)],
+    "x" * 100_000,
+]
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+@pytest.mark.parametrize("value", HEAVY)
+def test_no_value_takes_more_memory_than_its_weight(codec: CodecName, value: Any) -> None:
+    codec_ = make_codec(codec, None, max_size=1_000_000)
+    data = codec_.encode(value)
+    tracemalloc.start()
+    decoded = codec_.decode(data)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert decoded == value
+    assert taken <= codec_.weight(data) + 5_000
+
+
+def test_a_message_of_full_size_may_wait() -> None:
+    config = Config()
+    size = config.max_json_message
+    codec = make_codec("json", None, max_size=size)
+    for repeated in (b"[],", b"{},", b'"",', b"1,", b'{"":1},', b'{"":{}},', b"[[]],", b'"a",'):
+        assert codec.weight(repeated * (size // len(repeated))) < config.max_firewall_waiting_bytes_per_peer

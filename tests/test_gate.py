@@ -61,10 +61,10 @@ class Guard:
         self.hub = EventHub()
         self.events: EventReader | None = self.hub.subscribe(64, "drop_newest", decisions=True) if listen else None
         self.codec = make_codec(codec, type_, max_size=1_000_000)
-        self.gate = Gate(self.firewall, self.approvals, self.codec.type_name, view, self.hub)
+        self.gate = Gate(self.firewall, self.approvals, self.codec.type_name, view, self.codec.weight, self.hub)
 
     def decide(self, body: Any, way: Direction = IN) -> Any:
-        return self.gate.decide(ALICE, way, body, 1, ADDRESS)
+        return self.gate.decide(ALICE, way, body, b"1", ADDRESS)
 
     @property
     def told(self) -> list[FirewallDecision]:
@@ -305,7 +305,7 @@ def counting(guard: Guard, made: dict[str, int]) -> Gate:
         made["views"] += 1
         return body
 
-    return Gate(guard.firewall, guard.approvals, type_name, view, guard.hub)
+    return Gate(guard.firewall, guard.approvals, type_name, view, len, guard.hub)
 
 
 @replaces_parts
@@ -324,7 +324,7 @@ def test_what_is_made_for_one_decision(
     made: dict[str, int], rule: Rule, listen: bool, expected: tuple[int, ...]
 ) -> None:
     guard = Guard(rule, listen=listen)
-    assert counting(guard, made).decide(ALICE, IN, {"type": "Ping"}, 1, None) is True
+    assert counting(guard, made).decide(ALICE, IN, {"type": "Ping"}, b"1", None) is True
     assert tuple(made.values()) == expected
 
 

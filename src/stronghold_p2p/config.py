@@ -112,11 +112,11 @@ class Config:
     max_firewall_waiting_requests_per_peer: int = 256
     """The same for one peer; what a peer of this library opens at once."""
 
-    max_firewall_waiting_bytes: int = 64 * MIB
-    """Bytes of those requests, in all."""
+    max_firewall_waiting_bytes: int = 256 * MIB
+    """Bytes of memory that those requests take, decoded, in all; estimated from above."""
 
-    max_firewall_waiting_bytes_per_peer: int = 16 * MIB
-    """The same for one peer: one raw request of full size."""
+    max_firewall_waiting_bytes_per_peer: int = 64 * MIB
+    """The same for one peer: one request of full size, whatever it holds. A megabyte of JSON may take sixty."""
 
     # -- memory -----------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ ALLOW_ALL, REJECT_ALL = Rule.ALLOW_ALL, Rule.REJECT_ALL
 class Gate:
     """Decides each request by the rules in force, asks where they say so, and tells of every decision.
 
-    ``type_name`` and ``view`` are what the firewall sees of a request.
+    ``type_name`` and ``view`` are what the firewall sees of a request; ``weight`` says how much memory one takes while it
+    waits for an answer.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Gate:
         approvals: Approvals,
         type_name: Callable[[Any], str | None],
         view: Callable[[Any], Any] | None,
+        weight: Callable[[bytes], int],
         events: EventHub,
     ) -> None:
         self._firewall = firewall
         self._approvals = approvals
         self._type_name = type_name
         self._view = view
+        self._weight = weight
         self._events = events
 
     def closed(self, peer: PeerId, direction: Direction) -> bool:
@@ -50,9 +53,9 @@ class Gate:
         self._tell(peer, direction, None, self._firewall.find(peer, direction), allowed=False)
 
     def decide(
-        self, peer: PeerId, direction: Direction, body: Any, size: int, address: Multiaddr | None
+        self, peer: PeerId, direction: Direction, body: Any, message: bytes, address: Multiaddr | None
     ) -> bool | Awaitable[bool]:
-        """Whether a request of ``size`` bytes may pass; an awaitable if somebody must be asked."""
+        """Whether a request, ``body`` as it came in ``message``, may pass; an awaitable if somebody must be asked."""
         found = self._firewall.find(peer, direction)
         rule = found.rule
         if rule is ALLOW_ALL:
@@ -74,7 +77,7 @@ class Gate:
         subject = Subject(peer, direction, type_name, view)
         verdict = Verdict.ASK if rule is None else rule.verdict(subject)
         if verdict is Verdict.ASK:
-            return self._ask(subject, address, size)
+            return self._ask(subject, address, self._weight(message))
         allowed = verdict is Verdict.ALLOW
         self._tell(peer, direction, type_name, found, allowed=allowed)
         return allowed

@@ -109,7 +109,9 @@ class StrongholdP2p(Generic[Req, Res]):
         max_size: int = getattr(self._config, f"max_{codec}_message")
         requests = make_codec(codec, request_type, max_size=max_size)
         responses = make_codec(codec, response_type, max_size=max_size)
-        self._gate = Gate(self._firewall, self._approvals, requests.type_name, firewall_view, self._events)
+        self._gate = Gate(
+            self._firewall, self._approvals, requests.type_name, firewall_view, requests.weight, self._events
+        )
         self._requester: Requester[Req, Res] = Requester(
             self._protocol, requests, responses, self._gate, text=codec == "json"
         )

@@ -118,7 +118,7 @@ class Requester(Generic[Req, Res]):
         message = self._encode(body)
         deadline = asyncio.get_running_loop().time() + timeout
         address = connection.remote_address if connection is not None else None
-        permitted = self._gate.decide(peer, Direction.OUTBOUND, body, len(message), address)
+        permitted = self._gate.decide(peer, Direction.OUTBOUND, body, message, address)
         if permitted is not True:
             await self._wait_for_permission(peer, permitted, deadline, timeout)
         if connection is not None:

@@ -159,7 +159,7 @@ class Responder(Generic[Req, Res]):
             return
         exchange.size = len(message)
         connection = exchange.stream.connection
-        permitted = self._gate.decide(connection.peer, Direction.INBOUND, body, len(message), connection.remote_address)
+        permitted = self._gate.decide(connection.peer, Direction.INBOUND, body, message, connection.remote_address)
         if permitted is True:
             self.hand_over(exchange, body)
         elif permitted is False:
