@@ -36,6 +36,7 @@ from stronghold_p2p import (
     Rule,
     StrongholdP2p,
 )
+from stronghold_p2p.codec import make_codec
 from stronghold_p2p.wire import varint
 from stronghold_p2p.wire.yamux import ReceiveBudget
 
@@ -51,9 +52,10 @@ CONFIG: Final = Config(
     max_firewall_questions_per_peer=3,
     max_firewall_waiting_requests=7,
     max_firewall_waiting_requests_per_peer=5,
-    max_firewall_waiting_bytes=600,
-    max_firewall_waiting_bytes_per_peer=400,
+    max_firewall_waiting_bytes=4200,
+    max_firewall_waiting_bytes_per_peer=2600,
 )
+CODEC: Final = make_codec("json", None, max_size=1000)
 OUTBOUND_TIMEOUT: Final = 1.25
 QUEUE: Final = 2
 
@@ -715,7 +717,7 @@ class FirewallMachine(RuleBasedStateMachine):
         id = next(self.ids)
         body = {"id": id, "type": kind, "padding": "x" * padding}
         type_name = kind if isinstance(kind, str) else None
-        size = len(msgspec.json.encode(body))
+        size = CODEC.weight(msgspec.json.encode(body))
         request = ModelRequest(id, peer, direction, body, type_name, padding, size)
         self.requests.append(request)
         return request
