@@ -34,7 +34,8 @@ def run(*arguments: str) -> str:
     command = [sys.executable, "-W", "error", "-X", "dev", *arguments]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert finished.returncode == 0, finished.stderr
-    assert finished.stderr == ""
+    # asyncio's debug mode tells of callbacks that took long: on a busy machine any may.
+    assert [line for line in finished.stderr.splitlines() if not line.startswith("Executing <")] == []
     return finished.stdout
 
 
