@@ -43,6 +43,7 @@ IDLE_CONNECTIONS = 2000
 IDLE_STREAMS = 64
 STREAM_CONNECTIONS = 100
 HANDSHAKES = 2048
+"""So many, as the system counts processor time in ticks of 10 ms."""
 CONNECTIONS = 512
 DIALS_AT_ONCE = 32
 WINDOWS = 5

@@ -52,8 +52,8 @@ CONFIG: Final = Config(
     max_firewall_questions_per_peer=3,
     max_firewall_waiting_requests=7,
     max_firewall_waiting_requests_per_peer=5,
-    max_firewall_waiting_bytes=4200,
-    max_firewall_waiting_bytes_per_peer=2600,
+    max_firewall_waiting_bytes=5700,
+    max_firewall_waiting_bytes_per_peer=3900,
 )
 CODEC: Final = make_codec("json", None, max_size=1000)
 OUTBOUND_TIMEOUT: Final = 1.25

@@ -459,7 +459,7 @@ async def test_starting_may_be_cancelled_or_closed_at_any_moment(tmp_path: Path,
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_what_code_says_before_the_start_goes_before_what_was_kept(make_peer: MakePeer, tmp_path: Path) -> None:
+async def test_what_code_says_before_the_start_goes_before_what_was_kept(tmp_path: Path) -> None:
     state, peer_id = tmp_path / "state.db", Keypair.generate().peer_id
     with StateFile(state) as file:
         file.set_rule(peer_id, Direction.BOTH, Rule.ALLOW_ALL)

@@ -77,9 +77,9 @@ class Codec(Generic[T]):
         return data
 
     def weight(self, data: bytes) -> int:
-        """Bytes of memory that the value in ``data`` takes once it is decoded, estimated from above: small arrays and
-        objects take over sixty times as many as their message."""
-        return len(data) + _WEIGHERS[self.name](data)
+        """Bytes of memory that the value in ``data`` takes once it is decoded, estimated from above if no type is
+        declared: small arrays and objects take over sixty times as many as their message."""
+        return _WEIGHERS[self.name](data)
 
     def decode(self, data: bytes) -> T:
         """The value in ``data``, all of it.
@@ -303,36 +303,42 @@ _NOTATIONS: Final = {
 
 # -- how much memory values take -----------------------------------------------------------------------
 
-_VALUE: Final = 40
-"""Bytes of a value's place in its container, and of a number."""
+_PLACE: Final = 8
+"""Bytes of a value's place in its container."""
+_NUMBER: Final = 32
 _TEXT: Final = 64
 _ARRAY: Final = 80
-_MAP: Final = 140
+_MAP: Final = 120
 """Bytes of one with a member, whose key counts as a text."""
+_CHARACTER: Final = 4
+"""Bytes of each character of a text, if a single one of them needs so many."""
 
 
 def _json_weight(data: bytes) -> int:
     count = data.count
-    return _MAP * count(b"{") + _ARRAY * count(b"[") + _TEXT // 2 * count(b'"') + _VALUE * count(b",")
+    containers = _MAP * count(b"{") + _ARRAY * count(b"[")
+    return _CHARACTER * len(data) + containers + _TEXT // 2 * count(b'"') + (_PLACE + _NUMBER) * count(b",")
 
 
 def _msgpack_weight(data: bytes) -> int:
     """Each byte may be a value, and one in a text looks like whatever it looks like."""
     size = len(data)
-    weight = 8 * size
-    for heads, each in ((_MAP_HEADS, _MAP), (_ARRAY_HEADS, _ARRAY), (_TEXT_HEADS, _TEXT)):
-        weight += each * (size - len(data.translate(None, heads)))
-    return weight
+    return (_PLACE + 1) * size + sum(
+        each * (size - len(data.translate(None, bytes(heads)))) for each, heads in _MSGPACK_HEADS.items()
+    )
 
 
-_MAP_HEADS: Final = bytes((*range(0x81, 0x90), 0xDE, 0xDF))
-_ARRAY_HEADS: Final = bytes((0x80, *range(0x90, 0xA0), 0xDC, 0xDD))  # an empty map, too
-_TEXT_HEADS: Final = bytes(range(0xA0, 0xC0))  # longer ones are worth their bytes, and so are other values
+_MSGPACK_HEADS: Final = {
+    _MAP: (*range(0x81, 0x90), 0xDE, 0xDF, *range(0xC7, 0xCA), *range(0xD4, 0xD9)),  # extensions, too
+    _ARRAY: (0x80, *range(0x90, 0xA0), 0xDC, 0xDD),  # an empty map, too
+    _TEXT: (*range(0xA0, 0xC0), *range(0xC4, 0xC7), *range(0xD9, 0xDC)),
+    _NUMBER: (*range(0xCA, 0xD4),),
+}
 
 _WEIGHERS: Final[dict[CodecName, Callable[[bytes], int]]] = {
     "json": _json_weight,
     "msgpack": _msgpack_weight,
-    "raw": lambda data: 0,
+    "raw": len,
 }
 
 

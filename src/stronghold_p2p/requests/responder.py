@@ -136,7 +136,7 @@ class Responder(Generic[Req, Res]):
         return queue
 
     def close(self) -> None:
-        """Ends the iteration, and lets nothing in any more."""
+        """Ends the iteration, and the timers."""
         self._stop_pacing()
         if self._queue is not None:
             self._queue.close()
@@ -157,7 +157,6 @@ class Responder(Generic[Req, Res]):
         except DecodeError as error:
             self.fail(exchange, error)
             return
-        exchange.size = len(message)
         connection = exchange.stream.connection
         permitted = self._gate.decide(connection.peer, Direction.INBOUND, body, message, connection.remote_address)
         if permitted is True:
@@ -210,7 +209,7 @@ class Responder(Generic[Req, Res]):
             self._paced[connection.peer] = connection, connection.loop.call_later(delay, self._let_next_in, connection)
 
     def _stop_pacing(self) -> list[Connection]:
-        """Sets no timer off any more; a connection of each peer that has one."""
+        """Cancels every timer; returns a connection of each peer that had one."""
         paced, self._paced = self._paced, {}
         for _, timer in paced.values():
             timer.cancel()
@@ -297,7 +296,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         """There is room for it: it is read to its end and delivered."""
         self._admitted = True
         if self._complete:
-            self.stream.connection.budget.give(len(self._message))
+            self.let_go()
             message, self._message = self._message, b""
             self.responder.deliver(self, message)
         elif self._withheld:
@@ -371,11 +370,12 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
             return
         if message is not None:
             self._complete = True
+            self.size = len(message)
             if self._admitted:
                 self.responder.deliver(self, message)
             else:
                 self._message = message
-                self.stream.connection.budget.take(len(message))
+                self.hold()
 
     def eof_received(self) -> None:
         if not self._complete:
@@ -398,8 +398,6 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         self.drop()
         if self._held:
             self.let_go()
-        if self._message:
-            self.stream.connection.budget.give(len(self._message))
             self._message = b""
         if self._task is not None and self._task is not asyncio.current_task(self.stream.connection.loop):
             self._task.cancel()

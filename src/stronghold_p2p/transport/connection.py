@@ -34,7 +34,7 @@ FLUSH_FRAMES: Final = 8
 the rest. With all of 32 in one flush, either side waits while the other works, at little more than half the rate."""
 
 MIN_TASK_SWEEP: Final = 2
-"""Tasks below which none is swept."""
+"""Tasks below which none is swept: a single one that has ended is no burden."""
 
 FLUSH_SIZE: Final = 128 * 1024
 """Bytes after which output does not wait for the end of the loop's turn: large enough to encrypt in bulk, small enough
