@@ -62,7 +62,7 @@ profile: $(VENV)/.installed-bench
 	@$(BIN)/python -m bench.profile
 
 proto: $(VENV)-proto/.installed
-	$(VENV)-proto/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src $(PACKAGE)/wire/messages/*.proto
+	$(VENV)-proto/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src $(PACKAGE)/encoding/messages/*.proto
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -94,7 +94,7 @@ $(COMPILED)/.installed: pyproject.toml $(shell find $(PACKAGE) -name '*.py')
 		|| { cat $(COMPILED)/build.log >&2; exit 1; }
 	@$(COMPILED)/bin/python -m pip install --quiet "$$(echo $(COMPILED)/dist/*.whl)[cli,uvloop]"
 	@$(COMPILED)/bin/python -m pip install --quiet --force-reinstall --no-deps $(COMPILED)/dist/*.whl
-	@$(COMPILED)/bin/python -c "from stronghold_p2p import swarm; assert not swarm.__file__.endswith('.py'), 'not compiled'"
+	@$(COMPILED)/bin/python -c "from stronghold_p2p.swarm import swarm; assert not swarm.__file__.endswith('.py'), 'not compiled'"
 	@touch $@
 
 $(COMPILED)/.installed-dev: $(COMPILED)/.installed pyproject.toml

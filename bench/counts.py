@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from stronghold_p2p import FirewallRules, Keypair, Rule, StrongholdP2p
-from stronghold_p2p.codec import CodecName
+from stronghold_p2p.requests.codec import CodecName
 
 RECORDED = Path(__file__).resolve().parent / "counts.json"
 PYTHON = ".".join(map(str, sys.version_info[:2]))

@@ -19,12 +19,12 @@ from typing import Any
 
 from bench import limit
 from stronghold_p2p import Direction, FirewallRules, Keypair, PeerId, Rule, StrongholdP2p
-from stronghold_p2p.approval import Approvals
-from stronghold_p2p.codec import make_codec
 from stronghold_p2p.config import Config
-from stronghold_p2p.events import EventHub
-from stronghold_p2p.firewall import Firewall
-from stronghold_p2p.gate import Gate
+from stronghold_p2p.event_hub import EventHub
+from stronghold_p2p.firewall.approvals import Approvals
+from stronghold_p2p.firewall.gate import Gate
+from stronghold_p2p.firewall.rules import Firewall
+from stronghold_p2p.requests.codec import make_codec
 
 PEERS = 10_000
 IN_FLIGHT = 32

@@ -22,7 +22,7 @@ from typing import Any
 from bench.counts import answer, ask
 from bench.systems import ENVIRONMENT, SYSTEMS
 from stronghold_p2p import FirewallRules, StrongholdP2p
-from stronghold_p2p.codec import CodecName
+from stronghold_p2p.requests.codec import CodecName
 
 WORK: dict[str, tuple[str, ...]] = {
     "request": ("--concurrency", "32"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stronghold_p2p import StrongholdP2p
-from stronghold_p2p.swarm import Swarm
+from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.deadlines import Deadlines
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 

@@ -1,8 +1,9 @@
-"""Imports point downwards, machines do no I/O, and modules stay short (DESIGN.md, section 2)."""
+"""Packages import what is declared here, what is pure does no I/O, and modules stay short."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import tomllib
 from pathlib import Path
 
@@ -11,27 +12,85 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "stronghold_p2p"
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if not path.name.endswith("_pb2.py")]
 
-LAYERS = [
-    {"__main__"},
-    {"cli"},
-    {"__init__"},
-    {"peer"},
-    {"requests", "policy", "state", "addresses", "codec"},
-    {"gate"},
-    {"approval"},
-    {"firewall", "traffic"},
-    {"swarm"},
-    {"dialer"},
-    {"admission"},
-    {"protocols"},
-    {"transport"},
-    {"wire"},
-    {"errors", "config", "events", "generics", "identity", "multiaddr", "multibase", "toml_lines"},
-]
-"""From the top down; those side by side may import each other."""
+FLAT = {"errors", "config", "events", "event_hub", "generics", "identity", "multiaddr"}
+"""Small, complete modules that any part may use."""
 
-LEAVES = {"wire.varint", "wire.messages"}
-"""What the modules at the bottom may import of the layer above them: these import nothing but errors."""
+EDGES = {
+    "__main__": {"cli": "the command line"},
+    "__init__": {
+        "addresses": "public name: AddressBook",
+        "firewall": "public names: rules, questions, policies",
+        "peer": "public name: StrongholdP2p",
+        "requests": "public name: Request",
+        "transport": "public name: Stream",
+    },
+    "cli": {
+        "firewall": "rules from options, questions on the terminal",
+        "peer": "what every command runs",
+        "protocols": "perf, as the libp2p project measures it",
+        "requests": "what a handler gets; the names of the codecs",
+        "store": "`firewall list` and its like edit a state file",
+    },
+    "peer": {
+        "addresses": "where peers are",
+        "firewall": "rules, questions, policy",
+        "protocols": "ping",
+        "requests": "sends and answers",
+        "store": "rules and bans outlive a restart",
+        "swarm": "connections",
+        "transport": "streams of a user's own protocols",
+    },
+    "requests": {
+        "encoding": "a message's length is a varint",
+        "firewall": "every request passes the gate, within its peer's traffic",
+        "transport": "a request is a stream",
+    },
+    "store": {"firewall": "keeps its rules"},
+    "swarm": {
+        "firewall": "admission alone: with whom there may be connections",
+        "protocols": "identify and ping",
+        "transport": "connections",
+        "wire": "the identity that handshakes show, the budget of what is received",
+    },
+    "protocols": {
+        "encoding": "protobuf messages and their lengths",
+        "transport": "they run over streams",
+        "wire": "signed records, the length of a protocol id",
+    },
+    "transport": {"wire": "the machines that it drives"},
+    "wire": {"encoding": "varints and protobuf messages"},
+    "firewall": {},
+    "addresses": {},
+    "encoding": {},
+}
+"""Which package may import which, and why. All may import the flat modules, except as FLAT_EDGES says."""
+
+FLAT_EDGES = {
+    "errors": set[str](),
+    "config": set[str](),
+    "generics": set[str](),
+    "identity": {"errors", "encoding"},
+    "multiaddr": {"errors", "encoding", "identity"},
+    "events": {"errors", "identity", "multiaddr"},
+    "event_hub": {"events"},
+    "encoding": {"errors"},
+}
+"""What the modules at the bottom may import: nothing that imports them."""
+
+PURE = {
+    "encoding": "bytes in, values out",
+    "wire": "machines: bytes and the time in; bytes, events and the next deadline out",
+    "events": "what happened, as values",
+    "errors": "what went wrong, as values",
+    "config": "limits, as values",
+    "firewall.rules": "decisions",
+    "firewall.admission": "decisions",
+    "firewall.traffic": "decisions; the time is an argument",
+    "firewall.toml_lines": "text in, positions out",
+    "addresses.target": "text in, peer and address out",
+    "addresses.book": "entries; nothing is read or written",
+}
+"""What does no I/O, reads no clock and draws no random numbers, so that its tests need neither loop nor sleep."""
 
 DOES_IO = {"asyncio", "socket", "ssl", "time", "random", "secrets", "os", "threading", "selectors", "uvloop"}
 
@@ -54,9 +113,12 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
-def layer_of(module: str) -> int:
-    (layer,) = [index for index, names in enumerate(LAYERS) if module.partition(".")[0] in names]
-    return layer
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def is_pure(module: str) -> bool:
+    return any(module == pure or module.startswith(f"{pure}.") for pure in PURE)
 
 
 def type_checking_only(tree: ast.Module) -> set[ast.AST]:
@@ -97,26 +159,29 @@ def imports(path: Path, *, typing: bool = False) -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_point_downwards(path: Path) -> None:
-    module = name_of(path)
-    ours, _ = imports(path)
-    for imported in ours:
-        if imported in LEAVES and layer_of(module) > layer_of("wire"):
-            continue
-        if any(imported.startswith(f"{leaf}.") for leaf in LEAVES) and layer_of(module) > layer_of("wire"):
-            continue
-        assert layer_of(imported) >= layer_of(module), f"{module} imports {imported}"
+def test_a_package_imports_what_is_declared(path: Path) -> None:
+    package = package_of(name_of(path))
+    allowed = FLAT_EDGES[package] if package in FLAT_EDGES else EDGES[package].keys() | FLAT
+    for imported in imports(path)[0]:
+        assert package_of(imported) in allowed | {package}, f"{name_of(path)} imports {imported}"
 
 
-@pytest.mark.parametrize("leaf", sorted(LEAVES))
-def test_what_the_bottom_may_import_imports_nothing_else(leaf: str) -> None:
+def test_every_declared_edge_is_needed_and_has_its_reason() -> None:
+    needed: dict[str, set[str]] = {}
     for path in MODULES:
-        if name_of(path) == leaf or name_of(path).startswith(f"{leaf}."):
-            assert all(name == "errors" or name.startswith(leaf) for name in imports(path)[0])
+        needed.setdefault(package_of(name_of(path)), set()).update(map(package_of, imports(path)[0]))
+    for package, edges in EDGES.items():
+        assert edges.keys() <= needed[package], package
+        assert all(edges.values()), package
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).startswith("wire")], ids=name_of)
-def test_machines_do_no_io(path: Path) -> None:
+def test_the_declared_edges_make_no_circle() -> None:
+    above: dict[str, set[str]] = {package: set(edges) for package, edges in EDGES.items()} | FLAT_EDGES
+    graphlib.TopologicalSorter(above).prepare()
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if is_pure(name_of(path))], ids=name_of)
+def test_what_is_pure_does_no_io(path: Path) -> None:
     ours, others = imports(path, typing=True)
     assert not others & DOES_IO
     assert not ours & DOES_IO
@@ -136,8 +201,8 @@ def test_nothing_is_awaited_in_a_finally_block_that_may_be_compiled(path: Path) 
             assert not [part for part in inner if isinstance(part, ast.Await | ast.AsyncWith | ast.AsyncFor)]
 
 
-def test_there_is_nothing_between_the_layers() -> None:
-    assert {name_of(path).partition(".")[0] for path in MODULES} <= set().union(*LAYERS)
+def test_every_module_has_its_place() -> None:
+    assert {package_of(name_of(path)) for path in MODULES} == EDGES.keys() | FLAT
     assert len(MODULES) > 30
 
 

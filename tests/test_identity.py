@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stronghold_p2p.encoding import varint
 from stronghold_p2p.errors import DecodeError, InvalidAddress, KeyFileError
 from stronghold_p2p.identity import Keypair, KeyType, PeerId, PublicKey
-from stronghold_p2p.wire import varint
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "libp2p_keys.json").read_text())
 TOO_SMALL = {"go-rsa-512-too-small", "py-interop-rsa-1024"}

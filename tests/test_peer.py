@@ -34,7 +34,7 @@ from stronghold_p2p import (
     StreamReset,
     StrongholdP2p,
 )
-from stronghold_p2p.state import StateFile
+from stronghold_p2p.store.state import StateFile
 
 Peer = StrongholdP2p[Any, Any]
 OWN = "/own/1.0.0"

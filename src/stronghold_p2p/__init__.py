@@ -2,8 +2,7 @@
 
 import logging
 
-from .addresses import AddressBook
-from .approval import FirewallRequest
+from .addresses.book import AddressBook
 from .config import Config
 from .errors import (
     ClosedError,
@@ -47,11 +46,12 @@ from .events import (
     RequestFailed,
     StateFailed,
 )
-from .firewall import FirewallRules, Rule
+from .firewall.approvals import FirewallRequest
+from .firewall.policy import Policy
+from .firewall.rules import FirewallRules, Rule
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
-from .policy import Policy
 from .requests import Request
 from .transport.stream import Stream
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
-import weakref
-from collections import deque
 from dataclasses import dataclass
-from typing import Literal, Self
 
 from .errors import PolicyError, StateError
 from .identity import PeerId
@@ -20,8 +16,6 @@ __all__ = [
     "Direction",
     "Dropped",
     "Event",
-    "EventHub",
-    "EventReader",
     "FirewallDecision",
     "InboundConnectionFailed",
     "Listener",
@@ -193,92 +187,3 @@ Event = (
     | StateFailed
     | Dropped
 )
-
-
-class EventReader:
-    """An asynchronous iterator over events, from the moment of its making. Used by one task at a time."""
-
-    def __init__(
-        self, buffer: int, when_full: Literal["drop_oldest", "drop_newest"], *, decisions: bool = False
-    ) -> None:
-        if buffer < 1:
-            raise ValueError(f"buffer must be at least 1, not {buffer}")
-        if when_full not in {"drop_oldest", "drop_newest"}:
-            raise ValueError(f"when_full must be 'drop_oldest' or 'drop_newest', not {when_full!r}")
-        self.decisions = decisions
-        """Whether it gets the decisions of the firewall, too."""
-        self._size = buffer
-        self._drop_oldest = when_full == "drop_oldest"
-        self._events: deque[Event] = deque()
-        self._dropped = 0
-        self._closed = False
-        self._changed = asyncio.Event()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        while True:
-            # What was dropped stands where it is missing: before what is left of the old, after all of the new.
-            if self._dropped and (self._drop_oldest or not self._events):
-                dropped, self._dropped = self._dropped, 0
-                return Dropped(dropped)
-            if self._events:
-                return self._events.popleft()
-            if self._closed:
-                raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
-
-    def _put(self, event: Event) -> None:
-        if len(self._events) >= self._size:
-            self._dropped += 1
-            if not self._drop_oldest:
-                return
-            self._events.popleft()
-        self._events.append(event)
-        self._changed.set()
-
-    def _close(self) -> None:
-        self._closed = True
-        self._changed.set()
-
-
-class EventHub:
-    """Hands events to every reader; a reader that nobody holds any more is forgotten."""
-
-    def __init__(self) -> None:
-        self._readers: weakref.WeakSet[EventReader] = weakref.WeakSet()
-        self._closed = False
-        self.decisions_wanted = False
-        """Whether there may be a reader of decisions: nobody else need be told of each request."""
-
-    def subscribe(
-        self, buffer: int, when_full: Literal["drop_oldest", "drop_newest"], *, decisions: bool = False
-    ) -> EventReader:
-        """A reader of what happens from now on. Raises ValueError."""
-        reader = EventReader(buffer, when_full, decisions=decisions)
-        if self._closed:
-            reader._close()
-        self._readers.add(reader)
-        self.decisions_wanted |= decisions
-        return reader
-
-    def emit(self, event: Event) -> None:
-        """Never waits: a slow reader must not stop the network."""
-        for reader in self._readers:
-            reader._put(event)
-
-    def emit_decision(self, decision: FirewallDecision) -> None:
-        """As :meth:`emit`, to those who want decisions."""
-        self.decisions_wanted = False
-        for reader in self._readers:
-            if reader.decisions:
-                self.decisions_wanted = True
-                reader._put(decision)
-
-    def close(self) -> None:
-        """Readers end after what they have not read yet."""
-        self._closed = True
-        for reader in self._readers:
-            reader._close()

@@ -40,9 +40,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from . import multibase
+from .encoding import messages, multibase, varint
 from .errors import DecodeError, InvalidAddress, KeyFileError
-from .wire import messages, varint
 
 __all__ = ["KeyType", "Keypair", "PeerId", "PublicKey"]
 

@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, NamedTuple, TypeAlias
 
-from . import multibase
+from .encoding import multibase, varint
 from .errors import DecodeError, InvalidAddress
 from .identity import PeerId
-from .wire import varint
 
 __all__ = ["Component", "Multiaddr"]
 

@@ -11,23 +11,25 @@ from types import TracebackType, UnionType
 from typing import Any, Final, Generic, Literal, NoReturn, Self
 from weakref import WeakValueDictionary
 
-from .addresses import AddressBook, parse_target, split_target
-from .admission import Admission
-from .approval import Approvals, FirewallRequest
-from .codec import PROTOCOLS, CodecName, make_codec
+from .addresses.book import AddressBook
+from .addresses.target import parse_target, split_target
 from .config import Config
 from .errors import ClosedError, InvalidAddress, NotPermitted, PolicyError, RequestTimeout, StateError
-from .events import ConnectionInfo, Direction, Event, EventHub, Listener, PolicyFailed, PolicyLoaded, StateFailed
-from .firewall import Firewall, FirewallRules, Rule
-from .gate import Gate
+from .event_hub import EventHub
+from .events import ConnectionInfo, Direction, Event, Listener, PolicyFailed, PolicyLoaded, StateFailed
+from .firewall.admission import Admission
+from .firewall.approvals import Approvals, FirewallRequest
+from .firewall.gate import Gate
+from .firewall.policy import Policy, PolicyWatch
+from .firewall.rules import Firewall, FirewallRules, Rule
 from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .multiaddr import Multiaddr
-from .policy import Policy, PolicyWatch
 from .protocols import ping
 from .requests import Request, Requester, Responder
-from .state import BanChange, Change, FirewallMemory
-from .swarm import Swarm, check_protocol_id
+from .requests.codec import PROTOCOLS, CodecName, make_codec
+from .store.state import BanChange, Change, FirewallMemory
+from .swarm.swarm import Swarm, check_protocol_id
 from .transport.connection import Connection
 from .transport.stream import Stream
 

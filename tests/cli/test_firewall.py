@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from stronghold_p2p.events import Direction
-from stronghold_p2p.firewall import Rule
+from stronghold_p2p.firewall.rules import Rule
 from stronghold_p2p.identity import Keypair
-from stronghold_p2p.state import StateFile
+from stronghold_p2p.store.state import StateFile
 
 from .conftest import Cli
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stronghold_p2p.encoding import messages, varint
 from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.identity import Keypair
 from stronghold_p2p.multiaddr import Multiaddr
 from stronghold_p2p.protocols import identify
-from stronghold_p2p.wire import messages, varint
 from stronghold_p2p.wire.envelope import PeerRecord, seal
 
 Streams = tuple[Any, Any]

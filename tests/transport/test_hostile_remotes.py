@@ -36,9 +36,10 @@ from stronghold_p2p import (
     StreamReset,
     StrongholdP2p,
 )
+from stronghold_p2p.encoding import varint
+from stronghold_p2p.encoding.messages import NoiseHandshakePayload
 from stronghold_p2p.protocols import identify
-from stronghold_p2p.wire import multistream, varint
-from stronghold_p2p.wire.messages import NoiseHandshakePayload
+from stronghold_p2p.wire import multistream
 from stronghold_p2p.wire.yamux import Flag
 
 KIB = 1024

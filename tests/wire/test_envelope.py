@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stronghold_p2p.encoding import messages
 from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.identity import Keypair
 from stronghold_p2p.multiaddr import Multiaddr
-from stronghold_p2p.wire import messages
 from stronghold_p2p.wire.envelope import PeerRecord, open_envelope, seal
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "vectors" / "envelope.json").read_text())[

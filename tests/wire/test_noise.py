@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stronghold_p2p.encoding.messages import NoiseExtensions, NoiseHandshakePayload
 from stronghold_p2p.errors import DecodeError, HandshakeError
 from stronghold_p2p.identity import Keypair
-from stronghold_p2p.wire.messages import NoiseExtensions, NoiseHandshakePayload
 from stronghold_p2p.wire.noise import (
     MAX_PLAINTEXT,
     CipherState,

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stronghold_p2p.encoding.messages import NoiseHandshakePayload
 from stronghold_p2p.errors import (
     DecodeError,
     HandshakeError,
@@ -17,7 +18,6 @@ from stronghold_p2p.errors import (
     RemoteProtocolError,
 )
 from stronghold_p2p.identity import Keypair, PeerId
-from stronghold_p2p.wire.messages import NoiseHandshakePayload
 from stronghold_p2p.wire.multistream import HEADER, encode_line
 from stronghold_p2p.wire.noise import HandshakeState, NoiseIdentity, NoiseTransport
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade

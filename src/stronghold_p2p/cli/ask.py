@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..approval import FirewallRequest
-from ..firewall import Rule
+from ..firewall.approvals import FirewallRequest
+from ..firewall.rules import Rule
 from ..peer import StrongholdP2p
 from . import output
 from .stdin import MAX_LINE, Lines

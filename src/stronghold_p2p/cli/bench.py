@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from ..codec import CodecName
 from ..peer import StrongholdP2p
+from ..requests.codec import CodecName
 from . import output
 from .command import LOOP, Codec, KeyFile, load_key
 from .process import listening

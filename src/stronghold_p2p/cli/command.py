@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..codec import CodecName
 from ..errors import StrongholdError
 from ..identity import Keypair
+from ..requests.codec import CodecName
 
 __all__ = ["LOOP", "Address", "Codec", "KeyFile", "UsageError", "command", "load_key", "passphrase"]
 

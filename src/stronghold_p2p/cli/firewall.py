@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from ..events import Direction
-from ..firewall import Rule
+from ..firewall.rules import Rule
 from ..identity import PeerId
-from ..state import Remembered, StateFile, stored_form
+from ..store.state import Remembered, StateFile, stored_form
 from . import output
 from .command import UsageError, command
 

@@ -16,12 +16,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from ..codec import CodecName
 from ..config import Config
 from ..events import Event, PolicyFailed, PolicyLoaded, StateFailed
-from ..firewall import FirewallRules, Rule
+from ..firewall.rules import FirewallRules, Rule
 from ..peer import StrongholdP2p
 from ..requests import Request
+from ..requests.codec import CodecName
 from . import output
 from .ask import ANSWER_TIMEOUT, Person, Program
 from .audit import MAX_WAITING, open_audit, write_audit

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from ..codec import CodecName
 from ..peer import StrongholdP2p
+from ..requests.codec import CodecName
 from . import output
 from .command import Address, Codec, KeyFile, UsageError, load_key
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..encoding import varint
 from ..errors import DecodeError
 from ..transport.stream import MAX_JOIN_SIZE, Stream, append_chunk
-from ..wire import varint
 
 __all__ = ["MessageReceiver", "frame", "is_short", "write"]
 

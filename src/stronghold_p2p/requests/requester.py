@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, Literal
 
-from ..codec import Codec
 from ..errors import ConnectionLost, DecodeError, NoResponse, NotPermitted, RequestTimeout, StrongholdError
 from ..events import Direction
-from ..gate import Gate
+from ..firewall.gate import Gate
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..transport.connection import Connection
 from ..transport.stream import MAX_LAZY_SIZE, Stream
+from .codec import Codec
 from .message import MessageReceiver, frame, is_short, write
 
 __all__ = ["Requester"]

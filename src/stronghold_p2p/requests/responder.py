@@ -8,16 +8,16 @@ from collections.abc import Awaitable, Callable, Coroutine
 from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
 from typing import Any, Generic, Self
 
-from ..codec import Codec
 from ..config import Config
 from ..errors import DecodeError, RequestTimeout, StrongholdError
 from ..events import ConnectionInfo, Direction, Event, RequestFailed
-from ..gate import Gate
+from ..firewall.gate import Gate
+from ..firewall.traffic import Traffic
 from ..generics import Req, Res
 from ..identity import PeerId
-from ..traffic import Traffic
 from ..transport.connection import Connection
 from ..transport.stream import Stream
+from .codec import Codec
 from .message import MessageReceiver, frame, is_short, write
 
 __all__ = ["Request", "RequestQueue", "Responder"]

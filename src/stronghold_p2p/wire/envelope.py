@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ..encoding import messages, varint
 from ..errors import DecodeError
 from ..identity import Keypair, PeerId, PublicKey
 from ..multiaddr import Multiaddr
-from . import messages, varint
 
 __all__ = ["PeerRecord", "open_envelope", "seal"]
 

@@ -11,8 +11,8 @@ from collections.abc import Container
 from functools import lru_cache
 from typing import Final
 
+from ..encoding import varint
 from ..errors import DecodeError, EncodeError, NegotiationError, ProtocolNotSupported
-from . import varint
 
 __all__ = ["HEADER", "MAX_LINE", "Dialer", "Listener", "encode_line"]
 

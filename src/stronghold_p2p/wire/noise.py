@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from ..encoding import messages
 from ..errors import HandshakeError
 from ..identity import Keypair, PublicKey
-from . import messages
 
 __all__ = [
     "MAX_HANDSHAKE_MESSAGE",

@@ -1,0 +1,34 @@
+"""Whom a call means: a peer, or an address that leads to one."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ..errors import InvalidAddress
+from ..identity import PeerId
+from ..multiaddr import Multiaddr
+
+__all__ = ["parse_target", "split_target"]
+
+
+@lru_cache(maxsize=1024)
+def parse_target(text: str) -> tuple[PeerId, Multiaddr | None]:
+    """The peer and address that ``text`` names; cached, since every request names its target again."""
+    if text.startswith("/"):
+        return split_target(Multiaddr.parse(text))
+    try:
+        return PeerId.parse(text), None
+    except InvalidAddress as error:
+        example = "/ip4/127.0.0.1/tcp/4001/p2p/12D3Koo..."
+        raise InvalidAddress(text, f"{error.reason}; nor an address, as {example} is one") from None
+
+
+def split_target(to: object) -> tuple[PeerId, Multiaddr | None]:
+    """The peer, and the address that leads to it, if there is one. Raises InvalidAddress; TypeError for what is neither."""
+    if isinstance(to, PeerId):
+        return to, None
+    if not isinstance(to, Multiaddr):
+        raise TypeError(f"a PeerId, a Multiaddr or the text of one names whom to reach, not {to!r}")
+    if to.peer_id is None:
+        raise InvalidAddress(to, "it names no peer: end it with /p2p/<peer id>")
+    return to.peer_id, to.without_peer() if len(to.components) > 1 else None

@@ -1,0 +1,111 @@
+"""The gate: the one path that every request takes past the firewall, inbound and outbound."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from ..event_hub import EventHub
+from ..events import Direction, FirewallDecision
+from ..identity import PeerId
+from ..multiaddr import Multiaddr
+from .approvals import Approvals
+from .rules import Firewall, Found, Rule, Subject, Verdict
+
+__all__ = ["Gate"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+ALLOW_ALL, REJECT_ALL = Rule.ALLOW_ALL, Rule.REJECT_ALL
+
+
+class Gate:
+    """Decides each request by the rules in force, asks where they say so, and tells of every decision.
+
+    ``type_name`` and ``view`` are what the firewall sees of a request; ``weight`` says how much memory one takes while it
+    waits for an answer.
+    """
+
+    def __init__(
+        self,
+        firewall: Firewall,
+        approvals: Approvals,
+        type_name: Callable[[Any], str | None],
+        view: Callable[[Any], Any] | None,
+        weight: Callable[[bytes], int],
+        events: EventHub,
+    ) -> None:
+        self._firewall = firewall
+        self._approvals = approvals
+        self._type_name = type_name
+        self._view = view
+        self._weight = weight
+        self._events = events
+
+    def closed(self, peer: PeerId, direction: Direction) -> bool:
+        """Whether every request is rejected, whatever it holds."""
+        return self._firewall.find(peer, direction).rule is REJECT_ALL
+
+    def refuse(self, peer: PeerId, direction: Direction) -> None:
+        """Tells of a request that :meth:`closed` has rejected, before its body was read."""
+        self._tell(peer, direction, None, self._firewall.find(peer, direction), allowed=False)
+
+    def decide(
+        self, peer: PeerId, direction: Direction, body: Any, message: bytes, address: Multiaddr | None
+    ) -> bool | Awaitable[bool]:
+        """Whether a request, ``body`` as it came in ``message``, may pass; an awaitable if somebody must be asked."""
+        found = self._firewall.find(peer, direction)
+        rule = found.rule
+        if rule is ALLOW_ALL:
+            if self._events.decisions_wanted:
+                self._tell(peer, direction, self._type_name(body), found, allowed=True)
+            return True
+        type_name = self._type_name(body)
+        if rule is not None and rule.allow is not None:
+            allowed = type_name in rule.allow  # what the rule would say, without making it a subject
+            if self._events.decisions_wanted:
+                self._tell(peer, direction, type_name, found, allowed=allowed)
+            return allowed
+        try:
+            view = body if self._view is None else self._view(body)
+        except Exception:
+            logger.exception("firewall_view failed on a request: it is rejected")
+            self._tell(peer, direction, type_name, found, allowed=False)
+            return False
+        subject = Subject(peer, direction, type_name, view)
+        verdict = Verdict.ASK if rule is None else rule.verdict(subject)
+        if verdict is Verdict.ASK:
+            return self._ask(subject, address, self._weight(message))
+        allowed = verdict is Verdict.ALLOW
+        self._tell(peer, direction, type_name, found, allowed=allowed)
+        return allowed
+
+    async def _ask(self, subject: Subject, address: Multiaddr | None, size: int) -> bool:
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        tell = partial(self._tell, subject.peer, subject.direction, subject.type)
+        try:
+            allowed, found = await self._approvals.decide(subject, address, size)
+        except asyncio.CancelledError:  # the request went away before anybody answered
+            found = self._firewall.find(subject.peer, subject.direction)
+            tell(found, allowed=False, waited=loop.time() - since)
+            raise
+        tell(found, allowed=allowed, waited=loop.time() - since)
+        return allowed
+
+    def _tell(
+        self,
+        peer: PeerId,
+        direction: Direction,
+        type_name: str | None,
+        found: Found,
+        *,
+        allowed: bool,
+        waited: float = 0.0,
+    ) -> None:
+        if self._events.decisions_wanted:
+            rule = None if found.rule is None else repr(found.rule)
+            self._events.emit_decision(FirewallDecision(peer, direction, type_name, rule, found.layer, allowed, waited))

@@ -1,0 +1,407 @@
+"""Policy files: in TOML, who may connect and who may ask what. Checked strictly, taken whole or not at all.
+
+`docs/FIREWALL.md` has the format with an example. What a file says is a layer of its own: it goes before the rules that
+calls and answers have set, and reading it anew replaces nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+
+from ..errors import InvalidAddress, PolicyError
+from ..identity import PeerId
+from .admission import AdmissionRules, Network
+from .rules import FirewallRules, Rule
+from .toml_lines import Key, key_lines
+
+__all__ = ["Policy", "PolicyWatch"]
+
+MAX_SIZE: Final = 16 * 1024 * 1024
+"""Bytes of a policy file; 10,000 peers take about 1.5 MB. The path may lead to something endless."""
+
+MAX_LIMIT: Final = 1_000_000_000
+"""No limit that strikes is higher; infinity and numbers that no float holds are."""
+
+RULES: Final = {"allow": Rule.ALLOW_ALL, "reject": Rule.REJECT_ALL, "ask": Rule.ASK}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a policy file says. ``Policy()`` says nothing."""
+
+    rules: FirewallRules = field(default_factory=lambda: FirewallRules(outbound=None))
+    """The rules for requests. None where the file says nothing: what was set by calls and answers applies."""
+    names: Mapping[PeerId, str] = field(default_factory=dict)
+    """What the file calls its peers."""
+    admission: AdmissionRules = field(default_factory=AdmissionRules)
+    """Who may connect: bans, networks and peers."""
+    requests_in_flight: int | None = None
+    """Inbound requests of one peer that may run at once. None: as configured."""
+    requests_per_second: float | None = None
+    """Inbound requests of one peer. None: as configured."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", MappingProxyType(dict(self.names)))
+
+    @classmethod
+    def parse(cls, text: str, path: str | os.PathLike[str] = "<policy>") -> Policy:
+        """From the text of a policy file; ``path`` is named in errors.
+
+        Raises:
+            PolicyError: it is no TOML, or says what a policy cannot, or nothing at all.
+        """
+        root = _Table(_File(path, text), (), _parse_toml(path, text))
+        root.check_keys("default", "peers", "networks", "peer_ids", "limits")
+        if not root.values:
+            # An editor empties a file before it writes it anew: that must not lift every ban.
+            raise PolicyError(path, 0, "", "says nothing")
+        peers = _read_peers(root.table("peers"))
+        default = root.table("default")
+        default.check_keys("inbound", "outbound")
+        networks = root.table("networks")
+        networks.check_keys("allow", "deny")
+        peer_ids = root.table("peer_ids")
+        peer_ids.check_keys("allow", "deny")
+        limits = root.table("limits")
+        limits.check_keys("requests_in_flight", "requests_per_second")
+        by_name = {peer.name: peer.id for peer in peers}
+
+        def named_peer(value: object) -> PeerId:
+            return by_name.get(_exactly(str, value)) or _peer_id(value, "neither a name in [peers] nor a peer id")
+
+        return cls(
+            rules=FirewallRules(
+                inbound=default.rule("inbound"),
+                outbound=default.rule("outbound"),
+                peers={peer.id: (peer.inbound, peer.outbound) for peer in peers if peer.inbound or peer.outbound},
+            ),
+            names={peer.id: peer.name for peer in peers},
+            admission=AdmissionRules(
+                allow_networks=networks.allow_list("allow", _network),
+                deny_networks=networks.items("deny", _network),
+                allow_peers=frozenset(peer_ids.allow_list("allow", named_peer)),
+                deny_peers=frozenset(peer_ids.items("deny", named_peer)),
+                banned=frozenset(peer.id for peer in peers if peer.ban),
+            ),
+            requests_in_flight=limits.take("requests_in_flight", _whole_number),
+            requests_per_second=limits.take("requests_per_second", _number),
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Policy:
+        """From a policy file.
+
+        Raises:
+            PolicyError: as for :meth:`parse`, or the file cannot be read.
+        """
+        try:
+            with open(path, "rb") as file:
+                data = file.read(MAX_SIZE + 1)
+        except OSError as error:
+            raise PolicyError(path, 0, "", (error.strerror or str(error)).lower()) from error
+        if len(data) > MAX_SIZE:
+            raise PolicyError(path, 0, "", f"longer than {MAX_SIZE} bytes, no policy")
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            raise PolicyError(path, data.count(b"\n", 0, error.start) + 1, "", "not UTF-8") from error
+        return cls.parse(text, path)
+
+
+_Stamp = tuple[int, int, int, int]
+
+
+class PolicyWatch:
+    """Puts a policy file's policy in force, and puts it in force anew when the file changes or :meth:`reload` asks.
+
+    ``apply`` takes each policy. A file that is broken or missing leaves the one before in force and is told to
+    ``failed``, once. ``interval``: seconds from one look at the file to the next.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        apply: Callable[[Policy], None],
+        failed: Callable[[PolicyError], None],
+        interval: float = 1.0,
+    ) -> None:
+        self._path = Path(path)
+        self._apply = apply
+        self._failed = failed
+        self._interval = interval
+        self._reload = asyncio.Event()
+        self._loaded: _Stamp | None = None
+        """The file as it was when it was last read; None if it was missing."""
+        self._noticed: _Stamp | None = None
+        """The file as it was at the last look."""
+
+    async def load(self) -> None:
+        """Reads the file and applies it; a peer starts with this.
+
+        Raises:
+            PolicyError: nothing was applied.
+        """
+        # Stamped before it is read: what is written meanwhile is noticed later, and never missed.
+        self._loaded = self._noticed = await asyncio.to_thread(_stamp, self._path)
+        self._apply(await asyncio.to_thread(Policy.load, self._path))
+
+    async def check(self) -> None:
+        """Loads the file if it has changed, and then stood still since the last look: it may have been half written, or
+        missing between two names.
+
+        Raises:
+            PolicyError: it has changed, and nothing was applied.
+        """
+        stamp = await asyncio.to_thread(_stamp, self._path)
+        settled = stamp == self._noticed
+        self._noticed = stamp
+        if settled and stamp != self._loaded:
+            await self.load()
+
+    def reload(self) -> None:
+        """Has :meth:`run` load the file now, changed or not: what SIGHUP asks for."""
+        self._reload.set()
+
+    async def run(self) -> NoReturn:
+        """Watches until it is cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(self._interval):
+                    await self._reload.wait()
+            except TimeoutError:
+                look = self.check
+            else:
+                self._reload.clear()
+                look = self.load
+            try:
+                await look()
+            except PolicyError as error:
+                self._failed(error)
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    # The time of the inode's change, too: a file that became readable has no other mark of it.
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+# -- reading: from a file's tables to values ------------------------------------------------------------
+
+
+class _File(NamedTuple):
+    path: str | os.PathLike[str]
+    text: str
+
+    def error(self, key: Key, reason: str) -> PolicyError:
+        dotted = ".".join(_quote(name) for name in key if isinstance(name, str))
+        return PolicyError(self.path, key_lines(self.text)[key], dotted, reason)
+
+
+class _Table:
+    """A table of the file, empty if it is not there. All errors tell the line and the key."""
+
+    def __init__(self, file: _File, key: Key, values: dict[str, Any]) -> None:
+        self.file = file
+        self.key = key
+        self.values = values
+
+    def error(self, reason: str, *below: str | int) -> PolicyError:
+        """What is wrong with the table, or what is ``below`` it."""
+        return self.file.error((*self.key, *below), reason)
+
+    def check_keys(self, *known: str) -> None:
+        """Raises PolicyError for the first key that is not ``known``."""
+        for name in self.values:
+            if name not in known:
+                similar = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {similar[0]}?" if similar else f"known here are {_enumerate(known)}"
+                raise self.error(f"is no known key; {hint}", name)
+
+    def table(self, name: str) -> _Table:
+        return _Table(self.file, (*self.key, name), self.take(name, partial(_exactly, dict)) or {})
+
+    def take(self, name: str, read: Callable[[object], T]) -> T | None:
+        """What ``read`` makes of the value, None if there is none. ``read`` raises ValueError."""
+        return self._read(self.values[name], read, name) if name in self.values else None
+
+    def items(self, name: str, read: Callable[[object], T]) -> tuple[T, ...]:
+        """What ``read`` makes of each item of a list, empty if there is none."""
+        taken: dict[T, None] = {}
+        for index, item in enumerate(self.take(name, partial(_exactly, list)) or ()):
+            value = self._read(item, read, name, index)
+            if value in taken:
+                raise self.error(f"{item!r} is in the list twice", name, index)
+            taken[value] = None
+        return tuple(taken)
+
+    def allow_list(self, name: str, read: Callable[[object], T]) -> tuple[T, ...]:
+        """The same. Whether an empty one lets nobody or everybody pass, nobody should have to guess."""
+        if self.values.get(name) == []:
+            raise self.error("an empty list is ambiguous; to allow all, leave the key out", name)
+        return self.items(name, read)
+
+    def rule(self, name: str) -> Rule | None:
+        value = self.values.get(name)
+        if not isinstance(value, list):
+            return self.take(name, _rule)
+        if not value:
+            raise self.error('an empty list lets nothing pass; write "reject"', name)
+        return Rule.restricted(allow=self.items(name, _type_name))
+
+    def _read(self, value: object, read: Callable[[object], T], *below: str | int) -> T:
+        try:
+            return read(value)
+        except ValueError as error:
+            raise self.error(str(error), *below) from error
+
+
+class _Peer(NamedTuple):
+    name: str
+    id: PeerId
+    inbound: Rule | None
+    outbound: Rule | None
+    ban: bool
+
+
+def _read_peers(table: _Table) -> list[_Peer]:
+    peers: dict[PeerId, _Peer] = {}
+    for name in table.values:
+        entry = table.table(name)
+        entry.check_keys("id", "inbound", "outbound", "ban")
+        if not name or not name.isprintable():
+            raise entry.error("a name must be printable text")  # it is shown on terminals
+        if _is_peer_id(name):
+            raise entry.error("a peer id is no name; give it as id")
+        peer_id = entry.take("id", _peer_id)
+        if peer_id is None:
+            raise entry.error("has no id")
+        if peer_id in peers:
+            raise entry.error(f"is the id of {peers[peer_id].name}, too", "id")
+        ban = entry.take("ban", partial(_exactly, bool)) or False
+        peers[peer_id] = _Peer(name, peer_id, entry.rule("inbound"), entry.rule("outbound"), ban)
+    return list(peers.values())
+
+
+def _parse_toml(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise PolicyError(path, 0, "", "nested too deeply") from None
+    except ValueError as error:  # also a number of thousands of digits, which tomllib does not make an error of its own
+        reason, _, where = str(error).partition(" (at ")
+        position = re.fullmatch(r"line (\d+), column (\d+)\)", where)
+        line = int(position[1]) if position else text.rstrip().count("\n") + 1 if where else 0
+        column = f", at column {position[2]}" if position else ""
+        raise PolicyError(path, line, "", f"not TOML: {reason[0].lower()}{reason[1:]}{column}") from error
+
+
+# -- reading: from TOML's values to ours; each raises ValueError -----------------------------------------
+
+
+def _exactly(kind: type[T], value: object) -> T:
+    if type(value) is not kind:  # for isinstance, true would be a whole number
+        raise ValueError(f"must be {_KINDS[kind]}, not {_kind(value)}")
+    return value
+
+
+def _whole_number(value: object) -> int:
+    number = _exactly(int, value)
+    _check_limit(number)
+    return number
+
+
+def _number(value: object) -> float:
+    number = value if type(value) is int else _exactly(float, value)
+    _check_limit(number)
+    return float(number)
+
+
+def _check_limit(value: float) -> None:
+    if not 0 < value <= MAX_LIMIT:  # neither of which NaN is
+        raise ValueError(f"must be above 0 and at most {MAX_LIMIT:,}")
+
+
+def _rule(value: object) -> Rule:
+    rule = RULES.get(value) if isinstance(value, str) else None
+    if rule is None:
+        found = repr(value) if isinstance(value, str) else _kind(value)
+        raise ValueError(f'must be "allow", "reject", "ask" or a list of types, not {found}')
+    return rule
+
+
+def _type_name(value: object) -> str:
+    name = _exactly(str, value)
+    if not name:
+        raise ValueError("a type must have a name")
+    return name
+
+
+def _peer_id(value: object, otherwise: str = "not a peer id") -> PeerId:
+    try:
+        return PeerId.parse(_exactly(str, value))
+    except InvalidAddress as error:
+        raise ValueError(f"{value!r} is {otherwise}") from error
+
+
+def _is_peer_id(text: str) -> bool:
+    try:
+        PeerId.parse(text)
+    except InvalidAddress:
+        return False
+    return True
+
+
+def _network(value: object) -> Network:
+    text = _exactly(str, value)
+    cidr = re.fullmatch(r"([0-9A-Fa-f.:]+)(/[0-9]+)?", text)  # ipaddress takes masks and interfaces, too
+    try:
+        network = ip_network(text, strict=False) if cidr else None
+    except ValueError:
+        network = None
+    if cidr is None or network is None:
+        raise ValueError(f"{text!r} is no network, such as 10.0.0.0/8 or 2001:db8::/32")
+    if ip_address(cidr[1]) != network.network_address:
+        raise ValueError(f"{text!r} has bits set beyond its prefix; the network is {network}")
+    return network
+
+
+_KINDS: Final[Mapping[type, str]] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "a date or time")
+
+
+def _enumerate(words: Collection[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}"
+
+
+def _quote(name: str) -> str:
+    bare = re.fullmatch(r"[A-Za-z0-9_-]+", name)
+    return name if bare else json.dumps(name, ensure_ascii=not name.isprintable())

@@ -1,0 +1,314 @@
+"""The firewall's rules: which requests may pass, by direction, by default and by peer. Pure decisions: no waiting, no
+I/O. Whoever must be asked first is asked in :mod:`.approval`."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Literal, NamedTuple, overload
+
+from ..events import Direction
+from ..identity import PeerId
+
+__all__ = ["Direction", "Firewall", "FirewallRules", "Layer", "Predicate", "Rule", "Subject", "Verdict"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+INBOUND: Final = Direction.INBOUND  # a member's look-up in its class is slow before Python 3.12
+
+Predicate = Callable[[PeerId, Direction, Any], bool]
+"""Gets the peer, the direction, and what the firewall sees of the request; whether it may pass."""
+
+
+class Verdict(enum.Enum):
+    """What a rule says of one request."""
+
+    ALLOW = enum.auto()
+    REJECT = enum.auto()
+    ASK = enum.auto()
+
+
+@dataclass(slots=True)
+class Subject:
+    """One request, as the firewall sees it."""
+
+    peer: PeerId
+    direction: Direction
+    type: str | None
+    """The request's type: a tagged union's variant, a struct's class, the text under ``type`` of an untyped object."""
+    view: Any
+    """The request itself, or what ``firewall_view=`` makes of it."""
+
+
+class Rule:
+    """What may pass: :attr:`ALLOW_ALL`, :attr:`REJECT_ALL`, :attr:`ASK`, or what :meth:`restricted` says. Immutable."""
+
+    __slots__ = ("_verdict", "allow", "predicate")
+
+    ALLOW_ALL: ClassVar[Rule]
+    """Every request passes, before its body is read."""
+    REJECT_ALL: ClassVar[Rule]
+    """No request passes; a peer that it applies to is not even offered the protocol."""
+    ASK: ClassVar[Rule]
+    """Every single request is asked about."""
+
+    def __init__(self, verdict: Verdict | None, allow: frozenset[str] | None, predicate: Predicate | None) -> None:
+        self._verdict: Final = verdict
+        self.allow: Final = allow
+        """The types of requests that pass, for a rule by types."""
+        self.predicate: Final = predicate
+        """What decides, for a rule by a function."""
+
+    @overload
+    @classmethod
+    def restricted(cls, predicate: Predicate, /) -> Rule: ...
+
+    @overload
+    @classmethod
+    def restricted(cls, /, *, allow: Collection[type | str]) -> Rule: ...
+
+    @classmethod
+    def restricted(cls, predicate: Predicate | None = None, /, *, allow: Collection[type | str] | None = None) -> Rule:
+        """Lets those requests pass whose type is among ``allow`` (classes, or their names; a request without a type
+        matches none), or for which ``predicate`` returns True. A predicate that raises rejects.
+
+        Raises:
+            TypeError: neither or both are given, or one is not what it should be.
+        """
+        if (predicate is None) == (allow is None):
+            raise TypeError("Rule.restricted takes either a predicate or allow=")
+        if predicate is not None:
+            if not callable(predicate) or inspect.iscoroutinefunction(predicate):
+                raise TypeError(f"a predicate must be a plain function, not {predicate!r}")
+            return cls(None, None, predicate)
+        assert allow is not None
+        kinds = frozenset(allow)
+        if isinstance(allow, str) or not all(isinstance(kind, type | str) for kind in kinds):
+            raise TypeError(f"allow= takes a set of classes or names, not {allow!r}")
+        return cls(None, frozenset(kind if isinstance(kind, str) else kind.__name__ for kind in kinds), None)
+
+    def verdict(self, subject: Subject) -> Verdict:
+        """What the rule says of one request."""
+        if self._verdict is not None:
+            return self._verdict
+        if self.allow is not None:
+            return Verdict.ALLOW if subject.type in self.allow else Verdict.REJECT
+        assert self.predicate is not None
+        try:
+            allowed = self.predicate(subject.peer, subject.direction, subject.view)
+        except Exception:
+            logger.exception("a firewall predicate failed on a request: it is rejected")
+            return Verdict.REJECT
+        return Verdict.ALLOW if allowed is True else Verdict.REJECT
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Rule):
+            return NotImplemented
+        return (self._verdict, self.allow, self.predicate) == (other._verdict, other.allow, other.predicate)
+
+    def __hash__(self) -> int:
+        return hash((self._verdict, self.allow, self.predicate))
+
+    def __repr__(self) -> str:
+        if self._verdict is not None:
+            return f"Rule.{_NAMES[self._verdict]}"
+        if self.allow is not None:
+            return f"Rule.restricted(allow={{{', '.join(map(repr, sorted(self.allow)))}}})"
+        return f"Rule.restricted({self.predicate!r})"
+
+
+_NAMES = {Verdict.ALLOW: "ALLOW_ALL", Verdict.REJECT: "REJECT_ALL", Verdict.ASK: "ASK"}
+Rule.ALLOW_ALL = Rule(Verdict.ALLOW, None, None)
+Rule.REJECT_ALL = Rule(Verdict.REJECT, None, None)
+Rule.ASK = Rule(Verdict.ASK, None, None)
+
+PeerRules = tuple[Rule | None, Rule | None]
+"""One peer's rules: inbound, outbound. None: the default applies."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class FirewallRules:
+    """A firewall's rules at one moment. The rule that applies is the peer's, else the default. None at all: a rule for
+    that peer is asked for."""
+
+    inbound: Rule | None
+    """The default for requests of remotes to us."""
+    outbound: Rule | None
+    """The default for our requests to remotes."""
+    peers: Mapping[PeerId, PeerRules]
+    """By peer: (inbound, outbound)."""
+
+    def __init__(
+        self,
+        *,
+        inbound: Rule | None = None,
+        outbound: Rule | None = Rule.ALLOW_ALL,
+        peers: Mapping[PeerId, PeerRules] | Mapping[str, PeerRules] = MappingProxyType({}),
+    ) -> None:
+        """``peers`` may name them as text.
+
+        Raises:
+            InvalidAddress: a text names no peer.
+            TypeError: what should be is no rule, no pair of rules, or no peer.
+        """
+        by_peer = {PeerId.of(peer): _pair(rules) for peer, rules in peers.items()}
+        _check(inbound)
+        _check(outbound)
+        object.__setattr__(self, "inbound", inbound)
+        object.__setattr__(self, "outbound", outbound)
+        object.__setattr__(self, "peers", MappingProxyType(by_peer))
+
+    @classmethod
+    def allow_all(cls) -> FirewallRules:
+        """Both directions are open to everybody."""
+        return cls(inbound=Rule.ALLOW_ALL, outbound=Rule.ALLOW_ALL)
+
+    @classmethod
+    def reject_all(cls) -> FirewallRules:
+        """Both directions are closed to everybody."""
+        return cls(inbound=Rule.REJECT_ALL, outbound=Rule.REJECT_ALL)
+
+    @classmethod
+    def ask_all(cls) -> FirewallRules:
+        """Every request in both directions is asked about."""
+        return cls(inbound=Rule.ASK, outbound=Rule.ASK)
+
+
+Layer = Literal["policy peer", "peer", "policy default", "default", "none"]
+"""Where the rule that decided came from. The first of them that has one for a peer and direction decides."""
+
+
+class Found(NamedTuple):
+    """The rule that applies, and where it came from."""
+
+    rule: Rule | None
+    layer: Layer
+
+
+NOT_FOUND: Final = Found(None, "none")
+
+
+class _Side:
+    """The rules of one direction, in layers: a policy file's go before those that calls and answers have set.
+
+    What the layers come to is kept ready, since every request looks it up more than once.
+    """
+
+    __slots__ = ("_default", "_found", "_policy_default", "_policy_peers", "default", "peers")
+
+    def __init__(self) -> None:
+        self.peers: dict[PeerId, Found] = {}
+        self.default = NOT_FOUND
+        self._policy_peers: dict[PeerId, Found] = {}
+        self._policy_default = NOT_FOUND
+        self._found: dict[PeerId, Found] = {}
+        self._default = NOT_FOUND
+
+    def find(self, peer: PeerId) -> Found:
+        return self._found.get(peer, self._default)
+
+    def set_default(self, rule: Rule | None) -> None:
+        self.default = NOT_FOUND if rule is None else Found(rule, "default")
+        self._settle_default()
+
+    def set_peer(self, peer: PeerId, rule: Rule | None) -> None:
+        if rule is None:
+            self.peers.pop(peer, None)
+        else:
+            self.peers[peer] = Found(rule, "peer")
+        found = self._policy_peers.get(peer) or self.peers.get(peer)
+        if found is None:
+            self._found.pop(peer, None)
+        else:
+            self._found[peer] = found
+
+    def set_policy(self, default: Rule | None, peers: Mapping[PeerId, Rule]) -> None:
+        self._policy_peers = {peer: Found(rule, "policy peer") for peer, rule in peers.items()}
+        self._policy_default = NOT_FOUND if default is None else Found(default, "policy default")
+        self._found = self.peers | self._policy_peers
+        self._settle_default()
+
+    def _settle_default(self) -> None:
+        self._default = self.default if self._policy_default is NOT_FOUND else self._policy_default
+
+
+class Firewall:
+    """The rules in force. A change takes effect with the next decision; ``changed`` is told of each, with the peer that
+    it concerns, None for all."""
+
+    def __init__(self, rules: FirewallRules) -> None:
+        self._inbound = _Side()
+        self._outbound = _Side()
+        self.changed: Callable[[PeerId | None], None] = lambda _: None
+        self.set_default(rules.inbound, Direction.INBOUND)
+        self.set_default(rules.outbound, Direction.OUTBOUND)
+        for peer, (inbound, outbound) in rules.peers.items():
+            self.set_peer_rule(peer, inbound, Direction.INBOUND)
+            self.set_peer_rule(peer, outbound, Direction.OUTBOUND)
+
+    def find(self, peer: PeerId, direction: Direction) -> Found:
+        """The rule that applies to requests of one direction with one peer."""
+        return (self._inbound if direction is INBOUND else self._outbound).find(peer)
+
+    @property
+    def rules(self) -> FirewallRules:
+        """A copy of what calls and answers have set; a policy's rules, which go before them, are the policy's."""
+        peers = {
+            peer: (
+                self._inbound.peers.get(peer, NOT_FOUND).rule,
+                self._outbound.peers.get(peer, NOT_FOUND).rule,
+            )
+            for peer in {**self._inbound.peers, **self._outbound.peers}
+        }
+        return FirewallRules(inbound=self._inbound.default.rule, outbound=self._outbound.default.rule, peers=peers)
+
+    def peer_rule(self, peer: PeerId, direction: Direction) -> Rule | None:
+        """The rule that calls and answers have set for ``peer`` in one direction, whatever a policy says."""
+        return (self._inbound if direction is Direction.INBOUND else self._outbound).peers.get(peer, NOT_FOUND).rule
+
+    def set_default(self, rule: Rule | None, direction: Direction) -> None:
+        """Sets the default of each direction named; None removes it. Raises TypeError for what is no rule."""
+        _check(rule)
+        for side in self._sides(direction):
+            side.set_default(rule)
+        self.changed(None)
+
+    def set_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
+        """Sets one peer's rule in each direction named; None removes it. Raises TypeError as above."""
+        _check(rule)
+        for side in self._sides(direction):
+            side.set_peer(peer, rule)
+        self.changed(peer)
+
+    def set_policy(self, rules: FirewallRules) -> None:
+        """Replaces the policy's layers, and nothing else."""
+        for side, default, index in ((self._inbound, rules.inbound, 0), (self._outbound, rules.outbound, 1)):
+            side.set_policy(default, {peer: rule for peer, both in rules.peers.items() if (rule := both[index])})
+        self.changed(None)
+
+    def _sides(self, direction: object) -> list[_Side]:
+        if not isinstance(direction, Direction):
+            raise TypeError(f"{direction!r} is no Direction")
+        return [
+            side
+            for side, its in ((self._inbound, Direction.INBOUND), (self._outbound, Direction.OUTBOUND))
+            if its in direction
+        ]
+
+
+def _pair(rules: object) -> PeerRules:
+    if not isinstance(rules, tuple) or len(rules) != 2:
+        raise TypeError(f"a peer's rules are a pair, (inbound, outbound), not {rules!r}")
+    for rule in rules:
+        _check(rule)
+    return rules
+
+
+def _check(rule: object) -> None:
+    """What is no rule would fail at each request, in the hands of a remote."""
+    if rule is not None and not isinstance(rule, Rule):
+        raise TypeError(f"{rule!r} is no Rule")

@@ -1,0 +1,118 @@
+"""How many requests of one peer are handled at once, and how many a second. Pure: the time is an argument."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic, TypeVar
+
+from ..identity import PeerId
+
+__all__ = ["Traffic"]
+
+MIN_SWEEP: Final = 256
+"""Peers below which nothing is swept."""
+
+T = TypeVar("T")
+
+
+class _Share:
+    """One peer's share: what it has in flight, and its token bucket."""
+
+    __slots__ = ("filled_at", "in_flight", "tokens", "waiting")
+
+    def __init__(self, tokens: float, now: float) -> None:
+        self.in_flight = 0
+        self.tokens = tokens
+        self.filled_at = now
+        self.waiting: dict[Any, None] = {}
+
+
+class Traffic(Generic[T]):
+    """Lets requests in, in order, within two limits by peer; what is over waits.
+
+    The bucket of a peer holds the requests of one second, so that many may come at once after a pause.
+    """
+
+    def __init__(self, max_in_flight: int, per_second: float | None) -> None:
+        self.max_in_flight = max_in_flight
+        self.per_second = per_second
+        self._shares: dict[PeerId, _Share] = {}
+        self._sweep_at = MIN_SWEEP
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    def enter(self, peer: PeerId, request: T, now: float) -> bool:
+        """Whether ``request`` may go on at once; else it waits until :meth:`next` gives it."""
+        share = self._shares.get(peer)
+        if share is None:
+            self._sweep(now)
+            share = self._shares[peer] = _Share(self._capacity, now)
+        if share.waiting or not self._take(share, now):
+            share.waiting[request] = None
+            return False
+        return True
+
+    def leave(self, peer: PeerId, request: T) -> bool:
+        """``request``, which was let in or waits, has ended. Call once for each; then, if it returns True, :meth:`next`:
+        another one waits."""
+        share = self._shares[peer]
+        if request in share.waiting:
+            del share.waiting[request]
+        else:
+            share.in_flight -= 1
+        if share.waiting:
+            return True
+        if self.per_second is None and not share.in_flight:
+            del self._shares[peer]
+        return False
+
+    def waits(self, peer: PeerId) -> bool:
+        """Whether a request of ``peer`` waits."""
+        share = self._shares.get(peer)
+        return share is not None and bool(share.waiting)
+
+    def next(self, peer: PeerId, now: float) -> T | float | None:
+        """The next request of ``peer`` that may go on; or the seconds until one may, if the rate holds it; or None."""
+        share = self._shares.get(peer)
+        if share is None or not share.waiting:
+            return None
+        if not self._take(share, now):
+            if share.in_flight >= self.max_in_flight:
+                return None
+            assert self.per_second is not None
+            return (1.0 - share.tokens) / self.per_second
+        request: T = next(iter(share.waiting))
+        del share.waiting[request]
+        return request
+
+    @property
+    def _capacity(self) -> float:
+        return max(1.0, self.per_second or 1.0)
+
+    def _take(self, share: _Share, now: float) -> bool:
+        if share.in_flight >= self.max_in_flight:
+            return False
+        if self.per_second is not None:
+            self._fill(share, now)
+            if share.tokens < 1.0:
+                return False
+            share.tokens -= 1.0
+        share.in_flight += 1
+        return True
+
+    def _fill(self, share: _Share, now: float) -> None:
+        assert self.per_second is not None
+        share.tokens = min(self._capacity, share.tokens + (now - share.filled_at) * self.per_second)
+        share.filled_at = now
+
+    def _sweep(self, now: float) -> None:
+        """Forgets whose bucket is full again, whenever the number of peers has doubled: a remote makes as many as it
+        likes."""
+        if len(self._shares) < self._sweep_at:
+            return
+        for peer, share in list(self._shares.items()):
+            if self.per_second is not None:
+                self._fill(share, now)
+            if not share.in_flight and not share.waiting and share.tokens >= self._capacity:
+                del self._shares[peer]
+        self._sweep_at = max(MIN_SWEEP, 2 * len(self._shares))

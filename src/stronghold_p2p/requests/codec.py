@@ -1,0 +1,402 @@
+"""Codecs: what a request or a response is in Python, and what it is on the wire.
+
+Tagged unions, that is unions of msgspec structs without tags of their own, have serde's default form, the externally
+tagged one, so that they match a Rust enum:
+
+====================================  =====================
+``class Ping(Struct)``                ``"Ping"``
+``class Read(Struct)`` with fields    ``{"Read": {...}}``
+one field, ``array_like=True``        ``{"Message": "hi"}``
+several fields, ``array_like=True``   ``{"Move": [1, 2]}``
+====================================  =====================
+
+The variant's name is that of its class. Two unions that share a name take two classes of that name: nest each in a
+class of its own. MessagePack has the same shape, as rmp-serde's named form.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from ..errors import DecodeError, EncodeError
+
+__all__ = ["PROTOCOLS", "Codec", "CodecName", "make_codec"]
+
+CodecName = Literal["json", "msgpack", "raw"]
+
+PROTOCOLS: Final[dict[CodecName, str]] = {
+    "json": "/stronghold-p2p/1.0.0",
+    "msgpack": "/stronghold-p2p/msgpack/1.0.0",
+    "raw": "/stronghold-p2p/raw/1.0.0",
+}
+"""The protocol id under which requests of each codec travel."""
+
+MAX_REASON: Final = 200
+"""Characters of a library's message in our error: such messages quote the remote, who may have sent a megabyte."""
+
+T = TypeVar("T")
+
+
+class Codec(Generic[T]):
+    """Encodes and decodes the messages of one direction."""
+
+    __slots__ = ("_decode", "_encode", "max_size", "name", "type_name")
+
+    def __init__(self, name: CodecName, form: _Form, max_size: int) -> None:
+        self.name: Final = name
+        self.max_size: Final = max_size
+        """Bytes that an encoded message may have. Whoever receives one checks this before it is whole."""
+        self.type_name: Final[Callable[[T], str | None]] = form.type_name
+        """The name that the firewall knows a message's type by, None for what has none: the class of a tagged union's
+        variant, the declared class itself if it is a struct or a dataclass, the text under the key ``type`` of an
+        untyped dict."""
+        self._encode = form.encode
+        self._decode = form.decode
+
+    def encode(self, value: T) -> bytes:
+        """The bytes of ``value``.
+
+        The class of a struct, a dataclass, or a variant is checked; the values in it are not, the remote will do that.
+        What JSON has no number for, NaN and the infinities, becomes ``null``, as in JavaScript and serde_json.
+
+        Raises:
+            EncodeError: the value is not of the declared type, has no such form, or is over ``max_size``.
+        """
+        try:
+            data = self._encode(value)
+        except Exception as error:  # its types are many: of the value's type, text, numbers, depth
+            raise EncodeError(f"{type(value).__name__} cannot be sent as {self.name}: {error}") from error
+        if len(data) > self.max_size:
+            raise EncodeError(f"a message of {len(data)} bytes is over the limit of {self.max_size}")
+        return data
+
+    def weight(self, data: bytes) -> int:
+        """Bytes of memory that the value in ``data`` takes once it is decoded, estimated from above if no type is
+        declared: small arrays and objects take over sixty times as many as their message."""
+        return _WEIGHERS[self.name](data)
+
+    def decode(self, data: bytes) -> T:
+        """The value in ``data``, all of it.
+
+        Raises:
+            DecodeError: it is malformed, nested too deeply, or not of the declared type.
+        """
+        try:
+            value: T = self._decode(data)
+        except Exception as error:
+            # Whatever a remote can provoke, in msgspec (ValueError, TypeError, RecursionError ...) or in a class of
+            # the user's, is the remote's fault.
+            reason = str(error)[:MAX_REASON].encode("unicode_escape").decode("ascii")  # may go to a terminal or a log
+            raise DecodeError(self.name, reason) from error
+        return value
+
+
+def make_codec(name: CodecName, type_: Any, *, max_size: int) -> Codec[Any]:
+    """The codec ``name`` for messages of ``type_``, at most ``max_size`` bytes each.
+
+    ``type_`` is anything that msgspec supports; None means any JSON value. For ``"raw"`` it is None or ``bytes``.
+    Keys of MessagePack maps are text or bytes. Do not declare a set of numbers, or a dict with numbers for keys, where
+    a remote is hostile: Python's hashes of numbers are no secret, and those that collide take quadratic time.
+
+    Raises:
+        TypeError: there can be no codec for the type.
+    """
+    if name == "raw":
+        if type_ not in (None, bytes):
+            raise TypeError(f"the raw codec is for bytes, not for {type_!r}")
+        return Codec(name, _Form(_raw_encode, bytes, _nameless), max_size)
+    notation = _NOTATIONS[name]
+    if type_ is None:
+        return Codec(name, _Form(notation.encode, notation.decoder(Any), _untyped_name), max_size)
+    members = _structs_of_union(type_)
+    classes = tuple(map(_class_of, members))
+    if not members:
+        form = _plain(notation, type_)
+    elif any(class_.__struct_config__.tag is not None for class_ in classes):
+        form = _internally_tagged(notation, type_, classes)
+    else:
+        form = _externally_tagged(notation, [_Variant(member) for member in members])
+    return Codec(name, form, max_size)
+
+
+# -- forms: how values of one type are written ---------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """Three functions. The first two may raise anything."""
+
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+    type_name: Callable[[Any], str | None]
+
+
+def _nameless(value: object) -> None:
+    return None
+
+
+def _raw_encode(value: object) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError("only bytes, bytearray and memoryview are bytes")
+    return bytes(value)
+
+
+def _untyped_name(value: object) -> str | None:
+    name = value.get("type") if isinstance(value, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _plain(notation: _Notation, type_: Any) -> _Form:
+    class_ = _class_of(type_)
+    if not (issubclass(class_, Struct) or dataclasses.is_dataclass(class_)):
+        return _Form(notation.encode, notation.decoder(type_), _nameless)
+    name = class_.__name__
+    encode_any = notation.encode
+
+    def encode(value: object) -> bytes:
+        if not isinstance(value, class_):
+            raise TypeError(f"it is no {name}")
+        return encode_any(value)
+
+    return _Form(encode, notation.decoder(type_), lambda value: name)
+
+
+def _internally_tagged(notation: _Notation, type_: Any, classes: tuple[type[Any], ...]) -> _Form:
+    names = {class_: class_.__name__ for class_ in classes}
+    encode_any = notation.encode
+
+    def encode(value: object) -> bytes:
+        if type(value) not in names:
+            raise _no_variant(classes)
+        return encode_any(value)
+
+    return _Form(encode, notation.decoder(type_), lambda value: names.get(type(value)))
+
+
+def _externally_tagged(notation: _Notation, variants: list[_Variant]) -> _Form:
+    """Decoding is one pass: into a unit's name, or into a struct with one optional field for every other variant."""
+    by_class = {variant.class_: variant for variant in variants}
+    names = {variant.class_: variant.name for variant in variants}
+    units = {variant.name: variant.class_ for variant in variants if variant.is_unit}
+    others = [variant for variant in variants if not variant.is_unit]
+    if len(set(names.values())) < len(variants):
+        raise TypeError(f"two variants have one name: {', '.join(names.values())}")
+    encode_any = notation.encode
+    decode_any = notation.decoder(_external_form(units, others))
+
+    def encode(value: object) -> bytes:
+        variant = by_class.get(type(value))
+        if variant is None:
+            raise _no_variant(by_class)
+        return encode_any(variant.name if variant.is_unit else {variant.name: variant.content(value)})
+
+    def decode(data: bytes) -> Any:
+        envelope = decode_any(data)
+        if type(envelope) is str:
+            return units[envelope]()
+        contents = msgspec.structs.astuple(envelope)
+        present = [index for index, content in enumerate(contents) if content is not UNSET]
+        if len(present) != 1:
+            raise ValueError(f"{len(present)} variants in one message")
+        return others[present[0]].build(contents[present[0]])
+
+    return _Form(encode, decode, lambda value: names.get(type(value)))
+
+
+def _external_form(units: Collection[str], others: list[_Variant]) -> Any:
+    """The type that msgspec decodes."""
+    names: Any = Literal[*units] if units else None
+    if not others:
+        return names
+    # Fields are numbered and renamed, so that a variant's name cannot clash with what a struct has itself.
+    fields = [(f"variant{index}", variant.content_type, UNSET) for index, variant in enumerate(others)]
+    rename = {f"variant{index}": variant.name for index, variant in enumerate(others)}
+    envelope: Any = msgspec.defstruct("Variant", fields, rename=rename, forbid_unknown_fields=True)
+    return names | envelope if units else envelope
+
+
+class _Variant:
+    """One variant of an externally tagged union."""
+
+    def __init__(self, type_: Any) -> None:
+        self.class_: type[Any] = _class_of(type_)
+        self.name = self.class_.__name__
+        fields = msgspec.structs.fields(type_)
+        self.is_unit = not fields
+        self.content_type: Any = type_
+        self._field: str | None = None
+        """The field of a newtype, whose value stands alone."""
+        if self.class_.__struct_config__.array_like and len(fields) == 1:
+            self.content_type = fields[0].type
+            self._field = fields[0].name
+
+    def content(self, value: Any) -> Any:
+        """What stands beside the name for ``value``."""
+        return value if self._field is None else getattr(value, self._field)
+
+    def build(self, content: Any) -> Any:
+        """The value for the content that was decoded."""
+        return content if self._field is None else self.class_(**{self._field: content})
+
+
+def _no_variant(classes: Iterable[type]) -> TypeError:
+    return TypeError(f"it is none of {', '.join(class_.__name__ for class_ in classes)}")
+
+
+def _structs_of_union(type_: Any) -> tuple[Any, ...]:
+    """The members of a union of nothing but structs; of anything else, none."""
+    type_ = getattr(type_, "__value__", type_)  # of `type Request = Ping | Read`
+    if get_origin(type_) not in (Union, types.UnionType):
+        return ()
+    members = get_args(type_)
+    return members if all(issubclass(_class_of(member), Struct) for member in members) else ()
+
+
+def _class_of(type_: Any) -> type[Any]:
+    """The class of a type, parametrized or not; ``object`` for what is none."""
+    class_ = get_origin(type_) or type_
+    return class_ if isinstance(class_, type) else object
+
+
+# -- notations: JSON and MessagePack -------------------------------------------------------------------
+
+
+class _Notation(NamedTuple):
+    encode: Callable[[Any], bytes]
+    decoder: Callable[[Any], Callable[[bytes], Any]]
+    """Makes the function that decodes to a type; raises TypeError."""
+
+
+def _json_decoder(type_: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(type_).decode
+
+
+def _msgpack_decoder(type_: Any) -> Callable[[bytes], Any]:
+    decode_any = msgspec.msgpack.Decoder(type_).decode
+
+    def decode(data: bytes) -> Any:
+        _check_msgpack_keys(data)
+        return decode_any(data)
+
+    return decode
+
+
+_msgspec_msgpack_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def _msgpack_encode(value: Any) -> bytes:
+    data = _msgspec_msgpack_encode(value)
+    _check_msgpack_keys(data)
+    return data
+
+
+_NOTATIONS: Final = {
+    "json": _Notation(msgspec.json.Encoder().encode, _json_decoder),
+    "msgpack": _Notation(_msgpack_encode, _msgpack_decoder),
+}
+
+
+# -- how much memory values take -----------------------------------------------------------------------
+
+_PLACE: Final = 8
+"""Bytes of a value's place in its container."""
+_NUMBER: Final = 32
+_TEXT: Final = 64
+_ARRAY: Final = 80
+_MAP: Final = 120
+"""Bytes of one with a member, whose key counts as a text."""
+_CHARACTER: Final = 4
+"""Bytes of each character of a text, if a single one of them needs so many."""
+
+
+def _json_weight(data: bytes) -> int:
+    count = data.count
+    containers = _MAP * count(b"{") + _ARRAY * count(b"[")
+    return _CHARACTER * len(data) + containers + _TEXT // 2 * count(b'"') + (_PLACE + _NUMBER) * count(b",")
+
+
+def _msgpack_weight(data: bytes) -> int:
+    """Each byte may be a value, and one in a text looks like whatever it looks like."""
+    size = len(data)
+    return (_PLACE + 1) * size + sum(
+        each * (size - len(data.translate(None, bytes(heads)))) for each, heads in _MSGPACK_HEADS.items()
+    )
+
+
+_MSGPACK_HEADS: Final = {
+    _MAP: (*range(0x81, 0x90), 0xDE, 0xDF, *range(0xC7, 0xCA), *range(0xD4, 0xD9)),  # extensions, too
+    _ARRAY: (0x80, *range(0x90, 0xA0), 0xDC, 0xDD),  # an empty map, too
+    _TEXT: (*range(0xA0, 0xC0), *range(0xC4, 0xC7), *range(0xD9, 0xDC)),
+    _NUMBER: (*range(0xCA, 0xD4),),
+}
+
+_WEIGHERS: Final[dict[CodecName, Callable[[bytes], int]]] = {
+    "json": _json_weight,
+    "msgpack": _msgpack_weight,
+    "raw": len,
+}
+
+
+# -- keys of MessagePack maps --------------------------------------------------------------------------
+
+
+def _check_msgpack_keys(data: bytes) -> None:
+    """Raises ValueError if a map in the message ``data`` has a key that is neither text nor bytes.
+
+    msgspec takes numbers and arrays too, whose hashes Python does not salt: a megabyte of arrays made to collide, which
+    is easy, would take over a minute to become a dict.
+    """
+    try:
+        _skip_msgpack(data, 0, 1, False)
+    except IndexError:
+        pass  # cut short: msgspec will say so
+
+
+def _skip_msgpack(data: bytes, offset: int, values: int, is_map: bool) -> int:
+    """The offset after ``values`` values that begin at ``offset``; in a map, every second one is a key."""
+    for index in range(values):
+        head = data[offset]
+        if is_map and not index & 1 and head not in _KEY_HEADS:
+            raise ValueError("a map has a key that is neither text nor bytes")
+        if size := _SIZES[head]:
+            offset += size
+        elif head < 0x90:
+            offset = _skip_msgpack(data, offset + 1, 2 * (head & 0x0F), True)
+        elif head < 0xA0:
+            offset = _skip_msgpack(data, offset + 1, head & 0x0F, False)
+        else:
+            start = offset + 1 + _LENGTH_SIZES[head]
+            length = int.from_bytes(data[offset + 1 : start])
+            if head < 0xDC:
+                offset = start + length + (head in _EXT_HEADS)  # an extension's type stands behind its length
+            elif head < 0xDE:
+                offset = _skip_msgpack(data, start, length, False)
+            else:
+                offset = _skip_msgpack(data, start, 2 * length, True)
+    return offset
+
+
+# The formats of the MessagePack specification by their first byte.
+_SIZES: Final = [
+    *[1] * 0x80,  # positive fixint
+    *[1, *[0] * 0x0F] * 2,  # fixmap, fixarray; empty ones are done
+    *range(1, 0x21),  # fixstr
+    *[1, 1, 1, 1],  # nil, unused, false, true
+    *[0] * 6,  # bin 8 to 32, ext 8 to 32
+    *[5, 9, 2, 3, 5, 9, 2, 3, 5, 9],  # float 32 and 64, uint 8 to 64, int 8 to 64
+    *[3, 4, 6, 10, 18],  # fixext 1 to 16
+    *[0] * 7,  # str 8 to 32, array 16 and 32, map 16 and 32
+    *[1] * 0x20,  # negative fixint
+]
+"""Bytes of a value; 0 if that takes more than its first byte to tell."""
+_EXT_HEADS: Final = (0xC7, 0xC8, 0xC9)
+_KEY_HEADS: Final = frozenset((*range(0xA0, 0xC0), 0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB))
+_LENGTH_SIZES: Final = dict(
+    zip((*range(0xC4, 0xCA), *range(0xD9, 0xE0)), (1, 2, 4, 1, 2, 4, 1, 2, 4, 2, 4, 2, 4), strict=True)
+)
+"""Bytes of the length, or of the count, that follows the first byte."""

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import time
+from ipaddress import ip_network
+
+import pytest
+
+from stronghold_p2p.firewall.admission import Admission, AdmissionRules, Network
+from stronghold_p2p.identity import PeerId
+from stronghold_p2p.multiaddr import Multiaddr
+
+# Always the same, since they are part of parameters: the workers of a parallel run must agree on what these are called.
+ALICE = PeerId.parse("12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN")
+BOB = PeerId.parse("12D3KooWQYV9dGMFoRzNStwpXztXaBUjtPqi6aU76ZgUriHhKust")
+RELAY = "12D3KooWCryG7Mon9orvQxcS1rYZjotPgpwoJNHHKcLLfE4Hf5mV"
+
+
+def networks(*texts: str) -> tuple[Network, ...]:
+    return tuple(map(ip_network, texts))
+
+
+def refusal(address: str, *, allow: tuple[Network, ...] = (), deny: tuple[Network, ...] = ()) -> str | None:
+    admission = Admission()
+    admission.set_policy(AdmissionRules(allow_networks=allow, deny_networks=deny))
+    return admission.refusal_of_address(Multiaddr.parse(address))
+
+
+# -- addresses -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["/ip4/10.1.2.3/tcp/1", "/ip6/2001:db8::1/tcp/1"])
+def test_without_a_policy_every_address_passes(address: str) -> None:
+    assert Admission().refusal_of_address(Multiaddr.parse(address)) is None
+
+
+@pytest.mark.parametrize(
+    ("ip", "passes"),
+    [
+        ("10.1.2.3", True),
+        ("10.9.2.3", False),
+        ("10.9.7.7", False),
+        ("11.0.0.0", False),
+        ("9.255.255.255", False),
+        ("192.0.2.1", True),
+        ("192.0.2.2", False),
+    ],
+)
+def test_deny_goes_before_allow(ip: str, passes: bool) -> None:
+    allow, deny = networks("10.0.0.0/8", "192.0.2.1"), networks("10.9.0.0/16")
+    assert (refusal(f"/ip4/{ip}/tcp/1/p2p/{ALICE}", allow=allow, deny=deny) is None) is passes
+
+
+def test_a_denied_network_though_a_smaller_one_is_allowed() -> None:
+    assert refusal("/ip4/10.9.1.1/tcp/1", allow=networks("10.9.1.0/24"), deny=networks("10.9.0.0/16")) is not None
+
+
+def test_without_allowed_networks_all_are() -> None:
+    assert refusal("/ip4/11.0.0.1/tcp/1", deny=networks("10.0.0.0/8")) is None
+    assert refusal("/ip6/::1/tcp/1", deny=networks("10.0.0.0/8")) is None
+
+
+def test_versions_are_apart() -> None:
+    assert refusal("/ip6/::1/tcp/1", allow=networks("0.0.0.0/0")) is not None
+    assert refusal("/ip4/0.0.0.1/tcp/1", deny=networks("::/0")) is None
+    assert refusal("/ip6/2001:db8::1/tcp/1", allow=networks("2001:db8::/32")) is None
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "::ffff:10.0.0.0/104", "0.0.0.0/0", "::ffff:0:0/96"])
+@pytest.mark.parametrize("address", ["/ip4/10.1.2.3/tcp/1", "/ip6/::ffff:10.1.2.3/tcp/1"])
+def test_mapped_addresses_are_those_of_ipv4(address: str, network: str) -> None:
+    assert refusal(address, allow=networks(network)) is None
+    assert refusal(address, deny=networks(network)) is not None
+    assert refusal(address, deny=networks("::/0")) is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/dns4/example.com/tcp/1",
+        "/memory/1",
+        "/unix/tmp/socket",
+        f"/ip4/10.9.1.1/tcp/1/p2p/{RELAY}/p2p-circuit",
+        f"/p2p/{ALICE}",
+    ],
+)
+def test_what_is_no_ip_address_passes(address: str) -> None:
+    assert refusal(address, allow=networks("192.0.2.0/24"), deny=networks("10.9.0.0/16")) is None
+
+
+def test_an_address_with_a_zone() -> None:
+    assert refusal("/ip6zone/eth0/ip6/fe80::1/tcp/1", deny=networks("fe80::/10")) is not None
+
+
+def test_the_reason_names_the_network() -> None:
+    denied = refusal("/ip4/10.9.1.1/tcp/1", deny=networks("192.0.2.0/24", "10.9.0.0/16"))
+    assert denied == "10.9.1.1 is in the denied network 10.9.0.0/16"
+    assert refusal("/ip4/10.9.1.1/tcp/1", allow=networks("192.0.2.1")) == "10.9.1.1 is in none of the allowed networks"
+
+
+# -- peers ---------------------------------------------------------------------------------------------
+
+
+def test_without_a_policy_every_peer_passes() -> None:
+    assert Admission().refusal_of_peer(ALICE) is None
+
+
+def test_bans_by_calls() -> None:
+    admission = Admission()
+    admission.ban(ALICE)
+    admission.ban(ALICE)
+    assert admission.banned == {ALICE}
+    assert admission.refusal_of_peer(ALICE) == "it is banned"
+    assert admission.refusal_of_peer(BOB) is None
+    admission.unban(ALICE)
+    admission.unban(ALICE)
+    assert admission.refusal_of_peer(ALICE) is None
+
+
+def test_bans_by_calls_and_by_a_policy_are_apart() -> None:
+    admission = Admission()
+    admission.ban(ALICE)
+    admission.set_policy(AdmissionRules(banned=frozenset({BOB})))
+    assert admission.banned == {ALICE}
+    admission.unban(BOB)
+    assert admission.refusal_of_peer(BOB) == "the policy bans it"
+    admission.set_policy(AdmissionRules())
+    assert admission.refusal_of_peer(BOB) is None
+    assert admission.refusal_of_peer(ALICE) == "it is banned"
+
+
+def test_allowed_peers_alone() -> None:
+    admission = Admission()
+    admission.set_policy(AdmissionRules(allow_peers=frozenset({ALICE})))
+    assert admission.refusal_of_peer(ALICE) is None
+    assert admission.refusal_of_peer(BOB) == "it is none of the peers that the policy allows"
+
+
+def test_a_denied_peer_though_it_is_allowed() -> None:
+    admission = Admission()
+    admission.set_policy(AdmissionRules(allow_peers=frozenset({ALICE}), deny_peers=frozenset({ALICE})))
+    assert admission.refusal_of_peer(ALICE) == "the policy denies it"
+
+
+def test_a_ban_goes_before_an_allowed_peer() -> None:
+    admission = Admission()
+    admission.set_policy(AdmissionRules(allow_peers=frozenset({ALICE, BOB}), banned=frozenset({ALICE})))
+    admission.ban(BOB)
+    assert admission.refusal_of_peer(ALICE) == "the policy bans it"
+    assert admission.refusal_of_peer(BOB) == "it is banned"
+
+
+# -- cost ----------------------------------------------------------------------------------------------
+
+
+def test_ten_thousand_entries_cost_no_more_than_a_few() -> None:
+    peers = frozenset(PeerId(b"\x12\x20" + number.to_bytes(32)) for number in range(10_000))
+    deny = tuple(ip_network(((10 << 24) + number * 256, 24)) for number in range(10_000))
+    admission = Admission()
+    admission.set_policy(AdmissionRules(deny_networks=deny, deny_peers=peers, banned=peers))
+    address = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+    start = time.perf_counter()
+    for _ in range(1000):
+        assert admission.refusal_of_address(address) is None
+        assert admission.refusal_of_peer(ALICE) is None
+    assert time.perf_counter() - start < 1  # 20 ms here; a look at each entry would take several seconds
+    assert admission.refusal_of_address(Multiaddr.parse("/ip4/10.39.15.1/tcp/1")) is not None

@@ -1,0 +1,349 @@
+"""The gate: what the firewall sees of a request, what it costs, and what is told of every decision."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from support.clock import Clock
+from support.compiled import replaces_parts
+
+from stronghold_p2p import Config, Direction, FirewallDecision, FirewallRequest, FirewallRules, Keypair, Multiaddr, Rule
+from stronghold_p2p.event_hub import EventHub, EventReader
+from stronghold_p2p.firewall import gate as gate_module
+from stronghold_p2p.firewall.approvals import Approvals
+from stronghold_p2p.firewall.gate import Gate
+from stronghold_p2p.firewall.rules import Firewall
+from stronghold_p2p.requests.codec import CodecName, make_codec
+
+ALICE = Keypair.generate().peer_id
+IN, OUT = Direction.INBOUND, Direction.OUTBOUND
+ALLOW, REJECT, ASK = Rule.ALLOW_ALL, Rule.REJECT_ALL, Rule.ASK
+PINGS = Rule.restricted(allow={"Ping"})
+PREDICATE = Rule.restricted(lambda peer, direction, view: True)
+ADDRESS = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+
+
+class Ping(msgspec.Struct): ...
+
+
+class Read(msgspec.Struct):
+    path: str
+
+
+class Tagged(msgspec.Struct, tag="ping"): ...
+
+
+class Other(msgspec.Struct, tag="other"): ...
+
+
+class Guard:
+    """A gate with all that belongs to it."""
+
+    def __init__(
+        self,
+        rule: Rule | None,
+        *,
+        view: Callable[[Any], Any] | None = None,
+        type_: Any = None,
+        codec: CodecName = "json",
+        listen: bool = True,
+    ) -> None:
+        self.firewall = Firewall(FirewallRules(inbound=rule, outbound=rule))
+        self.approvals = Approvals(self.firewall, Config())
+        self.firewall.changed = self.approvals.rules_changed
+        self.questions: list[FirewallRequest] = []
+        self.approvals.set_handler(self.questions.append)
+        self.hub = EventHub()
+        self.events: EventReader | None = self.hub.subscribe(64, "drop_newest", decisions=True) if listen else None
+        self.codec = make_codec(codec, type_, max_size=1_000_000)
+        self.gate = Gate(self.firewall, self.approvals, self.codec.type_name, view, self.codec.weight, self.hub)
+
+    def decide(self, body: Any, way: Direction = IN) -> Any:
+        return self.gate.decide(ALICE, way, body, b"1", ADDRESS)
+
+    @property
+    def told(self) -> list[FirewallDecision]:
+        assert self.events is not None
+        return [event for event in self.events._events if isinstance(event, FirewallDecision)]
+
+
+# -- what is told --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [IN, OUT])
+@pytest.mark.parametrize(
+    ("rule", "allowed"), [(ALLOW, True), (REJECT, False), (PINGS, True), (Rule.restricted(allow={"Read"}), False)]
+)
+def test_a_decision_by_rule(rule: Rule, allowed: bool, way: Direction) -> None:
+    guard = Guard(rule)
+    assert guard.decide({"type": "Ping", "content": "secret"}, way) is allowed
+    assert guard.told == [FirewallDecision(ALICE, way, "Ping", repr(rule), "default", allowed, 0.0)]
+    assert "secret" not in repr(guard.told)
+
+
+def test_the_layer_is_told() -> None:
+    guard = Guard(ALLOW)
+    guard.firewall.set_policy(FirewallRules(inbound=PINGS, outbound=None))
+    guard.decide({})
+    guard.firewall.set_peer_rule(ALICE, REJECT, IN)
+    guard.decide({})
+    guard.firewall.set_policy(FirewallRules(peers={ALICE: (ALLOW, None)}))
+    guard.decide({})
+    assert [(decision.layer, decision.allowed) for decision in guard.told] == [
+        ("policy default", False),
+        ("peer", False),
+        ("policy peer", True),
+    ]
+
+
+def test_a_request_that_is_refused_unread() -> None:
+    guard = Guard(REJECT)
+    assert guard.gate.closed(ALICE, IN)
+    guard.gate.refuse(ALICE, IN)
+    assert guard.told == [FirewallDecision(ALICE, IN, None, "Rule.REJECT_ALL", "default", False, 0.0)]
+
+
+@pytest.mark.parametrize("rule", [None, ASK, ALLOW, PINGS])
+def test_only_reject_all_closes(rule: Rule | None) -> None:
+    assert not Guard(rule).gate.closed(ALICE, IN)
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    loop = asyncio.get_running_loop()
+    clock = Clock(loop.time())
+    monkeypatch.setattr(loop, "time", clock)
+    return clock
+
+
+async def start(guard: Guard, clock: Clock, body: Any) -> asyncio.Task[bool]:
+    async def decide() -> bool:
+        return bool(await guard.decide(body))
+
+    deciding = asyncio.create_task(decide())
+    await clock.settle()
+    return deciding
+
+
+ANSWERS: list[tuple[Any, bool, str | None, str]] = [
+    (FirewallRequest.approve, True, None, "none"),
+    (FirewallRequest.reject, False, None, "none"),
+    (lambda question: question.set_rule(PINGS), True, repr(PINGS), "peer"),
+    (lambda question: question.set_rule(REJECT), False, "Rule.REJECT_ALL", "peer"),
+]
+
+
+@pytest.mark.parametrize(("answer", "allowed", "rule", "layer"), ANSWERS)
+async def test_a_decision_by_an_answer(clock: Clock, answer: Any, allowed: bool, rule: str | None, layer: str) -> None:
+    guard = Guard(None)
+    deciding = await start(guard, clock, {"type": "Ping"})
+    await clock.advance(1.5)
+    [question] = guard.questions
+    assert (question.address, question.type, question.view) == (ADDRESS, "Ping", {"type": "Ping"})
+    assert guard.told == []
+    answer(question)
+    assert await deciding is allowed
+    assert guard.told == [FirewallDecision(ALICE, IN, "Ping", rule, layer, allowed, 1.5)]
+
+
+async def test_the_rule_that_is_told_is_the_one_that_decided(clock: Clock) -> None:
+    guard = Guard(ASK)
+    deciding = await start(guard, clock, {})
+    guard.questions[0].approve()
+    guard.firewall.set_peer_rule(ALICE, REJECT, IN)
+    assert await deciding
+    assert guard.told == [FirewallDecision(ALICE, IN, None, "Rule.ASK", "default", True, 0.0)]
+
+
+async def test_no_answer_is_told_too(clock: Clock) -> None:
+    guard = Guard(None)
+    deciding = await start(guard, clock, {})
+    await clock.advance(10)
+    assert not await deciding
+    assert guard.told == [FirewallDecision(ALICE, IN, None, None, "none", False, 10.0)]
+
+
+async def test_a_request_that_goes_away_while_it_waits_is_told(clock: Clock) -> None:
+    guard = Guard(None)
+    deciding = await start(guard, clock, {})
+    await clock.advance(1)
+    deciding.cancel()
+    await clock.settle()
+    assert guard.told == [FirewallDecision(ALICE, IN, None, None, "none", False, 1.0)]
+
+
+# -- what the firewall sees ----------------------------------------------------------------------------
+
+
+async def test_rules_and_questions_see_the_view(clock: Clock) -> None:
+    seen: list[Any] = []
+
+    def predicate(peer: Any, direction: Any, view: Any) -> bool:
+        seen.append(view)
+        return True
+
+    guard = Guard(Rule.restricted(predicate), view=lambda body: sorted(body))
+    body = {"type": "Ping", "content": "secret"}
+    assert guard.decide(body) is True
+    assert seen == [["content", "type"]]
+    guard.firewall.set_default(ASK, IN)
+    deciding = await start(guard, clock, body)
+    [question] = guard.questions
+    assert (question.type, question.view) == ("Ping", ["content", "type"])
+    assert "secret" not in repr(question)
+    question.approve()
+    assert await deciding
+
+
+@pytest.mark.parametrize("rule", [None, ASK, PREDICATE], ids=["none", "ask", "predicate"])
+def test_a_view_that_raises_rejects(rule: Rule | None, caplog: pytest.LogCaptureFixture) -> None:
+    def view(body: Any) -> Any:
+        raise LookupError("broken")
+
+    guard = Guard(rule, view=view)
+    with caplog.at_level(logging.ERROR):
+        assert guard.decide({"type": "Ping", "content": "secret"}) is False
+    assert "broken" in caplog.text
+    assert "secret" not in caplog.text
+    text = None if rule is None else repr(rule)
+    assert guard.told == [FirewallDecision(ALICE, IN, "Ping", text, "none" if rule is None else "default", False, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ({"type": "Ping"}, "Ping"),
+        ({"type": "Ping", "Read": {"path": "x"}}, "Ping"),
+        ({"type": ""}, ""),
+        ({"type": ["Ping"]}, None),
+        ({"type": {"type": "Ping"}}, None),
+        ({"type": None}, None),
+        ({"type": 1}, None),
+        ({"Type": "Ping"}, None),
+        ({"Ping": {}}, None),
+        ([{"type": "Ping"}], None),
+        ("Ping", None),
+        (None, None),
+    ],
+)
+def test_the_type_of_what_is_untyped(body: Any, name: str | None) -> None:
+    guard = Guard(PINGS)
+    decoded = guard.codec.decode(guard.codec.encode(body))
+    assert guard.decide(decoded) is (name == "Ping")
+    assert [decision.type for decision in guard.told] == [name]
+
+
+@pytest.mark.parametrize("message", [b'{"type":"Ping","type":"Read"}', b'{"type":"Read","\\u0074ype":"Read"}'])
+def test_a_key_that_comes_twice_is_the_same_to_all(message: bytes) -> None:
+    """Firewall and handler see one and the same value: there is no second parser to deceive."""
+    guard = Guard(PINGS)
+    body = guard.codec.decode(message)
+    assert body == {"type": "Read"}
+    assert guard.decide(body) is False
+
+
+@pytest.mark.parametrize(
+    ("type_", "message", "name"),
+    [
+        (Ping | Read, b'"Ping"', "Ping"),
+        (Ping | Read, b'{"Read":{"path":"Ping"}}', "Read"),
+        (Read, b'{"path":"x","type":"Ping"}', "Read"),
+        (Tagged | Other, b'{"type":"ping"}', "Tagged"),
+        (str, b'"Ping"', None),
+    ],
+)
+def test_the_type_of_what_is_typed(type_: Any, message: bytes, name: str | None) -> None:
+    guard = Guard(Rule.restricted(allow={"Ping"}), type_=type_)
+    assert guard.decide(guard.codec.decode(message)) is (name == "Ping")
+    assert [decision.type for decision in guard.told] == [name]
+
+
+def test_raw_requests_have_no_type() -> None:
+    guard = Guard(PINGS, codec="raw")
+    assert guard.decide(b'{"type":"Ping"}') is False
+    assert guard.told[0].type is None
+
+
+def test_a_view_may_be_anything() -> None:
+    guard = Guard(Rule.restricted(lambda peer, direction, view: view == {"un": ["hashable"]}), view=lambda body: body)
+    assert guard.decide({"un": ["hashable"]}) is True
+
+
+# -- what it costs -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many of each were made."""
+    made = {"Subject": 0, "FirewallDecision": 0, "types": 0, "views": 0}
+
+    def count(name: str) -> None:
+        original = getattr(gate_module, name)
+
+        def make(*arguments: Any, **keywords: Any) -> Any:
+            made[name] += 1
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(gate_module, name, make)
+
+    count("Subject")
+    count("FirewallDecision")
+    return made
+
+
+def counting(guard: Guard, made: dict[str, int]) -> Gate:
+    def type_name(body: Any) -> str | None:
+        made["types"] += 1
+        return "Ping"
+
+    def view(body: Any) -> Any:
+        made["views"] += 1
+        return body
+
+    return Gate(guard.firewall, guard.approvals, type_name, view, len, guard.hub)
+
+
+@replaces_parts
+@pytest.mark.parametrize(
+    ("rule", "listen", "expected"),
+    [
+        (ALLOW, False, (0, 0, 0, 0)),
+        (ALLOW, True, (0, 1, 1, 0)),
+        (PINGS, False, (0, 0, 1, 0)),
+        (PINGS, True, (0, 1, 1, 0)),
+        (PREDICATE, False, (1, 0, 1, 1)),
+        (PREDICATE, True, (1, 1, 1, 1)),
+    ],
+)
+def test_what_is_made_for_one_decision(
+    made: dict[str, int], rule: Rule, listen: bool, expected: tuple[int, ...]
+) -> None:
+    guard = Guard(rule, listen=listen)
+    assert counting(guard, made).decide(ALICE, IN, {"type": "Ping"}, b"1", None) is True
+    assert tuple(made.values()) == expected
+
+
+@replaces_parts
+@pytest.mark.parametrize("direction", [IN, OUT])
+def test_ten_thousand_peer_rules_are_not_searched(direction: Direction, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look-up, however many rules and layers there are."""
+    looked_up: list[Any] = []
+
+    class Rules(dict[Any, Any]):
+        def get(self, key: Any, default: Any = None) -> Any:
+            looked_up.append(key)
+            return super().get(key, default)
+
+        def __iter__(self) -> Any:
+            raise AssertionError("searched")
+
+    guard = Guard(ALLOW)
+    side = guard.firewall._inbound if direction is IN else guard.firewall._outbound
+    side._found = Rules(side._found)
+    assert guard.decide({}, direction) is True
+    assert looked_up == [ALICE]

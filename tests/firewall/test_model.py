@@ -1,0 +1,779 @@
+"""A model of the firewall, and a peer that must agree with it in everything: who passes, who is asked about, what is
+told of it. The peer is whole but for its network, which ends at its streams; time passes when the model says so.
+
+The model knows nothing of the code under test: it keeps the rules in force as words, and walks through what happens
+in the order in which an event loop does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from support.clock import Clock
+from support.compiled import replaces_parts
+
+from stronghold_p2p import (
+    Config,
+    ConnectionLost,
+    Direction,
+    FirewallDecision,
+    FirewallRequest,
+    FirewallRules,
+    Keypair,
+    Multiaddr,
+    NotPermitted,
+    PeerId,
+    RequestTimeout,
+    Rule,
+    StrongholdP2p,
+)
+from stronghold_p2p.encoding import varint
+from stronghold_p2p.requests.codec import make_codec
+from stronghold_p2p.wire.yamux import ReceiveBudget
+
+IN, OUT = Direction.INBOUND, Direction.OUTBOUND
+US: Final = Keypair.generate()
+PEERS: Final = [Keypair.generate().peer_id for _ in range(3)]
+ADDRESS: Final = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+# Small enough for every limit to strike. Nothing that is due falls on the same moment as something else that is.
+CONFIG: Final = Config(
+    firewall_timeout=2,
+    firewall_quiet=5,
+    max_firewall_questions=4,
+    max_firewall_questions_per_peer=3,
+    max_firewall_waiting_requests=7,
+    max_firewall_waiting_requests_per_peer=5,
+    max_firewall_waiting_bytes=5700,
+    max_firewall_waiting_bytes_per_peer=3900,
+)
+CODEC: Final = make_codec("json", None, max_size=1000)
+OUTBOUND_TIMEOUT: Final = 1.25
+QUEUE: Final = 2
+
+Where = tuple[PeerId, Direction]
+
+
+def _raises(peer: PeerId, direction: Direction, view: Any) -> bool:
+    raise LookupError("no answer")
+
+
+RULES: Final[dict[str, Rule]] = {
+    "allow": Rule.ALLOW_ALL,
+    "reject": Rule.REJECT_ALL,
+    "ask": Rule.ASK,
+    "pings": Rule.restricted(allow={"Ping"}),
+    "short": Rule.restricted(lambda peer, direction, view: view < 50),
+    "outbound": Rule.restricted(lambda peer, direction, view: direction is OUT),
+    "truthy": Rule.restricted(lambda peer, direction, view: 1),  # type: ignore[arg-type,return-value]
+    "raises": Rule.restricted(_raises),
+}
+
+
+def says(rule: str | None, request: ModelRequest) -> str:
+    """What a rule means: "allow", "reject" or "ask"."""
+    match rule:
+        case None:
+            return "ask"
+        case "allow" | "reject" | "ask":
+            return rule
+        case "pings":
+            allowed = request.type == "Ping"
+        case "short":
+            allowed = request.padding < 50
+        case "outbound":
+            allowed = request.direction is OUT
+        case _:
+            allowed = False
+    return "allow" if allowed else "reject"
+
+
+# -- the network, as far as requests see it --------------------------------------------------------------
+
+
+class FakeStream:
+    """One stream. ``sent`` sees what is written to it."""
+
+    def __init__(self, connection: FakeConnection, sent: Callable[[FakeStream, bytes], None]) -> None:
+        self.connection = connection
+        self.peer = connection.peer
+        self.protocol = "/stronghold-p2p/1.0.0"
+        self.receiver: Any = None
+        self.ended = ""
+        self._sent = sent
+        connection.streams[self] = None
+
+    def set_receiver(self, receiver: Any) -> None:
+        self.receiver = receiver
+
+    def write_now(self, data: bytes) -> bool:
+        self._sent(self, data)
+        return True
+
+    def end(self, how: str) -> None:
+        self.ended = self.ended or how
+        self.connection.streams.pop(self, None)
+
+    def release(self) -> None:
+        self.end("released")
+
+    def reset(self, code: int = 0) -> None:
+        self.end("reset")
+
+    def set_deadline(self, when: float) -> None: ...
+    def clear_deadline(self) -> None: ...
+    def credit(self, size: int) -> None: ...
+
+
+class FakeConnection:
+    """One connection, on which streams cost nothing."""
+
+    config = CONFIG
+    remote_address = ADDRESS
+    identified = True
+    flushes = 0
+
+    def __init__(self, network: FakeNetwork, peer: PeerId) -> None:
+        self.peer = peer
+        self.network = network
+        self.loop = network.loop
+        self.now = network.loop.time
+        self.budget = ReceiveBudget(2**20)
+        self.streams: dict[FakeStream, None] = {}
+        self.lost = False
+        self._tasks: dict[asyncio.Task[None], None] = {}
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
+        task = self.loop.create_task(coroutine)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+        return task
+
+    def serves(self, protocol: str) -> bool:
+        return True
+
+    def open_stream_now(self, protocol: str) -> FakeStream | None:
+        return None if self.lost else FakeStream(self, self.network.request_sent)
+
+    async def open_stream(self, protocol: str) -> FakeStream:
+        raise ConnectionLost
+
+    def lose(self) -> None:
+        self.lost = True
+        for stream in list(self.streams):
+            stream.end("lost")
+            stream.receiver.stream_failed(ConnectionLost())
+        for task in self._tasks:
+            task.cancel()
+
+
+class FakeNetwork:
+    """In place of the swarm: every peer can be reached at once. ``wire`` gets the id of each request that is sent."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wire: Callable[[int], None]) -> None:
+        self.loop = loop
+        self.connections_by_peer: dict[PeerId, FakeConnection] = {}
+        self.connections: tuple[()] = ()
+        self.dialed: list[PeerId] = []
+        self._wire = wire
+
+    def connection(self, peer: PeerId) -> FakeConnection | None:
+        return self.connections_by_peer.get(peer)
+
+    def open(self, peer: PeerId) -> FakeConnection:
+        return self.connections_by_peer.setdefault(peer, FakeConnection(self, peer))
+
+    async def connect(self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float) -> FakeConnection:
+        if peer not in self.connections_by_peer:
+            self.dialed.append(peer)
+        return self.open(peer)
+
+    def lose(self, peer: PeerId) -> None:
+        self.connections_by_peer.pop(peer).lose()
+
+    def request_sent(self, stream: FakeStream, message: bytes) -> None:
+        head = varint.decode(message)
+        assert head is not None
+        self._wire(msgspec.json.decode(message[head[1] :])["id"])
+        self.loop.call_soon(lambda: None if stream.ended else stream.receiver.data_received(b"\x04null"))
+
+    def push_identify(self, peer: PeerId | None = None) -> None: ...
+
+    async def close(self) -> None:
+        for peer in list(self.connections_by_peer):
+            self.lose(peer)
+
+
+# -- the model -------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class ModelRequest:
+    id: int
+    peer: PeerId
+    direction: Direction
+    body: dict[str, Any]
+    type: str | None
+    padding: int
+    size: int
+    outcome: str = ""
+    """Empty while it is undecided; then "passed", "rejected" or "gone"."""
+    counted: bool = False
+    approved: bool = False
+    """Somebody has let it pass."""
+    canceled: bool = False
+    began: bool = False
+    asked_by: tuple[str | None, str] = None, ""
+    """The rule, and its layer, that had it asked about."""
+    answer: str | None = None
+    """What it has been told and has not heard yet."""
+    question: ModelQuestion | None = None
+    expires: float | None = None
+    # Its end in the real world:
+    stream: FakeStream | None = None
+    call: asyncio.Task[Any] | None = None
+
+
+@dataclass(eq=False)
+class ModelQuestion:
+    kind: str
+    first: ModelRequest
+    rule: str | None
+    expires: float
+    waiting: list[ModelRequest] = field(default_factory=list)
+    taken: bool = False
+
+    @property
+    def where(self) -> Where:
+        return self.first.peer, self.first.direction
+
+
+@dataclass
+class Model:
+    """What must happen. ``listener``: how questions are asked, "handler", "queue" or "nobody"."""
+
+    listener: str
+    now: float
+    policy_peers: dict[Where, str] = field(default_factory=dict)
+    peers: dict[Where, str] = field(default_factory=dict)
+    policy_defaults: dict[Direction, str] = field(default_factory=dict)
+    defaults: dict[Direction, str] = field(default_factory=dict)
+    requests: list[ModelRequest] = field(default_factory=list)
+    """Those undecided."""
+    questions: list[ModelQuestion] = field(default_factory=list)
+    """Those open."""
+    asked: list[ModelQuestion] = field(default_factory=list)
+    """Those that somebody has heard, in order."""
+    queue: list[ModelQuestion] = field(default_factory=list)
+    quiet: dict[PeerId, float] = field(default_factory=dict)
+    to_run: deque[ModelRequest] = field(default_factory=deque)
+    """Whose turn it is as soon as the loop runs."""
+    answer_at_once: str | None = None
+    running: ModelRequest | None = None
+    """The request in whose turn its question is answered: it need not wait for another."""
+    told: list[tuple[PeerId, Direction, str | None, str | None, str, bool]] = field(default_factory=list)
+
+    def rule_for(self, peer: PeerId, direction: Direction) -> tuple[str | None, str]:
+        for layer, found in (
+            ("policy peer", self.policy_peers.get((peer, direction))),
+            ("peer", self.peers.get((peer, direction))),
+            ("policy default", self.policy_defaults.get(direction)),
+            ("default", self.defaults.get(direction)),
+        ):
+            if found is not None:
+                return found, layer
+        return None, "none"
+
+    def may_pass(self, request: ModelRequest) -> bool:
+        """The one thing that must hold above all."""
+        return request.approved or says(self.rule_for(request.peer, request.direction)[0], request) == "allow"
+
+    # -- what happens at once --
+
+    def arrive(self, request: ModelRequest) -> None:
+        """An inbound request is there."""
+        rule, layer = self.rule_for(request.peer, request.direction)
+        if rule == "reject":
+            request.outcome = "rejected"  # the protocol is not even offered
+        elif (word := says(rule, request)) == "ask":
+            self.requests.append(request)
+            self.to_run.append(request)
+        else:
+            self._decided(request, word == "allow", rule, layer)
+
+    def call(self, request: ModelRequest) -> None:
+        """An outbound one is to be sent."""
+        self.requests.append(request)
+        self.to_run.append(request)
+
+    def cancel(self, request: ModelRequest) -> None:
+        if not request.canceled:
+            request.canceled = True
+            if request not in self.to_run:
+                self.to_run.append(request)
+
+    def answer(self, question: ModelQuestion, answer: str) -> bool:
+        """Whether the answer came in time."""
+        if not question.waiting:
+            return False
+        if answer in ("approve", "reject"):
+            self._end(question, answer)
+            return True
+        self.peers[question.where] = answer
+        self.changed(question.first.peer)
+        if question.waiting and (word := says(answer, question.first)) != "ask":
+            self._end(question, "approve" if word == "allow" else "reject")
+        return True
+
+    def changed(self, peer: PeerId | None) -> None:
+        for question in list(self.questions):
+            if peer in (None, question.first.peer) and self.rule_for(*question.where)[0] != question.rule:
+                self._end(question, "reconsider")
+
+    def take(self) -> ModelQuestion | None:
+        """The next question of the queue."""
+        if not self.queue:
+            return None
+        question = self.queue.pop(0)
+        self.asked.append(question)
+        return question
+
+    # -- what happens in its turn --
+
+    def settle(self) -> None:
+        while self.to_run:
+            self._run(self.to_run.popleft())
+
+    def pass_time(self, now: float) -> None:
+        """As far as ``now``, at which something may be due."""
+        self.now = now
+        for request in list(self.requests):
+            if request.expires is not None and request.expires <= now:
+                self.cancel(request)
+        for question in list(self.questions):
+            if question.expires <= now:
+                self.quiet[question.first.peer] = now + CONFIG.firewall_quiet
+                self._end(question, "reject")
+        self.settle()
+
+    # -- details --
+
+    def _run(self, request: ModelRequest) -> None:
+        if request.canceled:
+            if request.question is not None and request in request.question.waiting:
+                request.question.waiting.remove(request)
+                if not request.question.waiting:
+                    if request.direction is Direction.INBOUND:
+                        self.quiet[request.peer] = self.now + CONFIG.firewall_quiet
+                    self._close(request.question)
+            if request.began:
+                self._tell(request, *self.rule_for(request.peer, request.direction), allowed=False)
+            self._gone(request, "gone")
+            return
+        request.began = True
+        answer, request.answer = request.answer, None
+        while True:
+            if answer in ("approve", "reject"):
+                self._decided(request, answer == "approve", *request.asked_by)
+                return
+            rule, layer = self.rule_for(request.peer, request.direction)
+            if (word := says(rule, request)) != "ask":
+                self._decided(request, word == "allow", rule, layer)
+                return
+            if not request.counted and not self._has_room(request):
+                self._decided(request, False, rule, layer)
+                return
+            request.counted = True
+            request.asked_by = rule, layer
+            if not self._ask(request, rule):
+                self._decided(request, False, rule, layer)
+                return
+            answer, request.answer = request.answer, None
+            if answer is None:
+                return
+
+    def _ask(self, request: ModelRequest, rule: str | None) -> bool:
+        """False if there can be no question."""
+        mine = [question for question in self.questions if question.first.peer == request.peer]
+        if rule is None:
+            for question in mine:
+                if question.kind == "peer" and question.where == (request.peer, request.direction):
+                    question.waiting.append(request)
+                    request.question = question
+                    return True
+        if (
+            len(self.questions) >= CONFIG.max_firewall_questions
+            or len(mine) >= CONFIG.max_firewall_questions_per_peer
+            or self.quiet.get(request.peer, 0) > self.now
+            or self.listener == "nobody"
+            or (self.listener == "queue" and len(self.queue) >= QUEUE)
+        ):
+            return False
+        kind = "peer" if rule is None else "request"
+        question = ModelQuestion(kind, request, rule, self.now + CONFIG.firewall_timeout, [request])
+        request.question = question
+        self.questions.append(question)
+        if self.listener == "queue":
+            self.queue.append(question)
+        else:
+            self.asked.append(question)
+            if self.answer_at_once is not None:
+                answer, self.answer_at_once = self.answer_at_once, None
+                self.running = request
+                self.answer(question, answer)
+                self.running = None
+        return True
+
+    def _end(self, question: ModelQuestion, answer: str) -> None:
+        for request in question.waiting:
+            if not request.canceled:
+                request.answer = answer
+                request.approved = answer == "approve"
+                if request is not self.running:
+                    self.to_run.append(request)
+        question.waiting.clear()
+        self._close(question)
+
+    def _close(self, question: ModelQuestion) -> None:
+        if question in self.questions:
+            self.questions.remove(question)
+        if question in self.queue:
+            self.queue.remove(question)
+
+    def _has_room(self, request: ModelRequest) -> bool:
+        held = [other for other in self.requests if other.counted]
+        of_peer = [other for other in held if other.peer == request.peer]
+        return (
+            len(held) < CONFIG.max_firewall_waiting_requests
+            and len(of_peer) < CONFIG.max_firewall_waiting_requests_per_peer
+            and sum(other.size for other in (*held, request)) <= CONFIG.max_firewall_waiting_bytes
+            and sum(other.size for other in (*of_peer, request)) <= CONFIG.max_firewall_waiting_bytes_per_peer
+        )
+
+    def _decided(self, request: ModelRequest, allowed: bool, rule: str | None, layer: str) -> None:
+        self._tell(request, rule, layer, allowed=allowed)
+        self._gone(request, "passed" if allowed else "rejected")
+
+    def _gone(self, request: ModelRequest, outcome: str) -> None:
+        request.outcome = outcome
+        request.counted = False
+        if request in self.requests:
+            self.requests.remove(request)
+
+    def _tell(self, request: ModelRequest, rule: str | None, layer: str, *, allowed: bool) -> None:
+        text = None if rule is None else repr(RULES[rule])
+        self.told.append((request.peer, request.direction, request.type, text, layer, allowed))
+
+
+# -- both, side by side ----------------------------------------------------------------------------------
+
+directions = st.sampled_from([IN, OUT])
+some_directions = st.sampled_from([IN, OUT, Direction.BOTH])
+peers = st.sampled_from(PEERS)
+rules = st.sampled_from(list(RULES))
+some_rules = st.none() | rules
+answers = st.sampled_from(["approve", "reject", *RULES])
+TYPES: Final[list[Any]] = ["Ping", "Read", None, ["Ping"], {"type": "Ping"}]
+
+
+class FirewallMachine(RuleBasedStateMachine):
+    """Every step is done to the peer and to the model. ``settle``: the loop runs before the next one."""
+
+    @initialize(
+        listener=st.sampled_from(["handler", "handler", "handler", "queue", "nobody"]),
+        inbound=some_rules,
+        outbound=some_rules,
+    )
+    def begin(self, listener: str, inbound: str | None, outbound: str | None) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.clock = Clock(1000.0)
+        self.loop.time = self.clock  # type: ignore[method-assign]
+        asyncio._set_running_loop(self.loop)
+        self.model = Model(listener, self.clock.now)
+        self.model.defaults = {way: rule for way, rule in ((IN, inbound), (OUT, outbound)) if rule is not None}
+        self.network = FakeNetwork(self.loop, self.passed)
+        self.peer: StrongholdP2p[Any, Any] = StrongholdP2p(
+            keypair=US,
+            config=CONFIG,
+            firewall=FirewallRules(
+                inbound=inbound and RULES[inbound],  # type: ignore[arg-type]
+                outbound=outbound and RULES[outbound],  # type: ignore[arg-type]
+            ),
+            firewall_view=lambda body: len(body["padding"]),
+        )
+        self.peer._swarm = self.network  # type: ignore[assignment]
+        self.peer.on_request(lambda request: self.passed(request.body["id"]))
+        self.events: Any = self.peer.events(buffer=10_000, decisions=True)
+        self.asked: list[FirewallRequest] = []
+        self.answer_at_once: str | None = None
+        if listener == "queue":
+            self.queue = self.peer.firewall_requests(buffer=QUEUE)
+        elif listener == "handler":
+            self.peer.on_firewall_request(self.hear)
+        self.requests: list[ModelRequest] = []
+        self.seen: set[int] = set()
+        self.ids = itertools.count()
+
+    # -- rules --
+
+    @rule(word=some_rules, direction=some_directions, settle=st.booleans())
+    def set_default(self, word: str | None, direction: Direction, settle: bool) -> None:
+        self._set(self.model.defaults, [way for way in (IN, OUT) if way in direction], word)
+        if word is None:
+            self.peer.remove_firewall_default(direction=direction)
+        else:
+            self.peer.set_firewall_default(RULES[word], direction=direction)
+        self.model.changed(None)
+        self.finish(settle)
+
+    @rule(peer=peers, word=some_rules, direction=some_directions, settle=st.booleans())
+    def set_peer_rule(self, peer: PeerId, word: str | None, direction: Direction, settle: bool) -> None:
+        self._set(self.model.peers, [(peer, way) for way in (IN, OUT) if way in direction], word)
+        if word is None:
+            self.peer.remove_peer_rule(peer, direction=direction)
+        else:
+            self.peer.set_peer_rule(str(peer), RULES[word], direction=direction)
+        self.model.changed(peer)
+        self.finish(settle)
+
+    @rule(
+        defaults=st.dictionaries(directions, rules),
+        of_peers=st.dictionaries(st.tuples(peers, directions), rules, max_size=2),
+        settle=st.booleans(),
+    )
+    def set_policy(self, defaults: dict[Direction, str], of_peers: dict[Where, str], settle: bool) -> None:
+        self.model.policy_defaults, self.model.policy_peers = dict(defaults), dict(of_peers)
+        self.peer._firewall.set_policy(self._rules(defaults, of_peers))
+        self.model.changed(None)
+        self.finish(settle)
+
+    # -- requests --
+
+    @rule(peer=peers, kind=st.sampled_from(TYPES), padding=st.integers(0, 120), settle=st.booleans())
+    def inbound(self, peer: PeerId, kind: Any, padding: int, settle: bool) -> None:
+        request = self._request(peer, IN, kind, padding)
+        connection = self.network.open(peer)
+        offered = self.peer._permits(peer, "/stronghold-p2p/1.0.0")
+        self.model.arrive(request)
+        assert offered == (self.model.rule_for(peer, IN)[0] != "reject")
+        if offered:
+            request.stream = FakeStream(connection, lambda stream, message: None)
+            self.peer._responder.accept(request.stream)  # type: ignore[arg-type]
+            message = msgspec.json.encode(request.body)
+            request.stream.receiver.data_received(varint.encode(len(message)) + message)
+        self.finish(settle)
+
+    @rule(peer=peers, kind=st.sampled_from(TYPES), padding=st.integers(0, 120), settle=st.booleans())
+    def outbound(self, peer: PeerId, kind: Any, padding: int, settle: bool) -> None:
+        request = self._request(peer, OUT, kind, padding)
+        request.expires = self.clock.now + OUTBOUND_TIMEOUT
+        self.model.call(request)
+        call = self.peer.send_request(peer, request.body, timeout=OUTBOUND_TIMEOUT)
+        request.call = self.loop.create_task(call)
+        self.finish(settle)
+
+    @precondition(lambda self: self.model.requests)
+    @rule(which=st.integers(0, 5), settle=st.booleans())
+    def cancel(self, which: int, settle: bool) -> None:
+        request = self.model.requests[which % len(self.model.requests)]
+        if request.call is not None:
+            request.call.cancel()
+        else:
+            assert request.stream is not None
+            if not request.stream.ended:
+                request.stream.end("canceled")
+                request.stream.receiver.stream_failed(ConnectionLost())
+        self.model.cancel(request)
+        self.finish(settle)
+
+    @precondition(lambda self: self.network.connections_by_peer)
+    @rule(which=st.integers(0, 2), settle=st.booleans())
+    def disconnect(self, which: int, settle: bool) -> None:
+        connected = list(self.network.connections_by_peer)
+        peer = connected[which % len(connected)]
+        self.network.lose(peer)
+        for request in self.model.requests:
+            if request.peer == peer and request.direction is IN:
+                self.model.cancel(request)
+        self.finish(settle)
+
+    # -- questions --
+
+    @precondition(lambda self: self.asked)
+    @rule(which=st.integers(0, 5), answer=answers, settle=st.booleans())
+    def answer(self, which: int, answer: str, settle: bool) -> None:
+        """Early or late, once or again."""
+        index = -1 - which % len(self.asked)
+        expected = self.model.answer(self.model.asked[index], answer)
+        assert self._answer(self.asked[index], answer) is expected
+        self.finish(settle)
+
+    @precondition(lambda self: self.model.listener == "handler")
+    @rule(answer=answers)
+    def answer_the_next_at_once(self, answer: str) -> None:
+        self.finish(True)
+        self.model.answer_at_once = self.answer_at_once = answer
+
+    @precondition(lambda self: self.model.listener == "queue")
+    @rule()
+    def take(self) -> None:
+        self.finish(True)
+        taking: asyncio.Task[FirewallRequest] = self.loop.create_task(anext(self.queue))  # type: ignore[arg-type]
+        self._run_loop()
+        if self.model.take() is None:
+            taking.cancel()
+        else:
+            self.asked.append(taking.result())
+        self.finish(True)
+
+    @rule(halves=st.sampled_from([1, 1, 2, 4, 11]))
+    def pass_time(self, halves: int) -> None:
+        """Never is time on its way while something has to be done."""
+        self.finish(True)
+        for _ in range(2 * halves):
+            self.clock.now += 0.25
+            self.model.pass_time(self.clock.now)
+            self._run_loop()
+        self.finish(True)
+
+    # -- what must hold --
+
+    def finish(self, settle: bool) -> None:
+        if not settle:
+            return
+        self.model.settle()
+        self._run_loop()
+        model, approvals = self.model, self.peer._approvals
+        assert [self._seen(question) for question in self.asked] == [
+            (asked.kind, *asked.where, asked.first.type, asked.first.padding, len(asked.waiting))
+            for asked in model.asked
+        ]
+        assert len(approvals._questions) == len(model.questions)
+        assert approvals._waiting == len(model.requests)
+        assert Counter(self._told()) == Counter(model.told)  # what is due at one moment has no order
+        model.told.clear()
+        assert self.peer.get_firewall_config() == self._rules(model.defaults, model.peers)
+        for request in self.requests:
+            assert self._outcome(request) == request.outcome
+        self.requests = [request for request in self.requests if not request.outcome]
+
+    def passed(self, id: int) -> None:
+        """A request is with its handler, or on the wire: at this very moment it must be allowed."""
+        assert id not in self.seen, "twice"
+        self.seen.add(id)
+        [request] = [request for request in self.requests if request.id == id]
+        assert request.outcome == "passed" or self.model.may_pass(request)
+
+    def teardown(self) -> None:
+        try:
+            self.finish(True)
+            self.close()
+        finally:
+            asyncio._set_running_loop(None)
+            self.loop.close()
+
+    def close(self) -> None:
+        for request in self.model.requests:
+            if request.call is not None:
+                request.call.cancel()
+        self._run(self.peer.close())
+        self._run_loop()
+        approvals = self.peer._approvals
+        assert not approvals._questions
+        assert not approvals._questions_by_peer
+        assert not approvals._waiting_by_peer
+        assert not approvals._bytes_by_peer
+        assert not approvals._tasks
+        assert (approvals._waiting, approvals._bytes) == (0, 0)
+        assert not asyncio.all_tasks(self.loop)
+        assert not [timer for timer in self.loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+
+    # -- details --
+
+    def hear(self, question: FirewallRequest) -> None:
+        self.asked.append(question)
+        if self.answer_at_once is not None:
+            answer, self.answer_at_once = self.answer_at_once, None
+            assert self._answer(question, answer)
+
+    def _run_loop(self) -> None:
+        self._run(self.clock.settle())
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Between the steps the loop counts as running too: what a step does is done from one of its callbacks."""
+        asyncio._set_running_loop(None)
+        self.loop.run_until_complete(coroutine)
+        asyncio._set_running_loop(self.loop)
+
+    def _request(self, peer: PeerId, direction: Direction, kind: Any, padding: int) -> ModelRequest:
+        id = next(self.ids)
+        body = {"id": id, "type": kind, "padding": "x" * padding}
+        type_name = kind if isinstance(kind, str) else None
+        size = CODEC.weight(msgspec.json.encode(body))
+        request = ModelRequest(id, peer, direction, body, type_name, padding, size)
+        self.requests.append(request)
+        return request
+
+    @staticmethod
+    def _answer(question: FirewallRequest, answer: str) -> bool:
+        if answer == "approve":
+            return question.approve()
+        if answer == "reject":
+            return question.reject()
+        return question.set_rule(RULES[answer])
+
+    @staticmethod
+    def _set(layer: dict[Any, str], keys: Iterable[Any], word: str | None) -> None:
+        for key in keys:
+            layer.pop(key, None)
+            if word is not None:
+                layer[key] = word
+
+    @staticmethod
+    def _rules(defaults: dict[Direction, str], of_peers: dict[Where, str]) -> FirewallRules:
+        named = {key: RULES[word] for key, word in of_peers.items()}
+        return FirewallRules(
+            inbound=RULES[defaults[IN]] if IN in defaults else None,
+            outbound=RULES[defaults[OUT]] if OUT in defaults else None,
+            peers={peer: (named.get((peer, IN)), named.get((peer, OUT))) for peer, _ in named},
+        )
+
+    @staticmethod
+    def _seen(question: FirewallRequest) -> tuple[Any, ...]:
+        return question.kind, question.peer, question.direction, question.type, question.view, question.waiting
+
+    def _told(self) -> list[tuple[Any, ...]]:
+        told = [event for event in self.events._events if isinstance(event, FirewallDecision)]
+        self.events._events.clear()
+        return [(one.peer, one.direction, one.type, one.rule, one.layer, one.allowed) for one in told]
+
+    def _outcome(self, request: ModelRequest) -> str:
+        if request.id in self.seen:
+            return "passed"
+        if request.stream is not None:
+            return {"": "", "released": "rejected", "canceled": "gone", "lost": "gone"}[request.stream.ended]
+        if request.call is None:
+            return "rejected"  # the protocol was not offered
+        if not request.call.done():
+            return ""
+        if request.call.cancelled() or isinstance(request.call.exception(), RequestTimeout):
+            return "gone"
+        assert isinstance(request.call.exception(), NotPermitted)
+        return "rejected"
+
+
+FirewallMachine.TestCase.settings = settings(
+    max_examples=400,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestFirewallModel = replaces_parts(FirewallMachine.TestCase)

@@ -1,0 +1,492 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import AsyncIterator
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from stronghold_p2p.errors import PolicyError, StrongholdError
+from stronghold_p2p.firewall import policy as policy_module
+from stronghold_p2p.firewall.admission import AdmissionRules
+from stronghold_p2p.firewall.policy import MAX_SIZE, Policy, PolicyWatch
+from stronghold_p2p.firewall.rules import FirewallRules, Rule
+from stronghold_p2p.identity import PeerId
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "FIREWALL.md"
+
+# Always the same, since they are part of parameters: the workers of a parallel run must agree on what these are called.
+ALICE = PeerId.parse("12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN")
+BOB = PeerId.parse("12D3KooWQYV9dGMFoRzNStwpXztXaBUjtPqi6aU76ZgUriHhKust")
+
+
+# -- what a file says ----------------------------------------------------------------------------------
+
+
+def test_the_example() -> None:
+    policy = Policy.load(EXAMPLE)
+    alice, backup, mallory = policy.names
+    assert list(policy.names.values()) == ["alice", "backup server", "mallory"]
+    assert policy.rules == FirewallRules(
+        inbound=Rule.ASK,
+        outbound=Rule.ALLOW_ALL,
+        peers={
+            alice: (Rule.restricted(allow={"Ping", "Read"}), None),
+            backup: (Rule.ALLOW_ALL, Rule.REJECT_ALL),
+        },
+    )
+    assert policy.admission == AdmissionRules(
+        allow_networks=tuple(map(ip_network, ("10.0.0.0/8", "127.0.0.0/8", "2001:db8::/32"))),
+        deny_networks=(ip_network("10.9.0.0/16"),),
+        deny_peers=frozenset({PeerId.parse("12D3KooWPMDrvuZoi5RKTLdr8zme1C52E3bWyNdR461LMqghPubU")}),
+        banned=frozenset({mallory}),
+    )
+    assert policy.requests_in_flight == 64
+    assert policy.requests_per_second == 20.0
+
+
+def test_the_page_of_documentation_shows_the_example() -> None:
+    assert f"```toml\n{EXAMPLE.read_text()}```" in DOCUMENTATION.read_text()
+
+
+def test_what_a_file_leaves_out_stays_open() -> None:
+    assert Policy.parse("[default]") == Policy()
+    assert Policy() == Policy(
+        rules=FirewallRules(inbound=None, outbound=None),
+        names={},
+        admission=AdmissionRules(),
+        requests_in_flight=None,
+        requests_per_second=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ('"allow"', Rule.ALLOW_ALL),
+        ('"reject"', Rule.REJECT_ALL),
+        ('"ask"', Rule.ASK),
+        ('["Ping"]', Rule.restricted(allow={"Ping"})),
+        ('["Read", "Ping"]', Rule.restricted(allow={"Ping", "Read"})),
+        ('["ask"]', Rule.restricted(allow={"ask"})),
+    ],
+)
+def test_rules(text: str, rule: Rule) -> None:
+    assert Policy.parse(f"default.inbound = {text}").rules == FirewallRules(inbound=rule, outbound=None)
+    assert Policy.parse(f"default.outbound = {text}").rules == FirewallRules(outbound=rule)
+    peers = Policy.parse(f'[peers]\nalice = {{ id = "{ALICE}", outbound = {text} }}').rules.peers
+    assert peers == {ALICE: (None, rule)}
+
+
+def test_a_peer_may_have_nothing_but_a_name() -> None:
+    policy = Policy.parse(f'[peers.alice]\nid = "{ALICE}"\nban = false')
+    assert policy == Policy(names={ALICE: "alice"})
+
+
+def test_peer_ids_in_either_form() -> None:
+    assert Policy.parse(f'[peers.alice]\nid = "{ALICE.to_cid()}"').names == {ALICE: "alice"}
+
+
+def test_lists_of_peers_by_name_and_by_id() -> None:
+    policy = Policy.parse(f'[peer_ids]\nallow = ["alice", "{BOB}"]\ndeny = ["{ALICE}"]\n[peers.alice]\nid = "{ALICE}"')
+    assert policy.admission == AdmissionRules(allow_peers=frozenset({ALICE, BOB}), deny_peers=frozenset({ALICE}))
+
+
+@pytest.mark.parametrize("text", ["192.0.2.1", "10.0.0.0/8", "0.0.0.0/0", "::/0", "2001:db8::1", "::ffff:10.0.0.0/104"])
+def test_networks(text: str) -> None:
+    assert Policy.parse(f'networks.deny = ["{text}"]').admission.deny_networks == (ip_network(text),)
+
+
+def test_empty_lists_of_what_is_denied() -> None:
+    assert Policy.parse("networks.deny = []\npeer_ids.deny = []") == Policy()
+
+
+@pytest.mark.parametrize("text", ["0.5", "1", "1e9"])
+def test_rates(text: str) -> None:
+    rate = Policy.parse(f"limits.requests_per_second = {text}").requests_per_second
+    assert isinstance(rate, float)
+    assert rate == float(text)
+
+
+# -- what a file cannot say ----------------------------------------------------------------------------
+
+
+def error_of(text: str) -> PolicyError:
+    with pytest.raises(PolicyError) as raised:
+        Policy.parse(text, "p.toml")
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "reason"),
+    [
+        # keys
+        ("[default]\n\n[defaults]", 3, "defaults", "is no known key; did you mean default?"),
+        ("x = 1", 1, "x", "is no known key; known here are default, peers, networks, peer_ids and limits"),
+        ('[default]\ninbond = "ask"', 2, "default.inbond", "is no known key; did you mean inbound?"),
+        ("[networks]\npeers = []", 2, "networks.peers", "is no known key; known here are allow and deny"),
+        ("[peer_ids]\nalow = []", 2, "peer_ids.alow", "is no known key; did you mean allow?"),
+        ("[limits]\nrequests = 1", 2, "limits.requests", "is no known key; did you mean requests_in_flight?"),
+        ("[peers.a]\nban = true\nbanned = true", 3, "peers.a.banned", "is no known key; did you mean ban?"),
+        ("[peers]\n'a b' = {x = 1}", 2, 'peers."a b".x', "is no known key; known here are id, inbound, outbound and ban"),
+        # tables
+        ('# a\ndefault = "ask"', 2, "default", "must be a table, not a string"),
+        ("[[default]]", 1, "default", "must be a table, not a list"),
+        ("[[peers]]", 1, "peers", "must be a table, not a list"),
+        ("[[peers.alice]]", 1, "peers.alice", "must be a table, not a list"),
+        ("[peers]\nalice = 2026-01-01", 2, "peers.alice", "must be a table, not a date or time"),
+        # rules
+        (
+            '[default]\ninbound = "alow"',
+            2,
+            "default.inbound",
+            'must be "allow", "reject", "ask" or a list of types, not \'alow\'',
+        ),
+        (
+            "[default]\noutbound = true",
+            2,
+            "default.outbound",
+            'must be "allow", "reject", "ask" or a list of types, not true or false',
+        ),
+        ("[default]\ninbound = []", 2, "default.inbound", 'an empty list lets nothing pass; write "reject"'),
+        ('[default]\ninbound = [\n"A",\n1]', 4, "default.inbound", "must be a string, not a whole number"),
+        ('[default]\ninbound = [""]', 2, "default.inbound", "a type must have a name"),
+        ('[default]\ninbound = ["A",\n"A"]', 3, "default.inbound", "'A' is in the list twice"),
+        (f'peers.a = {{ id = "{ALICE}", inbound = [["A"]] }}', 1, "peers.a.inbound", "must be a string, not a list"),
+        # peers
+        ('[peers.a]\ninbound = "ask"', 1, "peers.a", "has no id"),
+        ("[peers.a]\nid = 1", 2, "peers.a.id", "must be a string, not a whole number"),
+        ('[peers.a]\nid = "12D3KooW"', 2, "peers.a.id", "'12D3KooW' is not a peer id"),
+        (f'[peers.a]\nid = "{ALICE}"\nban = "no"', 3, "peers.a.ban", "must be true or false, not a string"),
+        (f'[peers.a]\nid = "{ALICE}"\nban = 1', 3, "peers.a.ban", "must be true or false, not a whole number"),
+        (f'[peers.a]\nid = "{ALICE}"\n[peers.b]\nid = "{ALICE.to_cid()}"', 4, "peers.b.id", "is the id of a, too"),
+        (f'[peers.""]\nid = "{ALICE}"', 1, 'peers.""', "a name must be printable text"),
+        (f'[peers."\\u001b[1m"]\nid = "{ALICE}"', 1, 'peers."\\u001b[1m"', "a name must be printable text"),
+        (f'[peers.{ALICE}]\nid = "{ALICE}"', 1, f"peers.{ALICE}", "a peer id is no name; give it as id"),
+        # networks
+        ('networks.allow = "10.0.0.0/8"', 1, "networks.allow", "must be a list, not a string"),
+        (
+            "[networks]\nallow = []",
+            2,
+            "networks.allow",
+            "an empty list is ambiguous; to allow all, leave the key out",
+        ),
+        (
+            '[networks]\ndeny = [\n  "10.0.0.0/8",  # ]\n  "10.0.0.1/8",\n]',
+            4,
+            "networks.deny",
+            "'10.0.0.1/8' has bits set beyond its prefix; the network is 10.0.0.0/8",
+        ),
+        ('networks.deny = ["10.0.0.0/8", "10.0.0.0/8"]', 1, "networks.deny", "'10.0.0.0/8' is in the list twice"),
+        ("networks.deny = [10]", 1, "networks.deny", "must be a string, not a whole number"),
+        # lists of peers
+        ("[peer_ids]\nallow = []", 2, "peer_ids.allow", "an empty list is ambiguous; to allow all, leave the key out"),
+        ('peer_ids.deny = ["bob"]', 1, "peer_ids.deny", "'bob' is neither a name in [peers] nor a peer id"),
+        (
+            f'peer_ids.deny = ["a",\n"{ALICE}"]\n[peers.a]\nid = "{ALICE}"',
+            2,
+            "peer_ids.deny",
+            f"'{ALICE}' is in the list twice",
+        ),
+        # limits
+        ("[limits]\nrequests_in_flight = true", 2, "limits.requests_in_flight", "must be a whole number, not true or false"),
+        ("[limits]\nrequests_in_flight = 1.0", 2, "limits.requests_in_flight", "must be a whole number, not a number"),
+        ('[limits]\nrequests_per_second = "1"', 2, "limits.requests_per_second", "must be a number, not a string"),
+    ],
+)  # fmt: skip
+def test_errors(text: str, line: int, key: str, reason: str) -> None:
+    error = error_of(text)
+    assert (error.path, error.line, error.key, error.reason) == ("p.toml", line, key, reason)
+    assert str(error) == f"policy p.toml, line {line}, {key}: {reason}"
+    assert isinstance(error, StrongholdError)
+
+
+@pytest.mark.parametrize("name", ["requests_in_flight", "requests_per_second"])
+@pytest.mark.parametrize("value", ["0", "-1", "1_000_000_001", "0x" + "f" * 5000])
+def test_limits_that_limit_nothing_or_everything(name: str, value: str) -> None:
+    assert error_of(f"[limits]\n{name} = {value}").reason == "must be above 0 and at most 1,000,000,000"
+
+
+@pytest.mark.parametrize("value", ["0.0", "-0.0", "-1.5", "inf", "-inf", "nan", "1e300"])
+def test_rates_that_are_none(value: str) -> None:
+    error = error_of(f"[limits]\n\nrequests_per_second = {value}")
+    assert (error.line, error.key) == (3, "limits.requests_per_second")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "localhost",
+        "10.0.0.0/33",
+        "10.0.0.0/",
+        "10.0.0.0/255.0.0.0",  # as a mask and
+        "10.0.0.0/0.255.255.255",  # as its complement, ipaddress takes both
+        "10.0.0",
+        "fe80::%eth0/64",
+        "10.0.0.0/ 8",
+        "10.0.0.0/-8",
+        "2001:db8::/129",
+    ],
+)
+def test_networks_that_are_none(text: str) -> None:
+    error = error_of(f'networks.allow = ["{text}"]')
+    assert error.reason == f"'{text}' is no network, such as 10.0.0.0/8 or 2001:db8::/32"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("[default]\ninbound = ask", 2, "not TOML: invalid value, at column 11"),
+        ("[default", 1, "not TOML: expected ']' at the end of a table declaration"),
+        ("[default]\n\n[default]\n", 3, "not TOML: cannot declare ('default',) twice, at column 9"),
+        ('[default]\ninbound = "ask\n\n', 2, "not TOML: illegal character '\\n', at column 15"),
+        ('networks.deny = ["10.0.0.0/8",\n\n', 1, "not TOML: invalid value"),
+        ("x = " + "1" * 5000, 0, "not TOML: "),
+        ("x = " + "[" * 100_000, 0, "nested too deeply"),
+    ],
+    ids=["value", "header", "twice", "string", "end", "number", "nested"],
+)
+def test_what_is_no_toml(text: str, line: int, reason: str) -> None:
+    error = error_of(text)
+    assert (error.line, error.key) == (line, "")
+    assert error.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("text", ["", "\n# nothing\n"])
+def test_an_empty_file_is_no_policy(text: str) -> None:
+    assert str(error_of(text)) == "policy p.toml: says nothing"
+
+
+# -- files ---------------------------------------------------------------------------------------------
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = tmp_path / "policy.toml"
+    with pytest.raises(PolicyError, match="no such file or directory") as raised:
+        Policy.load(missing)
+    assert (raised.value.path, raised.value.line) == (str(missing), 0)
+    with pytest.raises(PolicyError, match="is a directory"):
+        Policy.load(tmp_path)
+    with pytest.raises(PolicyError, match=f"longer than {MAX_SIZE} bytes"):
+        Policy.load("/dev/zero")
+
+
+def test_a_file_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_bytes("[default]\n# grün".encode("latin-1"))
+    with pytest.raises(PolicyError, match="not UTF-8") as raised:
+        Policy.load(path)
+    assert raised.value.line == 2
+
+
+def test_ten_thousand_peers() -> None:
+    peers = [str(PeerId(b"\x12\x20" + number.to_bytes(32))) for number in range(10_000)]
+    entries = [f'[peers.p{number}]\nid = "{peer}"\ninbound = ["Ping", "Read"]\n' for number, peer in enumerate(peers)]
+    start = time.perf_counter()
+    assert len(Policy.parse("\n".join(entries)).names) == 10_000
+    error = error_of("\n".join((*entries, "x = 1")))
+    assert time.perf_counter() - start < 20  # 1.5 s here
+    assert (error.line, error.key) == (40_001, "peers.p9999.x")
+
+
+# -- watching ------------------------------------------------------------------------------------------
+
+ASK = '[default]\ninbound = "ask"\n'
+REJECT = '[default]\ninbound = "reject"\n'
+BROKEN = '[default]\ninbound = "rejects"\n'
+
+
+class Watched:
+    """A policy file, a watch over it, and what came of it."""
+
+    def __init__(self, path: Path, interval: float = 3600) -> None:
+        self.path = path
+        self.path.write_text(ASK)
+        self.applied: asyncio.Queue[Rule | None] = asyncio.Queue()
+        self.failed: asyncio.Queue[PolicyError] = asyncio.Queue()
+        self.watch = PolicyWatch(
+            path,
+            apply=lambda policy: self.applied.put_nowait(policy.rules.inbound),
+            failed=self.failed.put_nowait,
+            interval=interval,
+        )
+
+    async def load(self) -> None:
+        await self.watch.load()
+        assert self.applied.get_nowait() is Rule.ASK
+
+    def replace(self, text: str) -> None:
+        """Puts another file in its place at once, as careful programs do."""
+        other = self.path.with_suffix(".new")
+        other.write_text(text)
+        os.replace(other, self.path)
+
+    async def check(self) -> Rule | None:
+        """What one look applies."""
+        await self.watch.check()
+        return None if self.applied.empty() else self.applied.get_nowait()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.watch.run())
+        try:
+            async with asyncio.timeout(30):
+                yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+async def watched(tmp_path: Path) -> Watched:
+    watched = Watched(tmp_path / "policy.toml")
+    await watched.load()
+    return watched
+
+
+async def test_a_file_that_does_not_change_is_not_read_again(watched: Watched) -> None:
+    assert await watched.check() is None
+    assert await watched.check() is None
+
+
+async def test_a_change_is_taken_once_the_file_stands_still(watched: Watched) -> None:
+    watched.path.write_text(REJECT)
+    assert await watched.check() is None
+    assert await watched.check() is Rule.REJECT_ALL
+    assert await watched.check() is None
+
+
+async def test_a_file_that_is_being_written_is_not_taken(watched: Watched) -> None:
+    watched.path.write_text("")
+    assert await watched.check() is None
+    watched.path.write_text("[default]\n")
+    assert await watched.check() is None
+    watched.path.write_text(REJECT)
+    assert await watched.check() is None
+    assert await watched.check() is Rule.REJECT_ALL
+
+
+async def test_a_file_renamed_over_the_old_one(watched: Watched) -> None:
+    old = watched.path.stat()
+    watched.replace(ASK)
+    os.utime(watched.path, ns=(old.st_atime_ns, old.st_mtime_ns))  # neither size nor time of writing tells
+    assert await watched.check() is None
+    assert await watched.check() is Rule.ASK
+
+
+async def test_a_file_that_is_touched_is_loaded_again(watched: Watched) -> None:
+    os.utime(watched.path, ns=(1, 1))
+    assert await watched.check() is None
+    assert await watched.check() is Rule.ASK
+
+
+async def test_a_file_that_is_missing_for_a_moment(watched: Watched) -> None:
+    watched.path.rename(watched.path.with_suffix(".old"))
+    assert await watched.check() is None
+    watched.path.write_text(REJECT)
+    assert await watched.check() is None
+    assert await watched.check() is Rule.REJECT_ALL
+
+
+async def test_a_file_that_is_moved_away_and_back_between_two_looks(watched: Watched) -> None:
+    away = watched.path.rename(watched.path.with_suffix(".old"))
+    assert await watched.check() is None
+    away.rename(watched.path)
+    assert await watched.check() is None
+
+
+async def test_a_file_that_stays_missing_is_told_once(watched: Watched) -> None:
+    watched.path.unlink()
+    assert await watched.check() is None
+    with pytest.raises(PolicyError, match="no such file"):
+        await watched.check()
+    assert await watched.check() is None
+    watched.path.write_text(ASK)
+    assert await watched.check() is None
+    assert await watched.check() is Rule.ASK
+
+
+async def test_a_broken_file_is_told_once_for_each_change(watched: Watched) -> None:
+    for text in (BROKEN, BROKEN + "# still\n"):
+        watched.path.write_text(text)
+        assert await watched.check() is None
+        with pytest.raises(PolicyError) as raised:
+            await watched.check()
+        assert (raised.value.line, raised.value.key) == (2, "default.inbound")
+        assert await watched.check() is None
+    watched.path.write_text(REJECT)
+    assert await watched.check() is None
+    assert await watched.check() is Rule.REJECT_ALL
+
+
+async def test_a_file_whose_mode_changes_is_loaded_again(watched: Watched) -> None:
+    watched.path.chmod(0o640)  # it may have become readable
+    assert await watched.check() is None
+    assert await watched.check() is Rule.ASK
+
+
+@pytest.mark.parametrize("content", [None, BROKEN])
+async def test_a_start_without_a_policy(tmp_path: Path, content: str | None) -> None:
+    watched = Watched(tmp_path / "policy.toml")
+    watched.path.write_text(content) if content else watched.path.unlink()
+    with pytest.raises(PolicyError):
+        await watched.watch.load()
+    assert watched.applied.empty()
+
+
+async def test_reload_loads_at_once_changed_or_not(watched: Watched) -> None:
+    async with watched.running():
+        watched.watch.reload()
+        assert await watched.applied.get() is Rule.ASK
+        watched.path.write_text(REJECT)
+        watched.watch.reload()
+        assert await watched.applied.get() is Rule.REJECT_ALL
+
+
+async def test_reload_tells_of_a_broken_file_each_time_and_keeps_the_old_policy(watched: Watched) -> None:
+    watched.path.write_text(BROKEN)
+    async with watched.running():
+        for _ in range(2):
+            watched.watch.reload()
+            assert (await watched.failed.get()).line == 2
+    assert watched.applied.empty()
+
+
+async def test_changes_are_noticed_by_looking(tmp_path: Path) -> None:
+    watched = Watched(tmp_path / "policy.toml", interval=0.001)
+    await watched.load()
+    async with watched.running():
+        watched.replace(REJECT)
+        assert await watched.applied.get() is Rule.REJECT_ALL
+        watched.replace(BROKEN)
+        assert (await watched.failed.get()).line == 2
+        watched.replace(ASK)
+        assert await watched.applied.get() is Rule.ASK
+    assert watched.failed.empty()
+
+
+async def test_the_file_is_never_touched_on_the_event_loop(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def stamp(path: Path) -> tuple[int, int, int, int]:
+        threads.append(threading.current_thread())
+        return 0, 0, 0, 0
+
+    def load(path: Path) -> Policy:
+        threads.append(threading.current_thread())
+        return Policy()
+
+    monkeypatch.setattr(policy_module, "_stamp", stamp)
+    monkeypatch.setattr(Policy, "load", load)
+    await watched.watch.check()
+    await watched.watch.check()
+    assert len(threads) == 4  # two looks; the second one loads, for which it looks again
+    assert threading.current_thread() not in threads

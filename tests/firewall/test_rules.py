@@ -1,0 +1,251 @@
+"""Rules, and which of them decides."""
+
+from __future__ import annotations
+
+import logging
+from itertools import product
+from typing import Any
+
+import pytest
+
+from stronghold_p2p import Direction, FirewallRules, InvalidAddress, Keypair, Multiaddr, PeerId, Rule
+from stronghold_p2p.firewall.rules import Firewall, Subject, Verdict
+
+ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
+IN, OUT, BOTH = Direction.INBOUND, Direction.OUTBOUND, Direction.BOTH
+ALLOW, REJECT, ASK = Rule.ALLOW_ALL, Rule.REJECT_ALL, Rule.ASK
+PINGS = Rule.restricted(allow={"Ping"})
+
+
+class Ping: ...
+
+
+class Read: ...
+
+
+def subject(kind: str | None = None, *, view: Any = None, direction: Direction = IN) -> Subject:
+    return Subject(ALICE, direction, kind, view)
+
+
+# -- rules ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdict"), [(ALLOW, Verdict.ALLOW), (REJECT, Verdict.REJECT), (ASK, Verdict.ASK)], ids=repr
+)
+def test_rules_that_look_at_nothing(rule: Rule, verdict: Verdict) -> None:
+    assert rule.verdict(subject()) is rule.verdict(subject("Ping")) is verdict
+
+
+@pytest.mark.parametrize("allow", [{Ping, Read}, {Ping, "Read"}, ["Ping", "Read"], ("Ping", Read, "Read")])
+def test_types_and_their_names(allow: Any) -> None:
+    rule = Rule.restricted(allow=allow)
+    assert rule == Rule.restricted(allow={"Read", "Ping"})
+    assert rule.verdict(subject("Ping")) is rule.verdict(subject("Read")) is Verdict.ALLOW
+    for other in ("Write", "ping", "", None):
+        assert rule.verdict(subject(other)) is Verdict.REJECT
+
+
+def test_what_is_iterated_over_once_is_not_lost() -> None:
+    once: Any = (name for name in ["Ping"])
+    assert Rule.restricted(allow=once) == PINGS
+
+
+def test_no_type_at_all() -> None:
+    assert Rule.restricted(allow=set()).verdict(subject("Ping")) is Verdict.REJECT
+    assert Rule.restricted(allow=set()).verdict(subject(None)) is Verdict.REJECT
+
+
+def test_a_predicate_sees_peer_direction_and_view() -> None:
+    seen: list[Any] = []
+
+    def predicate(*arguments: Any) -> bool:
+        seen.extend(arguments)
+        return True
+
+    assert Rule.restricted(predicate).verdict(subject("Ping", view="trimmed", direction=OUT)) is Verdict.ALLOW
+    assert seen == [ALICE, OUT, "trimmed"]
+
+
+@pytest.mark.parametrize("answer", [False, None, 0, 1, "yes", [1], object()])
+def test_a_predicate_that_does_not_return_true_rejects(answer: Any) -> None:
+    assert Rule.restricted(lambda peer, direction, view: answer).verdict(subject()) is Verdict.REJECT
+
+
+def test_a_predicate_that_raises_rejects(caplog: pytest.LogCaptureFixture) -> None:
+    def predicate(peer: PeerId, direction: Direction, view: Any) -> bool:
+        raise LookupError("broken")
+
+    with caplog.at_level(logging.ERROR):
+        assert Rule.restricted(predicate).verdict(subject(view="secret")) is Verdict.REJECT
+    assert "broken" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def _asynchronous(peer: PeerId, direction: Direction, view: Any) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords"),
+    [
+        ((), {}),
+        ((bool,), {"allow": {"Ping"}}),
+        (("Ping",), {}),
+        ((_asynchronous,), {}),
+        ((), {"allow": "Ping"}),
+        ((), {"allow": {"Ping", 1}}),
+        ((), {"allow": b"Ping"}),
+        ((), {"allow": 1}),
+        ((), {"allow": [["Ping"]]}),
+    ],
+)
+def test_what_is_no_rule(arguments: Any, keywords: Any) -> None:
+    with pytest.raises(TypeError):
+        Rule.restricted(*arguments, **keywords)
+
+
+def test_equality_and_hash() -> None:
+    def predicate(peer: PeerId, direction: Direction, view: Any) -> bool:
+        return True
+
+    rules = [ALLOW, REJECT, ASK, PINGS, Rule.restricted(allow={"Read"}), Rule.restricted(predicate)]
+    assert len(set(rules)) == len(rules)
+    assert Rule.restricted(predicate) == Rule.restricted(predicate)
+    assert hash(Rule.restricted(predicate)) == hash(Rule.restricted(predicate))
+    assert PINGS != "Ping"
+
+
+def test_as_text() -> None:
+    assert [repr(rule) for rule in (ALLOW, REJECT, ASK)] == ["Rule.ALLOW_ALL", "Rule.REJECT_ALL", "Rule.ASK"]
+    assert repr(Rule.restricted(allow={"Read", Ping})) == "Rule.restricted(allow={'Ping', 'Read'})"
+    assert repr(Rule.restricted(max)) == "Rule.restricted(<built-in function max>)"
+
+
+# -- sets of rules -------------------------------------------------------------------------------------
+
+
+def test_safe_by_default() -> None:
+    assert FirewallRules() == FirewallRules(inbound=None, outbound=ALLOW, peers={})
+
+
+def test_rules_by_name() -> None:
+    assert FirewallRules.allow_all() == FirewallRules(inbound=ALLOW, outbound=ALLOW)
+    assert FirewallRules.reject_all() == FirewallRules(inbound=REJECT, outbound=REJECT)
+    assert FirewallRules.ask_all() == FirewallRules(inbound=ASK, outbound=ASK)
+
+
+def test_a_peers_text_names_it_too() -> None:
+    assert FirewallRules(peers={str(ALICE): (REJECT, None)}) == FirewallRules(peers={ALICE: (REJECT, None)})
+    with pytest.raises(InvalidAddress):
+        FirewallRules(peers={"alice": (REJECT, None)})
+
+
+def test_the_rules_given_and_returned_are_copies() -> None:
+    peers: dict[PeerId, Any] = {ALICE: (ALLOW, None)}
+    rules = FirewallRules(peers=peers)
+    firewall = Firewall(rules)
+    peers.clear()
+    firewall.set_peer_rule(BOB, ALLOW, BOTH)
+    assert rules.peers == {ALICE: (ALLOW, None)}
+    with pytest.raises(TypeError):
+        firewall.rules.peers[BOB] = (None, None)  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        rules.inbound = ALLOW  # type: ignore[misc]
+
+
+# -- which decides -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [IN, OUT])
+@pytest.mark.parametrize("layers", list(product([None, REJECT, ALLOW], repeat=4)))
+def test_the_first_layer_that_has_a_rule_decides(way: Direction, layers: tuple[Rule | None, ...]) -> None:
+    policy_peer, peer, policy_default, default = layers
+
+    def rules(default: Rule | None, own: Rule | None) -> FirewallRules:
+        if way is IN:
+            return FirewallRules(inbound=default, outbound=None, peers={ALICE: (own, None)})
+        return FirewallRules(inbound=None, outbound=default, peers={ALICE: (None, own)})
+
+    firewall = Firewall(rules(default, peer))
+    firewall.set_policy(rules(policy_default, policy_peer))
+    names = ("policy peer", "peer", "policy default", "default")
+    found = [(rule, name) for rule, name in zip(layers, names, strict=True) if rule is not None]
+    assert firewall.find(ALICE, way) == (found[0] if found else (None, "none"))
+    others = [(rule, name) for rule, name in found if "peer" not in name]
+    assert firewall.find(BOB, way) == (others[0] if others else (None, "none"))
+    assert firewall.find(ALICE, BOTH & ~way) == (None, "none")
+
+
+def test_changes_by_direction() -> None:
+    firewall = Firewall(FirewallRules())
+    firewall.set_default(ALLOW, BOTH)
+    firewall.set_default(None, OUT)
+    assert firewall.rules == FirewallRules(inbound=ALLOW, outbound=None)
+    firewall.set_peer_rule(ALICE, REJECT, IN)
+    firewall.set_peer_rule(ALICE, ALLOW, OUT)
+    assert firewall.rules.peers == {ALICE: (REJECT, ALLOW)}
+    firewall.set_peer_rule(ALICE, None, IN)
+    assert firewall.rules.peers == {ALICE: (None, ALLOW)}
+    firewall.set_peer_rule(ALICE, None, BOTH)
+    assert firewall.rules.peers == {}
+    assert firewall.rules == FirewallRules(inbound=ALLOW, outbound=None)
+
+
+def test_a_policy_replaces_its_own_layers_only() -> None:
+    firewall = Firewall(FirewallRules(inbound=ASK, outbound=None, peers={ALICE: (PINGS, None)}))
+    before = firewall.rules
+    firewall.set_policy(FirewallRules(inbound=REJECT, outbound=None, peers={ALICE: (ALLOW, None), BOB: (None, ASK)}))
+    assert firewall.rules == before
+    assert firewall.find(ALICE, IN) == (ALLOW, "policy peer")
+    assert firewall.find(BOB, IN) == (REJECT, "policy default")
+    firewall.set_policy(FirewallRules(inbound=None, outbound=REJECT))
+    assert firewall.find(ALICE, IN) == (PINGS, "peer")
+    assert firewall.find(BOB, IN) == (ASK, "default")
+    assert firewall.find(BOB, OUT) == (REJECT, "policy default")
+
+
+def test_who_is_told_of_a_change() -> None:
+    firewall = Firewall(FirewallRules(peers={ALICE: (ALLOW, ALLOW)}))
+    told: list[PeerId | None] = []
+    firewall.changed = told.append
+    firewall.set_default(ALLOW, IN)
+    firewall.set_peer_rule(BOB, ALLOW, BOTH)
+    firewall.set_policy(FirewallRules())
+    assert told == [None, BOB, None]
+
+
+NO_RULES: list[Any] = ["allow", lambda peer, direction, view: True, True]
+
+
+@pytest.mark.parametrize("no_rule", NO_RULES)
+def test_what_is_no_rule_is_not_taken_for_one(no_rule: Any) -> None:
+    """It would fail at a remote's request."""
+    firewall = Firewall(FirewallRules())
+    with pytest.raises(TypeError):
+        firewall.set_default(no_rule, BOTH)
+    with pytest.raises(TypeError):
+        firewall.set_peer_rule(ALICE, no_rule, BOTH)
+    with pytest.raises(TypeError):
+        Firewall(FirewallRules(inbound=no_rule))
+    assert firewall.rules == FirewallRules()
+
+
+@pytest.mark.parametrize(
+    "peers",
+    [
+        {object(): (Rule.REJECT_ALL, None)},
+        {Multiaddr.parse(f"/p2p/{ALICE}"): (Rule.REJECT_ALL, None)},
+        {ALICE: Rule.REJECT_ALL},
+        {ALICE: (Rule.REJECT_ALL,)},
+        {ALICE: ("reject", None)},
+    ],
+)
+def test_rules_that_could_never_apply_are_refused(peers: Any) -> None:
+    with pytest.raises(TypeError):
+        FirewallRules(peers=peers)
+
+
+def test_a_direction_is_no_text() -> None:
+    with pytest.raises(TypeError):
+        Firewall(FirewallRules()).set_default(ALLOW, "inbound")  # type: ignore[arg-type]

@@ -1,0 +1,155 @@
+"""Requests in flight and a second, by peer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from conftest import MakePeer
+from support.waiting import until
+
+from stronghold_p2p import Config, FirewallRules, Keypair, Request, StreamReset, StrongholdP2p
+from stronghold_p2p.firewall.traffic import MIN_SWEEP, Traffic
+
+ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
+
+
+def test_what_is_over_the_number_in_flight_waits_in_order() -> None:
+    traffic: Traffic[str] = Traffic(2, None)
+    assert [traffic.enter(ALICE, name, 0.0) for name in "abcd"] == [True, True, False, False]
+    assert traffic.next(ALICE, 0.0) is None
+    traffic.leave(ALICE, "b")
+    assert traffic.next(ALICE, 0.0) == "c"
+    assert traffic.next(ALICE, 0.0) is None
+
+
+def test_a_late_request_does_not_overtake_those_that_wait() -> None:
+    traffic: Traffic[str] = Traffic(1, None)
+    assert traffic.enter(ALICE, "a", 0.0)
+    assert not traffic.enter(ALICE, "b", 0.0)
+    traffic.leave(ALICE, "a")
+    assert not traffic.enter(ALICE, "c", 0.0)
+    assert traffic.next(ALICE, 0.0) == "b"
+
+
+def test_peers_do_not_share() -> None:
+    traffic: Traffic[str] = Traffic(1, None)
+    assert traffic.enter(ALICE, "a", 0.0)
+    assert traffic.enter(BOB, "b", 0.0)
+
+
+def test_one_that_leaves_while_it_waits_frees_nothing() -> None:
+    traffic: Traffic[str] = Traffic(1, None)
+    assert traffic.enter(ALICE, "a", 0.0)
+    assert not traffic.enter(ALICE, "b", 0.0)
+    traffic.leave(ALICE, "b")
+    assert not traffic.waits(ALICE)
+    assert not traffic.enter(ALICE, "c", 0.0)
+
+
+def test_without_a_rate_a_peer_is_forgotten_with_its_last_request() -> None:
+    traffic: Traffic[str] = Traffic(1, None)
+    traffic.enter(ALICE, "a", 0.0)
+    traffic.leave(ALICE, "a")
+    assert len(traffic) == 0
+
+
+def test_the_bucket_holds_one_second_and_fills_with_time() -> None:
+    traffic: Traffic[str] = Traffic(100, 4.0)
+    assert [traffic.enter(ALICE, str(number), 0.0) for number in range(6)] == [True] * 4 + [False] * 2
+    assert traffic.next(ALICE, 0.0) == pytest.approx(0.25)
+    assert traffic.next(ALICE, 0.125) == pytest.approx(0.125)
+    assert traffic.next(ALICE, 0.25) == "4"
+    assert traffic.next(ALICE, 60.0) == "5"
+    assert [traffic.enter(ALICE, "later", 60.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_rate_below_one_a_second_lets_one_in_at_once() -> None:
+    traffic: Traffic[str] = Traffic(100, 0.1)
+    assert traffic.enter(ALICE, "a", 0.0)
+    assert not traffic.enter(ALICE, "b", 0.0)
+    assert traffic.next(ALICE, 0.0) == pytest.approx(10.0)
+
+
+def test_peers_with_a_full_bucket_are_swept() -> None:
+    traffic: Traffic[str] = Traffic(100, 1.0)
+    for now in range(4 * MIN_SWEEP):
+        peer = Keypair.generate().peer_id
+        traffic.enter(peer, "a", float(now))
+        traffic.leave(peer, "a")
+    assert len(traffic) <= MIN_SWEEP
+
+
+async def test_requests_in_flight_over_connections() -> None:
+    running = most = 0
+    config = Config(max_requests_in_flight_per_peer=2)
+    async with (
+        StrongholdP2p(firewall=FirewallRules.allow_all(), config=config) as bob,
+        StrongholdP2p() as alice,
+    ):
+
+        @bob.on_request
+        async def answer(request: Request[int]) -> int:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            running -= 1
+            return request.body
+
+        address = await bob.listen()
+        answers = await asyncio.gather(*(alice.send_request(address, number) for number in range(50)))
+        assert answers == list(range(50))
+        assert most == 2
+
+
+async def test_plain_handlers_do_not_recurse_through_what_waits() -> None:
+    config = Config(max_requests_in_flight_per_peer=1)
+    async with (
+        StrongholdP2p(firewall=FirewallRules.allow_all(), config=config) as bob,
+        StrongholdP2p() as alice,
+    ):
+        bob.on_request(lambda request: request.body)
+        address = await bob.listen()
+        answers = await asyncio.gather(*(alice.send_request(address, number) for number in range(1500)))
+        assert answers == list(range(1500))
+
+
+async def test_what_the_rate_holds_up_for_too_long_is_reset() -> None:
+    config = Config(max_requests_per_second_per_peer=0.001, request_timeout=0.05)
+    async with (
+        StrongholdP2p(firewall=FirewallRules.allow_all(), config=config) as bob,
+        StrongholdP2p() as alice,
+    ):
+        bob.on_request(lambda request: request.body)
+        address = await bob.listen()
+        assert await alice.send_request(address, 1) == 1
+        with pytest.raises(StreamReset):
+            await alice.send_request(address, 2)
+
+
+async def test_the_rate_lets_in_as_time_passes() -> None:
+    config = Config(max_requests_per_second_per_peer=200.0)
+    async with (
+        StrongholdP2p(firewall=FirewallRules.allow_all(), config=config) as bob,
+        StrongholdP2p() as alice,
+    ):
+        bob.on_request(lambda request: request.body)
+        address = await bob.listen()
+        answers = await asyncio.gather(*(alice.send_request(address, number) for number in range(210)))
+        assert answers == list(range(210))
+
+
+async def test_another_rate_counts_at_once(make_peer: MakePeer) -> None:
+    bob = await make_peer(
+        firewall=FirewallRules.allow_all(), config=Config(max_requests_per_second_per_peer=0.001, request_timeout=25)
+    )
+    bob.on_request(lambda request: request.body)
+    alice = await make_peer()
+    address = await bob.listen()
+    assert await alice.send_request(address, 1) == 1
+    waiting = asyncio.create_task(alice.send_request(address, 2, timeout=25))
+    await until(lambda: bool(bob._responder._paced))
+    bob._responder.limit_traffic(8, 1000.0)
+    assert await waiting == 2

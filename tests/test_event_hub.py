@@ -1,0 +1,114 @@
+"""Events: every reader its own, slow ones told of what they missed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+from stronghold_p2p import Direction, Dropped, Keypair, RequestFailed
+from stronghold_p2p.event_hub import EventHub, EventReader
+
+PEER = Keypair.generate().peer_id
+EVENTS = [RequestFailed(PEER, ValueError(number)) for number in range(10)]
+
+
+async def read(reader: EventReader, count: int) -> list[Any]:
+    return [await anext(reader) for _ in range(count)]
+
+
+def hub_with(size: int, when_full: Any = "drop_oldest") -> tuple[EventHub, EventReader]:
+    hub = EventHub()
+    return hub, hub.subscribe(size, when_full)
+
+
+async def test_every_reader_gets_every_event() -> None:
+    hub = EventHub()
+    readers = [hub.subscribe(10, "drop_oldest") for _ in range(2)]
+    for event in EVENTS:
+        hub.emit(event)
+    for reader in readers:
+        assert await read(reader, 10) == EVENTS
+
+
+async def test_a_reader_waits() -> None:
+    hub, reader = hub_with(2)
+    waiting = asyncio.create_task(anext(reader))
+    await asyncio.sleep(0)
+    hub.emit(EVENTS[0])
+    assert await waiting == EVENTS[0]
+
+
+async def test_what_was_before_is_not_told() -> None:
+    hub = EventHub()
+    hub.emit(EVENTS[0])
+    reader = hub.subscribe(2, "drop_oldest")
+    hub.emit(EVENTS[1])
+    assert await read(reader, 1) == [EVENTS[1]]
+
+
+async def test_the_oldest_are_dropped() -> None:
+    hub, reader = hub_with(3)
+    for event in EVENTS:
+        hub.emit(event)
+    assert await read(reader, 4) == [Dropped(7), *EVENTS[7:]]
+    hub.emit(EVENTS[0])
+    assert await read(reader, 1) == EVENTS[:1]
+
+
+async def test_the_newest_are_dropped() -> None:
+    hub, reader = hub_with(3, "drop_newest")
+    for event in EVENTS:
+        hub.emit(event)
+    assert await read(reader, 4) == [*EVENTS[:3], Dropped(7)]
+    hub.emit(EVENTS[9])
+    assert await read(reader, 1) == [EVENTS[9]]
+
+
+async def test_the_iteration_ends_after_what_was_not_read() -> None:
+    hub, reader = hub_with(2)
+    for event in EVENTS[:3]:
+        hub.emit(event)
+    hub.close()
+    assert [event async for event in reader] == [Dropped(1), *EVENTS[1:3]]
+    assert [event async for event in hub.subscribe(2, "drop_oldest")] == []
+
+
+async def test_whoever_waits_hears_of_the_end() -> None:
+    hub, reader = hub_with(2)
+    waiting = asyncio.create_task(read(reader, 1))
+    await asyncio.sleep(0)
+    hub.close()
+    with pytest.raises(StopAsyncIteration):
+        await waiting
+
+
+async def test_a_cancelled_reader_misses_nothing() -> None:
+    hub, reader = hub_with(2)
+    waiting = asyncio.create_task(read(reader, 1))
+    await asyncio.sleep(0)
+    hub.emit(EVENTS[0])
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert await read(reader, 1) == EVENTS[:1]
+
+
+def test_a_reader_that_nobody_holds_is_forgotten() -> None:
+    hub, reader = hub_with(2)
+    del reader
+    gc.collect()
+    assert not hub._readers
+    hub.emit(EVENTS[0])
+
+
+@pytest.mark.parametrize(("buffer", "when_full"), [(0, "drop_oldest"), (-1, "drop_newest"), (1, "block")])
+def test_readers_that_cannot_be(buffer: int, when_full: Any) -> None:
+    with pytest.raises(ValueError, match=r"buffer|when_full"):
+        EventHub().subscribe(buffer, when_full)
+
+
+def test_both_directions() -> None:
+    assert Direction.INBOUND | Direction.OUTBOUND == Direction.BOTH
+    assert Direction.INBOUND in Direction.BOTH
