@@ -18,7 +18,7 @@ FLAT = {"errors", "config", "events", "event_hub", "generics", "identity", "mult
 EDGES = {
     "__main__": {"cli": "the command line"},
     "__init__": {
-        "addresses": "public name: AddressBook",
+        "addresses": "public names: AddressBook and its entries",
         "firewall": "public names: rules, questions, policies",
         "peer": "public name: StrongholdP2p",
         "requests": "public name: Request",
@@ -47,6 +47,7 @@ EDGES = {
     },
     "store": {"firewall": "keeps its rules"},
     "swarm": {
+        "addresses": "where to dial, and what is known of each address",
         "firewall": "admission alone: with whom there may be connections",
         "protocols": "identify and ping",
         "transport": "connections",
@@ -88,7 +89,8 @@ PURE = {
     "firewall.traffic": "decisions; the time is an argument",
     "firewall.toml_lines": "text in, positions out",
     "addresses.target": "text in, peer and address out",
-    "addresses.book": "entries; nothing is read or written",
+    "addresses.entry": "what is known of an address, as values",
+    "swarm.ranking": "decisions; the time is an argument",
 }
 """What does no I/O, reads no clock and draws no random numbers, so that its tests need neither loop nor sleep."""
 

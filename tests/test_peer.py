@@ -207,8 +207,8 @@ async def test_unsupported_addresses_are_dial_errors(make_peer: MakePeer) -> Non
     for target in "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1", "/dns4/no-such-host.invalid/tcp/1":
         with pytest.raises(DialError) as caught:
             await alice.connect(Multiaddr.parse(target).with_peer(other))
-        ((address, _),) = caught.value.attempts
-        assert str(address) == target
+        (attempt,) = caught.value.attempts
+        assert str(attempt.address) == target
 
 
 # -- ping ----------------------------------------------------------------------------------------------

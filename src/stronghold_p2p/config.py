@@ -53,7 +53,8 @@ class Config:
     it, what is left is reset."""
 
     dial_stagger: float = 0.25
-    """The lead that one address of a peer has before the next one is tried beside it (RFC 8305, section 5)."""
+    """The lead that one address of a peer has before the next one is dialed beside it (RFC 8305, section 5). On local
+    networks, it is shorter."""
 
     # -- connections (the limits of the Rust crate's `ConnectionLimits`) ---------------------------
 
@@ -61,7 +62,11 @@ class Config:
     """Connections in their upgrade. Each costs a key exchange and two signatures: a flood must not take all the time."""
 
     max_pending_outbound_connections: int = 256
-    """Dials under way; further ones are refused with DialError."""
+    """Peers that are being dialed; further ones are refused with DialError."""
+
+    max_dials_per_peer: int = 8
+    """Addresses of one peer that are dialed at once; further ones wait for one of them to fail. As in go-libp2p and
+    rust-libp2p: more is a flood for whoever is behind one network address, and takes sockets for little hope."""
 
     max_inbound_connections: int = 4096
     """Established ones that remotes dialled. About 30 KiB each when idle."""

@@ -32,6 +32,7 @@ from .requests.codec import PROTOCOLS, CodecName, make_codec
 from .store.state import BanChange, Change, FirewallMemory
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
+from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
 
@@ -163,12 +164,13 @@ class StrongholdP2p(Generic[Req, Res]):
             self._keypair,
             self._config,
             transports=(TcpTransport(self._config),),
+            resolver=SystemResolver(),
+            addresses=self.addresses,
             services=self._services,
             admission=self._admission,
             permits=self._permits,
             refused=self._refused,
             emit=self._events.emit,
-            learn=self.addresses.learn,
         )
         self._swarm.handle(self._protocol, self._responder.accept)
         for protocol, handler in self._stream_handlers.items():
@@ -556,14 +558,9 @@ class StrongholdP2p(Generic[Req, Res]):
         return peer, address
 
     async def _connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
-        """A connection to ``peer`` before ``deadline`` (the loop's time); an address that led there is remembered."""
-        swarm = self._running()
+        """A connection to ``peer`` before ``deadline`` (the loop's time)."""
         addresses = self.addresses.get(peer) if address is None else (address,)
-        connected = swarm.connection(peer)
-        connection = await swarm.connect(peer, addresses, deadline)
-        if address is not None and connection is not connected and connection.path.dialed == address:
-            self.addresses.add(address, peer)
-        return connection
+        return await self._running().connect(peer, addresses, deadline)
 
     def _own_address(self, address: Multiaddr | str) -> Multiaddr:
         if isinstance(address, str):
