@@ -34,6 +34,7 @@ from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.stream import Stream
+from ..transport.substream import Substream
 from ..transport.tcp import TcpTransport
 from ..transport.upgrade import PipeUpgrade
 from ..wire import multistream
@@ -46,8 +47,11 @@ __all__ = ["StreamHandler", "Swarm", "check_protocol_id"]
 
 logger = logging.getLogger("stronghold_p2p")
 
-StreamHandler = Callable[[Stream], None]
+StreamHandler = Callable[[Substream], None]
 """Takes an inbound stream in the very callback in which its protocol was agreed; must not raise."""
+
+Service = Callable[[Connection, Stream], Awaitable[None]]
+"""Serves an inbound stream by a task: it is closed when this returns, and reset when it raises."""
 
 IDENTIFY_DELAY: Final = 0.01
 """Seconds that a new connection has for its first request, before we ask who the remote is: the answer takes the remote
@@ -89,6 +93,7 @@ class Swarm:
         """For the next handshake alone, made while nobody waits for it."""
         self._tcp = TcpTransport(config)
         self._handlers: dict[str, StreamHandler] = {}
+        self._services: dict[str, Service] = {}
         self._connections: dict[PeerId, list[Connection]] = {}
         self._counts = {Direction.INBOUND: 0, Direction.OUTBOUND: 0}
         self._pending_inbound: dict[PipeUpgrade, int] = {}
@@ -101,39 +106,44 @@ class Swarm:
         self._closing = False
         self._ended: set[Connection] = set()
         self._receiving_push: set[Connection] = set()
-        self.handle_coroutine(identify.PROTOCOL, self._serve_identify)
-        self.handle_coroutine(identify.PUSH_PROTOCOL, self._receive_push)
-        self.handle(ping.PROTOCOL, self._serve_ping)
+        self._services[identify.PROTOCOL] = self._serve_identify
+        self._services[identify.PUSH_PROTOCOL] = self._receive_push
+        self.handle_coroutine(ping.PROTOCOL, ping.serve)
 
     # -- protocols -------------------------------------------------------------------------------
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:
         """Serves ``protocol``. Raises RuntimeError if it is served already."""
-        if protocol in self._handlers:
-            raise RuntimeError(f"{protocol} is served already")
+        self._check_unserved(protocol)
         self._handlers[protocol] = handler
 
     def handle_coroutine(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
         """Serves ``protocol`` by a task for each stream, which is closed when it returns and reset when it raises."""
-
-        def serve(stream: Stream) -> None:
-            if stream.connection.may_run_handler():
-                stream.connection.spawn(_serve(stream, handler))
-            else:
-                stream.reset()
-
-        self.handle(protocol, serve)
+        self._check_unserved(protocol)
+        self._services[protocol] = lambda connection, stream: handler(stream)
 
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""
-        return protocol in self._handlers and not self._closing and self._permits(peer, protocol)
+        served = protocol in self._handlers or protocol in self._services
+        return served and not self._closing and self._permits(peer, protocol)
 
     def stream_refused(self, peer: PeerId, protocol: str) -> None:
         if not self._closing:
             self._refused(peer, protocol)
 
-    def stream_opened(self, stream: Stream) -> None:
-        self._handlers[stream.protocol](stream)
+    def stream_opened(self, connection: Connection, stream: Substream) -> None:
+        handler = self._handlers.get(stream.protocol)
+        if handler is not None:
+            handler(stream)
+            return
+        if stream.protocol == ping.PROTOCOL:
+            # rust-libp2p holds one open for as long as it is connected, js-libp2p pings every 10 s: that is no use of
+            # the connection.
+            connection.ignore_for_keep_alive(stream)
+        if connection.may_run_handler():
+            connection.spawn(_serve(connection, Stream(stream), self._services[stream.protocol]))
+        else:
+            stream.reset()
 
     def push_identify(self, peer: PeerId | None = None) -> None:
         """Tells ``peer``, or all, anew what we offer; only whoever has heard it before and takes pushes."""
@@ -141,6 +151,10 @@ class Swarm:
         for connection in filter(None, map(self.connection, peers)):
             if connection.serves(identify.PUSH_PROTOCOL):
                 connection.spawn(self._push(connection))
+
+    def _check_unserved(self, protocol: str) -> None:
+        if protocol in self._handlers or protocol in self._services:
+            raise RuntimeError(f"{protocol} is served already")
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -334,13 +348,6 @@ class Swarm:
 
     # -- ping ------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _serve_ping(stream: Stream) -> None:
-        # rust-libp2p holds one open for as long as it is connected, js-libp2p pings every 10 s: that is no use of the
-        # connection.
-        stream.connection.ignore_for_keep_alive(stream)
-        stream.connection.spawn(_serve(stream, ping.serve))
-
     # -- identify --------------------------------------------------------------------------------
 
     def _begin_identify(self, connection: Connection, offer: _Offer) -> None:
@@ -363,23 +370,23 @@ class Swarm:
                 # It changed before we could know that the remote takes pushes, and the remote may have heard the old.
                 self.push_identify(connection.peer)
 
-    async def _receive_push(self, stream: Stream) -> None:
-        if stream.connection in self._receiving_push:
+    async def _receive_push(self, connection: Connection, stream: Stream) -> None:
+        if connection in self._receiving_push:
             stream.reset()  # one at a time: each costs parsing, and a remote has hundreds of streams
             return
-        self._receiving_push.add(stream.connection)
+        self._receiving_push.add(connection)
         try:
-            await self._read_push(stream)
+            await self._read_push(connection, stream)
         finally:
-            self._receiving_push.discard(stream.connection)
+            self._receiving_push.discard(connection)
 
-    async def _read_push(self, stream: Stream) -> None:
+    async def _read_push(self, connection: Connection, stream: Stream) -> None:
         try:
             async with asyncio.timeout(self.config.request_timeout):
                 identity = await identify.read(stream)
         except TimeoutError:
             raise RequestTimeout(self.config.request_timeout, "identify push") from None
-        self._identified(stream.connection, identity)
+        self._identified(connection, identity)
 
     def _identified(self, connection: Connection, identity: identify.Identity) -> None:
         connection.remote_identified(identity.protocols, own_kind=identify.is_own_agent(identity.agent_version))
@@ -394,8 +401,8 @@ class Swarm:
             )
         )
 
-    async def _serve_identify(self, stream: Stream) -> None:
-        await identify.serve(stream, self._identify_message(stream.connection))
+    async def _serve_identify(self, connection: Connection, stream: Stream) -> None:
+        await identify.serve(stream, self._identify_message(connection))
 
     async def _push(self, connection: Connection) -> None:
         try:
@@ -419,7 +426,8 @@ class Swarm:
 
     def _offer(self, peer: PeerId) -> _Offer:
         """What ``peer`` is told: the protocols that it may open, and where we listen."""
-        return [protocol for protocol in self._handlers if self.offers(peer, protocol)], self._listen_addresses
+        protocols = (*self._services, *self._handlers)
+        return [protocol for protocol in protocols if self.offers(peer, protocol)], self._listen_addresses
 
     def _listeners_changed(self) -> None:
         self._listen_addresses = tuple(
@@ -428,10 +436,10 @@ class Swarm:
         self._record = None
 
 
-async def _serve(stream: Stream, handler: Callable[[Stream], Awaitable[None]]) -> None:
+async def _serve(connection: Connection, stream: Stream, service: Service) -> None:
     try:
         async with stream:
-            await handler(stream)
+            await service(connection, stream)
     except (StrongholdError, TimeoutError) as error:
         logger.debug("%r ended: %s", stream, error)
     except Exception:
