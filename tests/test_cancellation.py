@@ -109,7 +109,7 @@ async def test_a_reader_and_a_writer(moment: int) -> None:
 async def test_a_handler_of_streams() -> None:
     """Its connection ends: it is cancelled, once, and may take its time."""
     async with connected() as pair:
-        outbound, inbound = await pair.streams()
+        _, inbound = await pair.streams()
         ended = asyncio.Event()
 
         async def serve(stream: Stream) -> None:
@@ -121,7 +121,7 @@ async def test_a_handler_of_streams() -> None:
 
         task = pair.bob.spawn(serve(inbound))
         await turns()
-        outbound.connection.abort()
+        pair.alice.abort()
         await pair.bob.closed
         assert task.done()
         assert ended.is_set()
