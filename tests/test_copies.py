@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import pathlib
 import pickle
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from ipaddress import ip_network
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +46,8 @@ from stronghold_p2p import (
     NewListener,
     NoResponse,
     NotPermitted,
+    Path,
+    PathLimits,
     PeerId,
     PeerIdentified,
     PeerIdMismatch,
@@ -191,7 +193,7 @@ async def _ask():
 """
 
 
-def test_a_request_that_times_out_in_a_process_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_times_out_in_a_process_pool(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "asking_worker.py").write_text(WORKER)
     monkeypatch.syspath_prepend(tmp_path)
     import asking_worker  # type: ignore[import-not-found]
@@ -302,7 +304,8 @@ def test_a_private_key_is_copied_but_never_pickled() -> None:
 
 # -- configuration and events --------------------------------------------------------------------------
 
-INFO = ConnectionInfo(PEER, ADDRESS, Direction.INBOUND, 1.5, 3)
+PATH = Path("tcp", ADDRESS, OTHER, PathLimits(120.0, None))
+INFO = ConnectionInfo(PEER, ADDRESS, Direction.INBOUND, 1.5, 3, PATH)
 LISTENER = Listener(ADDRESS, (ADDRESS.with_peer(PEER),))
 EVENTS: list[Event] = [
     ConnectionEstablished(INFO),

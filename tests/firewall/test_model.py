@@ -205,7 +205,7 @@ class FakeNetwork:
         self._wire(msgspec.json.decode(message[head[1] :])["id"])
         self.loop.call_soon(lambda: None if stream.ended else stream.receiver.data_received(b"\x04null"))
 
-    def push_identify(self, peer: PeerId | None = None) -> None: ...
+    def offer_changed(self, peer: PeerId | None = None) -> None: ...
 
     async def close(self) -> None:
         for peer in list(self.connections_by_peer):
