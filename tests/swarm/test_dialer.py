@@ -13,7 +13,7 @@ import pytest
 from support.clock import Clock
 from support.connections import Host
 from support.memory import MemoryPipe, memory_pipes
-from support.waiting import turns, until
+from support.waiting import settled, turns, until
 
 from stronghold_p2p import (
     AddressBook,
@@ -179,7 +179,7 @@ async def a_world(**config: Any) -> AsyncIterator[World]:
     assert world.dialer.dials == {}
     for pipe, _ in world.network.pipes:
         pipe.abort()
-    await turns()
+    await settled()
     for host in world.alice, world.bob:
         host.deadlines.close()
 
@@ -223,7 +223,7 @@ async def test_addresses_are_ranked_by_what_is_known_of_them(world: World) -> No
 async def test_with_none_in_flight_the_next_starts_at_once(world: World) -> None:
     world.network.answers |= {ONE: REFUSED, TWO: REFUSED}
     world.call(ONE, TWO, THREE)
-    await turns()
+    await settled()
     assert world.started == {ONE: 0.0, TWO: 0.0, THREE: 0.0}
 
 
@@ -323,10 +323,10 @@ async def test_a_dial_ends_when_the_last_caller_leaves(world: World) -> None:
     await world.clock.advance(0.25)
     for call in calls[:2]:
         call.cancel()
-    await turns()
+    await settled()
     assert world.network.given_up == []
     calls[2].cancel()
-    await turns()
+    await settled()
     assert world.network.given_up == [ONE, TWO]
     assert world.dialer.dials == {}
     await world.dialer.ended()
@@ -334,7 +334,7 @@ async def test_a_dial_ends_when_the_last_caller_leaves(world: World) -> None:
 
 async def test_who_comes_after_the_last_has_left_has_a_dial_of_its_own(world: World) -> None:
     left = world.call(ONE)
-    await turns()
+    await settled()
     left.cancel()
     await turns(1)
     world.network.answers[ONE] = world.answer
@@ -373,7 +373,7 @@ async def test_too_many_peers() -> None:
 
 async def test_closing(world: World) -> None:
     calls = world.call(ONE), world.call(NAME, TWO)
-    await turns()
+    await settled()
     world.dialer.close()
     await world.dialer.ended()
     for call in calls:
@@ -521,7 +521,7 @@ async def test_a_name_and_its_address_are_one(world: World) -> None:
     await world.clock.advance(1.0)
     assert world.started == {ONE: 0.0}
     world.call(NAME)
-    await turns()
+    await settled()
     assert world.names.asked == [NAME, "/dns/other/tcp/1"]
 
 
@@ -578,7 +578,7 @@ async def test_no_answer_is_a_failure_if_it_was_waited_for(world: World, seconds
     call = world.call(ONE, TWO, NAME)
     await world.clock.advance(seconds)
     call.cancel()
-    await turns()
+    await settled()
     assert world.entry(ONE).failures == world.entry(NAME).failures == failures
     assert world.entry(TWO).failures == 0  # it has waited for a moment less
 
@@ -589,5 +589,5 @@ async def test_a_loser_has_not_failed(world: World) -> None:
     call = world.call(ONE, TWO)
     await world.clock.advance(0.25)
     await call
-    await turns()
+    await settled()
     assert world.entry(ONE).failures == 0

@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import pytest
-from support.waiting import turns
+from support.waiting import settled
 
 from stronghold_p2p import Multiaddr
 from stronghold_p2p.transport.resolver import MAX_ADDRESSES, MAX_LOOKUPS, SystemResolver, interleave, names_host
@@ -100,12 +100,12 @@ async def test_the_system_resolves() -> None:
 async def test_a_lookup_holds_its_place_until_it_has_ended_though_nobody_waits(names: Names) -> None:
     resolver = SystemResolver()
     hanging = [asyncio.create_task(resolve(f"/dns4/slow{number}/tcp/1", resolver)) for number in range(MAX_LOOKUPS)]
-    await turns()
+    await settled()
     hanging[0].cancel()
     names.answers["host"] = ["10.0.0.1"]
     waiting = asyncio.create_task(resolve("/dns4/host/tcp/1", resolver))
     leaving = asyncio.create_task(resolve("/dns4/other/tcp/1", resolver))
-    await turns()
+    await settled()
     leaving.cancel()
     assert [host for host, _ in names.asked] == [f"slow{number}" for number in range(MAX_LOOKUPS)]
     lookups = [task for task in asyncio.all_tasks() if "_getaddrinfo" in repr(task)]
