@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import MakePeer
 from support.clock import Clock
-from support.waiting import next_event, until
+from support.waiting import introduced, until
 
 from stronghold_p2p import (
     Config,
@@ -24,7 +24,6 @@ from stronghold_p2p import (
     FirewallRequest,
     FirewallRules,
     NoResponse,
-    PeerIdentified,
     Rule,
     StrongholdError,
     StrongholdP2p,
@@ -107,14 +106,6 @@ async def answering(asker: Asker) -> AsyncIterator[None]:
 
 def ask(alice: Peer, bob: Peer, body: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(alice.send_request(bob.listeners[0].address, body, timeout=WAIT))
-
-
-async def ask_and_identify(alice: Peer, bob: Peer, body: Any) -> asyncio.Task[Any]:
-    """A request by one who is seen to leave: to a peer without identify, leaving is silent."""
-    events = alice.events()
-    request = ask(alice, bob, body)
-    await next_event(events, PeerIdentified)
-    return request
 
 
 class Overheard(Program):
@@ -277,7 +268,8 @@ async def test_a_bad_answer_is_told_and_changes_nothing(console: Console, alice:
 
 async def test_a_program_hears_that_the_requester_has_left(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(Program(bob, Lines())):
-        request = await ask_and_identify(alice, bob, 1)
+        await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
+        request = ask(alice, bob, 1)
         await console.shown()
         request.cancel()
         assert await console.shown() == ended(1, "withdrawn")
@@ -414,7 +406,8 @@ QUIET = " You are not asked about this peer for 30 s."
 
 async def test_a_person_hears_that_the_requester_has_left(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(Person(bob, Lines())):
-        request = await ask_and_identify(alice, bob, 1)
+        await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
+        request = ask(alice, bob, 1)
         await console.shown()
         request.cancel()
         assert await console.shown() == "question 1 has ended: the requester left." + QUIET

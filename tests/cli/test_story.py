@@ -23,6 +23,7 @@ from stronghold_p2p import (
     InboundConnectionFailed,
     Multiaddr,
     NoResponse,
+    Path,
     PeerIdentified,
     PolicyError,
     PolicyFailed,
@@ -131,7 +132,7 @@ async def test_a_peer_that_does_not_start_is_closed(debug: None, tmp_path: Any) 
 
 
 def connection(direction: Direction) -> ConnectionInfo:
-    return ConnectionInfo(PEER, ADDRESS, direction, 0.0, 0)
+    return ConnectionInfo(PEER, ADDRESS, direction, opened_at=0.0, streams=0, path=Path("tcp"))
 
 
 @pytest.mark.parametrize(
