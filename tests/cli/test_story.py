@@ -79,8 +79,8 @@ async def test_the_story_of_a_request(debug: None, caplog: pytest.LogCaptureFixt
             events = alice.events(), bob.events()
             with story.told("request to bob"):
                 await alice.send_request(address, {"type": "Read", "secret": SECRET})
-            for side in events:
-                await next_event(side, PeerIdentified)
+            for reader in events:
+                await next_event(reader, PeerIdentified)
     told = lines(caplog, (alice.peer_id, "alice"), (bob.peer_id, "bob"))
     assert SECRET not in caplog.text
     of_alice = [
