@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from stronghold_p2p import (
     InvalidAddress,
     Keypair,
     Multiaddr,
+    PolicyError,
     ProtocolNotSupported,
     Request,
     RequestTimeout,
@@ -457,6 +459,14 @@ async def test_starting_may_be_cancelled_or_closed_at_any_moment(tmp_path: Path,
     await peer.close()
     await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_policy_that_cannot_be_used_makes_no_state_file(tmp_path: Path) -> None:
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(policy=tmp_path / "missing", state=tmp_path / "state.db")
+    with pytest.raises(PolicyError):
+        await peer.start()
+    assert not os.listdir(tmp_path)
+    await peer.close()
 
 
 async def test_what_code_says_before_the_start_goes_before_what_was_kept(tmp_path: Path) -> None:

@@ -475,6 +475,12 @@ class StrongholdP2p(Generic[Req, Res]):
         """What a policy and a state file say holds before the first connection."""
         banned = tuple(self._admission.banned)
         said = [(peer, way, self._firewall.peer_rule(peer, way)) for peer, way in self._said_before_start]
+        # The policy first: if it is broken, no state file is made.
+        if isinstance(self._policy, Policy):
+            self._apply_policy(self._policy)
+        elif self._policy is not None:
+            self._policy_watch = PolicyWatch(self._policy, apply=self._policy_loaded, failed=self._policy_failed)
+            await self._policy_watch.load()
         if self._memory is not None:
             await self._memory.start()
             for peer in banned:
@@ -483,11 +489,7 @@ class StrongholdP2p(Generic[Req, Res]):
                 self._firewall.set_peer_rule(peer, rule, way)
                 await self._memory.keep_rule(peer, way, None)
         self._approvals.keep_rule = self._keep_rule
-        if isinstance(self._policy, Policy):
-            self._apply_policy(self._policy)
-        elif self._policy is not None:
-            self._policy_watch = PolicyWatch(self._policy, apply=self._policy_loaded, failed=self._policy_failed)
-            await self._policy_watch.load()
+        if self._policy_watch is not None:
             self._policy_task = asyncio.get_running_loop().create_task(self._policy_watch.run())
 
     async def _unload_firewall(self) -> None:

@@ -30,7 +30,10 @@ class DemoFailed(Exception):
 
 
 async def demo() -> None:
-    """Show the whole story in a few seconds: real processes, encryption, the firewall, a wrong identity."""
+    """Show what the library does, in a few seconds.
+
+    Real processes exchange requests. You see the encryption, the firewall and a wrong identity at work.
+    """
     start = time.perf_counter()
     tell = _Teller()
     with tempfile.TemporaryDirectory() as folder:
