@@ -83,7 +83,8 @@ class StrongholdP2p(Generic[Req, Res]):
             state: a file that remembers over restarts what answers of the firewall and bans have decided.
 
         Raises:
-            TypeError: an argument is of another type, or no codec can be made for a request's or response's.
+            TypeError: an argument is of another type; no codec can be made for a request's or response's; a rule of
+                ``firewall`` or ``policy`` is by a type that no request has.
             ValueError: there is no such codec.
         """
         _check_types(keypair=(keypair, Keypair), firewall=(firewall, FirewallRules), config=(config, Config))
@@ -114,6 +115,9 @@ class StrongholdP2p(Generic[Req, Res]):
         max_size: int = getattr(self._config, f"max_{codec}_message")
         requests = make_codec(codec, request_type, max_size=max_size)
         responses = make_codec(codec, response_type, max_size=max_size)
+        self._firewall.limit_types(requests.type_names)
+        if isinstance(policy, Policy):
+            self._firewall.check(policy.rules)
         self._gate = Gate(
             self._firewall, self._approvals, requests.type_name, firewall_view, requests.weight, self._events
         )
@@ -325,7 +329,8 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def set_firewall_default(self, rule: Rule | None, *, direction: Direction = Direction.BOTH) -> None:
         """Sets the rule for peers without one of their own; None removes it. Takes effect at once, also on connected
-        peers and on requests that wait for an answer; a handler that runs already is left alone."""
+        peers and on requests that wait for an answer; a handler that runs already is left alone. Raises TypeError for a
+        rule by a type that no request has."""
         self._firewall.set_default(rule, direction)
 
     def remove_firewall_default(self, *, direction: Direction = Direction.BOTH) -> None:
@@ -484,7 +489,9 @@ class StrongholdP2p(Generic[Req, Res]):
         if isinstance(self._policy, Policy):
             self._apply_policy(self._policy)
         elif self._policy is not None:
-            self._policy_watch = PolicyWatch(self._policy, apply=self._policy_loaded, failed=self._policy_failed)
+            self._policy_watch = PolicyWatch(
+                self._policy, apply=self._policy_loaded, failed=self._policy_failed, types=self._firewall.types
+            )
             await self._policy_watch.load()
             self._policy_task = asyncio.get_running_loop().create_task(self._policy_watch.run())
 
@@ -519,7 +526,7 @@ class StrongholdP2p(Generic[Req, Res]):
             if isinstance(change, BanChange):
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
             elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
-                self._firewall.set_peer_rule(change.peer, change.rule, change.direction)
+                self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
         if self._swarm is not None:
             self._swarm.admission_changed()
 
