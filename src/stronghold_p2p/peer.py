@@ -158,12 +158,15 @@ class StrongholdP2p(Generic[Req, Res]):
             await self._load_firewall()
             if self._closing is not None:
                 raise ClosedError("the peer was closed while it started")
+            self._swarm = self._make_swarm()
         except BaseException:
             await self._unload_firewall()
             raise
         finally:
             self._starting = False
-        self._swarm = Swarm(
+
+    def _make_swarm(self) -> Swarm:
+        swarm = Swarm(
             self._keypair,
             self._config,
             transports=(TcpTransport(self._config),),
@@ -174,9 +177,10 @@ class StrongholdP2p(Generic[Req, Res]):
             emit=self._events.emit,
             learn=self.addresses.learn,
         )
-        self._swarm.handle(self._protocol, self._responder.accept)
+        swarm.handle(self._protocol, self._responder.accept)
         for protocol, handler in self._stream_handlers.items():
-            self._swarm.handle_coroutine(protocol, handler)
+            swarm.handle_coroutine(protocol, handler)
+        return swarm
 
     async def close(self) -> None:
         """Ends everything in order: running requests may end within ``Config.close_timeout``, new ones are refused."""
@@ -185,16 +189,14 @@ class StrongholdP2p(Generic[Req, Res]):
             return
         self._closing = asyncio.get_running_loop().create_future()
         swarm, self._swarm = self._swarm, None
-        if self._policy_task is not None:
-            self._policy_task.cancel()
-        self._approvals.close()  # first: what waits for an answer would hold up the connections
-        async with AsyncExitStack() as ending:
+        async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
             ending.callback(self._closing.set_result, None)
             ending.push_async_callback(self._unload_firewall)
             ending.callback(self._events.close)
             ending.callback(self._responder.close)
             if swarm is not None:
-                await swarm.close()
+                ending.push_async_callback(swarm.close)
+            ending.callback(self._approvals.close)  # first: what waits for an answer would hold up the connections
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -496,11 +498,12 @@ class StrongholdP2p(Generic[Req, Res]):
             self._policy_task = asyncio.get_running_loop().create_task(self._policy_watch.run())
 
     async def _unload_firewall(self) -> None:
-        if self._policy_task is not None:
-            self._policy_task.cancel()
-            await asyncio.wait([self._policy_task])
-        if self._memory is not None:
-            await self._memory.close()
+        async with AsyncExitStack() as ending:
+            if self._memory is not None:
+                ending.push_async_callback(self._memory.close)
+            if self._policy_task is not None:
+                self._policy_task.cancel()
+                await asyncio.wait([self._policy_task])
 
     def _apply_policy(self, policy: Policy) -> None:
         self._admission.set_policy(policy.admission)
