@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
-from support.waiting import until
+from support.waiting import introduced, until
 
 from stronghold_p2p import Direction, FirewallRules, NoResponse, Rule, StrongholdError, StrongholdP2p
 from stronghold_p2p.cli import output
@@ -204,6 +204,7 @@ async def test_a_bad_answer_is_told_and_changes_nothing(console: Console, alice:
 
 async def test_a_program_hears_that_a_question_has_ended(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(Program(bob)):
+        await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
         request = ask(alice, bob, 1)
         await console.shown()
         request.cancel()
@@ -307,6 +308,7 @@ async def test_always_answers_the_peers_other_questions(console: Console, alice:
 
 async def test_a_person_hears_that_the_question_has_ended(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(Person(bob)):
+        await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
         request = ask(alice, bob, 1)
         await console.shown()
         request.cancel()

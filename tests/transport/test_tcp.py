@@ -96,7 +96,6 @@ async def test_a_connection_that_closes_while_its_socket_is_full_ends_once() -> 
     dialled = [connection.direction is Direction.OUTBOUND for connection in connections].index(True)
     outbound, listener = connections[dialled], pipes[1 - dialled]
     stream = await outbound.open_stream(ECHO)
-    stream.send_lines()
     await stream.negotiated()
     listener._transport.pause_reading()
     await stream.write(bytes(250_000))

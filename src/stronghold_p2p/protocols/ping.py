@@ -12,6 +12,7 @@ from ..errors import NoResponse, RemoteProtocolError, RequestTimeout
 from ..identity import PeerId
 from ..transport.connection import Connection
 from ..transport.stream import Stream
+from ..transport.substream import Substream
 from .service import Service, StreamHandler, in_task
 
 __all__ = ["PROTOCOL", "PingService", "ping", "serve"]
@@ -30,7 +31,7 @@ class PingService(Service):
 
     def __init__(self) -> None:
         self.protocols = {PROTOCOL: self._serve}
-        self._serve_in_task: StreamHandler = in_task(serve)
+        self._serve_in_task: StreamHandler = in_task(lambda connection, stream: serve(stream))
         self._turns: WeakValueDictionary[PeerId, asyncio.Lock] = WeakValueDictionary()
 
     async def ping(self, connection: Connection, *, timeout: float, deadline: float) -> float:
@@ -47,11 +48,11 @@ class PingService(Service):
         except TimeoutError:
             raise RequestTimeout(timeout, "ping") from None
 
-    def _serve(self, stream: Stream) -> None:
+    def _serve(self, connection: Connection, substream: Substream) -> None:
         # rust-libp2p holds one open for as long as it is connected, js-libp2p pings every 10 s: that is no use of the
         # connection.
-        stream.connection.ignore_for_keep_alive(stream)
-        self._serve_in_task(stream)
+        connection.ignore_for_keep_alive(substream)
+        self._serve_in_task(connection, substream)
 
 
 async def ping(stream: Stream) -> float:

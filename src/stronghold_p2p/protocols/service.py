@@ -13,6 +13,7 @@ from ..identity import Keypair, PeerId
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.stream import Stream
+from ..transport.substream import Substream
 from ..wire import multistream
 
 if TYPE_CHECKING:
@@ -22,8 +23,11 @@ __all__ = ["Service", "ServiceHost", "StreamHandler", "check_protocol_id", "in_t
 
 logger = logging.getLogger("stronghold_p2p")
 
-StreamHandler: TypeAlias = Callable[[Stream], None]
+StreamHandler: TypeAlias = Callable[[Connection, Substream], None]
 """Takes an inbound stream in the very callback in which its protocol was agreed; must not raise."""
+
+StreamCoroutine: TypeAlias = Callable[[Connection, Stream], Awaitable[None]]
+"""Serves an inbound stream, which is closed when it returns and reset when it raises."""
 
 
 class ServiceHost(Protocol):
@@ -84,22 +88,22 @@ def check_protocol_id(protocol: str) -> None:
         )
 
 
-def in_task(handler: Callable[[Stream], Awaitable[None]]) -> StreamHandler:
-    """Runs ``handler`` as a task for each stream, which is closed when it returns and reset when it raises."""
+def in_task(handler: StreamCoroutine) -> StreamHandler:
+    """Runs ``handler`` as a task for each stream."""
 
-    def serve(stream: Stream) -> None:
-        if stream.connection.may_run_handler():
-            stream.connection.spawn(_run(stream, handler))
+    def serve(connection: Connection, substream: Substream) -> None:
+        if connection.may_run_handler():
+            connection.spawn(_run(connection, Stream(substream), handler))
         else:
-            stream.reset()
+            substream.reset()
 
     return serve
 
 
-async def _run(stream: Stream, handler: Callable[[Stream], Awaitable[None]]) -> None:
+async def _run(connection: Connection, stream: Stream, handler: StreamCoroutine) -> None:
     try:
         async with stream:
-            await handler(stream)
+            await handler(connection, stream)
     except (StrongholdError, TimeoutError) as error:
         logger.debug("%r ended: %s", stream, error)
     except Exception:

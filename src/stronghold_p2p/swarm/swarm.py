@@ -33,6 +33,7 @@ from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.stream import Stream
+from ..transport.substream import Substream
 from ..transport.transport import Transport, TransportListener
 from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
@@ -105,7 +106,7 @@ class Swarm:
 
     def handle_coroutine(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
         """Serves ``protocol`` by a task for each stream, which is closed when it returns and reset when it raises."""
-        self.handle(protocol, in_task(handler))
+        self.handle(protocol, in_task(lambda connection, stream: handler(stream)))
 
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""
@@ -124,8 +125,8 @@ class Swarm:
         if not self._closing:
             self._refused(peer, protocol)
 
-    def stream_opened(self, stream: Stream) -> None:
-        self._handlers[stream.protocol](stream)
+    def stream_opened(self, connection: Connection, stream: Substream) -> None:
+        self._handlers[stream.protocol](connection, stream)
 
     def identified(self, connection: Connection, identity: identify.Identity) -> None:
         """The remote has told what it is."""

@@ -71,30 +71,29 @@ class IdentifyService(Service):
                 # It changed before we could know that the remote takes pushes, and the remote may have heard the old.
                 self.offer_changed(connection.peer)
 
-    async def _receive_push(self, stream: Stream) -> None:
-        connection = stream.connection
+    async def _receive_push(self, connection: Connection, stream: Stream) -> None:
         if connection in self._receiving_push:
             stream.reset()  # one at a time: each costs parsing, and a remote has hundreds of streams
             return
         self._receiving_push.add(connection)
         try:
-            await self._read_push(stream)
+            await self._read_push(connection, stream)
         finally:
             self._receiving_push.discard(connection)
 
-    async def _read_push(self, stream: Stream) -> None:
+    async def _read_push(self, connection: Connection, stream: Stream) -> None:
         timeout = self.host.config.request_timeout
         try:
             async with asyncio.timeout(timeout):
                 identity = await message.read(stream)
         except TimeoutError:
             raise RequestTimeout(timeout, "identify push") from None
-        self.host.identified(stream.connection, identity)
+        self.host.identified(connection, identity)
 
     # -- answering -------------------------------------------------------------------------------
 
-    async def _serve(self, stream: Stream) -> None:
-        await message.serve(stream, self._message(stream.connection))
+    async def _serve(self, connection: Connection, stream: Stream) -> None:
+        await message.serve(stream, self._message(connection))
 
     async def _push(self, connection: Connection) -> None:
         try:
