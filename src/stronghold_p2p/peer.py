@@ -309,7 +309,7 @@ class StrongholdP2p(Generic[Req, Res]):
             RuntimeError: requests are answered already.
         """
         self._owner.check()
-        queue = self._responder.open_queue(buffer)
+        queue = self._responder.open_queue(buffer, self._owner)
         self._offer_changed()
         return queue
 
@@ -390,7 +390,7 @@ class StrongholdP2p(Generic[Req, Res]):
             RuntimeError: questions are answered already.
         """
         self._owner.check()
-        return self._approvals.open_queue(buffer)
+        return self._approvals.open_queue(buffer, self._owner)
 
     async def reload_policy(self) -> None:
         """Has the policy file read again now, changed or not; a :class:`PolicyLoaded` or :class:`PolicyFailed` event tells

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from ..config import Config
 from ..events import Direction
 from ..identity import PeerId
+from ..loops import Owner, check_loop
 from ..multiaddr import Multiaddr
 from .rules import Firewall, Found, Rule, Subject, Verdict
 
@@ -46,6 +47,7 @@ class FirewallRequest:
         "_approvals",
         "_handler",
         "_key",
+        "_loop",
         "_rule",
         "_timer",
         "_waiting",
@@ -76,6 +78,7 @@ class FirewallRequest:
         self.view: Final = subject.view
         """What the firewall sees of it."""
         self._approvals = approvals
+        self._loop = asyncio.get_running_loop()
         self._rule = rule
         # Requests share a question about their peer; a question about a request is its own.
         self._key: Hashable = (subject.peer, subject.direction) if kind == "peer" else self
@@ -94,15 +97,18 @@ class FirewallRequest:
 
     def approve(self) -> bool:
         """The requests waiting pass; no rule is kept. False if the question has ended."""
+        check_loop(self._loop)
         return self._end("approve")
 
     def reject(self) -> bool:
         """The requests waiting are rejected; no rule is kept. False if the question has ended."""
+        check_loop(self._loop)
         return self._end("reject")
 
     def set_rule(self, rule: Rule) -> bool:
         """Keeps ``rule`` for the peer and this direction, and applies it to the requests waiting. False if the question
         has ended: nothing is kept then."""
+        check_loop(self._loop)
         if not self._waiting:
             return False
         self._approvals.firewall.set_peer_rule(self.peer, rule, self.direction)
@@ -128,9 +134,10 @@ class FirewallRequest:
 class FirewallRequestQueue:
     """Questions for ``async for``; those that end meanwhile leave it."""
 
-    def __init__(self, buffer: int) -> None:
+    def __init__(self, buffer: int, owner: Owner | None = None) -> None:
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
+        self._owner = owner or Owner()
         self._questions: dict[FirewallRequest, None] = {}
         self._buffer = buffer
         self._closed = False
@@ -140,6 +147,7 @@ class FirewallRequestQueue:
         return self
 
     async def __anext__(self) -> FirewallRequest:
+        self._owner.check()
         while not self._questions:
             if self._closed:
                 raise StopAsyncIteration
@@ -197,10 +205,10 @@ class Approvals:
         self._check_free()
         self._handler = handler
 
-    def open_queue(self, buffer: int) -> FirewallRequestQueue:
+    def open_queue(self, buffer: int, owner: Owner | None = None) -> FirewallRequestQueue:
         """Has whoever iterates over the queue answer. Raises RuntimeError as above."""
         self._check_free()
-        self._queue = FirewallRequestQueue(buffer)
+        self._queue = FirewallRequestQueue(buffer, owner)
         return self._queue
 
     def close(self) -> None:
