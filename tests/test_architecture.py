@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "stronghold_p2p"
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if not path.name.endswith("_pb2.py")]
 
-FLAT = {"errors", "config", "events", "event_hub", "frozen", "generics", "identity", "multiaddr"}
+FLAT = {"errors", "config", "events", "event_hub", "arguments", "frozen", "generics", "identity", "loops", "multiaddr"}
 """Small, complete modules that any part may use."""
 
 EDGES = {
@@ -69,12 +69,14 @@ EDGES = {
 FLAT_EDGES = {
     "errors": set[str](),
     "config": set[str](),
+    "arguments": set[str](),
     "frozen": set[str](),
+    "loops": set[str](),
     "generics": set[str](),
     "identity": {"errors", "encoding"},
     "multiaddr": {"errors", "encoding", "identity"},
     "events": {"errors", "identity", "multiaddr"},
-    "event_hub": {"events"},
+    "event_hub": {"events", "loops"},
     "encoding": {"errors"},
 }
 """What the modules at the bottom may import: nothing that imports them."""
@@ -86,6 +88,7 @@ PURE = {
     "errors": "what went wrong, as values",
     "config": "limits, as values",
     "frozen": "a mapping, as a value",
+    "arguments": "checks",
     "firewall.rules": "decisions",
     "firewall.admission": "decisions",
     "firewall.traffic": "decisions; the time is an argument",

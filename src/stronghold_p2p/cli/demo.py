@@ -77,8 +77,9 @@ async def _wiretap(address: str) -> AsyncIterator[tuple[str, bytearray]]:
                 await writer.drain()
 
     async def tap(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        remote_reader, remote_writer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(forward(reader, remote_writer), forward(remote_reader, writer), return_exceptions=True)
+        with contextlib.closing(writer):
+            remote_reader, remote_writer = await asyncio.open_connection(host, int(port))
+            await asyncio.gather(forward(reader, remote_writer), forward(remote_reader, writer), return_exceptions=True)
 
     server = await asyncio.start_server(tap, host, 0)
     async with server:

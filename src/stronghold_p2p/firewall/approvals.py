@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from ..config import Config
 from ..events import Direction
 from ..identity import PeerId
+from ..loops import Owner, check_loop
 from ..multiaddr import Multiaddr
 from .rules import Firewall, Found, Rule, Subject, Verdict
 
@@ -51,6 +52,7 @@ class FirewallRequest:
         "_approvals",
         "_handler",
         "_key",
+        "_loop",
         "_rule",
         "_timer",
         "_waiting",
@@ -87,6 +89,7 @@ class FirewallRequest:
         self.outcome: Outcome | None = None
         """How the question has ended; None while it is open."""
         self._approvals = approvals
+        self._loop = asyncio.get_running_loop()
         self._rule = rule
         # Requests share a question about their peer; a question about a request is its own.
         self._key: Hashable = (subject.peer, subject.direction) if kind == "peer" else self
@@ -105,15 +108,18 @@ class FirewallRequest:
 
     def approve(self) -> bool:
         """The requests waiting pass; no rule is kept. False if the question has ended."""
+        check_loop(self._loop)
         return self._end("approve", "approved")
 
     def reject(self) -> bool:
         """The requests waiting are rejected; no rule is kept. False if the question has ended."""
+        check_loop(self._loop)
         return self._end("reject", "rejected")
 
     def set_rule(self, rule: Rule) -> bool:
         """Keeps ``rule`` for the peer and this direction, and applies it to the requests waiting. False if the question
         has ended: nothing is kept then."""
+        check_loop(self._loop)
         if not self._waiting:
             return False
         self.outcome = "rule set"
@@ -141,9 +147,10 @@ class FirewallRequest:
 class FirewallRequestQueue:
     """Questions for ``async for``; those that end meanwhile leave it."""
 
-    def __init__(self, buffer: int) -> None:
+    def __init__(self, buffer: int, owner: Owner | None = None) -> None:
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
+        self._owner = owner or Owner()
         self._questions: dict[FirewallRequest, None] = {}
         self._buffer = buffer
         self._closed = False
@@ -153,6 +160,7 @@ class FirewallRequestQueue:
         return self
 
     async def __anext__(self) -> FirewallRequest:
+        self._owner.check()
         while not self._questions:
             if self._closed:
                 raise StopAsyncIteration
@@ -212,10 +220,10 @@ class Approvals:
         self._check_free()
         self._handler = handler
 
-    def open_queue(self, buffer: int) -> FirewallRequestQueue:
+    def open_queue(self, buffer: int, owner: Owner | None = None) -> FirewallRequestQueue:
         """Has whoever iterates over the queue answer. Raises RuntimeError as above."""
         self._check_free()
-        self._queue = FirewallRequestQueue(buffer)
+        self._queue = FirewallRequestQueue(buffer, owner)
         return self._queue
 
     def close(self) -> None:
