@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from stronghold_p2p import Multiaddr, PeerIdentified, StrongholdP2p
 
 from .loop import Loop
 
-__all__ = ["introduced", "next_event", "settled", "turns", "until"]
+__all__ = ["begun", "introduced", "next_event", "settled", "turns", "until"]
 
 Event = TypeVar("Event")
+Result = TypeVar("Result")
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -24,6 +25,13 @@ async def settled() -> None:
     """Returns once everything has happened that needs neither time nor another thread or process: what has not
     happened by now does not happen by itself."""
     await _loop().idle()
+
+
+async def begun(call: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    """A task that runs ``call``, and has come to its first wait."""
+    task = asyncio.create_task(call)
+    await turns(1)
+    return task
 
 
 async def turns(count: int | None = None) -> None:
