@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "stronghold_p2p"
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if not path.name.endswith("_pb2.py")]
 
-FLAT = {"errors", "config", "events", "event_hub", "generics", "identity", "multiaddr"}
+FLAT = {"errors", "config", "events", "event_hub", "frozen", "generics", "identity", "multiaddr"}
 """Small, complete modules that any part may use."""
 
 EDGES = {
@@ -68,6 +68,7 @@ EDGES = {
 FLAT_EDGES = {
     "errors": set[str](),
     "config": set[str](),
+    "frozen": set[str](),
     "generics": set[str](),
     "identity": {"errors", "encoding"},
     "multiaddr": {"errors", "encoding", "identity"},
@@ -83,6 +84,7 @@ PURE = {
     "events": "what happened, as values",
     "errors": "what went wrong, as values",
     "config": "limits, as values",
+    "frozen": "a mapping, as a value",
     "firewall.rules": "decisions",
     "firewall.admission": "decisions",
     "firewall.traffic": "decisions; the time is an argument",

@@ -136,7 +136,7 @@ async def test_waiting_for_a_stream(moment: int) -> None:
         for task in waiting[1::2]:
             (await task).reset()
         assert pair.alice.info.streams == 0
-        again = [pair.alice.open_stream_now(ECHO) for _ in range(3)]  # nobody's place is kept
+        again = [pair.alice.open_substream_now(ECHO) for _ in range(3)]  # nobody's place is kept
         assert [stream is not None for stream in again] == [True, True, False]
 
 
@@ -153,7 +153,7 @@ async def test_a_reader_and_a_writer(moment: int) -> None:
 async def test_a_handler_of_streams() -> None:
     """Its connection ends: it is cancelled, once, and may take its time."""
     async with connected() as pair:
-        outbound, inbound = await pair.streams()
+        _, inbound = await pair.streams()
         ended = asyncio.Event()
 
         async def serve(stream: Stream) -> None:
@@ -165,7 +165,7 @@ async def test_a_handler_of_streams() -> None:
 
         task = pair.bob.spawn(serve(inbound))
         await settled()
-        outbound.connection.abort()
+        pair.alice.abort()
         await pair.bob.closed
         assert task.cancelled()
         assert ended.is_set()

@@ -29,8 +29,8 @@ above. Match types, never messages: what an error says is in its attributes too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .identity import PeerId
@@ -63,7 +63,17 @@ __all__ = [
 
 
 class StrongholdError(Exception):
-    """The root of the tree."""
+    """The root of the tree. An error can be copied and pickled, and so reaches whoever waits for another process."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        # Not as Python does it, by a call of the class with the text: each class takes arguments of its own.
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[StrongholdError], args: tuple[Any, ...]) -> StrongholdError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class ClosedError(StrongholdError):

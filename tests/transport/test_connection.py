@@ -6,14 +6,15 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.connections import ECHO, Host, Pair, connected
+from support.connections import ECHO, RAW, Host, Pair, connected
 from support.remote import lines
 from support.waiting import turns, until
 from support.yamux import ping
 
 from stronghold_p2p import ClosedError, Config, ConnectionLost, EncodeError, HandshakeError, MuxerError, StreamReset
-from stronghold_p2p.transport.connection import FLUSH_FRAMES
+from stronghold_p2p.transport.connection import FLUSH_FRAMES, Connection
 from stronghold_p2p.transport.stream import Stream
+from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.wire.yamux import HEADER_SIZE
 
 KIB = 1024
@@ -46,21 +47,21 @@ async def read_all(stream: Stream) -> bytes:
 
 async def test_what_is_written_in_one_turn_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
-        opened = [await pair.alice.open_stream(ECHO) for _ in range(FLUSH_FRAMES - 1)]
+        opened = [await pair.alice.open_substream(RAW) for _ in range(FLUSH_FRAMES - 1)]
         writes = Counting(monkeypatch, pair.alice_pipe)
         for number, stream in enumerate(opened):
             assert stream.write_now(b"request %d" % number)
         assert writes.sizes == []
-        accepted = [await pair.bob_host.inbound.get() for _ in opened]
+        accepted = [await pair.bob_host.recorders.get() for _ in opened]
         assert len(writes.sizes) == 1
-        assert [await stream.read() for stream in accepted] == [b"request %d" % n for n in range(len(opened))]
+        assert [bytes(end.received) for end in accepted] == [b"request %d" % n for n in range(len(opened))]
 
 
 async def test_a_request_and_its_answer_take_one_write_each(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
         requests, answers = Counting(monkeypatch, pair.alice_pipe), Counting(monkeypatch, pair.bob_pipe)
 
-        def answer_at_once(stream: Stream) -> None:
+        def answer_at_once(connection: Connection, stream: Substream) -> None:
             assert stream.write_now(b"pong")
             stream.release()
 
@@ -74,21 +75,21 @@ async def test_a_request_and_its_answer_take_one_write_each(monkeypatch: pytest.
 
 async def test_an_answer_that_shares_no_flush_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
-        (one, first), (other, second) = await pair.streams(), await pair.streams()
+        (one, first), (other, second) = await pair.recorders(), await pair.recorders()
         await turns()
         writes = Counting(monkeypatch, pair.bob_pipe)
-        assert first.write_now(b"answer")
-        first.release()
+        assert first.stream.write_now(b"answer")
+        first.stream.release()
         assert writes.sizes == []  # another may be about to follow
         await turns()
         assert len(writes.sizes) == 1
-        one.reset()
+        one.stream.reset()
         await turns()
         writes.sizes.clear()
-        assert second.write_now(b"answer")
-        second.release()
+        assert second.stream.write_now(b"answer")
+        second.stream.release()
         assert len(writes.sizes) == 1
-        other.reset()
+        other.stream.reset()
         await turns()
 
 
@@ -99,14 +100,14 @@ class NextRequest:
         self.pair = pair
         self.writes = writes
         self.before = self.after = -1
-        self.next: Stream | None = None
+        self.next: Substream | None = None
 
     def data_received(self, data: bytes) -> None: ...
 
     def eof_received(self) -> None:
         self.ended.release()
         self.before = len(self.writes.sizes)
-        self.next = self.pair.alice.open_stream_now(ECHO)
+        self.next = self.pair.alice.open_substream_now(RAW)
         assert self.next is not None
         assert self.next.write_now(b"next")
         self.after = len(self.writes.sizes)
@@ -115,19 +116,19 @@ class NextRequest:
 
     def expired(self) -> None: ...
 
-    def after_the_end_of(self, stream: Stream) -> None:
+    def after_the_end_of(self, stream: Substream) -> None:
         self.ended = stream
         stream.set_receiver(self)
 
 
 async def test_a_request_after_an_answer_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
-        outbound, inbound = await pair.streams()
+        outbound, inbound = await pair.recorders()
         await turns()
         writes = Counting(monkeypatch, pair.alice_pipe)
         following = NextRequest(pair, writes)
-        following.after_the_end_of(outbound)
-        inbound.release()
+        following.after_the_end_of(outbound.stream)
+        inbound.stream.release()
         await turns()
         assert (following.before, following.after) == (0, 1)
         assert following.next is not None
@@ -135,7 +136,7 @@ async def test_a_request_after_an_answer_leaves_at_once(monkeypatch: pytest.Monk
         await turns()
         # Without a word of the remote it waits for the end of the turn: by then the loop has looked whether it is there.
         writes.sizes.clear()
-        alone = await pair.alice.open_stream(ECHO)
+        alone = await pair.alice.open_substream(RAW)
         assert alone.write_now(b"alone")
         assert writes.sizes == []
         await turns()
@@ -153,9 +154,9 @@ async def test_the_lines_leave_at_the_end_of_the_turn_without_a_response() -> No
 
 async def test_much_data_does_not_wait_for_the_end_of_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
-        outbound, _ = await pair.streams()
+        outbound, _ = await pair.recorders()
         writes = Counting(monkeypatch, pair.alice_pipe)
-        assert outbound.write_now(bytes(200 * KIB))
+        assert outbound.stream.write_now(bytes(200 * KIB))
         assert len(writes.sizes) == 1
 
 
@@ -196,8 +197,7 @@ async def test_eight_streams_before_the_remotes_first_frame() -> None:
     async with connected() as pair:
         opened, waiting = await open_many(pair, 40)
         assert len(opened) == 8
-        opened[0].send_lines()  # the answer is the remote's first frame
-        await opened[0].negotiated()
+        await opened[0].negotiated()  # which is the remote's first frame
         await turns()
         assert sum(task.done() for task in waiting) == 24
         await cancel(waiting)
@@ -218,7 +218,7 @@ async def test_waiting_streams_open_in_order_as_others_end() -> None:
     async with connected(Config(max_outbound_streams_to_others=2)) as pair:
         opened, waiting = await open_many(pair, 5)
         assert len(opened) == 2
-        assert pair.alice.open_stream_now(ECHO) is None
+        assert pair.alice.open_substream_now(ECHO) is None
         waiting[0].cancel()
         for ended, follower in zip(opened, waiting[1:], strict=True):
             ended.reset()
@@ -240,7 +240,6 @@ async def test_inbound_streams_over_the_limit_are_reset() -> None:
     async with connected(bob_config=Config(max_inbound_streams_per_connection=2)) as pair:
         streams = [(await pair.streams())[0] for _ in range(2)]
         third = await pair.alice.open_stream(ECHO)
-        third.send_lines()
         with pytest.raises(Exception, match="does not offer"):
             await third.negotiated()
         streams[0].reset()
@@ -259,7 +258,7 @@ async def test_no_stream_opens_on_a_connection_that_has_ended() -> None:
     async with connected() as pair:
         pair.alice.abort()
         await pair.alice.closed
-        assert pair.alice.open_stream_now(ECHO) is None
+        assert pair.alice.open_substream_now(ECHO) is None
         with pytest.raises(ConnectionLost):
             await pair.alice.open_stream(ECHO)
 
@@ -302,11 +301,12 @@ async def test_writers_wait_while_the_remote_does_not_read_its_socket() -> None:
     async with connected(Config(max_send_buffer=64 * KIB)) as pair:
         first, inbound = await pair.streams()
         second, _ = await pair.streams()
+        third, _ = await pair.recorders()
         pair.bob_pipe.reading = False
         await first.write(bytes(100 * KIB))
         await turns()
         assert pair.alice.congested
-        assert not second.write_now(b"x")
+        assert not third.stream.write_now(b"x")
         writing = [asyncio.create_task(stream.write(b"y" * 1000)) for stream in (first, second)]
         await turns()
         assert not any(task.done() for task in writing)
@@ -318,14 +318,14 @@ async def test_writers_wait_while_the_remote_does_not_read_its_socket() -> None:
 async def test_a_writer_that_waits_for_the_socket_is_noted_once() -> None:
     # Else a remote that reads nothing and opens windows byte by byte would grow the list.
     async with connected(Config(max_send_buffer=64 * KIB)) as pair:
-        outbound, _ = await pair.streams()
+        outbound, _ = await pair.recorders()
         pair.bob_pipe.reading = False
-        await outbound.write(bytes(100 * KIB))
+        await outbound.stream.write(bytes(100 * KIB))
         await turns()
-        writing = asyncio.create_task(outbound.write(b"y"))
+        writing = asyncio.create_task(outbound.stream.write(b"y"))
         for _ in range(20):
             await turns(2)
-            outbound.wake_writer()
+            outbound.stream.wake_writer()
         assert len(pair.alice._waiting_for_drain) == 1
         pair.bob_pipe.reading = True
         await writing
@@ -355,7 +355,6 @@ async def test_no_window_is_given_back_while_the_budget_is_exhausted() -> None:
         # Nothing more than the two first windows can come.
         assert pair.bob_host.budget.used == 2 * (256 * KIB - LINES)
         refused = await pair.alice.open_stream(ECHO)
-        refused.send_lines()
         with pytest.raises(Exception, match="does not offer"):
             await refused.negotiated()
         reading = [asyncio.create_task(stream.readexactly(512 * KIB)) for stream in (first_inbound, second_inbound)]
@@ -431,12 +430,12 @@ async def test_a_handler_may_end_the_connection_while_a_read_is_dispatched(monke
     async with connected() as pair:
         opened = []
 
-        def close(stream: Stream) -> None:
+        def close(connection: Connection, stream: Substream) -> None:
             opened.append(stream)
-            pair.bob.close()
+            connection.close()
 
         monkeypatch.setattr(pair.bob_host, "stream_opened", close)
-        outbound = [await pair.alice.open_stream(ECHO) for _ in range(3)]
+        outbound = [await pair.alice.open_substream(ECHO) for _ in range(3)]
         for stream in outbound:
             assert stream.write_now(b"x")
         await pair.bob.closed
@@ -483,13 +482,13 @@ async def test_a_pipe_that_dies_half_way_ends_every_stream() -> None:
 
 async def test_a_connection_that_falls_quiet_holds_no_ended_tasks() -> None:
     async with connected() as pair:
-        outbound, inbound = await pair.streams()
+        outbound, inbound = await pair.recorders()
         tasks = [pair.bob.spawn(asyncio.sleep(0)) for _ in range(100)]
         await asyncio.gather(*tasks)
         assert len(pair.bob._tasks) == 100
-        outbound.reset()
+        outbound.stream.reset()
         await turns()
-        assert inbound.ended
+        assert inbound.stream.ended
         assert not pair.bob._tasks
 
 
@@ -570,7 +569,7 @@ async def test_closing_that_takes_too_long_is_aborted() -> None:
 async def test_a_stream_that_is_opened_and_reset_in_one_flight_leaves_nothing() -> None:
     async with connected() as pair:
         for _ in range(3):
-            stream = await pair.alice.open_stream("/unknown/1.0.0")
+            stream = await pair.alice.open_substream("/unknown/1.0.0")
             stream.send_lines()
             stream.reset()
         await turns(20)
@@ -581,7 +580,7 @@ async def test_a_stream_that_is_opened_and_reset_in_one_flight_leaves_nothing() 
 
 @pytest.mark.parametrize("protocol", [ECHO, "/unknown/1.0.0"])
 async def test_a_stream_reset_in_its_first_flight_disturbs_nothing(protocol: str, monkeypatch: Any) -> None:
-    def answer_at_once(self: Host, stream: Stream) -> None:
+    def answer_at_once(self: Host, connection: Connection, stream: Substream) -> None:
         stream.write_now(b"answer")
         stream.release()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 
 import pytest
 from support.connections import ECHO, Pair, connected
@@ -18,10 +20,11 @@ from stronghold_p2p import (
     NegotiationError,
     ProtocolNotSupported,
     RemoteProtocolError,
+    Stream,
     StreamReset,
     StrongholdError,
 )
-from stronghold_p2p.transport.stream import MAX_LAZY_SIZE
+from stronghold_p2p.transport.substream import MAX_LAZY_SIZE
 from stronghold_p2p.wire import multistream
 from stronghold_p2p.wire.yamux import Flag
 
@@ -188,6 +191,26 @@ async def test_a_stream_tells_of_itself() -> None:
         assert ECHO in repr(outbound)
 
 
+def test_a_user_of_streams_sees_nothing_else() -> None:
+    shown = {name for name in dir(Stream) if not name.startswith("_")}
+    told = {"peer", "direction", "protocol"}
+    assert shown == told | {"negotiated", "read", "readexactly", "write", "close_write", "close", "reset"}
+
+
+async def test_an_idle_stream_is_small() -> None:
+    async with connected(Config(max_outbound_streams_to_others=400)) as pair:
+        await pair.streams()
+        gc.collect()
+        tracemalloc.start()
+        try:
+            streams = [await pair.streams() for _ in range(200)]
+            gc.collect()
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken / len(streams) < 2 * 4 * KIB  # both ends are here
+
+
 async def test_all_that_came_is_read_though_the_connection_has_ended() -> None:
     async with connected() as pair:
         outbound, inbound = await pair.streams()
@@ -303,10 +326,9 @@ async def test_a_stream_that_is_only_closed_still_names_its_protocol() -> None:
 
 async def test_a_negotiation_that_stalls_is_reset() -> None:
     async with connected(bob_config=Config(request_timeout=0.02)) as pair:
-        stream = await pair.alice.open_stream(ECHO)
-        stream._lines_to_send = multistream.HEADER  # and not the second line
-        with pytest.raises(ProtocolNotSupported):
-            await stream.read()
+        speak(pair, multistream.HEADER)  # and not the second line
+        await until(lambda: pair.bob.info.streams == 1)
+        await until(lambda: pair.bob.info.streams == 0)
         assert pair.bob_host.inbound.empty()
 
 
@@ -374,10 +396,11 @@ async def test_lines_that_are_none_reset_the_stream_alone(said: bytes, cut: int 
 async def test_an_answer_that_is_none(answer: bytes) -> None:
     async with connected() as pair:
         stream = await pair.alice.open_stream(ECHO)
-        stream.send_lines()
+        reading = asyncio.create_task(stream.read())
+        await turns(1)
         pair.bob_pipe.write(pair.bob._noise.encrypt([bytes(data(1, answer, Flag.ACK))]))
         with pytest.raises(NegotiationError):
-            await stream.read()
+            await reading
         await turns()
 
 

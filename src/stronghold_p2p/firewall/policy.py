@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from ..errors import InvalidAddress, PolicyError
+from ..frozen import FrozenDict
 from ..identity import PeerId
 from .admission import AdmissionRules, Network
 from .rules import FirewallRules, Rule
@@ -55,7 +55,7 @@ class Policy:
     """Inbound requests of one peer. None: as configured."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", MappingProxyType(dict(self.names)))
+        object.__setattr__(self, "names", FrozenDict(self.names))
 
     @classmethod
     def parse(cls, text: str, path: str | os.PathLike[str] = "<policy>") -> Policy:

@@ -8,10 +8,10 @@ import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal, NamedTuple, overload
 
 from ..events import Direction
+from ..frozen import FrozenDict
 from ..identity import PeerId
 
 __all__ = ["Direction", "Firewall", "FirewallRules", "Layer", "Predicate", "Rule", "Subject", "Verdict"]
@@ -113,6 +113,11 @@ class Rule:
     def __hash__(self) -> int:
         return hash((self._verdict, self.allow, self.predicate))
 
+    def __reduce__(self) -> str | tuple[type[Rule], tuple[None, frozenset[str] | None, Predicate | None]]:
+        if self._verdict is not None:
+            return f"Rule.{_NAMES[self._verdict]}"  # the very object: the gate tells these three by identity
+        return Rule, (None, self.allow, self.predicate)
+
     def __repr__(self) -> str:
         if self._verdict is not None:
             return f"Rule.{_NAMES[self._verdict]}"
@@ -147,7 +152,7 @@ class FirewallRules:
         *,
         inbound: Rule | None = None,
         outbound: Rule | None = Rule.ALLOW_ALL,
-        peers: Mapping[PeerId, PeerRules] | Mapping[str, PeerRules] = MappingProxyType({}),
+        peers: Mapping[PeerId, PeerRules] | Mapping[str, PeerRules] = FrozenDict({}),
     ) -> None:
         """``peers`` may name them as text.
 
@@ -160,7 +165,7 @@ class FirewallRules:
         _check(outbound)
         object.__setattr__(self, "inbound", inbound)
         object.__setattr__(self, "outbound", outbound)
-        object.__setattr__(self, "peers", MappingProxyType(by_peer))
+        object.__setattr__(self, "peers", FrozenDict(by_peer))
 
     @classmethod
     def allow_all(cls) -> FirewallRules:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..encoding import varint
 from ..errors import DecodeError
-from ..transport.stream import MAX_JOIN_SIZE, Stream, append_chunk
+from ..transport.substream import MAX_JOIN_SIZE, StreamReceiver, Substream, append_chunk
 
 __all__ = ["MessageReceiver", "frame", "is_short", "write"]
 
@@ -19,8 +19,8 @@ def is_short(body: bytes) -> bool:
     return len(body) <= MAX_JOIN_SIZE
 
 
-async def write(stream: Stream, body: bytes) -> None:
-    """Sends a message of any length; a long one is not copied. Raises what :meth:`Stream.write` raises."""
+async def write(stream: Substream, body: bytes) -> None:
+    """Sends a message of any length; a long one is not copied. Raises what :meth:`Substream.write` raises."""
     if is_short(body):
         await stream.write(frame(body))
     else:
@@ -28,12 +28,12 @@ async def write(stream: Stream, body: bytes) -> None:
         await stream.write(body)
 
 
-class MessageReceiver:
+class MessageReceiver(StreamReceiver):
     """Puts one message together from what comes on a stream."""
 
     __slots__ = ("_chunks", "_missing", "_size", "max_size", "stream")
 
-    def __init__(self, stream: Stream, max_size: int) -> None:
+    def __init__(self, stream: Substream, max_size: int) -> None:
         self.stream = stream
         self.max_size = max_size
         self._chunks: list[bytes] = []
@@ -72,14 +72,14 @@ class MessageReceiver:
     def drop(self) -> None:
         """Forgets what has come."""
         if self._size:
-            self.stream.connection.budget.give(self._size)
+            self.stream.let_go(self._size)
             self._chunks.clear()
             self._size = 0
 
     def _take_part(self, data: bytes) -> bytes | None:
         append_chunk(self._chunks, data)
         self._size += len(data)
-        self.stream.connection.budget.take(len(data))
+        self.stream.hold(len(data))
         if self._missing < 0:
             # A length is at most nine bytes: joining until it is known is cheap.
             self._chunks[:] = [b"".join(self._chunks)]

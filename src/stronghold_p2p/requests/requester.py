@@ -12,7 +12,7 @@ from ..firewall.gate import Gate
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..transport.connection import Connection
-from ..transport.stream import MAX_LAZY_SIZE, Stream
+from ..transport.substream import MAX_LAZY_SIZE, Substream
 from .codec import Codec
 from .message import MessageReceiver, frame, is_short, write
 
@@ -25,7 +25,7 @@ class _OutboundRequest(MessageReceiver):
     __slots__ = ("response", "sent", "timeout")
 
     def __init__(
-        self, stream: Stream, max_size: int, timeout: float, response: asyncio.Future[bytes], *, sent: bool
+        self, stream: Substream, max_size: int, timeout: float, response: asyncio.Future[bytes], *, sent: bool
     ) -> None:
         super().__init__(stream, max_size)
         self.response = response
@@ -38,7 +38,7 @@ class _OutboundRequest(MessageReceiver):
         """Ends the stream without its answer. The Rust crate, which has no identify, closes its connection on a reset
         while its handler works: it gets a FIN, and its response is dropped."""
         self.drop()
-        if self.sent and not self.stream.connection.identified:
+        if self.sent and not self.stream.remote_identified:
             self.stream.release()
         else:
             self.stream.reset()
@@ -149,11 +149,11 @@ class Requester(Generic[Req, Res]):
 
     async def _exchange(self, connection: Connection, message: bytes, deadline: float, timeout: float) -> bytes:
         """One request on ``connection``; returns the response's body."""
-        stream = connection.open_stream_now(self._protocol)
+        stream = connection.open_substream_now(self._protocol)
         if stream is None:
             try:
                 async with asyncio.timeout_at(deadline):
-                    stream = await connection.open_stream(self._protocol)
+                    stream = await connection.open_substream(self._protocol)
             except ConnectionLost as error:
                 raise _NothingSent(error) from error
             except TimeoutError:
