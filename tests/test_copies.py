@@ -238,7 +238,9 @@ def everybody(*_: object) -> bool:
 
 
 @every_way
-@pytest.mark.parametrize("rule", [Rule.restricted(allow={"Ping"}), Rule.restricted(everybody)], ids=["types", "predicate"])
+@pytest.mark.parametrize(
+    "rule", [Rule.restricted(allow={"Ping"}), Rule.restricted(everybody)], ids=["types", "predicate"]
+)
 def test_restricted_rules(rule: Rule, way: Callable[[Any], Any]) -> None:
     assert way(rule) == rule
     assert way(rule) in {rule}
