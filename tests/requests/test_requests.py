@@ -281,7 +281,7 @@ async def test_requests_beyond_the_buffer_wait_in_their_streams(connect: Connect
     asking = [asyncio.create_task(alice.send_request(address, [number, body])) for number in range(6)]
     queue: Any = bob._responder._queue
     await until(lambda: len(queue._waiting) == 4 and all(exchange._size > 250_000 for exchange in queue._waiting))
-    await turns(50)
+    await settled()
     assert all(exchange._size < 262_144 for exchange in queue._waiting)  # no window was given back to those
     assert await alice.ping(address) > 0  # which holds up nobody else
     taken = []
@@ -491,7 +491,7 @@ async def test_many_requests_of_one_turn_leave_in_few_writes(connect: Connect) -
     assert alice._swarm is not None
     (connection,) = alice._swarm.connections
     await until(lambda: connection.identified and not connection.info.streams)
-    await turns()
+    await settled()
     before = connection.flushes
     asking = [asyncio.create_task(alice.send_request(address, number)) for number in range(10 * FLUSH_FRAMES)]
     await turns(2)
@@ -561,7 +561,7 @@ async def test_the_time_is_up_before_there_is_a_stream(connect: Connect) -> None
     await alice.connect(address)
     await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
     first = asyncio.create_task(alice.send_request(address, 1))
-    await turns()
+    await settled()
     with pytest.raises(RequestTimeout):
         await alice.send_request(address, 2, timeout=0.02)
     first.cancel()
@@ -636,7 +636,7 @@ async def test_a_request_meets_a_connection_that_closes_and_is_sent_on_a_new_one
     first = asyncio.create_task(alice.send_request(address, "first"))
     await until(lambda: seen)
     second = asyncio.create_task(alice.send_request(address, "second"))
-    await turns()
+    await settled()
     assert alice._swarm is not None
     alice._swarm.connections[0].abort()  # nothing of the second has left
     may_end.set()
@@ -691,7 +691,7 @@ async def test_closing_lets_running_requests_end(connect: Connect) -> None:
     asking = asyncio.create_task(alice.send_request(address, 1))
     await running.wait()
     closing = [asyncio.create_task(peer.close()) for peer in (bob, alice)]
-    await turns()
+    await settled()
     with pytest.raises(ClosedError):
         await alice.send_request(address, 2)
     may_end.set()

@@ -34,10 +34,8 @@ async def begun(call: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
     return task
 
 
-async def turns(count: int | None = None) -> None:
-    """Exactly so many turns of the loop: the moments at which a test interferes. Who waits for something uses others."""
-    if count is None:
-        return await settled()
+async def turns(count: int) -> None:
+    """Exactly so many turns of the loop: a moment at which a test interferes. It is no way to wait for anything."""
     for _ in range(count):
         await asyncio.sleep(0)
 
