@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import weakref
 from typing import Any
 
 import pytest
+from support.clock import Clock
 from support.connections import ECHO, RAW, Host, Pair, connected
 from support.remote import lines
-from support.waiting import settled, turns, until
+from support.waiting import begun, settled, turns
 from support.yamux import ping
 
 from stronghold_p2p import ClosedError, Config, ConnectionLost, EncodeError, HandshakeError, MuxerError, StreamReset
@@ -323,10 +326,13 @@ async def test_a_writer_that_waits_for_the_socket_is_noted_once() -> None:
         await outbound.stream.write(bytes(100 * KIB))
         await settled()
         writing = asyncio.create_task(outbound.stream.write(b"y"))
+        references = set()
         for _ in range(20):
             await settled()
+            references.add(sys.getrefcount(outbound.stream))
             outbound.stream.wake_writer()
-        assert len(pair.alice._waiting_for_drain) == 1
+        assert not writing.done()
+        assert len(references) == 1
         pair.bob_pipe.reading = True
         await writing
 
@@ -386,7 +392,7 @@ async def test_a_remote_that_asks_and_does_not_read_is_cut_off() -> None:
         await settled()
         assert pair.alice.congested
         pings = bytes(ping(1)) * (130 * KIB // HEADER_SIZE)
-        pair.bob_pipe.write(pair.bob._noise.encrypt([pings]))
+        pair.bob_pipe.write(pair.bob_host.noise.encrypt([pings]))
         await pair.alice.closed
         ((_, error),) = pair.alice_host.closed
         assert isinstance(error, MuxerError)
@@ -483,13 +489,13 @@ async def test_a_pipe_that_dies_half_way_ends_every_stream() -> None:
 async def test_a_connection_that_falls_quiet_holds_no_ended_tasks() -> None:
     async with connected() as pair:
         outbound, inbound = await pair.recorders()
-        tasks = [pair.bob.spawn(asyncio.sleep(0)) for _ in range(100)]
-        await asyncio.gather(*tasks)
-        assert len(pair.bob._tasks) == 100
+        tasks = [weakref.ref(pair.bob.spawn(asyncio.sleep(0))) for _ in range(100)]
+        await settled()
+        assert all(task() for task in tasks)
         outbound.stream.reset()
         await settled()
         assert inbound.stream.ended
-        assert not pair.bob._tasks
+        assert not any(task() for task in tasks)
 
 
 async def test_tasks_end_with_the_connection() -> None:
@@ -545,16 +551,22 @@ async def test_an_idle_connection_is_closed() -> None:
         assert [error for _, error in pair.alice_host.closed] == [None]
 
 
-async def test_a_connection_with_a_stream_is_not_idle() -> None:
-    async with connected(Config(idle_timeout=0.02)) as pair:
+async def test_a_connection_with_a_stream_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    clock = Clock(loop.time())
+    monkeypatch.setattr(loop, "time", clock)
+    async with connected(Config(idle_timeout=1)) as pair:
         outbound, inbound = await pair.streams()
-        ticks = pair.alice._idle_tick, pair.bob._idle_tick
-        await until(lambda: pair.alice._idle_tick != ticks[0] and pair.bob._idle_tick != ticks[1])
+        await clock.advance(5)
         assert not pair.alice.closing
         assert not pair.bob.closing
         await outbound.close()
         await inbound.close()
-        await asyncio.gather(pair.alice.closed, pair.bob.closed)
+        await clock.advance(0.75)
+        assert not pair.alice.closing
+        await clock.advance(0.5)
+        assert pair.alice.closed.done()
+        assert pair.bob.closed.done()
 
 
 async def test_closing_that_takes_too_long_is_aborted() -> None:

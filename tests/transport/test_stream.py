@@ -336,7 +336,7 @@ def speak(pair: Pair, *pieces: bytes) -> None:
     """Has alice open stream 1 by hand."""
     for index, piece in enumerate(pieces):
         frame = bytes(data(1, piece, Flag.SYN if index == 0 else 0))
-        pair.alice_pipe.write(pair.alice._noise.encrypt([frame]))
+        pair.alice_pipe.write(pair.alice_host.noise.encrypt([frame]))
 
 
 @pytest.mark.parametrize("cut", [None, 1, 20])
@@ -380,7 +380,7 @@ async def test_lines_that_are_none_reset_the_stream_alone(said: bytes, cut: int 
         # The next stream of alice's is number 3.
         cuts = [said[i : i + (cut or 2000)] for i in range(0, len(said), cut or 2000)]
         for index, piece in enumerate(cuts):
-            pair.alice_pipe.write(pair.alice._noise.encrypt([bytes(data(3, piece, Flag.SYN if index == 0 else 0))]))
+            pair.alice_pipe.write(pair.alice_host.noise.encrypt([bytes(data(3, piece, Flag.SYN if index == 0 else 0))]))
         await settled()
         assert pair.bob_host.inbound.empty()
         assert pair.bob.info.streams == 1
@@ -397,7 +397,7 @@ async def test_an_answer_that_is_none(answer: bytes) -> None:
     async with connected() as pair:
         stream = await pair.alice.open_stream(ECHO)
         reading = await begun(stream.read())
-        pair.bob_pipe.write(pair.bob._noise.encrypt([bytes(data(1, answer, Flag.ACK))]))
+        pair.bob_pipe.write(pair.bob_host.noise.encrypt([bytes(data(1, answer, Flag.ACK))]))
         with pytest.raises(NegotiationError):
             await reading
         await settled()
@@ -407,7 +407,7 @@ async def test_an_end_before_the_lines_were_echoed_is_a_refusal() -> None:
     for flag in Flag.FIN, Flag.RST:
         async with connected() as pair:
             stream = await pair.alice.open_stream(ECHO)
-            pair.bob_pipe.write(pair.bob._noise.encrypt([bytes(data(1, flags=flag))]))
+            pair.bob_pipe.write(pair.bob_host.noise.encrypt([bytes(data(1, flags=flag))]))
             with pytest.raises(ProtocolNotSupported):
                 await stream.negotiated()
 
