@@ -17,6 +17,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from stronghold_p2p import (
+    AddressEntry,
+    AddressSource,
     ClosedError,
     Config,
     ConnectionClosed,
@@ -24,6 +26,7 @@ from stronghold_p2p import (
     ConnectionInfo,
     ConnectionLost,
     DecodeError,
+    DialAttempt,
     DialError,
     Direction,
     Dropped,
@@ -113,7 +116,9 @@ ERRORS = [
     LimitExceeded("max_connections"),
     DialError(PEER),
     DialError(PEER, reason="because"),
-    DialError(PEER, [(ADDRESS, RequestTimeout(1.0)), (ADDRESS, OSError(111, "refused"))]),
+    DialError(
+        PEER, [DialAttempt(ADDRESS, RequestTimeout(1.0), 1.0), DialAttempt(ADDRESS, OSError(111, "refused"), 0.25)]
+    ),
     RequestTimeout(5.0),
     RequestTimeout(0.5, "ping"),
     ConnectionLost(),
@@ -291,12 +296,14 @@ def test_public_keys(pair: Keypair, way: Callable[[Any], Any]) -> None:
 
 
 @every_way
-@pytest.mark.parametrize("value", [PEER, ADDRESS, ADDRESS.with_peer(PEER), *KeyType, *Direction, Direction.BOTH])
+@pytest.mark.parametrize(
+    "value", [PEER, ADDRESS, ADDRESS.with_peer(PEER), *KeyType, *Direction, Direction.BOTH, *AddressSource]
+)
 def test_names(value: Any, way: Callable[[Any], Any]) -> None:
     assert way(value) == value
     assert {way(value): 1}[value] == 1
     assert str(way(value)) == str(value)
-    if isinstance(value, Direction):
+    if isinstance(value, Direction | AddressSource):
         assert way(value) is value
 
 
@@ -313,6 +320,7 @@ def test_a_private_key_is_copied_but_never_pickled() -> None:
 
 PATH = Path("tcp", ADDRESS, OTHER, PathLimits(120.0, None))
 INFO = ConnectionInfo(PEER, ADDRESS, Direction.INBOUND, 1.5, 3, PATH)
+ENTRY = AddressEntry(ADDRESS, AddressSource.MDNS, expires=2.5, last_success=1.5)
 LISTENER = Listener(ADDRESS, (ADDRESS.with_peer(PEER),))
 EVENTS: list[Event] = [
     ConnectionEstablished(INFO),
@@ -336,7 +344,7 @@ def test_every_event_is_tried() -> None:
 
 
 @every_way
-@pytest.mark.parametrize("value", [Config(), Config(request_timeout=30), INFO, LISTENER, *EVENTS], ids=kind)
+@pytest.mark.parametrize("value", [Config(), Config(request_timeout=30), INFO, LISTENER, ENTRY, *EVENTS], ids=kind)
 def test_configuration_and_events(value: Any, way: Callable[[Any], Any]) -> None:
     copied = way(value)
     assert type(copied) is type(value)

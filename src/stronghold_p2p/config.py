@@ -80,7 +80,8 @@ class Config:
 
     dial_stagger: float = _limit(
         0.25,
-        """The lead that one address of a peer has before the next one is tried beside it (RFC 8305, section 5).""",
+        """The lead that one address of a peer has before the next one is dialed beside it (RFC 8305, section 5). On
+        local networks it is shorter.""",
     )
 
     # -- connections (the limits of the Rust crate's `ConnectionLimits`) ---------------------------
@@ -93,7 +94,13 @@ class Config:
 
     max_pending_outbound_connections: int = _limit(
         256,
-        """Dials under way; further ones are refused with DialError.""",
+        """Peers that are being dialed; further ones are refused with DialError.""",
+    )
+
+    max_dials_per_peer: int = _limit(
+        8,
+        """Addresses of one peer that are dialed at once; further ones wait until one of them has failed. As in
+        go-libp2p and rust-libp2p: each takes a socket, and few peers are at more than two of their addresses.""",
     )
 
     max_inbound_connections: int = _limit(
