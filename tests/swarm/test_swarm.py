@@ -571,6 +571,8 @@ async def test_listening_may_be_cancelled_at_any_moment(make_peer: MakePeer, unu
     if task.cancelled():
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", unused_port)
+    else:
+        assert len(peer.listeners) == 1
 
 
 async def test_streams_that_are_reset_start_no_more_handlers_than_there_may_be_streams(make_peer: MakePeer) -> None:
@@ -590,6 +592,6 @@ async def test_streams_that_are_reset_start_no_more_handlers_than_there_may_be_s
         await stream.write(b"x")
         await settled()
         stream.reset()
-    await until(lambda: running > 0)
+    await until(lambda: running == 8)
     await settled()
-    assert running <= 8
+    assert running == 8

@@ -11,7 +11,7 @@ import pytest
 from support.clock import Clock
 from support.connections import ECHO, RAW, Host, Pair, connected
 from support.remote import lines
-from support.waiting import begun, settled, turns
+from support.waiting import settled, turns
 from support.yamux import ping
 
 from stronghold_p2p import ClosedError, Config, ConnectionLost, EncodeError, HandshakeError, MuxerError, StreamReset
