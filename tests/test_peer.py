@@ -228,7 +228,7 @@ async def test_a_ping_that_is_not_answered(make_peer: MakePeer, monkeypatch: pyt
     address = await bob.listen()
     await alice.connect(address)
     assert bob._swarm is not None
-    monkeypatch.setitem(bob._swarm._handlers, "/ipfs/ping/1.0.0", lambda stream: None)
+    monkeypatch.setitem(bob._swarm._handlers, "/ipfs/ping/1.0.0", lambda connection, stream: None)
     with pytest.raises(RequestTimeout):
         await alice.ping(address, timeout=0.02)
 

@@ -21,6 +21,8 @@ __all__ = [
     "Listener",
     "ListenerClosed",
     "NewListener",
+    "Path",
+    "PathLimits",
     "PeerIdentified",
     "PolicyFailed",
     "PolicyLoaded",
@@ -40,6 +42,30 @@ class Direction(enum.Flag):
 
 
 @dataclass(frozen=True, slots=True)
+class PathLimits:
+    """What a relay allows for one connection."""
+
+    seconds: float | None
+    """None: no limit of time."""
+    bytes: int | None
+    """In each direction. None: no limit of data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """How a connection reaches its peer."""
+
+    transport: str
+    """``"tcp"``."""
+    dialed: Multiaddr | None = None
+    """The address that we dialed, without the peer id; None if the remote dialed us."""
+    relay: PeerId | None = None
+    """The peer that forwards between the two ends; None for a direct path."""
+    limits: PathLimits | None = None
+    """None for a path that nobody limits."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionInfo:
     """One established connection, as it was when this was made."""
 
@@ -52,6 +78,8 @@ class ConnectionInfo:
     """Seconds since the epoch."""
     streams: int
     """Streams open on it, of both sides."""
+    path: Path
+    """The transport, and the relay if there is one."""
 
 
 @dataclass(frozen=True, slots=True)

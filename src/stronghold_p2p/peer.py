@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType, UnionType
 from typing import Any, Final, Generic, Literal, NoReturn, Self
-from weakref import WeakValueDictionary
 
 from .addresses.book import AddressBook
 from .addresses.target import parse_target, split_target
@@ -25,13 +24,16 @@ from .firewall.rules import Firewall, FirewallRules, Rule
 from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .multiaddr import Multiaddr
-from .protocols import ping
+from .protocols.identify import IdentifyService
+from .protocols.ping import PingService
+from .protocols.service import Service, check_protocol_id
 from .requests import Request, Requester, Responder
 from .requests.codec import PROTOCOLS, CodecName, make_codec
 from .store.state import BanChange, Change, FirewallMemory
-from .swarm.swarm import Swarm, check_protocol_id
+from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.stream import Stream
+from .transport.tcp import TcpTransport
 
 __all__ = ["StrongholdP2p"]
 
@@ -105,7 +107,8 @@ class StrongholdP2p(Generic[Req, Res]):
         self._closing: asyncio.Future[None] | None = None
         """Done when the first call of :meth:`close` has ended."""
         self._admission = Admission()
-        self._pinging: WeakValueDictionary[PeerId, asyncio.Lock] = WeakValueDictionary()
+        self._ping = PingService()
+        self._services: tuple[Service, ...] = (IdentifyService(), self._ping)
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._protocol = PROTOCOLS[codec]
         max_size: int = getattr(self._config, f"max_{codec}_message")
@@ -159,6 +162,8 @@ class StrongholdP2p(Generic[Req, Res]):
         self._swarm = Swarm(
             self._keypair,
             self._config,
+            transports=(TcpTransport(self._config),),
+            services=self._services,
             admission=self._admission,
             permits=self._permits,
             refused=self._refused,
@@ -260,18 +265,9 @@ class StrongholdP2p(Generic[Req, Res]):
         """
         seconds = _seconds(timeout, self._config.request_timeout)
         peer, address = self._target(to)
-        turn = self._pinging.setdefault(peer, asyncio.Lock())  # rust-libp2p serves one ping stream at a time
         deadline = _deadline(seconds)
-        await self._connect(peer, address, deadline)
-        try:
-            async with (
-                asyncio.timeout_at(deadline),
-                turn,
-                await self.open_stream(peer, ping.PROTOCOL, timeout=seconds) as stream,
-            ):
-                return await ping.ping(stream)
-        except TimeoutError:
-            raise RequestTimeout(seconds, "ping") from None
+        connection = await self._connect(peer, address, deadline)
+        return await self._ping.ping(connection, timeout=seconds, deadline=deadline)
 
     # -- answering -------------------------------------------------------------------------------
 
@@ -311,14 +307,15 @@ class StrongholdP2p(Generic[Req, Res]):
 
     async def listen(self, address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0") -> Multiaddr:
         """Listens on ``address``; returns it as bound, ending in ``/p2p/<us>``. For a wildcard (0.0.0.0 or ::) that is
-        the first real interface's; :attr:`listeners` has all.
+        the first real interface's, or the wildcard itself on a machine without one; :attr:`listeners` has all.
 
         Raises:
             InvalidAddress: malformed, or of another peer.
             ListenError: in use, not an address of this machine, not permitted, or not TCP.
             ClosedError: we are not running.
         """
-        return (await self._running().listen(self._own_address(address))).addresses[0]
+        listener = await self._running().listen(self._own_address(address))
+        return listener.addresses[0] if listener.addresses else listener.address
 
     async def stop_listening(self, address: Multiaddr | str | None = None) -> None:
         """Stops listening on ``address``, as given to or returned by :meth:`listen`, or on all. Connections stay."""
@@ -442,7 +439,12 @@ class StrongholdP2p(Generic[Req, Res]):
             ValueError: ``protocol`` is no protocol id.
         """
         check_protocol_id(protocol)
-        if protocol in self._stream_handlers or protocol == self._protocol:
+        served = {
+            self._protocol,
+            *self._stream_handlers,
+            *(own for service in self._services for own in service.protocols),
+        }
+        if protocol in served:
             raise RuntimeError(f"{protocol} is served already")
         if self._swarm is not None:
             self._swarm.handle_coroutine(protocol, handler)
@@ -545,7 +547,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def _offer_changed(self, peer: PeerId | None = None) -> None:
         if self._swarm is not None:
-            self._swarm.push_identify(peer)
+            self._swarm.offer_changed(peer)
 
     def _target(self, to: PeerId | Multiaddr | str) -> tuple[PeerId, Multiaddr | None]:
         peer, address = parse_target(to) if isinstance(to, str) else split_target(to)
@@ -559,7 +561,7 @@ class StrongholdP2p(Generic[Req, Res]):
         addresses = self.addresses.get(peer) if address is None else (address,)
         connected = swarm.connection(peer)
         connection = await swarm.connect(peer, addresses, deadline)
-        if address is not None and connection is not connected and connection.leads_to(address):
+        if address is not None and connection is not connected and connection.path.dialed == address:
             self.addresses.add(address, peer)
         return connection
 

@@ -215,7 +215,7 @@ class FakeNetwork:
         self._wire(msgspec.json.decode(message[head[1] :])["id"])
         self.loop.call_soon(lambda: None if stream.ended else stream.receiver.data_received(b"\x04null"))
 
-    def push_identify(self, peer: PeerId | None = None) -> None: ...
+    def offer_changed(self, peer: PeerId | None = None) -> None: ...
 
     async def close(self) -> None:
         for peer in list(self.connections_by_peer):
@@ -576,7 +576,7 @@ class FirewallMachine(RuleBasedStateMachine):
         assert offered == (self.model.rule_for(peer, IN)[0] != "reject")
         if offered:
             request.stream = FakeStream(connection, lambda stream, message: None)
-            self.peer._responder.accept(request.stream)  # type: ignore[arg-type]
+            self.peer._responder.accept(request.stream.connection, request.stream)  # type: ignore[arg-type]
             message = msgspec.json.encode(request.body)
             request.stream.receiver.data_received(varint.encode(len(message)) + message)
         self.finish(settle)

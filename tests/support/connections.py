@@ -10,7 +10,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from stronghold_p2p import Config, Keypair, PeerId
+from stronghold_p2p import Config, Direction, Keypair, PeerId
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.deadlines import Deadlines
 from stronghold_p2p.transport.pipe import BytePipe
@@ -59,19 +59,21 @@ class Host:
     def connection_closed(self, connection: Connection, error: Exception | None) -> None:
         self.closed.append((connection, error))
 
-    def upgrade(self, pipe: BytePipe, *, expected_peer: PeerId | None) -> PipeUpgrade:
-        initiator = expected_peer is not None
+    def upgrade(self, pipe: BytePipe, *, expected_peer: PeerId | None, initiator: bool | None = None) -> PipeUpgrade:
+        """``initiator``: the role, that of who dialed unless it is given."""
+        role = pipe.path.dialed is not None if initiator is None else initiator
         return PipeUpgrade(
             pipe,
             NoiseIdentity(self.keypair, X25519PrivateKey.generate(), MUXERS),
             X25519PrivateKey.generate(),
-            initiator=initiator,
+            initiator=role,
             expected_peer=expected_peer,
-            establish=partial(self._establish, initiator=initiator),
+            establish=partial(self._establish, initiator=role),
         )
 
     def _establish(self, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool) -> Connection:
-        return Connection(self, pipe, upgrade, initiator=initiator)
+        direction = Direction.INBOUND if pipe.path.dialed is None else Direction.OUTBOUND
+        return Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=pipe.path)
 
 
 class Pair:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from stronghold_p2p import Keypair, Multiaddr, PeerId
-from stronghold_p2p.protocols import identify
+from stronghold_p2p.protocols.identify import message as identify
 from stronghold_p2p.wire import multistream
 from stronghold_p2p.wire.noise import NoiseIdentity
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade

@@ -33,9 +33,8 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.swarm.dialer import Dial
-from stronghold_p2p.swarm.swarm import Swarm, interface_addresses
+from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.stream import Stream
-from stronghold_p2p.transport.tcp import TcpTransport
 
 Peer = StrongholdP2p[Any, Any]
 
@@ -445,10 +444,6 @@ async def test_wildcards_are_resolved(make_peer: MakePeer, wildcard: str) -> Non
     assert bob.listeners == ()
 
 
-def test_what_is_no_wildcard_is_itself() -> None:
-    assert interface_addresses(tcp(1)) == (tcp(1),)
-
-
 async def test_addresses_that_cannot_be_listened_on(make_peer: MakePeer) -> None:
     bob = await make_peer()
     address = (await bob.listen()).without_peer()
@@ -471,12 +466,6 @@ async def test_addresses_that_cannot_be_listened_on(make_peer: MakePeer) -> None
 async def test_ones_own_peer_id_may_stand_in_the_address(make_peer: MakePeer) -> None:
     bob = await make_peer()
     assert (await bob.listen(tcp(0).with_peer(bob.peer_id))).peer_id == bob.peer_id
-
-
-def test_what_tcp_supports() -> None:
-    assert TcpTransport.supports(tcp(1))
-    for other in "/ip4/127.0.0.1", "/ip4/127.0.0.1/tcp/1/ws", "/ip4/127.0.0.1/udp/1", "/tcp/1":
-        assert not TcpTransport.supports(Multiaddr.parse(other))
 
 
 # -- what is told --------------------------------------------------------------------------------------

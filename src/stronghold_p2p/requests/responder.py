@@ -15,6 +15,7 @@ from ..firewall.gate import Gate
 from ..firewall.traffic import Traffic
 from ..generics import Req, Res
 from ..identity import PeerId
+from ..transport.connection import Connection
 from ..transport.substream import Substream
 from .codec import Codec
 from .message import MessageReceiver, frame, is_short, write
@@ -140,13 +141,13 @@ class Responder(Generic[Req, Res]):
         if self._queue is not None:
             self._queue.close()
 
-    def accept(self, stream: Substream) -> None:
+    def accept(self, connection: Connection, stream: Substream) -> None:
         """A remote has opened a stream for a request: it is offered the protocol, so not all that it asks is rejected."""
         exchange = _InboundRequest(stream, self)
-        if self._traffic.enter(stream.peer, exchange, stream.now()):
+        if self._traffic.enter(connection.peer, exchange, connection.now()):
             self._let_in(exchange)
         else:
-            self._let_next_in_soon(stream.peer)
+            self._let_next_in_soon(connection.peer)
 
     def deliver(self, exchange: _InboundRequest[Req, Res], message: bytes) -> None:
         """A request has come whole."""

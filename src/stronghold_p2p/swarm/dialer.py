@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from ..config import Config
-from ..errors import ClosedError, DialError, NotPermitted, StrongholdError
+from ..errors import ClosedError, DialError, InvalidAddress, NotPermitted, StrongholdError
 from ..firewall.admission import Admission
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
-from ..transport.tcp import TcpTransport
+from ..transport.transport import Transport
 from ..transport.upgrade import PipeUpgrade
 
 __all__ = ["Dial", "Dialer"]
@@ -81,18 +81,18 @@ class Dial:
 
 
 class Dialer:
-    """Dials by ``transport``; ``upgrade`` makes what shakes hands with a peer on a pipe, ``admission`` says which
-    addresses may be dialled."""
+    """Dials by the first of ``transports`` that supports an address; ``upgrade`` makes what shakes hands with a peer on
+    a pipe to an address, ``admission`` says which addresses may be dialed."""
 
     def __init__(
         self,
-        transport: TcpTransport,
+        transports: Sequence[Transport],
         config: Config,
         admission: Admission,
-        upgrade: Callable[[BytePipe, PeerId], PipeUpgrade],
+        upgrade: Callable[[BytePipe, PeerId, Multiaddr], PipeUpgrade],
     ) -> None:
         self.dials: dict[PeerId, Dial] = {}
-        self._transport = transport
+        self._transports = transports
         self._config = config
         self._admission = admission
         self._upgrade = upgrade
@@ -187,6 +187,11 @@ class Dialer:
         refusal: str | None = self._admission.refusal_of_address(address)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
+        transport = next((one for one in self._transports if one.supports(address)), None)
+        if transport is None:
+            raise InvalidAddress(
+                address, f"no transport supports it; there is {' and '.join(t.name for t in self._transports)}"
+            )
 
         def connected(pipe: BytePipe) -> PipeReceiver:
             nonlocal upgrade, refusal
@@ -194,11 +199,11 @@ class Dialer:
             if refusal is not None:
                 pipe.abort()
                 return NullReceiver()
-            upgrade = self._upgrade(pipe, peer)
+            upgrade = self._upgrade(pipe, peer, address)
             return upgrade
 
         try:
-            await self._transport.dial(address, connected)
+            await transport.dial(address, connected)
             if upgrade is None:
                 raise NotPermitted(peer, refusal or "refused")
             return await upgrade.finished

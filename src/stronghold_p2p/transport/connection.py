@@ -12,9 +12,8 @@ from typing import Any, Final, Protocol
 
 from ..config import Config
 from ..errors import ConnectionLost, HandshakeError, MuxerError, StrongholdError
-from ..events import ConnectionInfo, Direction
+from ..events import ConnectionInfo, Direction, Path
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
 from ..wire import yamux
 from ..wire.upgrade import Upgrade
 from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
@@ -75,13 +74,24 @@ class Connection(StreamHost):
     has ended.
     """
 
-    def __init__(self, host: ConnectionHost, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool) -> None:
+    def __init__(
+        self,
+        host: ConnectionHost,
+        pipe: BytePipe,
+        upgrade: Upgrade,
+        *,
+        initiator: bool,
+        direction: Direction,
+        path: Path,
+    ) -> None:
+        """``initiator`` is the role in the handshake and in Yamux, ``direction`` who dialed: a hole punch sets them apart."""
         self.config = host.config
         self.deadlines = host.deadlines
         self.budget = host.budget
         self.peer = upgrade.remote_peer
         self.public_key = upgrade.remote_key
-        self.direction = Direction.OUTBOUND if initiator else Direction.INBOUND
+        self.direction = direction
+        self.path = path
         self.remote_address = pipe.remote_address
         self.opened_at = time.time()
         self.congested = False
@@ -137,7 +147,9 @@ class Connection(StreamHost):
     @property
     def info(self) -> ConnectionInfo:
         """What users see of the connection."""
-        return ConnectionInfo(self.peer, self._pipe.remote_address, self.direction, self.opened_at, len(self._session))
+        return ConnectionInfo(
+            self.peer, self.remote_address, self.direction, self.opened_at, len(self._session), self.path
+        )
 
     # -- opening and closing ---------------------------------------------------------------------
 
@@ -228,11 +240,6 @@ class Connection(StreamHost):
         return len(self._tasks) < limit
 
     # -- what is known of the remote -------------------------------------------------------------
-
-    def leads_to(self, address: Multiaddr) -> bool:
-        """Whether we have dialled ``address`` to make this connection, or a name in its place."""
-        names_host = address.components[0][0].startswith("dns")
-        return self.direction is Direction.OUTBOUND and (names_host or address == self.remote_address)
 
     def serves(self, protocol: str) -> bool:
         """Whether the remote is known to serve ``protocol``: it has said so, or done so."""
