@@ -104,6 +104,9 @@ class NextRequest:
 
     def data_received(self, data: bytes) -> None: ...
 
+    def agreed(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
     def eof_received(self) -> None:
         self.ended.release()
         self.before = len(self.writes.sizes)
@@ -320,15 +323,15 @@ async def test_a_writer_that_waits_for_the_socket_is_noted_once() -> None:
     async with connected(Config(max_send_buffer=64 * KIB)) as pair:
         outbound, _ = await pair.recorders()
         pair.bob_pipe.reading = False
-        await outbound.stream.write(bytes(100 * KIB))
+        assert outbound.stream.push(bytes(100 * KIB))
         await turns()
-        writing = asyncio.create_task(outbound.stream.write(b"y"))
+        assert not outbound.stream.push(b"y")
         for _ in range(20):
             await turns(2)
-            outbound.stream.wake_writer()
+            outbound.stream.resume()
         assert len(pair.alice._waiting_for_drain) == 1
         pair.bob_pipe.reading = True
-        await writing
+        await until(lambda: outbound.times_resumed)
 
 
 async def test_what_is_not_read_holds_up_no_other_stream() -> None:
