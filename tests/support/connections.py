@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -16,6 +16,7 @@ from stronghold_p2p.transport.deadlines import Deadlines
 from stronghold_p2p.transport.pipe import BytePipe
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
+from stronghold_p2p.transport.transport import Connected
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 from stronghold_p2p.wire.noise import NoiseIdentity, NoiseTransport
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
@@ -23,8 +24,11 @@ from stronghold_p2p.wire.yamux import ReceiveBudget
 
 from .memory import MemoryPipe, memory_pipes
 from .recorder import Recorder
+from .waiting import until
 
-__all__ = ["ECHO", "RAW", "Host", "Pair", "connected"]
+__all__ = ["ECHO", "RAW", "Host", "Pair", "connected", "upgraded"]
+
+Pipe = TypeVar("Pipe", bound=BytePipe)
 
 ECHO: Final = "/echo/1.0.0"
 
@@ -98,7 +102,8 @@ class Pair:
     async def recorders(self) -> tuple[Recorder, Recorder]:
         """Both ends of a new stream of RAW."""
         outbound = Recorder(await self.alice.open_substream(RAW))
-        await outbound.stream.negotiated()
+        outbound.stream.propose()
+        await until(lambda: outbound.has_agreed)
         return outbound, await self.bob_host.recorders.get()
 
 
@@ -108,26 +113,36 @@ async def connected(
 ) -> AsyncIterator[Pair]:
     """A pair, connected; at the end it is closed, and must leave nothing."""
     config = config or Config()
-    alice, bob = Host(config), Host(bob_config or config)
-    upgrades: list[PipeUpgrade] = []
+    hosts = Host(config), Host(bob_config or config)
+
+    def connect(alice: Connected, bob: Connected) -> tuple[MemoryPipe, MemoryPipe]:
+        return memory_pipes(alice, bob, max_send_buffer=config.max_send_buffer, segment=segment)
+
+    async with upgraded(hosts, connect) as (pipes, connections):
+        yield Pair(hosts, connections, pipes)
+
+
+@asynccontextmanager
+async def upgraded(
+    hosts: tuple[Host, Host], connect: Callable[[Connected, Connected], tuple[Pipe, Pipe]]
+) -> AsyncIterator[tuple[tuple[Pipe, Pipe], tuple[Connection, Connection]]]:
+    """Two pipes that ``connect`` makes, and the connections over them; at the end these are closed, and must leave
+    nothing."""
+    alice, bob = hosts
+    upgrades: dict[Host, PipeUpgrade] = {}
 
     def start(host: Host, expected_peer: PeerId | None, pipe: BytePipe) -> PipeUpgrade:
-        upgrades.append(host.upgrade(pipe, expected_peer=expected_peer))
-        return upgrades[-1]
+        upgrades[host] = host.upgrade(pipe, expected_peer=expected_peer)
+        return upgrades[host]
 
-    pipes = memory_pipes(
-        partial(start, alice, bob.keypair.peer_id),
-        partial(start, bob, None),
-        max_send_buffer=config.max_send_buffer,
-        segment=segment,
-    )
-    first, second = await asyncio.gather(*(upgrade.finished for upgrade in upgrades))
+    pipes = connect(partial(start, alice, bob.keypair.peer_id), partial(start, bob, None))
+    first, second = await asyncio.gather(*(upgrades[host].finished for host in hosts))
     try:
-        yield Pair((alice, bob), (first, second), pipes)
+        yield pipes, (first, second)
     finally:
         first.abort()
         await asyncio.gather(first.closed, second.closed)
-        for host in alice, bob:
+        for host in hosts:
             assert host.budget.used == 0
             assert not [item for items in host.deadlines._ticks.values() for item in items]
             assert len(host.closed) == 1

@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 from support.connections import ECHO, Pair, connected
+from support.recorder import Recorder
 from support.remote import lines
 from support.waiting import begun, settled, until
 from support.yamux import data
@@ -24,6 +25,7 @@ from stronghold_p2p import (
     StreamReset,
     StrongholdError,
 )
+from stronghold_p2p.transport.stream import take_over
 from stronghold_p2p.transport.substream import MAX_LAZY_SIZE
 from stronghold_p2p.wire import multistream
 from stronghold_p2p.wire.yamux import Flag
@@ -135,6 +137,31 @@ async def test_reading_may_go_on_after_a_cancelled_read() -> None:
         assert await inbound.read() == b"here"
 
 
+async def test_a_cancelled_write_is_not_cut_off_in_the_middle() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        for _ in range(3):
+            writing = asyncio.create_task(outbound.write(b"a" * 300 * KIB))
+            await settled()
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+        following = asyncio.create_task(outbound.write(b"b"))
+        # The rest of the first, before which nothing of the others was taken, and what follows.
+        assert await inbound.readexactly(300 * KIB + 1) == b"a" * 300 * KIB + b"b"
+        await following
+
+
+async def test_what_a_cancelled_write_has_left_leaves_before_the_stream_is_closed() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        writing = asyncio.create_task(outbound.write(bytes(300 * KIB)))
+        await settled()
+        writing.cancel()
+        await outbound.close()
+        assert len(await inbound.readexactly(300 * KIB)) == 300 * KIB
+        assert await inbound.read() == b""
+
+
 async def test_async_with_closes_and_on_an_exception_resets() -> None:
     async with connected() as pair:
         outbound, inbound = await pair.streams()
@@ -223,6 +250,47 @@ async def test_all_that_came_is_read_though_the_connection_has_ended() -> None:
         assert await inbound.read() == b""
         with pytest.raises(ConnectionLost):
             await inbound.write(b"x")
+
+
+# -- taking it over ------------------------------------------------------------------------------------
+
+
+async def test_a_stream_that_is_taken_over_counts_as_closed() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await inbound.write(b"OK, and what follows")
+        await settled()
+        async with outbound:
+            assert await outbound.readexactly(2) == b"OK"
+            substream, early = take_over(outbound)
+            assert early == b", and what follows"
+            recorder = Recorder(substream)
+        assert pair.alice_host.budget.used == 0
+        await outbound.close_write()
+        outbound.reset()
+        for act in outbound.read(), outbound.write(b"x"):
+            with pytest.raises(ClosedError):
+                await act
+        with pytest.raises(ClosedError):
+            take_over(outbound)
+        assert substream.write_now(b"undisturbed")
+        assert await inbound.read() == b"undisturbed"
+        await inbound.write(b"both ways")
+        await settled()
+        assert recorder.received == b"both ways"
+
+
+async def test_a_stream_that_has_ended_is_not_taken_over() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await outbound.close_write()
+        await settled()
+        with pytest.raises(RemoteProtocolError):
+            take_over(inbound)
+        outbound.reset()
+        await settled()
+        with pytest.raises(StreamReset):
+            take_over(inbound)
 
 
 # -- negotiation ---------------------------------------------------------------------------------------

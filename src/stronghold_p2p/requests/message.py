@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ..encoding import varint
 from ..errors import DecodeError
-from ..transport.substream import MAX_JOIN_SIZE, StreamReceiver, Substream, append_chunk
+from ..transport.receiver import StreamReceiver, append_chunk
+from ..transport.substream import MAX_JOIN_SIZE, Substream
 
-__all__ = ["MessageReceiver", "frame", "is_short", "write"]
+__all__ = ["MessageReceiver", "frame", "is_short", "push"]
 
 
 def frame(body: bytes) -> bytes:
@@ -19,13 +20,12 @@ def is_short(body: bytes) -> bool:
     return len(body) <= MAX_JOIN_SIZE
 
 
-async def write(stream: Substream, body: bytes) -> None:
-    """Sends a message of any length; a long one is not copied. Raises what :meth:`Substream.write` raises."""
+def push(stream: Substream, body: bytes) -> bool:
+    """Sends a message of any length; a long one is not copied. False if a part of it waits: see :meth:`Substream.push`."""
     if is_short(body):
-        await stream.write(frame(body))
-    else:
-        await stream.write(varint.encode(len(body)))
-        await stream.write(body)
+        return stream.push(frame(body))
+    stream.push(varint.encode(len(body)))
+    return stream.push(body)
 
 
 class MessageReceiver(StreamReceiver):

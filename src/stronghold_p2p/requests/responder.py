@@ -18,7 +18,7 @@ from ..identity import PeerId
 from ..loops import Owner, check_loop
 from ..transport.substream import Substream
 from .codec import Codec
-from .message import MessageReceiver, frame, is_short, write
+from .message import MessageReceiver, frame, is_short, push
 
 __all__ = ["Request", "RequestQueue", "Responder"]
 
@@ -339,9 +339,10 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         if is_short(message) and self.stream.write_now(frame(message)):
             self.stream.release()
             self._end()
-        else:
-            self._limit_time(self.responder.config.request_timeout, "response")
-            self._task = self.stream.spawn(self._write(message))
+            return
+        self._limit_time(self.responder.config.request_timeout, "response")
+        if push(self.stream, message):
+            self.resume_writing()
 
     def credit(self, size: int) -> None:
         if self._admitted:
@@ -383,6 +384,11 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
                 self, DecodeError(self.stream.protocol, "the stream was closed before the request's end")
             )
 
+    def resume_writing(self) -> None:
+        """The response has left."""
+        self.stream.release()
+        self._end()
+
     def stream_failed(self, error: StrongholdError) -> None:
         self._end()
 
@@ -416,14 +422,6 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
             self.responder.hand_over(self, body)
         else:
             self.reject()
-
-    async def _write(self, message: bytes) -> None:
-        try:
-            await write(self.stream, message)
-        except StrongholdError:
-            return  # the requester is gone, or does not read in time
-        self.stream.release()
-        self._end()
 
     def _limit_time(self, seconds: float, what: str) -> None:
         self._limit = seconds, what

@@ -18,9 +18,10 @@ from ..wire import yamux
 from ..wire.upgrade import Upgrade
 from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
 from .deadlines import Deadlines
+from .negotiation import encode_lines
 from .pipe import BytePipe
 from .stream import Stream
-from .substream import StreamHost, Substream, encode_lines
+from .substream import StreamHost, Substream
 
 __all__ = ["Connection", "ConnectionHost"]
 
@@ -310,8 +311,10 @@ class Connection(StreamHost):
             self._schedule_flush()
 
     def wait_for_drain(self, stream: Substream) -> None:
-        """Has the stream's writer woken when the socket takes bytes again."""
         self._waiting_for_drain[stream] = None
+
+    def wait_no_longer(self, stream: Substream) -> None:
+        self._waiting_for_drain.pop(stream, None)
 
     # -- as the pipe's receiver ------------------------------------------------------------------
 
@@ -370,7 +373,7 @@ class Connection(StreamHost):
         # In order, each takes what it can; a writer that fills the socket again waits behind the others.
         waiting, self._waiting_for_drain = self._waiting_for_drain, {}
         for stream in waiting:
-            stream.wake_writer()
+            stream.resume()
 
     # -- called by the deadlines -----------------------------------------------------------------
 
@@ -412,7 +415,7 @@ class Connection(StreamHost):
             elif isinstance(event, StreamEnded):
                 owner.eof_received()
             elif isinstance(event, WindowOpened):
-                owner.wake_writer()
+                owner.resume()
             else:
                 owner.reset_received(event.code)
         for stream in opened:

@@ -11,9 +11,10 @@ from ..errors import ClosedError, RemoteProtocolError, StrongholdError
 from ..events import Direction
 from ..identity import PeerId
 from ..loops import check_loop
-from .substream import StreamReceiver, Substream, append_chunk
+from .receiver import StreamReceiver, append_chunk
+from .substream import Substream
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "take_over"]
 
 
 class Stream:
@@ -27,12 +28,12 @@ class Stream:
     it. What came before is read first. Used elsewhere than on the peer's event loop, it raises RuntimeError.
     """
 
-    __slots__ = ("_inbox", "_substream")
+    __slots__ = ("_callbacks", "_substream")
 
     def __init__(self, substream: Substream) -> None:
         self._substream = substream
-        self._inbox = _Inbox(substream)
-        substream.set_receiver(self._inbox)
+        self._callbacks = _Callbacks(substream)
+        substream.set_receiver(self._callbacks)
 
     def __repr__(self) -> str:
         return f"<Stream {self._substream}>"
@@ -55,19 +56,22 @@ class Stream:
     async def negotiated(self) -> None:
         """Returns as soon as the remote has agreed to the protocol."""
         check_loop(self._substream.loop)
-        await self._substream.negotiated()
+        while not self._substream.is_negotiated:
+            self._callbacks.check()
+            self._substream.propose()
+            await self._callbacks.agreement()
 
     async def read(self, n: int = 65_536) -> bytes:
         """1 to ``n`` bytes, as soon as there are any; ``b""`` when the remote has sent all."""
         check_loop(self._substream.loop)
-        inbox = self._inbox
-        while not inbox.chunks:
-            if inbox.eof:
+        callbacks = self._callbacks
+        while not callbacks.chunks:
+            if callbacks.eof:
                 return b""
-            inbox.check()
+            callbacks.check()
             self._substream.send_lines()
-            await inbox.wait()
-        return inbox.take(n)
+            await callbacks.arrival()
+        return callbacks.take(n)
 
     async def readexactly(self, n: int) -> bytes:
         """``n`` bytes.
@@ -86,14 +90,25 @@ class Stream:
         return b"".join(chunks)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Sends all of ``data``, which may be reused afterwards; waits while the remote's window or the socket is full."""
+        """Sends all of ``data``, which may be reused afterwards; waits while the remote's window or the socket is full.
+
+        Cancelled while it waits, it leaves what it has begun to be sent, unless the stream is reset: nothing is cut off
+        in the middle. At most one such rest is kept, for which the next write waits.
+
+        Raises:
+            RuntimeError: after :meth:`close_write`, or another task writes.
+        """
         check_loop(self._substream.loop)
-        await self._substream.write(data)
+        unchanging = data if isinstance(data, bytes) else bytes(data)
+        await self._callbacks.departure()
+        if not self._substream.push(unchanging):
+            await self._callbacks.departure()
 
     async def close_write(self) -> None:
         """Tells the remote that we send no more (FIN). What it still sends can be read."""
         check_loop(self._substream.loop)
-        self._substream.finish()
+        if self._callbacks.attached:
+            self._substream.finish()
 
     async def close(self) -> None:
         """Ends our part: we send no more, and what still comes is dropped. Does not wait for the remote."""
@@ -118,29 +133,35 @@ class Stream:
             self._reset(0)
 
     def _reset(self, code: int) -> None:
-        self._substream.reset(code)
-        self._inbox.close(ClosedError("we have reset the stream"))
+        if self._callbacks.attached:
+            self._substream.reset(code)
+            self._callbacks.close(ClosedError("we have reset the stream"))
 
     def _close(self) -> None:
-        self._substream.release()
-        self._inbox.close(ClosedError("we have closed the stream"))
+        if self._callbacks.attached:
+            self._substream.release()
+            self._callbacks.close(ClosedError("we have closed the stream"))
 
 
-class _Inbox(StreamReceiver):
-    """What has come on a stream and was not read, and who waits for it: apart from the stream, whose user is shown none
-    of this."""
+class _Callbacks(StreamReceiver):
+    """What a substream tells, for the coroutines of its stream: apart from it, whose user is shown none of this."""
 
-    __slots__ = ("_error", "_offset", "_substream", "_waiter", "chunks", "eof")
+    __slots__ = ("_agreement", "_error", "_offset", "_reader", "_substream", "_writer", "attached", "chunks", "eof")
 
     def __init__(self, substream: Substream) -> None:
         self._substream = substream
         self.chunks: deque[bytes] | None = None
-        """None until something comes: an idle stream has no use for it."""
+        """What has come and was not read; None until something has, which an idle stream does not need."""
         self.eof = False
         """The remote has sent all, which no end of the connection takes back."""
+        self.attached = True
+        """The substream is the stream's: nobody has taken it over."""
         self._offset = 0
         self._error: StrongholdError | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._agreement: asyncio.Future[None] | None = None
+        """Whoever waits for the protocol: reader and writer may, and others."""
 
     # -- called by the stream --------------------------------------------------------------------
 
@@ -165,15 +186,34 @@ class _Inbox(StreamReceiver):
         self._substream.credit(len(data))
         return data
 
-    async def wait(self) -> None:
+    async def arrival(self) -> None:
         """Until something has come, or nothing will."""
-        if self._waiter is not None:
+        if self._reader is not None:
             raise RuntimeError("another task reads this stream")
-        self._waiter = self._substream.loop.create_future()
+        self._reader = self._substream.loop.create_future()
         try:
-            await self._waiter
+            await self._reader
         finally:
-            self._waiter = None
+            self._reader = None
+
+    async def departure(self) -> None:
+        """Until all that was written has left. Raises what has ended the stream before."""
+        self.check()
+        while self._substream.pending:
+            if self._writer is not None:
+                raise RuntimeError("another task writes to this stream")
+            self._writer = self._substream.loop.create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+            self.check()
+
+    async def agreement(self) -> None:
+        """Until the remote has agreed to the protocol, or the stream has ended."""
+        if self._agreement is None:
+            self._agreement = self._substream.loop.create_future()
+        await asyncio.wait((self._agreement,))  # one of those who wait may be cancelled
 
     def close(self, error: ClosedError) -> None:
         """We have ended the stream: what came is dropped, unless the remote had ended it first."""
@@ -182,18 +222,37 @@ class _Inbox(StreamReceiver):
             self.eof = False
             self._fail(error)
 
-    # -- as the stream's receiver ----------------------------------------------------------------
+    def detach(self) -> bytes:
+        """For :func:`take_over`: what has come and was not read."""
+        self.check()
+        if self.eof:
+            raise RemoteProtocolError(self._substream.protocol, "the stream ended where more was to come")
+        early = bytearray()
+        while self.chunks:
+            early += self.take(len(self.chunks[0]))
+        self.attached = False
+        self.close(ClosedError("the stream was taken over"))
+        return bytes(early)
+
+    # -- as the substream's receiver -------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if self.chunks is None:
             self.chunks = deque()
         append_chunk(self.chunks, data)
         self._substream.hold(len(data))
-        self._wake()
+        _wake(self._reader)
 
     def eof_received(self) -> None:
         self.eof = True
-        self._wake()
+        _wake(self._reader)
+
+    def agreed(self) -> None:
+        agreement, self._agreement = self._agreement, None
+        _wake(agreement)
+
+    def resume_writing(self) -> None:
+        _wake(self._writer)
 
     def stream_failed(self, error: StrongholdError) -> None:
         self._fail(error)
@@ -206,8 +265,23 @@ class _Inbox(StreamReceiver):
 
     def _fail(self, error: StrongholdError) -> None:
         self._error = error
-        self._wake()
+        _wake(self._reader)
+        _wake(self._writer)
+        self.agreed()
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+def take_over(stream: Stream) -> tuple[Substream, bytes]:
+    """What is under ``stream``, after a handshake that coroutines have read and written, and what has come since then.
+
+    The caller sets another receiver at once, and ends the substream; ``stream`` counts as closed.
+
+    Raises:
+        StreamReset, ConnectionLost, ClosedError: the stream has ended.
+        RemoteProtocolError: the remote has closed its side.
+    """
+    return stream._substream, stream._callbacks.detach()

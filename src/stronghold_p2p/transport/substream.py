@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, MutableSequence
-from functools import lru_cache
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from ..config import Config
 from ..errors import (
@@ -21,17 +20,13 @@ from ..events import ConnectionInfo, Direction
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..wire import multistream, yamux
+from . import negotiation
 from .deadlines import Deadlines
+from .negotiation import encode_lines
+from .outbox import Outbox
+from .receiver import StreamReceiver
 
-__all__ = [
-    "MAX_JOIN_SIZE",
-    "MAX_LAZY_SIZE",
-    "StreamHost",
-    "StreamReceiver",
-    "Substream",
-    "append_chunk",
-    "encode_lines",
-]
+__all__ = ["MAX_JOIN_SIZE", "MAX_LAZY_SIZE", "StreamHost", "Substream"]
 
 MAX_LAZY_SIZE: Final = 16_383
 """Bytes that may follow the protocol lines before they are echoed. The Rust crate takes what follows a line that it
@@ -42,30 +37,6 @@ MAX_FRAME_BODY: Final = 256 * 1024
 
 MAX_JOIN_SIZE: Final = 16 * 1024
 """Bytes up to which joining data with what goes before it costs less than a frame of its own."""
-
-MAX_SMALL_CHUNK: Final = 4096
-"""Bytes up to which pieces that wait to be read are joined."""
-
-
-class StreamReceiver(Protocol):
-    """Takes what comes on a stream in the very callback in which it came.
-
-    Inherit from it: compiled, that makes each call a cheap one.
-    """
-
-    __slots__ = ()
-
-    def data_received(self, data: bytes) -> None:
-        """At least one byte."""
-
-    def eof_received(self) -> None:
-        """The remote sends no more."""
-
-    def stream_failed(self, error: StrongholdError) -> None:
-        """The stream has ended: reset, not supported, connection lost. The last call."""
-
-    def expired(self) -> None:
-        """The deadline that was set has passed."""
 
 
 class StreamHost(ABC):
@@ -133,7 +104,11 @@ class StreamHost(ABC):
 
     @abstractmethod
     def wait_for_drain(self, stream: Substream) -> None:
-        """Has :meth:`Substream.wake_writer` called when the socket takes bytes again."""
+        """Has :meth:`Substream.resume` called when the socket takes bytes again."""
+
+    @abstractmethod
+    def wait_no_longer(self, stream: Substream) -> None:
+        """``stream`` has nothing to send any more."""
 
 
 class Substream:
@@ -143,19 +118,20 @@ class Substream:
     """
 
     __slots__ = (
-        "_agreement",
         "_deadline",
         "_deadline_tick",
         "_error",
+        "_finished",
         "_held",
         "_host",
+        "_lazy_room",
         "_lines_to_send",
         "_machine",
         "_muxed",
+        "_outbox",
         "_receiver",
         "_released",
         "_withheld",
-        "_write_waiter",
         "is_negotiated",
         "loop",
         "now",
@@ -180,15 +156,18 @@ class Substream:
         self._host = host
         self._muxed = muxed
         self._lines_to_send = encode_lines(protocol) if protocol else b""
+        self._lazy_room = MAX_LAZY_SIZE
+        """Bytes that may follow the lines before the remote has agreed, unless it is known to serve the protocol."""
         self._machine: multistream.Dialer | multistream.Listener | None = None
         self._receiver: StreamReceiver | None = None
         self._error: StrongholdError | None = None
         self._released = False
+        self._finished = False
+        """FIN has left, or follows what is in the outbox."""
+        self._outbox: Outbox | None = None
+        """What was pushed and has not left; None for nothing, which is most streams."""
         self._held = 0
         self._withheld = 0
-        self._agreement: asyncio.Future[None] | None = None
-        """Who waits for the remote to agree to the protocol, or for the stream to end."""
-        self._write_waiter: asyncio.Future[None] | None = None
         self._deadline = 0.0
         self._deadline_tick = 0
 
@@ -273,73 +252,84 @@ class Substream:
 
     def write_now(self, data: bytes) -> bool:
         """Sends all of ``data`` if that takes no waiting; else, sends nothing and returns False."""
-        if self._host.congested or len(data) + len(self._lines_to_send) > self._muxed.send_window:
+        size = len(data)
+        if (
+            self._host.congested
+            or size + len(self._lines_to_send) > self._muxed.send_window
+            or self._outbox is not None
+            or (size > self._lazy_room and not self._may_send(size))
+        ):
             return False
         self._send(data)
         return True
+
+    def push(self, data: bytes | memoryview) -> bool:
+        """Sends ``data``: now what the window and the socket take, and the rest, in order, as they take it.
+
+        Returns False if something waits. Whoever pushes then stops until :meth:`StreamReceiver.resume_writing`: what is
+        queued is no more than what was pushed in one go. It is not copied, so ``data`` must not change. On a stream that
+        has ended nothing is sent, and False returned.
+
+        Raises:
+            RuntimeError: after :meth:`finish` or :meth:`release`.
+        """
+        if self._finished:
+            raise RuntimeError("we have said that we send no more")
+        if self._error is not None:
+            return False
+        if not data:
+            return self._outbox is None
+        outbox = self._outbox
+        if outbox is None:
+            outbox = self._outbox = Outbox()
+        outbox.append(data)
+        return self._send_pending(outbox)
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were pushed and have not left."""
+        return self._outbox.size if self._outbox is not None else 0
 
     def send_lines(self) -> None:
         """Sends the protocol lines if they have not left yet: they ride on the first data, else they go alone."""
         if self._lines_to_send and self._error is None:
             self._send(b"")
 
-    async def negotiated(self) -> None:
-        """Returns as soon as the remote has agreed to the protocol."""
+    def propose(self) -> None:
+        """Sends the lines alone. Unless the remote is known to serve the protocol, nothing follows them before it has
+        agreed, of which the receiver is told."""
+        self._lazy_room = 0
         self.send_lines()
-        while not self.is_negotiated:
-            self._check()
-            if self._agreement is None:
-                self._agreement = self.loop.create_future()
-            await asyncio.wait((self._agreement,))  # reader and writer may both wait, and either be cancelled
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Sends all of ``data``, which may be reused afterwards; waits while the remote's window or the socket is full."""
-        view = memoryview(data if isinstance(data, bytes) else bytes(data))
-        if not self.is_negotiated and len(view) > MAX_LAZY_SIZE and not self._host.serves(self.protocol):
-            await self.negotiated()
-        if self._lines_to_send and len(view) > MAX_JOIN_SIZE:
-            self.send_lines()
-        while view:
-            self._check()
-            if not self._muxed.local_open:
-                raise RuntimeError("write after close_write")
-            room = min(self._muxed.send_window - len(self._lines_to_send), MAX_FRAME_BODY)
-            if self._host.congested or room <= 0:
-                await self._wait_to_write()
-                continue
-            self._send(view[:room])
-            view = view[room:]
 
     # -- ending ----------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Tells the remote that we send no more (FIN). What it still sends is received."""
-        if self._error is None:
-            self.send_lines()
-            self._host.send_fin(self._muxed)
-            if not self._muxed.remote_open:
-                self._detach()
+        """Tells the remote that we send no more (FIN), once what was pushed has left. What it still sends is received."""
+        if self._error is None and not self._finished:
+            self._finished = True
+            if self._outbox is None:
+                self._send_fin()
 
     def release(self) -> None:
-        """Sends FIN and drops what still comes. No window is given back, and what does not end in time is reset."""
+        """As :meth:`finish`, and drops what still comes. No window is given back, and what does not end in time is reset."""
         if self._error is not None or self._released:
             return
         self._released = True
         self._receiver = None
         if self._held:
             self.let_go(self._held)
-        if self._lines_to_send:
-            self.send_lines()
-        self._host.send_fin(self._muxed)
-        if self._muxed.remote_open:
+        if self._outbox is None:
+            if self._lines_to_send:
+                self.send_lines()
+            self._host.send_fin(self._muxed)
+        self._finished = True
+        if self._muxed.remote_open or self._outbox is not None:
             # A request's own deadline serves as well, as long as it is no later: that saves setting another one.
             latest = self.now() + self._host.config.request_timeout
             if not self._deadline_tick or self._deadline > latest:
                 self.set_deadline(latest)
         else:
             self._detach()
-        if self._write_waiter is not None or self._agreement is not None:
-            self._wake()
 
     def reset(self, code: int = 0) -> None:
         """Ends the stream at once, both ways (RST). ``code`` tells a remote that knows error codes why."""
@@ -408,9 +398,13 @@ class Substream:
     def connection_lost(self, error: StrongholdError) -> None:
         self._end(error)
 
-    def wake_writer(self) -> None:
-        if self._write_waiter is not None and not self._write_waiter.done():
-            self._write_waiter.set_result(None)
+    def resume(self) -> None:
+        """There is window again, or the socket takes bytes again."""
+        if self._outbox is not None and self._send_pending(self._outbox):
+            if self._finished:
+                self._send_fin()
+            elif self._receiver is not None:
+                self._receiver.resume_writing()
 
     # -- negotiation -----------------------------------------------------------------------------
 
@@ -422,14 +416,11 @@ class Substream:
                 if data.startswith(lines):
                     self._agree()
                     return data[len(lines) :]
-            elif data.startswith(multistream.HEADER):
-                start = len(multistream.HEADER) + 1
-                end = start + data[start - 1] if len(data) >= start else start
-                if start < end <= len(data) and data[start - 1] < 0x80 and data.endswith(b"\n", start, end):
-                    protocol = data[start : end - 1].decode("utf-8", "replace")
-                    if self._host.accepts(protocol):
-                        self._accept(protocol, encode_lines(protocol))
-                        return data[end:]
+            elif proposal := negotiation.read_proposal(data):
+                protocol, end = proposal
+                if self._host.accepts(protocol):
+                    self._accept(protocol, encode_lines(protocol))
+                    return data[end:]
         try:
             return self._negotiate_slowly(data)
         except (NegotiationError, ProtocolNotSupported) as error:
@@ -440,12 +431,11 @@ class Substream:
 
     def _negotiate_slowly(self, data: bytes) -> bytes:
         if self._machine is None:
+            host = self._host
             if self._muxed.outbound:
-                self._machine = multistream.Dialer(self.protocol)
-                self._machine.data_to_send()  # has left with the first data
+                self._machine = negotiation.dialer(self.protocol)
             else:
-                offered = _OfferedProtocols(self._host)
-                self._machine = multistream.Listener(offered, self._host.config.max_negotiation_rounds)
+                self._machine = negotiation.listener(host.accepts, host.refused, host.config.max_negotiation_rounds)
         rest = self._machine.receive_data(data)
         self._flush_machine()
         if self._machine is not None and self._machine.protocol is not None:
@@ -465,8 +455,10 @@ class Substream:
     def _agree(self) -> None:
         self.is_negotiated = True
         self._host.protocol_served(self.protocol)
-        if self._agreement is not None:
-            self._wake_negotiators()
+        if self._lazy_room <= 0 and self._receiver is not None:
+            self._receiver.agreed()
+        if self._outbox is not None:
+            self.resume()
 
     def _accept(self, protocol: str, lines: bytes) -> None:
         self.is_negotiated = True
@@ -479,16 +471,43 @@ class Substream:
     # -- details ---------------------------------------------------------------------------------
 
     def _send(self, data: bytes | memoryview) -> None:
+        if not self.is_negotiated:
+            self._lazy_room -= len(data)
         if self._lines_to_send:
             data = b"".join((self._lines_to_send, data))
             self._lines_to_send = b""
         self._host.send_data(self._muxed, data)
 
-    def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
-        if self._released:
-            raise ClosedError("we have closed the stream")
+    def _may_send(self, size: int) -> bool:
+        """Whether so many bytes more may follow the lines now. What the remote takes for a line begins where they end,
+        so a piece that is too much waits as a whole."""
+        return self.is_negotiated or size <= self._lazy_room or self._host.serves(self.protocol)
+
+    def _send_pending(self, outbox: Outbox) -> bool:
+        """Sends of the outbox what may leave now; returns whether that is all."""
+        muxed = self._muxed
+        while muxed.local_open:
+            if self._host.congested:
+                self._host.wait_for_drain(self)
+                break
+            size = outbox.first_size
+            may_follow = self._may_send(size)
+            if self._lines_to_send and (size > MAX_JOIN_SIZE or not may_follow):
+                self.send_lines()
+            room = min(muxed.send_window - len(self._lines_to_send), MAX_FRAME_BODY)
+            if room <= 0 or not may_follow:
+                break
+            self._send(outbox.take(room))
+            if not outbox.size:
+                self._outbox = None
+                return True
+        return False
+
+    def _send_fin(self) -> None:
+        self.send_lines()
+        self._host.send_fin(self._muxed)
+        if not self._muxed.remote_open:
+            self._detach()
 
     def _end(self, error: StrongholdError) -> None:
         if self._error is not None:
@@ -498,28 +517,6 @@ class Substream:
         self._detach()
         if receiver is not None:
             receiver.stream_failed(error)
-        self._wake()
-
-    def _wake(self) -> None:
-        self.wake_writer()
-        if self._agreement is not None:
-            self._wake_negotiators()
-
-    def _wake_negotiators(self) -> None:
-        assert self._agreement is not None
-        self._agreement.set_result(None)
-        self._agreement = None
-
-    async def _wait_to_write(self) -> None:
-        if self._write_waiter is not None:
-            raise RuntimeError("another task writes to this stream")
-        self._write_waiter = self.loop.create_future()
-        if self._host.congested:
-            self._host.wait_for_drain(self)
-        try:
-            await self._write_waiter
-        finally:
-            self._write_waiter = None
 
     def _credit_withheld(self) -> None:
         size, self._withheld = self._withheld, 0
@@ -532,33 +529,8 @@ class Substream:
             self.let_go(self._held)
         self._muxed.owner = None
         self._receiver = None
+        if self._outbox is not None:
+            self._host.wait_no_longer(self)
+            self._outbox = None
         if self._deadline_tick:
             self.clear_deadline()
-
-
-class _OfferedProtocols:
-    """What the remote of a connection may open, as a container."""
-
-    def __init__(self, host: StreamHost) -> None:
-        self._host = host
-
-    def __contains__(self, protocol: object) -> bool:
-        assert isinstance(protocol, str)
-        accepted = self._host.accepts(protocol)
-        if not accepted:
-            self._host.refused(protocol)
-        return accepted
-
-
-@lru_cache(maxsize=256)
-def encode_lines(protocol: str) -> bytes:
-    """The two lines with which a dialer opens a stream, and which the listener echoes."""
-    return multistream.HEADER + multistream.encode_line(protocol)
-
-
-def append_chunk(chunks: MutableSequence[bytes], data: bytes) -> None:
-    """Keeps what has come. Small pieces are joined: two bytes in an object of their own would take 35."""
-    if chunks and len(chunks[-1]) + len(data) <= MAX_SMALL_CHUNK:
-        chunks[-1] += data
-    else:
-        chunks.append(data)
