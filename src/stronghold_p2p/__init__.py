@@ -27,6 +27,7 @@ from .errors import (
     StateError,
     StreamReset,
     StrongholdError,
+    WebSocketError,
 )
 from .events import (
     ConnectionClosed,
@@ -112,6 +113,7 @@ __all__ = [
     "StreamReset",
     "StrongholdError",
     "StrongholdP2p",
+    "WebSocketError",
 ]
 
 logging.getLogger("stronghold_p2p").addHandler(logging.NullHandler())

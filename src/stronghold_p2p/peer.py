@@ -34,6 +34,7 @@ from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
+from .transport.websocket import WebSocketTransport
 
 __all__ = ["StrongholdP2p"]
 
@@ -162,7 +163,7 @@ class StrongholdP2p(Generic[Req, Res]):
         self._swarm = Swarm(
             self._keypair,
             self._config,
-            transports=(TcpTransport(self._config),),
+            transports=(TcpTransport(self._config), WebSocketTransport(self._config)),
             services=self._services,
             admission=self._admission,
             permits=self._permits,
@@ -311,7 +312,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
         Raises:
             InvalidAddress: malformed, or of another peer.
-            ListenError: in use, not an address of this machine, not permitted, or not TCP.
+            ListenError: in use, not an address of this machine, not permitted, or neither TCP nor WebSocket.
             ClosedError: we are not running.
         """
         listener = await self._running().listen(self._own_address(address))
