@@ -67,6 +67,7 @@ from stronghold_p2p import (
     StateFailed,
     StreamReset,
     StrongholdError,
+    WebSocketError,
     errors,
 )
 from stronghold_p2p.events import Event
@@ -129,6 +130,7 @@ ERRORS = [
     StreamReset(7),
     RemoteProtocolError("/a", "wrong"),
     NegotiationError("wrong"),
+    WebSocketError("closed"),
     HandshakeError("wrong"),
     PeerIdMismatch(PEER, OTHER),
     MuxerError("wrong", 2),

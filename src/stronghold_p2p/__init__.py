@@ -28,6 +28,7 @@ from .errors import (
     StateError,
     StreamReset,
     StrongholdError,
+    WebSocketError,
 )
 from .events import (
     ConnectionClosed,
@@ -117,6 +118,7 @@ __all__ = [
     "StreamReset",
     "StrongholdError",
     "StrongholdP2p",
+    "WebSocketError",
 ]
 
 logging.getLogger("stronghold_p2p").addHandler(logging.NullHandler())

@@ -38,6 +38,7 @@ from .transport.connection import Connection
 from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
+from .transport.websocket import WebSocketTransport
 
 __all__ = ["StrongholdP2p"]
 
@@ -174,7 +175,7 @@ class StrongholdP2p(Generic[Req, Res]):
         swarm = Swarm(
             self._keypair,
             self._config,
-            transports=(TcpTransport(self._config),),
+            transports=(TcpTransport(self._config), WebSocketTransport(self._config)),
             resolver=SystemResolver(),
             addresses=self.addresses,
             services=self._services,
@@ -329,7 +330,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
         Raises:
             InvalidAddress: malformed, or of another peer.
-            ListenError: in use, not an address of this machine, not permitted, or not TCP.
+            ListenError: in use, not an address of this machine, not permitted, or neither TCP nor WebSocket.
             ClosedError: we are not running.
         """
         listener = await self._running().listen(own_address(address, self.peer_id))
