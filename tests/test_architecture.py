@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "stronghold_p2p"
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if not path.name.endswith("_pb2.py")]
 
-FLAT = {"errors", "config", "events", "event_hub", "frozen", "generics", "identity", "multiaddr"}
+FLAT = {"errors", "config", "events", "event_hub", "arguments", "frozen", "generics", "identity", "loops", "multiaddr"}
 """Small, complete modules that any part may use."""
 
 EDGES = {
@@ -69,12 +69,14 @@ EDGES = {
 FLAT_EDGES = {
     "errors": set[str](),
     "config": set[str](),
+    "arguments": set[str](),
     "frozen": set[str](),
+    "loops": set[str](),
     "generics": set[str](),
     "identity": {"errors", "encoding"},
     "multiaddr": {"errors", "encoding", "identity"},
     "events": {"errors", "identity", "multiaddr"},
-    "event_hub": {"events"},
+    "event_hub": {"events", "loops"},
     "encoding": {"errors"},
 }
 """What the modules at the bottom may import: nothing that imports them."""
@@ -86,6 +88,7 @@ PURE = {
     "errors": "what went wrong, as values",
     "config": "limits, as values",
     "frozen": "a mapping, as a value",
+    "arguments": "checks",
     "firewall.rules": "decisions",
     "firewall.admission": "decisions",
     "firewall.traffic": "decisions; the time is an argument",
@@ -206,8 +209,11 @@ def test_nothing_is_awaited_in_a_finally_block_that_may_be_compiled(path: Path) 
 
 
 def test_every_module_has_its_place() -> None:
-    assert {package_of(name_of(path)) for path in MODULES} == EDGES.keys() | FLAT
-    assert len(MODULES) > 30
+    names = [name_of(path) for path in MODULES]
+    assert {package_of(name) for name in names} == EDGES.keys() | FLAT
+    assert len(names) > 30
+    assert [pure for pure in PURE if not any(f"{name}.".startswith(f"{pure}.") for name in names)] == []
+    assert COMPILED
 
 
 def test_the_public_names_are_all_that_the_package_imports() -> None:

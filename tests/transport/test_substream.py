@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.connections import RAW, connected
 from support.recorder import Recorder
-from support.waiting import turns, until
+from support.waiting import settled, until
 
 from stronghold_p2p import Config, ConnectionLost, Direction, ProtocolNotSupported, StreamReset
 from stronghold_p2p.transport.stream import Stream
@@ -22,12 +22,12 @@ async def test_a_receiver_is_told_in_order() -> None:
         outbound, inbound = await pair.recorders()
         assert outbound.stream.write_now(b"question")
         outbound.stream.finish()
-        await turns()
+        await settled()
         assert inbound.received == b"question"
         assert inbound.eof
         assert inbound.stream.write_now(b"answer")
         inbound.stream.release()
-        await turns()
+        await settled()
         assert outbound.received == b"answer"
         assert outbound.eof
         assert outbound.error is None
@@ -52,13 +52,13 @@ async def test_the_end_is_told_once() -> None:
         outbound, inbound = await pair.recorders()
         other, _ = await pair.recorders()
         inbound.stream.reset(7)
-        await turns()
+        await settled()
         assert isinstance(outbound.error, StreamReset)
         assert outbound.error.code == 7
         assert inbound.error is None, "who resets knows"
         unknown = Recorder(await pair.alice.open_substream("/unknown/1.0.0"))
         unknown.stream.send_lines()
-        await turns()
+        await settled()
         assert isinstance(unknown.error, ProtocolNotSupported)
         pair.alice.close()
         assert isinstance(other.error, ConnectionLost)
@@ -69,7 +69,7 @@ async def test_without_a_receiver_what_comes_is_dropped_and_gets_no_window() -> 
         outbound, inbound = await pair.recorders()
         inbound.stream.release()
         assert outbound.stream.write_now(bytes(200 * KIB))
-        await turns()
+        await settled()
         assert inbound.received == b""
         assert not outbound.stream.write_now(bytes(60 * KIB))
 

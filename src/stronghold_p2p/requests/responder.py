@@ -15,6 +15,7 @@ from ..firewall.gate import Gate
 from ..firewall.traffic import Traffic
 from ..generics import Req, Res
 from ..identity import PeerId
+from ..loops import Owner, check_loop
 from ..transport.substream import Substream
 from .codec import Codec
 from .message import MessageReceiver, frame, is_short, write
@@ -70,6 +71,7 @@ class Request(Generic[Req]):
         self._exchange.reject()
 
     def _check_answerable(self) -> None:
+        check_loop(self._exchange.stream.loop)
         if not self._exchange.answerable:
             raise RuntimeError("this request was answered or declined before, or is answered by its handler")
 
@@ -127,9 +129,9 @@ class Responder(Generic[Req, Res]):
         self._take_over()
         self._handler = handler
 
-    def open_queue(self, buffer: int) -> RequestQueue[Req, Res]:
+    def open_queue(self, buffer: int, owner: Owner | None = None) -> RequestQueue[Req, Res]:
         """Has whoever iterates over the queue answer; it reads ``buffer`` requests ahead. Raises RuntimeError as above."""
-        queue: RequestQueue[Req, Res] = RequestQueue(buffer)
+        queue: RequestQueue[Req, Res] = RequestQueue(buffer, owner)
         self._take_over()
         self._queue = queue
         return queue
@@ -431,9 +433,10 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
 class RequestQueue(Generic[Req, Res]):
     """Requests for ``async for``. What is beyond the buffer waits in its stream: it gets no more window."""
 
-    def __init__(self, buffer: int) -> None:
+    def __init__(self, buffer: int, owner: Owner | None = None) -> None:
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
+        self._owner = owner or Owner()
         self._room = buffer
         self._admitting = False
         self._reading: set[_InboundRequest[Req, Res]] = set()
@@ -446,6 +449,7 @@ class RequestQueue(Generic[Req, Res]):
         return self
 
     async def __anext__(self) -> Request[Req]:
+        self._owner.check()
         while not self._ready:
             if self._closed:
                 raise StopAsyncIteration

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -265,26 +265,29 @@ class Swarm:
     async def close(self) -> None:
         """Ends everything: running requests may end within ``close_timeout``, then what is left is reset."""
         self._closing = True
-        self.stop_listening()
-        for upgrade in list(self._pending_inbound):
-            upgrade.finished.cancel()
-        self._dialer.close()
-        connections = self.connections
-        for connection in connections:
-            connection.drain()
-        try:
+        async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
+            ending.callback(self.deadlines.close)
+            ending.callback(self._ephemeral_keys.close)
+            for transport in self._transports:
+                ending.push_async_callback(transport.close)
+            ending.push_async_callback(self._dialer.ended)
+            ending.push_async_callback(self._abort)
+            self.stop_listening()
+            for upgrade in list(self._pending_inbound):
+                upgrade.finished.cancel()
+            self._dialer.close()
+            connections = self.connections
+            for connection in connections:
+                connection.drain()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.config.close_timeout):
                     await _all_closed(connections)
-        finally:
-            for connection in self.connections:
-                connection.abort()
+
+    async def _abort(self) -> None:
+        """Ends every connection now, and returns when their handlers have ended, too."""
+        for connection in self.connections:
+            connection.abort()
         await _all_closed((*self.connections, *self._ended))
-        await self._dialer.ended()
-        for transport in self._transports:
-            await transport.close()
-        self._ephemeral_keys.close()
-        self.deadlines.close()
 
     # -- upgrading -------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Self
 from ..errors import ClosedError, RemoteProtocolError, StrongholdError
 from ..events import Direction
 from ..identity import PeerId
+from ..loops import check_loop
 from .substream import StreamReceiver, Substream, append_chunk
 
 __all__ = ["Stream"]
@@ -23,7 +24,7 @@ class Stream:
 
     Every coroutine raises :class:`ProtocolNotSupported` if the remote does not speak the protocol, :class:`StreamReset`
     if the remote reset the stream, :class:`ConnectionLost` if its connection ended, and :class:`ClosedError` if we ended
-    it. What came before is read first.
+    it. What came before is read first. Used elsewhere than on the peer's event loop, it raises RuntimeError.
     """
 
     __slots__ = ("_inbox", "_substream")
@@ -53,10 +54,12 @@ class Stream:
 
     async def negotiated(self) -> None:
         """Returns as soon as the remote has agreed to the protocol."""
+        check_loop(self._substream.loop)
         await self._substream.negotiated()
 
     async def read(self, n: int = 65_536) -> bytes:
         """1 to ``n`` bytes, as soon as there are any; ``b""`` when the remote has sent all."""
+        check_loop(self._substream.loop)
         inbox = self._inbox
         while not inbox.chunks:
             if inbox.eof:
@@ -84,22 +87,26 @@ class Stream:
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends all of ``data``, which may be reused afterwards; waits while the remote's window or the socket is full."""
+        check_loop(self._substream.loop)
         await self._substream.write(data)
 
     async def close_write(self) -> None:
         """Tells the remote that we send no more (FIN). What it still sends can be read."""
+        check_loop(self._substream.loop)
         self._substream.finish()
 
     async def close(self) -> None:
         """Ends our part: we send no more, and what still comes is dropped. Does not wait for the remote."""
+        check_loop(self._substream.loop)
         self._close()
 
     def reset(self, code: int = 0) -> None:
         """Ends the stream at once, both ways (RST). ``code`` tells a remote that knows error codes why."""
-        self._substream.reset(code)
-        self._inbox.close(ClosedError("we have reset the stream"))
+        check_loop(self._substream.loop)
+        self._reset(code)
 
     async def __aenter__(self) -> Self:
+        check_loop(self._substream.loop)
         return self
 
     async def __aexit__(
@@ -108,7 +115,11 @@ class Stream:
         if exc is None:
             self._close()
         else:
-            self.reset()
+            self._reset(0)
+
+    def _reset(self, code: int) -> None:
+        self._substream.reset(code)
+        self._inbox.close(ClosedError("we have reset the stream"))
 
     def _close(self) -> None:
         self._substream.release()
