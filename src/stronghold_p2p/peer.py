@@ -80,7 +80,8 @@ class StrongholdP2p(Generic[Req, Res]):
             codec: how both are encoded: ``"json"``, ``"msgpack"`` or ``"raw"`` (bytes); one a peer, each has its own
                 protocol id.
             firewall_view: what rules and questions see of a request, so that a person or a log never sees its content;
-                None shows the request itself to rules and handlers, and its type alone to terminals and logs.
+                None shows the request itself to rules and handlers, and its type alone to terminals and logs. If it
+                raises, the request is rejected.
             policy: a policy, whose word goes before all rules set in code or by answers; or a policy file, which is
                 read at the start, and again whenever it changes.
             state: a file that remembers over restarts what answers of the firewall and bans have decided.
@@ -291,8 +292,8 @@ class StrongholdP2p(Generic[Req, Res]):
         """Has ``handler``, plain or async, answer requests by what it returns; use it as a decorator.
 
         If it raises, runs past ``Config.handler_timeout`` or returns what cannot be encoded, the request's stream is
-        reset, a :class:`RequestFailed` event says why, and the log has the traceback. Without a handler or an iterator
-        the protocol is not offered.
+        reset, a :class:`RequestFailed` event says why, and the log has the traceback: whatever it raises, SystemExit,
+        too; only KeyboardInterrupt ends the program. Without a handler or an iterator the protocol is not offered.
 
         Raises:
             RuntimeError: requests are answered already.
@@ -375,8 +376,8 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def on_firewall_request(self, handler: Callable[[FirewallRequest], Any]) -> Callable[[FirewallRequest], Any]:
         """Has ``handler``, plain or async, answer the firewall's questions; use it as a decorator. It may also keep a
-        question and have it answered later. If it raises, the request is rejected. Without a handler or an iterator,
-        every question is.
+        question and have it answered later. If it raises (anything but KeyboardInterrupt, which ends the program), the
+        request is rejected. Without a handler or an iterator, every question is.
 
         Raises:
             RuntimeError: questions are answered already.
@@ -460,7 +461,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def handle_stream(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
         """Serves a protocol of one's own: ``handler`` runs as a task for each stream, which is closed when it returns
-        and reset when it raises. The firewall does not guard it.
+        and reset when it raises, whatever that is; only KeyboardInterrupt ends the program. The firewall does not guard it.
 
         Raises:
             RuntimeError: the protocol is served already.

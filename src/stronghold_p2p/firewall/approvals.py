@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from ..config import Config
 from ..events import Direction
 from ..identity import PeerId
-from ..loops import Owner, check_loop
+from ..loops import Owner, check_loop, is_contained
 from ..multiaddr import Multiaddr
 from .rules import Firewall, Found, Rule, Subject, Verdict
 
@@ -321,10 +321,13 @@ class Approvals:
             return False
         try:
             answered = self._handler(question)
-        except (Exception, asyncio.CancelledError):  # a plain function is not cancelled: that is its own
+            is_async = hasattr(answered, "__await__")
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # also CancelledError: a plain function is not cancelled, that is its own
             logger.exception("the handler of firewall requests failed: the request is rejected")
             return False
-        if hasattr(answered, "__await__"):
+        if is_async:
             question._answered = answered
             question._handler = task = asyncio.get_running_loop().create_task(self._run(question, answered))
             self._tasks.add(task)
@@ -335,7 +338,9 @@ class Approvals:
     async def _run(question: FirewallRequest, answered: Awaitable[Any]) -> None:
         try:
             await answered
-        except Exception:
+        except BaseException as error:
+            if not is_contained(error, question._loop):
+                raise
             logger.exception("the handler of firewall requests failed: the request is rejected")
             question._end("reject", "unanswered")
 

@@ -71,7 +71,9 @@ class Gate:
             return allowed
         try:
             view = body if self._view is None else self._view(body)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             logger.exception("firewall_view failed on a request: it is rejected")
             self._tell(peer, direction, type_name, found, allowed=False)
             return False

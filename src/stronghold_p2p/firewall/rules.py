@@ -76,7 +76,8 @@ class Rule:
     @classmethod
     def restricted(cls, predicate: Predicate | None = None, /, *, allow: Collection[type | str] | None = None) -> Rule:
         """Lets those requests pass whose type is among ``allow`` (classes, or their names; a request without a type
-        matches none), or for which ``predicate`` returns True. A predicate that raises rejects.
+        matches none), or for which ``predicate`` returns True. A predicate that raises anything but KeyboardInterrupt
+        rejects.
 
         A name that no request can have, by the peer's ``request_type=``, is refused with a TypeError where the rule is
         given to the peer.
@@ -105,7 +106,9 @@ class Rule:
         assert self.predicate is not None
         try:
             allowed = self.predicate(subject.peer, subject.direction, subject.view)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             logger.exception("a firewall predicate failed on a request: it is rejected")
             return Verdict.REJECT
         return Verdict.ALLOW if allowed is True else Verdict.REJECT
