@@ -18,9 +18,11 @@ from .errors import ClosedError, InvalidAddress, NotPermitted, PolicyError, Requ
 from .event_hub import EventHub
 from .events import ConnectionInfo, Direction, Event, Listener, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
-from .firewall.approvals import Approvals, FirewallRequest
+from .firewall.answerers import FirewallRequestQueue
+from .firewall.approvals import Approvals
 from .firewall.gate import Gate
 from .firewall.policy import Policy, PolicyWatch
+from .firewall.questions import FirewallRequest
 from .firewall.rules import Firewall, FirewallRules, Rule
 from .generics import Req, Res
 from .identity import Keypair, PeerId
@@ -89,10 +91,10 @@ class StrongholdP2p(Generic[Req, Res]):
             raise ValueError(f"there is no codec {codec!r}: there are {', '.join(PROTOCOLS)}")
         self._keypair = keypair or Keypair.generate()
         self._config = config or Config()
-        self._firewall = Firewall(firewall or FirewallRules())
-        self._approvals = Approvals(self._firewall, self._config)
-        self._firewall.changed = self._firewall_changed
         self._events = EventHub()
+        self._firewall = Firewall(firewall or FirewallRules())
+        self._approvals = Approvals(self._firewall, self._config, self._events.emit)
+        self._firewall.changed = self._firewall_changed
         self._swarm: Swarm | None = None
         self._policy = policy
         self._policy_watch: PolicyWatch | None = None
@@ -354,21 +356,29 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def on_firewall_request(self, handler: Callable[[FirewallRequest], Any]) -> Callable[[FirewallRequest], Any]:
         """Has ``handler``, plain or async, answer the firewall's questions; use it as a decorator. It may also keep a
-        question and have it answered later. If it raises, the request is rejected. Without a handler or an iterator,
-        every question is.
+        question and have it answered later.
 
-        Raises:
-            RuntimeError: questions are answered already.
+        Any number of handlers and iterators get every question, and at once those that are open; the first answer
+        decides. A handler that raises leaves the question to the others. A question that nobody is left to answer is
+        rejected.
         """
-        self._approvals.set_handler(handler)
+        self._approvals.add_handler(handler)
         return handler
 
-    def firewall_requests(self, *, buffer: int = 64) -> AsyncIterator[FirewallRequest]:
-        """The firewall's questions, for ``async for``. While ``buffer`` of them wait to be taken, further requests that
-        would raise one are rejected.
+    def remove_firewall_handler(self, handler: Callable[[FirewallRequest], Any]) -> None:
+        """Undoes :meth:`on_firewall_request`: ``handler`` gives up the questions that it has, and is cancelled if it is
+        async. Without effect if it answers none."""
+        self._approvals.remove_handler(handler)
+
+    def firewall_requests(self, *, buffer: int = 64) -> FirewallRequestQueue:
+        """The firewall's questions, for ``async for``, as for :meth:`on_firewall_request`. While ``buffer`` of them wait
+        to be taken, further ones do not come here.
+
+        ``close()`` ends the iteration and gives up all questions that came here. Once nobody holds the iterator any more,
+        it gives up those that nobody has taken.
 
         Raises:
-            RuntimeError: questions are answered already.
+            ValueError: ``buffer`` is below 1.
         """
         return self._approvals.open_queue(buffer)
 

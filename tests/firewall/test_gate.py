@@ -54,11 +54,11 @@ class Guard:
         listen: bool = True,
     ) -> None:
         self.firewall = Firewall(FirewallRules(inbound=rule, outbound=rule))
-        self.approvals = Approvals(self.firewall, Config())
+        self.hub = EventHub()
+        self.approvals = Approvals(self.firewall, Config(), self.hub.emit)
         self.firewall.changed = self.approvals.rules_changed
         self.questions: list[FirewallRequest] = []
-        self.approvals.set_handler(self.questions.append)
-        self.hub = EventHub()
+        self.approvals.add_handler(self.questions.append)
         self.events: EventReader | None = self.hub.subscribe(64, "drop_newest", decisions=True) if listen else None
         self.codec = make_codec(codec, type_, max_size=1_000_000)
         self.gate = Gate(self.firewall, self.approvals, self.codec.type_name, view, self.codec.weight, self.hub)

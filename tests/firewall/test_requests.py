@@ -20,6 +20,8 @@ from stronghold_p2p import (
     Direction,
     FirewallDecision,
     FirewallRequest,
+    FirewallRequestEnded,
+    FirewallRequestOpened,
     FirewallRules,
     Keypair,
     Multiaddr,
@@ -179,6 +181,25 @@ async def test_the_iterator_of_questions(make_pair: MakePair) -> None:
     assert await asking == "handled"
     await pair.bob.close()
     assert [question async for question in questions] == []
+
+
+async def test_several_answer_and_others_look_on(make_pair: MakePair) -> None:
+    pair: Pair = await make_pair()
+    events = pair.bob.events()
+    questions = pair.bob.firewall_requests()
+    [asking] = await pair.waiting()
+    [kept], taken = pair.questions, await anext(questions)
+    opened = FirewallRequestOpened(1, pair.alice.peer_id, IN, None, "peer")
+    assert await next_event(events, FirewallRequestOpened) == opened
+    assert taken.approve()
+    assert not kept.reject()
+    assert await asking == "handled"
+    ended = FirewallRequestEnded(1, pair.alice.peer_id, IN, None, "peer", "approved")
+    assert await next_event(events, FirewallRequestEnded) == ended
+    questions.close()
+    pair.bob.remove_firewall_handler(pair.questions.append)
+    assert await outcome(pair.ask()) is NoResponse
+    assert len(pair.questions) == 1
 
 
 async def test_two_peers_with_different_rules(make_pair: MakePair, make_peer: MakePeer) -> None:

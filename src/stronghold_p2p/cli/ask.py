@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..firewall.approvals import FirewallRequest
+from ..firewall.questions import FirewallRequest
 from ..firewall.rules import Rule
 from ..peer import StrongholdP2p
 from . import output
