@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
+from support.state import opened
 from support.waiting import next_event, turns, until
 
 from stronghold_p2p import (
@@ -34,7 +35,6 @@ from stronghold_p2p import (
     StreamReset,
     StrongholdP2p,
 )
-from stronghold_p2p.store.state import StateFile
 
 Peer = StrongholdP2p[Any, Any]
 OWN = "/own/1.0.0"
@@ -461,7 +461,7 @@ async def test_starting_may_be_cancelled_or_closed_at_any_moment(tmp_path: Path,
 
 async def test_what_code_says_before_the_start_goes_before_what_was_kept(tmp_path: Path) -> None:
     state, peer_id = tmp_path / "state.db", Keypair.generate().peer_id
-    with StateFile(state) as file:
+    with opened(state) as file:
         file.set_rule(peer_id, Direction.BOTH, Rule.ALLOW_ALL)
     for rule in (Rule.REJECT_ALL, None):  # by now nothing is kept
         peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
@@ -469,3 +469,31 @@ async def test_what_code_says_before_the_start_goes_before_what_was_kept(tmp_pat
             peer.set_peer_rule(peer_id, rule, direction=Direction.INBOUND)
         async with peer:
             assert peer.get_firewall_config().peers[peer_id] == (rule, Rule.ALLOW_ALL)
+
+
+async def test_a_rule_that_code_sets_while_the_peer_starts_goes_before_what_was_kept(tmp_path: Path) -> None:
+    state, peer_id = tmp_path / "state.db", Keypair.generate().peer_id
+    with opened(state) as file:
+        file.set_rule(peer_id, Direction.INBOUND, Rule.ALLOW_ALL)
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
+    starting = asyncio.create_task(peer.start())
+    await asyncio.sleep(0)
+    peer.set_peer_rule(peer_id, Rule.REJECT_ALL, direction=Direction.INBOUND)
+    await starting
+    assert peer.get_firewall_config().peers[peer_id] == (Rule.REJECT_ALL, None)
+    await peer.close()
+    with opened(state) as file:
+        assert not file.read().rules
+
+
+@pytest.mark.parametrize("banned", [True, False])
+async def test_a_ban_that_code_makes_or_lifts_before_the_start_is_kept(tmp_path: Path, banned: bool) -> None:
+    state, peer_id = tmp_path / "state.db", Keypair.generate().peer_id
+    with opened(state) as file:
+        file.set_banned(peer_id, not banned)
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
+    await (peer.ban_peer(peer_id) if banned else peer.unban_peer(peer_id))
+    async with peer:
+        assert (peer._admission.refusal_of_peer(peer_id) is not None) == banned
+    with opened(state) as file:
+        assert file.read().banned == ({peer_id} if banned else set())

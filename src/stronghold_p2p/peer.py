@@ -30,7 +30,7 @@ from .multiaddr import Multiaddr
 from .protocols import ping
 from .requests import Request, Requester, Responder
 from .requests.codec import PROTOCOLS, CodecName, make_codec
-from .store.state import BanChange, Change, FirewallMemory
+from .store.firewall_memory import BanChange, Change, FirewallMemory
 from .swarm.swarm import Swarm, check_protocol_id
 from .transport.connection import Connection
 from .transport.stream import Stream
@@ -94,6 +94,7 @@ class StrongholdP2p(Generic[Req, Res]):
         self._events = EventHub()
         self._firewall = Firewall(firewall or FirewallRules())
         self._approvals = Approvals(self._firewall, self._config, self._events.emit)
+        self._approvals.keep_rule = self._keep_rule
         self._firewall.changed = self._firewall_changed
         self._swarm: Swarm | None = None
         self._policy = policy
@@ -102,7 +103,6 @@ class StrongholdP2p(Generic[Req, Res]):
         self._memory: FirewallMemory | None = None
         if state is not None:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
-        self._said_before_start: dict[tuple[PeerId, Direction], None] = {}
         self._starting = False
         self._closing: asyncio.Future[None] | None = None
         """Done when the first call of :meth:`close` has ended."""
@@ -479,16 +479,8 @@ class StrongholdP2p(Generic[Req, Res]):
 
     async def _load_firewall(self) -> None:
         """What a policy and a state file say holds before the first connection."""
-        banned = tuple(self._admission.banned)
-        said = [(peer, way, self._firewall.peer_rule(peer, way)) for peer, way in self._said_before_start]
         if self._memory is not None:
             await self._memory.start()
-            for peer in banned:
-                await self._memory.keep_ban(peer, True)
-            for peer, way, rule in said:
-                self._firewall.set_peer_rule(peer, rule, way)
-                await self._memory.keep_rule(peer, way, None)
-        self._approvals.keep_rule = self._keep_rule
         if isinstance(self._policy, Policy):
             self._apply_policy(self._policy)
         elif self._policy is not None:
@@ -532,10 +524,8 @@ class StrongholdP2p(Generic[Req, Res]):
             self._swarm.admission_changed()
 
     def _keep_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> None:
-        if self._memory is not None and self._swarm is not None:
+        if self._memory is not None:
             self._memory.keep_rule(peer, direction, rule)
-        elif self._memory is not None:
-            self._said_before_start.update(dict.fromkeys((peer, way) for way in direction))
 
     def _state_failed(self, error: StateError) -> None:
         logger.warning("%s", error)
@@ -543,7 +533,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
     async def _set_banned(self, peer: PeerId, banned: bool) -> None:
         (self._admission.ban if banned else self._admission.unban)(peer)
-        kept = self._memory.keep_ban(peer, banned) if self._memory is not None and self._swarm is not None else None
+        kept = self._memory.keep_ban(peer, banned) if self._memory is not None else None
         if banned and self._swarm is not None:
             await self._swarm.disconnect(peer)
         if kept is not None:
