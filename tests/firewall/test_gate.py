@@ -344,6 +344,6 @@ def test_ten_thousand_peer_rules_are_not_searched(direction: Direction, monkeypa
 
     guard = Guard(ALLOW)
     side = guard.firewall._inbound if direction is IN else guard.firewall._outbound
-    side._found = Rules(side._found)
+    side._applied = Rules(side._applied)
     assert guard.decide({}, direction) is True
     assert looked_up == [ALICE]

@@ -14,7 +14,7 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from .answerers import FirewallRequestQueue, Handler, Queue
 from .questions import Answer, Answerer, FirewallRequest, Question
-from .rules import Firewall, Found, Rule, Subject, Verdict
+from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 
 __all__ = ["Approvals"]
 
@@ -26,7 +26,7 @@ class Decision(NamedTuple):
     """Whether a request may pass, and the rule that was in force when that was decided."""
 
     allowed: bool
-    found: Found
+    applied: AppliedRule
 
 
 class Approvals:
@@ -113,18 +113,18 @@ class Approvals:
         counted = False
         try:
             while True:
-                found = self.firewall.find(subject.peer, subject.direction)
-                verdict = Verdict.ASK if found.rule is None else found.rule.verdict(subject)
+                applied = self.firewall.find(subject.peer, subject.direction)
+                verdict = Verdict.ASK if applied.rule is None else applied.rule.verdict(subject)
                 if verdict is not Verdict.ASK:
-                    return Decision(verdict is Verdict.ALLOW, found)
+                    return Decision(verdict is Verdict.ALLOW, applied)
                 if not counted:
                     if not self._has_room(subject.peer, size):
-                        return Decision(False, found)
+                        return Decision(False, applied)
                     self._count(subject.peer, 1, size)
                     counted = True
-                answer = await self._ask(subject, address, found.rule)
+                answer = await self._ask(subject, address, applied.rule)
                 if answer != "reconsider":
-                    return Decision(answer == "pass", found)
+                    return Decision(answer == "pass", applied)
         finally:
             if counted:
                 self._count(subject.peer, -1, -size)
