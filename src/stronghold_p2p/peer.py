@@ -469,7 +469,7 @@ class StrongholdP2p(Generic[Req, Res]):
     def _permits(self, peer: PeerId, protocol: str) -> bool:
         """The firewall guards the request protocol alone. Nobody is offered what nobody answers."""
         return protocol != self._protocol or (
-            self._responder.serving and not self._gate.closed(peer, Direction.INBOUND)
+            self._responder.serving and not self._gate.rejects_all(peer, Direction.INBOUND)
         )
 
     def _refused(self, peer: PeerId, protocol: str) -> None:

@@ -103,14 +103,14 @@ def test_the_layer_is_told() -> None:
 
 def test_a_request_that_is_refused_unread() -> None:
     guard = Guard(REJECT)
-    assert guard.gate.closed(ALICE, IN)
+    assert guard.gate.rejects_all(ALICE, IN)
     guard.gate.refuse(ALICE, IN)
     assert guard.told == [FirewallDecision(ALICE, IN, None, "Rule.REJECT_ALL", "default", False, 0.0)]
 
 
 @pytest.mark.parametrize("rule", [None, ASK, ALLOW, PINGS])
 def test_only_reject_all_closes(rule: Rule | None) -> None:
-    assert not Guard(rule).gate.closed(ALICE, IN)
+    assert not Guard(rule).gate.rejects_all(ALICE, IN)
 
 
 @pytest.fixture

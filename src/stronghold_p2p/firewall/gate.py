@@ -45,12 +45,12 @@ class Gate:
         self._weight = weight
         self._events = events
 
-    def closed(self, peer: PeerId, direction: Direction) -> bool:
+    def rejects_all(self, peer: PeerId, direction: Direction) -> bool:
         """Whether every request is rejected, whatever it holds."""
         return self._firewall.find(peer, direction).rule is REJECT_ALL
 
     def refuse(self, peer: PeerId, direction: Direction) -> None:
-        """Tells of a request that :meth:`closed` has rejected, before its body was read."""
+        """Tells of a request that was rejected before its body was read, as :meth:`rejects_all` allows."""
         self._tell(peer, direction, None, self._firewall.find(peer, direction), allowed=False)
 
     def decide(
