@@ -642,7 +642,9 @@ async def test_a_request_meets_a_connection_that_closes_and_is_sent_on_a_new_one
 async def test_a_request_of_which_no_byte_has_left_is_tried_once_more(twice: bool) -> None:
     codec = make_codec("json", None, max_size=MIB)
     firewall = Firewall(FirewallRules())
-    gate = Gate(firewall, Approvals(firewall, Config()), codec.type_name, None, codec.weight, EventHub())
+    events = EventHub()
+    approvals = Approvals(firewall, Config(), events.emit)
+    gate = Gate(firewall, approvals, codec.type_name, None, codec.weight, events)
     requester = Requester[Any, Any](ECHO, codec, codec, gate, text=True)
     async with connected() as lost, connected() as fresh:
         connects = 0

@@ -12,7 +12,7 @@ import msgspec
 
 from ..config import Config
 from ..events import Direction
-from ..firewall.approvals import FirewallRequest
+from ..firewall.questions import FirewallRequest
 from ..firewall.rules import Rule
 from ..peer import StrongholdP2p
 from . import output
@@ -49,7 +49,8 @@ class LineSource(Protocol):
 
 
 class Asker(abc.ABC):
-    """Has questions answered by lines. When these have ended, nobody answers any more: questions are rejected."""
+    """Has questions answered by lines. When these have ended, it answers no more: questions are left to others, or rejected
+    if there are none."""
 
     def __init__(self, peer: StrongholdP2p[Any, Any], lines: LineSource, config: Config | None = None) -> None:
         """``config``: the peer's, for the times that are told."""
@@ -61,7 +62,7 @@ class Asker(abc.ABC):
         peer.on_firewall_request(self._ask)
 
     async def run(self) -> None:
-        """Until it is cancelled; then what is open is rejected, so that closing does not wait for an answer."""
+        """Until it is cancelled; then it answers no more, so that closing does not wait for it."""
         try:
             await self._read()
         finally:
@@ -71,7 +72,7 @@ class Asker(abc.ABC):
     async def _ask(self, question: FirewallRequest) -> None:
         """Cancelled if the question ends before it is answered here."""
         if self._lines.ended:
-            self._reject(question)
+            self._leave()
             return
         logger.debug("question %d: a request %s %s", question.id, _toward(question), question.peer)
         await self._put(question)
@@ -82,11 +83,9 @@ class Asker(abc.ABC):
     async def _read(self) -> None:
         await asyncio.get_running_loop().create_future()
 
-    async def _answer(self, question: FirewallRequest, answer: Answer | None) -> bool:
-        """None: nobody answers any more. False if the question has ended; then the answer changes nothing."""
+    async def _answer(self, question: FirewallRequest, answer: Answer) -> bool:
+        """False if the question has ended; then the answer changes nothing."""
         match answer:
-            case None:
-                return self._reject(question)
             case "allow":
                 return question.approve()
             case "always":
@@ -99,11 +98,12 @@ class Asker(abc.ABC):
                 await self._peer.ban_peer(question.peer)
                 return True
 
-    def _reject(self, question: FirewallRequest) -> bool:
+    def _leave(self) -> None:
+        """Answers no more."""
         if not self._told and not self._stopped:
             self._told = True
             logger.warning("the input has ended: requests that no rule decides are rejected from now on")
-        return question.reject()
+        self._peer.remove_firewall_handler(self._ask)
 
 
 class Person(Asker):
@@ -143,21 +143,21 @@ class Person(Asker):
             self._missed += 1
             return
         if self._lines.ended:
-            self._reject(question)
+            self._leave()
             return
         self._write(self._text(question))
         self._missed = 0
         self._lines.discard()
         try:
             answer = await self._read_answer()
+            if answer is None:
+                self._leave()
+                return
             answered = await self._answer(question, answer)
         except asyncio.CancelledError:
             self._write(self._ending(question))
             raise
-        if not answered:
-            self._write(self._ending(question))
-        elif answer is not None:
-            self._write(DONE[answer])
+        self._write(DONE[answer] if answered else self._ending(question))
 
     def _text(self, question: FirewallRequest) -> str:
         if question.kind == "request":
@@ -264,14 +264,21 @@ class Program(Asker):
                 "view": _view(question),
             }
         )
-        reason: str | None = None
         try:
             answer = await future
-            if await self._answer(question, answer) and answer is None:
-                reason = "closed" if self._stopped else "input ended"
+            if answer is None:
+                self._leave()
+            else:
+                await self._answer(question, answer)
         finally:
             del self._answers[question.id]
-            self._write({"event": "ended", "id": question.id, "reason": reason or question.outcome})
+            self._write({"event": "ended", "id": question.id, "reason": self._reason(question)})
+
+    def _reason(self, question: FirewallRequest) -> str | None:
+        """Why this asker does not wait for an answer any more."""
+        if question.outcome in {None, "unanswered"} and self._lines.ended:
+            return "closed" if self._stopped else "input ended"
+        return question.outcome
 
     async def _read(self) -> None:
         try:
