@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "stronghold_p2p"
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if not path.name.endswith("_pb2.py")]
 
-FLAT = {"errors", "config", "events", "event_hub", "generics", "identity", "multiaddr"}
+FLAT = {"errors", "config", "events", "event_hub", "generics", "identity", "key_file", "multiaddr"}
 """Small, complete modules that any part may use."""
 
 EDGES = {
@@ -69,7 +69,8 @@ FLAT_EDGES = {
     "errors": set[str](),
     "config": set[str](),
     "generics": set[str](),
-    "identity": {"errors", "encoding"},
+    "identity": {"errors", "encoding", "key_file"},
+    "key_file": {"errors"},
     "multiaddr": {"errors", "encoding", "identity"},
     "events": {"errors", "identity", "multiaddr"},
     "event_hub": {"events"},
