@@ -157,7 +157,10 @@ class StateFile:
     def _encode(self, rule: Rule) -> str:
         if rule.predicate is not None:
             raise StateError(self.path, "a rule by a function cannot be kept")
-        return msgspec.json.encode(stored_form(rule)).decode()
+        try:
+            return msgspec.json.encode(stored_form(rule)).decode()
+        except UnicodeEncodeError as error:  # half of a surrogate pair
+            raise StateError(self.path, "a rule for a type that is no Unicode text cannot be kept") from error
 
     @contextlib.contextmanager
     def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"]) -> Iterator[sqlite3.Connection]:
