@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import shlex
-import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from ..config import Config
 from ..events import Event, PolicyFailed, PolicyLoaded, StateFailed
+from ..firewall.policy import Policy
 from ..firewall.rules import FirewallRules, Rule
 from ..peer import StrongholdP2p
 from ..requests import Request
 from ..requests.codec import CodecName
 from . import output
 from .ask import ANSWER_TIMEOUT, Person, Program
-from .audit import MAX_WAITING, open_audit, write_audit
+from .audit import MAX_WAITING, AuditFile, end_audit, open_audit, write_audit
 from .command import Codec, KeyFile, UsageError, load_key
+from .exec import Exec, parse_command
 
-__all__ = ["CommandFailed", "Exec", "listen", "listen_on"]
+__all__ = ["listen", "listen_on"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 
 Handler = Callable[[Request[Any]], Awaitable[Any]]
 
 
-async def listen(
+def listen(
     addresses: Annotated[
         list[str] | None, typer.Argument(metavar="[ADDR]...", help=f"Where to listen (default: {DEFAULT_ADDRESS}).")
     ] = None,
@@ -66,7 +63,7 @@ async def listen(
     processes: Annotated[int, typer.Option(min=1, metavar="N", help="How many CMDs run at once; others wait.")] = 8,
     codec: Codec = "json",
     key: KeyFile = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Run a peer until Ctrl-C. Exactly one of --allow-all, --reject-all, --ask and --policy must be given.
 
     Whom the firewall does not know what to do about, it asks: a question is answered on the terminal within 60 s. With
@@ -76,20 +73,29 @@ async def listen(
     if [allow_all, reject_all, ask, policy is not None].count(True) != 1:
         raise UsageError("give exactly one of --allow-all, --reject-all, --ask and --policy")
     asks = ask or policy is not None or state is not None
+    answer = _handler(handler, codec, processes)
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
         keypair=load_key(key),
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),
         config=Config(firewall_timeout=ANSWER_TIMEOUT) if asks else None,
         codec=codec,
-        policy=policy,
+        # A pipe is read here, once: it may take its time, and cannot be looked at again.
+        policy=Policy.load(policy, wait=True) if policy is not None and policy.is_fifo() else policy,
         state=state,
     )
-    peer.on_request(_handler(handler, codec, processes))
+    peer.on_request(answer)
+    opened = None if audit is None else open_audit(audit)
+    return _listen(peer, addresses or [DEFAULT_ADDRESS], opened, asks=asks, reloads=policy is not None)
+
+
+async def _listen(
+    peer: StrongholdP2p[Any, Any], addresses: list[str], audit: AuditFile | None, *, asks: bool, reloads: bool
+) -> None:
     auditing = None
     if audit is not None:
         # A flood must not wash away what was before it.
         decisions = peer.events(buffer=MAX_WAITING, when_full="drop_newest", decisions=True)
-        auditing = asyncio.create_task(write_audit(open_audit(audit), decisions))
+        auditing = asyncio.create_task(write_audit(audit, decisions))
     try:
         await peer.start()
         async with asyncio.TaskGroup() as tasks:
@@ -97,19 +103,18 @@ async def listen(
                 tasks.create_task(_watch(auditing))
             if asks:
                 tasks.create_task((Program if output.is_json() else Person)(peer).run())
-            if policy is not None or state is not None:
                 tasks.create_task(_tell(peer.events()))
-            if policy is not None:
+            if reloads:
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
             output.note(f"peer id       {peer.peer_id}")
-            await listen_on(peer, addresses or [DEFAULT_ADDRESS])
+            await listen_on(peer, addresses)
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
         await peer.close()
-        if auditing is not None:
-            await auditing  # to the last decision: it ends with the peer's events
+        if audit is not None and auditing is not None:
+            await end_audit(auditing, audit)
 
 
 async def listen_on(peer: StrongholdP2p[Any, Any], addresses: list[str]) -> None:
@@ -153,73 +158,8 @@ def _handler(description: str, codec: CodecName, processes: int) -> Handler:
         return _echo
     if kind != "exec":
         raise UsageError(f"no such handler: {description!r}; there are echo and exec:CMD")
-    try:
-        arguments = shlex.split(command)
-    except ValueError as error:
-        raise UsageError(f"the handler's command cannot be split: {error}") from error
-    if not arguments:
-        raise UsageError("the handler has no command: exec:CMD")
-    if shutil.which(arguments[0]) is None:
-        raise UsageError(f"the handler's command cannot be run: {arguments[0]!r} is no program here")
-    return Exec(arguments, raw=codec == "raw", processes=processes)
+    return Exec(parse_command(command), codec=codec, processes=processes)
 
 
 async def _echo(request: Request[Any]) -> Any:
     return request.body
-
-
-class Exec:
-    """Runs a command for each request, never more than ``processes`` at once."""
-
-    def __init__(self, arguments: list[str], *, raw: bool, processes: int) -> None:
-        self._arguments = arguments
-        self._raw = raw
-        self._free = asyncio.Semaphore(processes)
-
-    async def __call__(self, request: Request[Any]) -> Any:
-        body = request.body if self._raw else msgspec.json.encode(request.body)
-        async with self._free:
-            answer = await self._run(body)
-        return answer if self._raw else msgspec.json.decode(answer)
-
-    async def _run(self, body: bytes) -> bytes:
-        pipe = asyncio.subprocess.PIPE
-        # A process group of its own: Ctrl-C does not reach it, so that running requests can end, and what it has
-        # started ends with it.
-        process = await asyncio.create_subprocess_exec(
-            *self._arguments, stdin=pipe, stdout=pipe, start_new_session=True
-        )
-        try:
-            answer = await _communicate(process, body)
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        if process.returncode:
-            raise CommandFailed(self._arguments[0], process.returncode)
-        return answer
-
-
-async def _communicate(process: asyncio.subprocess.Process, body: bytes) -> bytes:
-    """As the method of that name, for a command that ends without reading its stdin, too: uvloop has a RuntimeError for
-    that, which the method lets through."""
-    stdin, stdout = process.stdin, process.stdout
-    assert stdin is not None
-    assert stdout is not None
-
-    async def feed() -> None:
-        with suppress(ConnectionError, RuntimeError):
-            stdin.write(body)
-            await stdin.drain()
-            stdin.close()
-
-    _, answer = await asyncio.gather(feed(), stdout.read())
-    await process.wait()
-    return answer
-
-
-class CommandFailed(Exception):
-    """The command of an ``exec`` handler ended with another status than 0."""
-
-    def __init__(self, command: str, status: int) -> None:
-        super().__init__(f"{command} ended with status {status}")
