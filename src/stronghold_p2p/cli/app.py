@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 import typer
@@ -55,13 +56,19 @@ for function in (listen, request, ping, perf, bench):
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, also while no loop runs
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(arguments: Sequence[str]) -> int:
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     # Read here, not by the parser: what is wrong with the arguments is to be told as JSON, too.
     output.configure(json="--json" in options, debug="--debug" in options)
     try:
         return app(arguments, prog_name="stronghold-p2p", standalone_mode=False) or 0
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except typer.TyperException as error:  # the parser's
         output.error(UsageError(error.format_message()))
         return EXIT_STATUS[UsageError]

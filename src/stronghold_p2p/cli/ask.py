@@ -40,6 +40,7 @@ class Asker(abc.ABC):
         self._lines = Lines()
         self._count = 0
         self._told = False
+        self._stalled = False
         peer.on_firewall_request(self._ask)
 
     async def run(self) -> None:
@@ -55,6 +56,13 @@ class Asker(abc.ABC):
         if self._lines.ended:
             self._reject(question)
             return
+        if output.is_stalled():
+            if not self._stalled:
+                logger.warning("what is printed is not read: the firewall's questions are rejected until it is")
+            self._stalled = True
+            question.reject()
+            return
+        self._stalled = False
         self._count += 1
         await self._put(question, self._count)
 
@@ -121,9 +129,10 @@ class Person(Asker):
             self._reject(question)
             return
         output.note(self._text(question, number))
-        self._missed = 0
-        self._lines.discard()
         try:
+            await output.shown()
+            self._missed = 0
+            self._lines.discard()
             answer = await self._read_answer()
         except asyncio.CancelledError:
             output.note(f"question {number} has ended: nobody waits for the answer any more")

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output
@@ -23,7 +25,7 @@ WARM_UP = 0.2
 """Of the time that is measured: connections, windows and caches are as in steady use before it starts."""
 
 
-async def bench(
+def bench(
     *,
     size: Annotated[int, typer.Option(min=2, metavar="N", help="Bytes of an encoded body, either way.")] = 64,
     concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests in flight.")] = 32,
@@ -33,13 +35,19 @@ async def bench(
         str | None, typer.Option(metavar="ADDR", help="A peer that echoes (default: a process of its own).")
     ] = None,
     key: KeyFile = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Measure requests a second, latency and MB/s (10^6 bytes of bodies, both directions together)."""
+    return _bench(size, concurrency, seconds, codec, target, load_key(key))
+
+
+async def _bench(
+    size: int, concurrency: int, seconds: float, codec: CodecName, target: str | None, keypair: Keypair | None
+) -> None:
     body, size = _body(size, codec)
     echoing = listening("--allow-all", "--handler", "echo", "--codec", codec)
     async with (
         echoing if target is None else contextlib.nullcontext(target) as address,
-        StrongholdP2p(keypair=load_key(key), codec=codec) as peer,
+        StrongholdP2p(keypair=keypair, codec=codec) as peer,
     ):
         start = time.perf_counter()
         await peer.connect(address)

@@ -18,6 +18,8 @@ import typer
 from ..errors import StrongholdError
 from ..identity import Keypair
 from ..requests.codec import CodecName
+from . import output
+from .text import escaped
 
 __all__ = ["LOOP", "Address", "Codec", "KeyFile", "UsageError", "command", "load_key", "passphrase"]
 
@@ -47,12 +49,16 @@ class UsageError(StrongholdError):
 
 
 def command(function: Callable[..., Any]) -> Callable[..., None]:
-    """Give a command the flags that all have, and run it, on uvloop if that is installed, when it is a coroutine."""
+    """Give a command the flags that all have, and run the coroutine that it returns, on uvloop if that is installed.
+
+    What may block (stdin, a passphrase, opening what may be a pipe) a command does before it returns that coroutine:
+    there a signal ends it at once, while under a loop it would wait for the loop to run on.
+    """
 
     @functools.wraps(function)
     def run(*, json: bool, debug: bool, **arguments: Any) -> None:
-        if not inspect.iscoroutinefunction(function):
-            function(**arguments)
+        work = function(**arguments)
+        if not inspect.iscoroutine(work):
             return
 
         async def run_until_terminated() -> None:
@@ -61,7 +67,8 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
             task = asyncio.current_task()
             assert task is not None
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            await function(**arguments)
+            async with output.in_background():
+                await work
 
         try:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -89,7 +96,7 @@ def load_key(path: Path | None) -> Keypair | None:
     """
     if path is None:
         return None
-    return Keypair.load(path, passphrase(f"Passphrase of {path}: ") if _is_encrypted(path) else None)
+    return Keypair.load(path, lambda: passphrase(f"Passphrase of {path}: "))
 
 
 def passphrase(*prompts: str) -> str:
@@ -102,18 +109,15 @@ def passphrase(*prompts: str) -> str:
     if answers == [None]:
         if not sys.stderr.isatty():
             raise UsageError(f"a passphrase is needed: set {PASSPHRASE_VARIABLE}, or run in a terminal")
-        answers = [getpass.getpass(prompt) for prompt in prompts]
+        try:
+            answers = [getpass.getpass(escaped(prompt)) for prompt in prompts]
+        except EOFError:
+            raise UsageError("the passphrase was not entered") from None
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the passphrase is no text in the terminal's encoding, {error.encoding}") from None
     first, *others = answers
     if not first:
         raise UsageError("the passphrase is empty")
     if any(other != first for other in others):
         raise UsageError("the passphrases differ")
     return first
-
-
-def _is_encrypted(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in file.read(1024)  # PKCS#8's label, RFC 7468 section 11
-    except OSError:
-        return False  # Keypair.load says what is wrong with it

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from typing import Annotated, Literal
+from collections.abc import Coroutine
+from typing import Annotated, Any, Literal
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,7 +24,7 @@ from .listen import listen_on
 __all__ = ["Progress", "multiaddr", "perf"]
 
 
-async def perf(
+def perf(
     *,
     run_server: Annotated[
         bool, typer.Option("--run-server", help="Serve. The identity is the harness's: its private key is public.")
@@ -33,9 +34,15 @@ async def perf(
     upload_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="What to send, first.")] = 0,
     download_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="What to have sent back, then.")] = 0,
     key: KeyFile = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Measure /perf/1.0.0 as the libp2p project does: lines of JSON, one a second, and one at the end."""
     address = multiaddr(server_address, transport)
+    return _perf(run_server, address, upload_bytes, download_bytes, load_key(key))
+
+
+async def _perf(
+    run_server: bool, address: str, upload_bytes: int, download_bytes: int, keypair: Keypair | None
+) -> None:
     server = Keypair(Ed25519PrivateKey.from_private_bytes(bytes(32)))
     if run_server:
         async with StrongholdP2p(keypair=server) as peer:
@@ -43,7 +50,7 @@ async def perf(
             output.note("this identity's private key is publicly known: for measurements only")
             await listen_on(peer, [address])
         return
-    async with StrongholdP2p(keypair=load_key(key)) as peer:
+    async with StrongholdP2p(keypair=keypair) as peer:
         start = time.perf_counter()
         progress = Progress(start)
         reporter = asyncio.create_task(_report_each_second(progress))

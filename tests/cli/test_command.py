@@ -1,0 +1,108 @@
+"""What holds for every command while something blocks it: a signal ends it, with the status that signals have."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stronghold_p2p.identity import Keypair
+
+from .conftest import WAIT, process, terminal, wait_until_blocked
+
+ADDRESS = f"/ip4/127.0.0.1/tcp/1/p2p/{Keypair.generate().peer_id}"
+"""Nobody is dialed: the command blocks before."""
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+"""Each is sent once."""
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+@SIGNALS
+def test_stdin_that_never_ends(number: signal.Signals) -> None:
+    with process("request", ADDRESS, "-", stdin=subprocess.PIPE) as request:
+        assert request.stdin is not None
+        request.stdin.write(" " * 1_000_000)  # more than a pipe holds: it is being read
+        request.stdin.flush()
+        wait_until_blocked(request)
+        request.send_signal(number)
+        assert request.wait(WAIT) == 130
+
+
+@SIGNALS
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("key", "show", "FIFO"),
+        ("ping", ADDRESS, "--key", "FIFO"),
+        ("request", ADDRESS, "1", "--key", "FIFO"),
+        ("bench", "--key", "FIFO"),
+        ("perf", "--key", "FIFO"),
+        ("listen", "--allow-all", "--key", "FIFO"),
+        ("listen", "--policy", "FIFO"),
+    ],
+    ids=" ".join,
+)
+def test_a_pipe_that_nothing_comes_from(fifo: Path, number: signal.Signals, command: tuple[str, ...]) -> None:
+    with process(*(str(fifo) if part == "FIFO" else part for part in command)) as blocked, fifo.open("wb"):
+        wait_until_blocked(blocked)  # the other end was opened: it is being read
+        blocked.send_signal(number)
+        assert blocked.wait(WAIT) == 130
+
+
+@SIGNALS
+def test_a_pipe_that_nobody_opens(fifo: Path, tmp_path: Path, number: signal.Signals) -> None:
+    key = tmp_path / "key"
+    os.mkfifo(key)
+    with process("listen", "--allow-all", "--key", str(key), "--audit", str(fifo)) as blocked:
+        with key.open("wb") as file:  # what is opened next is the audit
+            file.write(Keypair.generate().to_protobuf())
+        wait_until_blocked(blocked)
+        blocked.send_signal(number)
+        assert blocked.wait(WAIT) == 130
+
+
+@SIGNALS
+@pytest.mark.parametrize("command", [("key", "show"), ("listen", "--allow-all", "--key"), ("ping", ADDRESS, "--key")])
+def test_a_passphrase_that_is_not_typed(tmp_path: Path, number: signal.Signals, command: tuple[str, ...]) -> None:
+    key = tmp_path / "key.pem"
+    Keypair.generate().save(key, passphrase="open sesame")
+    with terminal(*command, str(key)) as asked:
+        asked.read_until("Passphrase of ")
+        assert not asked.echoes
+        wait_until_blocked(asked.process)
+        asked.process.send_signal(number)
+        assert asked.wait() == 130
+        assert asked.echoes
+
+
+def test_a_passphrase_that_is_typed(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    keypair = Keypair.generate()
+    keypair.save(key, passphrase="open sesame")
+    with terminal("key", "show", str(key)) as asked:
+        asked.read_until("Passphrase of ")
+        asked.type("open sesame\n")
+        assert asked.wait() == 0
+        assert str(keypair.peer_id) in asked.shown
+        assert "sesame" not in asked.shown
+
+
+@pytest.mark.parametrize("typed", [b"\x04", b"\n", b"\xff\n"])
+def test_a_passphrase_that_is_none(tmp_path: Path, typed: bytes) -> None:
+    key = tmp_path / "key.pem"
+    Keypair.generate().save(key, passphrase="open sesame")
+    with terminal("key", "show", str(key)) as asked:
+        asked.read_until("Passphrase of ")
+        asked.type(typed)
+        assert asked.wait() == 2
+        assert "UsageError: the passphrase " in asked.shown
