@@ -3,6 +3,7 @@
 import logging
 
 from .addresses.book import AddressBook
+from .addresses.entry import AddressEntry, AddressSource
 from .config import Config
 from .errors import (
     ClosedError,
@@ -27,11 +28,13 @@ from .errors import (
     StateError,
     StreamReset,
     StrongholdError,
+    WebSocketError,
 )
 from .events import (
     ConnectionClosed,
     ConnectionEstablished,
     ConnectionInfo,
+    DialAttempt,
     Direction,
     Dropped,
     Event,
@@ -40,6 +43,8 @@ from .events import (
     Listener,
     ListenerClosed,
     NewListener,
+    Path,
+    PathLimits,
     PeerIdentified,
     PolicyFailed,
     PolicyLoaded,
@@ -57,6 +62,8 @@ from .transport.stream import Stream
 
 __all__ = [
     "AddressBook",
+    "AddressEntry",
+    "AddressSource",
     "ClosedError",
     "Config",
     "ConnectionClosed",
@@ -64,6 +71,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionLost",
     "DecodeError",
+    "DialAttempt",
     "DialError",
     "Direction",
     "Dropped",
@@ -88,6 +96,8 @@ __all__ = [
     "NewListener",
     "NoResponse",
     "NotPermitted",
+    "Path",
+    "PathLimits",
     "PeerId",
     "PeerIdMismatch",
     "PeerIdentified",
@@ -108,6 +118,7 @@ __all__ = [
     "StreamReset",
     "StrongholdError",
     "StrongholdP2p",
+    "WebSocketError",
 ]
 
 logging.getLogger("stronghold_p2p").addHandler(logging.NullHandler())

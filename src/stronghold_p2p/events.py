@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import PolicyError, StateError
 from .identity import PeerId
@@ -13,6 +14,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionEstablished",
     "ConnectionInfo",
+    "DialAttempt",
     "Direction",
     "Dropped",
     "Event",
@@ -21,6 +23,8 @@ __all__ = [
     "Listener",
     "ListenerClosed",
     "NewListener",
+    "Path",
+    "PathLimits",
     "PeerIdentified",
     "PolicyFailed",
     "PolicyLoaded",
@@ -40,6 +44,30 @@ class Direction(enum.Flag):
 
 
 @dataclass(frozen=True, slots=True)
+class PathLimits:
+    """What a relay allows for one connection."""
+
+    seconds: float | None
+    """None: no limit of time."""
+    bytes: int | None
+    """In each direction. None: no limit of data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """How a connection reaches its peer."""
+
+    transport: str
+    """``"tcp"``."""
+    dialed: Multiaddr | None = None
+    """The address that we dialed, without the peer id; None if the remote dialed us."""
+    relay: PeerId | None = None
+    """The peer that forwards between the two ends; None for a direct path."""
+    limits: PathLimits | None = None
+    """None for a path that nobody limits."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionInfo:
     """One established connection, as it was when this was made."""
 
@@ -52,6 +80,18 @@ class ConnectionInfo:
     """Seconds since the epoch."""
     streams: int
     """Streams open on it, of both sides."""
+    path: Path
+    """The transport, and the relay if there is one."""
+
+
+class DialAttempt(NamedTuple):
+    """What became of one address of a peer that could not be dialed; of :class:`DialError`."""
+
+    address: Multiaddr
+    """As it was dialed: by IP, also where a name was given; by name, if that was not resolved."""
+    error: Exception
+    seconds: float
+    """From its start to the error; 0 if it was not started."""
 
 
 @dataclass(frozen=True, slots=True)

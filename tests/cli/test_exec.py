@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
-from support.waiting import turns
+from support.waiting import settled
 
 from stronghold_p2p.cli.exec import CommandFailed, Exec
 from stronghold_p2p.config import Config
@@ -271,10 +271,10 @@ async def test_a_limit_on_the_commands_at_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("asyncio.create_subprocess_exec", HeldProcess.create)
     handler = Exec(["command"], codec="json", processes=2)
     calls = [asyncio.ensure_future(handler(request())) for _ in range(3)]
-    await turns()
+    await settled()
     first, second = HeldProcess.started
     first.go.set()
-    await turns()
+    await settled()
     _, _, third = HeldProcess.started
     second.go.set()
     third.go.set()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 import pytest
-from support.waiting import turns, until
+from support.waiting import settled, until
 
 from stronghold_p2p.cli import writer as writer_module
 from stronghold_p2p.cli.writer import MAX_WAITING, OutputFailed, Writer
@@ -116,7 +116,7 @@ async def test_a_failure_ends_the_task(pipe: Pipe, stdout: Writer, waits: bool) 
     pipe.leave()
     with pytest.raises(OutputFailed, match="cannot write to stdout: Broken pipe"):
         await write()
-    await turns()
+    await settled()
 
 
 async def test_whoever_does_not_read_stalls_it(pipe: Pipe, stdout: Writer) -> None:

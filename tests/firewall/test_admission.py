@@ -79,12 +79,19 @@ def test_mapped_addresses_are_those_of_ipv4(address: str, network: str) -> None:
         "/dns4/example.com/tcp/1",
         "/memory/1",
         "/unix/tmp/socket",
-        f"/ip4/10.9.1.1/tcp/1/p2p/{RELAY}/p2p-circuit",
         f"/p2p/{ALICE}",
     ],
 )
 def test_what_is_no_ip_address_passes(address: str) -> None:
     assert refusal(address, allow=networks("192.0.2.0/24"), deny=networks("10.9.0.0/16")) is None
+
+
+def test_a_relayed_address_is_of_no_allowed_network() -> None:
+    """Else an allowed relay would let in whomever it likes."""
+    relayed = f"/ip4/192.0.2.1/tcp/1/p2p/{RELAY}/p2p-circuit"
+    assert refusal(relayed, allow=networks("192.0.2.0/24")) == "it is relayed, and the policy allows networks"
+    assert refusal(relayed, deny=networks("192.0.2.0/24")) is None
+    assert refusal(relayed) is None
 
 
 def test_an_address_with_a_zone() -> None:

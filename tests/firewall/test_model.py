@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.clock import Clock
 from support.compiled import replaces_parts
+from support.loop import Loop
 
 from stronghold_p2p import (
     Config,
@@ -105,6 +106,11 @@ class FakeStream:
     def __init__(self, connection: FakeConnection, sent: Callable[[FakeStream, bytes], None]) -> None:
         self.connection = connection
         self.peer = connection.peer
+        self.remote_address = ADDRESS
+        self.remote_identified = True
+        self.loop = connection.loop
+        self.now = connection.now
+        self.spawn = connection.spawn
         self.protocol = "/stronghold-p2p/1.0.0"
         self.receiver: Any = None
         self.ended = ""
@@ -132,13 +138,18 @@ class FakeStream:
     def clear_deadline(self) -> None: ...
     def credit(self, size: int) -> None: ...
 
+    def hold(self, size: int) -> None:
+        self.connection.budget.take(size)
+
+    def let_go(self, size: int) -> None:
+        self.connection.budget.give(size)
+
 
 class FakeConnection:
     """One connection, on which streams cost nothing."""
 
     config = CONFIG
     remote_address = ADDRESS
-    identified = True
     flushes = 0
 
     def __init__(self, network: FakeNetwork, peer: PeerId) -> None:
@@ -160,10 +171,10 @@ class FakeConnection:
     def serves(self, protocol: str) -> bool:
         return True
 
-    def open_stream_now(self, protocol: str) -> FakeStream | None:
+    def open_substream_now(self, protocol: str) -> FakeStream | None:
         return None if self.lost else FakeStream(self, self.network.request_sent)
 
-    async def open_stream(self, protocol: str) -> FakeStream:
+    async def open_substream(self, protocol: str) -> FakeStream:
         raise ConnectionLost
 
     def lose(self) -> None:
@@ -205,7 +216,7 @@ class FakeNetwork:
         self._wire(msgspec.json.decode(message[head[1] :])["id"])
         self.loop.call_soon(lambda: None if stream.ended else stream.receiver.data_received(b"\x04null"))
 
-    def push_identify(self, peer: PeerId | None = None) -> None: ...
+    def offer_changed(self, peer: PeerId | None = None) -> None: ...
 
     async def close(self) -> None:
         for peer in list(self.connections_by_peer):
@@ -493,7 +504,7 @@ class FirewallMachine(RuleBasedStateMachine):
         outbound=some_rules,
     )
     def begin(self, listener: str, inbound: str | None, outbound: str | None) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         self.clock = Clock(1000.0)
         self.loop.time = self.clock  # type: ignore[method-assign]
         asyncio._set_running_loop(self.loop)
@@ -510,6 +521,7 @@ class FirewallMachine(RuleBasedStateMachine):
             firewall_view=lambda body: len(body["padding"]),
         )
         self.peer._swarm = self.network  # type: ignore[assignment]
+        self.peer._owner.loop = self.loop
         self.peer.on_request(lambda request: self.passed(request.body["id"]))
         self.events: Any = self.peer.events(buffer=10_000, decisions=True)
         self.asked: list[FirewallRequest] = []
@@ -566,7 +578,7 @@ class FirewallMachine(RuleBasedStateMachine):
         assert offered == (self.model.rule_for(peer, IN)[0] != "reject")
         if offered:
             request.stream = FakeStream(connection, lambda stream, message: None)
-            self.peer._responder.accept(request.stream)  # type: ignore[arg-type]
+            self.peer._responder.accept(None, request.stream)  # type: ignore[arg-type]
             message = msgspec.json.encode(request.body)
             request.stream.receiver.data_received(varint.encode(len(message)) + message)
         self.finish(settle)

@@ -12,7 +12,7 @@ from stronghold_p2p.encoding import messages, varint
 from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.identity import Keypair
 from stronghold_p2p.multiaddr import Multiaddr
-from stronghold_p2p.protocols import identify
+from stronghold_p2p.protocols.identify import message as identify
 from stronghold_p2p.wire.envelope import PeerRecord, seal
 
 Streams = tuple[Any, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from stronghold_p2p.events import Path
 from stronghold_p2p.multiaddr import Multiaddr
 from stronghold_p2p.transport.pipe import BytePipe, PipeReceiver
 
@@ -20,8 +21,9 @@ class MemoryPipe:
 
     receiver: PipeReceiver
 
-    def __init__(self, remote_address: Multiaddr, max_send_buffer: int, segment: int | None) -> None:
+    def __init__(self, remote_address: Multiaddr, max_send_buffer: int, segment: int | None, path: Path) -> None:
         self.remote_address = remote_address
+        self.path = path
         self.written = bytearray()
         """All that this end has written: what an eavesdropper sees."""
         self._loop = asyncio.get_running_loop()
@@ -101,10 +103,14 @@ def memory_pipes(
     *,
     max_send_buffer: int = 256 * 1024,
     segment: int | None = None,
+    paths: tuple[Path, Path] | None = None,
 ) -> tuple[MemoryPipe, MemoryPipe]:
     """The two ends of a pipe, each connected to the receiver that its callable gives."""
-    ends = tuple(
-        MemoryPipe(Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{port}"), max_send_buffer, segment) for port in (4001, 4002)
+    listening, dialing = (Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{port}") for port in (4001, 4002))
+    dialed, accepted = paths or (Path("memory", listening), Path("memory"))
+    ends = (
+        MemoryPipe(listening, max_send_buffer, segment, dialed),
+        MemoryPipe(dialing, max_send_buffer, segment, accepted),
     )
     ends[0]._other, ends[1]._other = ends[1], ends[0]
     ends[0].receiver, ends[1].receiver = dialer(ends[0]), listener(ends[1])

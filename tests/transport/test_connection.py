@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import Any
 
 import pytest
-from support.connections import ECHO, Host, Pair, connected
+from support.clock import Clock
+from support.connections import ECHO, RAW, Host, Pair, connected
 from support.remote import lines
-from support.waiting import turns, until
+from support.waiting import settled, turns, until
 from support.yamux import ping
 
 from stronghold_p2p import ClosedError, Config, ConnectionLost, EncodeError, HandshakeError, MuxerError, StreamReset
-from stronghold_p2p.transport.connection import FLUSH_FRAMES
+from stronghold_p2p.transport.connection import FLUSH_FRAMES, Connection
 from stronghold_p2p.transport.stream import Stream
+from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.wire.yamux import HEADER_SIZE
 
 KIB = 1024
@@ -46,21 +49,21 @@ async def read_all(stream: Stream) -> bytes:
 
 async def test_what_is_written_in_one_turn_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
-        opened = [await pair.alice.open_stream(ECHO) for _ in range(FLUSH_FRAMES - 1)]
+        opened = [await pair.alice.open_substream(RAW) for _ in range(FLUSH_FRAMES - 1)]
         writes = Counting(monkeypatch, pair.alice_pipe)
         for number, stream in enumerate(opened):
             assert stream.write_now(b"request %d" % number)
         assert writes.sizes == []
-        accepted = [await pair.bob_host.inbound.get() for _ in opened]
+        accepted = [await pair.bob_host.recorders.get() for _ in opened]
         assert len(writes.sizes) == 1
-        assert [await stream.read() for stream in accepted] == [b"request %d" % n for n in range(len(opened))]
+        assert [bytes(end.received) for end in accepted] == [b"request %d" % n for n in range(len(opened))]
 
 
 async def test_a_request_and_its_answer_take_one_write_each(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
         requests, answers = Counting(monkeypatch, pair.alice_pipe), Counting(monkeypatch, pair.bob_pipe)
 
-        def answer_at_once(stream: Stream) -> None:
+        def answer_at_once(connection: Connection, stream: Substream) -> None:
             assert stream.write_now(b"pong")
             stream.release()
 
@@ -74,22 +77,22 @@ async def test_a_request_and_its_answer_take_one_write_each(monkeypatch: pytest.
 
 async def test_an_answer_that_shares_no_flush_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
-        (one, first), (other, second) = await pair.streams(), await pair.streams()
-        await turns()
+        (one, first), (other, second) = await pair.recorders(), await pair.recorders()
+        await settled()
         writes = Counting(monkeypatch, pair.bob_pipe)
-        assert first.write_now(b"answer")
-        first.release()
+        assert first.stream.write_now(b"answer")
+        first.stream.release()
         assert writes.sizes == []  # another may be about to follow
-        await turns()
+        await settled()
         assert len(writes.sizes) == 1
-        one.reset()
-        await turns()
+        one.stream.reset()
+        await settled()
         writes.sizes.clear()
-        assert second.write_now(b"answer")
-        second.release()
+        assert second.stream.write_now(b"answer")
+        second.stream.release()
         assert len(writes.sizes) == 1
-        other.reset()
-        await turns()
+        other.stream.reset()
+        await settled()
 
 
 class NextRequest:
@@ -99,14 +102,17 @@ class NextRequest:
         self.pair = pair
         self.writes = writes
         self.before = self.after = -1
-        self.next: Stream | None = None
+        self.next: Substream | None = None
 
     def data_received(self, data: bytes) -> None: ...
+
+    def agreed(self) -> None: ...
+    def resume_writing(self) -> None: ...
 
     def eof_received(self) -> None:
         self.ended.release()
         self.before = len(self.writes.sizes)
-        self.next = self.pair.alice.open_stream_now(ECHO)
+        self.next = self.pair.alice.open_substream_now(RAW)
         assert self.next is not None
         assert self.next.write_now(b"next")
         self.after = len(self.writes.sizes)
@@ -115,30 +121,30 @@ class NextRequest:
 
     def expired(self) -> None: ...
 
-    def after_the_end_of(self, stream: Stream) -> None:
+    def after_the_end_of(self, stream: Substream) -> None:
         self.ended = stream
         stream.set_receiver(self)
 
 
 async def test_a_request_after_an_answer_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
-        outbound, inbound = await pair.streams()
-        await turns()
+        outbound, inbound = await pair.recorders()
+        await settled()
         writes = Counting(monkeypatch, pair.alice_pipe)
         following = NextRequest(pair, writes)
-        following.after_the_end_of(outbound)
-        inbound.release()
-        await turns()
+        following.after_the_end_of(outbound.stream)
+        inbound.stream.release()
+        await settled()
         assert (following.before, following.after) == (0, 1)
         assert following.next is not None
         following.next.reset()
-        await turns()
+        await settled()
         # Without a word of the remote it waits for the end of the turn: by then the loop has looked whether it is there.
         writes.sizes.clear()
-        alone = await pair.alice.open_stream(ECHO)
+        alone = await pair.alice.open_substream(RAW)
         assert alone.write_now(b"alone")
         assert writes.sizes == []
-        await turns()
+        await settled()
         assert len(writes.sizes) == 1
         alone.reset()
 
@@ -153,9 +159,9 @@ async def test_the_lines_leave_at_the_end_of_the_turn_without_a_response() -> No
 
 async def test_much_data_does_not_wait_for_the_end_of_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
-        outbound, _ = await pair.streams()
+        outbound, _ = await pair.recorders()
         writes = Counting(monkeypatch, pair.alice_pipe)
-        assert outbound.write_now(bytes(200 * KIB))
+        assert outbound.stream.write_now(bytes(200 * KIB))
         assert len(writes.sizes) == 1
 
 
@@ -182,7 +188,7 @@ async def test_bytes_arrive_in_order_however_the_pipe_cuts_them(segment: int | N
 async def open_many(pair: Pair, count: int) -> tuple[list[Stream], list[asyncio.Task[Stream]]]:
     """The streams that open at once, and the tasks of the others."""
     tasks = [asyncio.create_task(pair.alice.open_stream(ECHO)) for _ in range(count)]
-    await turns()
+    await settled()
     return [task.result() for task in tasks if task.done()], [task for task in tasks if not task.done()]
 
 
@@ -196,9 +202,8 @@ async def test_eight_streams_before_the_remotes_first_frame() -> None:
     async with connected() as pair:
         opened, waiting = await open_many(pair, 40)
         assert len(opened) == 8
-        opened[0].send_lines()  # the answer is the remote's first frame
-        await opened[0].negotiated()
-        await turns()
+        await opened[0].negotiated()  # which is the remote's first frame
+        await settled()
         assert sum(task.done() for task in waiting) == 24
         await cancel(waiting)
 
@@ -209,7 +214,7 @@ async def test_streams_at_once_by_the_remotes_kind() -> None:
         opened, waiting = await open_many(pair, 50)
         assert len(opened) == 32
         pair.alice.remote_identified((ECHO,), own_kind=True)
-        await turns()
+        await settled()
         assert sum(task.done() for task in waiting) == 8
         await cancel(waiting)
 
@@ -218,7 +223,7 @@ async def test_waiting_streams_open_in_order_as_others_end() -> None:
     async with connected(Config(max_outbound_streams_to_others=2)) as pair:
         opened, waiting = await open_many(pair, 5)
         assert len(opened) == 2
-        assert pair.alice.open_stream_now(ECHO) is None
+        assert pair.alice.open_substream_now(ECHO) is None
         waiting[0].cancel()
         for ended, follower in zip(opened, waiting[1:], strict=True):
             ended.reset()
@@ -230,7 +235,7 @@ async def test_a_cancelled_turn_is_given_to_the_next() -> None:
     async with connected(Config(max_outbound_streams_to_others=1)) as pair:
         opened, waiting = await open_many(pair, 3)
         opened[0].reset()
-        await until(lambda: pair.alice._reserved_streams)
+        await turns(1)  # it is the first one's turn, who has not heard of it
         waiting[0].cancel()
         await waiting[1]
         assert waiting[0].cancelled()
@@ -240,7 +245,6 @@ async def test_inbound_streams_over_the_limit_are_reset() -> None:
     async with connected(bob_config=Config(max_inbound_streams_per_connection=2)) as pair:
         streams = [(await pair.streams())[0] for _ in range(2)]
         third = await pair.alice.open_stream(ECHO)
-        third.send_lines()
         with pytest.raises(Exception, match="does not offer"):
             await third.negotiated()
         streams[0].reset()
@@ -259,7 +263,7 @@ async def test_no_stream_opens_on_a_connection_that_has_ended() -> None:
     async with connected() as pair:
         pair.alice.abort()
         await pair.alice.closed
-        assert pair.alice.open_stream_now(ECHO) is None
+        assert pair.alice.open_substream_now(ECHO) is None
         with pytest.raises(ConnectionLost):
             await pair.alice.open_stream(ECHO)
 
@@ -288,7 +292,7 @@ async def test_a_writer_waits_for_window() -> None:
     async with connected(Config(max_send_buffer=16 * KIB * KIB)) as pair:
         outbound, inbound = await pair.streams()
         writing = asyncio.create_task(outbound.write(bytes(300 * KIB)))
-        await turns(20)
+        await settled()
         assert not writing.done()
         assert pair.bob_host.budget.used == 256 * KIB - LINES
         received = 0
@@ -302,13 +306,14 @@ async def test_writers_wait_while_the_remote_does_not_read_its_socket() -> None:
     async with connected(Config(max_send_buffer=64 * KIB)) as pair:
         first, inbound = await pair.streams()
         second, _ = await pair.streams()
+        third, _ = await pair.recorders()
         pair.bob_pipe.reading = False
         await first.write(bytes(100 * KIB))
-        await turns()
+        await settled()
         assert pair.alice.congested
-        assert not second.write_now(b"x")
+        assert not third.stream.write_now(b"x")
         writing = [asyncio.create_task(stream.write(b"y" * 1000)) for stream in (first, second)]
-        await turns()
+        await settled()
         assert not any(task.done() for task in writing)
         pair.bob_pipe.reading = True
         await asyncio.gather(*writing)
@@ -318,17 +323,17 @@ async def test_writers_wait_while_the_remote_does_not_read_its_socket() -> None:
 async def test_a_writer_that_waits_for_the_socket_is_noted_once() -> None:
     # Else a remote that reads nothing and opens windows byte by byte would grow the list.
     async with connected(Config(max_send_buffer=64 * KIB)) as pair:
-        outbound, _ = await pair.streams()
+        outbound, _ = await pair.recorders()
         pair.bob_pipe.reading = False
-        await outbound.write(bytes(100 * KIB))
-        await turns()
-        writing = asyncio.create_task(outbound.write(b"y"))
+        assert outbound.stream.push(bytes(100 * KIB))
+        await settled()
+        assert not outbound.stream.push(b"y")
         for _ in range(20):
-            await turns(2)
-            outbound.wake_writer()
+            await settled()
+            outbound.stream.resume()
         assert len(pair.alice._waiting_for_drain) == 1
         pair.bob_pipe.reading = True
-        await writing
+        await until(lambda: outbound.times_resumed)
 
 
 async def test_what_is_not_read_holds_up_no_other_stream() -> None:
@@ -350,12 +355,11 @@ async def test_no_window_is_given_back_while_the_budget_is_exhausted() -> None:
         first, first_inbound = await pair.streams()
         second, second_inbound = await pair.streams()
         writing = [asyncio.create_task(stream.write(bytes(512 * KIB))) for stream in (first, second)]
-        await turns(20)
+        await settled()
         assert pair.bob_host.budget.exhausted
         # Nothing more than the two first windows can come.
         assert pair.bob_host.budget.used == 2 * (256 * KIB - LINES)
         refused = await pair.alice.open_stream(ECHO)
-        refused.send_lines()
         with pytest.raises(Exception, match="does not offer"):
             await refused.negotiated()
         reading = [asyncio.create_task(stream.readexactly(512 * KIB)) for stream in (first_inbound, second_inbound)]
@@ -369,7 +373,7 @@ async def test_a_window_withheld_is_given_back_to_the_stream_that_is_still_there
         other, other_inbound = await pair.streams()
         writing = asyncio.create_task(outbound.write(bytes(400 * KIB)))
         await other.write(bytes(200 * KIB))
-        await turns(20)
+        await settled()
         received = len(await inbound.readexactly(190 * KIB))
         assert pair.bob_host.budget.exhausted
         other_inbound.reset()  # the budget has room again
@@ -384,10 +388,10 @@ async def test_a_remote_that_asks_and_does_not_read_is_cut_off() -> None:
         outbound, _ = await pair.streams()
         pair.bob_pipe.reading = False
         await outbound.write(bytes(100 * KIB))
-        await turns()
+        await settled()
         assert pair.alice.congested
         pings = bytes(ping(1)) * (130 * KIB // HEADER_SIZE)
-        pair.bob_pipe.write(pair.bob._noise.encrypt([pings]))
+        pair.bob_pipe.write(pair.bob_host.noise.encrypt([pings]))
         await pair.alice.closed
         ((_, error),) = pair.alice_host.closed
         assert isinstance(error, MuxerError)
@@ -416,7 +420,7 @@ async def test_what_was_written_before_closing_leaves_though_the_socket_is_full(
         outbound, inbound = await pair.streams()
         pair.bob_pipe.reading = False
         await outbound.write(bytes(100 * KIB))
-        await turns()
+        await settled()
         assert pair.alice.congested
         pair.bob_pipe.reading = True
         await outbound.close_write()
@@ -431,12 +435,12 @@ async def test_a_handler_may_end_the_connection_while_a_read_is_dispatched(monke
     async with connected() as pair:
         opened = []
 
-        def close(stream: Stream) -> None:
+        def close(connection: Connection, stream: Substream) -> None:
             opened.append(stream)
-            pair.bob.close()
+            connection.close()
 
         monkeypatch.setattr(pair.bob_host, "stream_opened", close)
-        outbound = [await pair.alice.open_stream(ECHO) for _ in range(3)]
+        outbound = [await pair.alice.open_substream(ECHO) for _ in range(3)]
         for stream in outbound:
             assert stream.write_now(b"x")
         await pair.bob.closed
@@ -448,7 +452,7 @@ async def test_draining_waits_for_the_last_stream() -> None:
         outbound, inbound = await pair.streams()
         pair.alice.drain()
         assert not pair.alice.usable
-        await turns()
+        await settled()
         assert not pair.alice.closing
         await outbound.write(b"x")
         await outbound.close()
@@ -483,20 +487,20 @@ async def test_a_pipe_that_dies_half_way_ends_every_stream() -> None:
 
 async def test_a_connection_that_falls_quiet_holds_no_ended_tasks() -> None:
     async with connected() as pair:
-        outbound, inbound = await pair.streams()
-        tasks = [pair.bob.spawn(asyncio.sleep(0)) for _ in range(100)]
-        await asyncio.gather(*tasks)
-        assert len(pair.bob._tasks) == 100
-        outbound.reset()
-        await turns()
-        assert inbound.ended
-        assert not pair.bob._tasks
+        outbound, inbound = await pair.recorders()
+        tasks = [weakref.ref(pair.bob.spawn(asyncio.sleep(0))) for _ in range(100)]
+        await settled()
+        assert all(task() for task in tasks)
+        outbound.stream.reset()
+        await settled()
+        assert inbound.stream.ended
+        assert not any(task() for task in tasks)
 
 
 async def test_tasks_end_with_the_connection() -> None:
     async with connected() as pair:
         task = pair.alice.spawn(asyncio.Event().wait())  # type: ignore[arg-type]
-        await turns()
+        await settled()
         pair.alice.abort()
         await pair.alice.closed
         assert task.cancelled()
@@ -513,9 +517,9 @@ async def test_closed_waits_for_tasks_that_take_long_to_end() -> None:
                 await may_end.wait()
 
         pair.alice.spawn(stubborn())
-        await turns()
+        await settled()
         pair.alice.abort()
-        await turns()
+        await settled()
         assert pair.alice_host.closed
         assert not pair.alice.closed.done()
         may_end.set()
@@ -546,16 +550,22 @@ async def test_an_idle_connection_is_closed() -> None:
         assert [error for _, error in pair.alice_host.closed] == [None]
 
 
-async def test_a_connection_with_a_stream_is_not_idle() -> None:
-    async with connected(Config(idle_timeout=0.02)) as pair:
+async def test_a_connection_with_a_stream_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    clock = Clock(loop.time())
+    monkeypatch.setattr(loop, "time", clock)
+    async with connected(Config(idle_timeout=1)) as pair:
         outbound, inbound = await pair.streams()
-        ticks = pair.alice._idle_tick, pair.bob._idle_tick
-        await until(lambda: pair.alice._idle_tick != ticks[0] and pair.bob._idle_tick != ticks[1])
+        await clock.advance(5)
         assert not pair.alice.closing
         assert not pair.bob.closing
         await outbound.close()
         await inbound.close()
-        await asyncio.gather(pair.alice.closed, pair.bob.closed)
+        await clock.advance(0.75)
+        assert not pair.alice.closing
+        await clock.advance(0.5)
+        assert pair.alice.closed.done()
+        assert pair.bob.closed.done()
 
 
 async def test_closing_that_takes_too_long_is_aborted() -> None:
@@ -570,10 +580,10 @@ async def test_closing_that_takes_too_long_is_aborted() -> None:
 async def test_a_stream_that_is_opened_and_reset_in_one_flight_leaves_nothing() -> None:
     async with connected() as pair:
         for _ in range(3):
-            stream = await pair.alice.open_stream("/unknown/1.0.0")
+            stream = await pair.alice.open_substream("/unknown/1.0.0")
             stream.send_lines()
             stream.reset()
-        await turns(20)
+        await settled()
         assert pair.bob.info.streams == 0
         deadlines = [item for items in pair.bob_host.deadlines._ticks.values() for item in items]
         assert deadlines == [pair.bob]  # its idle time alone
@@ -581,7 +591,7 @@ async def test_a_stream_that_is_opened_and_reset_in_one_flight_leaves_nothing() 
 
 @pytest.mark.parametrize("protocol", [ECHO, "/unknown/1.0.0"])
 async def test_a_stream_reset_in_its_first_flight_disturbs_nothing(protocol: str, monkeypatch: Any) -> None:
-    def answer_at_once(self: Host, stream: Stream) -> None:
+    def answer_at_once(self: Host, connection: Connection, stream: Substream) -> None:
         stream.write_now(b"answer")
         stream.release()
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 
 import pytest
 from support.connections import ECHO, Pair, connected
+from support.recorder import Recorder
 from support.remote import lines
-from support.waiting import turns, until
+from support.waiting import begun, settled, until
 from support.yamux import data
 
 from stronghold_p2p import (
@@ -18,10 +21,12 @@ from stronghold_p2p import (
     NegotiationError,
     ProtocolNotSupported,
     RemoteProtocolError,
+    Stream,
     StreamReset,
     StrongholdError,
 )
-from stronghold_p2p.transport.stream import MAX_LAZY_SIZE
+from stronghold_p2p.transport.stream import take_over
+from stronghold_p2p.transport.substream import MAX_LAZY_SIZE
 from stronghold_p2p.wire import multistream
 from stronghold_p2p.wire.yamux import Flag
 
@@ -49,7 +54,7 @@ async def test_readexactly_joins_what_came_in_pieces() -> None:
         outbound, inbound = await pair.streams()
         for piece in b"ab", b"cde", b"fgh":
             await outbound.write(piece)
-            await turns()
+            await settled()
         assert await inbound.readexactly(7) == b"abcdefg"
         assert await inbound.readexactly(1) == b"h"
         assert await inbound.readexactly(0) == b""
@@ -95,7 +100,7 @@ async def test_what_came_before_a_reset_is_read_first() -> None:
         outbound, inbound = await pair.streams()
         await inbound.write(b"before it")
         inbound.reset()
-        await turns()
+        await settled()
         assert await outbound.read() == b"before it"
         with pytest.raises(StreamReset):
             await outbound.read()
@@ -108,10 +113,10 @@ async def test_one_reader_and_one_writer_at_a_time() -> None:
         outbound, inbound = await pair.streams()
         reading = asyncio.create_task(inbound.read())
         writing = asyncio.create_task(outbound.write(bytes(400 * KIB)))
-        await turns(30)
+        await settled()
         assert await reading
         reading = asyncio.create_task(outbound.read())
-        await turns()
+        await settled()
         with pytest.raises(RuntimeError, match="another task reads"):
             await outbound.read()
         with pytest.raises(RuntimeError, match="another task writes"):
@@ -130,6 +135,31 @@ async def test_reading_may_go_on_after_a_cancelled_read() -> None:
                     await inbound.read()
         await outbound.write(b"here")
         assert await inbound.read() == b"here"
+
+
+async def test_a_cancelled_write_is_not_cut_off_in_the_middle() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        for _ in range(3):
+            writing = asyncio.create_task(outbound.write(b"a" * 300 * KIB))
+            await settled()
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+        following = asyncio.create_task(outbound.write(b"b"))
+        # The rest of the first, before which nothing of the others was taken, and what follows.
+        assert await inbound.readexactly(300 * KIB + 1) == b"a" * 300 * KIB + b"b"
+        await following
+
+
+async def test_what_a_cancelled_write_has_left_leaves_before_the_stream_is_closed() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        writing = asyncio.create_task(outbound.write(bytes(300 * KIB)))
+        await settled()
+        writing.cancel()
+        await outbound.close()
+        assert len(await inbound.readexactly(300 * KIB)) == 300 * KIB
+        assert await inbound.read() == b""
 
 
 async def test_async_with_closes_and_on_an_exception_resets() -> None:
@@ -154,7 +184,7 @@ async def test_what_comes_after_close_is_dropped_and_gets_no_window() -> None:
     async with connected(Config(request_timeout=0.02)) as pair:
         outbound, inbound = await pair.streams()
         await outbound.write(b"unread")
-        await turns()
+        await settled()
         await inbound.close()
         assert pair.bob_host.budget.used == 0
         with pytest.raises(StreamReset):  # after a grace
@@ -168,7 +198,7 @@ async def test_reset_ends_both_directions_and_forgets_what_was_not_read() -> Non
         outbound, inbound = await pair.streams()
         await outbound.write(b"unread")
         await outbound.close_write()
-        await turns()
+        await settled()
         inbound.reset()
         inbound.reset()
         assert pair.bob_host.budget.used == 0
@@ -188,18 +218,79 @@ async def test_a_stream_tells_of_itself() -> None:
         assert ECHO in repr(outbound)
 
 
+def test_a_user_of_streams_sees_nothing_else() -> None:
+    shown = {name for name in dir(Stream) if not name.startswith("_")}
+    told = {"peer", "direction", "protocol"}
+    assert shown == told | {"negotiated", "read", "readexactly", "write", "close_write", "close", "reset"}
+
+
+async def test_an_idle_stream_is_small() -> None:
+    async with connected(Config(max_outbound_streams_to_others=400)) as pair:
+        await pair.streams()
+        gc.collect()
+        tracemalloc.start()
+        try:
+            streams = [await pair.streams() for _ in range(200)]
+            gc.collect()
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken / len(streams) < 2 * 4 * KIB  # both ends are here
+
+
 async def test_all_that_came_is_read_though_the_connection_has_ended() -> None:
     async with connected() as pair:
         outbound, inbound = await pair.streams()
         await outbound.write(b"complete")
         await outbound.close_write()
-        await turns()
+        await settled()
         pair.alice.abort()
         await pair.bob.closed
         assert await inbound.read() == b"complete"
         assert await inbound.read() == b""
         with pytest.raises(ConnectionLost):
             await inbound.write(b"x")
+
+
+# -- taking it over ------------------------------------------------------------------------------------
+
+
+async def test_a_stream_that_is_taken_over_counts_as_closed() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await inbound.write(b"OK, and what follows")
+        await settled()
+        async with outbound:
+            assert await outbound.readexactly(2) == b"OK"
+            substream, early = take_over(outbound)
+            assert early == b", and what follows"
+            recorder = Recorder(substream)
+        assert pair.alice_host.budget.used == 0
+        await outbound.close_write()
+        outbound.reset()
+        for act in outbound.read(), outbound.write(b"x"):
+            with pytest.raises(ClosedError):
+                await act
+        with pytest.raises(ClosedError):
+            take_over(outbound)
+        assert substream.write_now(b"undisturbed")
+        assert await inbound.read() == b"undisturbed"
+        await inbound.write(b"both ways")
+        await settled()
+        assert recorder.received == b"both ways"
+
+
+async def test_a_stream_that_has_ended_is_not_taken_over() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await outbound.close_write()
+        await settled()
+        with pytest.raises(RemoteProtocolError):
+            take_over(inbound)
+        outbound.reset()
+        await settled()
+        with pytest.raises(StreamReset):
+            take_over(inbound)
 
 
 # -- negotiation ---------------------------------------------------------------------------------------
@@ -221,7 +312,7 @@ async def test_more_waits_until_the_remote_has_shown_that_it_serves_the_protocol
         pair.bob_pipe.reading = False
         before = len(pair.alice_pipe.written)
         writing = asyncio.create_task(stream.write(bytes(MAX_LAZY_SIZE + 1)))
-        await turns()
+        await settled()
         assert len(pair.alice_pipe.written) - before < 100  # the lines alone
         pair.bob_pipe.reading = True
         await writing
@@ -243,9 +334,9 @@ async def test_reader_and_writers_may_all_wait_for_the_protocol_and_one_of_them_
         reading = asyncio.create_task(stream.readexactly(2))
         leaving = asyncio.create_task(stream.negotiated())
         writing = asyncio.create_task(stream.write(bytes(MAX_LAZY_SIZE + 1)))
-        await turns()
+        await settled()
         leaving.cancel()
-        await turns()
+        await settled()
         assert (leaving.cancelled(), reading.done(), writing.done()) == (True, False, False)
         pair.bob_pipe.reading = True
         await writing
@@ -297,16 +388,15 @@ async def test_a_stream_that_is_only_closed_still_names_its_protocol() -> None:
         inbound = await pair.bob_host.inbound.get()
         assert await inbound.read() == b""
         await inbound.close()
-        await turns()
+        await settled()
         assert pair.alice.info.streams == 0
 
 
 async def test_a_negotiation_that_stalls_is_reset() -> None:
     async with connected(bob_config=Config(request_timeout=0.02)) as pair:
-        stream = await pair.alice.open_stream(ECHO)
-        stream._lines_to_send = multistream.HEADER  # and not the second line
-        with pytest.raises(ProtocolNotSupported):
-            await stream.read()
+        speak(pair, multistream.HEADER)  # and not the second line
+        await until(lambda: pair.bob.info.streams == 1)
+        await until(lambda: pair.bob.info.streams == 0)
         assert pair.bob_host.inbound.empty()
 
 
@@ -314,7 +404,7 @@ def speak(pair: Pair, *pieces: bytes) -> None:
     """Has alice open stream 1 by hand."""
     for index, piece in enumerate(pieces):
         frame = bytes(data(1, piece, Flag.SYN if index == 0 else 0))
-        pair.alice_pipe.write(pair.alice._noise.encrypt([frame]))
+        pair.alice_pipe.write(pair.alice_host.noise.encrypt([frame]))
 
 
 @pytest.mark.parametrize("cut", [None, 1, 20])
@@ -358,8 +448,8 @@ async def test_lines_that_are_none_reset_the_stream_alone(said: bytes, cut: int 
         # The next stream of alice's is number 3.
         cuts = [said[i : i + (cut or 2000)] for i in range(0, len(said), cut or 2000)]
         for index, piece in enumerate(cuts):
-            pair.alice_pipe.write(pair.alice._noise.encrypt([bytes(data(3, piece, Flag.SYN if index == 0 else 0))]))
-        await turns(20)
+            pair.alice_pipe.write(pair.alice_host.noise.encrypt([bytes(data(3, piece, Flag.SYN if index == 0 else 0))]))
+        await settled()
         assert pair.bob_host.inbound.empty()
         assert pair.bob.info.streams == 1
         await other.write(b"undisturbed")
@@ -374,18 +464,18 @@ async def test_lines_that_are_none_reset_the_stream_alone(said: bytes, cut: int 
 async def test_an_answer_that_is_none(answer: bytes) -> None:
     async with connected() as pair:
         stream = await pair.alice.open_stream(ECHO)
-        stream.send_lines()
-        pair.bob_pipe.write(pair.bob._noise.encrypt([bytes(data(1, answer, Flag.ACK))]))
+        reading = await begun(stream.read())
+        pair.bob_pipe.write(pair.bob_host.noise.encrypt([bytes(data(1, answer, Flag.ACK))]))
         with pytest.raises(NegotiationError):
-            await stream.read()
-        await turns()
+            await reading
+        await settled()
 
 
 async def test_an_end_before_the_lines_were_echoed_is_a_refusal() -> None:
     for flag in Flag.FIN, Flag.RST:
         async with connected() as pair:
             stream = await pair.alice.open_stream(ECHO)
-            pair.bob_pipe.write(pair.bob._noise.encrypt([bytes(data(1, flags=flag))]))
+            pair.bob_pipe.write(pair.bob_host.noise.encrypt([bytes(data(1, flags=flag))]))
             with pytest.raises(ProtocolNotSupported):
                 await stream.negotiated()
 

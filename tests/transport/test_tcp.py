@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from functools import partial
 
+import pytest
 from support.connections import ECHO, Host
 from support.waiting import until
 
-from stronghold_p2p import Config, Direction, Multiaddr, PeerId
-from stronghold_p2p.transport.pipe import BytePipe
-from stronghold_p2p.transport.tcp import TcpPipe, TcpTransport
+from stronghold_p2p import Config, Direction, Multiaddr, Path, PeerId
+from stronghold_p2p.transport.pipe import BytePipe, NullReceiver
+from stronghold_p2p.transport.tcp import TcpPipe, TcpTransport, interface_addresses
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 LIMIT = 100_000
@@ -85,15 +88,14 @@ async def test_a_connection_that_closes_while_its_socket_is_full_ends_once() -> 
         return upgrades[-1]
 
     transport = TcpTransport(config)
-    server, address = await transport.listen(Multiaddr.parse("/ip4/127.0.0.1/tcp/0"), partial(connected, bob, None))
-    await transport.dial(address, partial(connected, alice, bob.keypair.peer_id))
+    listening = await transport.listen(Multiaddr.parse("/ip4/127.0.0.1/tcp/0"), partial(connected, bob, None))
+    await transport.dial(listening.address, partial(connected, alice, bob.keypair.peer_id))
     await until(lambda: len(upgrades) == 2)
-    server.close()
+    listening.close()
     connections = [await upgrade.finished for upgrade in upgrades]
     dialled = [connection.direction is Direction.OUTBOUND for connection in connections].index(True)
     outbound, listener = connections[dialled], pipes[1 - dialled]
     stream = await outbound.open_stream(ECHO)
-    stream.send_lines()
     await stream.negotiated()
     listener._transport.pause_reading()
     await stream.write(bytes(250_000))
@@ -104,3 +106,58 @@ async def test_a_connection_that_closes_while_its_socket_is_full_ends_once() -> 
     for host in alice, bob:
         assert len(host.closed) == 1
         host.deadlines.close()
+
+
+def test_what_is_no_wildcard_is_dialed_as_it_is() -> None:
+    address = Multiaddr.parse("/ip4/127.0.0.1/tcp/1")
+    assert interface_addresses(address) == (address,)
+
+
+async def test_what_tcp_supports() -> None:
+    transport = TcpTransport(Config())
+    assert transport.supports(Multiaddr.parse("/ip4/127.0.0.1/tcp/1"))
+    for other in "/ip4/127.0.0.1", "/ip4/127.0.0.1/tcp/1/ws", "/ip4/127.0.0.1/udp/1", "/tcp/1":
+        assert not transport.supports(Multiaddr.parse(other))
+
+
+async def test_the_path_of_each_end() -> None:
+    paths: list[Path] = []
+
+    def connected(pipe: BytePipe) -> NullReceiver:
+        paths.append(pipe.path)
+        pipe.abort()
+        return NullReceiver()
+
+    transport = TcpTransport(Config())
+    listening = await transport.listen(Multiaddr.parse("/ip4/127.0.0.1/tcp/0"), connected)
+    await transport.dial(listening.address, connected)
+    await until(lambda: len(paths) == 2)
+    listening.close()
+    assert set(paths) == {Path("tcp", listening.address), Path("tcp", None)}
+
+
+def test_a_wildcard_on_a_machine_without_an_interface() -> None:
+    """In a network namespace of its own, where no interface is up."""
+    script = """
+import asyncio
+from stronghold_p2p import StrongholdP2p
+
+async def main():
+    async with StrongholdP2p() as peer:
+        address = await peer.listen("/ip4/0.0.0.0/tcp/0")
+        (listener,) = peer.listeners
+        assert address == listener.address, address
+        assert listener.addresses == (), listener
+        await peer.stop_listening(address)
+        assert not peer.listeners
+
+asyncio.run(main())
+"""
+    unshared = ["unshare", "--map-root-user", "--net", sys.executable, "-c", script]
+    try:
+        done = subprocess.run(unshared, check=False, capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        pytest.skip("unshare is missing")
+    if "unshare" in done.stderr:
+        pytest.skip(done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -11,7 +11,7 @@ from support.memory import MemoryPipe, memory_pipes
 from support.remote import lines
 from support.yamux import data
 
-from stronghold_p2p import Config, HandshakeError, Keypair, LimitExceeded, PeerIdMismatch, StrongholdError
+from stronghold_p2p import Config, Direction, HandshakeError, Keypair, LimitExceeded, PeerIdMismatch, StrongholdError
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 from stronghold_p2p.wire.yamux import Flag
@@ -132,13 +132,55 @@ async def test_frames_that_come_with_the_end_of_the_handshake() -> None:
     held = hold_back(pipes[0])
     dialed = await upgrades[0].finished
     frame = bytes(data(1, lines(ECHO) + b"early", Flag.SYN))
-    pipes[0].write(dialed._noise.encrypt([frame]))
+    pipes[0].write(alice.noise.encrypt([frame]))
     held()
     accepted = await upgrades[1].finished
     inbound = await bob.inbound.get()
     assert await inbound.read() == b"early"
     dialed.abort()
     await asyncio.gather(dialed.closed, accepted.closed)
+
+
+@pytest.mark.parametrize("dialer_initiates", [True, False])
+async def test_role_expected_peer_and_direction_are_three_things(dialer_initiates: bool) -> None:
+    """After a hole punch the one who dialed may have to respond, and both know whom they expect."""
+    hosts = Host(Config()), Host(Config())
+    upgrades: list[PipeUpgrade] = []
+
+    def start(host: Host, other: Host, initiator: bool, pipe: BytePipe) -> PipeUpgrade:
+        upgrades.append(host.upgrade(pipe, expected_peer=other.keypair.peer_id, initiator=initiator))
+        return upgrades[-1]
+
+    alice, bob = hosts
+    initiating, responding = (partial(start, alice, bob), partial(start, bob, alice))
+    if dialer_initiates:
+        memory_pipes(partial(initiating, True), partial(responding, False))
+    else:
+        memory_pipes(partial(initiating, False), partial(responding, True))
+    dialed, accepted = [await upgrade.finished for upgrade in upgrades]
+    assert (dialed.direction, accepted.direction) == (Direction.OUTBOUND, Direction.INBOUND)
+    assert dialed.path.dialed is not None
+    assert accepted.path.dialed is None
+    stream = await dialed.open_stream(ECHO)
+    await stream.write(b"hello")
+    assert await (await bob.inbound.get()).read() == b"hello"
+    dialed.abort()
+    await asyncio.gather(dialed.closed, accepted.closed)
+
+
+@pytest.mark.parametrize("initiator", [True, False])
+async def test_either_role_may_expect_a_peer(initiator: bool) -> None:
+    alice, bob, carol = Host(Config()), Host(Config()), Host(Config())
+    upgrades: list[PipeUpgrade] = []
+
+    def start(host: Host, expected: Host, role: bool, pipe: BytePipe) -> PipeUpgrade:
+        upgrades.append(host.upgrade(pipe, expected_peer=expected.keypair.peer_id, initiator=role))
+        return upgrades[-1]
+
+    memory_pipes(partial(start, alice, carol, initiator), partial(start, bob, alice, not initiator))
+    with pytest.raises(PeerIdMismatch):
+        await upgrades[0].finished
+    upgrades[1].finished.cancel()
 
 
 def hold_back(pipe: MemoryPipe) -> partial[None]:

@@ -17,6 +17,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
-        sys.exit("stronghold-p2p: the command line needs more packages; run: pip install 'stronghold-p2p[cli]'")
+        sys.exit(
+            "stronghold-p2p: the command line needs more packages: run pip install '.[cli]' in a clone of the repository"
+        )
     status = run(sys.argv[1:])
     sys.exit(status if descriptors.flush() else status or 1)

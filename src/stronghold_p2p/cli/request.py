@@ -18,7 +18,8 @@ from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output
-from .command import Address, Codec, KeyFile, UsageError, load_key
+from .command import PATIENCE, Address, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
+from .story import running, told
 
 __all__ = ["ping", "request"]
 
@@ -33,18 +34,26 @@ def request(
     address: Address,
     body: Annotated[str, typer.Argument(metavar="JSON", help="The request; - reads it from stdin.")],
     *,
-    timeout: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds for all of it.")] = 30.0,
+    timeout: Annotated[
+        float,
+        time_option("Seconds from the dial to the response; the other side may ask a person."),
+    ] = PATIENCE,
     codec: Codec = "json",
     key: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
-    """Send one request and print the response's JSON. With --codec raw both are bytes, as they are."""
+    """Send one request and print the response.
+
+    Both are JSON. With --codec raw they are bytes, sent and printed as they are.
+    """
     value = _decode(_read_stdin(codec) if body == "-" else _to_bytes(body, codec), codec)
-    return _request(address, value, timeout, codec, load_key(key))
+    return _request(address, value, timeout, codec, load_key(key, passphrase_file))
 
 
 async def _request(address: str, value: Any, timeout: float, codec: CodecName, keypair: Keypair | None) -> None:
-    async with StrongholdP2p(keypair=keypair, codec=codec) as peer:
-        response = await peer.send_request(address, value, timeout=timeout)
+    async with running(StrongholdP2p(keypair=keypair, codec=codec)) as peer:
+        with told(f"request to {address}"):
+            response = await peer.send_request(address, value, timeout=timeout)
         if isinstance(response, bytes) and not output.is_json():
             output.data(response)
         else:
@@ -54,20 +63,22 @@ async def _request(address: str, value: Any, timeout: float, codec: CodecName, k
 def ping(
     address: Address,
     *,
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many, one after the other.")] = 5,
-    timeout: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds for each of them.")] = 10.0,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many pings, one after the other.")] = 5,
+    timeout: Annotated[float, time_option("Seconds for the connection, and for each ping.")] = 10.0,
     key: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
-    """Measure round-trip times."""
-    return _ping(address, count, timeout, load_key(key))
+    """Measure round-trip times to a peer."""
+    return _ping(address, count, timeout, load_key(key, passphrase_file))
 
 
 async def _ping(address: str, count: int, timeout: float, keypair: Keypair | None) -> None:
     times = []
-    async with StrongholdP2p(keypair=keypair) as peer:
+    async with running(StrongholdP2p(keypair=keypair)) as peer:
         await peer.connect(address, timeout=timeout)
         for _ in range(count):
-            rtt = round(await peer.ping(address, timeout=timeout) * 1000, 3)
+            with told(f"ping to {address}"):
+                rtt = round(await peer.ping(address, timeout=timeout) * 1000, 3)
             times.append(rtt)
             output.result({"rtt_ms": rtt}, f"{rtt} ms")
     least, mean, most = min(times), round(statistics.fmean(times), 3), max(times)

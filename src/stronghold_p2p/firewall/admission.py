@@ -21,8 +21,7 @@ IPV4_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionRules:
-    """A policy's word on who may connect. What is denied is denied though it be allowed; if nothing is allowed
-    expressly, everything is."""
+    """A policy's part. Deny takes precedence over allow; an empty allow list allows everything."""
 
     allow_networks: tuple[Network, ...] = ()
     deny_networks: tuple[Network, ...] = ()
@@ -62,10 +61,13 @@ class Admission:
         self._limits_networks = bool(rules.allow_networks or rules.deny_networks)
 
     def refusal_of_address(self, address: Multiaddr) -> str | None:
-        """Why there is no connection with ``address``, None if there may be one. An address that is none of IP passes:
-        a name, which is decided when it is resolved, and a relayed one, whose relay is decided by itself."""
+        """Why there is no connection with ``address``, None if there may be one. A name passes: it is decided when it is
+        resolved. A relayed address is of no network, so none passes where networks are allowed expressly; else its
+        relay is decided when we connect to that."""
         if not self._limits_networks:
             return None
+        if _is_relayed(address):
+            return "it is relayed, and the policy allows networks" if self._allow_networks else None
         ip = _ip_of(address)
         if ip is None:
             return None
@@ -120,12 +122,14 @@ def _unmapped(network: Network) -> Network:
     return network
 
 
+def _is_relayed(address: Multiaddr) -> bool:
+    return any(name == "p2p-circuit" for name, _ in address)
+
+
 def _ip_of(address: Multiaddr) -> IPv4Address | IPv6Address | None:
-    ip: IPv4Address | IPv6Address | None = None
     for name, value in address:
-        if name == "p2p-circuit":
-            return None
-        if ip is None and name in {"ip4", "ip6"}:
+        if name in {"ip4", "ip6"}:
             assert value is not None
             ip = ip_address(value)
-    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
+            return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
+    return None

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
 from typing import Final
+from weakref import WeakValueDictionary
 
-from ..errors import NoResponse, RemoteProtocolError
+from ..errors import NoResponse, RemoteProtocolError, RequestTimeout
+from ..identity import PeerId
+from ..transport.connection import Connection
 from ..transport.stream import Stream
+from ..transport.substream import Substream
+from .service import Service, StreamHandler, in_task
 
-__all__ = ["PROTOCOL", "ping", "pings", "serve"]
+__all__ = ["PROTOCOL", "PingService", "ping", "serve"]
 
 PROTOCOL: Final = "/ipfs/ping/1.0.0"
 
@@ -20,6 +24,35 @@ SIZE: Final = 32
 
 IDLE_TIMEOUT: Final = 10.0
 """Seconds without a ping after which a server closes the stream, as go-libp2p does: an idle remote holds nothing."""
+
+
+class PingService(Service):
+    """Answers pings, and sends ours."""
+
+    def __init__(self) -> None:
+        self.protocols = {PROTOCOL: self._serve}
+        self._serve_in_task: StreamHandler = in_task(lambda connection, stream: serve(stream))
+        self._turns: WeakValueDictionary[PeerId, asyncio.Lock] = WeakValueDictionary()
+
+    async def ping(self, connection: Connection, *, timeout: float, deadline: float) -> float:
+        """The round-trip time in seconds, by ``deadline`` (the loop's time), which is ``timeout`` after the call.
+
+        Raises:
+            ProtocolNotSupported, StreamReset, RemoteProtocolError, ConnectionLost: the peer does not answer as it should.
+            RequestTimeout: it does not answer in time.
+        """
+        turn = self._turns.setdefault(connection.peer, asyncio.Lock())  # rust-libp2p serves one ping stream at a time
+        try:
+            async with asyncio.timeout_at(deadline), turn, await connection.open_stream(PROTOCOL) as stream:
+                return await ping(stream)
+        except TimeoutError:
+            raise RequestTimeout(timeout, "ping") from None
+
+    def _serve(self, connection: Connection, substream: Substream) -> None:
+        # rust-libp2p holds one open for as long as it is connected, js-libp2p pings every 10 s: that is no use of the
+        # connection.
+        connection.ignore_for_keep_alive(substream)
+        self._serve_in_task(connection, substream)
 
 
 async def ping(stream: Stream) -> float:
@@ -42,12 +75,6 @@ async def ping(stream: Stream) -> float:
     if echo != payload:
         raise RemoteProtocolError(PROTOCOL, "the echo differs from what was sent")
     return elapsed
-
-
-async def pings(stream: Stream) -> AsyncIterator[float]:
-    """One :func:`ping` for each step of the iteration, at the pace of whoever iterates."""
-    while True:
-        yield await ping(stream)
 
 
 async def serve(stream: Stream) -> None:

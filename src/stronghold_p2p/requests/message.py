@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ..encoding import varint
 from ..errors import DecodeError
-from ..transport.stream import MAX_JOIN_SIZE, Stream, append_chunk
+from ..transport.receiver import StreamReceiver, append_chunk
+from ..transport.substream import MAX_JOIN_SIZE, Substream
 
-__all__ = ["MessageReceiver", "frame", "is_short", "write"]
+__all__ = ["MessageReceiver", "frame", "is_short", "push"]
 
 
 def frame(body: bytes) -> bytes:
@@ -19,21 +20,20 @@ def is_short(body: bytes) -> bool:
     return len(body) <= MAX_JOIN_SIZE
 
 
-async def write(stream: Stream, body: bytes) -> None:
-    """Sends a message of any length; a long one is not copied. Raises what :meth:`Stream.write` raises."""
+def push(stream: Substream, body: bytes) -> bool:
+    """Sends a message of any length; a long one is not copied. False if a part of it waits: see :meth:`Substream.push`."""
     if is_short(body):
-        await stream.write(frame(body))
-    else:
-        await stream.write(varint.encode(len(body)))
-        await stream.write(body)
+        return stream.push(frame(body))
+    stream.push(varint.encode(len(body)))
+    return stream.push(body)
 
 
-class MessageReceiver:
+class MessageReceiver(StreamReceiver):
     """Puts one message together from what comes on a stream."""
 
     __slots__ = ("_chunks", "_missing", "_size", "max_size", "stream")
 
-    def __init__(self, stream: Stream, max_size: int) -> None:
+    def __init__(self, stream: Substream, max_size: int) -> None:
         self.stream = stream
         self.max_size = max_size
         self._chunks: list[bytes] = []
@@ -72,14 +72,14 @@ class MessageReceiver:
     def drop(self) -> None:
         """Forgets what has come."""
         if self._size:
-            self.stream.connection.budget.give(self._size)
+            self.stream.let_go(self._size)
             self._chunks.clear()
             self._size = 0
 
     def _take_part(self, data: bytes) -> bytes | None:
         append_chunk(self._chunks, data)
         self._size += len(data)
-        self.stream.connection.budget.take(len(data))
+        self.stream.hold(len(data))
         if self._missing < 0:
             # A length is at most nine bytes: joining until it is known is cheap.
             self._chunks[:] = [b"".join(self._chunks)]

@@ -12,9 +12,9 @@ from ..firewall.gate import Gate
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..transport.connection import Connection
-from ..transport.stream import MAX_LAZY_SIZE, Stream
+from ..transport.substream import MAX_LAZY_SIZE, Substream
 from .codec import Codec
-from .message import MessageReceiver, frame, is_short, write
+from .message import MessageReceiver, frame, is_short, push
 
 __all__ = ["Requester"]
 
@@ -25,7 +25,7 @@ class _OutboundRequest(MessageReceiver):
     __slots__ = ("response", "sent", "timeout")
 
     def __init__(
-        self, stream: Stream, max_size: int, timeout: float, response: asyncio.Future[bytes], *, sent: bool
+        self, stream: Substream, max_size: int, timeout: float, response: asyncio.Future[bytes], *, sent: bool
     ) -> None:
         super().__init__(stream, max_size)
         self.response = response
@@ -34,11 +34,18 @@ class _OutboundRequest(MessageReceiver):
         """The request was handed over whole."""
         stream.set_receiver(self)
 
+    def send(self, message: bytes, *, lazy: bool) -> None:
+        """Sends the request, while the response is awaited: one that is answered or rejected before it was sent whole
+        ends there. ``lazy``: without waiting for the remote to agree to the protocol."""
+        if not lazy:
+            self.stream.propose()
+        self.sent = push(self.stream, message)
+
     def abandon(self) -> None:
         """Ends the stream without its answer. The Rust crate, which has no identify, closes its connection on a reset
         while its handler works: it gets a FIN, and its response is dropped."""
         self.drop()
-        if self.sent and not self.stream.connection.identified:
+        if self.sent and not self.stream.remote_identified:
             self.stream.release()
         else:
             self.stream.reset()
@@ -50,7 +57,10 @@ class _OutboundRequest(MessageReceiver):
             self._fail(error)
             return
         if body is not None:
-            self.stream.release()
+            if self.sent:
+                self.stream.release()
+            else:
+                self.stream.reset()  # what of the request has not left is of no use to a remote that has answered
             if not self.response.done():
                 self.response.set_result(body)
 
@@ -59,6 +69,9 @@ class _OutboundRequest(MessageReceiver):
             self._fail(DecodeError(self.stream.protocol, "the stream was closed in the middle of the response"))
         else:
             self._fail(NoResponse(self.stream.peer))
+
+    def resume_writing(self) -> None:
+        self.sent = True
 
     def stream_failed(self, error: StrongholdError) -> None:
         self.drop()
@@ -149,11 +162,11 @@ class Requester(Generic[Req, Res]):
 
     async def _exchange(self, connection: Connection, message: bytes, deadline: float, timeout: float) -> bytes:
         """One request on ``connection``; returns the response's body."""
-        stream = connection.open_stream_now(self._protocol)
+        stream = connection.open_substream_now(self._protocol)
         if stream is None:
             try:
                 async with asyncio.timeout_at(deadline):
-                    stream = await connection.open_stream(self._protocol)
+                    stream = await connection.open_substream(self._protocol)
             except ConnectionLost as error:
                 raise _NothingSent(error) from error
             except TimeoutError:
@@ -167,7 +180,7 @@ class Requester(Generic[Req, Res]):
         stream.set_deadline(deadline)
         try:
             if not sent:
-                await self._write(exchange, message, lazy=lazy)
+                exchange.send(message, lazy=lazy)
             return await response
         except asyncio.CancelledError:
             exchange.abandon()
@@ -178,15 +191,3 @@ class Requester(Generic[Req, Res]):
             if connection.flushes == flushes:
                 raise _NothingSent(error) from error
             raise
-
-    @staticmethod
-    async def _write(exchange: _OutboundRequest, message: bytes, *, lazy: bool) -> None:
-        """Writes while reading: a request that is answered or rejected before it was sent whole ends there."""
-        try:
-            if not lazy:
-                await exchange.stream.negotiated()
-            await write(exchange.stream, message)
-        except StrongholdError:
-            # The response's future tells it, since every end of the stream reaches the exchange.
-            return
-        exchange.sent = True

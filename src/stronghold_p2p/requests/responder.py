@@ -15,10 +15,10 @@ from ..firewall.gate import Gate
 from ..firewall.traffic import Traffic
 from ..generics import Req, Res
 from ..identity import PeerId
-from ..transport.connection import Connection
-from ..transport.stream import Stream
+from ..loops import Owner, check_loop
+from ..transport.substream import Substream
 from .codec import Codec
-from .message import MessageReceiver, frame, is_short, write
+from .message import MessageReceiver, frame, is_short, push
 
 __all__ = ["Request", "RequestQueue", "Responder"]
 
@@ -35,7 +35,7 @@ class Request(Generic[Req]):
     def __init__(self, body: Req, exchange: _InboundRequest[Req, Any]) -> None:
         self.body = body
         """The request, decoded."""
-        self.peer: PeerId = exchange.stream.connection.peer
+        self.peer: PeerId = exchange.stream.peer
         """Who sent it, proved by the handshake."""
         self._exchange = exchange
 
@@ -45,7 +45,7 @@ class Request(Generic[Req]):
     @property
     def connection(self) -> ConnectionInfo:
         """The connection that it came on."""
-        return self._exchange.stream.connection.info
+        return self._exchange.stream.info
 
     async def respond(self, response: Any) -> None:
         """Answers a request taken from ``requests()``; a handler returns its response instead. If the requester is gone
@@ -71,6 +71,7 @@ class Request(Generic[Req]):
         self._exchange.reject()
 
     def _check_answerable(self) -> None:
+        check_loop(self._exchange.stream.loop)
         if not self._exchange.answerable:
             raise RuntimeError("this request was answered or declined before, or is answered by its handler")
 
@@ -84,7 +85,7 @@ class _QueuedRequest(Request[Req]):
         exchange = self._exchange
         if exchange.answerable:
             exchange.answerable = False
-            loop = exchange.stream.connection.loop
+            loop = exchange.stream.loop
             if not loop.is_closed():
                 loop.call_soon_threadsafe(exchange.reject)  # the garbage collector runs in any thread
 
@@ -111,7 +112,7 @@ class Responder(Generic[Req, Res]):
         )
         self.serving = False
         """There is someone to answer."""
-        self._paced: dict[PeerId, tuple[Connection, asyncio.TimerHandle]] = {}
+        self._paced: dict[PeerId, asyncio.TimerHandle] = {}
         """Peers for whose next request a timer is set."""
         self._handler: Handler[Req, Res] | None = None
         self._queue: RequestQueue[Req, Res] | None = None
@@ -120,17 +121,17 @@ class Responder(Generic[Req, Res]):
         """Sets how many requests of one peer are handled at once, and are let in each second; None: no such limit."""
         self._traffic.max_in_flight = in_flight
         self._traffic.per_second = per_second
-        for connection in self._stop_pacing():
-            self._let_next_in_soon(connection)
+        for peer in self._stop_pacing():
+            self._let_next_in_soon(peer)
 
     def set_handler(self, handler: Handler[Req, Res]) -> None:
         """Has ``handler`` answer. Raises RuntimeError if someone answers already."""
         self._take_over()
         self._handler = handler
 
-    def open_queue(self, buffer: int) -> RequestQueue[Req, Res]:
+    def open_queue(self, buffer: int, owner: Owner | None = None) -> RequestQueue[Req, Res]:
         """Has whoever iterates over the queue answer; it reads ``buffer`` requests ahead. Raises RuntimeError as above."""
-        queue: RequestQueue[Req, Res] = RequestQueue(buffer)
+        queue: RequestQueue[Req, Res] = RequestQueue(buffer, owner)
         self._take_over()
         self._queue = queue
         return queue
@@ -141,14 +142,13 @@ class Responder(Generic[Req, Res]):
         if self._queue is not None:
             self._queue.close()
 
-    def accept(self, stream: Stream) -> None:
+    def accept(self, _connection: object, stream: Substream) -> None:
         """A remote has opened a stream for a request: it is offered the protocol, so not all that it asks is rejected."""
-        connection = stream.connection
         exchange = _InboundRequest(stream, self)
-        if self._traffic.enter(connection.peer, exchange, connection.now()):
+        if self._traffic.enter(stream.peer, exchange, stream.now()):
             self._let_in(exchange)
         else:
-            self._let_next_in_soon(connection)
+            self._let_next_in_soon(stream.peer)
 
     def deliver(self, exchange: _InboundRequest[Req, Res], message: bytes) -> None:
         """A request has come whole."""
@@ -157,8 +157,8 @@ class Responder(Generic[Req, Res]):
         except DecodeError as error:
             self.fail(exchange, error)
             return
-        connection = exchange.stream.connection
-        permitted = self._gate.decide(connection.peer, Direction.INBOUND, body, message, connection.remote_address)
+        stream = exchange.stream
+        permitted = self._gate.decide(stream.peer, Direction.INBOUND, body, message, stream.remote_address)
         if permitted is True:
             self.hand_over(exchange, body)
         elif permitted is False:
@@ -193,9 +193,9 @@ class Responder(Generic[Req, Res]):
         """A request has ended; called once for each."""
         if self._queue is not None:
             self._queue.leave(exchange)
-        connection = exchange.stream.connection
-        if self._traffic.leave(connection.peer, exchange):
-            self._let_next_in_soon(connection)
+        stream = exchange.stream
+        if self._traffic.leave(stream.peer, exchange):
+            self._let_next_in_soon(stream.peer)
 
     def _let_in(self, exchange: _InboundRequest[Req, Res]) -> None:
         """The limits of the peer's traffic allow it."""
@@ -204,31 +204,31 @@ class Responder(Generic[Req, Res]):
         else:
             exchange.admit()
 
-    def _let_next_in_soon(self, connection: Connection, delay: float = 0.0) -> None:
-        if connection.peer not in self._paced and self._traffic.waits(connection.peer):
-            self._paced[connection.peer] = connection, connection.loop.call_later(delay, self._let_next_in, connection)
+    def _let_next_in_soon(self, peer: PeerId, delay: float = 0.0) -> None:
+        if peer not in self._paced and self._traffic.waits(peer):
+            self._paced[peer] = asyncio.get_running_loop().call_later(delay, self._let_next_in, peer)
 
-    def _stop_pacing(self) -> list[Connection]:
-        """Cancels every timer; returns a connection of each peer that had one."""
+    def _stop_pacing(self) -> list[PeerId]:
+        """Cancels every timer; returns the peers that had one."""
         paced, self._paced = self._paced, {}
-        for _, timer in paced.values():
+        for timer in paced.values():
             timer.cancel()
-        return [connection for connection, _ in paced.values()]
+        return list(paced)
 
-    def _let_next_in(self, connection: Connection) -> None:
+    def _let_next_in(self, peer: PeerId) -> None:
         """Lets in what the peer's traffic allows by now, of whichever connection."""
         delay: float | None = None
         while delay is None:
-            following = self._traffic.next(connection.peer, connection.now())
+            following = self._traffic.next(peer, asyncio.get_running_loop().time())
             if following is None:
                 break
             if isinstance(following, float):
                 delay = following
             else:
                 self._let_in(following)
-        self._paced.pop(connection.peer, None)
+        self._paced.pop(peer, None)
         if delay is not None:
-            self._let_next_in_soon(connection, delay)
+            self._let_next_in_soon(peer, delay)
 
     async def answer(self, exchange: _InboundRequest[Req, Res], answer: Awaitable[Res]) -> None:
         """Sends what an asynchronous handler returns."""
@@ -274,7 +274,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         "size",
     )
 
-    def __init__(self, stream: Stream, responder: Responder[Req, Res]) -> None:
+    def __init__(self, stream: Substream, responder: Responder[Req, Res]) -> None:
         super().__init__(stream, responder.max_request)
         self.responder = responder
         self.answerable = False
@@ -310,11 +310,11 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
     def hold(self) -> None:
         """The message counts as received, and not yet taken, until :meth:`let_go`."""
         self._held = self.size
-        self.stream.connection.budget.take(self._held)
+        self.stream.hold(self._held)
 
     def let_go(self) -> None:
         """The user has it, or nobody ever will."""
-        self.stream.connection.budget.give(self._held)
+        self.stream.let_go(self._held)
         self._held = 0
 
     def reject(self) -> None:
@@ -339,9 +339,10 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         if is_short(message) and self.stream.write_now(frame(message)):
             self.stream.release()
             self._end()
-        else:
-            self._limit_time(self.responder.config.request_timeout, "response")
-            self._task = self.stream.connection.spawn(self._write(message))
+            return
+        self._limit_time(self.responder.config.request_timeout, "response")
+        if push(self.stream, message):
+            self.resume_writing()
 
     def credit(self, size: int) -> None:
         if self._admitted:
@@ -383,6 +384,11 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
                 self, DecodeError(self.stream.protocol, "the stream was closed before the request's end")
             )
 
+    def resume_writing(self) -> None:
+        """The response has left."""
+        self.stream.release()
+        self._end()
+
     def stream_failed(self, error: StrongholdError) -> None:
         self._end()
 
@@ -399,7 +405,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         if self._held:
             self.let_go()
             self._message = b""
-        if self._task is not None and self._task is not asyncio.current_task(self.stream.connection.loop):
+        if self._task is not None and self._task is not asyncio.current_task(self.stream.loop):
             self._task.cancel()
             if iscoroutine(self._awaited) and getcoroutinestate(self._awaited) == CORO_CREATED:
                 self._awaited.close()  # the requester has left before it began, and so it never will
@@ -407,7 +413,7 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
 
     def _run(self, awaited: Awaitable[Any], coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> None:
         self._awaited = awaited
-        task = self.stream.connection.spawn(coroutine, eager=eager)
+        task = self.stream.spawn(coroutine, eager=eager)
         if not task.done():  # an eager task may be, and may have begun another one
             self._task = task
 
@@ -417,25 +423,18 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
         else:
             self.reject()
 
-    async def _write(self, message: bytes) -> None:
-        try:
-            await write(self.stream, message)
-        except StrongholdError:
-            return  # the requester is gone, or does not read in time
-        self.stream.release()
-        self._end()
-
     def _limit_time(self, seconds: float, what: str) -> None:
         self._limit = seconds, what
-        self.stream.set_deadline(self.stream.connection.now() + seconds)
+        self.stream.set_deadline(self.stream.now() + seconds)
 
 
 class RequestQueue(Generic[Req, Res]):
     """Requests for ``async for``. What is beyond the buffer waits in its stream: it gets no more window."""
 
-    def __init__(self, buffer: int) -> None:
+    def __init__(self, buffer: int, owner: Owner | None = None) -> None:
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
+        self._owner = owner or Owner()
         self._room = buffer
         self._admitting = False
         self._reading: set[_InboundRequest[Req, Res]] = set()
@@ -448,6 +447,7 @@ class RequestQueue(Generic[Req, Res]):
         return self
 
     async def __anext__(self) -> Request[Req]:
+        self._owner.check()
         while not self._ready:
             if self._closed:
                 raise StopAsyncIteration

@@ -1,20 +1,18 @@
-"""The swarm: connections by peer. Dials, listens, keeps the limits, and identifies whoever is connected."""
+"""The swarm: connections by peer. Dials, listens, keeps the limits, and runs the services."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
-from ipaddress import ip_address
-from typing import Final, TypeAlias
 
-import ifaddr
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from ..addresses.book import AddressBook
 from ..config import Config
-from ..errors import ClosedError, DialError, LimitExceeded, ListenError, NotPermitted, RequestTimeout, StrongholdError
+from ..errors import ClosedError, DialError, LimitExceeded, ListenError, NotPermitted
 from ..events import (
     ConnectionClosed,
     ConnectionEstablished,
@@ -24,44 +22,38 @@ from ..events import (
     Listener,
     ListenerClosed,
     NewListener,
+    Path,
     PeerIdentified,
 )
 from ..firewall.admission import Admission
 from ..identity import Keypair, PeerId
 from ..multiaddr import Multiaddr
-from ..protocols import identify, ping
+from ..protocols import identify
+from ..protocols.service import Service, StreamHandler, in_task
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
+from ..transport.resolver import Resolver
 from ..transport.stream import Stream
-from ..transport.tcp import TcpTransport
+from ..transport.substream import Substream
+from ..transport.transport import Transport, TransportListener
 from ..transport.upgrade import PipeUpgrade
-from ..wire import multistream
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
 from ..wire.yamux import ReceiveBudget
 from .dialer import Dialer
+from .ephemeral import EphemeralKeys
 
-__all__ = ["StreamHandler", "Swarm", "check_protocol_id"]
-
-logger = logging.getLogger("stronghold_p2p")
-
-StreamHandler = Callable[[Stream], None]
-"""Takes an inbound stream in the very callback in which its protocol was agreed; must not raise."""
-
-IDENTIFY_DELAY: Final = 0.01
-"""Seconds that a new connection has for its first request, before we ask who the remote is: the answer takes the remote
-some of the time of a handshake, and us a signature to check."""
-
-_Offer: TypeAlias = tuple[list[str], tuple[Multiaddr, ...]]
-"""The protocols that a peer may open, and where we listen."""
+__all__ = ["Swarm"]
 
 
 class Swarm:
     """All connections of one peer.
 
-    ``admission`` says with whom there may be connections, ``permits`` whether a peer may open a protocol now; ``emit``
-    takes events; ``learn`` takes what a peer told of its addresses. Nothing here knows of requests.
+    ``transports`` make the pipes, the first that supports an address, which ``resolver`` has resolved; ``addresses`` takes
+    what a peer tells of its addresses, and how dials went; ``services`` run on every connection; ``admission`` says with
+    whom there may be connections, ``permits`` whether a peer may open a protocol now; ``emit`` takes events. Nothing here
+    knows of requests.
     """
 
     def __init__(
@@ -69,41 +61,51 @@ class Swarm:
         keypair: Keypair,
         config: Config,
         *,
+        transports: Sequence[Transport],
+        resolver: Resolver,
+        addresses: AddressBook,
+        services: Sequence[Service],
         admission: Admission,
         permits: Callable[[PeerId, str], bool],
         refused: Callable[[PeerId, str], None],
         emit: Callable[[Event], None],
-        learn: Callable[[PeerId, Iterable[Multiaddr]], None],
     ) -> None:
         self.keypair = keypair
         self.peer_id = keypair.peer_id
         self.config = config
         self.deadlines = Deadlines(asyncio.get_running_loop())
         self.budget = ReceiveBudget(config.max_receive_buffer)
+        self.listen_addresses: tuple[Multiaddr, ...] = ()
+        """Where we can be dialed, without our peer id."""
         self._permits = permits
         self._refused = refused
         self._emit = emit
-        self._learn = learn
+        self._addresses = addresses
         self._noise_identity = NoiseIdentity(keypair, X25519PrivateKey.generate(), MUXERS)
-        self._ephemeral: X25519PrivateKey | None = X25519PrivateKey.generate()
-        """For the next handshake alone, made while nobody waits for it."""
-        self._tcp = TcpTransport(config)
+        self._ephemeral_keys = EphemeralKeys()
+        self._transports = tuple(transports)
+        self._services = tuple(services)
         self._handlers: dict[str, StreamHandler] = {}
         self._connections: dict[PeerId, list[Connection]] = {}
+        """The best path first, and among equals the oldest."""
         self._counts = {Direction.INBOUND: 0, Direction.OUTBOUND: 0}
         self._pending_inbound: dict[PipeUpgrade, int] = {}
-        self._dialer = Dialer(self._tcp, config, admission, self._upgrade)
-        self._listeners: dict[Listener, asyncio.Server] = {}
-        self._listen_addresses: tuple[Multiaddr, ...] = ()
-        self._record: bytes | None = None
-        """Those addresses as we have signed them, for all who identify us; None until one does."""
+        self._dialer = Dialer(
+            config,
+            transports=self._transports,
+            resolver=resolver,
+            admission=admission,
+            addresses=addresses,
+            upgrade=self._upgrade_outbound,
+        )
+        self._listeners: dict[Listener, TransportListener] = {}
         self._admission = admission
         self._closing = False
         self._ended: set[Connection] = set()
-        self._receiving_push: set[Connection] = set()
-        self.handle_coroutine(identify.PROTOCOL, self._serve_identify)
-        self.handle_coroutine(identify.PUSH_PROTOCOL, self._receive_push)
-        self.handle(ping.PROTOCOL, self._serve_ping)
+        for service in self._services:
+            service.attach(self)
+            for protocol, handler in service.protocols.items():
+                self.handle(protocol, handler)
 
     # -- protocols -------------------------------------------------------------------------------
 
@@ -115,32 +117,43 @@ class Swarm:
 
     def handle_coroutine(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
         """Serves ``protocol`` by a task for each stream, which is closed when it returns and reset when it raises."""
-
-        def serve(stream: Stream) -> None:
-            if stream.connection.may_run_handler():
-                stream.connection.spawn(_serve(stream, handler))
-            else:
-                stream.reset()
-
-        self.handle(protocol, serve)
+        self.handle(protocol, in_task(lambda connection, stream: handler(stream)))
 
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""
         return protocol in self._handlers and not self._closing and self._permits(peer, protocol)
 
+    def offered(self, peer: PeerId) -> tuple[str, ...]:
+        """The protocols that ``peer`` may open now."""
+        return tuple(protocol for protocol in self._handlers if self.offers(peer, protocol))
+
+    def offer_changed(self, peer: PeerId | None = None) -> None:
+        """What ``peer``, or every peer, may open has changed."""
+        for service in self._services:
+            service.offer_changed(peer)
+
     def stream_refused(self, peer: PeerId, protocol: str) -> None:
         if not self._closing:
             self._refused(peer, protocol)
 
-    def stream_opened(self, stream: Stream) -> None:
-        self._handlers[stream.protocol](stream)
+    def stream_opened(self, connection: Connection, stream: Substream) -> None:
+        self._handlers[stream.protocol](connection, stream)
 
-    def push_identify(self, peer: PeerId | None = None) -> None:
-        """Tells ``peer``, or all, anew what we offer; only whoever has heard it before and takes pushes."""
-        peers = list(self._connections) if peer is None else [peer]
-        for connection in filter(None, map(self.connection, peers)):
-            if connection.serves(identify.PUSH_PROTOCOL):
-                connection.spawn(self._push(connection))
+    def identified(self, connection: Connection, identity: identify.Identity) -> None:
+        """The remote has told what it is."""
+        connection.remote_identified(identity.protocols, own_kind=identify.is_own_agent(identity.agent_version))
+        self._addresses.learn(connection.peer, identity.listen_addresses)
+        for service in self._services:
+            service.identified(connection, identity)
+        self._emit(
+            PeerIdentified(
+                connection.peer,
+                identity.agent_version,
+                identity.protocols,
+                identity.listen_addresses,
+                identity.observed_address,
+            )
+        )
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -149,8 +162,13 @@ class Swarm:
         """All established ones."""
         return tuple(connection for connections in self._connections.values() for connection in connections)
 
+    @property
+    def connected_peers(self) -> tuple[PeerId, ...]:
+        """All peers with an established connection."""
+        return tuple(self._connections)
+
     def connection(self, peer: PeerId) -> Connection | None:
-        """The one that new streams to ``peer`` use: the oldest that can take them."""
+        """The one that new streams to ``peer`` use: of those that can take them, the best path."""
         for connection in self._connections.get(peer, ()):
             if connection.usable:
                 return connection
@@ -165,23 +183,19 @@ class Swarm:
             NotPermitted: the peer is banned, or a policy refuses it.
             DialError: no address is known, or none led to the peer.
         """
-        tried: set[Multiaddr] = set()
-        while True:
-            if self._closing:
-                raise ClosedError
-            self._check_admission(peer)
-            connection = self.connection(peer)
-            if connection is not None:
-                return connection
-            dial = self._dialer.dial(peer, addresses)
-            tried.update(dial.addresses)
-            try:
-                return await dial.outcome(deadline)
-            except DialError:
-                # The peer may have dialed us meanwhile; or the dial was another caller's, to other addresses.
-                late = asyncio.get_running_loop().time() >= deadline
-                if (late or tried.issuperset(addresses)) and self.connection(peer) is None:
-                    raise
+        if self._closing:
+            raise ClosedError
+        self._check_admission(peer)
+        connection = self.connection(peer)
+        if connection is not None:
+            return connection
+        try:
+            return await self._dialer.dial(peer, addresses).outcome(deadline)
+        except DialError:
+            connection = self.connection(peer)  # the peer may have dialed us meanwhile
+            if connection is None:
+                raise
+            return connection
 
     async def disconnect(self, peer: PeerId) -> None:
         """Closes every connection to ``peer``; returns when they have ended."""
@@ -206,6 +220,8 @@ class Swarm:
         self._counts[connection.direction] -= 1
         self._ended.add(connection)
         connection.closed.add_done_callback(lambda _: self._ended.discard(connection))
+        for service in self._services:
+            service.closed(connection)
         self._emit(ConnectionClosed(connection.info, error))
 
     # -- listening -------------------------------------------------------------------------------
@@ -216,28 +232,30 @@ class Swarm:
 
     async def listen(self, address: Multiaddr) -> Listener:
         """Raises ListenError, and ClosedError if we are closing."""
-        if not self._tcp.supports(address):
-            raise ListenError(address, "only /ip4, /ip6, /dns, /dns4 or /dns6 with /tcp is supported")
-        server, bound = await self._tcp.listen(address, self._upgrade_inbound)
+        transport = next((one for one in self._transports if one.supports(address)), None)
+        if transport is None:
+            supported = " and ".join(one.name for one in self._transports)
+            raise ListenError(address, f"no transport supports it; there is {supported}")
+        handle = await transport.listen(address, self._upgrade_inbound)
         if self._closing:
-            server.close()
+            handle.close()
             raise ClosedError
         listener = Listener(
-            bound.with_peer(self.peer_id),
-            tuple(address.with_peer(self.peer_id) for address in interface_addresses(bound)),
+            handle.address.with_peer(self.peer_id),
+            tuple(address.with_peer(self.peer_id) for address in handle.dialable),
         )
-        self._listeners[listener] = server
+        self._listeners[listener] = handle
         self._listeners_changed()
         self._emit(NewListener(listener))
-        self.push_identify()
+        self.offer_changed()
         return listener
 
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
-        for listener, server in list(self._listeners.items()):
+        for listener, handle in list(self._listeners.items()):
             known = (listener.address, *listener.addresses)
             if address is None or address in (one.without_peer() for one in known):
-                server.close()
+                handle.close()
                 del self._listeners[listener]
                 self._listeners_changed()
                 self._emit(ListenerClosed(listener))
@@ -247,23 +265,29 @@ class Swarm:
     async def close(self) -> None:
         """Ends everything: running requests may end within ``close_timeout``, then what is left is reset."""
         self._closing = True
-        self.stop_listening()
-        for upgrade in list(self._pending_inbound):
-            upgrade.finished.cancel()
-        self._dialer.cancel()
-        connections = self.connections
-        for connection in connections:
-            connection.drain()
-        try:
+        async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
+            ending.callback(self.deadlines.close)
+            ending.callback(self._ephemeral_keys.close)
+            for transport in self._transports:
+                ending.push_async_callback(transport.close)
+            ending.push_async_callback(self._dialer.ended)
+            ending.push_async_callback(self._abort)
+            self.stop_listening()
+            for upgrade in list(self._pending_inbound):
+                upgrade.finished.cancel()
+            self._dialer.close()
+            connections = self.connections
+            for connection in connections:
+                connection.drain()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.config.close_timeout):
                     await _all_closed(connections)
-        finally:
-            for connection in self.connections:
-                connection.abort()
+
+    async def _abort(self) -> None:
+        """Ends every connection now, and returns when their handlers have ended, too."""
+        for connection in self.connections:
+            connection.abort()
         await _all_closed((*self.connections, *self._ended))
-        await self._dialer.ended()
-        self.deadlines.close()
 
     # -- upgrading -------------------------------------------------------------------------------
 
@@ -272,16 +296,23 @@ class Swarm:
         if refusal is not None:
             raise NotPermitted(peer, refusal)
 
-    def _upgrade(self, pipe: BytePipe, expected_peer: PeerId | None) -> PipeUpgrade:
-        initiator = expected_peer is not None
-        ephemeral, self._ephemeral = self._ephemeral or X25519PrivateKey.generate(), None
+    def _upgrade_outbound(
+        self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, initiator: bool = True
+    ) -> PipeUpgrade:
+        """``initiator``: the role in the handshake. A hole punch may have us respond on a pipe that we dialed."""
+        path = pipe.path if pipe.path.dialed == dialed else replace(pipe.path, dialed=dialed)
+        return self._upgrade(pipe, path, Direction.OUTBOUND, initiator=initiator, expected_peer=peer)
+
+    def _upgrade(
+        self, pipe: BytePipe, path: Path, direction: Direction, *, initiator: bool, expected_peer: PeerId | None
+    ) -> PipeUpgrade:
         return PipeUpgrade(
             pipe,
             self._noise_identity,
-            ephemeral,
+            self._ephemeral_keys.take(),
             initiator=initiator,
             expected_peer=expected_peer,
-            establish=partial(self._establish, initiator=initiator),
+            establish=partial(self._establish, path, direction, initiator=initiator),
         )
 
     def _upgrade_inbound(self, pipe: BytePipe) -> PipeReceiver:
@@ -294,7 +325,7 @@ class Swarm:
             pipe.abort()
             self._emit(InboundConnectionFailed(pipe.remote_address, LimitExceeded("max_pending_inbound_connections")))
             return NullReceiver()
-        upgrade = self._upgrade(pipe, None)
+        upgrade = self._upgrade(pipe, pipe.path, Direction.INBOUND, initiator=False, expected_peer=None)
         deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
         self._pending_inbound[upgrade] = self.deadlines.add(deadline, upgrade)
         upgrade.finished.add_done_callback(partial(self._inbound_finished, upgrade))
@@ -306,164 +337,52 @@ class Swarm:
         if isinstance(error, Exception):
             self._emit(InboundConnectionFailed(upgrade.pipe.remote_address, error))
 
-    def _establish(self, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool) -> Connection:
+    def _establish(
+        self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool
+    ) -> Connection:
         """Takes an upgraded connection. Raises NotPermitted for a peer that is refused, LimitExceeded over a limit."""
         peer = upgrade.remote_peer
-        direction = Direction.OUTBOUND if initiator else Direction.INBOUND
         if self._closing:
             raise ClosedError
         self._check_admission(peer)
         refusal = self._admission.refusal_of_address(pipe.remote_address)  # may have changed since the pipe was made
         if refusal is not None:
             raise NotPermitted(peer, refusal)
-        count = self._counts[direction]
-        if initiator and count >= self.config.max_outbound_connections:
-            raise LimitExceeded("max_outbound_connections")
-        if not initiator and count >= self.config.max_inbound_connections:
-            raise LimitExceeded("max_inbound_connections")
-        if sum(self._counts.values()) >= self.config.max_connections:
-            raise LimitExceeded("max_connections")
-        if len(self._connections.get(peer, ())) >= self.config.max_connections_per_peer:
-            raise LimitExceeded("max_connections_per_peer")
-        connection = Connection(self, pipe, upgrade, initiator=initiator)
-        self._connections.setdefault(peer, []).append(connection)
-        self._counts[direction] = count + 1
+        self._check_limits(peer, direction)
+        connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path)
+        connections = self._connections.setdefault(peer, [])
+        connections.append(connection)
+        connections.sort(key=_preference)
+        self._counts[direction] += 1
         self._emit(ConnectionEstablished(connection.info))
-        connection.loop.call_later(IDENTIFY_DELAY, self._begin_identify, connection, self._offer(peer))
+        for service in self._services:
+            service.connected(connection)
         return connection
 
-    # -- ping ------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _serve_ping(stream: Stream) -> None:
-        # rust-libp2p holds one open for as long as it is connected, js-libp2p pings every 10 s: that is no use of the
-        # connection.
-        stream.connection.ignore_for_keep_alive(stream)
-        stream.connection.spawn(_serve(stream, ping.serve))
-
-    # -- identify --------------------------------------------------------------------------------
-
-    def _begin_identify(self, connection: Connection, offer: _Offer) -> None:
-        if self._ephemeral is None:
-            self._ephemeral = X25519PrivateKey.generate()
-        if connection.usable:
-            connection.spawn(self._identify(connection, offer))
-
-    async def _identify(self, connection: Connection, offer: _Offer) -> None:
-        """``offer`` is what the remote was offered first: it may have asked for it at any time since."""
-        try:
-            async with asyncio.timeout(self.config.request_timeout):
-                async with await connection.open_stream(identify.PROTOCOL) as stream:
-                    identity = await identify.read(stream)
-        except (StrongholdError, TimeoutError) as error:
-            logger.debug("%r was not identified: %s", connection, error)
-        else:
-            self._identified(connection, identity)
-            if offer != self._offer(connection.peer):
-                # It changed before we could know that the remote takes pushes, and the remote may have heard the old.
-                self.push_identify(connection.peer)
-
-    async def _receive_push(self, stream: Stream) -> None:
-        if stream.connection in self._receiving_push:
-            stream.reset()  # one at a time: each costs parsing, and a remote has hundreds of streams
-            return
-        self._receiving_push.add(stream.connection)
-        try:
-            await self._read_push(stream)
-        finally:
-            self._receiving_push.discard(stream.connection)
-
-    async def _read_push(self, stream: Stream) -> None:
-        try:
-            async with asyncio.timeout(self.config.request_timeout):
-                identity = await identify.read(stream)
-        except TimeoutError:
-            raise RequestTimeout(self.config.request_timeout, "identify push") from None
-        self._identified(stream.connection, identity)
-
-    def _identified(self, connection: Connection, identity: identify.Identity) -> None:
-        connection.remote_identified(identity.protocols, own_kind=identify.is_own_agent(identity.agent_version))
-        self._learn(connection.peer, identity.listen_addresses)
-        self._emit(
-            PeerIdentified(
-                connection.peer,
-                identity.agent_version,
-                identity.protocols,
-                identity.listen_addresses,
-                identity.observed_address,
-            )
-        )
-
-    async def _serve_identify(self, stream: Stream) -> None:
-        await identify.serve(stream, self._identify_message(stream.connection))
-
-    async def _push(self, connection: Connection) -> None:
-        try:
-            async with asyncio.timeout(self.config.request_timeout):
-                async with await connection.open_stream(identify.PUSH_PROTOCOL) as stream:
-                    await identify.serve(stream, self._identify_message(connection))
-        except (StrongholdError, TimeoutError) as error:
-            logger.debug("push to %r failed: %s", connection, error)
-
-    def _identify_message(self, connection: Connection) -> bytes:
-        protocols, addresses = self._offer(connection.peer)
-        if self._record is None:
-            self._record = identify.sign_record(self.keypair, addresses)
-        return identify.encode(
-            self.keypair.public_key,
-            protocols=protocols,
-            listen_addresses=addresses,
-            record=self._record,
-            observed_address=connection.info.address,
-        )
-
-    def _offer(self, peer: PeerId) -> _Offer:
-        """What ``peer`` is told: the protocols that it may open, and where we listen."""
-        return [protocol for protocol in self._handlers if self.offers(peer, protocol)], self._listen_addresses
+    def _check_limits(self, peer: PeerId, direction: Direction) -> None:
+        limits = self.config
+        count = self._counts[direction]
+        if direction is Direction.OUTBOUND and count >= limits.max_outbound_connections:
+            raise LimitExceeded("max_outbound_connections")
+        if direction is Direction.INBOUND and count >= limits.max_inbound_connections:
+            raise LimitExceeded("max_inbound_connections")
+        if sum(self._counts.values()) >= limits.max_connections:
+            raise LimitExceeded("max_connections")
+        if len(self._connections.get(peer, ())) >= limits.max_connections_per_peer:
+            raise LimitExceeded("max_connections_per_peer")
 
     def _listeners_changed(self) -> None:
-        self._listen_addresses = tuple(
+        self.listen_addresses = tuple(
             address.without_peer() for listener in self._listeners for address in listener.addresses
         )
-        self._record = None
 
 
-async def _serve(stream: Stream, handler: Callable[[Stream], Awaitable[None]]) -> None:
-    try:
-        async with stream:
-            await handler(stream)
-    except (StrongholdError, TimeoutError) as error:
-        logger.debug("%r ended: %s", stream, error)
-    except Exception:
-        logger.exception("the handler of %r failed", stream)
-
-
-def check_protocol_id(protocol: str) -> None:
-    """Raises ValueError if ``protocol`` is no protocol id, RuntimeError if it is one that every peer serves."""
-    if not protocol.startswith("/") or len(protocol.encode()) >= multistream.MAX_LINE or "\n" in protocol:
-        raise ValueError(
-            f"{protocol!r} is no protocol id: it begins with a slash, and is one line of at most 1,023 bytes"
-        )
-    if protocol in {identify.PROTOCOL, identify.PUSH_PROTOCOL, ping.PROTOCOL}:
-        raise RuntimeError(f"{protocol} is served already")
+def _preference(connection: Connection) -> tuple[bool, bool]:
+    """For sorting: direct before relayed, unlimited before limited."""
+    return connection.path.relay is not None, connection.path.limits is not None
 
 
 async def _all_closed(connections: Iterable[Connection]) -> None:
     closed = [connection.closed for connection in connections]
     if closed:
         await asyncio.wait(closed)
-
-
-def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:
-    """Where others can dial a TCP address that we listen on: itself, or for a wildcard every interface's, loopback last."""
-    (kind, host), (_, port) = address.components
-    if host not in {"0.0.0.0", "::"}:
-        return (address,)
-    hosts = [
-        str(ip.ip if ip.is_IPv4 else ip.ip[0])
-        for adapter in ifaddr.get_adapters()
-        for ip in adapter.ips
-        if ip.is_IPv4 == (kind == "ip4") and (ip.is_IPv4 or not ip.ip[2])  # a scoped address means nothing elsewhere
-    ]
-    hosts.sort(key=lambda host: ip_address(host).is_loopback)
-    return tuple(Multiaddr.parse(f"/{kind}/{host}/tcp/{port}") for host in hosts)

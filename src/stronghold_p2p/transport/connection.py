@@ -12,15 +12,16 @@ from typing import Any, Final, Protocol
 
 from ..config import Config
 from ..errors import ConnectionLost, HandshakeError, MuxerError, StrongholdError
-from ..events import ConnectionInfo, Direction
+from ..events import ConnectionInfo, Direction, Path
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
 from ..wire import yamux
 from ..wire.upgrade import Upgrade
 from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
 from .deadlines import Deadlines
+from .negotiation import encode_lines
 from .pipe import BytePipe
-from .stream import Stream, encode_lines
+from .stream import Stream
+from .substream import StreamHost, Substream
 
 __all__ = ["Connection", "ConnectionHost"]
 
@@ -58,14 +59,14 @@ class ConnectionHost(Protocol):
     def stream_refused(self, peer: PeerId, protocol: str) -> None:
         """``peer`` has tried to open ``protocol``, which it is not offered."""
 
-    def stream_opened(self, stream: Stream) -> None:
+    def stream_opened(self, connection: Connection, stream: Substream) -> None:
         """The remote has opened a stream of one of them; called in the very callback in which the lines came."""
 
     def connection_closed(self, connection: Connection, error: Exception | None) -> None:
         """The connection has ended, with all of its streams."""
 
 
-class Connection:
+class Connection(StreamHost):
     """One encrypted, multiplexed connection to one peer.
 
     Everything written in one turn of the event loop leaves in one flush at the turn's end, in as few Noise messages as
@@ -74,13 +75,24 @@ class Connection:
     has ended.
     """
 
-    def __init__(self, host: ConnectionHost, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool) -> None:
+    def __init__(
+        self,
+        host: ConnectionHost,
+        pipe: BytePipe,
+        upgrade: Upgrade,
+        *,
+        initiator: bool,
+        direction: Direction,
+        path: Path,
+    ) -> None:
+        """``initiator`` is the role in the handshake and in Yamux, ``direction`` who dialed: a hole punch sets them apart."""
         self.config = host.config
         self.deadlines = host.deadlines
         self.budget = host.budget
         self.peer = upgrade.remote_peer
         self.public_key = upgrade.remote_key
-        self.direction = Direction.OUTBOUND if initiator else Direction.INBOUND
+        self.direction = direction
+        self.path = path
         self.remote_address = pipe.remote_address
         self.opened_at = time.time()
         self.congested = False
@@ -119,13 +131,13 @@ class Connection:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep_tasks_at = MIN_TASK_SWEEP
         # Inbound streams whose lines have not left: at the end of the turn they do, with a response if it is ready.
-        self._greetings: list[Stream] = []
+        self._greetings: list[Substream] = []
         # A dict for its order: a stream is in it once, though each window update wakes its writer.
-        self._waiting_for_drain: dict[Stream, None] = {}
+        self._waiting_for_drain: dict[Substream, None] = {}
         self._max_outbound_streams = min(STREAMS_BEFORE_FIRST_FRAME, host.config.max_outbound_streams_to_others)
         self._waiting_to_open: deque[asyncio.Future[None]] = deque()
         self._reserved_streams = 0
-        self._background: set[Stream] = set()
+        self._background: set[Substream] = set()
         self._in_use = False
         self._idle_since = self.now()
         self._idle_tick = self.deadlines.add(self._idle_since + self.config.idle_timeout, self)
@@ -136,7 +148,9 @@ class Connection:
     @property
     def info(self) -> ConnectionInfo:
         """What users see of the connection."""
-        return ConnectionInfo(self.peer, self._pipe.remote_address, self.direction, self.opened_at, len(self._session))
+        return ConnectionInfo(
+            self.peer, self.remote_address, self.direction, self.opened_at, len(self._session), self.path
+        )
 
     # -- opening and closing ---------------------------------------------------------------------
 
@@ -145,7 +159,11 @@ class Connection:
         """Whether new streams can be opened, now or after a wait."""
         return not self.closing and not self._draining and self._session.can_open
 
-    def open_stream_now(self, protocol: str) -> Stream | None:
+    async def open_stream(self, protocol: str) -> Stream:
+        """As :meth:`open_substream`, for coroutines."""
+        return Stream(await self.open_substream(protocol))
+
+    def open_substream_now(self, protocol: str) -> Substream | None:
         """A new stream, or None if as many are open as the remote takes, or the connection is closing."""
         if (
             self._waiting_to_open
@@ -153,9 +171,9 @@ class Connection:
             or not self.usable
         ):
             return None
-        return self._open_stream(protocol)
+        return self._open(protocol)
 
-    async def open_stream(self, protocol: str) -> Stream:
+    async def open_substream(self, protocol: str) -> Substream:
         """A new stream, as soon as the remote takes one more; first come, first served.
 
         Raises:
@@ -174,7 +192,7 @@ class Connection:
             self._reserved_streams -= 1
         if not self.usable:
             raise ConnectionLost("the connection is closing")
-        return self._open_stream(protocol)
+        return self._open(protocol)
 
     def close(self) -> None:
         """Closes in order: Go Away, then the pipe. Streams still open are lost; await :attr:`closed` for the end."""
@@ -193,7 +211,7 @@ class Connection:
         self.closing = True
         self._pipe.abort()
 
-    def ignore_for_keep_alive(self, stream: Stream) -> None:
+    def ignore_for_keep_alive(self, stream: Substream) -> None:
         """The connection is closed, when idle or draining, though ``stream`` is open."""
         self._background.add(stream)
 
@@ -224,11 +242,6 @@ class Connection:
 
     # -- what is known of the remote -------------------------------------------------------------
 
-    def leads_to(self, address: Multiaddr) -> bool:
-        """Whether we have dialled ``address`` to make this connection, or a name in its place."""
-        names_host = address.components[0][0].startswith("dns")
-        return self.direction is Direction.OUTBOUND and (names_host or address == self.remote_address)
-
     def serves(self, protocol: str) -> bool:
         """Whether the remote is known to serve ``protocol``: it has said so, or done so."""
         return protocol in self._served
@@ -255,10 +268,10 @@ class Connection:
     def refused(self, protocol: str) -> None:
         self._host.stream_refused(self.peer, protocol)
 
-    def accept(self, stream: Stream) -> None:
+    def accept(self, stream: Substream) -> None:
         self._background.discard(stream)
         self._greetings.append(stream)
-        self._host.stream_opened(stream)
+        self._host.stream_opened(self, stream)
         if stream not in self._background:
             self._in_use = True
 
@@ -297,9 +310,11 @@ class Connection:
         if self._session.pending and not self._flush_scheduled:
             self._schedule_flush()
 
-    def wait_for_drain(self, stream: Stream) -> None:
-        """Has the stream's writer woken when the socket takes bytes again."""
+    def wait_for_drain(self, stream: Substream) -> None:
         self._waiting_for_drain[stream] = None
+
+    def wait_no_longer(self, stream: Substream) -> None:
+        self._waiting_for_drain.pop(stream, None)
 
     # -- as the pipe's receiver ------------------------------------------------------------------
 
@@ -358,7 +373,7 @@ class Connection:
         # In order, each takes what it can; a writer that fills the socket again waits behind the others.
         waiting, self._waiting_for_drain = self._waiting_for_drain, {}
         for stream in waiting:
-            stream.wake_writer()
+            stream.resume()
 
     # -- called by the deadlines -----------------------------------------------------------------
 
@@ -379,18 +394,18 @@ class Connection:
     # -- details ---------------------------------------------------------------------------------
 
     def _dispatch(self, events: list[yamux.Event]) -> None:
-        opened: list[Stream] = []
+        opened: list[Substream] = []
         for event in events:
             if isinstance(event, StreamOpened):
                 if not event.stream.local_open:
                     continue  # it was reset in the same read, or an earlier stream's handler has ended the connection
-                stream = event.stream.owner = Stream(self, event.stream, "")
+                stream = event.stream.owner = Substream(self, event.stream, "")
                 opened.append(stream)
                 continue
             if isinstance(event, GoAwayReceived):
                 self._close(yamux.GoAwayCode.NORMAL)
                 continue
-            owner: Stream | None = event.stream.owner
+            owner: Substream | None = event.stream.owner
             if owner is None:
                 continue  # an event before this one has ended the stream
             if isinstance(event, DataReceived):
@@ -400,7 +415,7 @@ class Connection:
             elif isinstance(event, StreamEnded):
                 owner.eof_received()
             elif isinstance(event, WindowOpened):
-                owner.wake_writer()
+                owner.resume()
             else:
                 owner.reset_received(event.code)
         for stream in opened:
@@ -452,11 +467,11 @@ class Connection:
         self._tasks = {task for task in self._tasks if not task.done()}
         self._sweep_tasks_at = max(MIN_TASK_SWEEP, 2 * len(self._tasks))
 
-    def _open_stream(self, protocol: str) -> Stream:
+    def _open(self, protocol: str) -> Substream:
         encode_lines(protocol)  # raises before there is a stream
         self._in_use = True
         muxed = self._session.open_stream(precise_time())
-        stream = muxed.owner = Stream(self, muxed, protocol)
+        stream = muxed.owner = Substream(self, muxed, protocol)
         return stream
 
     def _let_streams_open(self) -> None:
@@ -517,7 +532,7 @@ class Connection:
         for muxed in self._session.streams:
             lost = ConnectionLost(str(error)) if error else ConnectionLost()
             lost.__cause__ = error
-            stream: Stream | None = muxed.owner
+            stream: Substream | None = muxed.owner
             self._session.reset(muxed)
             if stream is not None:  # else it came with what is dispatched just now, and is dropped there
                 stream.connection_lost(lost)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ..events import Path
 from ..multiaddr import Multiaddr
 
 __all__ = ["BytePipe", "NullReceiver", "PipeReceiver"]
@@ -32,6 +33,8 @@ class BytePipe(Protocol):
     """Who is called; the upgrade first, then the connection."""
     remote_address: Multiaddr
     """Where the other end is, without a peer id."""
+    path: Path
+    """How it got there."""
 
     def write(self, data: bytes | bytearray) -> None:
         """Sends, or queues, all of ``data``, which must not be touched again: the pipe may keep a view of it."""

@@ -6,19 +6,26 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Final, cast
 from weakref import WeakKeyDictionary
 
-from ..config import Config
-from ..errors import InvalidAddress, ListenError
-from ..multiaddr import Multiaddr
-from .pipe import BytePipe, PipeReceiver
+import ifaddr
 
-__all__ = ["TcpPipe", "TcpTransport"]
+from ..config import Config
+from ..errors import ListenError
+from ..events import Path
+from ..multiaddr import Multiaddr
+from .pipe import PipeReceiver
+from .transport import Connected
+
+__all__ = ["TcpListener", "TcpPipe", "TcpTransport"]
 
 READ_BUFFER_SIZE: Final = 1024 * 1024
 """Bytes of one read at most. Measured with 1 MB messages: a quarter more than with 256 KiB, and less again with 2 MiB."""
+
+INBOUND: Final = Path("tcp")
+"""The path of every pipe that a remote has dialed."""
 
 FAMILIES: Final = {
     "ip4": socket.AF_INET,
@@ -40,9 +47,8 @@ class TcpPipe(asyncio.BufferedProtocol):
     remote_address: Multiaddr
     _transport: asyncio.Transport
 
-    def __init__(
-        self, read_buffer: memoryview, max_send_buffer: int, connected: Callable[[BytePipe], PipeReceiver]
-    ) -> None:
+    def __init__(self, read_buffer: memoryview, max_send_buffer: int, path: Path, connected: Connected) -> None:
+        self.path = path
         self._read_buffer = read_buffer
         self._max_send_buffer = max_send_buffer
         self._connected = connected
@@ -94,45 +100,46 @@ def _read_buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
     return buffer
 
 
+class TcpListener:
+    """One TCP address that is listened on; a name may be several sockets."""
+
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
+        self.address = _multiaddr(server.sockets[0].getsockname())
+
+    @property
+    def dialable(self) -> tuple[Multiaddr, ...]:
+        return interface_addresses(self.address)
+
+    def close(self) -> None:
+        self._server.close()
+
+
 class TcpTransport:
-    """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``."""
+    """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``; a name to dial is resolved before."""
+
+    name: Final = "tcp"
 
     def __init__(self, config: Config) -> None:
         self._max_send_buffer = config.max_send_buffer
         self._read_buffer = _read_buffer_of(asyncio.get_running_loop())
 
-    @staticmethod
-    def supports(address: Multiaddr) -> bool:
-        """Whether ``address``, without a peer id, is one of this transport."""
+    def supports(self, address: Multiaddr) -> bool:
         names = [name for name, _ in address.components]
         return len(names) == 2 and names[0] in FAMILIES and names[1] == "tcp"
 
-    async def dial(self, address: Multiaddr, connected: Callable[[BytePipe], PipeReceiver]) -> None:
-        """Connects to ``address``; ``connected`` is called with the pipe before its first byte comes.
-
-        Raises:
-            OSError: refused, unreachable, or the name is not known.
-        """
+    async def dial(self, address: Multiaddr, connected: Connected) -> None:
         family, host, port = _endpoint(address)
+        path = Path(self.name, address)
         loop = asyncio.get_running_loop()
-        try:
-            await loop.create_connection(lambda: self._pipe(connected), host, port, family=family)
-        except UnicodeError as error:
-            raise OSError(f"{host!r} is no name of a host") from error
+        await loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
 
-    async def listen(
-        self, address: Multiaddr, connected: Callable[[BytePipe], PipeReceiver]
-    ) -> tuple[asyncio.Server, Multiaddr]:
-        """Listens on ``address``; returns the server and the address as bound (port 0 is resolved).
-
-        Raises:
-            ListenError: in use, not an address of this machine, or not permitted.
-        """
+    async def listen(self, address: Multiaddr, connected: Connected) -> TcpListener:
         family, host, port = _endpoint(address)
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(
-                lambda: self._pipe(connected), host, port, family=family, start_serving=False
+                lambda: self._pipe(INBOUND, connected), host, port, family=family, start_serving=False
             )
         except UnicodeError as error:
             raise ListenError(address, f"{host!r} is no name of a host") from error
@@ -143,18 +150,35 @@ class TcpTransport:
             raise ListenError(address, reason.lower()) from error
         try:
             await server.start_serving()
+            return TcpListener(server)
         except BaseException:
             server.close()  # cancelled: nobody would have it, and it would listen for ever
             raise
-        return server, _multiaddr(server.sockets[0].getsockname())
 
-    def _pipe(self, connected: Callable[[BytePipe], PipeReceiver]) -> TcpPipe:
-        return TcpPipe(self._read_buffer, self._max_send_buffer, connected)
+    async def close(self) -> None:
+        """Nothing to end: sockets belong to listeners and pipes."""
+
+    def _pipe(self, path: Path, connected: Connected) -> TcpPipe:
+        return TcpPipe(self._read_buffer, self._max_send_buffer, path, connected)
+
+
+def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:
+    """Where others can dial a TCP address that we listen on: itself, or for a wildcard every interface's, loopback last."""
+    (kind, host), (_, port) = address.components
+    if host not in {"0.0.0.0", "::"}:
+        return (address,)
+    hosts = [
+        str(ip.ip if ip.is_IPv4 else ip.ip[0])
+        for adapter in ifaddr.get_adapters()
+        for ip in adapter.ips
+        if ip.is_IPv4 == (kind == "ip4") and (ip.is_IPv4 or not ip.ip[2])  # a scoped address means nothing elsewhere
+    ]
+    hosts.sort(key=lambda host: ip_address(host).is_loopback)
+    return tuple(Multiaddr.parse(f"/{kind}/{host}/tcp/{port}") for host in hosts)
 
 
 def _endpoint(address: Multiaddr) -> tuple[int, str, int]:
-    if not TcpTransport.supports(address):
-        raise InvalidAddress(address, "only /ip4, /ip6, /dns, /dns4 or /dns6 with /tcp is supported")
+    """The arguments for a socket; ``address`` is one that the transport supports."""
     (kind, host), (_, port) = address.components
     assert host is not None
     assert port is not None

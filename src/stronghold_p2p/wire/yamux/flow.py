@@ -43,17 +43,14 @@ class ReceiveBudget:
         return self.limit // 2 - self.used
 
     def take(self, size: int) -> None:
-        self._set(self.used + size)
+        self.used += size
+        self.exhausted = self.used >= self.limit
+        self.overrun = self.used >= 2 * self.limit
 
     def give(self, size: int) -> None:
-        self._set(self.used - size)
+        self.take(-size)
         while self._waiting and not self.exhausted:
             self._waiting.popleft()()
-
-    def _set(self, used: int) -> None:
-        self.used = used
-        self.exhausted = used >= self.limit
-        self.overrun = used >= 2 * self.limit
 
     def when_available(self, callback: Callable[[], None]) -> None:
         """Calls back once, as soon as the budget is no longer exhausted."""

@@ -10,13 +10,13 @@ from importlib import metadata
 from itertools import islice
 from typing import Final
 
-from ..encoding import messages, varint
-from ..errors import DecodeError
-from ..identity import Keypair, PeerId, PublicKey
-from ..multiaddr import Multiaddr
-from ..transport.stream import Stream
-from ..wire import multistream
-from ..wire.envelope import PeerRecord
+from ...encoding import messages, varint
+from ...errors import DecodeError
+from ...identity import Keypair, PeerId, PublicKey
+from ...multiaddr import Multiaddr
+from ...transport.stream import Stream
+from ...wire import multistream
+from ...wire.envelope import PeerRecord
 
 __all__ = [
     "AGENT_VERSION",

@@ -1,0 +1,110 @@
+"""Services: what runs on every connection beside requests, such as identify and ping."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from ..config import Config
+from ..errors import StrongholdError
+from ..identity import Keypair, PeerId
+from ..multiaddr import Multiaddr
+from ..transport.connection import Connection
+from ..transport.stream import Stream
+from ..transport.substream import Substream
+from ..wire import multistream
+
+if TYPE_CHECKING:
+    from .identify import Identity
+
+__all__ = ["Service", "ServiceHost", "StreamHandler", "check_protocol_id", "in_task"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+StreamHandler: TypeAlias = Callable[[Connection, Substream], None]
+"""Takes an inbound stream in the very callback in which its protocol was agreed; must not raise."""
+
+StreamCoroutine: TypeAlias = Callable[[Connection, Stream], Awaitable[None]]
+"""Serves an inbound stream, which is closed when it returns and reset when it raises."""
+
+
+class ServiceHost(Protocol):
+    """What services ask of the swarm."""
+
+    keypair: Keypair
+    config: Config
+
+    @property
+    def listen_addresses(self) -> tuple[Multiaddr, ...]:
+        """Where we can be dialed, without our peer id."""
+
+    @property
+    def connected_peers(self) -> tuple[PeerId, ...]:
+        """All peers with a connection."""
+
+    def connection(self, peer: PeerId) -> Connection | None:
+        """The connection that new streams to ``peer`` use."""
+
+    def offered(self, peer: PeerId) -> tuple[str, ...]:
+        """The protocols that ``peer`` may open now."""
+
+    def identified(self, connection: Connection, identity: Identity) -> None:
+        """The remote has told what it is, for the first time or anew; the host tells every service."""
+
+
+class Service:
+    """Protocols that are served to every peer, and what happens as connections come and go. The methods do nothing:
+    a service overrides those that it needs. They are called on the event loop and must not raise."""
+
+    protocols: Mapping[str, StreamHandler] = MappingProxyType({})
+    """What it serves: the handler by protocol id."""
+
+    host: ServiceHost
+
+    def attach(self, host: ServiceHost) -> None:
+        """Called once, before the first connection."""
+        self.host = host
+
+    def connected(self, connection: Connection) -> None:
+        """A connection is established."""
+
+    def identified(self, connection: Connection, identity: Identity) -> None:
+        """The remote has told its protocols and addresses."""
+
+    def closed(self, connection: Connection) -> None:
+        """A connection has ended, with all of its streams."""
+
+    def offer_changed(self, peer: PeerId | None) -> None:
+        """What ``peer``, or every peer, may open has changed, or where we listen."""
+
+
+def check_protocol_id(protocol: str) -> None:
+    """Raises ValueError if ``protocol`` is no protocol id."""
+    if not protocol.startswith("/") or len(protocol.encode()) >= multistream.MAX_LINE or "\n" in protocol:
+        raise ValueError(
+            f"{protocol!r} is no protocol id: it begins with a slash, and is one line of at most 1,023 bytes"
+        )
+
+
+def in_task(handler: StreamCoroutine) -> StreamHandler:
+    """Runs ``handler`` as a task for each stream."""
+
+    def serve(connection: Connection, substream: Substream) -> None:
+        if connection.may_run_handler():
+            connection.spawn(_run(connection, Stream(substream), handler))
+        else:
+            substream.reset()
+
+    return serve
+
+
+async def _run(connection: Connection, stream: Stream, handler: StreamCoroutine) -> None:
+    try:
+        async with stream:
+            await handler(connection, stream)
+    except (StrongholdError, TimeoutError) as error:
+        logger.debug("%r ended: %s", stream, error)
+    except Exception:
+        logger.exception("the handler of %r failed", stream)

@@ -1,0 +1,51 @@
+"""Who takes what comes on a stream."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from typing import Final, Protocol
+
+from ..errors import StrongholdError
+
+__all__ = ["StreamReceiver", "append_chunk"]
+
+MAX_SMALL_CHUNK: Final = 4096
+"""Bytes up to which pieces that are kept are joined."""
+
+
+class StreamReceiver(Protocol):
+    """Takes what comes on a stream in the very callback in which it came.
+
+    Inherit from it: compiled, that makes each call a cheap one.
+    """
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """At least one byte."""
+
+    def eof_received(self) -> None:
+        """The remote sends no more."""
+
+    def agreed(self) -> None:
+        """The remote has agreed to the protocol, for which :meth:`Substream.propose` waits."""
+        return
+
+    def resume_writing(self) -> None:
+        """All that was pushed has left. Called after :meth:`Substream.push` has returned False."""
+        return
+
+    def stream_failed(self, error: StrongholdError) -> None:
+        """The stream has ended: reset, not supported, connection lost. The last call; what was pushed and has not left
+        is lost."""
+
+    def expired(self) -> None:
+        """The deadline that was set has passed."""
+
+
+def append_chunk(chunks: MutableSequence[bytes], data: bytes) -> None:
+    """Keeps what has come. Small pieces are joined: two bytes in an object of their own would take 35."""
+    if chunks and len(chunks[-1]) + len(data) <= MAX_SMALL_CHUNK:
+        chunks[-1] += data
+    else:
+        chunks.append(data)

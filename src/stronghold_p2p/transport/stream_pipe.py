@@ -1,0 +1,106 @@
+"""A stream of one connection as the byte pipe of another, such as a relayed circuit."""
+
+from __future__ import annotations
+
+from ..errors import StrongholdError
+from ..events import Path
+from ..multiaddr import Multiaddr
+from .pipe import PipeReceiver
+from .receiver import StreamReceiver
+from .stream import Stream, take_over
+from .transport import Connected
+
+__all__ = ["StreamPipe"]
+
+
+class StreamPipe(StreamReceiver):
+    """Takes over ``stream``, on which both ends have said all that goes before.
+
+    The stream's window and its connection's socket are what the socket is to a TCP pipe: beyond ``max_send_buffer`` bytes
+    that they have not taken, writers wait. What comes is given on at once, and its window back with it: the connection
+    inside has windows of its own, and a stream there that is not read holds up no other.
+    """
+
+    receiver: PipeReceiver
+
+    def __init__(
+        self, stream: Stream, *, remote_address: Multiaddr, path: Path, max_send_buffer: int, connected: Connected
+    ) -> None:
+        """``connected`` is called at once, and then gets what came after the handshake. Raises what :func:`take_over` does.
+
+        ``remote_address`` is where the other end is, as its peers would dial it, without its peer id.
+        """
+        self._substream, early = take_over(stream)
+        self._substream.set_receiver(self)
+        self.remote_address = remote_address
+        self.path = path
+        self._max_send_buffer = max_send_buffer
+        self._paused = False
+        self._closing = False
+        self._ended = False
+        self.receiver = connected(self)
+        if early:
+            self.receiver.data_received(memoryview(early))
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were written and have not left."""
+        return self._substream.pending
+
+    # -- as a pipe -------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray) -> None:
+        if self._closing:
+            return
+        self._substream.push(memoryview(data))
+        if self._substream.pending > self._max_send_buffer and not self._paused:
+            self._paused = True
+            self.receiver.pause_writing()
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            if not self._substream.pending:
+                self._end(None)
+
+    def abort(self) -> None:
+        self._substream.reset()
+        self._end(None)
+
+    # -- as the stream's receiver ----------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if not self._closing:
+            self.receiver.data_received(memoryview(data))
+            self._substream.credit(len(data))
+
+    def eof_received(self) -> None:
+        """The other end sends no more: as a socket, the pipe ends when what was written has left."""
+        self.close()
+
+    def resume_writing(self) -> None:
+        # The mark below which writers go on is zero: they write in this very callback, and into an open window, so the
+        # remote waits for nothing.
+        if self._closing:
+            self._end(None)
+        elif self._paused:
+            self._paused = False
+            self.receiver.resume_writing()
+
+    def stream_failed(self, error: StrongholdError) -> None:
+        self._end(error)
+
+    def expired(self) -> None:
+        self.abort()
+
+    # -- details ---------------------------------------------------------------------------------
+
+    def _end(self, error: Exception | None) -> None:
+        """Tells the receiver in a turn of its own, as a socket does: it may be in the middle of writing."""
+        if not self._ended:
+            self._ended = self._closing = True
+            self._substream.release()
+            self._substream.loop.call_soon(self._tell_of_end, error)
+
+    def _tell_of_end(self, error: Exception | None) -> None:
+        self.receiver.pipe_closed(error)

@@ -1,0 +1,536 @@
+"""The callback face of a stream: negotiated on first use, without a task or a copy between a frame and who takes it."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from ..config import Config
+from ..errors import (
+    ClosedError,
+    LimitExceeded,
+    NegotiationError,
+    ProtocolNotSupported,
+    StreamReset,
+    StrongholdError,
+)
+from ..events import ConnectionInfo, Direction
+from ..identity import PeerId
+from ..multiaddr import Multiaddr
+from ..wire import multistream, yamux
+from . import negotiation
+from .deadlines import Deadlines
+from .negotiation import encode_lines
+from .outbox import Outbox
+from .receiver import StreamReceiver
+
+__all__ = ["MAX_JOIN_SIZE", "MAX_LAZY_SIZE", "StreamHost", "Substream"]
+
+MAX_LAZY_SIZE: Final = 16_383
+"""Bytes that may follow the protocol lines before they are echoed. The Rust crate takes what follows a line that it
+does not know for the next line, and closes the connection if that is longer."""
+
+MAX_FRAME_BODY: Final = 256 * 1024
+"""Bytes of a Data frame; rust-yamux takes 1 MiB at most. Smaller ones let other streams in between."""
+
+MAX_JOIN_SIZE: Final = 16 * 1024
+"""Bytes up to which joining data with what goes before it costs less than a frame of its own."""
+
+
+class StreamHost(ABC):
+    """What a stream asks of its connection. A class and no protocol: compiled, each call goes by its table."""
+
+    peer: PeerId
+    remote_address: Multiaddr
+    loop: asyncio.AbstractEventLoop
+    now: Callable[[], float]
+    """The loop's time."""
+    config: Config
+    deadlines: Deadlines
+    budget: yamux.ReceiveBudget
+    congested: bool
+    """The socket is full: writers wait."""
+    identified: bool
+    """The remote has told its protocols."""
+
+    @property
+    @abstractmethod
+    def info(self) -> ConnectionInfo:
+        """What users see of the connection."""
+
+    @abstractmethod
+    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
+        """Runs ``coroutine`` for as long as the connection lives at most."""
+
+    @abstractmethod
+    def serves(self, protocol: str) -> bool:
+        """Whether the remote is known to serve ``protocol``."""
+
+    @abstractmethod
+    def protocol_served(self, protocol: str) -> None:
+        """The remote has agreed to ``protocol``."""
+
+    @abstractmethod
+    def accepts(self, protocol: str) -> bool:
+        """Whether the remote may open ``protocol`` now."""
+
+    @abstractmethod
+    def refused(self, protocol: str) -> None:
+        """The remote has tried to open ``protocol``, which it may not."""
+
+    @abstractmethod
+    def accept(self, stream: Substream) -> None:
+        """The remote has opened ``stream``, whose protocol is known now; its lines are to be sent within this turn."""
+
+    @abstractmethod
+    def send_data(self, muxed: yamux.Stream, data: bytes | memoryview) -> None:
+        """One frame, within the window."""
+
+    @abstractmethod
+    def send_fin(self, muxed: yamux.Stream) -> None: ...
+
+    @abstractmethod
+    def reset(self, muxed: yamux.Stream, code: int) -> None: ...
+
+    @abstractmethod
+    def credit(self, muxed: yamux.Stream, size: int) -> None:
+        """The remote may send ``size`` bytes more."""
+
+    @abstractmethod
+    def expect(self, muxed: yamux.Stream, size: int) -> None:
+        """``size`` bytes are to come."""
+
+    @abstractmethod
+    def wait_for_drain(self, stream: Substream) -> None:
+        """Has :meth:`Substream.resume` called when the socket takes bytes again."""
+
+    @abstractmethod
+    def wait_no_longer(self, stream: Substream) -> None:
+        """``stream`` has nothing to send any more."""
+
+
+class Substream:
+    """One stream of a connection, for protocols on the hot path, and for :class:`~.stream.Stream`.
+
+    What comes goes to its :class:`StreamReceiver`; without one it is dropped, and gets no window back.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_deadline_tick",
+        "_error",
+        "_finished",
+        "_held",
+        "_host",
+        "_lazy_room",
+        "_lines_to_send",
+        "_machine",
+        "_muxed",
+        "_outbox",
+        "_receiver",
+        "_released",
+        "_withheld",
+        "is_negotiated",
+        "loop",
+        "now",
+        "peer",
+        "protocol",
+        "remote_address",
+    )
+
+    def __init__(self, host: StreamHost, muxed: yamux.Stream, protocol: str) -> None:
+        # Copies of what the host has: a request asks for each, and a property would be a call.
+        self.peer = host.peer
+        """Who is at the other end, proved by the handshake."""
+        self.remote_address = host.remote_address
+        """Where that is, without the peer id."""
+        self.loop = host.loop
+        self.now = host.now
+        """The loop's time, in which deadlines are."""
+        self.protocol = protocol
+        """The protocol id; empty until the dialer of an inbound stream has proposed one that we serve."""
+        self.is_negotiated = False
+        """Both sides have agreed to the protocol."""
+        self._host = host
+        self._muxed = muxed
+        self._lines_to_send = encode_lines(protocol) if protocol else b""
+        self._lazy_room = MAX_LAZY_SIZE
+        """Bytes that may follow the lines before the remote has agreed, unless it is known to serve the protocol."""
+        self._machine: multistream.Dialer | multistream.Listener | None = None
+        self._receiver: StreamReceiver | None = None
+        self._error: StrongholdError | None = None
+        self._released = False
+        self._finished = False
+        """FIN has left, or follows what is in the outbox."""
+        self._outbox: Outbox | None = None
+        """What was pushed and has not left; None for nothing, which is most streams."""
+        self._held = 0
+        self._withheld = 0
+        self._deadline = 0.0
+        self._deadline_tick = 0
+
+    def __repr__(self) -> str:
+        return f"<Substream {self}>"
+
+    def __str__(self) -> str:
+        return f"{self._muxed.id} {self.protocol or 'in negotiation'} with {self.peer}"
+
+    # -- what it is ------------------------------------------------------------------------------
+
+    @property
+    def direction(self) -> Direction:
+        """Who opened the stream."""
+        return Direction.OUTBOUND if self._muxed.outbound else Direction.INBOUND
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """What users see of its connection."""
+        return self._host.info
+
+    @property
+    def remote_open(self) -> bool:
+        """Whether the remote may still send."""
+        return self._muxed.remote_open
+
+    @property
+    def ended(self) -> bool:
+        """Whether neither side may send any more."""
+        return not (self._muxed.local_open or self._muxed.remote_open)
+
+    @property
+    def remote_identified(self) -> bool:
+        """Whether the remote has told its protocols."""
+        return self._host.identified
+
+    def serves(self, protocol: str) -> bool:
+        """Whether the remote is known to serve ``protocol``: it has said so, or done so."""
+        return self._host.serves(protocol)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
+        """Runs ``coroutine`` for as long as the connection lives at most; it must not raise.
+
+        ``eager``: up to its first wait at once, where Python can do that (3.12).
+        """
+        return self._host.spawn(coroutine, eager=eager)
+
+    # -- receiving -------------------------------------------------------------------------------
+
+    def set_receiver(self, receiver: StreamReceiver) -> None:
+        """Has ``receiver`` take what comes from now on. Call it before anything can come."""
+        self._receiver = receiver
+
+    def credit(self, size: int) -> None:
+        """Lets the remote send ``size`` bytes more, or, while the budget is exhausted, as soon as it no longer is."""
+        budget = self._host.budget
+        if not budget.exhausted:
+            self._host.credit(self._muxed, size)
+            return
+        if not self._withheld:
+            budget.when_available(self._credit_withheld)
+        self._withheld += size
+
+    def expect(self, size: int) -> None:
+        """``size`` bytes are to come: unless memory is short, the remote need not wait for window before they have."""
+        self._host.expect(self._muxed, size)
+
+    def hold(self, size: int) -> None:
+        """``size`` bytes that came are kept: they count as received until :meth:`let_go`, or until the stream has ended,
+        or we are done with it."""
+        if self._receiver is not None:
+            self._held += size
+            self._host.budget.take(size)
+
+    def let_go(self, size: int) -> None:
+        """``size`` bytes of those are kept no longer."""
+        if self._held:
+            self._held -= size
+            self._host.budget.give(size)
+
+    # -- sending ---------------------------------------------------------------------------------
+
+    def write_now(self, data: bytes) -> bool:
+        """Sends all of ``data`` if that takes no waiting; else, sends nothing and returns False."""
+        size = len(data)
+        if (
+            self._host.congested
+            or size + len(self._lines_to_send) > self._muxed.send_window
+            or self._outbox is not None
+            or (size > self._lazy_room and not self._may_send(size))
+        ):
+            return False
+        self._send(data)
+        return True
+
+    def push(self, data: bytes | memoryview) -> bool:
+        """Sends ``data``: now what the window and the socket take, and the rest, in order, as they take it.
+
+        Returns False if something waits. Whoever pushes then stops until :meth:`StreamReceiver.resume_writing`: what is
+        queued is no more than what was pushed in one go. It is not copied, so ``data`` must not change. On a stream that
+        has ended nothing is sent, and False returned.
+
+        Raises:
+            RuntimeError: after :meth:`finish` or :meth:`release`.
+        """
+        if self._finished:
+            raise RuntimeError("we have said that we send no more")
+        if self._error is not None:
+            return False
+        if not data:
+            return self._outbox is None
+        outbox = self._outbox
+        if outbox is None:
+            outbox = self._outbox = Outbox()
+        outbox.append(data)
+        return self._send_pending(outbox)
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were pushed and have not left."""
+        return self._outbox.size if self._outbox is not None else 0
+
+    def send_lines(self) -> None:
+        """Sends the protocol lines if they have not left yet: they ride on the first data, else they go alone."""
+        if self._lines_to_send and self._error is None:
+            self._send(b"")
+
+    def propose(self) -> None:
+        """Sends the lines alone. Unless the remote is known to serve the protocol, nothing follows them before it has
+        agreed, of which the receiver is told."""
+        self._lazy_room = 0
+        self.send_lines()
+
+    # -- ending ----------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Tells the remote that we send no more (FIN), once what was pushed has left. What it still sends is received."""
+        if self._error is None and not self._finished:
+            self._finished = True
+            if self._outbox is None:
+                self._send_fin()
+
+    def release(self) -> None:
+        """As :meth:`finish`, and drops what still comes. No window is given back, and what does not end in time is reset."""
+        if self._error is not None or self._released:
+            return
+        self._released = True
+        self._receiver = None
+        if self._held:
+            self.let_go(self._held)
+        if self._outbox is None:
+            if self._lines_to_send:
+                self.send_lines()
+            self._host.send_fin(self._muxed)
+        self._finished = True
+        if self._muxed.remote_open or self._outbox is not None:
+            # A request's own deadline serves as well, as long as it is no later: that saves setting another one.
+            latest = self.now() + self._host.config.request_timeout
+            if not self._deadline_tick or self._deadline > latest:
+                self.set_deadline(latest)
+        else:
+            self._detach()
+
+    def reset(self, code: int = 0) -> None:
+        """Ends the stream at once, both ways (RST). ``code`` tells a remote that knows error codes why."""
+        if self._error is None:
+            self._receiver = None
+            if not self._muxed.outbound:
+                self.send_lines()  # else the dialer would take it for a protocol that is not served
+            self._host.reset(self._muxed, code)
+            self._end(ClosedError("we have reset the stream"))
+
+    # -- its deadline ----------------------------------------------------------------------------
+
+    def set_deadline(self, when: float) -> None:
+        """Has the receiver told, or a stream without one reset, at ``when`` (the loop's time). Replaces the one before."""
+        if not self._deadline_tick:
+            self._deadline_tick = self._host.deadlines.add(when, self)
+        elif when < self._deadline:
+            self.clear_deadline()
+            self._deadline_tick = self._host.deadlines.add(when, self)
+        # Else the one before strikes first, and is put off then: few strike, and most are put off at each step.
+        self._deadline = when
+
+    def clear_deadline(self) -> None:
+        if self._deadline_tick:
+            self._host.deadlines.remove(self._deadline_tick, self)
+            self._deadline_tick = 0
+
+    def expire(self) -> None:
+        """Called by the deadlines."""
+        self._deadline_tick = 0
+        if self._deadline > self.now():
+            self.set_deadline(self._deadline)
+        elif self._receiver is not None:
+            self._receiver.expired()
+        else:
+            self.reset()
+
+    # -- called by the connection ----------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if not self.is_negotiated:
+            data = self._negotiate(data)
+            if not data:
+                return
+        if self._host.budget.overrun and self._error is None:
+            self._host.reset(self._muxed, 0)
+            self._end(LimitExceeded("max_receive_buffer"))
+        elif self._receiver is not None:
+            self._receiver.data_received(data)
+
+    def eof_received(self) -> None:
+        if not self.is_negotiated and self._error is None:
+            # After "na", go, js and rust reset; the Rust crate closes before it: either way it does not serve us.
+            self._host.reset(self._muxed, 0)
+            self._end(ProtocolNotSupported(self.protocol))
+            return
+        receiver = self._receiver
+        if not self._muxed.local_open:
+            self._detach()
+        if receiver is not None:
+            receiver.eof_received()
+
+    def reset_received(self, code: int) -> None:
+        self._end(StreamReset(code) if self.is_negotiated else ProtocolNotSupported(self.protocol))
+
+    def connection_lost(self, error: StrongholdError) -> None:
+        self._end(error)
+
+    def resume(self) -> None:
+        """There is window again, or the socket takes bytes again."""
+        if self._outbox is not None and self._send_pending(self._outbox):
+            if self._finished:
+                self._send_fin()
+            elif self._receiver is not None:
+                self._receiver.resume_writing()
+
+    # -- negotiation -----------------------------------------------------------------------------
+
+    def _negotiate(self, data: bytes) -> bytes:
+        """Takes the lines; returns what follows them. Known lines that came whole are compared, not parsed."""
+        if self._machine is None:
+            if self._muxed.outbound:
+                lines = encode_lines(self.protocol)
+                if data.startswith(lines):
+                    self._agree()
+                    return data[len(lines) :]
+            elif proposal := negotiation.read_proposal(data):
+                protocol, end = proposal
+                if self._host.accepts(protocol):
+                    self._accept(protocol, encode_lines(protocol))
+                    return data[end:]
+        try:
+            return self._negotiate_slowly(data)
+        except (NegotiationError, ProtocolNotSupported) as error:
+            self._flush_machine()
+            self._host.reset(self._muxed, 0)
+            self._end(error)
+            return b""
+
+    def _negotiate_slowly(self, data: bytes) -> bytes:
+        if self._machine is None:
+            host = self._host
+            if self._muxed.outbound:
+                self._machine = negotiation.dialer(self.protocol)
+            else:
+                self._machine = negotiation.listener(host.accepts, host.refused, host.config.max_negotiation_rounds)
+        rest = self._machine.receive_data(data)
+        self._flush_machine()
+        if self._machine is not None and self._machine.protocol is not None:
+            protocol = self._machine.protocol
+            self._machine = None
+            if self._muxed.outbound:
+                self._agree()
+            else:
+                self._accept(protocol, b"")
+        return rest
+
+    def _flush_machine(self) -> None:
+        if self._machine is not None:
+            for line in self._machine.data_to_send():
+                self._host.send_data(self._muxed, line)
+
+    def _agree(self) -> None:
+        self.is_negotiated = True
+        self._host.protocol_served(self.protocol)
+        if self._lazy_room <= 0 and self._receiver is not None:
+            self._receiver.agreed()
+        if self._outbox is not None:
+            self.resume()
+
+    def _accept(self, protocol: str, lines: bytes) -> None:
+        self.is_negotiated = True
+        self.protocol = protocol
+        if self._deadline_tick:
+            self.clear_deadline()  # of the negotiation
+        self._lines_to_send = lines
+        self._host.accept(self)
+
+    # -- details ---------------------------------------------------------------------------------
+
+    def _send(self, data: bytes | memoryview) -> None:
+        if not self.is_negotiated:
+            self._lazy_room -= len(data)
+        if self._lines_to_send:
+            data = b"".join((self._lines_to_send, data))
+            self._lines_to_send = b""
+        self._host.send_data(self._muxed, data)
+
+    def _may_send(self, size: int) -> bool:
+        """Whether so many bytes more may follow the lines now. What the remote takes for a line begins where they end,
+        so a piece that is too much waits as a whole."""
+        return self.is_negotiated or size <= self._lazy_room or self._host.serves(self.protocol)
+
+    def _send_pending(self, outbox: Outbox) -> bool:
+        """Sends of the outbox what may leave now; returns whether that is all."""
+        muxed = self._muxed
+        while muxed.local_open:
+            if self._host.congested:
+                self._host.wait_for_drain(self)
+                break
+            size = outbox.first_size
+            may_follow = self._may_send(size)
+            if self._lines_to_send and (size > MAX_JOIN_SIZE or not may_follow):
+                self.send_lines()
+            room = min(muxed.send_window - len(self._lines_to_send), MAX_FRAME_BODY)
+            if room <= 0 or not may_follow:
+                break
+            self._send(outbox.take(room))
+            if not outbox.size:
+                self._outbox = None
+                return True
+        return False
+
+    def _send_fin(self) -> None:
+        self.send_lines()
+        self._host.send_fin(self._muxed)
+        if not self._muxed.remote_open:
+            self._detach()
+
+    def _end(self, error: StrongholdError) -> None:
+        if self._error is not None:
+            return
+        self._error = error
+        receiver = self._receiver
+        self._detach()
+        if receiver is not None:
+            receiver.stream_failed(error)
+
+    def _credit_withheld(self) -> None:
+        size, self._withheld = self._withheld, 0
+        if self._error is None and not self._released:
+            self.credit(size)
+
+    def _detach(self) -> None:
+        """The stream has ended both ways. Without the cycles of references it is freed at once, not by the collector."""
+        if self._held:
+            self.let_go(self._held)
+        self._muxed.owner = None
+        self._receiver = None
+        if self._outbox is not None:
+            self._host.wait_no_longer(self)
+            self._outbox = None
+        if self._deadline_tick:
+            self.clear_deadline()

@@ -1,0 +1,57 @@
+"""A network in memory, as a transport: swarms without sockets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from stronghold_p2p import ListenError, Multiaddr, Path
+from stronghold_p2p.transport.transport import Connected
+
+from .memory import memory_pipes
+
+__all__ = ["MemoryListener", "MemoryTransport"]
+
+
+@dataclass(eq=False)
+class MemoryListener:
+    """One address of a :class:`MemoryTransport`."""
+
+    transport: MemoryTransport
+    address: Multiaddr
+    connected: Connected
+
+    @property
+    def dialable(self) -> tuple[Multiaddr, ...]:
+        return (self.address,)
+
+    def close(self) -> None:
+        del self.transport.listening[self.address]
+
+
+class MemoryTransport:
+    """Dials and listens on ``/memory/<number>``, for the numbers it is given; several swarms share one. ``path`` is that
+    of its connections."""
+
+    def __init__(self, numbers: range, path: Path) -> None:
+        self.name = path.transport
+        self.listening: dict[Multiaddr, MemoryListener] = {}
+        self._numbers = numbers
+        self._path = path
+
+    def supports(self, address: Multiaddr) -> bool:
+        names, values = zip(*address, strict=True)
+        return names == ("memory",) and int(values[0]) in self._numbers
+
+    async def dial(self, address: Multiaddr, connected: Connected) -> None:
+        listener = self.listening.get(address)
+        if listener is None:
+            raise ConnectionRefusedError("connection refused")
+        memory_pipes(connected, listener.connected, paths=(replace(self._path, dialed=address), self._path))
+
+    async def listen(self, address: Multiaddr, connected: Connected) -> MemoryListener:
+        if address in self.listening:
+            raise ListenError(address, "in use")
+        listener = self.listening[address] = MemoryListener(self, address, connected)
+        return listener
+
+    async def close(self) -> None: ...

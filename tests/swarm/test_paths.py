@@ -1,0 +1,143 @@
+"""Transports are given to the swarm, and new streams take the best path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_network
+
+import pytest
+from support.network import MemoryTransport
+from support.waiting import until
+
+from stronghold_p2p import (
+    AddressBook,
+    Config,
+    ConnectionEstablished,
+    DialError,
+    Event,
+    Keypair,
+    ListenError,
+    Multiaddr,
+    Path,
+)
+from stronghold_p2p.events import PathLimits
+from stronghold_p2p.firewall.admission import Admission, AdmissionRules
+from stronghold_p2p.protocols.identify import IdentifyService
+from stronghold_p2p.protocols.ping import PingService
+from stronghold_p2p.swarm.swarm import Swarm
+from stronghold_p2p.transport.resolver import SystemResolver
+from stronghold_p2p.transport.transport import Transport
+
+RELAY = Keypair.generate().peer_id
+DIRECT, RELAYED = range(1000), range(1000, 2000)
+
+
+def memory(number: int) -> Multiaddr:
+    return Multiaddr.parse(f"/memory/{number}")
+
+
+class Node:
+    """A swarm, what it tells, and its ping service."""
+
+    def __init__(self, transports: tuple[Transport, ...]) -> None:
+        self.events: list[Event] = []
+        self.ping = PingService()
+        self.admission = Admission()
+        self.swarm = Swarm(
+            Keypair.generate(),
+            Config(),
+            transports=transports,
+            resolver=SystemResolver(),
+            addresses=AddressBook(),
+            services=(IdentifyService(), self.ping),
+            admission=self.admission,
+            permits=lambda peer, protocol: True,
+            refused=lambda peer, protocol: None,
+            emit=self.events.append,
+        )
+
+    async def connect(self, other: Node, address: Multiaddr) -> None:
+        await self.swarm.connect(other.swarm.peer_id, (address,), asyncio.get_running_loop().time() + 10)
+
+    @property
+    def relays(self) -> list[object]:
+        return [connection.path.relay for connection in self.swarm.connections]
+
+
+@asynccontextmanager
+async def nodes(*transports: Transport) -> AsyncIterator[tuple[Node, Node]]:
+    alice, bob = Node(transports), Node(transports)
+    try:
+        yield alice, bob
+    finally:
+        await asyncio.gather(alice.swarm.close(), bob.swarm.close())
+
+
+def direct() -> MemoryTransport:
+    return MemoryTransport(DIRECT, Path("memory"))
+
+
+def relayed() -> MemoryTransport:
+    return MemoryTransport(RELAYED, Path("circuit", relay=RELAY, limits=PathLimits(120.0, 131_072)))
+
+
+async def test_a_swarm_over_a_transport_without_sockets() -> None:
+    async with nodes(direct()) as (alice, bob):
+        listener = await bob.swarm.listen(memory(1))
+        assert listener.addresses == (memory(1).with_peer(bob.swarm.peer_id),)
+        await alice.connect(bob, memory(1))
+        (connection,) = alice.swarm.connections
+        assert connection.path == Path("memory", memory(1))
+        assert await alice.ping.ping(connection, timeout=10, deadline=asyncio.get_running_loop().time() + 10) > 0
+        (established,) = [event for event in bob.events if isinstance(event, ConnectionEstablished)]
+        assert established.connection.path == Path("memory", None)
+
+
+async def test_the_first_transport_that_supports_the_address() -> None:
+    async with nodes(relayed(), direct()) as (alice, bob):
+        await bob.swarm.listen(memory(1))
+        await bob.swarm.listen(memory(1001))
+        await alice.connect(bob, memory(1))
+        assert alice.relays == [None]
+
+
+async def test_an_address_that_no_transport_supports() -> None:
+    address = Multiaddr.parse("/ip4/127.0.0.1/tcp/1")
+    async with nodes(direct(), relayed()) as (alice, bob):
+        with pytest.raises(ListenError, match="no transport supports it; there is memory and circuit"):
+            await bob.swarm.listen(address)
+        with pytest.raises(DialError, match="no transport supports it; there is memory and circuit"):
+            await alice.connect(bob, address)
+
+
+@pytest.mark.parametrize("order", [(memory(1001), memory(1)), (memory(1), memory(1001))])
+async def test_new_streams_take_the_direct_path(order: tuple[Multiaddr, Multiaddr]) -> None:
+    """Whichever connection is older, and at both ends."""
+    async with nodes(direct(), relayed()) as (alice, bob):
+        first, second = order
+        await bob.swarm.listen(first)
+        await alice.swarm.listen(second)
+        # Both dial before either is connected.
+        await asyncio.gather(alice.connect(bob, first), bob.connect(alice, second))
+        await until(lambda: len(alice.swarm.connections) == len(bob.swarm.connections) == 2)
+        assert alice.relays == bob.relays == [None, RELAY]
+        for one, other in (alice, bob), (bob, alice):
+            connection = one.swarm.connection(other.swarm.peer_id)
+            assert connection is not None
+            assert connection.path.relay is None
+        # Without the direct one, the relayed one serves.
+        alice.swarm.connections[0].close()
+        await until(lambda: len(alice.swarm.connections) == len(bob.swarm.connections) == 1)
+        remaining = alice.swarm.connection(bob.swarm.peer_id)
+        assert remaining is not None
+        assert remaining.path.relay == RELAY
+
+
+async def test_a_policy_that_allows_networks_refuses_a_relayed_connection() -> None:
+    circuit = Multiaddr.parse(f"/ip4/10.0.0.1/tcp/1/p2p/{RELAY}/p2p-circuit")
+    async with nodes(direct()) as (alice, bob):
+        alice.admission.set_policy(AdmissionRules(allow_networks=(ip_network("10.0.0.0/8"),)))
+        with pytest.raises(DialError, match="it is relayed, and the policy allows networks"):
+            await alice.connect(bob, circuit)
