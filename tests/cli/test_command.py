@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stronghold_p2p.identity import Keypair
 
-from .conftest import WAIT, process, terminal, wait_until_blocked
+from .conftest import WAIT, Cli, process, terminal, wait_until_blocked
 
 ADDRESS = f"/ip4/127.0.0.1/tcp/1/p2p/{Keypair.generate().peer_id}"
 """Nobody is dialed: the command blocks before."""
@@ -44,13 +47,27 @@ def test_stdin_that_never_ends(number: signal.Signals) -> None:
         assert request.wait(WAIT) == status_of(("request",), number)
 
 
+def test_a_name_that_is_still_looked_up(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        asked.set()
+        answer.wait(WAIT)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert cli("request", ADDRESS.replace("/ip4/127.0.0.1", "/dns4/host"), "1", "--timeout", "0.05").status == 3
+    assert asked.is_set()
+    answer.set()
+
+
 @SIGNALS
 @pytest.mark.parametrize(
     "command",
     [
         ("key", "show", "FIFO"),
-        ("ping", ADDRESS, "--key", "FIFO"),
-        ("request", ADDRESS, "1", "--key", "FIFO"),
+        ("ping", "ADDR", "--key", "FIFO"),
+        ("request", "ADDR", "1", "--key", "FIFO"),
         ("bench", "--key", "FIFO"),
         ("perf", "--key", "FIFO"),
         ("listen", "--allow-all", "--key", "FIFO"),
@@ -59,7 +76,8 @@ def test_stdin_that_never_ends(number: signal.Signals) -> None:
     ids=" ".join,
 )
 def test_a_pipe_that_nothing_comes_from(fifo: Path, number: signal.Signals, command: tuple[str, ...]) -> None:
-    with process(*(str(fifo) if part == "FIFO" else part for part in command)) as blocked, fifo.open("wb"):
+    arguments = [{"FIFO": str(fifo), "ADDR": ADDRESS}.get(part, part) for part in command]
+    with process(*arguments) as blocked, fifo.open("wb"):
         wait_until_blocked(blocked)  # the other end was opened: it is being read
         blocked.send_signal(number)
         assert blocked.wait(WAIT) == status_of(command, number)

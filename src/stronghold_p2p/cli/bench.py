@@ -17,7 +17,8 @@ from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output
-from .command import LOOP, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
+from .command import Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
+from .loop import LOOP
 from .process import listening
 from .story import running
 

@@ -20,10 +20,10 @@ from ..errors import StrongholdError
 from ..identity import Keypair
 from ..requests.codec import CodecName
 from . import output
+from .loop import new_event_loop
 from .text import escaped
 
 __all__ = [
-    "LOOP",
     "PATIENCE",
     "Address",
     "Codec",
@@ -37,13 +37,6 @@ __all__ = [
     "terminate",
     "time_option",
 ]
-
-try:
-    import uvloop
-except ImportError:
-    LOOP, new_event_loop = "asyncio", asyncio.new_event_loop
-else:
-    LOOP, new_event_loop = "uvloop", uvloop.new_event_loop
 
 PASSPHRASE_VARIABLE = "STRONGHOLD_P2P_PASSPHRASE"
 MAX_PASSPHRASE = 4096
