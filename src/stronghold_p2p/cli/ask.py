@@ -52,12 +52,16 @@ class Asker(abc.ABC):
     """Has questions answered by lines. When these have ended, it answers no more: questions are left to others, or rejected
     if there are none."""
 
-    def __init__(self, peer: StrongholdP2p[Any, Any], lines: LineSource, config: Config | None = None) -> None:
-        """``config``: the peer's, for the times that are told."""
+    def __init__(
+        self, peer: StrongholdP2p[Any, Any], lines: LineSource, config: Config | None = None, *, on_stdout: bool = True
+    ) -> None:
+        """``config``: the peer's, for the times that are told. ``on_stdout``: that is where questions are shown."""
         self._peer = peer
+        self._on_stdout = on_stdout
         self._lines = lines
         self._config = config or Config()
         self._told = False
+        self._stalled = False
         self._stopped = False
         peer.on_firewall_request(self._ask)
 
@@ -74,6 +78,13 @@ class Asker(abc.ABC):
         if self._lines.ended:
             self._leave()
             return
+        if self._on_stdout and output.is_stalled():
+            if not self._stalled:
+                logger.warning("what is printed is not read: requests that no rule decides are rejected until it is")
+            self._stalled = True
+            question.reject()
+            return
+        self._stalled = False
         logger.debug("question %d: a request %s %s", question.id, _toward(question), question.peer)
         await self._put(question)
 
@@ -118,7 +129,7 @@ class Person(Asker):
         write: Callable[[str], object] | None = None,
     ) -> None:
         """``write`` shows a text of one line or more; None: on stdout."""
-        super().__init__(peer, lines, config)
+        super().__init__(peer, lines, config, on_stdout=write is None)
         self._write = write or output.note
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -146,9 +157,11 @@ class Person(Asker):
             self._leave()
             return
         self._write(self._text(question))
-        self._missed = 0
-        self._lines.discard()
         try:
+            if self._on_stdout:
+                await output.shown()
+            self._missed = 0
+            self._lines.discard()
             answer = await self._read_answer()
             if answer is None:
                 self._leave()
@@ -244,7 +257,7 @@ class Program(Asker):
         write: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
         """``write`` shows a record, which is JSON; None: on stdout."""
-        super().__init__(peer, lines, config)
+        super().__init__(peer, lines, config, on_stdout=write is None)
         self._write = write or output.result
         self._answers: dict[int, asyncio.Future[Answer | None]] = {}
         self._last = 0

@@ -15,6 +15,7 @@ from ..store.database import Database
 from ..store.firewall_tables import FirewallTables, Remembered, stored_form
 from . import output
 from .command import UsageError, add_command
+from .text import escaped
 
 __all__ = ["firewall"]
 
@@ -105,6 +106,10 @@ def _split(types: str) -> set[str]:
     names = {name.strip() for name in types.split(",")}
     if "" in names:
         raise UsageError(f"--types takes names with commas between them, not {types!r}")
+    try:
+        types.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"--types takes names in UTF-8, not {types!r}") from None
     return names
 
 
@@ -137,9 +142,14 @@ def _cell(value: object) -> str:
         case True:
             return "yes"
         case list():
-            # A type may have come from a remote: it must not control the terminal.
-            return f"allow {', '.join(name if name.isprintable() else ascii(name) for name in value) or 'nothing'}"
+            return f"allow {', '.join(map(_type, value)) or 'nothing'}"
     return str(value)
+
+
+def _type(name: str) -> str:
+    """It may have come from a remote."""
+    shown = escaped(name)
+    return shown if shown == name else f"'{shown}'"
 
 
 def _columns(rows: Iterable[Iterable[str]]) -> list[str]:

@@ -68,7 +68,10 @@ class FirewallTables:
     def _encode(self, rule: Rule) -> str:
         if rule.predicate is not None:
             raise StateError(self._database.path, "a rule by a function cannot be kept")
-        return msgspec.json.encode(stored_form(rule)).decode()
+        try:
+            return msgspec.json.encode(stored_form(rule)).decode()
+        except UnicodeEncodeError as error:  # half of a surrogate pair
+            raise StateError(self._database.path, "a rule for a type that is no Unicode text cannot be kept") from error
 
 
 def stored_form(rule: Rule) -> str | list[str]:
