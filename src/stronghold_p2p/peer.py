@@ -27,8 +27,8 @@ from .multiaddr import Multiaddr
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.service import Service, check_protocol_id
-from .requests import Request, Requester, Responder
-from .requests.codec import PROTOCOLS, CodecName, make_codec
+from .requests import Request, Requester, Responder, make_protocols
+from .requests.codec import PROTOCOLS, CodecName
 from .store.state import BanChange, Change, FirewallMemory
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
@@ -110,19 +110,10 @@ class StrongholdP2p(Generic[Req, Res]):
         self._ping = PingService()
         self._services: tuple[Service, ...] = (IdentifyService(), self._ping)
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
-        self._protocol = PROTOCOLS[codec]
-        max_size: int = getattr(self._config, f"max_{codec}_message")
-        requests = make_codec(codec, request_type, max_size=max_size)
-        responses = make_codec(codec, response_type, max_size=max_size)
-        self._gate = Gate(
-            self._firewall, self._approvals, requests.type_name, firewall_view, requests.weight, self._events
-        )
-        self._requester: Requester[Req, Res] = Requester(
-            self._protocol, requests, responses, self._gate, text=codec == "json"
-        )
-        self._responder: Responder[Req, Res] = Responder(
-            requests, responses, self._gate, self._config, self._events.emit
-        )
+        self._gate = Gate(self._firewall, self._approvals, firewall_view, self._events)
+        protocols = make_protocols(codec, request_type, response_type, self._config)
+        self._requester: Requester[Req, Res] = Requester(protocols, self._gate)
+        self._responder: Responder[Req, Res] = Responder(protocols, self._gate, self._config, self._events.emit)
         self.addresses = AddressBook()
         """Where other peers can be dialled."""
 
@@ -170,7 +161,8 @@ class StrongholdP2p(Generic[Req, Res]):
             emit=self._events.emit,
             learn=self.addresses.learn,
         )
-        self._swarm.handle(self._protocol, self._responder.accept)
+        for protocol in self._responder.protocols:
+            self._swarm.handle(protocol, self._responder.accept)
         for protocol, handler in self._stream_handlers.items():
             self._swarm.handle_coroutine(protocol, handler)
 
@@ -440,7 +432,7 @@ class StrongholdP2p(Generic[Req, Res]):
         """
         check_protocol_id(protocol)
         served = {
-            self._protocol,
+            *self._responder.protocols,
             *self._stream_handlers,
             *(own for service in self._services for own in service.protocols),
         }
@@ -459,14 +451,14 @@ class StrongholdP2p(Generic[Req, Res]):
         return self._swarm
 
     def _permits(self, peer: PeerId, protocol: str) -> bool:
-        """The firewall guards the request protocol alone. Nobody is offered what nobody answers."""
-        return protocol != self._protocol or (
+        """The firewall guards the request protocols alone. Nobody is offered what nobody answers."""
+        return protocol not in self._responder.protocols or (
             self._responder.serving and not self._gate.closed(peer, Direction.INBOUND)
         )
 
     def _refused(self, peer: PeerId, protocol: str) -> None:
         """The peer has tried to open a protocol that it is not offered."""
-        if protocol == self._protocol and self._responder.serving:
+        if protocol in self._responder.protocols and self._responder.serving:
             self._gate.refuse(peer, Direction.INBOUND)
 
     async def _load_firewall(self) -> None:

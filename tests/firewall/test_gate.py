@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -60,11 +61,11 @@ class Guard:
         self.approvals.set_handler(self.questions.append)
         self.hub = EventHub()
         self.events: EventReader | None = self.hub.subscribe(64, "drop_newest", decisions=True) if listen else None
-        self.codec = make_codec(codec, type_, max_size=1_000_000)
-        self.gate = Gate(self.firewall, self.approvals, self.codec.type_name, view, self.codec.weight, self.hub)
+        self.codec: Any = make_codec(codec, type_, max_size=1_000_000)
+        self.gate = Gate(self.firewall, self.approvals, view, self.hub)
 
     def decide(self, body: Any, way: Direction = IN) -> Any:
-        return self.gate.decide(ALICE, way, body, b"1", ADDRESS)
+        return self.gate.decide(ALICE, way, self.codec, body, b"1", ADDRESS)
 
     @property
     def told(self) -> list[FirewallDecision]:
@@ -296,7 +297,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return made
 
 
-def counting(guard: Guard, made: dict[str, int]) -> Gate:
+def count_in(guard: Guard, made: dict[str, int]) -> None:
     def type_name(body: Any) -> str | None:
         made["types"] += 1
         return "Ping"
@@ -305,7 +306,8 @@ def counting(guard: Guard, made: dict[str, int]) -> Gate:
         made["views"] += 1
         return body
 
-    return Gate(guard.firewall, guard.approvals, type_name, view, len, guard.hub)
+    guard.codec = SimpleNamespace(type_name=type_name, weight=len)
+    guard.gate = Gate(guard.firewall, guard.approvals, view, guard.hub)
 
 
 @replaces_parts
@@ -324,7 +326,8 @@ def test_what_is_made_for_one_decision(
     made: dict[str, int], rule: Rule, listen: bool, expected: tuple[int, ...]
 ) -> None:
     guard = Guard(rule, listen=listen)
-    assert counting(guard, made).decide(ALICE, IN, {"type": "Ping"}, b"1", None) is True
+    count_in(guard, made)
+    assert guard.decide({"type": "Ping"}) is True
     assert tuple(made.values()) == expected
 
 
