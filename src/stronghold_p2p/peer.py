@@ -32,8 +32,8 @@ from .multiaddr import Multiaddr
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.service import Service, check_protocol_id
-from .requests import Request, Requester, Responder
-from .requests.codec import PROTOCOLS, CodecName, make_codec
+from .requests import Request, Requester, Responder, make_protocols
+from .requests.codec import PROTOCOLS, CodecName
 from .store.firewall_memory import BanChange, Change, FirewallMemory
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
@@ -118,22 +118,13 @@ class StrongholdP2p(Generic[Req, Res]):
         self._ping = PingService()
         self._services: tuple[Service, ...] = (IdentifyService(), self._ping)
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
-        self._protocol = PROTOCOLS[codec]
-        max_size: int = getattr(self._config, f"max_{codec}_message")
-        requests = make_codec(codec, request_type, max_size=max_size)
-        responses = make_codec(codec, response_type, max_size=max_size)
-        self._firewall.limit_types(requests.type_names)
+        protocols = make_protocols(codec, request_type, response_type, self._config)
+        self._firewall.limit_types(protocols[0].requests.type_names)
         if isinstance(policy, Policy):
             self._firewall.check(policy.rules)
-        self._gate = Gate(
-            self._firewall, self._approvals, requests.type_name, firewall_view, requests.weight, self._events
-        )
-        self._requester: Requester[Req, Res] = Requester(
-            self._protocol, requests, responses, self._gate, text=codec == "json"
-        )
-        self._responder: Responder[Req, Res] = Responder(
-            requests, responses, self._gate, self._config, self._events.emit
-        )
+        self._gate = Gate(self._firewall, self._approvals, firewall_view, self._events)
+        self._requester: Requester[Req, Res] = Requester(protocols, self._gate)
+        self._responder: Responder[Req, Res] = Responder(protocols, self._gate, self._config, self._events.emit)
         self.addresses = AddressBook()
         """Where other peers can be dialled."""
 
@@ -187,7 +178,8 @@ class StrongholdP2p(Generic[Req, Res]):
             refused=self._refused,
             emit=self._events.emit,
         )
-        swarm.handle(self._protocol, self._responder.accept)
+        for protocol in self._responder.protocols:
+            swarm.handle(protocol, self._responder.accept)
         for protocol, handler in self._stream_handlers.items():
             swarm.handle_coroutine(protocol, handler)
         return swarm
@@ -481,7 +473,7 @@ class StrongholdP2p(Generic[Req, Res]):
         self._owner.check()
         check_protocol_id(protocol)
         served = {
-            self._protocol,
+            *self._responder.protocols,
             *self._stream_handlers,
             *(own for service in self._services for own in service.protocols),
         }
@@ -502,14 +494,14 @@ class StrongholdP2p(Generic[Req, Res]):
         return self._swarm
 
     def _permits(self, peer: PeerId, protocol: str) -> bool:
-        """The firewall guards the request protocol alone. Nobody is offered what nobody answers."""
-        return protocol != self._protocol or (
+        """The firewall guards the request protocols alone. Nobody is offered what nobody answers."""
+        return protocol not in self._responder.protocols or (
             self._responder.serving and not self._gate.rejects_all(peer, Direction.INBOUND)
         )
 
     def _refused(self, peer: PeerId, protocol: str) -> None:
         """The peer has tried to open a protocol that it is not offered."""
-        if protocol == self._protocol and self._responder.serving:
+        if protocol in self._responder.protocols and self._responder.serving:
             self._gate.refuse(peer, Direction.INBOUND)
 
     async def _load_firewall(self) -> None:

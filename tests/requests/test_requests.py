@@ -41,6 +41,8 @@ from stronghold_p2p.firewall.gate import Gate
 from stronghold_p2p.firewall.rules import Firewall
 from stronghold_p2p.requests import Requester
 from stronghold_p2p.requests.codec import make_codec
+from stronghold_p2p.requests.inbound import State
+from stronghold_p2p.requests.protocol import RequestProtocol
 from stronghold_p2p.transport.connection import FLUSH_FRAMES, Connection
 
 Peer = StrongholdP2p[Any, Any]
@@ -254,7 +256,7 @@ async def test_responding_to_whoever_is_gone_does_nothing(connect: Connect) -> N
     first, second = await anext(requests), await anext(requests)
     for task in asking:
         task.cancel()
-    await until(lambda: first._exchange._ended and second._exchange._ended)
+    await until(lambda: all(request._inbound.state is State.ENDED for request in (first, second)))
     await first.respond(1)
     with pytest.raises(RuntimeError):
         await first.respond(1)
@@ -279,9 +281,9 @@ async def test_requests_beyond_the_buffer_wait_in_their_streams(connect: Connect
     body = "x" * 400_000  # more than the first window of a stream
     asking = [asyncio.create_task(alice.send_request(address, [number, body])) for number in range(6)]
     queue: Any = bob._responder._queue
-    await until(lambda: len(queue._waiting) == 4 and all(exchange._size > 250_000 for exchange in queue._waiting))
+    await until(lambda: len(queue._waiting) == 4 and all(inbound._reader.kept > 250_000 for inbound in queue._waiting))
     await settled()
-    assert all(exchange._size < 262_144 for exchange in queue._waiting)  # no window was given back to those
+    assert all(inbound._reader.kept < 262_144 for inbound in queue._waiting)  # no window was given back to those
     assert await alice.ping(address) > 0  # which holds up nobody else
     taken = []
     for _ in asking:
@@ -643,9 +645,8 @@ async def test_a_request_of_which_no_byte_has_left_is_tried_once_more(twice: boo
     codec = make_codec("json", None, max_size=MIB)
     firewall = Firewall(FirewallRules())
     events = EventHub()
-    approvals = Approvals(firewall, Config(), events.emit)
-    gate = Gate(firewall, approvals, codec.type_name, None, codec.weight, events)
-    requester = Requester[Any, Any](ECHO, codec, codec, gate, text=True)
+    gate = Gate(firewall, Approvals(firewall, Config(), events.emit), None, events)
+    requester = Requester[Any, Any]([RequestProtocol(ECHO, codec, codec)], gate)
     async with connected() as lost, connected() as fresh:
         connects = 0
 
