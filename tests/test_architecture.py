@@ -48,9 +48,14 @@ EDGES = {
         "firewall": "rules, questions, policy",
         "protocols": "ping",
         "requests": "sends and answers",
-        "store": "rules and bans outlive a restart",
+        "firewall_sources": "policy and state file, in force",
         "swarm": "connections",
         "transport": "streams of a user's own protocols",
+    },
+    "firewall_sources": {
+        "firewall": "what they feed: rules, admission",
+        "requests": "what they feed: traffic limits",
+        "store": "rules and bans outlive a restart",
     },
     "requests": {
         "encoding": "a message's length is a varint",

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from asyncio import _get_running_loop
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType, UnionType
-from typing import Any, Generic, Literal, NoReturn, Self
+from typing import Any, Generic, Literal, Self
 
 from .addresses.book import AddressBook
 from .addresses.target import own_address, parse_target, split_target
 from .arguments import check_types, seconds
 from .config import Config
-from .errors import ClosedError, InvalidAddress, NotPermitted, PolicyError, RequestTimeout, StateError
+from .errors import ClosedError, InvalidAddress, NotPermitted, RequestTimeout
 from .event_hub import EventHub
-from .events import ConnectionInfo, Direction, Event, Listener, PolicyFailed, PolicyLoaded, StateFailed
+from .events import ConnectionInfo, Direction, Event, Listener
 from .firewall.admission import Admission
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.approvals import Approvals
 from .firewall.gate import Gate
-from .firewall.policy import Policy, PolicyWatch
+from .firewall.policy import Policy
 from .firewall.questions import FirewallRequest
 from .firewall.rules import Firewall, FirewallRules, Rule
+from .firewall_sources import FirewallSources
 from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, deadline_in, refuse_loop
@@ -34,7 +34,6 @@ from .protocols.ping import PingService
 from .protocols.service import Service, check_protocol_id
 from .requests import Request, Requester, Responder, make_protocols
 from .requests.codec import PROTOCOLS, CodecName
-from .store.firewall_memory import BanChange, Change, FirewallMemory
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.resolver import SystemResolver
@@ -43,8 +42,6 @@ from .transport.tcp import TcpTransport
 from .transport.websocket import WebSocketTransport
 
 __all__ = ["StrongholdP2p"]
-
-logger = logging.getLogger("stronghold_p2p")
 
 
 class StrongholdP2p(Generic[Req, Res]):
@@ -101,15 +98,8 @@ class StrongholdP2p(Generic[Req, Res]):
         self._events = EventHub()
         self._firewall = Firewall(firewall or FirewallRules())
         self._approvals = Approvals(self._firewall, self._config, self._events.emit)
-        self._approvals.keep_rule = self._keep_rule
         self._firewall.changed = self._firewall_changed
         self._swarm: Swarm | None = None
-        self._policy = policy
-        self._policy_watch: PolicyWatch | None = None
-        self._policy_task: asyncio.Task[NoReturn] | None = None
-        self._memory: FirewallMemory | None = None
-        if state is not None:
-            self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
         self._starting = False
         self._owner = Owner()
         self._closing: asyncio.Future[None] | None = None
@@ -120,11 +110,20 @@ class StrongholdP2p(Generic[Req, Res]):
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         protocols = make_protocols(codec, request_type, response_type, self._config)
         self._firewall.limit_types(protocols[0].requests.type_names)
-        if isinstance(policy, Policy):
-            self._firewall.check(policy.rules)
         self._gate = Gate(self._firewall, self._approvals, firewall_view, self._events)
         self._requester: Requester[Req, Res] = Requester(protocols, self._gate)
         self._responder: Responder[Req, Res] = Responder(protocols, self._gate, self._config, self._events.emit)
+        self._sources = FirewallSources(
+            policy,
+            state,
+            firewall=self._firewall,
+            admission=self._admission,
+            responder=self._responder,
+            config=self._config,
+            events=self._events,
+            admission_changed=self._admission_changed,
+        )
+        self._approvals.keep_rule = self._sources.keep_rule
         self.addresses = AddressBook()
         """Where other peers can be dialled."""
 
@@ -154,12 +153,12 @@ class StrongholdP2p(Generic[Req, Res]):
         self._owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
-            await self._load_firewall()
+            await self._sources.start()
             if self._closing is not None:
                 raise ClosedError("the peer was closed while it started")
             self._swarm = self._make_swarm()
         except BaseException:
-            await self._unload_firewall()
+            await self._sources.close()
             self._owner.loop = None
             raise
         finally:
@@ -196,7 +195,7 @@ class StrongholdP2p(Generic[Req, Res]):
         async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
             ending.callback(setattr, self._owner, "loop", None)
             ending.callback(self._closing.set_result, None)
-            ending.push_async_callback(self._unload_firewall)
+            ending.push_async_callback(self._sources.close)
             ending.callback(self._events.close)
             ending.callback(self._responder.close)
             if swarm is not None:
@@ -354,13 +353,13 @@ class StrongholdP2p(Generic[Req, Res]):
         peer = PeerId.of(peer)
         self._firewall.set_peer_rule(peer, rule, direction)
         # What code says now, an answer that was kept earlier must not undo at the next start.
-        self._keep_rule(peer, direction, None)
+        self._sources.keep_rule(peer, direction, None)
 
     def remove_peer_rule(self, peer: PeerId | str, *, direction: Direction = Direction.BOTH) -> None:
         """Removes one peer's own rule, also one that an answer set and a state file keeps: the default applies to it."""
         self._owner.check()
         peer = PeerId.of(peer)
-        self._keep_rule(peer, direction, None)
+        self._sources.keep_rule(peer, direction, None)
         self._firewall.set_peer_rule(peer, None, direction)
 
     def get_firewall_config(self) -> FirewallRules:
@@ -403,8 +402,7 @@ class StrongholdP2p(Generic[Req, Res]):
         """Has the policy file read again now, changed or not; a :class:`PolicyLoaded` or :class:`PolicyFailed` event tells
         how that went. Does nothing without a policy file."""
         self._running()
-        if self._policy_watch is not None:
-            self._policy_watch.reload()
+        self._sources.reload_policy()
 
     async def ban_peer(self, peer: PeerId | str) -> None:
         """Closes every connection to ``peer``; neither side can make one until :meth:`unban_peer`.
@@ -504,69 +502,10 @@ class StrongholdP2p(Generic[Req, Res]):
         if protocol in self._responder.protocols and self._responder.serving:
             self._gate.refuse(peer, Direction.INBOUND)
 
-    async def _load_firewall(self) -> None:
-        """What a policy and a state file say holds before the first connection."""
-        # The policy first: if it is broken, no state file is made.
-        if isinstance(self._policy, Policy):
-            self._apply_policy(self._policy)
-        elif self._policy is not None:
-            self._policy_watch = PolicyWatch(
-                self._policy, apply=self._policy_loaded, failed=self._policy_failed, types=self._firewall.types
-            )
-            await self._policy_watch.load()
-        if self._memory is not None:
-            await self._memory.start()
-        if self._policy_watch is not None:
-            self._policy_task = asyncio.get_running_loop().create_task(self._policy_watch.run())
-
-    async def _unload_firewall(self) -> None:
-        async with AsyncExitStack() as ending:
-            if self._memory is not None:
-                ending.push_async_callback(self._memory.close)
-            if self._policy_task is not None:
-                self._policy_task.cancel()
-                await asyncio.wait([self._policy_task])
-
-    def _apply_policy(self, policy: Policy) -> None:
-        self._admission.set_policy(policy.admission)
-        self._responder.limit_traffic(
-            policy.requests_in_flight or self._config.max_requests_in_flight_per_peer,
-            policy.requests_per_second or self._config.max_requests_per_second_per_peer,
-        )
-        self._firewall.set_policy(policy.rules)
-        if self._swarm is not None:
-            self._swarm.admission_changed()
-
-    def _policy_loaded(self, policy: Policy) -> None:
-        self._apply_policy(policy)
-        self._events.emit(PolicyLoaded(str(self._policy)))
-
-    def _policy_failed(self, error: PolicyError) -> None:
-        logger.warning("%s; the policy before stays in force", error)
-        self._events.emit(PolicyFailed(error))
-
-    def _remember(self, changes: Sequence[Change]) -> None:
-        """Applies what the state file holds at the start, and what others change in it."""
-        for change in changes:
-            if isinstance(change, BanChange):
-                (self._admission.ban if change.banned else self._admission.unban)(change.peer)
-            elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
-                self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
-        if self._swarm is not None:
-            self._swarm.admission_changed()
-
-    def _keep_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> None:
-        if self._memory is not None:
-            self._memory.keep_rule(peer, direction, rule)
-
-    def _state_failed(self, error: StateError) -> None:
-        logger.warning("%s", error)
-        self._events.emit(StateFailed(error))
-
     async def _set_banned(self, peer: PeerId, banned: bool) -> None:
         self._owner.check()
         (self._admission.ban if banned else self._admission.unban)(peer)
-        kept = self._memory.keep_ban(peer, banned) if self._memory is not None else None
+        kept = self._sources.keep_ban(peer, banned)
         if banned and self._swarm is not None:
             await self._swarm.disconnect(peer)
         if kept is not None:
@@ -575,6 +514,10 @@ class StrongholdP2p(Generic[Req, Res]):
     def _firewall_changed(self, peer: PeerId | None) -> None:
         self._approvals.rules_changed(peer)
         self._offer_changed(peer)
+
+    def _admission_changed(self) -> None:
+        if self._swarm is not None:
+            self._swarm.admission_changed()
 
     def _offer_changed(self, peer: PeerId | None = None) -> None:
         if self._swarm is not None:
