@@ -31,7 +31,9 @@ MakePeer = Callable[..., Awaitable[StrongholdP2p[Any, Any]]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuses names that are others in each process: the workers of a parallel run must agree on them."""
     found = [(item.nodeid, text) for item in items for text in MAY_BE_RANDOM.findall(item.name)]
-    written = "".join(path.read_text() for path in Path(__file__).parent.rglob("*.*") if path.suffix in {".py", ".json"})
+    written = "".join(
+        path.read_text() for path in Path(__file__).parent.rglob("*.*") if path.suffix in {".py", ".json"}
+    )
     random = [nodeid for nodeid, text in found if text not in written]
     if random:
         raise pytest.UsageError(f"a parameter's id has what is random in it, such as a key's peer id: {random}")

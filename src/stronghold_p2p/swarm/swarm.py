@@ -259,6 +259,8 @@ class Swarm:
                 del self._listeners[listener]
                 self._listeners_changed()
                 self._emit(ListenerClosed(listener))
+                if not self._closing:
+                    self.offer_changed()
 
     # -- closing ---------------------------------------------------------------------------------
 
