@@ -276,6 +276,21 @@ async def test_simultaneous_dials_are_both_kept_and_new_streams_use_the_older(ma
     assert swarm_of(alice).connection(bob.peer_id) is not older
 
 
+async def test_who_waits_for_a_dial_gets_the_connection_that_the_peer_makes(make_peer: MakePeer) -> None:
+    alice = await make_peer()
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    bob.on_request(lambda request: request.body)
+    async with listening() as silent:
+        alice.addresses.add(silent.address.without_peer(), bob.peer_id)
+        calls = [await begun(alice.connect(bob.peer_id)), await begun(alice.send_request(bob.peer_id, "hello"))]
+        remote = await silent.accept()
+        await bob.connect(await alice.listen())
+        assert await asyncio.gather(*calls) == [bob.peer_id, "hello"]
+        assert [connection.direction for connection in alice.connections] == [Direction.INBOUND]
+        await remote.raw_rest()  # the dial has ended
+        await remote.close()
+
+
 async def test_idle_close_takes_what_is_not_used(make_peer: MakePeer) -> None:
     alice, bob = await make_peer(config=Config(idle_timeout=0.02)), await make_peer()
     events = alice.events()

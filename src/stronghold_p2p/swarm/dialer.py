@@ -94,6 +94,12 @@ class Dialer:
         dial.take_in(addresses)
         return dial
 
+    def peer_connected(self, connection: Connection) -> None:
+        """The peer has dialed us: a dial to it need not go on."""
+        dial = self.dials.get((connection.peer, True))
+        if dial is not None:
+            dial.finish(connection)
+
     def close(self) -> None:
         """Ends every dial."""
         for dial in list(self.dials.values()):

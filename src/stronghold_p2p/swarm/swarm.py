@@ -192,7 +192,7 @@ class Swarm:
         try:
             return await self._dialer.dial(peer, addresses).outcome(deadline)
         except DialError:
-            connection = self.connection(peer)  # the peer may have dialed us meanwhile
+            connection = self.connection(peer)  # one may have been made in the very turn in which the time was up
             if connection is None:
                 raise
             return connection
@@ -259,6 +259,8 @@ class Swarm:
                 del self._listeners[listener]
                 self._listeners_changed()
                 self._emit(ListenerClosed(listener))
+                if not self._closing:
+                    self.offer_changed()
 
     # -- closing ---------------------------------------------------------------------------------
 
@@ -357,6 +359,10 @@ class Swarm:
         self._emit(ConnectionEstablished(connection.info))
         for service in self._services:
             service.connected(connection)
+        # Not beside a connection that we dialed: that is about to end its dial. If either side gave up its own in favour
+        # of the other's, none would be left.
+        if direction is Direction.INBOUND and self.connection(peer) is connection:
+            self._dialer.peer_connected(connection)
         return connection
 
     def _check_limits(self, peer: PeerId, direction: Direction) -> None:
