@@ -42,7 +42,7 @@ class MemoryTransport:
         names, values = zip(*address, strict=True)
         return names == ("memory",) and int(values[0]) in self._numbers
 
-    async def dial(self, address: Multiaddr, connected: Connected) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
         listener = self.listening.get(address)
         if listener is None:
             raise ConnectionRefusedError("connection refused")

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from support.waiting import next_event
@@ -264,24 +265,54 @@ def server() -> Iterator[socket.socket]:
 async def test_an_answer_that_is_none(server: socket.socket, answer: bytes, reason: str) -> None:
     port = server.getsockname()[1]
 
-    async def serve() -> None:
-        loop = asyncio.get_running_loop()
-        accepted, _ = await loop.sock_accept(server)
-        with accepted:
-            request = await loop.sock_recv(accepted, 65_536)
-            assert request.startswith(b"GET / HTTP/1.1\r\n")
-            assert f"Host: 127.0.0.1:{port}\r\n".encode() in request
-            assert b"Sec-WebSocket-Extensions" not in request
-            await loop.sock_sendall(accepted, answer)
-
     async with StrongholdP2p() as alice, StrongholdP2p() as bob:
-        serving = asyncio.create_task(serve())
+        serving = asyncio.create_task(serve(server, answer))
         with pytest.raises(DialError, match=reason):
             await alice.connect(f"/ip4/127.0.0.1/tcp/{port}/ws/p2p/{bob.peer_id}")
-        await serving
+        request = await serving
+        assert request.startswith(b"GET / HTTP/1.1\r\n")
+        assert f"Host: 127.0.0.1:{port}\r\n".encode() in request
+        assert b"Sec-WebSocket-Extensions" not in request
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("dns4/bob.example", "bob.example"),
+        ("dns/bücher.example", "xn--bcher-kva.example"),
+        ("dns4/alice@bob.example?", "alice@bob.example?"),  # as it is: nothing of it has a meaning of its own
+    ],
+)
+async def test_the_name_of_the_server_is_in_the_request(
+    server: socket.socket, name: str, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = server.getsockname()[1]
+
+    async def resolve(host: str, *_: object, **__: object) -> list[Any]:
+        assert name.endswith(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    async with StrongholdP2p() as alice, StrongholdP2p() as bob:
+        serving = asyncio.create_task(serve(server, b""))
+        with pytest.raises(DialError):
+            await alice.connect(f"/{name}/tcp/{port}/ws/p2p/{bob.peer_id}")
+        request = await serving
+        assert f"Host: {written}:{port}\r\n".encode() in request
+        assert b"Authorization" not in request
 
 
 # -- by hand -------------------------------------------------------------------------------------------
+
+
+async def serve(server: socket.socket, answer: bytes) -> bytes:
+    """Gives ``answer`` to the first request that comes, and returns that."""
+    loop = asyncio.get_running_loop()
+    accepted, _ = await loop.sock_accept(server)
+    with accepted:
+        request = await loop.sock_recv(accepted, 65_536)
+        await loop.sock_sendall(accepted, answer)
+    return request
 
 
 async def say(target: Multiaddr, data: bytes, frames: bytes = b"", *, until: bytes | None = None) -> bytes:

@@ -128,7 +128,7 @@ class TcpTransport:
         names = [name for name, _ in address.components]
         return len(names) == 2 and names[0] in FAMILIES and names[1] == "tcp"
 
-    async def dial(self, address: Multiaddr, connected: Connected) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
         family, host, port = _endpoint(address)
         path = Path(self.name, address)
         loop = asyncio.get_running_loop()

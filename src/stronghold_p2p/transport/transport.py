@@ -40,8 +40,10 @@ class Transport(Protocol):
     def supports(self, address: Multiaddr) -> bool:
         """Whether ``address`` is of this kind."""
 
-    async def dial(self, address: Multiaddr, connected: Connected) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
         """Connects to ``address``; returns when ``connected`` has been called.
+
+        ``named`` is the same address by the name of its host, if it was looked up: what some servers want to hear.
 
         Raises:
             OSError: refused, unreachable, or the name is unknown.

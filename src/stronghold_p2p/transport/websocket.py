@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..config import Config
+from ..errors import InvalidAddress
 from ..events import Path
 from ..multiaddr import Multiaddr
 from .pipe import BytePipe, PipeReceiver
@@ -32,15 +33,17 @@ class WebSocketTransport:
     def supports(self, address: Multiaddr) -> bool:
         return len(address.components) == 3 and address.endswith(WS) and self._tcp.supports(address.decapsulate(WS))
 
-    async def dial(self, address: Multiaddr, connected: Connected) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
         from .websocket_pipe import client_pipe
 
-        (kind, host), (_, port), _ = address.components
-        authority = f"[{host}]:{port}" if kind == "ip6" else f"{host}:{port}"
+        (_, host), (_, port), *_ = (named or address).components
+        assert host is not None
+        assert port is not None
+        host = _ascii(address, host)
         path = Path(self.name, address)
 
         def tcp_connected(lower: BytePipe) -> PipeReceiver:
-            return client_pipe(lower, authority, path, connected)
+            return client_pipe(lower, host, int(port), path, connected)
 
         await self._tcp.dial(address.decapsulate(WS), tcp_connected)
 
@@ -56,6 +59,14 @@ class WebSocketTransport:
 
     async def close(self) -> None:
         await self._tcp.close()
+
+
+def _ascii(address: Multiaddr, host: str) -> str:
+    """The host of ``address`` as HTTP and TLS write it. Raises InvalidAddress."""
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError as error:
+        raise InvalidAddress(address, f"{host!r} is no name of a host") from error
 
 
 class _Listener:

@@ -10,7 +10,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.uri import parse_uri
+from websockets.uri import WebSocketURI
 
 from ..errors import WebSocketError
 from ..events import Path
@@ -31,9 +31,10 @@ _logger: Final = logging.getLogger("stronghold_p2p.websocket")
 _logger.propagate = False
 
 
-def client_pipe(lower: BytePipe, host: str, path: Path, connected: Connected) -> WebSocketPipe:
-    """The client's end. ``host`` is for the request: a name or an address, in brackets if it is of IPv6, and the port."""
-    machine = ClientProtocol(parse_uri(f"ws://{host}/"), max_size=MAX_MESSAGE_SIZE, logger=_logger)
+def client_pipe(lower: BytePipe, host: str, port: int, path: Path, connected: Connected) -> WebSocketPipe:
+    """The client's end. ``host``, a name or an IP address, and ``port`` are for the request."""
+    uri = WebSocketURI(False, host, port, path="/", query="")  # not parsed: a remote may have told us the name
+    machine = ClientProtocol(uri, max_size=MAX_MESSAGE_SIZE, logger=_logger)
     pipe = WebSocketPipe(lower, machine, path)
     machine.send_request(machine.connect())
     pipe.receiver = connected(pipe)
