@@ -37,7 +37,7 @@ from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.swarm.dialer import UNANSWERED, Dial, Dialer
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
-from stronghold_p2p.transport.transport import Connected, TransportListener
+from stronghold_p2p.transport.transport import CertificateFiles, Connected, TransportListener
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 LIMIT = 10.0
@@ -65,7 +65,7 @@ class Network:
         return [name for name, _ in address][1:] == ["tcp"]
 
     async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
-        self.named[str(address)] = named and str(named)
+        self.named[str(address)] = str(named) if named else None
         self.dialed.append((str(address), asyncio.get_running_loop().time()))
         answer = self.answers.get(str(address))
         if answer is None:
@@ -78,7 +78,9 @@ class Network:
         else:
             self.pipes.append(memory_pipes(connected, answer))
 
-    async def listen(self, address: Multiaddr, connected: Connected) -> TransportListener:
+    async def listen(
+        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+    ) -> TransportListener:
         raise NotImplementedError
 
     async def close(self) -> None: ...

@@ -17,7 +17,7 @@ from ..errors import ListenError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from .pipe import PipeReceiver
-from .transport import Connected
+from .transport import CertificateFiles, Connected, refuse_certificate
 
 __all__ = ["TcpListener", "TcpPipe", "TcpTransport"]
 
@@ -134,7 +134,10 @@ class TcpTransport:
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
 
-    async def listen(self, address: Multiaddr, connected: Connected) -> TcpListener:
+    async def listen(
+        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+    ) -> TcpListener:
+        refuse_certificate(address, certificate)
         family, host, port = _endpoint(address)
         loop = asyncio.get_running_loop()
         try:
