@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from support.certificates import Authority
 
 from stronghold_p2p import FirewallRules, StrongholdP2p
 
@@ -41,3 +43,20 @@ async def test_they_send_us_much(language: str) -> None:
         (line,) = await dial(language, address, "large", 1_000_000)
         assert line["ok"] is True
         assert await dial(language, address, "burst", 50) == [{"ok": 50}]
+
+
+# py knows no other form of it; rust trusts what is compiled into it.
+@pytest.mark.parametrize(("language", "form"), [("go", "tls/ws"), ("js", "tls/ws"), ("py", "wss")])
+async def test_they_dial_us_over_tls(language: str, form: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with StrongholdP2p(firewall=FirewallRules.allow_all()) as peer:
+        peer.on_request(lambda request: request.connection.path.transport if request.body == {} else request.body)
+        await peer.listen(f"/ip4/127.0.0.1/tcp/0/{form}", certificate=authority.issue("localhost"))
+        (_, (_, port), *_) = peer.listeners[0].address.components
+        address = f"/dns4/localhost/tcp/{port}/{form}/p2p/{peer.peer_id}"
+        answer = await dial(language, address, "request", "-", body=b"{}", trusting=authority.file)
+        assert answer == [{"response": "tls/ws"}]
+        (line,) = await dial(language, address, "large", 1_000_000, trusting=authority.file)
+        assert line["ok"] is True
+        (refused,) = await dial(language, address, "ping")
+        assert list(refused) == ["error"]

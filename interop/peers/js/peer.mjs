@@ -262,7 +262,7 @@ try {
     console.error('usage: peer listen [OPTION]... | peer dial ADDRESS COMMAND [ARGUMENT]...')
     process.exit(2)
   }
-  emit({ error: error.message || error.name, ok: error.ok, failures: error.failures })
+  emit({ error: error.message || error.name || String(error), ok: error.ok, failures: error.failures })
   process.exit(1)
 }
 process.exit(0)
