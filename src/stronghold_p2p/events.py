@@ -62,7 +62,7 @@ class Path:
     """How a connection reaches its peer."""
 
     transport: str
-    """``"tcp"``."""
+    """``"tcp"``, ``"ws"`` or ``"tls/ws"``."""
     dialed: Multiaddr | None = None
     """The address that we dialed, without the peer id; None if the remote dialed us."""
     relay: PeerId | None = None

@@ -39,6 +39,7 @@ from .transport.connection import Connection
 from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
+from .transport.transport import CertificateFiles
 from .transport.websocket import WebSocketTransport
 
 __all__ = ["StrongholdP2p"]
@@ -67,6 +68,7 @@ class StrongholdP2p(Generic[Req, Res]):
         firewall_view: Callable[[Req], Any] | None = None,
         policy: Policy | str | os.PathLike[str] | None = None,
         state: str | os.PathLike[str] | None = None,
+        authorities: str | os.PathLike[str] | None = None,
     ) -> None:
         """
         Args:
@@ -84,6 +86,7 @@ class StrongholdP2p(Generic[Req, Res]):
             policy: a policy, whose word goes before all rules set in code or by answers; or a policy file, which is
                 read at the start, and again whenever it changes.
             state: a file that remembers over restarts what answers of the firewall and bans have decided.
+            authorities: a file of PEM: certificates by which servers of ``/tls/ws`` are verified, beside the system's.
 
         Raises:
             TypeError: an argument is of another type; no codec can be made for a request's or response's; a rule of
@@ -100,6 +103,7 @@ class StrongholdP2p(Generic[Req, Res]):
         self._approvals = Approvals(self._firewall, self._config, self._events.emit)
         self._firewall.changed = self._firewall_changed
         self._swarm: Swarm | None = None
+        self._authorities = authorities
         self._starting = False
         self._owner = Owner()
         self._closing: asyncio.Future[None] | None = None
@@ -168,7 +172,7 @@ class StrongholdP2p(Generic[Req, Res]):
         swarm = Swarm(
             self._keypair,
             self._config,
-            transports=(TcpTransport(self._config), WebSocketTransport(self._config)),
+            transports=(TcpTransport(self._config), WebSocketTransport(self._config, self._authorities)),
             resolver=SystemResolver(),
             addresses=self.addresses,
             services=self._services,
@@ -318,16 +322,19 @@ class StrongholdP2p(Generic[Req, Res]):
         self._owner.check()
         return self._swarm.listeners if self._swarm else ()
 
-    async def listen(self, address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0") -> Multiaddr:
-        """Listens on ``address``; returns it as bound, ending in ``/p2p/<us>``. For a wildcard (0.0.0.0 or ::) that is
-        the first real interface's, or the wildcard itself on a machine without one; :attr:`listeners` has all.
+    async def listen(
+        self, address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0", *, certificate: CertificateFiles | None = None
+    ) -> Multiaddr:
+        """Listens on ``address``: TCP, or WebSocket (``.../ws``, ``.../tls/ws``). Returns it as bound, with ``/p2p/<us>``;
+        of a wildcard (0.0.0.0 or ::) the first real interface's, if there is one. :attr:`listeners` has all. TLS takes a
+        ``certificate``, two files of PEM: its chain and its private key. New connections see it change with the files.
 
         Raises:
             InvalidAddress: malformed, or of another peer.
-            ListenError: in use, not an address of this machine, not permitted, or neither TCP nor WebSocket.
+            ListenError: it is in use, not of this machine, not permitted or of another kind; or it is the certificate.
             ClosedError: we are not running.
         """
-        listener = await self._running().listen(own_address(address, self.peer_id))
+        listener = await self._running().listen(own_address(address, self.peer_id), certificate)
         return listener.addresses[0] if listener.addresses else listener.address
 
     async def stop_listening(self, address: Multiaddr | str | None = None) -> None:
@@ -433,8 +440,7 @@ class StrongholdP2p(Generic[Req, Res]):
     ) -> AsyncIterator[Event]:
         """What happens from this call on, for ``async for``. ``buffer`` events wait for a slow reader; what is dropped
         beyond that is counted in a :class:`Dropped` event. ``decisions`` adds a :class:`FirewallDecision` for each request,
-        for an audit. There is no blocking mode: a reader must not stop the network.
-        """
+        for an audit. There is no blocking mode: a reader must not stop the network."""
         self._owner.check()
         return self._events.subscribe(buffer, when_full, self._owner, decisions=decisions)
 
@@ -470,12 +476,8 @@ class StrongholdP2p(Generic[Req, Res]):
         """
         self._owner.check()
         check_protocol_id(protocol)
-        served = {
-            *self._responder.protocols,
-            *self._stream_handlers,
-            *(own for service in self._services for own in service.protocols),
-        }
-        if protocol in served:
+        own = {one for service in self._services for one in service.protocols}
+        if protocol in {*self._responder.protocols, *self._stream_handlers, *own}:
             raise RuntimeError(f"{protocol} is served already")
         if self._swarm is not None:
             self._swarm.handle_coroutine(protocol, handler)

@@ -298,7 +298,7 @@ class Dial:
         else:
             attempt.resolved = True
             del self._looking_up[attempt]
-            self._take_in([_Attempt(address, attempt.dialed) for address in found])
+            self._take_in([_Attempt(address, attempt.dialed, named=attempt.address) for address in found])
 
     async def _try(self, attempt: _Attempt) -> None:
         try:
@@ -323,7 +323,7 @@ class Dial:
 
         assert attempt.transport is not None
         try:
-            await attempt.transport.dial(attempt.address, connected)
+            await attempt.transport.dial(attempt.address, connected, named=attempt.named)
             assert upgrade is not None
             return await upgrade.finished
         except BaseException:
@@ -356,13 +356,15 @@ class Dial:
 class _Attempt:
     """One address of a dial, and how it fares."""
 
-    __slots__ = ("address", "dialed", "due", "error", "resolved", "seconds", "started", "task", "transport")
+    __slots__ = ("address", "dialed", "due", "error", "named", "resolved", "seconds", "started", "task", "transport")
 
-    def __init__(self, address: Multiaddr, dialed: Multiaddr) -> None:
+    def __init__(self, address: Multiaddr, dialed: Multiaddr, *, named: Multiaddr | None = None) -> None:
         self.address = address
         """By IP; or by name, which is looked up."""
         self.dialed = dialed
         """The same as it was given, perhaps by name."""
+        self.named = named
+        """The same by the name that was looked up for it; None if none was."""
         self.transport: Transport | None = None
         self.due = 0.0
         """When it starts, on the loop's clock, unless none is in flight before."""

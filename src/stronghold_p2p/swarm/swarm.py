@@ -36,7 +36,7 @@ from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
-from ..transport.transport import Transport, TransportListener
+from ..transport.transport import CertificateFiles, Transport, TransportListener
 from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
@@ -230,13 +230,13 @@ class Swarm:
     def listeners(self) -> tuple[Listener, ...]:
         return tuple(self._listeners)
 
-    async def listen(self, address: Multiaddr) -> Listener:
+    async def listen(self, address: Multiaddr, certificate: CertificateFiles | None = None) -> Listener:
         """Raises ListenError, and ClosedError if we are closing."""
         transport = next((one for one in self._transports if one.supports(address)), None)
         if transport is None:
             supported = " and ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it; there is {supported}")
-        handle = await transport.listen(address, self._upgrade_inbound)
+        handle = await transport.listen(address, self._upgrade_inbound, certificate=certificate)
         if self._closing:
             handle.close()
             raise ClosedError

@@ -17,7 +17,7 @@ from ..errors import ListenError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from .pipe import PipeReceiver
-from .transport import Connected
+from .transport import CertificateFiles, Connected, refuse_certificate
 
 __all__ = ["TcpListener", "TcpPipe", "TcpTransport"]
 
@@ -132,13 +132,16 @@ class TcpTransport:
         names = [name for name, _ in address.components]
         return len(names) == 2 and names[0] in FAMILIES and names[1] == "tcp"
 
-    async def dial(self, address: Multiaddr, connected: Connected) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
         family, host, port = _endpoint(address)
         path = Path(self.name, address)
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
 
-    async def listen(self, address: Multiaddr, connected: Connected) -> TcpListener:
+    async def listen(
+        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+    ) -> TcpListener:
+        refuse_certificate(address, certificate)
         family, host, port = _endpoint(address)
         loop = asyncio.get_running_loop()
         try:
