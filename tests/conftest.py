@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from support.loop import Loop
 
 from stronghold_p2p import StrongholdP2p
 from stronghold_p2p.swarm.swarm import Swarm
@@ -22,8 +23,13 @@ PATIENCE = 30
 MakePeer = Callable[..., Awaitable[StrongholdP2p[Any, Any]]]
 
 
-def pytest_sessionstart() -> None:
-    gc.freeze()  # what was imported needs no look at each collection below
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what was imported and collected needs no look at each collection below: it took half of all time
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"tests": Loop}
 
 
 @pytest.fixture(autouse=True)

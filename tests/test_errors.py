@@ -11,6 +11,7 @@ from stronghold_p2p import (
     ClosedError,
     ConnectionLost,
     DecodeError,
+    DialAttempt,
     DialError,
     EncodeError,
     HandshakeError,
@@ -115,10 +116,10 @@ def test_attributes_are_in_the_text_too(error: Exception, attributes: dict[str, 
 
 def test_a_dial_error_names_every_attempt() -> None:
     refused = OSError("refused")
-    error = DialError(PEER, [(ADDRESS, refused)])
+    error = DialError(PEER, [DialAttempt(ADDRESS, refused, 0.25)])
     assert error.peer == PEER
-    assert error.attempts == ((ADDRESS, refused),)
-    assert f"{ADDRESS}: refused" in str(error)
+    assert error.attempts == ((ADDRESS, refused, 0.25),)
+    assert f"{ADDRESS}: refused (0.25 s)" in str(error)
     assert "no address is known" in str(DialError(PEER))
     assert "because" in str(DialError(PEER, reason="because"))
 

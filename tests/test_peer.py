@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -26,6 +27,8 @@ from stronghold_p2p import (
     InvalidAddress,
     Keypair,
     Multiaddr,
+    NotPermitted,
+    PolicyError,
     ProtocolNotSupported,
     Request,
     RequestTimeout,
@@ -35,6 +38,7 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.store.state import StateFile
+from stronghold_p2p.swarm.swarm import Swarm
 
 Peer = StrongholdP2p[Any, Any]
 OWN = "/own/1.0.0"
@@ -207,8 +211,8 @@ async def test_unsupported_addresses_are_dial_errors(make_peer: MakePeer) -> Non
     for target in "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1", "/dns4/no-such-host.invalid/tcp/1":
         with pytest.raises(DialError) as caught:
             await alice.connect(Multiaddr.parse(target).with_peer(other))
-        ((address, _),) = caught.value.attempts
-        assert str(address) == target
+        (attempt,) = caught.value.attempts
+        assert str(attempt.address) == target
 
 
 # -- ping ----------------------------------------------------------------------------------------------
@@ -419,6 +423,73 @@ async def test_closing_may_be_cancelled_at_any_moment(make_peer: MakePeer, tmp_p
         await alice.send_request(address, 1)
 
 
+@pytest.mark.parametrize("after", range(1, 8))
+@pytest.mark.parametrize("again", range(3))
+async def test_closing_that_is_cancelled_ends_all_the_same(
+    make_peer: MakePeer, tmp_path: Path, after: int, again: int
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[default]\ninbound = "allow"\n')
+    bob = await make_peer(policy=policy, state=tmp_path / "state.db", config=Config(close_timeout=3600))
+    bob.on_request(lambda request: asyncio.Event().wait())
+    alice = await make_peer()
+    asking = asyncio.create_task(alice.send_request(await bob.listen(), 1))
+    await until(lambda: bob.connections and bob.connections[0].streams)
+    events = bob.events()
+    closing = asyncio.create_task(bob.close())
+    await turns(after)
+    closing.cancel()
+    await turns(again)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await bob.close()
+    assert [event async for event in events]  # which end
+    with pytest.raises(ConnectionLost):
+        await asking
+    await alice.close()
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
+
+
+async def test_a_step_of_closing_that_fails_stops_none_of_the_others(
+    make_peer: MakePeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = await make_peer(state=tmp_path / "state.db")
+    events = bob.events()
+
+    async def fail(swarm: Swarm) -> None:
+        raise OSError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Swarm, "close", fail)
+        with pytest.raises(OSError, match="out of memory"):
+            await bob.close()
+    assert [event async for event in events] == []
+    await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
+
+
+async def test_a_start_that_fails_leaves_nothing_and_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, state, carol = tmp_path / "policy.toml", tmp_path / "state.db", Keypair.generate().peer_id
+    policy.write_text("[default")
+    bob: StrongholdP2p[Any, Any] = StrongholdP2p(policy=policy, state=state)
+    with pytest.raises(PolicyError):
+        await bob.start()
+    policy.write_text("[default]")
+    with monkeypatch.context() as patch:
+        patch.setattr(Swarm, "handle", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await bob.start()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
+    with StateFile(state) as file:
+        file.ban(carol)  # changes that others make meanwhile are seen
+    async with bob:
+        with pytest.raises(NotPermitted, match="banned"):
+            await bob.connect(f"/ip4/127.0.0.1/tcp/1/p2p/{carol}")
+
+
 async def test_a_second_call_waits_for_the_first_one_that_closes(make_peer: MakePeer) -> None:
     bob = await make_peer(firewall=FirewallRules.allow_all())
     may_end = asyncio.Event()
@@ -457,6 +528,14 @@ async def test_starting_may_be_cancelled_or_closed_at_any_moment(tmp_path: Path,
     await peer.close()
     await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_policy_that_cannot_be_used_makes_no_state_file(tmp_path: Path) -> None:
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(policy=tmp_path / "missing", state=tmp_path / "state.db")
+    with pytest.raises(PolicyError):
+        await peer.start()
+    assert not os.listdir(tmp_path)
+    await peer.close()
 
 
 async def test_what_code_says_before_the_start_goes_before_what_was_kept(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 
 from .addresses.book import AddressBook
+from .addresses.entry import AddressEntry, AddressSource
 from .config import Config
 from .errors import (
     ClosedError,
@@ -32,6 +33,7 @@ from .events import (
     ConnectionClosed,
     ConnectionEstablished,
     ConnectionInfo,
+    DialAttempt,
     Direction,
     Dropped,
     Event,
@@ -59,6 +61,8 @@ from .transport.stream import Stream
 
 __all__ = [
     "AddressBook",
+    "AddressEntry",
+    "AddressSource",
     "ClosedError",
     "Config",
     "ConnectionClosed",
@@ -66,6 +70,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionLost",
     "DecodeError",
+    "DialAttempt",
     "DialError",
     "Direction",
     "Dropped",

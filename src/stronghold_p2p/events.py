@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import PolicyError, StateError
 from .identity import PeerId
@@ -13,6 +14,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionEstablished",
     "ConnectionInfo",
+    "DialAttempt",
     "Direction",
     "Dropped",
     "Event",
@@ -80,6 +82,16 @@ class ConnectionInfo:
     """Streams open on it, of both sides."""
     path: Path
     """The transport, and the relay if there is one."""
+
+
+class DialAttempt(NamedTuple):
+    """What became of one address of a peer that could not be dialed; of :class:`DialError`."""
+
+    address: Multiaddr
+    """As it was dialed: by IP, also where a name was given; by name, if that was not resolved."""
+    error: Exception
+    seconds: float
+    """From its start to the error; 0 if it was not started."""
 
 
 @dataclass(frozen=True, slots=True)

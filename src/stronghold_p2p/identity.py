@@ -10,8 +10,9 @@ import logging
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal, assert_never
+from typing import Final, Literal, NoReturn, Self, assert_never
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -212,9 +213,15 @@ class PublicKey:
     def __hash__(self) -> int:
         return hash(self._encoded)
 
+    def __reduce__(self) -> tuple[Callable[[bytes], PublicKey], tuple[bytes]]:
+        return PublicKey.from_protobuf, (self._encoded,)
+
 
 class Keypair:
-    """An identity: a private key with its public key. Nothing shows the private key but :meth:`to_protobuf`."""
+    """An identity: a private key with its public key. Nothing shows the private key but :meth:`to_protobuf`.
+
+    Immutable: its copy is itself. It cannot be pickled (TypeError), since pickles are stored and sent about unencrypted.
+    """
 
     __slots__ = ("_key", "public_key")
 
@@ -309,6 +316,18 @@ class Keypair:
 
     def __repr__(self) -> str:
         return f"Keypair({self.public_key.type.name}, {self.peer_id})"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Keypair is not pickled, since the pickle would show the private key: give its key file's path, or, where "
+            "that is safe, what to_protobuf() returns"
+        )
 
     def _to_pem(self, passphrase: str | bytes | None) -> bytes:
         encryption: KeySerializationEncryption = NoEncryption()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType, UnionType
-from typing import Any, Final, Generic, Literal, NoReturn, Self
+from typing import Any, Generic, Literal, NoReturn, Self
 
 from .addresses.book import AddressBook
-from .addresses.target import parse_target, split_target
+from .addresses.target import own_address, parse_target, split_target
+from .arguments import check_types, seconds
 from .config import Config
 from .errors import ClosedError, InvalidAddress, NotPermitted, PolicyError, RequestTimeout, StateError
 from .event_hub import EventHub
@@ -23,6 +25,7 @@ from .firewall.policy import Policy, PolicyWatch
 from .firewall.rules import Firewall, FirewallRules, Rule
 from .generics import Req, Res
 from .identity import Keypair, PeerId
+from .loops import Owner, deadline_in, refuse_loop
 from .multiaddr import Multiaddr
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
@@ -32,6 +35,7 @@ from .requests.codec import PROTOCOLS, CodecName, make_codec
 from .store.state import BanChange, Change, FirewallMemory
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
+from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
 
@@ -39,15 +43,13 @@ __all__ = ["StrongholdP2p"]
 
 logger = logging.getLogger("stronghold_p2p")
 
-MAX_TIMEOUT: Final = 366 * 86_400.0
-"""Seconds. Event loops overflow somewhere above."""
-
 
 class StrongholdP2p(Generic[Req, Res]):
     """A peer: it sends requests to other peers and answers theirs, encrypted end to end, behind a firewall.
 
     Runs on the event loop that is running; use it with ``async with``, or :meth:`start` and :meth:`close`. Handlers,
     rules, bans and addresses may be set before; what needs the network raises :class:`ClosedError` outside of them.
+    From the start to the close all of it, and what it hands out, belongs to that loop: elsewhere it raises RuntimeError.
 
     Wherever a peer is expected, a :class:`PeerId` or its text does; wherever an address, a :class:`Multiaddr` or its
     text. Times are seconds, sizes bytes.
@@ -83,10 +85,11 @@ class StrongholdP2p(Generic[Req, Res]):
             state: a file that remembers over restarts what answers of the firewall and bans have decided.
 
         Raises:
-            TypeError: an argument is of another type, or no codec can be made for a request's or response's.
+            TypeError: an argument is of another type; no codec can be made for a request's or response's; a rule of
+                ``firewall`` or ``policy`` is by a type that no request has.
             ValueError: there is no such codec.
         """
-        _check_types(keypair=(keypair, Keypair), firewall=(firewall, FirewallRules), config=(config, Config))
+        check_types(keypair=(keypair, Keypair), firewall=(firewall, FirewallRules), config=(config, Config))
         if codec not in PROTOCOLS:
             raise ValueError(f"there is no codec {codec!r}: there are {', '.join(PROTOCOLS)}")
         self._keypair = keypair or Keypair.generate()
@@ -104,6 +107,7 @@ class StrongholdP2p(Generic[Req, Res]):
             self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
         self._said_before_start: dict[tuple[PeerId, Direction], None] = {}
         self._starting = False
+        self._owner = Owner()
         self._closing: asyncio.Future[None] | None = None
         """Done when the first call of :meth:`close` has ended."""
         self._admission = Admission()
@@ -114,6 +118,9 @@ class StrongholdP2p(Generic[Req, Res]):
         max_size: int = getattr(self._config, f"max_{codec}_message")
         requests = make_codec(codec, request_type, max_size=max_size)
         responses = make_codec(codec, response_type, max_size=max_size)
+        self._firewall.limit_types(requests.type_names)
+        if isinstance(policy, Policy):
+            self._firewall.check(policy.rules)
         self._gate = Gate(
             self._firewall, self._approvals, requests.type_name, firewall_view, requests.weight, self._events
         )
@@ -149,48 +156,56 @@ class StrongholdP2p(Generic[Req, Res]):
             raise ClosedError("the peer was closed: make another one")
         if self._swarm is not None or self._starting:
             raise RuntimeError("the peer runs already")
+        self._owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
             await self._load_firewall()
             if self._closing is not None:
                 raise ClosedError("the peer was closed while it started")
+            self._swarm = self._make_swarm()
         except BaseException:
             await self._unload_firewall()
+            self._owner.loop = None
             raise
         finally:
             self._starting = False
-        self._swarm = Swarm(
+
+    def _make_swarm(self) -> Swarm:
+        swarm = Swarm(
             self._keypair,
             self._config,
             transports=(TcpTransport(self._config),),
+            resolver=SystemResolver(),
+            addresses=self.addresses,
             services=self._services,
             admission=self._admission,
             permits=self._permits,
             refused=self._refused,
             emit=self._events.emit,
-            learn=self.addresses.learn,
         )
-        self._swarm.handle(self._protocol, self._responder.accept)
+        swarm.handle(self._protocol, self._responder.accept)
         for protocol, handler in self._stream_handlers.items():
-            self._swarm.handle_coroutine(protocol, handler)
+            swarm.handle_coroutine(protocol, handler)
+        return swarm
 
     async def close(self) -> None:
         """Ends everything in order: running requests may end within ``Config.close_timeout``, new ones are refused."""
+        self._owner.check()
         if self._closing is not None:
             await asyncio.shield(self._closing)
             return
-        self._closing = asyncio.get_running_loop().create_future()
+        self._owner.loop = asyncio.get_running_loop()
+        self._closing = self._owner.loop.create_future()
         swarm, self._swarm = self._swarm, None
-        if self._policy_task is not None:
-            self._policy_task.cancel()
-        self._approvals.close()  # first: what waits for an answer would hold up the connections
-        async with AsyncExitStack() as ending:
+        async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
+            ending.callback(setattr, self._owner, "loop", None)
             ending.callback(self._closing.set_result, None)
             ending.push_async_callback(self._unload_firewall)
             ending.callback(self._events.close)
             ending.callback(self._responder.close)
             if swarm is not None:
-                await swarm.close()
+                ending.push_async_callback(swarm.close)
+            ending.callback(self._approvals.close)  # first: what waits for an answer would hold up the connections
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -231,7 +246,7 @@ class StrongholdP2p(Generic[Req, Res]):
         return await self._requester.request(
             peer,
             body,
-            timeout=_seconds(timeout, self._config.request_timeout),
+            timeout=seconds(timeout, self._config.request_timeout),
             connection=connection,
             connect=lambda deadline: self._connect(peer, address, deadline),
         )
@@ -244,7 +259,7 @@ class StrongholdP2p(Generic[Req, Res]):
                 which guards requests.
         """
         peer, address = self._target(to)
-        await self._connect(peer, address, _deadline(_seconds(timeout, self._config.connection_timeout)))
+        await self._connect(peer, address, deadline_in(seconds(timeout, self._config.connection_timeout)))
         return peer
 
     async def disconnect(self, peer: PeerId | str) -> None:
@@ -263,11 +278,11 @@ class StrongholdP2p(Generic[Req, Res]):
             ProtocolNotSupported, StreamReset, RemoteProtocolError, ConnectionLost: the peer does not answer as it should.
             RequestTimeout: it does not answer in time (None: ``Config.request_timeout``).
         """
-        seconds = _seconds(timeout, self._config.request_timeout)
+        patience = seconds(timeout, self._config.request_timeout)
         peer, address = self._target(to)
-        deadline = _deadline(seconds)
+        deadline = deadline_in(patience)
         connection = await self._connect(peer, address, deadline)
-        return await self._ping.ping(connection, timeout=seconds, deadline=deadline)
+        return await self._ping.ping(connection, timeout=patience, deadline=deadline)
 
     # -- answering -------------------------------------------------------------------------------
 
@@ -281,6 +296,7 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             RuntimeError: requests are answered already.
         """
+        self._owner.check()
         self._responder.set_handler(handler)
         self._offer_changed()
         return handler
@@ -294,7 +310,8 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             RuntimeError: requests are answered already.
         """
-        queue = self._responder.open_queue(buffer)
+        self._owner.check()
+        queue = self._responder.open_queue(buffer, self._owner)
         self._offer_changed()
         return queue
 
@@ -303,6 +320,7 @@ class StrongholdP2p(Generic[Req, Res]):
     @property
     def listeners(self) -> tuple[Listener, ...]:
         """What we listen on, each with every address that it can be dialled at."""
+        self._owner.check()
         return self._swarm.listeners if self._swarm else ()
 
     async def listen(self, address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0") -> Multiaddr:
@@ -314,18 +332,20 @@ class StrongholdP2p(Generic[Req, Res]):
             ListenError: in use, not an address of this machine, not permitted, or not TCP.
             ClosedError: we are not running.
         """
-        listener = await self._running().listen(self._own_address(address))
+        listener = await self._running().listen(own_address(address, self.peer_id))
         return listener.addresses[0] if listener.addresses else listener.address
 
     async def stop_listening(self, address: Multiaddr | str | None = None) -> None:
         """Stops listening on ``address``, as given to or returned by :meth:`listen`, or on all. Connections stay."""
-        self._running().stop_listening(None if address is None else self._own_address(address))
+        self._running().stop_listening(None if address is None else own_address(address, self.peer_id))
 
     # -- the firewall ----------------------------------------------------------------------------
 
     def set_firewall_default(self, rule: Rule | None, *, direction: Direction = Direction.BOTH) -> None:
         """Sets the rule for peers without one of their own; None removes it. Takes effect at once, also on connected
-        peers and on requests that wait for an answer; a handler that runs already is left alone."""
+        peers and on requests that wait for an answer; a handler that runs already is left alone. Raises TypeError for a
+        rule by a type that no request has."""
+        self._owner.check()
         self._firewall.set_default(rule, direction)
 
     def remove_firewall_default(self, *, direction: Direction = Direction.BOTH) -> None:
@@ -334,6 +354,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def set_peer_rule(self, peer: PeerId | str, rule: Rule, *, direction: Direction = Direction.BOTH) -> None:
         """Sets one peer's own rule. Takes effect at once, as :meth:`set_firewall_default`."""
+        self._owner.check()
         peer = PeerId.of(peer)
         self._firewall.set_peer_rule(peer, rule, direction)
         # What code says now, an answer that was kept earlier must not undo at the next start.
@@ -341,12 +362,14 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def remove_peer_rule(self, peer: PeerId | str, *, direction: Direction = Direction.BOTH) -> None:
         """Removes one peer's own rule, also one that an answer set and a state file keeps: the default applies to it."""
+        self._owner.check()
         peer = PeerId.of(peer)
         self._keep_rule(peer, direction, None)
         self._firewall.set_peer_rule(peer, None, direction)
 
     def get_firewall_config(self) -> FirewallRules:
         """The rules that calls and answers have set, as a copy. A policy's go before them."""
+        self._owner.check()
         return self._firewall.rules
 
     def on_firewall_request(self, handler: Callable[[FirewallRequest], Any]) -> Callable[[FirewallRequest], Any]:
@@ -357,6 +380,7 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             RuntimeError: questions are answered already.
         """
+        self._owner.check()
         self._approvals.set_handler(handler)
         return handler
 
@@ -367,7 +391,8 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             RuntimeError: questions are answered already.
         """
-        return self._approvals.open_queue(buffer)
+        self._owner.check()
+        return self._approvals.open_queue(buffer, self._owner)
 
     async def reload_policy(self) -> None:
         """Has the policy file read again now, changed or not; a :class:`PolicyLoaded` or :class:`PolicyFailed` event tells
@@ -393,6 +418,7 @@ class StrongholdP2p(Generic[Req, Res]):
     @property
     def connections(self) -> tuple[ConnectionInfo, ...]:
         """All established connections."""
+        self._owner.check()
         return tuple(connection.info for connection in self._swarm.connections) if self._swarm else ()
 
     def events(
@@ -406,7 +432,8 @@ class StrongholdP2p(Generic[Req, Res]):
         beyond that is counted in a :class:`Dropped` event. ``decisions`` adds a :class:`FirewallDecision` for each request,
         for an audit. There is no blocking mode: a reader must not stop the network.
         """
-        return self._events.subscribe(buffer, when_full, decisions=decisions)
+        self._owner.check()
+        return self._events.subscribe(buffer, when_full, self._owner, decisions=decisions)
 
     # -- below requests --------------------------------------------------------------------------
 
@@ -421,14 +448,14 @@ class StrongholdP2p(Generic[Req, Res]):
             RequestTimeout: the peer has as many streams open as it takes, for longer than ``timeout``.
         """
         peer, address = self._target(to)
-        seconds = _seconds(timeout, self._config.request_timeout)
-        deadline = _deadline(seconds)
+        patience = seconds(timeout, self._config.request_timeout)
+        deadline = deadline_in(patience)
         connection = await self._connect(peer, address, deadline)
         try:
             async with asyncio.timeout_at(deadline):
                 return await connection.open_stream(protocol)
         except TimeoutError:
-            raise RequestTimeout(seconds, "wait for a stream") from None
+            raise RequestTimeout(patience, "wait for a stream") from None
 
     def handle_stream(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
         """Serves a protocol of one's own: ``handler`` runs as a task for each stream, which is closed when it returns
@@ -438,6 +465,7 @@ class StrongholdP2p(Generic[Req, Res]):
             RuntimeError: the protocol is served already.
             ValueError: ``protocol`` is no protocol id.
         """
+        self._owner.check()
         check_protocol_id(protocol)
         served = {
             self._protocol,
@@ -456,6 +484,8 @@ class StrongholdP2p(Generic[Req, Res]):
     def _running(self) -> Swarm:
         if self._swarm is None:
             raise ClosedError
+        if _get_running_loop() is not self._owner.loop:
+            refuse_loop()
         return self._swarm
 
     def _permits(self, peer: PeerId, protocol: str) -> bool:
@@ -473,6 +503,14 @@ class StrongholdP2p(Generic[Req, Res]):
         """What a policy and a state file say holds before the first connection."""
         banned = tuple(self._admission.banned)
         said = [(peer, way, self._firewall.peer_rule(peer, way)) for peer, way in self._said_before_start]
+        # The policy first: if it is broken, no state file is made.
+        if isinstance(self._policy, Policy):
+            self._apply_policy(self._policy)
+        elif self._policy is not None:
+            self._policy_watch = PolicyWatch(
+                self._policy, apply=self._policy_loaded, failed=self._policy_failed, types=self._firewall.types
+            )
+            await self._policy_watch.load()
         if self._memory is not None:
             await self._memory.start()
             for peer in banned:
@@ -481,19 +519,16 @@ class StrongholdP2p(Generic[Req, Res]):
                 self._firewall.set_peer_rule(peer, rule, way)
                 await self._memory.keep_rule(peer, way, None)
         self._approvals.keep_rule = self._keep_rule
-        if isinstance(self._policy, Policy):
-            self._apply_policy(self._policy)
-        elif self._policy is not None:
-            self._policy_watch = PolicyWatch(self._policy, apply=self._policy_loaded, failed=self._policy_failed)
-            await self._policy_watch.load()
+        if self._policy_watch is not None:
             self._policy_task = asyncio.get_running_loop().create_task(self._policy_watch.run())
 
     async def _unload_firewall(self) -> None:
-        if self._policy_task is not None:
-            self._policy_task.cancel()
-            await asyncio.wait([self._policy_task])
-        if self._memory is not None:
-            await self._memory.close()
+        async with AsyncExitStack() as ending:
+            if self._memory is not None:
+                ending.push_async_callback(self._memory.close)
+            if self._policy_task is not None:
+                self._policy_task.cancel()
+                await asyncio.wait([self._policy_task])
 
     def _apply_policy(self, policy: Policy) -> None:
         self._admission.set_policy(policy.admission)
@@ -519,7 +554,7 @@ class StrongholdP2p(Generic[Req, Res]):
             if isinstance(change, BanChange):
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
             elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
-                self._firewall.set_peer_rule(change.peer, change.rule, change.direction)
+                self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
         if self._swarm is not None:
             self._swarm.admission_changed()
 
@@ -534,6 +569,7 @@ class StrongholdP2p(Generic[Req, Res]):
         self._events.emit(StateFailed(error))
 
     async def _set_banned(self, peer: PeerId, banned: bool) -> None:
+        self._owner.check()
         (self._admission.ban if banned else self._admission.unban)(peer)
         kept = self._memory.keep_ban(peer, banned) if self._memory is not None and self._swarm is not None else None
         if banned and self._swarm is not None:
@@ -556,37 +592,6 @@ class StrongholdP2p(Generic[Req, Res]):
         return peer, address
 
     async def _connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
-        """A connection to ``peer`` before ``deadline`` (the loop's time); an address that led there is remembered."""
-        swarm = self._running()
+        """A connection to ``peer`` before ``deadline`` (the loop's time)."""
         addresses = self.addresses.get(peer) if address is None else (address,)
-        connected = swarm.connection(peer)
-        connection = await swarm.connect(peer, addresses, deadline)
-        if address is not None and connection is not connected and connection.path.dialed == address:
-            self.addresses.add(address, peer)
-        return connection
-
-    def _own_address(self, address: Multiaddr | str) -> Multiaddr:
-        if isinstance(address, str):
-            address = Multiaddr.parse(address)
-        if address.peer_id not in {None, self.peer_id}:
-            raise InvalidAddress(address, "it is an address of another peer")
-        return address if address.peer_id is None else address.without_peer()
-
-
-def _check_types(**arguments: tuple[object, type[object]]) -> None:
-    for name, (value, expected) in arguments.items():
-        if value is not None and not isinstance(value, expected):
-            # Without the value, which may be a secret.
-            raise TypeError(f"{name}= takes {expected.__name__}, not {type(value).__name__}")
-
-
-def _seconds(timeout: float | None, default: float) -> float:
-    if timeout is None:
-        return default
-    if not 0 <= timeout < MAX_TIMEOUT:
-        raise ValueError(f"a timeout is a number of seconds from 0 to {MAX_TIMEOUT:,.0f}, not {timeout}")
-    return timeout
-
-
-def _deadline(seconds: float) -> float:
-    return asyncio.get_running_loop().time() + seconds
+        return await self._running().connect(peer, addresses, deadline)

@@ -15,9 +15,19 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
-from support.waiting import until
+from support.clock import Clock
+from support.waiting import introduced, until
 
-from stronghold_p2p import Direction, FirewallRules, NoResponse, Rule, StrongholdError, StrongholdP2p
+from stronghold_p2p import (
+    Config,
+    Direction,
+    FirewallRequest,
+    FirewallRules,
+    NoResponse,
+    Rule,
+    StrongholdError,
+    StrongholdP2p,
+)
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.ask import MAX_TYPE, MAX_VIEW, Asker, Person, Program
 from stronghold_p2p.cli.stdin import MAX_LINE, Lines
@@ -98,6 +108,56 @@ def ask(alice: Peer, bob: Peer, body: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(alice.send_request(bob.listeners[0].address, body, timeout=WAIT))
 
 
+class Overheard(Program):
+    """Has somebody else get at its questions."""
+
+    question: FirewallRequest
+
+    async def _put(self, question: FirewallRequest) -> None:
+        self.question = question
+        await super()._put(question)
+
+
+class OverheardPerson(Person):
+    question: FirewallRequest
+
+    async def _put(self, question: FirewallRequest) -> None:
+        self.question = question
+        await super()._put(question)
+
+
+class Page:
+    """Lines and texts that have nothing to do with stdin and stdout."""
+
+    def __init__(self) -> None:
+        self.said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.written: asyncio.Queue[Any] = asyncio.Queue()
+        self.ended = False
+
+    async def read(self) -> bytes | None:
+        return await self.said.get()
+
+    def discard(self) -> None:
+        while not self.said.empty():
+            self.said.get_nowait()
+
+    def close(self) -> None:
+        self.ended = True
+        self.said.put_nowait(None)
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch, bob: Peer) -> Clock:
+    loop = asyncio.get_running_loop()
+    clock = Clock(loop.time())
+    monkeypatch.setattr(loop, "time", clock)
+    return clock
+
+
+def ended(number: int, reason: str) -> dict[str, Any]:
+    return {"event": "ended", "id": number, "reason": reason}
+
+
 async def failed(request: asyncio.Task[Any]) -> StrongholdError:
     with pytest.raises(StrongholdError) as caught:
         await request
@@ -108,7 +168,7 @@ async def failed(request: asyncio.Task[Any]) -> StrongholdError:
 
 
 async def test_a_program_gets_a_line_and_allows(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         for number in (1, 2):  # what is allowed once is asked about again
             request = ask(alice, bob, {"type": "Read", "name": "x"})
             question = await console.shown()
@@ -124,22 +184,24 @@ async def test_a_program_gets_a_line_and_allows(console: Console, alice: Peer, b
             }
             console.answer(number, "allow")
             assert await request == {"type": "Read", "name": "x"}
+            assert await console.shown() == ended(number, "approved")
     assert console.nothing_more()
 
 
 async def test_always_keeps_a_rule_for_the_direction(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.answer(1, "always")
         assert await request == 1
+        assert await console.shown() == ended(1, "rule set")
         assert await ask(alice, bob, 2) == 2
     assert bob.get_firewall_config().peers == {alice.peer_id: (Rule.ALLOW_ALL, None)}
 
 
 async def test_a_program_is_asked_about_a_peer(console: Console, alice: Peer, bob: Peer) -> None:
     bob.remove_firewall_default(direction=Direction.INBOUND)
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, [])
         question = await console.shown()
         assert (question["kind"], question["type"], question["view"]) == ("peer", None, "[]")
@@ -148,18 +210,19 @@ async def test_a_program_is_asked_about_a_peer(console: Console, alice: Peer, bo
 
 
 async def test_a_ban(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.answer(1, "ban")
         await failed(request)
+        assert await console.shown() == ended(1, "rejected")
         await failed(ask(alice, bob, 2))
     assert console.nothing_more()
     assert bob.connections == ()
 
 
 async def test_answers_come_in_any_order(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         requests = {}
         for body in ("first", "second"):
             request = ask(alice, bob, body)
@@ -189,39 +252,70 @@ async def test_answers_come_in_any_order(console: Console, alice: Peer, bob: Pee
     ],
 )
 async def test_a_bad_answer_is_told_and_changes_nothing(console: Console, alice: Peer, bob: Peer, line: str) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         typed = asyncio.create_task(asyncio.to_thread(console.type, line + "\n"))  # more than a pipe holds
-        assert type(await console.shown()).__name__ == "AnswerError"
+        assert (await console.shown())["error"] == "AnswerError"
         await typed
         assert not request.done()
         console.answer(1, "allow")
         assert await request == 1
+        assert await console.shown() == ended(1, "approved")
         console.answer(1, "reject")
-        assert str(await console.shown()) == "question 1 has ended"
+        assert (await console.shown())["message"] == "question 1 has ended"
 
 
-async def test_a_program_hears_that_a_question_has_ended(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+async def test_a_program_hears_that_the_requester_has_left(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob, Lines())):
+        await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
         request = ask(alice, bob, 1)
         await console.shown()
         request.cancel()
-        assert await console.shown() == {"event": "ended", "id": 1}
+        assert await console.shown() == ended(1, "withdrawn")
         console.answer(1, "always")
-        assert str(await console.shown()) == "question 1 has ended"
+        assert (await console.shown())["message"] == "question 1 has ended"
     assert not bob.get_firewall_config().peers
+
+
+async def test_a_program_hears_that_a_rule_decides(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob, Lines())):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        bob.set_peer_rule(alice.peer_id, Rule.ALLOW_ALL)
+        assert await request == 1
+        assert await console.shown() == ended(1, "reconsidered")
+
+
+async def test_a_program_hears_that_the_time_is_up(console: Console, clock: Clock, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob, Lines())):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        await clock.advance(Config().firewall_timeout)
+        assert await console.shown() == ended(1, "timed out")
+        assert isinstance(await failed(request), NoResponse)
+
+
+async def test_a_program_hears_of_an_answer_from_elsewhere(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(program := Overheard(bob, Lines())):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        program.question.approve()
+        assert await request == 1
+        assert await console.shown() == ended(1, "approved")
+    assert console.nothing_more()
 
 
 async def test_at_the_end_of_stdin_nobody_answers(
     console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.type('{"id":1,"answer":"allow"}')  # the last line may lack its end
         console.end()
         assert await request == 1
+        assert await console.shown() == ended(1, "approved")
         for body in (2, 3):
             assert isinstance(await failed(ask(alice, bob, body)), NoResponse)
     assert console.nothing_more()
@@ -229,11 +323,13 @@ async def test_at_the_end_of_stdin_nobody_answers(
 
 
 async def test_an_open_question_is_rejected_at_the_end_of_stdin(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.end()
         assert isinstance(await failed(request), NoResponse)
+        assert await console.shown() == ended(1, "input ended")
+    assert console.nothing_more()
 
 
 # -- a person ------------------------------------------------------------------------------------------
@@ -243,7 +339,7 @@ async def test_a_person_sees_one_question_at_a_time(
     console: Console, alice: Peer, bob: Peer, make_peer: MakePeer
 ) -> None:
     carol = await make_peer()
-    async with answering(Person(bob)):
+    async with answering(Person(bob, Lines())):
         first = ask(alice, bob, {"type": "Read"})
         shown = (await console.shown()).splitlines()
         assert shown[1:-1] == [
@@ -276,7 +372,7 @@ async def test_a_person_is_asked_about_a_peer_and_all_that_it_waits_for(
 ) -> None:
     bob.remove_firewall_default(direction=Direction.INBOUND)
     carol = await make_peer()
-    async with answering(Person(bob)):
+    async with answering(Person(bob, Lines())):
         first = ask(alice, bob, 1)
         assert "May its request pass?" in await console.shown()
         others = [ask(carol, bob, 2), ask(carol, bob, 3)]
@@ -290,7 +386,7 @@ async def test_a_person_is_asked_about_a_peer_and_all_that_it_waits_for(
 
 
 async def test_always_answers_the_peers_other_questions(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Person(bob)):
+    async with answering(Person(bob, Lines())):
         first = ask(alice, bob, 1)
         await console.shown()
         second = ask(alice, bob, 2)
@@ -305,27 +401,90 @@ async def test_always_answers_the_peers_other_questions(console: Console, alice:
         assert await third == 3
 
 
-async def test_a_person_hears_that_the_question_has_ended(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Person(bob)):
+QUIET = " You are not asked about this peer for 30 s."
+
+
+async def test_a_person_hears_that_the_requester_has_left(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Person(bob, Lines())):
+        await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
         request = ask(alice, bob, 1)
         await console.shown()
         request.cancel()
-        assert (await console.shown()).startswith("question 1 has ended")
+        assert await console.shown() == "question 1 has ended: the requester left." + QUIET
+        assert isinstance(await failed(ask(alice, bob, 2)), NoResponse)
+    assert console.nothing_more()
+
+
+async def test_a_person_hears_that_the_time_is_up(console: Console, clock: Clock, alice: Peer, bob: Peer) -> None:
+    async with answering(Person(bob, Lines(), Config())):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        await clock.advance(Config().firewall_timeout)
+        assert await console.shown() == "question 1 was not answered within 10 s: rejected." + QUIET
+        assert isinstance(await failed(request), NoResponse)
+        assert isinstance(await failed(ask(alice, bob, 2)), NoResponse)
+    assert console.nothing_more()
+
+
+async def test_a_person_hears_that_a_request_of_ours_is_withdrawn(
+    console: Console, make_peer: MakePeer, bob: Peer
+) -> None:
+    carol = await make_peer(firewall=FirewallRules(outbound=Rule.ASK))
+    async with answering(Person(carol, Lines())):
+        for number in (1, 2):  # one's own requests are asked about again at once
+            request = ask(carol, bob, 1)
+            await console.shown()
+            request.cancel()
+            assert await console.shown() == f"question {number} has ended: the request was withdrawn."
 
 
 async def test_a_question_that_a_rule_has_answered_is_over(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Person(bob)):
+    async with answering(Person(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         bob.set_peer_rule(alice.peer_id, Rule.REJECT_ALL)
         assert isinstance(await failed(request), NoResponse)
         console.type("always\n")
-        assert "question 1 has ended" in await console.shown()
+        assert await console.shown() == "question 1 has ended: a rule decides it now."
     assert bob.get_firewall_config().peers == {alice.peer_id: (Rule.REJECT_ALL, Rule.REJECT_ALL)}
 
 
+async def test_a_person_hears_of_an_answer_from_elsewhere(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(person := OverheardPerson(bob, Lines())):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        person.question.approve()
+        assert await request == 1
+        assert await console.shown() == "question 1 was answered elsewhere: approved."
+
+
+async def test_lines_and_texts_may_be_anybodys(console: Console, alice: Peer, bob: Peer) -> None:
+    """Somebody who answers from a page, not from stdin."""
+    page = Page()
+    async with answering(Person(bob, page, write=page.written.put_nowait)):
+        request = ask(alice, bob, 1)
+        assert "may this request pass?" in await page.written.get()
+        page.said.put_nowait(b"once")
+        assert await request == 1
+        assert await page.written.get() == "allowed, this once"
+    assert console.nothing_more()
+
+
+async def test_records_may_be_anybodys(console: Console, alice: Peer, bob: Peer) -> None:
+    page = Page()
+    async with answering(Program(bob, page, write=page.written.put_nowait)):
+        request = ask(alice, bob, 1)
+        assert (await page.written.get())["event"] == "firewall"
+        page.said.put_nowait(b"nonsense")
+        assert (await page.written.get())["error"] == "AnswerError"
+        page.said.put_nowait(b'{"id":1,"answer":"allow"}')
+        assert await request == 1
+        assert await page.written.get() == ended(1, "approved")
+    assert console.nothing_more()
+
+
 async def test_a_person_who_leaves(console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture) -> None:
-    async with answering(Person(bob)):
+    async with answering(Person(bob, Lines())):
         requests = [ask(alice, bob, body) for body in range(3)]
         await console.shown()
         console.end()
@@ -338,7 +497,7 @@ async def test_a_person_who_leaves(console: Console, alice: Peer, bob: Peer, cap
 async def test_stopping_does_not_wait_for_an_answer(
     console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture, kind: type[Asker]
 ) -> None:
-    async with answering(kind(bob)):
+    async with answering(kind(bob, Lines())):
         requests = [ask(alice, bob, body) for body in range(3)]
         await console.shown()
     for request in requests:
@@ -351,7 +510,7 @@ async def test_stopping_does_not_wait_for_an_answer(
 
 @pytest.mark.parametrize("hidden", ["\x1b[2J", "\u202e", "\r", "\n", "\x9b", "\u200b", "\u2028", "\x00"])
 async def test_a_remotes_text_is_shown_safely(console: Console, alice: Peer, bob: Peer, hidden: str) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, {"type": f"Read{hidden}{'x' * 1000}", "name": hidden * 1000})
         question = await console.shown()
         assert len(question["type"]) == MAX_TYPE
@@ -373,7 +532,7 @@ async def test_raw_requests_are_shown_as_text(console: Console, make_peer: MakeP
     bob, alice = await make_peer(codec="raw"), await make_peer(codec="raw")
     bob.on_request(lambda request: request.body)
     await bob.listen()
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         for number, body in enumerate((b"hello\x00\xff", b"\x80" * 10_000), start=1):
             request = ask(alice, bob, body)
             view = (await console.shown())["view"]
@@ -381,6 +540,7 @@ async def test_raw_requests_are_shown_as_text(console: Console, make_peer: MakeP
             assert len(view) <= MAX_VIEW
             console.answer(number, "allow")
             assert await request == body
+            assert await console.shown() == ended(number, "approved")
 
 
 # -- lines of stdin ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.clock import Clock
 from support.compiled import replaces_parts
+from support.loop import Loop
 
 from stronghold_p2p import (
     Config,
@@ -503,7 +504,7 @@ class FirewallMachine(RuleBasedStateMachine):
         outbound=some_rules,
     )
     def begin(self, listener: str, inbound: str | None, outbound: str | None) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         self.clock = Clock(1000.0)
         self.loop.time = self.clock  # type: ignore[method-assign]
         asyncio._set_running_loop(self.loop)
@@ -576,7 +577,7 @@ class FirewallMachine(RuleBasedStateMachine):
         assert offered == (self.model.rule_for(peer, IN)[0] != "reject")
         if offered:
             request.stream = FakeStream(connection, lambda stream, message: None)
-            self.peer._responder.accept(request.stream.connection, request.stream)  # type: ignore[arg-type]
+            self.peer._responder.accept(None, request.stream)  # type: ignore[arg-type]
             message = msgspec.json.encode(request.body)
             request.stream.receiver.data_received(varint.encode(len(message)) + message)
         self.finish(settle)

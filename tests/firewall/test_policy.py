@@ -296,6 +296,31 @@ def test_ten_thousand_peers() -> None:
     assert (error.line, error.key) == (40_001, "peers.p9999.x")
 
 
+@pytest.mark.parametrize(
+    ("types", "reason"),
+    [
+        ({"Ping", "Read"}, "no request is of type 'Pnig'; did you mean 'Ping'?"),
+        ({"Write", "Read"}, "no request is of type 'Pnig'; there are 'Read', 'Write'"),
+        (set(), "no request is of type 'Pnig': they have no types here"),
+    ],
+)
+@pytest.mark.parametrize("by", ["default", "peer"])
+def test_a_type_that_no_request_has(by: str, types: set[str], reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    peer = f'[peers.alice]\nid = "{ALICE}"\n' if by == "peer" else "[default]\n\n"
+    path.write_text(f'{peer}inbound = [\n  "Pnig"\n]')
+    assert Policy.load(path) == Policy.parse(path.read_text())
+    with pytest.raises(PolicyError) as raised:
+        Policy.load(path, types=types)
+    error = raised.value
+    assert (error.line, error.key, error.reason) == (
+        4,
+        f"{'peers.alice' if by == 'peer' else 'default'}.inbound",
+        reason,
+    )
+    assert Policy.load(path, types={*types, "Pnig"}) == Policy.load(path)
+
+
 # -- watching ------------------------------------------------------------------------------------------
 
 ASK = '[default]\ninbound = "ask"\n'
@@ -480,7 +505,7 @@ async def test_the_file_is_never_touched_on_the_event_loop(watched: Watched, mon
         threads.append(threading.current_thread())
         return 0, 0, 0, 0
 
-    def load(path: Path) -> Policy:
+    def load(path: Path, types: object) -> Policy:
         threads.append(threading.current_thread())
         return Policy()
 

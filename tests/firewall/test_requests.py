@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, NewType, TypedDict, cast
 
 import msgspec
 import pytest
@@ -26,12 +28,16 @@ from stronghold_p2p import (
     NoResponse,
     NotPermitted,
     PeerIdentified,
+    Policy,
+    PolicyError,
+    PolicyFailed,
     ProtocolNotSupported,
     Request,
     RequestTimeout,
     Rule,
     StrongholdP2p,
 )
+from stronghold_p2p.store.state import StateFile
 from stronghold_p2p.wire.yamux import Flag
 
 Peer = StrongholdP2p[Any, Any]
@@ -208,10 +214,97 @@ async def test_types_of_a_union(make_pair: MakePair, codec: str) -> None:
     assert await outcome(pair.ask(Read("Ping"))) is NoResponse
 
 
-async def test_raw_requests_have_no_type(make_pair: MakePair) -> None:
-    pair: Pair = await make_pair(rules=FirewallRules(inbound=PINGS), codec="raw")
-    assert await outcome(pair.ask(b'{"type":"Ping"}')) is NoResponse
-    assert pair.handled == []
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+class Options(TypedDict):
+    depth: int
+
+
+class Place(NamedTuple):
+    x: int
+
+
+@pytest.mark.parametrize("guard", ["alice", "bob"])
+@pytest.mark.parametrize(
+    ("type_", "body"),
+    [
+        (Ping | None, Ping()),
+        (Annotated[Ping | None, "a"], Ping()),
+        (cast("Any", NewType)("Pings", Ping), Ping()),
+        (Ping | Read | None, Ping()),
+        (Point | None, Point(1)),
+        (Options, {"depth": 1}),
+        (Place, Place(1)),
+        (Any, {"type": "dict"}),
+        (dict, {"type": "dict"}),
+    ],
+)
+async def test_a_type_behind_its_wrappers(make_pair: MakePair, guard: str, type_: Any, body: Any) -> None:
+    name = "Options" if type_ is Options else type(body).__name__
+    rules = FirewallRules(inbound=Rule.restricted(allow={name}), outbound=Rule.restricted(allow={name}))
+    pair: Pair = await make_pair(guard, rules, request_type=type_)
+    assert await outcome(pair.ask(body)) == "handled"
+    assert pair.handled == [body]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"codec": "raw"}, {"request_type": int | str}, {"request_type": Read}, {"request_type": Read | list[int] | None}],
+)
+def test_a_rule_by_a_type_that_no_request_has(arguments: Any) -> None:
+    carol = Keypair.generate().peer_id
+    for rules in FirewallRules(outbound=PINGS), FirewallRules(peers={carol: (PINGS, None)}):
+        with pytest.raises(TypeError, match="no request is of type 'Ping'"):
+            Peer(firewall=rules, **arguments)
+        with pytest.raises(TypeError, match="no request is of type 'Ping'"):
+            Peer(policy=Policy(rules=rules), **arguments)
+    peer = Peer(**arguments)
+    with pytest.raises(TypeError, match="no request is of type 'Ping'"):
+        peer.set_peer_rule(carol, PINGS)
+    with pytest.raises(TypeError, match="no request is of type 'Ping'"):
+        peer.set_firewall_default(PINGS)
+    assert peer.get_firewall_config() == FirewallRules()
+
+
+async def test_an_answer_by_a_type_that_no_request_has(make_pair: MakePair) -> None:
+    pair: Pair = await make_pair(rules=FirewallRules(inbound=None), request_type=Read | None)
+    asking = asyncio.create_task(pair.ask(Read("a")))
+    await until(lambda: pair.questions)
+    with pytest.raises(TypeError, match="no request is of type 'Ping'; there are 'Read'"):
+        pair.questions[0].set_rule(PINGS)
+    assert pair.bob.get_firewall_config().peers == {}
+    assert pair.questions[0].set_rule(Rule.restricted(allow={Read}))
+    assert await asking == "handled"
+
+
+async def test_a_policy_file_by_a_type_that_no_request_has(make_peer: MakePeer, tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text('[default]\ninbound = ["Ping"]')
+    with pytest.raises(PolicyError, match=r"line 2, default\.inbound: no request is of type 'Ping'; there are 'Read'"):
+        await make_peer(policy=path, request_type=Read)
+    path.write_text('[default]\ninbound = ["Read"]')
+    peer = await make_peer(policy=path, request_type=Read)
+    events = peer.events()
+    path.write_text('[default]\ninbound = ["Ping"]')
+    await peer.reload_policy()
+    assert (await next_event(events, PolicyFailed)).error.line == 2
+
+
+async def test_a_kept_rule_by_a_type_that_no_request_has_any_more(
+    make_pair: MakePair, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was right when it was given, and rejects still."""
+    keypair = Keypair.generate()
+    with StateFile(tmp_path / "state.db") as state:
+        state.set_rule(keypair.peer_id, IN, PINGS)
+    bob = Peer(state=tmp_path / "state.db", request_type=Read, firewall=FirewallRules.allow_all())
+    bob.on_request(lambda request: "handled")
+    async with bob, Peer(keypair=keypair, request_type=Read) as alice:
+        assert await outcome(alice.send_request(await bob.listen(), Read("a"))) is NoResponse
+    assert "no request is of type 'Ping'" in caplog.text
 
 
 # -- changes -------------------------------------------------------------------------------------------

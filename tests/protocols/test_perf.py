@@ -34,8 +34,9 @@ async def test_measure(open_streams: Callable[[], Streams], upload: int, downloa
     assert dialer.written[:8] == download.to_bytes(8, "big")
     assert len(dialer.written) == 8 + upload
     assert len(listener.written) == download
-    assert sum(sent for sent, _ in reports) == upload
-    assert sum(received for _, received in reports) == download
+    assert reports == sorted(reports)
+    assert len(set(reports)) == len(reports)  # each tells of progress
+    assert [(0, 0), *reports][-1] == (upload, download)
     assert result.upload_seconds > 0
     assert result.download_seconds > 0
 

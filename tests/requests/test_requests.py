@@ -571,9 +571,9 @@ async def test_the_time_is_up_before_there_is_a_connection(make_peer: MakePeer) 
     async with listening() as listener:
         with pytest.raises(DialError) as caught:
             await alice.send_request(listener.address, 1, timeout=0.02)
-        ((address, error),) = caught.value.attempts
-        assert address == listener.address.without_peer()
-        assert isinstance(error, TimeoutError)
+        (attempt,) = caught.value.attempts
+        assert attempt.address == listener.address.without_peer()
+        assert isinstance(attempt.error, TimeoutError)
         await (await listener.accept()).close()
 
 

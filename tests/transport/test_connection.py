@@ -233,7 +233,7 @@ async def test_a_cancelled_turn_is_given_to_the_next() -> None:
     async with connected(Config(max_outbound_streams_to_others=1)) as pair:
         opened, waiting = await open_many(pair, 3)
         opened[0].reset()
-        await until(lambda: pair.alice._reserved_streams)
+        await turns(1)  # it is the first one's turn, who has not heard of it
         waiting[0].cancel()
         await waiting[1]
         assert waiting[0].cancelled()

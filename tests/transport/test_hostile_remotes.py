@@ -622,7 +622,7 @@ async def test_another_identity_than_the_one_dialed(alice: StrongholdP2p[Any, An
         upgrading = asyncio.create_task(remote.upgrade(initiator=False))
         with pytest.raises(DialError) as caught:
             await connecting
-        ((address, error),) = caught.value.attempts
+        ((address, error, _),) = caught.value.attempts
         assert address == listener.address.without_peer()
         assert isinstance(error, PeerIdMismatch)
         assert (error.expected, error.actual) == (expected, listener.keypair.peer_id)
@@ -653,7 +653,7 @@ async def test_listeners_that_do_not_shake_hands(
         await remote.close()
         with pytest.raises(DialError) as caught:
             await connecting
-        ((_, reason),) = caught.value.attempts
+        ((_, reason, _),) = caught.value.attempts
         assert isinstance(reason, error)
 
 
@@ -662,6 +662,6 @@ async def test_a_listener_that_stalls(make_peer: MakePeer) -> None:
     async with listening() as listener:
         with pytest.raises(DialError) as caught:
             await alice.connect(listener.address, timeout=5)
-        ((_, reason),) = caught.value.attempts
+        ((_, reason, _),) = caught.value.attempts
         assert isinstance(reason, TimeoutError)
         await (await listener.accept()).close()

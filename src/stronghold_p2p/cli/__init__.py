@@ -14,5 +14,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
-        sys.exit("stronghold-p2p: the command line needs more packages; run: pip install 'stronghold-p2p[cli]'")
+        sys.exit(
+            "stronghold-p2p: the command line needs more packages: run pip install '.[cli]' in a clone of the repository"
+        )
     sys.exit(run(sys.argv[1:]))

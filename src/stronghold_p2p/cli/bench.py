@@ -14,8 +14,9 @@ import typer
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output
-from .command import LOOP, Codec, KeyFile, load_key
+from .command import LOOP, Codec, KeyFile, PassphraseFile, load_key, time_option
 from .process import listening
+from .story import running
 
 __all__ = ["bench"]
 
@@ -25,21 +26,25 @@ WARM_UP = 0.2
 
 async def bench(
     *,
-    size: Annotated[int, typer.Option(min=2, metavar="N", help="Bytes of an encoded body, either way.")] = 64,
-    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests in flight.")] = 32,
-    seconds: Annotated[float, typer.Option(min=0.01, metavar="S", help="How long to measure.")] = 5.0,
+    size: Annotated[int, typer.Option(min=2, metavar="N", help="Bytes of each request and response, encoded.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests in flight at once.")] = 32,
+    seconds: Annotated[float, time_option("Seconds to measure for.")] = 5.0,
     codec: Codec = "json",
     target: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="A peer that echoes (default: a process of its own).")
+        str | None, typer.Option(metavar="ADDR", help="Measure this peer, which must echo (default: start one).")
     ] = None,
     key: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Measure requests a second, latency and MB/s (10^6 bytes of bodies, both directions together)."""
+    """Measure the speed of requests.
+
+    Prints requests a second, latency, and MB/s: 10^6 bytes of requests and responses together.
+    """
     body, size = _body(size, codec)
     echoing = listening("--allow-all", "--handler", "echo", "--codec", codec)
     async with (
         echoing if target is None else contextlib.nullcontext(target) as address,
-        StrongholdP2p(keypair=load_key(key), codec=codec) as peer,
+        running(StrongholdP2p(keypair=load_key(key, passphrase_file), codec=codec)) as peer,
     ):
         start = time.perf_counter()
         await peer.connect(address)

@@ -13,27 +13,27 @@ from ..firewall.rules import Rule
 from ..identity import PeerId
 from ..store.state import Remembered, StateFile, stored_form
 from . import output
-from .command import UsageError, command
+from .command import UsageError, add_command
 
 __all__ = ["firewall"]
 
 firewall = typer.Typer(
     name="firewall",
-    help="See and edit the rules and bans in a state file. A peer that runs on it notices within a second.",
+    help="Show and edit the rules and bans in a state file. A running peer notices within a second.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 State = Annotated[Path, typer.Option("--state", metavar="FILE", help="The state file.")]
-Peer = Annotated[str, typer.Argument(metavar="PEER", help="A peer id.")]
+Peer = Annotated[str, typer.Argument(metavar="PEER", help="The peer id.")]
 Directions = Annotated[
     Literal["inbound", "outbound", "both"],
-    typer.Option("--direction", help="Whose requests: the peer's, ours, or both."),
+    typer.Option("--direction", help="The peer's requests (inbound), ours to it (outbound), or both."),
 ]
 
 
 def list_(*, state: State) -> None:
-    """Print every peer that has a rule or is banned."""
+    """List the peers that have a rule or a ban."""
     with StateFile(state, create=False) as file:
         remembered = file.read()
     peers = {peer for peer, _ in remembered.rules} | remembered.banned
@@ -48,11 +48,9 @@ def allow(
     *,
     state: State,
     direction: Directions = "both",
-    types: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only requests of these types (default: every request).")
-    ] = None,
+    types: Annotated[str | None, typer.Option(metavar="A,B", help="Allow only requests of these types.")] = None,
 ) -> None:
-    """Let a peer's requests pass."""
+    """Allow a peer's requests."""
     _set_rule(state, peer, direction, Rule.ALLOW_ALL if types is None else Rule.restricted(allow=_split(types)))
 
 
@@ -62,17 +60,17 @@ def reject(peer: Peer, *, state: State, direction: Directions = "both") -> None:
 
 
 def ask(peer: Peer, *, state: State, direction: Directions = "both") -> None:
-    """Have every request of a peer asked about."""
+    """Ask about each request of a peer."""
     _set_rule(state, peer, direction, Rule.ASK)
 
 
 def remove(peer: Peer, *, state: State, direction: Directions = "both") -> None:
-    """Remove a peer's rule: the default applies to it."""
+    """Remove a peer's rule; the default applies again."""
     _set_rule(state, peer, direction, None)
 
 
 def ban(peer: Peer, *, state: State) -> None:
-    """Ban a peer: no connection with it is made or kept."""
+    """Ban a peer: no connection with it, either way."""
     banned = PeerId.parse(peer)
     with StateFile(state) as file:
         file.ban(banned)
@@ -87,9 +85,9 @@ def unban(peer: Peer, *, state: State) -> None:
         _print(file.read(), [banned])
 
 
-firewall.command("list")(command(list_))
+add_command(firewall, list_, "list")
 for function in (allow, reject, ask, remove, ban, unban):
-    firewall.command()(command(function))
+    add_command(firewall, function)
 
 
 def _set_rule(state: Path, peer: str, direction: Literal["inbound", "outbound", "both"], rule: Rule | None) -> None:

@@ -17,8 +17,9 @@ from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..protocols import perf as protocol
 from . import output
-from .command import KeyFile, load_key
-from .listen import listen_on
+from .command import KeyFile, PassphraseFile, load_key
+from .listen import listen_on, serve
+from .story import running
 
 __all__ = ["Progress", "multiaddr", "perf"]
 
@@ -26,24 +27,32 @@ __all__ = ["Progress", "multiaddr", "perf"]
 async def perf(
     *,
     run_server: Annotated[
-        bool, typer.Option("--run-server", help="Serve. The identity is the harness's: its private key is public.")
+        bool, typer.Option("--run-server", help="Serve, under the well-known identity of the libp2p benchmark.")
     ] = False,
-    server_address: Annotated[str, typer.Option(metavar="HOST:PORT", help="The server's.")] = "127.0.0.1:4001",
-    transport: Annotated[Literal["tcp"], typer.Option()] = "tcp",
-    upload_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="What to send, first.")] = 0,
-    download_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="What to have sent back, then.")] = 0,
+    server_address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the server listens.")
+    ] = "127.0.0.1:4001",
+    transport: Annotated[Literal["tcp"], typer.Option(help="The transport.")] = "tcp",
+    upload_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="Bytes to upload, first.")] = 0,
+    download_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="Bytes to download, then.")] = 0,
     key: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Measure /perf/1.0.0 as the libp2p project does: lines of JSON, one a second, and one at the end."""
+    """Measure throughput as the libp2p project does.
+
+    Speaks /perf/1.0.0. Prints a line of JSON each second, of what was transferred since the line before, and one with
+    the totals at the end.
+    """
     address = multiaddr(server_address, transport)
     server = Keypair(Ed25519PrivateKey.from_private_bytes(bytes(32)))
     if run_server:
-        async with StrongholdP2p(keypair=server) as peer:
+        async with running(StrongholdP2p(keypair=server)) as peer:
             peer.handle_stream(protocol.PROTOCOL, protocol.serve)
-            output.note("this identity's private key is publicly known: for measurements only")
             await listen_on(peer, [address])
+            output.note("the private key of this identity is publicly known: use it for measurements only")
+            await serve(peer)
         return
-    async with StrongholdP2p(keypair=load_key(key)) as peer:
+    async with running(StrongholdP2p(keypair=load_key(key, passphrase_file))) as peer:
         start = time.perf_counter()
         progress = Progress(start)
         reporter = asyncio.create_task(_report_each_second(progress))

@@ -7,11 +7,13 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
+from itertools import count
 from typing import Any, Final, Literal, NamedTuple, Self
 
 from ..config import Config
 from ..events import Direction
 from ..identity import PeerId
+from ..loops import Owner, check_loop
 from ..multiaddr import Multiaddr
 from .rules import Firewall, Found, Rule, Subject, Verdict
 
@@ -23,6 +25,10 @@ MAX_QUIET_PEERS: Final = 16_384
 """Peers remembered as unanswered; beyond that the oldest may ask again early, which the other limits still bound."""
 
 Answer = Literal["approve", "reject", "reconsider"]
+
+Outcome = Literal["approved", "rejected", "rule set", "reconsidered", "timed out", "withdrawn", "unanswered", "closed"]
+"""How a question of the firewall has ended: by an answer; since another rule holds by now; since nobody has answered in
+time; since the last requester has gone; since all who could answer have failed or gone; since we close."""
 
 
 class Decision(NamedTuple):
@@ -46,12 +52,15 @@ class FirewallRequest:
         "_approvals",
         "_handler",
         "_key",
+        "_loop",
         "_rule",
         "_timer",
         "_waiting",
         "address",
         "direction",
+        "id",
         "kind",
+        "outcome",
         "peer",
         "type",
         "view",
@@ -65,6 +74,8 @@ class FirewallRequest:
         address: Multiaddr | None,
         rule: Rule | None,
     ) -> None:
+        self.id: Final = next(approvals.ids)
+        """Counts up within one :class:`StrongholdP2p`, from 1."""
         self.kind: Final = kind
         """``"peer"``: no rule is known for this peer; ``"request"``: this one request."""
         self.peer: Final = subject.peer
@@ -75,7 +86,10 @@ class FirewallRequest:
         """The type of the request; of the first one, if the question is about the peer."""
         self.view: Final = subject.view
         """What the firewall sees of it."""
+        self.outcome: Outcome | None = None
+        """How the question has ended; None while it is open."""
         self._approvals = approvals
+        self._loop = asyncio.get_running_loop()
         self._rule = rule
         # Requests share a question about their peer; a question about a request is its own.
         self._key: Hashable = (subject.peer, subject.direction) if kind == "peer" else self
@@ -94,43 +108,49 @@ class FirewallRequest:
 
     def approve(self) -> bool:
         """The requests waiting pass; no rule is kept. False if the question has ended."""
-        return self._end("approve")
+        check_loop(self._loop)
+        return self._end("approve", "approved")
 
     def reject(self) -> bool:
         """The requests waiting are rejected; no rule is kept. False if the question has ended."""
-        return self._end("reject")
+        check_loop(self._loop)
+        return self._end("reject", "rejected")
 
     def set_rule(self, rule: Rule) -> bool:
         """Keeps ``rule`` for the peer and this direction, and applies it to the requests waiting. False if the question
         has ended: nothing is kept then."""
+        check_loop(self._loop)
         if not self._waiting:
             return False
+        self.outcome = "rule set"
         self._approvals.firewall.set_peer_rule(self.peer, rule, self.direction)
         self._approvals.keep_rule(self.peer, self.direction, rule)
         if self._waiting:
             # A policy's rule goes before this one and still says to ask: then the rule is the answer.
             verdict = rule.verdict(Subject(self.peer, self.direction, self.type, self.view))
             if verdict is not Verdict.ASK:
-                self._end("approve" if verdict is Verdict.ALLOW else "reject")
+                self._end("approve" if verdict is Verdict.ALLOW else "reject", "rule set")
         return True
 
-    def _end(self, answer: Answer) -> bool:
+    def _end(self, answer: Answer, outcome: Outcome) -> bool:
         if not self._waiting:
             return False
+        self.outcome = self.outcome or outcome
         for future in self._waiting:
             if not future.done():
                 future.set_result(answer)
         self._waiting.clear()
-        self._approvals._forget(self)
+        self._approvals._abandon(self)
         return True
 
 
 class FirewallRequestQueue:
     """Questions for ``async for``; those that end meanwhile leave it."""
 
-    def __init__(self, buffer: int) -> None:
+    def __init__(self, buffer: int, owner: Owner | None = None) -> None:
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
+        self._owner = owner or Owner()
         self._questions: dict[FirewallRequest, None] = {}
         self._buffer = buffer
         self._closed = False
@@ -140,6 +160,7 @@ class FirewallRequestQueue:
         return self
 
     async def __anext__(self) -> FirewallRequest:
+        self._owner.check()
         while not self._questions:
             if self._closed:
                 raise StopAsyncIteration
@@ -179,6 +200,8 @@ class Approvals:
         self.firewall = firewall
         self.keep_rule: Callable[[PeerId, Direction, Rule], object] = lambda *_: None
         """Is told of each rule that an answer sets, for whoever remembers them."""
+        self.ids: Final = count(1)
+        """Of questions."""
         self._config = config
         self._handler: Callable[[FirewallRequest], Any] | None = None
         self._queue: FirewallRequestQueue | None = None
@@ -197,17 +220,17 @@ class Approvals:
         self._check_free()
         self._handler = handler
 
-    def open_queue(self, buffer: int) -> FirewallRequestQueue:
+    def open_queue(self, buffer: int, owner: Owner | None = None) -> FirewallRequestQueue:
         """Has whoever iterates over the queue answer. Raises RuntimeError as above."""
         self._check_free()
-        self._queue = FirewallRequestQueue(buffer)
+        self._queue = FirewallRequestQueue(buffer, owner)
         return self._queue
 
     def close(self) -> None:
         """Rejects what waits and what would have to wait, and ends the iteration."""
         self._closed = True
         for question in list(self._questions.values()):
-            question.reject()
+            question._end("reject", "closed")
         for task in self._tasks:
             task.cancel()
         if self._queue is not None:
@@ -219,7 +242,7 @@ class Approvals:
             if peer is None or question.peer == peer:
                 rule = self.firewall.find(question.peer, question.direction).rule
                 if rule is not question._rule:
-                    question._end("reconsider")
+                    question._end("reconsider", "reconsidered")
                     self._abandon(question)
 
     async def decide(self, subject: Subject, address: Multiaddr | None, size: int) -> Decision:
@@ -260,6 +283,7 @@ class Approvals:
             if answer in question._waiting:  # it goes away unanswered
                 del question._waiting[answer]
                 if not question._waiting:
+                    question.outcome = "withdrawn"
                     if question.direction is Direction.INBOUND:
                         self._silence(question.peer)  # else a peer that withdraws what it asks could ask for ever
                     self._abandon(question)
@@ -288,7 +312,7 @@ class Approvals:
         self._questions_by_peer[question.peer] += 1
         question._timer = asyncio.get_running_loop().call_later(self._config.firewall_timeout, self._expire, question)
         if not self._put(question):
-            question.reject()
+            question._end("reject", "unanswered")
 
     def _put(self, question: FirewallRequest) -> bool:
         if self._queue is not None:
@@ -313,12 +337,12 @@ class Approvals:
             await answered
         except Exception:
             logger.exception("the handler of firewall requests failed: the request is rejected")
-            question.reject()
+            question._end("reject", "unanswered")
 
     def _expire(self, question: FirewallRequest) -> None:
         """Nobody has answered."""
         self._silence(question.peer)
-        question.reject()
+        question._end("reject", "timed out")
         self._abandon(question)
 
     def _silence(self, peer: PeerId) -> None:

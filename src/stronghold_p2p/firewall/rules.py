@@ -3,18 +3,20 @@ I/O. Whoever must be asked first is asked in :mod:`.approval`."""
 
 from __future__ import annotations
 
+import difflib
 import enum
 import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from itertools import chain
 from typing import Any, ClassVar, Final, Literal, NamedTuple, overload
 
 from ..events import Direction
+from ..frozen import FrozenDict
 from ..identity import PeerId
 
-__all__ = ["Direction", "Firewall", "FirewallRules", "Layer", "Predicate", "Rule", "Subject", "Verdict"]
+__all__ = ["Direction", "Firewall", "FirewallRules", "Layer", "Predicate", "Rule", "Subject", "Verdict", "unknown_type"]
 
 logger = logging.getLogger("stronghold_p2p")
 
@@ -76,6 +78,9 @@ class Rule:
         """Lets those requests pass whose type is among ``allow`` (classes, or their names; a request without a type
         matches none), or for which ``predicate`` returns True. A predicate that raises rejects.
 
+        A name that no request can have, by the peer's ``request_type=``, is refused with a TypeError where the rule is
+        given to the peer.
+
         Raises:
             TypeError: neither or both are given, or one is not what it should be.
         """
@@ -113,6 +118,11 @@ class Rule:
     def __hash__(self) -> int:
         return hash((self._verdict, self.allow, self.predicate))
 
+    def __reduce__(self) -> str | tuple[type[Rule], tuple[None, frozenset[str] | None, Predicate | None]]:
+        if self._verdict is not None:
+            return f"Rule.{_NAMES[self._verdict]}"  # the very object: the gate tells these three by identity
+        return Rule, (None, self.allow, self.predicate)
+
     def __repr__(self) -> str:
         if self._verdict is not None:
             return f"Rule.{_NAMES[self._verdict]}"
@@ -147,7 +157,7 @@ class FirewallRules:
         *,
         inbound: Rule | None = None,
         outbound: Rule | None = Rule.ALLOW_ALL,
-        peers: Mapping[PeerId, PeerRules] | Mapping[str, PeerRules] = MappingProxyType({}),
+        peers: Mapping[PeerId, PeerRules] | Mapping[str, PeerRules] = FrozenDict({}),
     ) -> None:
         """``peers`` may name them as text.
 
@@ -160,7 +170,7 @@ class FirewallRules:
         _check(outbound)
         object.__setattr__(self, "inbound", inbound)
         object.__setattr__(self, "outbound", outbound)
-        object.__setattr__(self, "peers", MappingProxyType(by_peer))
+        object.__setattr__(self, "peers", FrozenDict(by_peer))
 
     @classmethod
     def allow_all(cls) -> FirewallRules:
@@ -241,6 +251,8 @@ class Firewall:
     it concerns, None for all."""
 
     def __init__(self, rules: FirewallRules) -> None:
+        self.types: frozenset[str] | None = None
+        """The names that requests' types can have; None: any."""
         self._inbound = _Side()
         self._outbound = _Side()
         self.changed: Callable[[PeerId | None], None] = lambda _: None
@@ -249,6 +261,21 @@ class Firewall:
         for peer, (inbound, outbound) in rules.peers.items():
             self.set_peer_rule(peer, inbound, Direction.INBOUND)
             self.set_peer_rule(peer, outbound, Direction.OUTBOUND)
+
+    def limit_types(self, types: frozenset[str] | None) -> None:
+        """Says which names the types of requests can have, None for any. Rules that name others are refused from now on,
+        since they would let nothing of that pass, and nobody would hear why.
+
+        Raises:
+            TypeError: there is such a rule already.
+        """
+        self.types = types
+        self.check(self.rules)
+
+    def check(self, rules: FirewallRules) -> None:
+        """Raises TypeError for rules by a type that no request has."""
+        for rule in (rules.inbound, rules.outbound, *chain.from_iterable(rules.peers.values())):
+            self._check(rule)
 
     def find(self, peer: PeerId, direction: Direction) -> Found:
         """The rule that applies to requests of one direction with one peer."""
@@ -271,15 +298,25 @@ class Firewall:
         return (self._inbound if direction is Direction.INBOUND else self._outbound).peers.get(peer, NOT_FOUND).rule
 
     def set_default(self, rule: Rule | None, direction: Direction) -> None:
-        """Sets the default of each direction named; None removes it. Raises TypeError for what is no rule."""
-        _check(rule)
+        """Sets the default of each direction named; None removes it. Raises TypeError for what is no rule, and for a rule by
+        a type that no request has."""
+        self._check(rule)
         for side in self._sides(direction):
             side.set_default(rule)
         self.changed(None)
 
     def set_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
         """Sets one peer's rule in each direction named; None removes it. Raises TypeError as above."""
-        _check(rule)
+        self._check(rule)
+        for side in self._sides(direction):
+            side.set_peer(peer, rule)
+        self.changed(peer)
+
+    def restore_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
+        """Sets a rule that was kept. It holds whatever its types are, since without it the default would apply; but if no
+        request has one of them, the log says so: the program may have changed since."""
+        if (misfit := self._misfit(rule)) is not None:
+            logger.warning("the rule %r that is kept for %s: %s", rule, peer, misfit)
         for side in self._sides(direction):
             side.set_peer(peer, rule)
         self.changed(peer)
@@ -290,6 +327,16 @@ class Firewall:
             side.set_policy(default, {peer: rule for peer, both in rules.peers.items() if (rule := both[index])})
         self.changed(None)
 
+    def _check(self, rule: Rule | None) -> None:
+        _check(rule)
+        if (misfit := self._misfit(rule)) is not None:
+            raise TypeError(f"{rule!r}: {misfit}")
+
+    def _misfit(self, rule: Rule | None) -> str | None:
+        """Which of a rule's types is none of requests, in words; None if all are."""
+        names = () if rule is None or rule.allow is None else sorted(rule.allow)
+        return next(filter(None, (unknown_type(name, self.types) for name in names)), None)
+
     def _sides(self, direction: object) -> list[_Side]:
         if not isinstance(direction, Direction):
             raise TypeError(f"{direction!r} is no Direction")
@@ -298,6 +345,17 @@ class Firewall:
             for side, its in ((self._inbound, Direction.INBOUND), (self._outbound, Direction.OUTBOUND))
             if its in direction
         ]
+
+
+def unknown_type(name: str, types: frozenset[str] | None) -> str | None:
+    """What is wrong with ``name`` as a type of requests, whose types are ``types`` (None: any); None if nothing is."""
+    if types is None or name in types:
+        return None
+    if not types:
+        return f"no request is of type {name!r}: they have no types here"
+    similar = difflib.get_close_matches(name, types, n=1)
+    hint = f"did you mean {similar[0]!r}?" if similar else f"there are {', '.join(map(repr, sorted(types)))}"
+    return f"no request is of type {name!r}; {hint}"
 
 
 def _pair(rules: object) -> PeerRules:

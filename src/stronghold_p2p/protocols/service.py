@@ -26,6 +26,9 @@ logger = logging.getLogger("stronghold_p2p")
 StreamHandler: TypeAlias = Callable[[Connection, Substream], None]
 """Takes an inbound stream in the very callback in which its protocol was agreed; must not raise."""
 
+StreamCoroutine: TypeAlias = Callable[[Connection, Stream], Awaitable[None]]
+"""Serves an inbound stream, which is closed when it returns and reset when it raises."""
+
 
 class ServiceHost(Protocol):
     """What services ask of the swarm."""
@@ -85,21 +88,19 @@ def check_protocol_id(protocol: str) -> None:
         )
 
 
-def in_task(handler: Callable[[Connection, Stream], Awaitable[None]]) -> StreamHandler:
-    """Runs ``handler`` as a task for each stream, which is closed when it returns and reset when it raises."""
+def in_task(handler: StreamCoroutine) -> StreamHandler:
+    """Runs ``handler`` as a task for each stream."""
 
-    def serve(connection: Connection, stream: Substream) -> None:
+    def serve(connection: Connection, substream: Substream) -> None:
         if connection.may_run_handler():
-            connection.spawn(_run(connection, Stream(stream), handler))
+            connection.spawn(_run(connection, Stream(substream), handler))
         else:
-            stream.reset()
+            substream.reset()
 
     return serve
 
 
-async def _run(
-    connection: Connection, stream: Stream, handler: Callable[[Connection, Stream], Awaitable[None]]
-) -> None:
+async def _run(connection: Connection, stream: Stream, handler: StreamCoroutine) -> None:
     try:
         async with stream:
             await handler(connection, stream)

@@ -15,7 +15,7 @@ from ..firewall.gate import Gate
 from ..firewall.traffic import Traffic
 from ..generics import Req, Res
 from ..identity import PeerId
-from ..transport.connection import Connection
+from ..loops import Owner, check_loop
 from ..transport.substream import Substream
 from .codec import Codec
 from .message import MessageReceiver, frame, is_short, push
@@ -71,6 +71,7 @@ class Request(Generic[Req]):
         self._exchange.reject()
 
     def _check_answerable(self) -> None:
+        check_loop(self._exchange.stream.loop)
         if not self._exchange.answerable:
             raise RuntimeError("this request was answered or declined before, or is answered by its handler")
 
@@ -128,9 +129,9 @@ class Responder(Generic[Req, Res]):
         self._take_over()
         self._handler = handler
 
-    def open_queue(self, buffer: int) -> RequestQueue[Req, Res]:
+    def open_queue(self, buffer: int, owner: Owner | None = None) -> RequestQueue[Req, Res]:
         """Has whoever iterates over the queue answer; it reads ``buffer`` requests ahead. Raises RuntimeError as above."""
-        queue: RequestQueue[Req, Res] = RequestQueue(buffer)
+        queue: RequestQueue[Req, Res] = RequestQueue(buffer, owner)
         self._take_over()
         self._queue = queue
         return queue
@@ -141,13 +142,13 @@ class Responder(Generic[Req, Res]):
         if self._queue is not None:
             self._queue.close()
 
-    def accept(self, connection: Connection, stream: Substream) -> None:
+    def accept(self, _connection: object, stream: Substream) -> None:
         """A remote has opened a stream for a request: it is offered the protocol, so not all that it asks is rejected."""
         exchange = _InboundRequest(stream, self)
-        if self._traffic.enter(connection.peer, exchange, connection.now()):
+        if self._traffic.enter(stream.peer, exchange, stream.now()):
             self._let_in(exchange)
         else:
-            self._let_next_in_soon(connection.peer)
+            self._let_next_in_soon(stream.peer)
 
     def deliver(self, exchange: _InboundRequest[Req, Res], message: bytes) -> None:
         """A request has come whole."""
@@ -430,9 +431,10 @@ class _InboundRequest(MessageReceiver, Generic[Req, Res]):
 class RequestQueue(Generic[Req, Res]):
     """Requests for ``async for``. What is beyond the buffer waits in its stream: it gets no more window."""
 
-    def __init__(self, buffer: int) -> None:
+    def __init__(self, buffer: int, owner: Owner | None = None) -> None:
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
+        self._owner = owner or Owner()
         self._room = buffer
         self._admitting = False
         self._reading: set[_InboundRequest[Req, Res]] = set()
@@ -445,6 +447,7 @@ class RequestQueue(Generic[Req, Res]):
         return self
 
     async def __anext__(self) -> Request[Req]:
+        self._owner.check()
         while not self._ready:
             if self._closed:
                 raise StopAsyncIteration

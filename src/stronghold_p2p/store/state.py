@@ -228,7 +228,8 @@ class FirewallMemory:
         self._pending: dict[_Key, asyncio.Future[None]] = {}
 
     async def start(self) -> None:
-        """Opens the file, and applies what it holds; to be called once. Raises StateError."""
+        """Opens the file, and applies what it holds; again, after it was closed, what has changed since. Raises
+        StateError."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stronghold-p2p-state")
         try:
             await self._run(self._file.open)
@@ -244,11 +245,11 @@ class FirewallMemory:
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        ends = [asyncio.wrap_future(thread.submit(self._file.close))]
-        thread.shutdown(wait=False)  # it ends after its last job
         if self._poll is not None:
             self._poll.cancel()
-            ends.append(self._poll)
+        closed = thread.submit(self._file.close)
+        thread.shutdown(wait=False)  # it ends after its last job, whether or not anybody waits for that below
+        ends = {asyncio.wrap_future(closed), *([self._poll] if self._poll is not None else [])}
         await asyncio.wait(ends)
 
     def keep_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> asyncio.Future[None]:
@@ -329,6 +330,7 @@ class _TrackedFile:
 
     def open(self) -> Sequence[Change]:
         self._file = StateFile(self._path)
+        self._version = None  # which is counted from each opening
         return self.changes()
 
     def close(self) -> None:

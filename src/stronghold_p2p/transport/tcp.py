@@ -116,7 +116,7 @@ class TcpListener:
 
 
 class TcpTransport:
-    """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``."""
+    """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``; a name to dial is resolved before."""
 
     name: Final = "tcp"
 
@@ -130,12 +130,9 @@ class TcpTransport:
 
     async def dial(self, address: Multiaddr, connected: Connected) -> None:
         family, host, port = _endpoint(address)
-        loop = asyncio.get_running_loop()
         path = Path(self.name, address)
-        try:
-            await loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
-        except UnicodeError as error:
-            raise OSError(f"{host!r} is no name of a host") from error
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
 
     async def listen(self, address: Multiaddr, connected: Connected) -> TcpListener:
         family, host, port = _endpoint(address)
