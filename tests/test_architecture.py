@@ -209,8 +209,11 @@ def test_nothing_is_awaited_in_a_finally_block_that_may_be_compiled(path: Path) 
 
 
 def test_every_module_has_its_place() -> None:
-    assert {package_of(name_of(path)) for path in MODULES} == EDGES.keys() | FLAT
-    assert len(MODULES) > 30
+    names = [name_of(path) for path in MODULES]
+    assert {package_of(name) for name in names} == EDGES.keys() | FLAT
+    assert len(names) > 30
+    assert [pure for pure in PURE if not any(f"{name}.".startswith(f"{pure}.") for name in names)] == []
+    assert COMPILED
 
 
 def test_the_public_names_are_all_that_the_package_imports() -> None:

@@ -77,6 +77,11 @@ PEER, OTHER = PAIR.peer_id, Keypair.generate().peer_id
 ADDRESS = Multiaddr.parse("/ip4/127.0.0.1/tcp/4001")
 
 
+def kind(value: object) -> str:
+    """What a parameter is called. The workers of a parallel run must agree, and keys are others in each."""
+    return type(value).__name__
+
+
 def restored(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))
 
@@ -150,7 +155,7 @@ def test_every_error_is_tried() -> None:
 
 
 @every_way
-@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("error", ERRORS, ids=kind)
 def test_errors(error: StrongholdError, way: Callable[[Any], Any]) -> None:
     assert same_error(way(error), error)
     assert same_error(way(way(error)), error)
@@ -238,14 +243,16 @@ def everybody(*_: object) -> bool:
 
 
 @every_way
-@pytest.mark.parametrize("rule", [Rule.restricted(allow={"Ping"}), Rule.restricted(everybody)], ids=repr)
+@pytest.mark.parametrize(
+    "rule", [Rule.restricted(allow={"Ping"}), Rule.restricted(everybody)], ids=["types", "predicate"]
+)
 def test_restricted_rules(rule: Rule, way: Callable[[Any], Any]) -> None:
     assert way(rule) == rule
     assert way(rule) in {rule}
 
 
 @every_way
-@pytest.mark.parametrize("value", [RULES, POLICY, Policy(), FirewallRules.allow_all()], ids=repr)
+@pytest.mark.parametrize("value", [RULES, POLICY, Policy(), FirewallRules.allow_all()], ids=kind)
 def test_rules_and_policies(value: Any, way: Callable[[Any], Any]) -> None:
     copied = way(value)
     assert copied == value
@@ -280,7 +287,7 @@ PAIRS = [
 
 
 @every_way
-@pytest.mark.parametrize("pair", PAIRS, ids=repr)
+@pytest.mark.parametrize("pair", PAIRS, ids=kind)
 def test_public_keys(pair: Keypair, way: Callable[[Any], Any]) -> None:
     copied = way(pair.public_key)
     assert copied == pair.public_key
@@ -337,7 +344,7 @@ def test_every_event_is_tried() -> None:
 
 
 @every_way
-@pytest.mark.parametrize("value", [Config(), Config(request_timeout=30), INFO, LISTENER, ENTRY, *EVENTS], ids=repr)
+@pytest.mark.parametrize("value", [Config(), Config(request_timeout=30), INFO, LISTENER, ENTRY, *EVENTS], ids=kind)
 def test_configuration_and_events(value: Any, way: Callable[[Any], Any]) -> None:
     copied = way(value)
     assert type(copied) is type(value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -40,9 +42,21 @@ ADDRESS = Multiaddr.parse("/ip4/127.0.0.1/tcp/4001")
 
 def test_the_drawing_at_the_top_is_the_tree() -> None:
     assert errors.__doc__ is not None
-    drawn = [line.split()[:3] for line in errors.__doc__.splitlines() if "──" in line]
-    names = [next(word for word in words if word[0].isalpha()) for words in drawn]
-    assert sorted(["StrongholdError", *names]) == sorted(errors.__all__)
+    lines = iter(errors.__doc__.splitlines())
+    path = [next(line for line in lines if line == "StrongholdError")]
+    parents: dict[str, str] = {}
+    for branch, name in re.findall(r"^([│ ]*[├└]── )(\w+) ", "\n".join(lines), re.MULTILINE):
+        del path[len(branch) // 4 :]
+        parents[name] = path[-1]
+        path.append(name)
+    assert parents == dict(children_and_parents(StrongholdError))
+
+
+def children_and_parents(error: type[StrongholdError]) -> Iterator[tuple[str, str]]:
+    for child in error.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield child.__name__, error.__name__
+            yield from children_and_parents(child)
 
 
 def test_every_error_is_public_and_of_the_tree() -> None:

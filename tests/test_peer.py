@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
-from support.waiting import next_event, turns, until
+from support.remote import listening
+from support.waiting import begun, introduced, next_event, settled, turns, until
 
 from stronghold_p2p import (
     ClosedError,
@@ -227,14 +228,15 @@ async def test_ping(make_peer: MakePeer) -> None:
     await until(lambda: not alice.connections[0].streams)
 
 
-async def test_a_ping_that_is_not_answered(make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
-    alice, bob = await make_peer(), await make_peer()
-    address = await bob.listen()
-    await alice.connect(address)
-    assert bob._swarm is not None
-    monkeypatch.setitem(bob._swarm._handlers, "/ipfs/ping/1.0.0", lambda connection, stream: None)
-    with pytest.raises(RequestTimeout):
-        await alice.ping(address, timeout=0.02)
+async def test_a_ping_that_is_not_answered(make_peer: MakePeer) -> None:
+    alice = await make_peer()
+    async with listening() as silent:
+        connecting = asyncio.create_task(alice.connect(silent.address))
+        remote = await silent.accept_upgraded()
+        await connecting
+        with pytest.raises(RequestTimeout):
+            await alice.ping(silent.address, timeout=0.02)
+        await remote.close()
 
 
 # -- streams -------------------------------------------------------------------------------------------
@@ -309,13 +311,13 @@ async def test_a_stream_beyond_the_limit_waits_for_its_time(make_peer: MakePeer)
     alice, bob = await make_peer(config=Config(max_outbound_streams_per_connection=2)), await make_peer()
     bob.handle_stream(OWN, echo)
     address = await bob.listen()
-    await alice.connect(address)
-    await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
+    await introduced(alice, address)
     first, second = await alice.open_stream(address, OWN), await alice.open_stream(address, OWN)
     with pytest.raises(RequestTimeout):
         await alice.open_stream(address, OWN, timeout=0.02)
     waiting = asyncio.create_task(alice.open_stream(address, OWN))
-    await asyncio.sleep(0)
+    await settled()
+    assert not waiting.done()
     second.reset()
     third = await waiting
     first.reset()
@@ -383,8 +385,7 @@ def test_on_other_loops(kind: str) -> None:
             asking = [asyncio.create_task(alice.send_request(address, "x" * 10_000)) for _ in range(100)]
             await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
             stream = await alice.open_stream(address, OWN)
-            writing = asyncio.create_task(stream.write(bytes(10_000_000)))
-            await asyncio.sleep(0)
+            writing = await begun(stream.write(bytes(10_000_000)))
         await asyncio.gather(writing, *asking, return_exceptions=True)
 
     with asyncio.Runner(loop_factory=make_loop) as runner:
@@ -503,7 +504,7 @@ async def test_a_second_call_waits_for_the_first_one_that_closes(make_peer: Make
     asking = asyncio.create_task(alice.send_request(await bob.listen(), 1))
     await until(lambda: bob.connections and bob.connections[0].streams)
     first, second = asyncio.create_task(bob.close()), asyncio.create_task(bob.close())
-    await turns()
+    await settled()
     assert not first.done()
     assert not second.done()
     may_end.set()

@@ -155,6 +155,7 @@ def connection(direction: Direction) -> ConnectionInfo:
         (PolicyFailed(PolicyError("policy.toml", 0, "", "missing")), None),
         (RequestFailed(PEER, ValueError("slow")), None),
     ],
+    ids=lambda value: type(value).__name__,
 )
 def test_events_in_words(event: Event, line: str | None) -> None:
     assert story._line(event) == line

@@ -521,6 +521,7 @@ class FirewallMachine(RuleBasedStateMachine):
             firewall_view=lambda body: len(body["padding"]),
         )
         self.peer._swarm = self.network  # type: ignore[assignment]
+        self.peer._owner.loop = self.loop
         self.peer.on_request(lambda request: self.passed(request.body["id"]))
         self.events: Any = self.peer.events(buffer=10_000, decisions=True)
         self.asked: list[FirewallRequest] = []

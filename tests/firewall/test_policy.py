@@ -289,10 +289,10 @@ def test_a_file_in_another_encoding(tmp_path: Path) -> None:
 def test_ten_thousand_peers() -> None:
     peers = [str(PeerId(b"\x12\x20" + number.to_bytes(32))) for number in range(10_000)]
     entries = [f'[peers.p{number}]\nid = "{peer}"\ninbound = ["Ping", "Read"]\n' for number, peer in enumerate(peers)]
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(Policy.parse("\n".join(entries)).names) == 10_000
     error = error_of("\n".join((*entries, "x = 1")))
-    assert time.perf_counter() - start < 20  # 1.5 s here
+    assert time.process_time() - start < 20  # 1.5 s here
     assert (error.line, error.key) == (40_001, "peers.p9999.x")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.waiting import settled
 
 from stronghold_p2p.errors import RemoteProtocolError, StreamReset
 from stronghold_p2p.protocols import perf
@@ -61,8 +62,8 @@ async def test_the_server_sends_nothing_before_the_upload_has_ended(open_streams
     dialer, listener = open_streams()
     server = asyncio.create_task(serve(listener))
     await dialer.write((5).to_bytes(8, "big") + bytes(1000))
-    while listener.read_size < 1008:
-        await asyncio.wait([server], timeout=0)
+    await settled()
+    assert listener.read_size == 1008
     assert not listener.written
     await dialer.close_write()
     await server

@@ -18,6 +18,7 @@ from typing import Any, Self
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.waiting import begun
 
 from stronghold_p2p.errors import ClosedError, StateError
 from stronghold_p2p.events import Direction
@@ -92,12 +93,20 @@ def test_only_its_owner_can_read_it(path: Path) -> None:
     assert modes == dict.fromkeys(["state.db", "state.db-wal", "state.db-shm"], 0o600)
 
 
-def test_a_commit_survives_the_loss_of_power(path: Path) -> None:
+def test_a_commit_survives_the_loss_of_power(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That cannot be tried here; these are the settings that SQLite documents for it."""
+    connections: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def recorded(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connections.append(connect(*arguments, **options))
+        return connections[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", recorded)
     for _ in "made", "opened":
-        with StateFile(path) as file:
+        with StateFile(path):
             pragmas = {
-                name: file._connection.execute(f"PRAGMA {name}").fetchone()[0]
+                name: connections[-1].execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("journal_mode", "synchronous", "fullfsync")
             }
         assert pragmas == {"journal_mode": "wal", "synchronous": 2, "fullfsync": 1}
@@ -447,8 +456,7 @@ async def test_our_newer_word_is_not_undone_by_an_older_one_of_others(path: Path
             theirs.set_rule(ALICE, BOTH, Rule.REJECT_ALL)
             theirs.ban(ALICE)
             theirs.ban(BOB)
-        check = asyncio.create_task(ours.memory.check())
-        await asyncio.sleep(0)  # the thread may have read by now, but we have not heard of it
+        check = await begun(ours.memory.check())  # the thread may have read by now, but we have not heard of it
         ours.memory.keep_rule(ALICE, INBOUND, Rule.ASK)
         last = ours.memory.keep_rule(ALICE, INBOUND, Rule.ALLOW_ALL)
         ours.memory.keep_ban(BOB, False)
@@ -494,8 +502,7 @@ def test_the_firewall_and_the_file_agree_in_the_end(
                 elif who == "theirs":
                     theirs.set_rule(number, side, rule)
                 else:
-                    checks.append(asyncio.create_task(memory.check()))
-                    await asyncio.sleep(0)
+                    checks.append(await begun(memory.check()))
         await asyncio.gather(*checks, memory.check())
         await memory.close()
         assert not failures
@@ -566,10 +573,12 @@ async def test_only_an_open_one_takes_calls(path: Path) -> None:
     await ours.memory.close()
     async with ours:
         pass
+    somebody = peer(3)
+    references = sys.getrefcount(somebody)
     with pytest.raises(ClosedError):
-        ours.memory.keep_rule(ALICE, BOTH, None)
+        ours.memory.keep_rule(somebody, BOTH, None)
+    assert sys.getrefcount(somebody) == references  # nothing is kept of it
     await ours.memory.close()
-    assert not ours.memory._pending
 
 
 async def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -591,8 +600,7 @@ async def test_a_start_or_a_close_that_is_cancelled_leaves_nothing(path: Path) -
 
 
 async def cancelled(call: Coroutine[Any, Any, None]) -> None:
-    running = asyncio.create_task(call)
-    await asyncio.sleep(0)
+    running = await begun(call)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -134,6 +134,10 @@ class Remote:
         received = b"".join(frame.body for frame in await self.frames_of(stream_id))
         return received.removeprefix(lines(protocol))
 
+    def abort(self) -> None:
+        """Ends the connection as a crash does."""
+        self._writer.transport.abort()
+
     async def close(self) -> None:
         self._writer.close()
         with suppress(ConnectionError):
@@ -179,6 +183,11 @@ class RemoteListener:
         self.keypair = keypair
         self.address: Multiaddr
         self._accepted: asyncio.Queue[Remote] = asyncio.Queue()
+
+    @property
+    def waiting(self) -> int:
+        """Connections that wait to be accepted."""
+        return self._accepted.qsize()
 
     async def accept(self) -> Remote:
         """The next connection, as TCP brought it."""

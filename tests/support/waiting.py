@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from stronghold_p2p import Multiaddr, PeerIdentified, StrongholdP2p
 
 from .loop import Loop
 
-__all__ = ["introduced", "next_event", "settled", "turns", "until"]
+__all__ = ["begun", "introduced", "next_event", "settled", "turns", "until"]
 
 Event = TypeVar("Event")
+Result = TypeVar("Result")
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -26,10 +27,15 @@ async def settled() -> None:
     await _loop().idle()
 
 
-async def turns(count: int | None = None) -> None:
-    """Exactly so many turns of the loop: the moments at which a test interferes. Who waits for something uses others."""
-    if count is None:
-        return await settled()
+async def begun(call: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    """A task that runs ``call``, and has come to its first wait."""
+    task = asyncio.create_task(call)
+    await turns(1)
+    return task
+
+
+async def turns(count: int) -> None:
+    """Exactly so many turns of the loop: a moment at which a test interferes. It is no way to wait for anything."""
     for _ in range(count):
         await asyncio.sleep(0)
 
