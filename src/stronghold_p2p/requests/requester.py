@@ -171,7 +171,6 @@ class Requester(Generic[Req, Res]):
                 raise _NothingSent(error) from error
             except TimeoutError:
                 raise RequestTimeout(timeout) from None
-        flushes = connection.flushes
         # To whom the protocol is unknown, what is not short text must not come with the lines (see MAX_LAZY_SIZE).
         lazy = (self._text and len(message) < MAX_LAZY_SIZE - 3) or connection.serves(self._protocol)
         sent = lazy and is_short(message) and stream.write_now(frame(message))
@@ -188,6 +187,6 @@ class Requester(Generic[Req, Res]):
                 response.exception()  # nobody is left to hear it
             raise
         except ConnectionLost as error:
-            if connection.flushes == flushes:
+            if stream.untouched:
                 raise _NothingSent(error) from error
             raise
