@@ -12,7 +12,19 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "stronghold_p2p"
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if not path.name.endswith("_pb2.py")]
 
-FLAT = {"errors", "config", "events", "event_hub", "arguments", "frozen", "generics", "identity", "loops", "multiaddr"}
+FLAT = {
+    "errors",
+    "config",
+    "events",
+    "event_hub",
+    "arguments",
+    "frozen",
+    "generics",
+    "identity",
+    "key_file",
+    "loops",
+    "multiaddr",
+}
 """Small, complete modules that any part may use."""
 
 EDGES = {
@@ -73,7 +85,8 @@ FLAT_EDGES = {
     "frozen": set[str](),
     "loops": set[str](),
     "generics": set[str](),
-    "identity": {"errors", "encoding"},
+    "identity": {"errors", "encoding", "key_file"},
+    "key_file": {"errors"},
     "multiaddr": {"errors", "encoding", "identity"},
     "events": {"errors", "identity", "multiaddr"},
     "event_hub": {"events", "loops"},

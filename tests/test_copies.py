@@ -32,6 +32,8 @@ from stronghold_p2p import (
     Dropped,
     EncodeError,
     FirewallDecision,
+    FirewallRequestEnded,
+    FirewallRequestOpened,
     FirewallRules,
     HandshakeError,
     InboundConnectionFailed,
@@ -67,6 +69,7 @@ from stronghold_p2p import (
     StateFailed,
     StreamReset,
     StrongholdError,
+    WebSocketError,
     errors,
 )
 from stronghold_p2p.events import Event
@@ -129,6 +132,7 @@ ERRORS = [
     StreamReset(7),
     RemoteProtocolError("/a", "wrong"),
     NegotiationError("wrong"),
+    WebSocketError("closed"),
     HandshakeError("wrong"),
     PeerIdMismatch(PEER, OTHER),
     MuxerError("wrong", 2),
@@ -332,6 +336,8 @@ EVENTS: list[Event] = [
     PeerIdentified(PEER, "go-libp2p/0.51", ("/a", "/b"), (ADDRESS,), None),
     RequestFailed(PEER, RequestTimeout(1.5, "handler")),
     FirewallDecision(PEER, Direction.BOTH, "Ping", "Rule.ASK", "peer", True, 0.5),
+    FirewallRequestOpened(7, PEER, Direction.INBOUND, "Ping", "request"),
+    FirewallRequestEnded(7, PEER, Direction.INBOUND, "Ping", "request", "approved"),
     PolicyLoaded("p.toml"),
     PolicyFailed(PolicyError("p.toml", 7, "a.b", "wrong")),
     StateFailed(StateError("s.db", "is damaged")),

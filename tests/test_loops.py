@@ -50,6 +50,7 @@ PEER_ACTS: dict[str, Act] = {
     "remove_peer_rule": lambda peer: peer.remove_peer_rule(OTHER),
     "get_firewall_config": lambda peer: peer.get_firewall_config(),
     "on_firewall_request": lambda peer: peer.on_firewall_request(lambda question: None),
+    "remove_firewall_handler": lambda peer: peer.remove_firewall_handler(print),
     "firewall_requests": lambda peer: peer.firewall_requests(),
     "reload_policy": lambda peer: peer.reload_policy(),
     "ban_peer": lambda peer: peer.ban_peer(OTHER),

@@ -28,6 +28,7 @@ from .errors import (
     StateError,
     StreamReset,
     StrongholdError,
+    WebSocketError,
 )
 from .events import (
     ConnectionClosed,
@@ -38,6 +39,8 @@ from .events import (
     Dropped,
     Event,
     FirewallDecision,
+    FirewallRequestEnded,
+    FirewallRequestOpened,
     InboundConnectionFailed,
     Listener,
     ListenerClosed,
@@ -50,8 +53,9 @@ from .events import (
     RequestFailed,
     StateFailed,
 )
-from .firewall.approvals import FirewallRequest
+from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
+from .firewall.questions import FirewallRequest
 from .firewall.rules import FirewallRules, Rule
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
@@ -78,6 +82,9 @@ __all__ = [
     "Event",
     "FirewallDecision",
     "FirewallRequest",
+    "FirewallRequestEnded",
+    "FirewallRequestOpened",
+    "FirewallRequestQueue",
     "FirewallRules",
     "HandshakeError",
     "InboundConnectionFailed",
@@ -117,6 +124,7 @@ __all__ = [
     "StreamReset",
     "StrongholdError",
     "StrongholdP2p",
+    "WebSocketError",
 ]
 
 logging.getLogger("stronghold_p2p").addHandler(logging.NullHandler())

@@ -17,6 +17,7 @@ StrongholdError
 ├── NoResponse                  closed in order without one byte of response
 ├── StreamReset                 the remote reset the stream
 └── RemoteProtocolError         the remote broke a rule of a protocol
+    ├── WebSocketError          of WebSocket, or of its HTTP handshake
     ├── NegotiationError        of multistream-select
     ├── HandshakeError          of Noise, or of its libp2p payload
     │   └── PeerIdMismatch      the remote is not the peer that was dialled
@@ -60,6 +61,7 @@ __all__ = [
     "StateError",
     "StreamReset",
     "StrongholdError",
+    "WebSocketError",
 ]
 
 
@@ -220,6 +222,13 @@ class RemoteProtocolError(StrongholdError):
         super().__init__(f"{protocol}: {reason}")
         self.protocol = protocol
         self.reason = reason
+
+
+class WebSocketError(RemoteProtocolError):
+    """The HTTP handshake of a WebSocket failed, or a frame breaks the protocol."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("websocket", reason)
 
 
 class NegotiationError(RemoteProtocolError):

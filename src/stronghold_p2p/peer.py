@@ -19,9 +19,11 @@ from .errors import ClosedError, InvalidAddress, NotPermitted, PolicyError, Requ
 from .event_hub import EventHub
 from .events import ConnectionInfo, Direction, Event, Listener, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
-from .firewall.approvals import Approvals, FirewallRequest
+from .firewall.answerers import FirewallRequestQueue
+from .firewall.approvals import Approvals
 from .firewall.gate import Gate
 from .firewall.policy import Policy, PolicyWatch
+from .firewall.questions import FirewallRequest
 from .firewall.rules import Firewall, FirewallRules, Rule
 from .generics import Req, Res
 from .identity import Keypair, PeerId
@@ -32,12 +34,13 @@ from .protocols.ping import PingService
 from .protocols.service import Service, check_protocol_id
 from .requests import Request, Requester, Responder
 from .requests.codec import PROTOCOLS, CodecName, make_codec
-from .store.state import BanChange, Change, FirewallMemory
+from .store.firewall_memory import BanChange, Change, FirewallMemory
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
+from .transport.websocket import WebSocketTransport
 
 __all__ = ["StrongholdP2p"]
 
@@ -79,7 +82,8 @@ class StrongholdP2p(Generic[Req, Res]):
             codec: how both are encoded: ``"json"``, ``"msgpack"`` or ``"raw"`` (bytes); one a peer, each has its own
                 protocol id.
             firewall_view: what rules and questions see of a request, so that a person or a log never sees its content;
-                None shows the request itself to rules and handlers, and its type alone to terminals and logs.
+                None shows the request itself to rules and handlers, and its type alone to terminals and logs. If it
+                raises, the request is rejected.
             policy: a policy, whose word goes before all rules set in code or by answers; or a policy file, which is
                 read at the start, and again whenever it changes.
             state: a file that remembers over restarts what answers of the firewall and bans have decided.
@@ -94,10 +98,11 @@ class StrongholdP2p(Generic[Req, Res]):
             raise ValueError(f"there is no codec {codec!r}: there are {', '.join(PROTOCOLS)}")
         self._keypair = keypair or Keypair.generate()
         self._config = config or Config()
-        self._firewall = Firewall(firewall or FirewallRules())
-        self._approvals = Approvals(self._firewall, self._config)
-        self._firewall.changed = self._firewall_changed
         self._events = EventHub()
+        self._firewall = Firewall(firewall or FirewallRules())
+        self._approvals = Approvals(self._firewall, self._config, self._events.emit)
+        self._approvals.keep_rule = self._keep_rule
+        self._firewall.changed = self._firewall_changed
         self._swarm: Swarm | None = None
         self._policy = policy
         self._policy_watch: PolicyWatch | None = None
@@ -105,7 +110,6 @@ class StrongholdP2p(Generic[Req, Res]):
         self._memory: FirewallMemory | None = None
         if state is not None:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
-        self._said_before_start: dict[tuple[PeerId, Direction], None] = {}
         self._starting = False
         self._owner = Owner()
         self._closing: asyncio.Future[None] | None = None
@@ -174,7 +178,7 @@ class StrongholdP2p(Generic[Req, Res]):
         swarm = Swarm(
             self._keypair,
             self._config,
-            transports=(TcpTransport(self._config),),
+            transports=(TcpTransport(self._config), WebSocketTransport(self._config)),
             resolver=SystemResolver(),
             addresses=self.addresses,
             services=self._services,
@@ -290,8 +294,8 @@ class StrongholdP2p(Generic[Req, Res]):
         """Has ``handler``, plain or async, answer requests by what it returns; use it as a decorator.
 
         If it raises, runs past ``Config.handler_timeout`` or returns what cannot be encoded, the request's stream is
-        reset, a :class:`RequestFailed` event says why, and the log has the traceback. Without a handler or an iterator
-        the protocol is not offered.
+        reset, a :class:`RequestFailed` event says why, and the log has the traceback: whatever it raises, SystemExit,
+        too; only KeyboardInterrupt ends the program. Without a handler or an iterator the protocol is not offered.
 
         Raises:
             RuntimeError: requests are answered already.
@@ -329,7 +333,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
         Raises:
             InvalidAddress: malformed, or of another peer.
-            ListenError: in use, not an address of this machine, not permitted, or not TCP.
+            ListenError: in use, not an address of this machine, not permitted, or neither TCP nor WebSocket.
             ClosedError: we are not running.
         """
         listener = await self._running().listen(own_address(address, self.peer_id))
@@ -374,22 +378,31 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def on_firewall_request(self, handler: Callable[[FirewallRequest], Any]) -> Callable[[FirewallRequest], Any]:
         """Has ``handler``, plain or async, answer the firewall's questions; use it as a decorator. It may also keep a
-        question and have it answered later. If it raises, the request is rejected. Without a handler or an iterator,
-        every question is.
+        question and have it answered later. What it raises is logged, but for KeyboardInterrupt, which ends the program.
 
-        Raises:
-            RuntimeError: questions are answered already.
+        Any number of handlers and iterators get every question, and at once those that are open; the first answer
+        decides. A handler that raises leaves the question to the others. A question that nobody is left to answer is
+        rejected.
         """
         self._owner.check()
-        self._approvals.set_handler(handler)
+        self._approvals.add_handler(handler)
         return handler
 
-    def firewall_requests(self, *, buffer: int = 64) -> AsyncIterator[FirewallRequest]:
-        """The firewall's questions, for ``async for``. While ``buffer`` of them wait to be taken, further requests that
-        would raise one are rejected.
+    def remove_firewall_handler(self, handler: Callable[[FirewallRequest], Any]) -> None:
+        """Undoes :meth:`on_firewall_request`: ``handler`` gives up the questions that it has, and is cancelled if it is
+        async. Without effect if it answers none."""
+        self._owner.check()
+        self._approvals.remove_handler(handler)
+
+    def firewall_requests(self, *, buffer: int = 64) -> FirewallRequestQueue:
+        """The firewall's questions, for ``async for``, as for :meth:`on_firewall_request`. While ``buffer`` of them wait
+        to be taken, further ones do not come here.
+
+        ``close()`` ends the iteration and gives up all questions that came here. Once nobody holds the iterator any more,
+        it gives up those that nobody has taken.
 
         Raises:
-            RuntimeError: questions are answered already.
+            ValueError: ``buffer`` is below 1.
         """
         self._owner.check()
         return self._approvals.open_queue(buffer, self._owner)
@@ -459,7 +472,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def handle_stream(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
         """Serves a protocol of one's own: ``handler`` runs as a task for each stream, which is closed when it returns
-        and reset when it raises. The firewall does not guard it.
+        and reset when it raises, whatever that is; only KeyboardInterrupt ends the program. The firewall does not guard it.
 
         Raises:
             RuntimeError: the protocol is served already.
@@ -491,7 +504,7 @@ class StrongholdP2p(Generic[Req, Res]):
     def _permits(self, peer: PeerId, protocol: str) -> bool:
         """The firewall guards the request protocol alone. Nobody is offered what nobody answers."""
         return protocol != self._protocol or (
-            self._responder.serving and not self._gate.closed(peer, Direction.INBOUND)
+            self._responder.serving and not self._gate.rejects_all(peer, Direction.INBOUND)
         )
 
     def _refused(self, peer: PeerId, protocol: str) -> None:
@@ -501,8 +514,6 @@ class StrongholdP2p(Generic[Req, Res]):
 
     async def _load_firewall(self) -> None:
         """What a policy and a state file say holds before the first connection."""
-        banned = tuple(self._admission.banned)
-        said = [(peer, way, self._firewall.peer_rule(peer, way)) for peer, way in self._said_before_start]
         # The policy first: if it is broken, no state file is made.
         if isinstance(self._policy, Policy):
             self._apply_policy(self._policy)
@@ -513,12 +524,6 @@ class StrongholdP2p(Generic[Req, Res]):
             await self._policy_watch.load()
         if self._memory is not None:
             await self._memory.start()
-            for peer in banned:
-                await self._memory.keep_ban(peer, True)
-            for peer, way, rule in said:
-                self._firewall.set_peer_rule(peer, rule, way)
-                await self._memory.keep_rule(peer, way, None)
-        self._approvals.keep_rule = self._keep_rule
         if self._policy_watch is not None:
             self._policy_task = asyncio.get_running_loop().create_task(self._policy_watch.run())
 
@@ -559,10 +564,8 @@ class StrongholdP2p(Generic[Req, Res]):
             self._swarm.admission_changed()
 
     def _keep_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> None:
-        if self._memory is not None and self._swarm is not None:
+        if self._memory is not None:
             self._memory.keep_rule(peer, direction, rule)
-        elif self._memory is not None:
-            self._said_before_start.update(dict.fromkeys((peer, way) for way in direction))
 
     def _state_failed(self, error: StateError) -> None:
         logger.warning("%s", error)
@@ -571,7 +574,7 @@ class StrongholdP2p(Generic[Req, Res]):
     async def _set_banned(self, peer: PeerId, banned: bool) -> None:
         self._owner.check()
         (self._admission.ban if banned else self._admission.unban)(peer)
-        kept = self._memory.keep_ban(peer, banned) if self._memory is not None and self._swarm is not None else None
+        kept = self._memory.keep_ban(peer, banned) if self._memory is not None else None
         if banned and self._swarm is not None:
             await self._swarm.disconnect(peer)
         if kept is not None:

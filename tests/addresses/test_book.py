@@ -162,7 +162,7 @@ def test_the_target_of_a_call_is_kept_once_it_led_to_the_peer() -> None:
 
 
 @pytest.mark.parametrize(("source", "limit"), [(GIVEN, MAX_GIVEN_ADDRESSES), (MDNS, MAX_TOLD_ADDRESSES)])
-def test_one_address_too_many_displaces_that_which_worked_longest_ago(source: AddressSource, limit: int) -> None:
+def test_one_address_too_many_displaces_the_one_with_the_oldest_success(source: AddressSource, limit: int) -> None:
     clock = Clock()
     book = AddressBook(clock=clock)
     for port in range(1, limit + 1):

@@ -33,12 +33,12 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.cli import story
-from stronghold_p2p.identity import Keypair
+from stronghold_p2p.identity import PeerId
 from stronghold_p2p.protocols.identify import AGENT_VERSION
 
 from .conftest import WAIT, Cli, process
 
-PEER = Keypair.generate().peer_id
+PEER = PeerId.parse("12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN")
 ADDRESS = Multiaddr.parse("/ip4/192.0.2.7/tcp/4001")
 SECRET = "treasure"
 

@@ -78,11 +78,11 @@ class Guard:
         listen: bool = True,
     ) -> None:
         self.firewall = Firewall(FirewallRules(inbound=rule, outbound=rule))
-        self.approvals = Approvals(self.firewall, Config())
+        self.hub = Hub()
+        self.approvals = Approvals(self.firewall, Config(), self.hub.emit)
         self.firewall.changed = self.approvals.rules_changed
         self.questions: list[FirewallRequest] = []
-        self.approvals.set_handler(self.questions.append)
-        self.hub = Hub()
+        self.approvals.add_handler(self.questions.append)
         self.told = self.hub.told
         self.reader = self.hub.subscribe(64, "drop_newest", decisions=True) if listen else None
         self.codec = make_codec(codec, type_, max_size=1_000_000)
@@ -123,14 +123,14 @@ def test_the_layer_is_told() -> None:
 
 def test_a_request_that_is_refused_unread() -> None:
     guard = Guard(REJECT)
-    assert guard.gate.closed(ALICE, IN)
+    assert guard.gate.rejects_all(ALICE, IN)
     guard.gate.refuse(ALICE, IN)
     assert guard.told == [FirewallDecision(ALICE, IN, None, "Rule.REJECT_ALL", "default", False, 0.0)]
 
 
 @pytest.mark.parametrize("rule", [None, ASK, ALLOW, PINGS])
 def test_only_reject_all_closes(rule: Rule | None) -> None:
-    assert not Guard(rule).gate.closed(ALICE, IN)
+    assert not Guard(rule).gate.rejects_all(ALICE, IN)
 
 
 @pytest.fixture

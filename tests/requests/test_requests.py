@@ -13,7 +13,7 @@ import pytest
 from conftest import PATIENCE, MakePeer
 from support.connections import ECHO, connected
 from support.remote import listening
-from support.waiting import next_event, settled, turns, until
+from support.waiting import introduced, next_event, settled, turns, until
 
 from stronghold_p2p import (
     ClosedError,
@@ -250,8 +250,7 @@ async def test_a_response_that_cannot_be_encoded_may_be_replaced(connect: Connec
 async def test_responding_to_whoever_is_gone_does_nothing(connect: Connect) -> None:
     alice, bob, address = await connect()
     requests = bob.requests()
-    await alice.connect(address)
-    await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
+    await introduced(alice, address)
     asking = [asyncio.create_task(alice.send_request(address, number)) for number in range(2)]
     first, second = await anext(requests), await anext(requests)
     for task in asking:
@@ -297,8 +296,7 @@ async def test_requests_beyond_the_buffer_wait_in_their_streams(connect: Connect
 async def test_requests_that_end_in_the_queue_make_room(connect: Connect) -> None:
     alice, bob, address = await connect()
     requests = bob.requests(buffer=1)
-    await alice.connect(address)
-    await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
+    await introduced(alice, address)
     queue: Any = bob._responder._queue
     taken = asyncio.create_task(alice.send_request(address, "taken"))
     await until(lambda: len(queue._ready) == 1)
@@ -335,8 +333,7 @@ async def test_hundreds_of_invalid_requests_that_waited(make_peer: MakePeer) -> 
     alice = await make_peer(config=Config(max_outbound_streams_per_connection=400))
     requests = bob.requests(buffer=1)
     address = await bob.listen()
-    await alice.connect(address)
-    await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
+    await introduced(alice, address)
     queue: Any = bob._responder._queue
     valid = asyncio.create_task(alice.send_request(address, 1))
     await until(lambda: len(queue._ready) == 1)
@@ -547,8 +544,7 @@ async def test_the_time_is_up(connect: Connect) -> None:
         finally:
             cancelled.set()
 
-    await alice.connect(address)
-    await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
+    await introduced(alice, address)
     with pytest.raises(RequestTimeout) as caught:
         await alice.send_request(address, 1, timeout=0.02)
     assert caught.value.timeout == 0.02
@@ -559,8 +555,7 @@ async def test_the_time_is_up_before_there_is_a_stream(connect: Connect) -> None
     alice, bob, address = await connect(Config(max_outbound_streams_per_connection=1))
     never = asyncio.Event()
     bob.on_request(lambda request: never.wait())
-    await alice.connect(address)
-    await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
+    await introduced(alice, address)
     first = asyncio.create_task(alice.send_request(address, 1))
     await settled()
     with pytest.raises(RequestTimeout):
@@ -592,8 +587,7 @@ async def test_a_cancelled_request_cancels_its_handler(connect: Connect) -> None
         finally:
             cancelled.set()
 
-    await alice.connect(address)
-    await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
+    await introduced(alice, address)
     asking = asyncio.create_task(alice.send_request(address, 1))
     await running.wait()
     asking.cancel()
@@ -632,14 +626,12 @@ async def test_a_request_meets_a_connection_that_closes_and_is_sent_on_a_new_one
         await may_end.wait()
         return request.body
 
-    await alice.connect(address)
-    await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
+    await introduced(alice, address)
     first = asyncio.create_task(alice.send_request(address, "first"))
     await until(lambda: seen)
     second = asyncio.create_task(alice.send_request(address, "second"))
     await settled()
-    assert alice._swarm is not None
-    alice._swarm.connections[0].abort()  # nothing of the second has left
+    await alice.disconnect(bob.peer_id)  # nothing of the second has left
     may_end.set()
     with pytest.raises(ConnectionLost):
         await first
@@ -651,7 +643,9 @@ async def test_a_request_meets_a_connection_that_closes_and_is_sent_on_a_new_one
 async def test_a_request_of_which_no_byte_has_left_is_tried_once_more(twice: bool) -> None:
     codec = make_codec("json", None, max_size=MIB)
     firewall = Firewall(FirewallRules())
-    gate = Gate(firewall, Approvals(firewall, Config()), codec.type_name, None, codec.weight, EventHub())
+    events = EventHub()
+    approvals = Approvals(firewall, Config(), events.emit)
+    gate = Gate(firewall, approvals, codec.type_name, None, codec.weight, events)
     requester = Requester[Any, Any](ECHO, codec, codec, gate, text=True)
     async with connected() as lost, connected() as fresh:
         connects = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -184,8 +185,15 @@ async def a_world(**config: Any) -> AsyncIterator[World]:
         host.deadlines.close()
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
+FACTORIES: list[Any] = [None]
+"""Of tasks. An eager one may have ended when it has just been made."""
+if sys.version_info >= (3, 12):
+    FACTORIES.append(asyncio.eager_task_factory)
+
+
+@pytest.fixture(params=FACTORIES)
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    asyncio.get_running_loop().set_task_factory(request.param)
     async with a_world() as world:
         yield world
 
@@ -389,10 +397,13 @@ async def test_a_fault_of_ours_reaches_whoever_waits(world: World, where: str) -
         world.names.answers[NAME] = fault
     else:
         world.network.answers[ONE] = fault
-    for call in [world.call(TWO, NAME, ONE), world.call()]:
+    slow = "/dns4/slow/tcp/1"
+    world.know(slow)
+    for call in [world.call(TWO, NAME, slow, ONE), world.call(NAME, ONE)]:
         await world.clock.advance(0.25)
         with pytest.raises(LookupError):
             await call
+    assert world.entry(slow).failures == 0
     assert world.dialer.dials == {}
 
 

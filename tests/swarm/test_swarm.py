@@ -297,7 +297,8 @@ async def test_inbound_limits(make_peer: MakePeer, limit: str) -> None:
     keypair = Keypair.generate()
     if limit == "max_pending_inbound_connections":
         remotes = [await Remote.connect(address, keypair) for _ in range(2)]
-        await until(lambda: len(swarm_of(bob)._pending_inbound) == 2)
+        for remote in remotes:
+            await remote.greet()
         third = await Remote.connect(address, keypair)
         await third.raw_rest()
     else:
@@ -310,8 +311,11 @@ async def test_inbound_limits(make_peer: MakePeer, limit: str) -> None:
     assert failed.error.limit == limit
     for remote in (*remotes, third):
         await remote.close()
-    await until(lambda: not bob.connections and not swarm_of(bob)._pending_inbound)
-    await (await Remote.dial(address, keypair)).close()  # there is room again
+    for _ in remotes:
+        await next_event(events, InboundConnectionFailed if "pending" in limit else ConnectionClosed)
+    another = await Remote.dial(address, keypair)
+    await until(lambda: len(bob.connections) == 1)  # there is room again
+    await another.close()
 
 
 async def test_a_limit_for_each_peer_does_not_touch_others(make_peer: MakePeer) -> None:
@@ -506,7 +510,7 @@ async def test_closing_while_dialing(make_peer: MakePeer) -> None:
 async def test_closing_while_a_remote_shakes_hands(make_peer: MakePeer) -> None:
     bob = await make_peer()
     remote = await Remote.connect(await bob.listen())
-    await until(lambda: swarm_of(bob)._pending_inbound)
+    await remote.greet()
     await bob.close()
     await remote.raw_rest()
     await remote.close()
@@ -541,7 +545,7 @@ async def test_a_connection_that_dies_with_streams_open(make_peer: MakePeer) -> 
     events = bob.events()
     asking = asyncio.create_task(remote.request(1, b"1"))
     await until(lambda: bob.connections and bob.connections[0].streams)
-    remote._writer.transport.abort()
+    remote.abort()
     closed = await next_event(events, ConnectionClosed)
     assert closed.connection.streams == 0
     assert await asking == b""

@@ -20,15 +20,15 @@ MAX_GIVEN_ADDRESSES: Final = 64
 MAX_TOLD_ADDRESSES: Final = 16
 """Addresses of one peer from each other source: no source crowds out another one, nor makes a dial last for minutes."""
 MAX_TOLD_PEERS: Final = 4096
-"""Peers of which others than our own code have named addresses; the one heard of longest ago is forgotten first. An
-address that a remote tells has up to 512 bytes: at the worst, a peer takes 8 KiB for each source."""
+"""Peers with addresses from others than our own code; the one heard of longest ago is forgotten first. A told address
+has up to 512 bytes: at the worst, a peer takes 8 KiB for each source."""
 
 
 class AddressBook:
     """The known addresses of peers, each with an :class:`AddressEntry`.
 
-    Those that our own code gives are kept until they are removed; what remotes tell is kept within limits, and never in
-    place of what was given. Whoever answers at an address must prove to be the peer, so a wrong one costs a dial alone.
+    Given ones are kept until they are removed. Ones that remotes tell are kept within limits, never in place of given
+    ones. Whoever answers at an address must prove to be the peer: a wrong one costs a dial, no more.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -46,8 +46,8 @@ class AddressBook:
         return isinstance(peer, PeerId) and bool(self.get(peer))
 
     def get(self, peer: PeerId | str) -> tuple[Multiaddr, ...]:
-        """The addresses of ``peer``, without its peer id: by their sources, those of one source in the order in which they
-        were named. A dial prefers those that worked."""
+        """The addresses of ``peer``, without its peer id: by source, then in the order of naming. A dial prefers the known
+        good ones."""
         return tuple(entry.address for entry in self.entries(peer))
 
     def entries(self, peer: PeerId | str) -> tuple[AddressEntry, ...]:
@@ -71,8 +71,8 @@ class AddressBook:
         """Adds an address of ``peer``, which may also stand in the address itself (``/p2p/...``), until ``expires``
         (seconds since the epoch; None: without end).
 
-        A peer has at most 64 given addresses, and 16 of each other source: one more displaces that which has not led to
-        the peer for longest.
+        A peer has at most 64 given addresses, and 16 of each other source: one more displaces the one with the oldest
+        success, or with none.
 
         Raises:
             InvalidAddress: malformed, no peer is named, or two different ones are.
@@ -114,7 +114,7 @@ class AddressBook:
             known.failed(address, self.clock())
 
     def _tell(self, peer: PeerId, source: AddressSource) -> _PeerAddresses:
-        """The addresses of ``peer``, which ``source`` is about to name some of."""
+        """The addresses of ``peer``, for ``source`` to name some."""
         known = self._peers.setdefault(peer, _PeerAddresses())
         if source is not AddressSource.GIVEN:
             self._told[peer] = None

@@ -11,7 +11,7 @@ __all__ = ["AddressEntry", "AddressSource"]
 
 
 class AddressSource(enum.Enum):
-    """Who named an address; in the order in which addresses are tried that nothing else tells apart."""
+    """Who named an address; in the order of trying, where nothing else tells addresses apart."""
 
     GIVEN = "given"
     """Our own code: added to the book, or the target of a call that led to the peer."""
@@ -34,12 +34,12 @@ class AddressEntry:
     address: Multiaddr
     """Without the peer id."""
     source: AddressSource
-    """The first of those who named it, in the order of :class:`AddressSource`."""
+    """The first, if several named it."""
     expires: float | None = None
-    """The last moment for which anybody named it; None: no end."""
+    """When the last of them takes it back; None: never."""
     last_success: float | None = None
     """When a dial to it last led to the peer."""
     last_failure: float | None = None
-    """When one last did not, if that was after the last success."""
+    """When a dial to it last failed; None if none has since the last success."""
     failures: int = 0
-    """Dials that did not, since the last success."""
+    """Failed dials since the last success."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from ..config import Config
 from ..errors import StrongholdError
 from ..identity import Keypair, PeerId
+from ..loops import is_contained
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.stream import Stream
@@ -106,5 +107,7 @@ async def _run(connection: Connection, stream: Stream, handler: StreamCoroutine)
             await handler(connection, stream)
     except (StrongholdError, TimeoutError) as error:
         logger.debug("%r ended: %s", stream, error)
-    except Exception:
+    except BaseException as error:
+        if not is_contained(error, connection.loop):
+            raise
         logger.exception("the handler of %r failed", stream)

@@ -140,7 +140,7 @@ class Requester(Generic[Req, Res]):
             except _NothingSent:
                 pass  # the connection was closing: once more, on a fresh one
         connection = await connect(deadline)
-        if self._gate.closed(peer, Direction.OUTBOUND):
+        if self._gate.rejects_all(peer, Direction.OUTBOUND):
             raise NotPermitted(peer, "the firewall rejects every outbound request")  # since we dial
         try:
             return self._decode(await self._exchange(connection, message, deadline, timeout))

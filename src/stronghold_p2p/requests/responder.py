@@ -15,7 +15,7 @@ from ..firewall.gate import Gate
 from ..firewall.traffic import Traffic
 from ..generics import Req, Res
 from ..identity import PeerId
-from ..loops import Owner, check_loop
+from ..loops import Owner, check_loop, is_contained
 from ..transport.substream import Substream
 from .codec import Codec
 from .message import MessageReceiver, frame, is_short, push
@@ -181,7 +181,10 @@ class Responder(Generic[Req, Res]):
                 exchange.run(answer)
             else:
                 exchange.send(self.encode(answer))
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - see answer
+        except KeyboardInterrupt:
+            exchange.reset()  # closing must not wait for it
+            raise
+        except BaseException as error:  # noqa: BLE001 - see answer
             self._handler_failed(exchange, error)
 
     def fail(self, exchange: _InboundRequest[Req, Res], error: Exception) -> None:
@@ -234,20 +237,18 @@ class Responder(Generic[Req, Res]):
         """Sends what an asynchronous handler returns."""
         try:
             exchange.send(self.encode(await answer))
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                exchange.reset()
+        except BaseException as error:
+            if not is_contained(error, exchange.stream.loop):
+                if not isinstance(error, GeneratorExit):
+                    exchange.reset()  # closing must not wait for it
                 raise
-            self._handler_failed(exchange, error)  # something that the handler awaited was cancelled, not the handler
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its request, nothing else
-            self._handler_failed(exchange, error)
+            self._handler_failed(exchange, error)  # whatever a handler raises ends its request, nothing else
 
     def _handler_failed(self, exchange: _InboundRequest[Req, Res], error: BaseException) -> None:
         logger.error("the handler of a request by %s failed", exchange.stream.peer, exc_info=error)
         if not isinstance(error, Exception):
-            cancelled, error = error, RuntimeError("something that the handler awaited was cancelled")
-            error.__cause__ = cancelled
+            cause, error = error, RuntimeError(f"the handler raised {type(error).__name__}")
+            error.__cause__ = cause
         self.fail(exchange, error)
 
     def _take_over(self) -> None:

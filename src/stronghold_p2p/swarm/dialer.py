@@ -205,15 +205,16 @@ class Dial:
         self._queue.clear()
         now = self._loop.time()
         for attempt in (*self._looking_up, *self._in_flight):
-            if attempt.task is not None:
-                attempt.task.cancel()
+            if attempt.task is None:
+                continue  # about to start: see _start
+            attempt.task.cancel()
             if now - attempt.started >= UNANSWERED:
                 attempt.fail(TimeoutError("no answer in time"), now)
                 self._report_failure(attempt)
 
     def _error(self) -> DialError:
         now = self._loop.time()
-        attempts = [attempt.told(now) for attempt in self._attempts.values() if not attempt.resolved]
+        attempts = [attempt.summary(now) for attempt in self._attempts.values() if not attempt.resolved]
         return DialError(self.peer, attempts)
 
     # -- the race --------------------------------------------------------------------------------
@@ -234,7 +235,8 @@ class Dial:
         self._schedule(by_ip)
         self._looking_up.update(dict.fromkeys(by_name))
         for attempt in by_name:
-            self._start(attempt, self._look_up(attempt))
+            if not self._over:
+                self._start(attempt, self._look_up(attempt))
         self._proceed()
 
     def _schedule(self, attempts: list[_Attempt]) -> None:
@@ -275,7 +277,7 @@ class Dial:
         attempt.started = self._loop.time()
         attempt.task = self._dialer.spawn(coroutine)
         if self._over:
-            attempt.task.cancel()  # an eager task has ended the dial before we had it
+            attempt.task.cancel()  # an eager task may end the dial before it is known here
 
     # -- one address -----------------------------------------------------------------------------
 
@@ -371,8 +373,8 @@ class _Attempt:
         self.error = error
         self.seconds = now - self.started
 
-    def told(self, now: float) -> DialAttempt:
-        """What a caller is told who waits no longer."""
+    def summary(self, now: float) -> DialAttempt:
+        """For a caller, who waits no longer."""
         if self.error is not None:
             return DialAttempt(self.address, self.error, self.seconds)
         if self.started:

@@ -13,18 +13,19 @@ from ..transport.resolver import interleave
 __all__ = ["Candidate", "rank"]
 
 LOCAL_STAGGER: Final = 0.03
-"""Seconds between the first addresses on networks of our own, where no answer takes longer (go-libp2p's number)."""
+"""Seconds between the first local addresses: no answer takes longer on a network of our own (go-libp2p's number)."""
 QUICK_LOCAL_DIALS: Final = 3
-"""Local addresses that start so quickly; further ones keep the pace of all. A machine with containers tells a dozen,
-and elsewhere none of them answers: they must not take the places of its public ones."""
+"""Local addresses at this pace; further ones keep that of public ones. A machine with containers tells a dozen, and
+elsewhere none of them answers: they must not take the places of its public ones."""
 RELAY_STEPS: Final = 2
-"""Steps by which direct addresses lead relayed ones, which are slower and a burden to others (go-libp2p's number)."""
+"""The lead of direct addresses over relayed ones, which are slower and a burden to others (go-libp2p's number)."""
 
 BACK_OFF: Final = 5.0
-"""Seconds for which an address ranks last after one failure; after more, the square of their number is added, up to
-``MAX_BACK_OFF``. These are go-libp2p's numbers. There, such an address is not dialed at all; here it is: it costs little
-behind all others, and may be the only one of a peer that has just started."""
+"""Seconds in which an address ranks last after one failure; each further one adds, by the square of their number. These
+are go-libp2p's numbers, but go does not dial such an address at all. We do: behind all others it costs little, and it may
+be the only one of a peer that has just started."""
 MAX_BACK_OFF: Final = 300.0
+"""The same at most."""
 
 
 class Candidate(NamedTuple):
@@ -37,18 +38,18 @@ class Candidate(NamedTuple):
 
 
 def rank(candidates: Iterable[Candidate], now: float, stagger: float) -> list[tuple[Multiaddr, float]]:
-    """The addresses in the order in which they are dialed until one answers, each with its delay in seconds.
+    """The order of dialing until one address answers, each with its delay in seconds.
 
-    1. Those that worked, the latest first, one step apart.
-    2. Local and public ones side by side, since only one kind leads anywhere; TCP before WebSocket, and the families by
+    1. Known good ones, the latest success first.
+    2. Local and public ones side by side, since only one kind leads anywhere; TCP before WebSocket, the families by
        turns, IPv6 first (RFC 8305, section 4).
-    3. Relayed ones, unless there is nothing but local ones to wait for.
-    4. Those that have just failed, the fewest failures first.
+    3. Relayed ones, some steps behind; at once, if all before them are local ones, perhaps of another network.
+    4. Ones in back-off, the fewest failures first.
 
     A step is ``stagger`` seconds, on local networks less. ``now`` is on the clock of the entries.
     """
     failing: list[Candidate] = []
-    worked: list[Candidate] = []
+    good: list[Candidate] = []
     local: list[Candidate] = []
     public: list[Candidate] = []
     relayed: list[Candidate] = []
@@ -58,7 +59,7 @@ def rank(candidates: Iterable[Candidate], now: float, stagger: float) -> list[tu
         elif _is_relayed(candidate):
             relayed.append(candidate)
         elif _last_success(candidate):
-            worked.append(candidate)
+            good.append(candidate)
         elif _is_local(candidate):
             local.append(candidate)
         else:
@@ -67,7 +68,7 @@ def rank(candidates: Iterable[Candidate], now: float, stagger: float) -> list[tu
     local_step = min(LOCAL_STAGGER, stagger)
     timed: list[tuple[float, Candidate]] = []
     lead = 0.0
-    for candidate in sorted(worked, key=_last_success, reverse=True):
+    for candidate in sorted(good, key=_last_success, reverse=True):
         timed.append((lead, candidate))
         lead += local_step if _is_local(candidate) else stagger
     for place, candidate in enumerate(_by_turns(local)):
@@ -75,7 +76,7 @@ def rank(candidates: Iterable[Candidate], now: float, stagger: float) -> list[tu
         timed.append((lead + quick * local_step + (place - quick) * stagger, candidate))
     timed += _paced(_by_turns(public), lead, stagger)
     relayed.sort(key=_last_success, reverse=True)
-    timed += _paced(relayed, RELAY_STEPS * stagger if worked or public else 0.0, stagger)
+    timed += _paced(relayed, RELAY_STEPS * stagger if good or public else 0.0, stagger)
     timed.sort(key=lambda one: one[0])
     failing.sort(key=lambda one: (_is_relayed(one), one.entry.failures if one.entry is not None else 0))
     timed += _paced(failing, timed[-1][0] + stagger if timed else 0.0, stagger)
@@ -117,7 +118,7 @@ def _is_ipv6(candidate: Candidate) -> bool:
 
 
 def _is_local(candidate: Candidate) -> bool:
-    """Whether it leads anywhere from near the peer alone: on its machine, its network, or a private one that we share."""
+    """Whether it leads to the peer only from its own machine or network."""
     if candidate.entry is not None and candidate.entry.source is AddressSource.MDNS:
         return True  # heard on our own network, though its addresses may be public ones
     kind, host = candidate.address.components[0]

@@ -175,8 +175,8 @@ class Swarm:
         return None
 
     async def connect(self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float) -> Connection:
-        """A connection to ``peer`` by ``deadline`` (the loop's time): the one there is, or the outcome of one dial,
-        however many callers ask for it.
+        """A connection to ``peer`` by ``deadline`` (the loop's time): the one there is, or the outcome of one dial to the
+        addresses of all callers.
 
         Raises:
             ClosedError: we are closing.

@@ -15,12 +15,12 @@ __all__ = ["Resolver", "SystemResolver", "interleave", "names_host"]
 FAMILIES: Final = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_INET6}
 
 MAX_ADDRESSES: Final = 8
-"""Addresses taken of one name: as many as are dialed at once. Large services have six; whoever answers with hundreds has
-us knock at the doors of others."""
+"""Addresses taken of one name: as many as are dialed at once. A large service has six; a name with hundreds would have us
+knock at the doors of others."""
 
 MAX_LOOKUPS: Final = 4
-"""Names looked up at once; others wait. Each takes a thread until the system gives up, for twenty seconds or more, and the
-name may be one that a remote told: asyncio has five threads or more for all that blocks, uvloop four for names alone."""
+"""Names looked up at once; others wait. Each takes a thread until the system gives up, for twenty seconds or more, and a
+remote may have told the name: asyncio has five threads or more for all that blocks, uvloop four for names alone."""
 
 _T = TypeVar("_T")
 
@@ -29,7 +29,7 @@ class Resolver(Protocol):
     """Looks up names."""
 
     async def resolve(self, address: Multiaddr) -> Sequence[Multiaddr]:
-        """What to dial for ``address``, which begins with the name of a host: at least one address, by IP, in the order
+        """What to dial for ``address``, which begins with the name of a host: one or more addresses by IP, in the order
         of trying.
 
         Raises:

@@ -77,7 +77,11 @@ class TcpPipe(asyncio.BufferedProtocol):
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.receiver.data_received(self._read_buffer[:nbytes])
+        try:
+            self.receiver.data_received(self._read_buffer[:nbytes])
+        except KeyboardInterrupt as error:
+            # It must end the program; here uvloop would take it for the end of the connection.
+            asyncio.get_running_loop().call_soon(_raise, error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.receiver.pipe_closed(exc)
@@ -175,6 +179,10 @@ def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:
     ]
     hosts.sort(key=lambda host: ip_address(host).is_loopback)
     return tuple(Multiaddr.parse(f"/{kind}/{host}/tcp/{port}") for host in hosts)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _endpoint(address: Multiaddr) -> tuple[int, str, int]:
