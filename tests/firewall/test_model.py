@@ -113,6 +113,7 @@ class FakeStream:
         self.peer = connection.peer
         self.remote_address = ADDRESS
         self.remote_identified = True
+        self.untouched = False
         self.loop = connection.loop
         self.now = connection.now
         self.spawn = connection.spawn
@@ -155,7 +156,6 @@ class FakeConnection:
 
     config = CONFIG
     remote_address = ADDRESS
-    flushes = 0
 
     def __init__(self, network: FakeNetwork, peer: PeerId) -> None:
         self.peer = peer

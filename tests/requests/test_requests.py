@@ -43,7 +43,8 @@ from stronghold_p2p.requests import Requester
 from stronghold_p2p.requests.codec import make_codec
 from stronghold_p2p.requests.inbound import State
 from stronghold_p2p.requests.protocol import RequestProtocol
-from stronghold_p2p.transport.connection import FLUSH_FRAMES, Connection
+from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.output import FLUSH_FRAMES
 
 Peer = StrongholdP2p[Any, Any]
 MIB = 1024 * 1024
@@ -491,10 +492,10 @@ async def test_many_requests_of_one_turn_leave_in_few_writes(connect: Connect) -
     (connection,) = alice._swarm.connections
     await until(lambda: connection.identified and not connection.info.streams)
     await settled()
-    before = connection.flushes
+    before = connection.output.flushes
     asking = [asyncio.create_task(alice.send_request(address, number)) for number in range(10 * FLUSH_FRAMES)]
     await turns(2)
-    assert connection.flushes == before + 10
+    assert connection.output.flushes == before + 10
     assert await asyncio.gather(*asking) == list(range(len(asking)))
 
 

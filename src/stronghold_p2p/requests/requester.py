@@ -186,7 +186,6 @@ class Requester(Generic[Req, Res]):
                 raise _NothingSent(error) from error
             except TimeoutError:
                 raise RequestTimeout(timeout) from None
-        flushes = connection.flushes
         outbound = _OutboundRequest(stream, protocol.responses.max_size, timeout)
         stream.set_deadline(deadline)
         response = outbound.response
@@ -199,6 +198,6 @@ class Requester(Generic[Req, Res]):
                 response.exception()  # nobody is left to hear it
             raise
         except ConnectionLost as error:
-            if connection.flushes == flushes:
+            if stream.untouched:
                 raise _NothingSent(error) from error
             raise
