@@ -61,6 +61,11 @@ class Node:
     async def connect(self, other: Node, address: Multiaddr) -> None:
         await self.swarm.connect(other.swarm.peer_id, (address,), asyncio.get_running_loop().time() + 10)
 
+    async def connect_once_more(self, other: Node, address: Multiaddr) -> None:
+        """Though there is a connection, which a call would take."""
+        dial = self.swarm._dialer.dial(other.swarm.peer_id, (address,))
+        await dial.outcome(asyncio.get_running_loop().time() + 10)
+
     @property
     def relays(self) -> list[object]:
         return [connection.path.relay for connection in self.swarm.connections]
@@ -119,8 +124,8 @@ async def test_new_streams_take_the_direct_path(order: tuple[Multiaddr, Multiadd
         first, second = order
         await bob.swarm.listen(first)
         await alice.swarm.listen(second)
-        # Both dial before either is connected.
-        await asyncio.gather(alice.connect(bob, first), bob.connect(alice, second))
+        await alice.connect(bob, first)
+        await bob.connect_once_more(alice, second)
         await until(lambda: len(alice.swarm.connections) == len(bob.swarm.connections) == 2)
         assert alice.relays == bob.relays == [None, RELAY]
         for one, other in (alice, bob), (bob, alice):
@@ -133,6 +138,14 @@ async def test_new_streams_take_the_direct_path(order: tuple[Multiaddr, Multiadd
         remaining = alice.swarm.connection(bob.swarm.peer_id)
         assert remaining is not None
         assert remaining.path.relay == RELAY
+
+
+async def test_a_direct_dial_goes_on_beside_a_relayed_connection_that_the_peer_makes() -> None:
+    async with nodes(direct(), relayed()) as (alice, bob):
+        await alice.swarm.listen(memory(1001))
+        await bob.swarm.listen(memory(1))
+        await asyncio.gather(bob.connect(alice, memory(1001)), alice.connect(bob, memory(1)))
+        await until(lambda: len(alice.swarm.connections) == len(bob.swarm.connections) == 2)
 
 
 async def test_a_policy_that_allows_networks_refuses_a_relayed_connection() -> None:

@@ -192,7 +192,7 @@ class Swarm:
         try:
             return await self._dialer.dial(peer, addresses).outcome(deadline)
         except DialError:
-            connection = self.connection(peer)  # one may have been made in the very turn in which the time was up
+            connection = self.connection(peer)  # a relayed one, or made in the very turn in which the time was up
             if connection is None:
                 raise
             return connection
@@ -351,6 +351,7 @@ class Swarm:
         if refusal is not None:
             raise NotPermitted(peer, refusal)
         self._check_limits(peer, direction)
+        is_first = self.connection(peer) is None
         connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path)
         connections = self._connections.setdefault(peer, [])
         connections.append(connection)
@@ -360,8 +361,8 @@ class Swarm:
         for service in self._services:
             service.connected(connection)
         # Not beside a connection that we dialed: that is about to end its dial. If either side gave up its own in favour
-        # of the other's, none would be left.
-        if direction is Direction.INBOUND and self.connection(peer) is connection:
+        # of the other's, none would be left. And a dial may find a better path than a relayed one.
+        if direction is Direction.INBOUND and is_first and path.relay is None:
             self._dialer.peer_connected(connection)
         return connection
 
