@@ -8,15 +8,18 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_network
 
 import pytest
+from support.memory import memory_pipes
 from support.network import MemoryTransport
 from support.waiting import until
 
 from stronghold_p2p import (
     AddressBook,
+    ClosedError,
     Config,
     ConnectionEstablished,
     DialError,
     Event,
+    InboundConnectionFailed,
     Keypair,
     ListenError,
     Multiaddr,
@@ -27,6 +30,7 @@ from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
 from stronghold_p2p.swarm.swarm import Swarm
+from stronghold_p2p.transport.pipe import NullReceiver
 from stronghold_p2p.transport.resolver import SystemResolver
 from stronghold_p2p.transport.transport import Transport
 
@@ -154,3 +158,15 @@ async def test_a_policy_that_allows_networks_refuses_a_relayed_connection() -> N
         alice.admission.set_policy(AdmissionRules(allow_networks=(ip_network("10.0.0.0/8"),)))
         with pytest.raises(DialError, match="it is relayed, and the policy allows networks"):
             await alice.connect(bob, circuit)
+
+
+async def test_a_remote_that_comes_while_we_close() -> None:
+    transport = direct()
+    async with nodes(transport) as (_, bob):
+        await bob.swarm.listen(memory(1))
+        listener = transport.listening[memory(1)]
+        await bob.swarm.close()
+        memory_pipes(lambda pipe: NullReceiver(), listener.connected)
+        event = bob.events[-1]
+        assert isinstance(event, InboundConnectionFailed)
+        assert isinstance(event.error, ClosedError)

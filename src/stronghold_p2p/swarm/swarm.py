@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ..addresses.book import AddressBook
 from ..config import Config
-from ..errors import ClosedError, DialError, LimitExceeded, ListenError, NotPermitted
+from ..errors import ClosedError, DialError, LimitExceeded, ListenError, NotPermitted, StrongholdError
 from ..events import (
     ConnectionClosed,
     ConnectionEstablished,
@@ -237,13 +237,16 @@ class Swarm:
             supported = " and ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it; there is {supported}")
         handle = await transport.listen(address, self._upgrade_inbound)
-        if self._closing:
+        try:
+            if self._closing:
+                raise ClosedError
+            listener = Listener(
+                handle.address.with_peer(self.peer_id),
+                tuple(address.with_peer(self.peer_id) for address in handle.dialable),
+            )
+        except BaseException:
             handle.close()
-            raise ClosedError
-        listener = Listener(
-            handle.address.with_peer(self.peer_id),
-            tuple(address.with_peer(self.peer_id) for address in handle.dialable),
-        )
+            raise
         self._listeners[listener] = handle
         self._listeners_changed()
         self._emit(NewListener(listener))
@@ -318,20 +321,27 @@ class Swarm:
         )
 
     def _upgrade_inbound(self, pipe: BytePipe) -> PipeReceiver:
-        refusal = self._admission.refusal_of_address(pipe.remote_address)
-        if refusal is not None:
+        error = self._inbound_refusal(pipe)
+        if error is not None:
             pipe.abort()
-            self._emit(InboundConnectionFailed(pipe.remote_address, NotPermitted(None, refusal)))
-            return NullReceiver()
-        if self._closing or len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
-            pipe.abort()
-            self._emit(InboundConnectionFailed(pipe.remote_address, LimitExceeded("max_pending_inbound_connections")))
+            self._emit(InboundConnectionFailed(pipe.remote_address, error))
             return NullReceiver()
         upgrade = self._upgrade(pipe, pipe.path, Direction.INBOUND, initiator=False, expected_peer=None)
         deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
         self._pending_inbound[upgrade] = self.deadlines.add(deadline, upgrade)
         upgrade.finished.add_done_callback(partial(self._inbound_finished, upgrade))
         return upgrade
+
+    def _inbound_refusal(self, pipe: BytePipe) -> StrongholdError | None:
+        """Why ``pipe`` is not even upgraded."""
+        refusal = self._admission.refusal_of_address(pipe.remote_address)
+        if refusal is not None:
+            return NotPermitted(None, refusal)
+        if self._closing:
+            return ClosedError("we are closing")
+        if len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
+            return LimitExceeded("max_pending_inbound_connections")
+        return None
 
     def _inbound_finished(self, upgrade: PipeUpgrade, finished: asyncio.Future[Connection]) -> None:
         self.deadlines.remove(self._pending_inbound.pop(upgrade), upgrade)
