@@ -76,6 +76,7 @@ class AddressBook:
 
         Raises:
             InvalidAddress: malformed, no peer is named, or two different ones are.
+            TypeError: ``address`` or ``peer`` is of another type.
         """
         peer, address = self._parse(address, peer)
         self._tell(peer, source).add(address, source, expires, self.clock())
@@ -132,8 +133,7 @@ class AddressBook:
 
     @staticmethod
     def _parse(address: Multiaddr | str, peer: PeerId | str | None) -> tuple[PeerId, Multiaddr]:
-        if isinstance(address, str):
-            address = Multiaddr.parse(address)
+        address = Multiaddr.of(address)
         named = address.peer_id
         peer = PeerId.of(peer) if peer is not None else named
         if peer is None:
