@@ -446,6 +446,15 @@ async def test_connections_stay_when_a_listener_closes(make_peer: MakePeer) -> N
     await bob.stop_listening("/ip4/127.0.0.1/tcp/1")  # unknown: nothing
 
 
+@pytest.mark.parametrize("given", ["/dns4/localhost/tcp/0", "/ip4/127.0.0.1/tcp/0", "/ip4/0.0.0.0/tcp/0"])
+async def test_a_listener_closes_by_the_address_that_was_given(make_peer: MakePeer, given: str) -> None:
+    bob = await make_peer()
+    other = await bob.listen("/ip4/127.0.0.1/tcp/0/ws")
+    await bob.listen(given)
+    await bob.stop_listening(given)
+    assert [listener.address for listener in bob.listeners] == [other]
+
+
 @pytest.mark.parametrize("wildcard", ["/ip4/0.0.0.0/tcp/0", pytest.param("/ip6/::/tcp/0", marks=needs_ipv6)])
 async def test_wildcards_are_resolved(make_peer: MakePeer, wildcard: str) -> None:
     alice, bob = await make_peer(), await make_peer()

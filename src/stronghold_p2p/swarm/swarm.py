@@ -98,7 +98,8 @@ class Swarm:
             addresses=addresses,
             upgrade=self._upgrade_outbound,
         )
-        self._listeners: dict[Listener, TransportListener] = {}
+        self._listeners: dict[Listener, tuple[TransportListener, Multiaddr]] = {}
+        """Each with what makes its pipes, and the address that we were told to listen on."""
         self._admission = admission
         self._closing = False
         self._ended: set[Connection] = set()
@@ -247,7 +248,7 @@ class Swarm:
         except BaseException:
             handle.close()
             raise
-        self._listeners[listener] = handle
+        self._listeners[listener] = handle, address
         self._listeners_changed()
         self._emit(NewListener(listener))
         self.offer_changed()
@@ -255,8 +256,8 @@ class Swarm:
 
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
-        for listener, handle in list(self._listeners.items()):
-            known = (listener.address, *listener.addresses)
+        for listener, (handle, given) in list(self._listeners.items()):
+            known = (given, listener.address, *listener.addresses)
             if address is None or address in (one.without_peer() for one in known):
                 handle.close()
                 del self._listeners[listener]
