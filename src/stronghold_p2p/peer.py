@@ -131,7 +131,7 @@ class StrongholdP2p(Generic[Req, Res]):
         self._responder: Responder[Req, Res] = Responder(
             requests, responses, self._gate, self._config, self._events.emit
         )
-        self.addresses = AddressBook()
+        self.addresses = AddressBook(owner=self._owner)
         """Where other peers can be dialled."""
 
     def __repr__(self) -> str:
