@@ -128,7 +128,7 @@ class StrongholdP2p(Generic[Req, Res]):
             admission_changed=self._admission_changed,
         )
         self._approvals.keep_rule = self._sources.keep_rule
-        self.addresses = AddressBook()
+        self.addresses = AddressBook(owner=self._owner)
         """Where other peers can be dialled."""
 
     def __repr__(self) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from typing import Any
 
+import ifaddr
 import pytest
 from conftest import MakePeer
 from support.remote import Remote, listening
@@ -263,12 +265,26 @@ async def test_what_a_peer_told_of_its_addresses_is_used(make_peer: MakePeer) ->
     assert await bob.connect(alice.peer_id) == alice.peer_id
 
 
-async def test_simultaneous_dials_are_both_kept_and_new_streams_use_the_older(make_peer: MakePeer) -> None:
+async def test_simultaneous_dials_leave_a_connection(make_peer: MakePeer) -> None:
+    for moment in range(12):
+        alice, bob = await make_peer(), await make_peer()
+        addresses = await alice.listen(), await bob.listen()
+        early = asyncio.create_task(alice.connect(addresses[1]))
+        await turns(moment)
+        late = asyncio.create_task(bob.connect(addresses[0]))
+        await asyncio.gather(early, late)
+        await settled()
+        connections = swarm_of(alice).connections, swarm_of(bob).connections
+        assert len(connections[0]) == len(connections[1]) > 0
+        assert all(connection.usable for connection in (*connections[0], *connections[1]))
+
+
+async def test_new_streams_use_the_older_of_two_connections(make_peer: MakePeer) -> None:
     alice, bob = await make_peer(), await make_peer()
     addresses = await alice.listen(), await bob.listen()
-    async with asyncio.TaskGroup() as both:
-        both.create_task(alice.connect(addresses[1]))
-        both.create_task(bob.connect(addresses[0]))
+    await alice.connect(addresses[1])
+    dial = swarm_of(bob)._dialer.dial(alice.peer_id, (addresses[0].without_peer(),))
+    await dial.outcome(asyncio.get_running_loop().time() + 10)
     await until(lambda: len(alice.connections) == len(bob.connections) == 2)
     older = swarm_of(alice).connections[0]
     assert swarm_of(alice).connection(bob.peer_id) is older
@@ -434,6 +450,15 @@ async def test_connections_stay_when_a_listener_closes(make_peer: MakePeer) -> N
     await bob.stop_listening("/ip4/127.0.0.1/tcp/1")  # unknown: nothing
 
 
+@pytest.mark.parametrize("given", ["/dns4/localhost/tcp/0", "/ip4/127.0.0.1/tcp/0", "/ip4/0.0.0.0/tcp/0"])
+async def test_a_listener_closes_by_the_address_that_was_given(make_peer: MakePeer, given: str) -> None:
+    bob = await make_peer()
+    other = await bob.listen("/ip4/127.0.0.1/tcp/0/ws")
+    await bob.listen(given)
+    await bob.stop_listening(given)
+    assert [listener.address for listener in bob.listeners] == [other]
+
+
 @pytest.mark.parametrize("wildcard", ["/ip4/0.0.0.0/tcp/0", pytest.param("/ip6/::/tcp/0", marks=needs_ipv6)])
 async def test_wildcards_are_resolved(make_peer: MakePeer, wildcard: str) -> None:
     alice, bob = await make_peer(), await make_peer()
@@ -466,6 +491,22 @@ async def test_addresses_that_cannot_be_listened_on(make_peer: MakePeer) -> None
         with pytest.raises(InvalidAddress):
             await bob.listen(malformed)
     assert len(bob.listeners) == 1
+
+
+async def test_a_machine_that_does_not_tell_its_interfaces(
+    make_peer: MakePeer, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_adapters() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(ifaddr, "get_adapters", get_adapters)
+    bob = await make_peer()
+    with pytest.raises(ListenError, match=r"interfaces of this machine cannot be listed.*Permission denied"):
+        await bob.listen(f"/ip4/0.0.0.0/tcp/{unused_port}")
+    assert bob.listeners == ()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", unused_port)
+    await bob.listen(tcp(unused_port))
 
 
 async def test_ones_own_peer_id_may_stand_in_the_address(make_peer: MakePeer) -> None:

@@ -170,13 +170,20 @@ class TcpTransport:
 
 
 def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:
-    """Where others can dial a TCP address that we listen on: itself, or for a wildcard every interface's, loopback last."""
+    """Where others can dial a TCP address that we listen on: itself, or for a wildcard every interface's, loopback last.
+
+    Raises ListenError if the system does not tell them.
+    """
     (kind, host), (_, port) = address.components
     if host not in {"0.0.0.0", "::"}:
         return (address,)
+    try:
+        adapters = ifaddr.get_adapters()
+    except OSError as error:
+        raise ListenError(address, f"the interfaces of this machine cannot be listed: {error}") from error
     hosts = [
         str(ip.ip if ip.is_IPv4 else ip.ip[0])
-        for adapter in ifaddr.get_adapters()
+        for adapter in adapters
         for ip in adapter.ips
         if ip.is_IPv4 == (kind == "ip4") and (ip.is_IPv4 or not ip.ip[2])  # a scoped address means nothing elsewhere
     ]
