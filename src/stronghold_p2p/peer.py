@@ -207,7 +207,7 @@ class StrongholdP2p(Generic[Req, Res]):
             EncodeError: ``body`` cannot be sent.
             NotPermitted: our own firewall or a ban forbids it; nothing was sent or dialled.
             DialError: there is no connection to the peer.
-            ProtocolNotSupported: the peer does not offer requests, or not to us.
+            ProtocolNotSupported: the peer does not offer requests, or not to us; it may have banned us.
             NoResponse: the peer rejected or declined the request.
             StreamReset: the peer failed to answer, or a limit of it struck.
             RemoteProtocolError: the response is cut off, too large, or not of the declared type.
@@ -369,7 +369,8 @@ class StrongholdP2p(Generic[Req, Res]):
             self._policy_watch.reload()
 
     async def ban_peer(self, peer: PeerId | str) -> None:
-        """Closes every connection to ``peer``; neither side can make one until :meth:`unban_peer`.
+        """Closes every connection to ``peer``; neither side can make one until :meth:`unban_peer`. Its requests that
+        nobody has got yet are rejected, handlers at work on one are cancelled.
 
         Raises:
             StateError: the ban is in force, but could not be kept in the state file.
@@ -529,7 +530,7 @@ class StrongholdP2p(Generic[Req, Res]):
         (self._admission.ban if banned else self._admission.unban)(peer)
         kept = self._memory.keep_ban(peer, banned) if self._memory is not None and self._swarm is not None else None
         if banned and self._swarm is not None:
-            await self._swarm.disconnect(peer)
+            await self._swarm.disconnect(peer, refused=True)
         if kept is not None:
             await kept
 

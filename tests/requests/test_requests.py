@@ -665,8 +665,11 @@ async def test_a_request_of_which_no_byte_has_left_is_tried_once_more(twice: boo
         lost.alice_pipe.break_with(None)  # tells the connection in the next turn
         asking = requester.request(lost.alice.peer, 1, timeout=5, connect=connect, connection=lost.alice)
         if twice:
-            with pytest.raises(ConnectionLost):
+            with pytest.raises(DialError) as caught:  # and not ConnectionLost, which leaves it open what was handled
                 await asking
+            ((address, error),) = caught.value.attempts
+            assert address == fresh.alice.remote_address
+            assert isinstance(error, ConnectionLost)
         else:
             asking_task = asyncio.ensure_future(asking)
             inbound = await fresh.bob_host.inbound.get()

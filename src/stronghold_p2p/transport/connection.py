@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 from ..config import Config
-from ..errors import ConnectionLost, HandshakeError, MuxerError, StrongholdError
+from ..errors import ConnectionLost, HandshakeError, MuxerError, ProtocolNotSupported, StrongholdError
 from ..events import ConnectionInfo, Direction, Path
 from ..identity import PeerId
 from ..wire import yamux
@@ -41,6 +41,9 @@ FLUSH_SIZE: Final = 128 * 1024
 """Bytes after which output does not wait for the end of the loop's turn: large enough to encrypt in bulk, small enough
 to stay in the cache."""
 
+REFUSALS: Final = (yamux.GoAwayCode.GATED, yamux.GoAwayCode.RESOURCE_LIMIT)
+"""A remote that goes away with one of these has taken no stream whose lines it has not echoed: one of this library sends
+the lines first, and go-libp2p gates a connection before it takes any stream."""
 
 precise_time: Final = time.perf_counter
 """For the session, which measures round trips: uvloop's clock stands still during a turn, and ticks in milliseconds."""
@@ -122,6 +125,8 @@ class Connection(StreamHost):
         self._frames = 0
         self._tasks_woken = False
         self._failure: StrongholdError | None = None
+        self._refusal = 0
+        """The code with which the remote has refused the connection."""
         self._draining = False
         self._farewell = False
         self._ended = False
@@ -178,6 +183,7 @@ class Connection(StreamHost):
 
         Raises:
             ConnectionLost: the connection ended before; nothing was sent.
+            ProtocolNotSupported: the remote refuses the connection.
         """
         if self.usable and (self._waiting_to_open or not self._has_room()):
             turn: asyncio.Future[None] = self.loop.create_future()
@@ -190,13 +196,20 @@ class Connection(StreamHost):
                     self._let_streams_open()
                 raise
             self._reserved_streams -= 1
+        if self._refusal:
+            raise ProtocolNotSupported(protocol, self._refusal)
         if not self.usable:
             raise ConnectionLost("the connection is closing")
         return self._open(protocol)
 
-    def close(self) -> None:
-        """Closes in order: Go Away, then the pipe. Streams still open are lost; await :attr:`closed` for the end."""
-        self._close(yamux.GoAwayCode.NORMAL)
+    def close(self, *, refused: bool = False) -> None:
+        """Closes in order: Go Away, then the pipe. Streams still open are lost; await :attr:`closed` for the end.
+        ``refused``: the remote hears that there may be no connection with it."""
+        for muxed in self._session.streams:
+            if muxed.owner is not None:
+                muxed.owner.connection_closing()
+        self._greet()  # what was taken must not look as if it was not
+        self._close(yamux.GoAwayCode.GATED if refused else yamux.GoAwayCode.NORMAL)
         # At once: a remote that does not read could put off the pipe's end, and be served until then.
         self._lose_streams(None)
 
@@ -403,6 +416,8 @@ class Connection(StreamHost):
                 opened.append(stream)
                 continue
             if isinstance(event, GoAwayReceived):
+                if event.code in REFUSALS:
+                    self._refusal = event.code
                 self._close(yamux.GoAwayCode.NORMAL)
                 continue
             owner: Substream | None = event.stream.owner
@@ -430,9 +445,7 @@ class Connection(StreamHost):
     def _end_turn(self) -> None:
         self._flush_scheduled = self._heard = False
         if self._greetings:
-            greetings, self._greetings = self._greetings, []
-            for stream in greetings:
-                stream.send_lines()
+            self._greet()
         if not self.congested:
             self._flush()  # first: while the remote takes it, we do the rest
         elif self._session.pending > self.config.max_control_backlog + FLUSH_SIZE:
@@ -447,6 +460,11 @@ class Connection(StreamHost):
                 self._close_when_heard()
         if self._waiting_to_open:
             self._let_streams_open()
+
+    def _greet(self) -> None:
+        greetings, self._greetings = self._greetings, []
+        for stream in greetings:
+            stream.send_lines()
 
     def _flush(self) -> None:
         if self._session.pending and not self._ended:
@@ -530,11 +548,15 @@ class Connection(StreamHost):
 
     def _lose_streams(self, error: Exception | None) -> None:
         for muxed in self._session.streams:
-            lost = ConnectionLost(str(error)) if error else ConnectionLost()
-            lost.__cause__ = error
             stream: Substream | None = muxed.owner
             self._session.reset(muxed)
-            if stream is not None:  # else it came with what is dispatched just now, and is dropped there
+            if stream is None:
+                continue  # it came with what is dispatched just now, and is dropped there
+            if self._refusal and not stream.is_negotiated:
+                stream.connection_lost(ProtocolNotSupported(stream.protocol, self._refusal))
+            else:
+                lost = ConnectionLost(str(error)) if error else ConnectionLost()
+                lost.__cause__ = error
                 stream.connection_lost(lost)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
