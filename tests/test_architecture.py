@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "stronghold_p2p"
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if not path.name.endswith("_pb2.py")]
 
-FLAT = {"errors", "config", "events", "event_hub", "generics", "identity", "multiaddr"}
+FLAT = {"errors", "config", "events", "event_hub", "generics", "identity", "logs", "multiaddr"}
 """Small, complete modules that any part may use."""
 
 EDGES = {
@@ -69,6 +69,7 @@ FLAT_EDGES = {
     "errors": set[str](),
     "config": set[str](),
     "generics": set[str](),
+    "logs": set[str](),
     "identity": {"errors", "encoding"},
     "multiaddr": {"errors", "encoding", "identity"},
     "events": {"errors", "identity", "multiaddr"},

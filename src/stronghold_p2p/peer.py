@@ -267,8 +267,8 @@ class StrongholdP2p(Generic[Req, Res]):
         """Has ``handler``, plain or async, answer requests by what it returns; use it as a decorator.
 
         If it raises, runs past ``Config.handler_timeout`` or returns what cannot be encoded, the request's stream is
-        reset, a :class:`RequestFailed` event says why, and the log has the traceback. Without a handler or an iterator
-        the protocol is not offered.
+        reset, a :class:`RequestFailed` event says why, and the log has a line, with the traceback of what it raised:
+        one a second of each kind. Without a handler or an iterator the protocol is not offered.
 
         Raises:
             RuntimeError: requests are answered already.

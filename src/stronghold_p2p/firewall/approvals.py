@@ -12,12 +12,11 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from ..config import Config
 from ..events import Direction
 from ..identity import PeerId
+from ..logs import SparingLog
 from ..multiaddr import Multiaddr
 from .rules import Firewall, Found, Rule, Subject, Verdict
 
 __all__ = ["Approvals", "FirewallRequest", "FirewallRequestQueue"]
-
-logger = logging.getLogger("stronghold_p2p")
 
 MAX_QUIET_PEERS: Final = 16_384
 """Peers remembered as unanswered; beyond that the oldest may ask again early, which the other limits still bound."""
@@ -191,6 +190,9 @@ class Approvals:
         self._quiet: OrderedDict[PeerId, float] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._log_failure = SparingLog(
+            logging.ERROR, "the handler of firewall requests failed: the request is rejected"
+        )
 
     def set_handler(self, handler: Callable[[FirewallRequest], Any]) -> None:
         """Has ``handler``, plain or async, answer questions. Raises RuntimeError if someone answers already."""
@@ -297,8 +299,8 @@ class Approvals:
             return False
         try:
             answered = self._handler(question)
-        except (Exception, asyncio.CancelledError):  # a plain function is not cancelled: that is its own
-            logger.exception("the handler of firewall requests failed: the request is rejected")
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a plain function is not cancelled: its own
+            self._log_failure.write(exc_info=error)
             return False
         if hasattr(answered, "__await__"):
             question._answered = answered
@@ -307,12 +309,11 @@ class Approvals:
             task.add_done_callback(self._tasks.discard)
         return True
 
-    @staticmethod
-    async def _run(question: FirewallRequest, answered: Awaitable[Any]) -> None:
+    async def _run(self, question: FirewallRequest, answered: Awaitable[Any]) -> None:
         try:
             await answered
-        except Exception:
-            logger.exception("the handler of firewall requests failed: the request is rejected")
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises
+            self._log_failure.write(exc_info=error)
             question.reject()
 
     def _expire(self, question: FirewallRequest) -> None:

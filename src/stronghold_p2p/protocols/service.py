@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from ..config import Config
 from ..errors import StrongholdError
 from ..identity import Keypair, PeerId
+from ..logs import SparingLog
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.stream import Stream
@@ -87,23 +88,21 @@ def check_protocol_id(protocol: str) -> None:
 
 def in_task(handler: Callable[[Connection, Stream], Awaitable[None]]) -> StreamHandler:
     """Runs ``handler`` as a task for each stream, which is closed when it returns and reset when it raises."""
+    log_failure = SparingLog(logging.ERROR, "the handler of %r failed")
+
+    async def run(connection: Connection, stream: Stream) -> None:
+        try:
+            async with stream:
+                await handler(connection, stream)
+        except (StrongholdError, TimeoutError) as error:
+            logger.debug("%r ended: %s", stream, error)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its stream, nothing else
+            log_failure.write(stream, exc_info=error)
 
     def serve(connection: Connection, stream: Substream) -> None:
         if connection.may_run_handler():
-            connection.spawn(_run(connection, Stream(stream), handler))
+            connection.spawn(run(connection, Stream(stream)))
         else:
             stream.reset()
 
     return serve
-
-
-async def _run(
-    connection: Connection, stream: Stream, handler: Callable[[Connection, Stream], Awaitable[None]]
-) -> None:
-    try:
-        async with stream:
-            await handler(connection, stream)
-    except (StrongholdError, TimeoutError) as error:
-        logger.debug("%r ended: %s", stream, error)
-    except Exception:
-        logger.exception("the handler of %r failed", stream)
