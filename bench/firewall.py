@@ -46,7 +46,9 @@ def decision_us(calls: int = 100_000) -> float:
     peer = Keypair.generate().peer_id
     firewall = Firewall(rules(peer))
     codec = make_codec("json", None, max_size=2**20)
-    gate = Gate(firewall, Approvals(firewall, Config()), codec.type_name, None, codec.weight, EventHub())
+    events = EventHub()
+    approvals = Approvals(firewall, Config(), events.emit)
+    gate = Gate(firewall, approvals, codec.type_name, None, codec.weight, events)
     message = codec.encode(BODY)
     best = float("inf")
     for _ in range(5):

@@ -230,7 +230,7 @@ async def test_the_remote_closes_when_idle(language: str) -> None:
         assert not peer.connections
         with pytest.raises(DialError) as caught:
             await peer.send_request(remote.address, "too late")
-        assert [type(error) for _, error in caught.value.attempts] == [ConnectionRefusedError]
+        assert [type(attempt.error) for attempt in caught.value.attempts] == [ConnectionRefusedError]
 
 
 async def test_the_remote_closes_while_it_works(language: str) -> None:
@@ -248,7 +248,7 @@ async def test_wrong_peer_id(language: str, shared: Shared) -> None:
     async with StrongholdP2p() as peer:
         with pytest.raises(DialError) as caught:
             await peer.connect(address.without_peer().with_peer(stranger))
-        ((_, error),) = caught.value.attempts
+        ((_, error, _),) = caught.value.attempts
         assert isinstance(error, PeerIdMismatch)
         assert (error.expected, error.actual) == (stranger, address.peer_id)
         assert not peer.connections

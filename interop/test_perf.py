@@ -19,11 +19,10 @@ SIZES = [(0, 0), (1, 0), (0, 1), (20_000_000, 10_000_000)]
 @pytest.mark.parametrize(("upload", "download"), SIZES)
 async def test_our_client(shared: Shared, upload: int, download: int) -> None:
     address = (await shared("go", "--perf")).address
-    reported = []
+    reported = [(0, 0)]
     async with StrongholdP2p() as peer, await peer.open_stream(address, perf.PROTOCOL) as stream:
         await perf.measure(stream, upload, download, lambda *sizes: reported.append(sizes))
-    assert sum(uploaded for uploaded, _ in reported) == upload
-    assert sum(downloaded for _, downloaded in reported) == download
+    assert reported[-1] == (upload, download)
 
 
 @pytest.mark.parametrize(("upload", "download"), SIZES)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.loop import Loop
 
 from stronghold_p2p import StrongholdP2p
 from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.deadlines import Deadlines
 from stronghold_p2p.transport.upgrade import PipeUpgrade
+
+MAY_BE_RANDOM = re.compile(r"12D3KooW\w{44}|0x[0-9a-f]{8,}")
+"""Peer ids and addresses in memory."""
 
 PATIENCE = 30
 """Seconds after which a test that waits for what does not come is ended."""
@@ -22,8 +28,24 @@ PATIENCE = 30
 MakePeer = Callable[..., Awaitable[StrongholdP2p[Any, Any]]]
 
 
-def pytest_sessionstart() -> None:
-    gc.freeze()  # what was imported needs no look at each collection below
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuses names that are others in each process: the workers of a parallel run must agree on them."""
+    found = [(item.nodeid, text) for item in items for text in MAY_BE_RANDOM.findall(item.name)]
+    written = "".join(
+        path.read_text() for path in Path(__file__).parent.rglob("*.*") if path.suffix in {".py", ".json"}
+    )
+    random = [nodeid for nodeid, text in found if text not in written]
+    if random:
+        raise pytest.UsageError(f"a parameter's id has what is random in it, such as a key's peer id: {random}")
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what was imported and collected needs no look at each collection below: it took half of all time
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"tests": Loop}
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,26 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "stronghold_p2p"
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if not path.name.endswith("_pb2.py")]
 
-FLAT = {"errors", "config", "events", "event_hub", "generics", "identity", "logs", "multiaddr"}
+FLAT = {
+    "errors",
+    "config",
+    "events",
+    "event_hub",
+    "arguments",
+    "frozen",
+    "generics",
+    "identity",
+    "key_file",
+    "logs",
+    "loops",
+    "multiaddr",
+}
 """Small, complete modules that any part may use."""
 
 EDGES = {
     "__main__": {"cli": "the command line"},
     "__init__": {
-        "addresses": "public name: AddressBook",
+        "addresses": "public names: AddressBook and its entries",
         "firewall": "public names: rules, questions, policies",
         "peer": "public name: StrongholdP2p",
         "requests": "public name: Request",
@@ -47,6 +60,7 @@ EDGES = {
     },
     "store": {"firewall": "keeps its rules"},
     "swarm": {
+        "addresses": "where to dial, and what is known of each address",
         "firewall": "admission alone: with whom there may be connections",
         "protocols": "identify and ping",
         "transport": "connections",
@@ -68,12 +82,16 @@ EDGES = {
 FLAT_EDGES = {
     "errors": set[str](),
     "config": set[str](),
+    "arguments": set[str](),
+    "frozen": set[str](),
+    "loops": set[str](),
     "generics": set[str](),
     "logs": set[str](),
-    "identity": {"errors", "encoding"},
+    "identity": {"errors", "encoding", "key_file"},
+    "key_file": {"errors"},
     "multiaddr": {"errors", "encoding", "identity"},
     "events": {"errors", "identity", "multiaddr"},
-    "event_hub": {"events"},
+    "event_hub": {"events", "loops"},
     "encoding": {"errors"},
 }
 """What the modules at the bottom may import: nothing that imports them."""
@@ -84,12 +102,15 @@ PURE = {
     "events": "what happened, as values",
     "errors": "what went wrong, as values",
     "config": "limits, as values",
+    "frozen": "a mapping, as a value",
+    "arguments": "checks",
     "firewall.rules": "decisions",
     "firewall.admission": "decisions",
     "firewall.traffic": "decisions; the time is an argument",
     "firewall.toml_lines": "text in, positions out",
     "addresses.target": "text in, peer and address out",
-    "addresses.book": "entries; nothing is read or written",
+    "addresses.entry": "what is known of an address, as values",
+    "swarm.ranking": "decisions; the time is an argument",
 }
 """What does no I/O, reads no clock and draws no random numbers, so that its tests need neither loop nor sleep."""
 
@@ -203,8 +224,11 @@ def test_nothing_is_awaited_in_a_finally_block_that_may_be_compiled(path: Path) 
 
 
 def test_every_module_has_its_place() -> None:
-    assert {package_of(name_of(path)) for path in MODULES} == EDGES.keys() | FLAT
-    assert len(MODULES) > 30
+    names = [name_of(path) for path in MODULES]
+    assert {package_of(name) for name in names} == EDGES.keys() | FLAT
+    assert len(names) > 30
+    assert [pure for pure in PURE if not any(f"{name}.".startswith(f"{pure}.") for name in names)] == []
+    assert COMPILED
 
 
 def test_the_public_names_are_all_that_the_package_imports() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pydoc
 
 import pytest
 
@@ -14,9 +15,23 @@ FLOATS = [field.name for field in FIELDS if str(field.type).startswith("float")]
 INTEGERS = [field.name for field in FIELDS if field.type == "int"]
 
 
-def test_every_field_is_a_number_with_a_default_and_a_reason() -> None:
+def test_every_field_is_a_number_with_a_default() -> None:
     assert len(FLOATS) + len(INTEGERS) == len(FIELDS)
     Config()
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_every_field_has_a_reason(field: dataclasses.Field[object]) -> None:
+    reason = field.metadata["reason"]
+    assert reason.endswith(".")
+    assert len(reason.split()) > 3
+    assert [other.name for other in FIELDS if other.metadata["reason"] == reason] == [field.name]
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_help_explains_every_field(field: dataclasses.Field[object]) -> None:
+    shown = " ".join(pydoc.plain(pydoc.render_doc(Config)).replace("|", " ").split())
+    assert f"{field.name} = {field.default} {' '.join(field.metadata['reason'].split())}" in shown
 
 
 def test_defaults_of_the_rust_crate() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +13,7 @@ from stronghold_p2p import (
     ClosedError,
     ConnectionLost,
     DecodeError,
+    DialAttempt,
     DialError,
     EncodeError,
     HandshakeError,
@@ -39,9 +42,21 @@ ADDRESS = Multiaddr.parse("/ip4/127.0.0.1/tcp/4001")
 
 def test_the_drawing_at_the_top_is_the_tree() -> None:
     assert errors.__doc__ is not None
-    drawn = [line.split()[:3] for line in errors.__doc__.splitlines() if "──" in line]
-    names = [next(word for word in words if word[0].isalpha()) for words in drawn]
-    assert sorted(["StrongholdError", *names]) == sorted(errors.__all__)
+    lines = iter(errors.__doc__.splitlines())
+    path = [next(line for line in lines if line == "StrongholdError")]
+    parents: dict[str, str] = {}
+    for branch, name in re.findall(r"^([│ ]*[├└]── )(\w+) ", "\n".join(lines), re.MULTILINE):
+        del path[len(branch) // 4 :]
+        parents[name] = path[-1]
+        path.append(name)
+    assert parents == dict(children_and_parents(StrongholdError))
+
+
+def children_and_parents(error: type[StrongholdError]) -> Iterator[tuple[str, str]]:
+    for child in error.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield child.__name__, error.__name__
+            yield from children_and_parents(child)
 
 
 def test_every_error_is_public_and_of_the_tree() -> None:
@@ -115,10 +130,10 @@ def test_attributes_are_in_the_text_too(error: Exception, attributes: dict[str, 
 
 def test_a_dial_error_names_every_attempt() -> None:
     refused = OSError("refused")
-    error = DialError(PEER, [(ADDRESS, refused)])
+    error = DialError(PEER, [DialAttempt(ADDRESS, refused, 0.25)])
     assert error.peer == PEER
-    assert error.attempts == ((ADDRESS, refused),)
-    assert f"{ADDRESS}: refused" in str(error)
+    assert error.attempts == ((ADDRESS, refused, 0.25),)
+    assert f"{ADDRESS}: refused (0.25 s)" in str(error)
     assert "no address is known" in str(DialError(PEER))
     assert "because" in str(DialError(PEER, reason="because"))
 

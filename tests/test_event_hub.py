@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from typing import Any
 
 import pytest
+from support.waiting import begun
 
 from stronghold_p2p import Direction, Dropped, Keypair, RequestFailed
 from stronghold_p2p.event_hub import EventHub, EventReader
@@ -35,10 +37,10 @@ async def test_every_reader_gets_every_event() -> None:
 
 async def test_a_reader_waits() -> None:
     hub, reader = hub_with(2)
-    waiting = asyncio.create_task(anext(reader))
-    await asyncio.sleep(0)
+    waiting = await begun(read(reader, 1))
+    assert not waiting.done()
     hub.emit(EVENTS[0])
-    assert await waiting == EVENTS[0]
+    assert await waiting == EVENTS[:1]
 
 
 async def test_what_was_before_is_not_told() -> None:
@@ -78,8 +80,7 @@ async def test_the_iteration_ends_after_what_was_not_read() -> None:
 
 async def test_whoever_waits_hears_of_the_end() -> None:
     hub, reader = hub_with(2)
-    waiting = asyncio.create_task(read(reader, 1))
-    await asyncio.sleep(0)
+    waiting = await begun(read(reader, 1))
     hub.close()
     with pytest.raises(StopAsyncIteration):
         await waiting
@@ -87,8 +88,7 @@ async def test_whoever_waits_hears_of_the_end() -> None:
 
 async def test_a_cancelled_reader_misses_nothing() -> None:
     hub, reader = hub_with(2)
-    waiting = asyncio.create_task(read(reader, 1))
-    await asyncio.sleep(0)
+    waiting = await begun(read(reader, 1))
     hub.emit(EVENTS[0])
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
@@ -97,9 +97,11 @@ async def test_a_cancelled_reader_misses_nothing() -> None:
 
 def test_a_reader_that_nobody_holds_is_forgotten() -> None:
     hub, reader = hub_with(2)
+    forgotten = weakref.ref(reader)
+    hub.emit(EVENTS[0])
     del reader
     gc.collect()
-    assert not hub._readers
+    assert forgotten() is None
     hub.emit(EVENTS[0])
 
 

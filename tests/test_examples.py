@@ -1,8 +1,7 @@
-"""The examples, and the one in the README, run as they stand and print what they should."""
+"""The examples run as they stand and print what they should."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,9 +45,3 @@ def test_every_example_is_listed() -> None:
 @pytest.mark.parametrize("name", PRINTS)
 def test_example(name: str) -> None:
     assert run(str(ROOT / "examples" / name), *ARGUMENTS.get(name, [])) == PRINTS[name]
-
-
-def test_the_first_python_of_the_readme() -> None:
-    found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert found is not None
-    assert run("-c", found[1]) == PRINTS["echo.py"]

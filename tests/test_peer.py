@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
-from support.waiting import next_event, turns, until
+from support.remote import listening
+from support.state import opened
+from support.waiting import begun, introduced, next_event, settled, turns, until
 
 from stronghold_p2p import (
     ClosedError,
@@ -26,6 +29,8 @@ from stronghold_p2p import (
     InvalidAddress,
     Keypair,
     Multiaddr,
+    NotPermitted,
+    PolicyError,
     ProtocolNotSupported,
     Request,
     RequestTimeout,
@@ -34,7 +39,7 @@ from stronghold_p2p import (
     StreamReset,
     StrongholdP2p,
 )
-from stronghold_p2p.store.state import StateFile
+from stronghold_p2p.swarm.swarm import Swarm
 
 Peer = StrongholdP2p[Any, Any]
 OWN = "/own/1.0.0"
@@ -207,8 +212,8 @@ async def test_unsupported_addresses_are_dial_errors(make_peer: MakePeer) -> Non
     for target in "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1", "/dns4/no-such-host.invalid/tcp/1":
         with pytest.raises(DialError) as caught:
             await alice.connect(Multiaddr.parse(target).with_peer(other))
-        ((address, _),) = caught.value.attempts
-        assert str(address) == target
+        (attempt,) = caught.value.attempts
+        assert str(attempt.address) == target
 
 
 # -- ping ----------------------------------------------------------------------------------------------
@@ -223,14 +228,15 @@ async def test_ping(make_peer: MakePeer) -> None:
     await until(lambda: not alice.connections[0].streams)
 
 
-async def test_a_ping_that_is_not_answered(make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
-    alice, bob = await make_peer(), await make_peer()
-    address = await bob.listen()
-    await alice.connect(address)
-    assert bob._swarm is not None
-    monkeypatch.setitem(bob._swarm._handlers, "/ipfs/ping/1.0.0", lambda connection, stream: None)
-    with pytest.raises(RequestTimeout):
-        await alice.ping(address, timeout=0.02)
+async def test_a_ping_that_is_not_answered(make_peer: MakePeer) -> None:
+    alice = await make_peer()
+    async with listening() as silent:
+        connecting = asyncio.create_task(alice.connect(silent.address))
+        remote = await silent.accept_upgraded()
+        await connecting
+        with pytest.raises(RequestTimeout):
+            await alice.ping(silent.address, timeout=0.02)
+        await remote.close()
 
 
 # -- streams -------------------------------------------------------------------------------------------
@@ -305,13 +311,13 @@ async def test_a_stream_beyond_the_limit_waits_for_its_time(make_peer: MakePeer)
     alice, bob = await make_peer(config=Config(max_outbound_streams_per_connection=2)), await make_peer()
     bob.handle_stream(OWN, echo)
     address = await bob.listen()
-    await alice.connect(address)
-    await until(lambda: alice._swarm and alice._swarm.connections[0].identified)
+    await introduced(alice, address)
     first, second = await alice.open_stream(address, OWN), await alice.open_stream(address, OWN)
     with pytest.raises(RequestTimeout):
         await alice.open_stream(address, OWN, timeout=0.02)
     waiting = asyncio.create_task(alice.open_stream(address, OWN))
-    await asyncio.sleep(0)
+    await settled()
+    assert not waiting.done()
     second.reset()
     third = await waiting
     first.reset()
@@ -379,8 +385,7 @@ def test_on_other_loops(kind: str) -> None:
             asking = [asyncio.create_task(alice.send_request(address, "x" * 10_000)) for _ in range(100)]
             await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
             stream = await alice.open_stream(address, OWN)
-            writing = asyncio.create_task(stream.write(bytes(10_000_000)))
-            await asyncio.sleep(0)
+            writing = await begun(stream.write(bytes(10_000_000)))
         await asyncio.gather(writing, *asking, return_exceptions=True)
 
     with asyncio.Runner(loop_factory=make_loop) as runner:
@@ -419,6 +424,73 @@ async def test_closing_may_be_cancelled_at_any_moment(make_peer: MakePeer, tmp_p
         await alice.send_request(address, 1)
 
 
+@pytest.mark.parametrize("after", range(1, 8))
+@pytest.mark.parametrize("again", range(3))
+async def test_closing_that_is_cancelled_ends_all_the_same(
+    make_peer: MakePeer, tmp_path: Path, after: int, again: int
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[default]\ninbound = "allow"\n')
+    bob = await make_peer(policy=policy, state=tmp_path / "state.db", config=Config(close_timeout=3600))
+    bob.on_request(lambda request: asyncio.Event().wait())
+    alice = await make_peer()
+    asking = asyncio.create_task(alice.send_request(await bob.listen(), 1))
+    await until(lambda: bob.connections and bob.connections[0].streams)
+    events = bob.events()
+    closing = asyncio.create_task(bob.close())
+    await turns(after)
+    closing.cancel()
+    await turns(again)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await bob.close()
+    assert [event async for event in events]  # which end
+    with pytest.raises(ConnectionLost):
+        await asking
+    await alice.close()
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
+
+
+async def test_a_step_of_closing_that_fails_stops_none_of_the_others(
+    make_peer: MakePeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = await make_peer(state=tmp_path / "state.db")
+    events = bob.events()
+
+    async def fail(swarm: Swarm) -> None:
+        raise OSError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Swarm, "close", fail)
+        with pytest.raises(OSError, match="out of memory"):
+            await bob.close()
+    assert [event async for event in events] == []
+    await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
+
+
+async def test_a_start_that_fails_leaves_nothing_and_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, state, carol = tmp_path / "policy.toml", tmp_path / "state.db", Keypair.generate().peer_id
+    policy.write_text("[default")
+    bob: StrongholdP2p[Any, Any] = StrongholdP2p(policy=policy, state=state)
+    with pytest.raises(PolicyError):
+        await bob.start()
+    policy.write_text("[default]")
+    with monkeypatch.context() as patch:
+        patch.setattr(Swarm, "handle", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await bob.start()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
+    with opened(state) as file:
+        file.set_banned(carol, True)  # changes that others make meanwhile are seen
+    async with bob:
+        with pytest.raises(NotPermitted, match="banned"):
+            await bob.connect(f"/ip4/127.0.0.1/tcp/1/p2p/{carol}")
+
+
 async def test_a_second_call_waits_for_the_first_one_that_closes(make_peer: MakePeer) -> None:
     bob = await make_peer(firewall=FirewallRules.allow_all())
     may_end = asyncio.Event()
@@ -432,7 +504,7 @@ async def test_a_second_call_waits_for_the_first_one_that_closes(make_peer: Make
     asking = asyncio.create_task(alice.send_request(await bob.listen(), 1))
     await until(lambda: bob.connections and bob.connections[0].streams)
     first, second = asyncio.create_task(bob.close()), asyncio.create_task(bob.close())
-    await turns()
+    await settled()
     assert not first.done()
     assert not second.done()
     may_end.set()
@@ -459,9 +531,17 @@ async def test_starting_may_be_cancelled_or_closed_at_any_moment(tmp_path: Path,
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_a_policy_that_cannot_be_used_makes_no_state_file(tmp_path: Path) -> None:
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(policy=tmp_path / "missing", state=tmp_path / "state.db")
+    with pytest.raises(PolicyError):
+        await peer.start()
+    assert not os.listdir(tmp_path)
+    await peer.close()
+
+
 async def test_what_code_says_before_the_start_goes_before_what_was_kept(tmp_path: Path) -> None:
     state, peer_id = tmp_path / "state.db", Keypair.generate().peer_id
-    with StateFile(state) as file:
+    with opened(state) as file:
         file.set_rule(peer_id, Direction.BOTH, Rule.ALLOW_ALL)
     for rule in (Rule.REJECT_ALL, None):  # by now nothing is kept
         peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
@@ -469,3 +549,31 @@ async def test_what_code_says_before_the_start_goes_before_what_was_kept(tmp_pat
             peer.set_peer_rule(peer_id, rule, direction=Direction.INBOUND)
         async with peer:
             assert peer.get_firewall_config().peers[peer_id] == (rule, Rule.ALLOW_ALL)
+
+
+async def test_a_rule_that_code_sets_while_the_peer_starts_goes_before_what_was_kept(tmp_path: Path) -> None:
+    state, peer_id = tmp_path / "state.db", Keypair.generate().peer_id
+    with opened(state) as file:
+        file.set_rule(peer_id, Direction.INBOUND, Rule.ALLOW_ALL)
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
+    starting = asyncio.create_task(peer.start())
+    await asyncio.sleep(0)
+    peer.set_peer_rule(peer_id, Rule.REJECT_ALL, direction=Direction.INBOUND)
+    await starting
+    assert peer.get_firewall_config().peers[peer_id] == (Rule.REJECT_ALL, None)
+    await peer.close()
+    with opened(state) as file:
+        assert not file.read().rules
+
+
+@pytest.mark.parametrize("banned", [True, False])
+async def test_a_ban_that_code_makes_or_lifts_before_the_start_is_kept(tmp_path: Path, banned: bool) -> None:
+    state, peer_id = tmp_path / "state.db", Keypair.generate().peer_id
+    with opened(state) as file:
+        file.set_banned(peer_id, not banned)
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
+    await (peer.ban_peer(peer_id) if banned else peer.unban_peer(peer_id))
+    async with peer:
+        assert (peer._admission.refusal_of_peer(peer_id) is not None) == banned
+    with opened(state) as file:
+        assert file.read().banned == ({peer_id} if banned else set())

@@ -3,6 +3,7 @@
 import logging
 
 from .addresses.book import AddressBook
+from .addresses.entry import AddressEntry, AddressSource
 from .config import Config
 from .errors import (
     ClosedError,
@@ -27,15 +28,19 @@ from .errors import (
     StateError,
     StreamReset,
     StrongholdError,
+    WebSocketError,
 )
 from .events import (
     ConnectionClosed,
     ConnectionEstablished,
     ConnectionInfo,
+    DialAttempt,
     Direction,
     Dropped,
     Event,
     FirewallDecision,
+    FirewallRequestEnded,
+    FirewallRequestOpened,
     InboundConnectionFailed,
     Listener,
     ListenerClosed,
@@ -48,8 +53,9 @@ from .events import (
     RequestFailed,
     StateFailed,
 )
-from .firewall.approvals import FirewallRequest
+from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
+from .firewall.questions import FirewallRequest
 from .firewall.rules import FirewallRules, Rule
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
@@ -59,6 +65,8 @@ from .transport.stream import Stream
 
 __all__ = [
     "AddressBook",
+    "AddressEntry",
+    "AddressSource",
     "ClosedError",
     "Config",
     "ConnectionClosed",
@@ -66,6 +74,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionLost",
     "DecodeError",
+    "DialAttempt",
     "DialError",
     "Direction",
     "Dropped",
@@ -73,6 +82,9 @@ __all__ = [
     "Event",
     "FirewallDecision",
     "FirewallRequest",
+    "FirewallRequestEnded",
+    "FirewallRequestOpened",
+    "FirewallRequestQueue",
     "FirewallRules",
     "HandshakeError",
     "InboundConnectionFailed",
@@ -112,6 +124,7 @@ __all__ = [
     "StreamReset",
     "StrongholdError",
     "StrongholdP2p",
+    "WebSocketError",
 ]
 
 logging.getLogger("stronghold_p2p").addHandler(logging.NullHandler())

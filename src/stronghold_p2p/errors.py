@@ -10,13 +10,14 @@ StrongholdError
 ├── EncodeError                 the caller's value cannot be sent
 ├── NotPermitted                our own firewall or a ban said no; not a byte left
 ├── LimitExceeded               a limit of our own configuration struck
-├── DialError                   no connection; ``attempts`` holds each address with its reason
+├── DialError                   no connection; ``attempts`` holds each address with its reason and its time
 ├── RequestTimeout              the time is up
 ├── ConnectionLost              the connection went away under a stream
 ├── ProtocolNotSupported        the remote does not offer the protocol, or not to us
 ├── NoResponse                  closed in order without one byte of response
 ├── StreamReset                 the remote reset the stream
 └── RemoteProtocolError         the remote broke a rule of a protocol
+    ├── WebSocketError          of WebSocket, or of its HTTP handshake
     ├── NegotiationError        of multistream-select
     ├── HandshakeError          of Noise, or of its libp2p payload
     │   └── PeerIdMismatch      the remote is not the peer that was dialled
@@ -29,10 +30,11 @@ above. Match types, never messages: what an error says is in its attributes too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .events import DialAttempt
     from .identity import PeerId
     from .multiaddr import Multiaddr
 
@@ -59,11 +61,22 @@ __all__ = [
     "StateError",
     "StreamReset",
     "StrongholdError",
+    "WebSocketError",
 ]
 
 
 class StrongholdError(Exception):
-    """The root of the tree."""
+    """The root of the tree. An error can be copied and pickled, and so reaches whoever waits for another process."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        # Not as Python does it, by a call of the class with the text: each class takes arguments of its own.
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[StrongholdError], args: tuple[Any, ...]) -> StrongholdError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class ClosedError(StrongholdError):
@@ -147,16 +160,16 @@ class LimitExceeded(StrongholdError):
 class DialError(StrongholdError, ConnectionError):
     """No connection to a peer could be made.
 
-    ``attempts`` lists every address that was tried, each with the exception that ended it.
+    ``attempts`` lists every address, each with the exception that ended it and the time that it took.
     """
 
     def __init__(
         self,
         peer: PeerId,
-        attempts: Sequence[tuple[Multiaddr, Exception]] = (),
+        attempts: Sequence[DialAttempt] = (),
         reason: str | None = None,
     ) -> None:
-        tried = "; ".join(f"{address}: {error}" for address, error in attempts)
+        tried = "; ".join(f"{address}: {error} ({seconds:.2f} s)" for address, error, seconds in attempts)
         super().__init__(f"cannot dial {peer}: {reason or tried or 'no address is known'}")
         self.peer = peer
         self.attempts = tuple(attempts)
@@ -212,6 +225,13 @@ class RemoteProtocolError(StrongholdError):
         super().__init__(f"{protocol}: {reason}")
         self.protocol = protocol
         self.reason = reason
+
+
+class WebSocketError(RemoteProtocolError):
+    """The HTTP handshake of a WebSocket failed, or a frame breaks the protocol."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("websocket", reason)
 
 
 class NegotiationError(RemoteProtocolError):

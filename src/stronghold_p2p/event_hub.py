@@ -8,6 +8,7 @@ from collections import deque
 from typing import Literal, Self
 
 from .events import Dropped, Event, FirewallDecision
+from .loops import Owner
 
 __all__ = ["EventHub", "EventReader"]
 
@@ -16,7 +17,12 @@ class EventReader:
     """An asynchronous iterator over events, from the moment of its making. Used by one task at a time."""
 
     def __init__(
-        self, buffer: int, when_full: Literal["drop_oldest", "drop_newest"], *, decisions: bool = False
+        self,
+        buffer: int,
+        when_full: Literal["drop_oldest", "drop_newest"],
+        owner: Owner | None = None,
+        *,
+        decisions: bool = False,
     ) -> None:
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
@@ -24,6 +30,7 @@ class EventReader:
             raise ValueError(f"when_full must be 'drop_oldest' or 'drop_newest', not {when_full!r}")
         self.decisions = decisions
         """Whether it gets the decisions of the firewall, too."""
+        self._owner = owner or Owner()
         self._size = buffer
         self._drop_oldest = when_full == "drop_oldest"
         self._events: deque[Event] = deque()
@@ -36,6 +43,7 @@ class EventReader:
 
     async def __anext__(self) -> Event:
         while True:
+            self._owner.check()
             # What was dropped stands where it is missing: before what is left of the old, after all of the new.
             if self._dropped and (self._drop_oldest or not self._events):
                 dropped, self._dropped = self._dropped, 0
@@ -71,10 +79,15 @@ class EventHub:
         """Whether there may be a reader of decisions: nobody else need be told of each request."""
 
     def subscribe(
-        self, buffer: int, when_full: Literal["drop_oldest", "drop_newest"], *, decisions: bool = False
+        self,
+        buffer: int,
+        when_full: Literal["drop_oldest", "drop_newest"],
+        owner: Owner | None = None,
+        *,
+        decisions: bool = False,
     ) -> EventReader:
-        """A reader of what happens from now on. Raises ValueError."""
-        reader = EventReader(buffer, when_full, decisions=decisions)
+        """A reader of what happens from now on, for use on the loop of ``owner``. Raises ValueError."""
+        reader = EventReader(buffer, when_full, owner, decisions=decisions)
         if self._closed:
             reader._close()
         self._readers.add(reader)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from .errors import PolicyError, StateError
 from .identity import PeerId
@@ -13,19 +14,24 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionEstablished",
     "ConnectionInfo",
+    "DialAttempt",
     "Direction",
     "Dropped",
     "Event",
     "FirewallDecision",
+    "FirewallRequestEnded",
+    "FirewallRequestOpened",
     "InboundConnectionFailed",
     "Listener",
     "ListenerClosed",
     "NewListener",
+    "Outcome",
     "Path",
     "PathLimits",
     "PeerIdentified",
     "PolicyFailed",
     "PolicyLoaded",
+    "QuestionKind",
     "RequestFailed",
     "StateFailed",
 ]
@@ -80,6 +86,16 @@ class ConnectionInfo:
     """Streams open on it, of both sides."""
     path: Path
     """The transport, and the relay if there is one."""
+
+
+class DialAttempt(NamedTuple):
+    """What became of one address of a peer that could not be dialed; of :class:`DialError`."""
+
+    address: Multiaddr
+    """As it was dialed: by IP, also where a name was given; by name, if that was not resolved."""
+    error: Exception
+    seconds: float
+    """From its start to the error; 0 if it was not started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +189,42 @@ class FirewallDecision:
     """Seconds for which an answer was waited for."""
 
 
+QuestionKind = Literal["peer", "request"]
+"""What the firewall asks: for a rule, since none is known for a peer; or about one request."""
+
+Outcome = Literal["approved", "rejected", "rule set", "reconsidered", "timed out", "withdrawn", "unanswered", "closed"]
+"""How a question of the firewall has ended: by an answer; since another rule holds by now; since nobody has answered in
+time; since the last requester has gone; since all who could answer have failed or gone; since we close."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallRequestOpened:
+    """A question of the firewall waits for an answer. One that is answered at once, or that nobody takes, never does.
+
+    Holds nothing of the request's content.
+    """
+
+    id: int
+    """Counts up, from 1."""
+    peer: PeerId
+    direction: Direction
+    type: str | None
+    """The type of the request; of the first one, if the question is about the peer."""
+    kind: QuestionKind
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallRequestEnded:
+    """A question of the firewall that was open waits no longer."""
+
+    id: int
+    peer: PeerId
+    direction: Direction
+    type: str | None
+    kind: QuestionKind
+    outcome: Outcome
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyLoaded:
     """A policy file was read, and is in force."""
@@ -210,6 +262,8 @@ Event = (
     | PeerIdentified
     | RequestFailed
     | FirewallDecision
+    | FirewallRequestOpened
+    | FirewallRequestEnded
     | PolicyLoaded
     | PolicyFailed
     | StateFailed

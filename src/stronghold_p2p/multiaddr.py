@@ -70,6 +70,20 @@ class Multiaddr:
     def __bytes__(self) -> bytes:
         return self._bytes
 
+    def encapsulate(self, other: Multiaddr) -> Multiaddr:
+        """The address with ``other`` behind it."""
+        return Multiaddr(self._bytes + other._bytes)
+
+    def endswith(self, suffix: Multiaddr) -> bool:
+        """Whether the last components are those of ``suffix``."""
+        return self.components[-len(suffix.components) :] == suffix.components
+
+    def decapsulate(self, suffix: Multiaddr) -> Multiaddr:
+        """The address without ``suffix``. Raises ValueError if it does not end in that."""
+        if not self.endswith(suffix):
+            raise ValueError(f"{self} does not end in {suffix}")
+        return Multiaddr(self._bytes[: -len(suffix._bytes)])
+
     def with_peer(self, peer_id: PeerId) -> Multiaddr:
         """This address, ending in ``/p2p/<peer_id>`` instead of the peer that it may end in."""
         return Multiaddr(self._bytes_without_peer() + _peer_component(peer_id))

@@ -5,42 +5,46 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType, UnionType
-from typing import Any, Final, Generic, Literal, NoReturn, Self
+from typing import Any, Generic, Literal, NoReturn, Self
 
 from .addresses.book import AddressBook
-from .addresses.target import parse_target, split_target
+from .addresses.target import own_address, parse_target, split_target
+from .arguments import check_types, seconds
 from .config import Config
 from .errors import ClosedError, InvalidAddress, NotPermitted, PolicyError, RequestTimeout, StateError
 from .event_hub import EventHub
 from .events import ConnectionInfo, Direction, Event, Listener, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
-from .firewall.approvals import Approvals, FirewallRequest
+from .firewall.answerers import FirewallRequestQueue
+from .firewall.approvals import Approvals
 from .firewall.gate import Gate
 from .firewall.policy import Policy, PolicyWatch
+from .firewall.questions import FirewallRequest
 from .firewall.rules import Firewall, FirewallRules, Rule
 from .generics import Req, Res
 from .identity import Keypair, PeerId
+from .loops import Owner, deadline_in, refuse_loop
 from .multiaddr import Multiaddr
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.service import Service, check_protocol_id
 from .requests import Request, Requester, Responder, make_protocols
 from .requests.codec import PROTOCOLS, CodecName
-from .store.state import BanChange, Change, FirewallMemory
+from .store.firewall_memory import BanChange, Change, FirewallMemory
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
+from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
+from .transport.websocket import WebSocketTransport
 
 __all__ = ["StrongholdP2p"]
 
 logger = logging.getLogger("stronghold_p2p")
-
-MAX_TIMEOUT: Final = 366 * 86_400.0
-"""Seconds. Event loops overflow somewhere above."""
 
 
 class StrongholdP2p(Generic[Req, Res]):
@@ -48,6 +52,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
     Runs on the event loop that is running; use it with ``async with``, or :meth:`start` and :meth:`close`. Handlers,
     rules, bans and addresses may be set before; what needs the network raises :class:`ClosedError` outside of them.
+    From the start to the close all of it, and what it hands out, belongs to that loop: elsewhere it raises RuntimeError.
 
     Wherever a peer is expected, a :class:`PeerId` or its text does; wherever an address, a :class:`Multiaddr` or its
     text. Times are seconds, sizes bytes.
@@ -77,24 +82,27 @@ class StrongholdP2p(Generic[Req, Res]):
             codec: how both are encoded: ``"json"``, ``"msgpack"`` or ``"raw"`` (bytes); one a peer, each has its own
                 protocol id.
             firewall_view: what rules and questions see of a request, so that a person or a log never sees its content;
-                None shows the request itself to rules and handlers, and its type alone to terminals and logs.
+                None shows the request itself to rules and handlers, and its type alone to terminals and logs. If it
+                raises, the request is rejected.
             policy: a policy, whose word goes before all rules set in code or by answers; or a policy file, which is
                 read at the start, and again whenever it changes.
             state: a file that remembers over restarts what answers of the firewall and bans have decided.
 
         Raises:
-            TypeError: an argument is of another type, or no codec can be made for a request's or response's.
+            TypeError: an argument is of another type; no codec can be made for a request's or response's; a rule of
+                ``firewall`` or ``policy`` is by a type that no request has.
             ValueError: there is no such codec.
         """
-        _check_types(keypair=(keypair, Keypair), firewall=(firewall, FirewallRules), config=(config, Config))
+        check_types(keypair=(keypair, Keypair), firewall=(firewall, FirewallRules), config=(config, Config))
         if codec not in PROTOCOLS:
             raise ValueError(f"there is no codec {codec!r}: there are {', '.join(PROTOCOLS)}")
         self._keypair = keypair or Keypair.generate()
         self._config = config or Config()
-        self._firewall = Firewall(firewall or FirewallRules())
-        self._approvals = Approvals(self._firewall, self._config)
-        self._firewall.changed = self._firewall_changed
         self._events = EventHub()
+        self._firewall = Firewall(firewall or FirewallRules())
+        self._approvals = Approvals(self._firewall, self._config, self._events.emit)
+        self._approvals.keep_rule = self._keep_rule
+        self._firewall.changed = self._firewall_changed
         self._swarm: Swarm | None = None
         self._policy = policy
         self._policy_watch: PolicyWatch | None = None
@@ -102,16 +110,19 @@ class StrongholdP2p(Generic[Req, Res]):
         self._memory: FirewallMemory | None = None
         if state is not None:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
-        self._said_before_start: dict[tuple[PeerId, Direction], None] = {}
         self._starting = False
+        self._owner = Owner()
         self._closing: asyncio.Future[None] | None = None
         """Done when the first call of :meth:`close` has ended."""
         self._admission = Admission()
         self._ping = PingService()
         self._services: tuple[Service, ...] = (IdentifyService(), self._ping)
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
-        self._gate = Gate(self._firewall, self._approvals, firewall_view, self._events)
         protocols = make_protocols(codec, request_type, response_type, self._config)
+        self._firewall.limit_types(protocols[-1].requests.type_names)
+        if isinstance(policy, Policy):
+            self._firewall.check(policy.rules)
+        self._gate = Gate(self._firewall, self._approvals, firewall_view, self._events)
         self._requester: Requester[Req, Res] = Requester(protocols, self._gate)
         self._responder: Responder[Req, Res] = Responder(protocols, self._gate, self._config, self._events.emit)
         self.addresses = AddressBook()
@@ -140,49 +151,57 @@ class StrongholdP2p(Generic[Req, Res]):
             raise ClosedError("the peer was closed: make another one")
         if self._swarm is not None or self._starting:
             raise RuntimeError("the peer runs already")
+        self._owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
             await self._load_firewall()
             if self._closing is not None:
                 raise ClosedError("the peer was closed while it started")
+            self._swarm = self._make_swarm()
         except BaseException:
             await self._unload_firewall()
+            self._owner.loop = None
             raise
         finally:
             self._starting = False
-        self._swarm = Swarm(
+
+    def _make_swarm(self) -> Swarm:
+        swarm = Swarm(
             self._keypair,
             self._config,
-            transports=(TcpTransport(self._config),),
+            transports=(TcpTransport(self._config), WebSocketTransport(self._config)),
+            resolver=SystemResolver(),
+            addresses=self.addresses,
             services=self._services,
             admission=self._admission,
             permits=self._permits,
             refused=self._refused,
             emit=self._events.emit,
-            learn=self.addresses.learn,
         )
         for protocol in self._responder.protocols:
-            self._swarm.handle(protocol, self._responder.accept)
+            swarm.handle(protocol, self._responder.accept)
         for protocol, handler in self._stream_handlers.items():
-            self._swarm.handle_coroutine(protocol, handler)
+            swarm.handle_coroutine(protocol, handler)
+        return swarm
 
     async def close(self) -> None:
         """Ends everything in order: running requests may end within ``Config.close_timeout``, new ones are refused."""
+        self._owner.check()
         if self._closing is not None:
             await asyncio.shield(self._closing)
             return
-        self._closing = asyncio.get_running_loop().create_future()
+        self._owner.loop = asyncio.get_running_loop()
+        self._closing = self._owner.loop.create_future()
         swarm, self._swarm = self._swarm, None
-        if self._policy_task is not None:
-            self._policy_task.cancel()
-        self._approvals.close()  # first: what waits for an answer would hold up the connections
-        async with AsyncExitStack() as ending:
+        async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
+            ending.callback(setattr, self._owner, "loop", None)
             ending.callback(self._closing.set_result, None)
             ending.push_async_callback(self._unload_firewall)
             ending.callback(self._events.close)
             ending.callback(self._responder.close)
             if swarm is not None:
-                await swarm.close()
+                ending.push_async_callback(swarm.close)
+            ending.callback(self._approvals.close)  # first: what waits for an answer would hold up the connections
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -223,7 +242,7 @@ class StrongholdP2p(Generic[Req, Res]):
         return await self._requester.request(
             peer,
             body,
-            timeout=_seconds(timeout, self._config.request_timeout),
+            timeout=seconds(timeout, self._config.request_timeout),
             connection=connection,
             connect=lambda deadline: self._connect(peer, address, deadline),
         )
@@ -236,7 +255,7 @@ class StrongholdP2p(Generic[Req, Res]):
                 which guards requests.
         """
         peer, address = self._target(to)
-        await self._connect(peer, address, _deadline(_seconds(timeout, self._config.connection_timeout)))
+        await self._connect(peer, address, deadline_in(seconds(timeout, self._config.connection_timeout)))
         return peer
 
     async def disconnect(self, peer: PeerId | str) -> None:
@@ -255,11 +274,11 @@ class StrongholdP2p(Generic[Req, Res]):
             ProtocolNotSupported, StreamReset, RemoteProtocolError, ConnectionLost: the peer does not answer as it should.
             RequestTimeout: it does not answer in time (None: ``Config.request_timeout``).
         """
-        seconds = _seconds(timeout, self._config.request_timeout)
+        patience = seconds(timeout, self._config.request_timeout)
         peer, address = self._target(to)
-        deadline = _deadline(seconds)
+        deadline = deadline_in(patience)
         connection = await self._connect(peer, address, deadline)
-        return await self._ping.ping(connection, timeout=seconds, deadline=deadline)
+        return await self._ping.ping(connection, timeout=patience, deadline=deadline)
 
     # -- answering -------------------------------------------------------------------------------
 
@@ -267,12 +286,14 @@ class StrongholdP2p(Generic[Req, Res]):
         """Has ``handler``, plain or async, answer requests by what it returns; use it as a decorator.
 
         If it raises, runs past ``Config.handler_timeout`` or returns what cannot be encoded, the request's stream is
-        reset, a :class:`RequestFailed` event says why, and the log has a line, with the traceback of what it raised:
-        one a second of each kind. Without a handler or an iterator the protocol is not offered.
+        reset, a :class:`RequestFailed` event says why, and the log has a line, with the traceback of what it raised,
+        SystemExit, too; only KeyboardInterrupt ends the program. There is one line a second of each kind. Without a
+        handler or an iterator the protocol is not offered.
 
         Raises:
             RuntimeError: requests are answered already.
         """
+        self._owner.check()
         self._responder.set_handler(handler)
         self._offer_changed()
         return handler
@@ -286,7 +307,8 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             RuntimeError: requests are answered already.
         """
-        queue = self._responder.open_queue(buffer)
+        self._owner.check()
+        queue = self._responder.open_queue(buffer, self._owner)
         self._offer_changed()
         return queue
 
@@ -295,6 +317,7 @@ class StrongholdP2p(Generic[Req, Res]):
     @property
     def listeners(self) -> tuple[Listener, ...]:
         """What we listen on, each with every address that it can be dialled at."""
+        self._owner.check()
         return self._swarm.listeners if self._swarm else ()
 
     async def listen(self, address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0") -> Multiaddr:
@@ -303,21 +326,23 @@ class StrongholdP2p(Generic[Req, Res]):
 
         Raises:
             InvalidAddress: malformed, or of another peer.
-            ListenError: in use, not an address of this machine, not permitted, or not TCP.
+            ListenError: in use, not an address of this machine, not permitted, or neither TCP nor WebSocket.
             ClosedError: we are not running.
         """
-        listener = await self._running().listen(self._own_address(address))
+        listener = await self._running().listen(own_address(address, self.peer_id))
         return listener.addresses[0] if listener.addresses else listener.address
 
     async def stop_listening(self, address: Multiaddr | str | None = None) -> None:
         """Stops listening on ``address``, as given to or returned by :meth:`listen`, or on all. Connections stay."""
-        self._running().stop_listening(None if address is None else self._own_address(address))
+        self._running().stop_listening(None if address is None else own_address(address, self.peer_id))
 
     # -- the firewall ----------------------------------------------------------------------------
 
     def set_firewall_default(self, rule: Rule | None, *, direction: Direction = Direction.BOTH) -> None:
         """Sets the rule for peers without one of their own; None removes it. Takes effect at once, also on connected
-        peers and on requests that wait for an answer; a handler that runs already is left alone."""
+        peers and on requests that wait for an answer; a handler that runs already is left alone. Raises TypeError for a
+        rule by a type that no request has."""
+        self._owner.check()
         self._firewall.set_default(rule, direction)
 
     def remove_firewall_default(self, *, direction: Direction = Direction.BOTH) -> None:
@@ -326,6 +351,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def set_peer_rule(self, peer: PeerId | str, rule: Rule, *, direction: Direction = Direction.BOTH) -> None:
         """Sets one peer's own rule. Takes effect at once, as :meth:`set_firewall_default`."""
+        self._owner.check()
         peer = PeerId.of(peer)
         self._firewall.set_peer_rule(peer, rule, direction)
         # What code says now, an answer that was kept earlier must not undo at the next start.
@@ -333,33 +359,46 @@ class StrongholdP2p(Generic[Req, Res]):
 
     def remove_peer_rule(self, peer: PeerId | str, *, direction: Direction = Direction.BOTH) -> None:
         """Removes one peer's own rule, also one that an answer set and a state file keeps: the default applies to it."""
+        self._owner.check()
         peer = PeerId.of(peer)
         self._keep_rule(peer, direction, None)
         self._firewall.set_peer_rule(peer, None, direction)
 
     def get_firewall_config(self) -> FirewallRules:
         """The rules that calls and answers have set, as a copy. A policy's go before them."""
+        self._owner.check()
         return self._firewall.rules
 
     def on_firewall_request(self, handler: Callable[[FirewallRequest], Any]) -> Callable[[FirewallRequest], Any]:
         """Has ``handler``, plain or async, answer the firewall's questions; use it as a decorator. It may also keep a
-        question and have it answered later. If it raises, the request is rejected. Without a handler or an iterator,
-        every question is.
+        question and have it answered later. What it raises is logged, but for KeyboardInterrupt, which ends the program.
 
-        Raises:
-            RuntimeError: questions are answered already.
+        Any number of handlers and iterators get every question, and at once those that are open; the first answer
+        decides. A handler that raises leaves the question to the others. A question that nobody is left to answer is
+        rejected.
         """
-        self._approvals.set_handler(handler)
+        self._owner.check()
+        self._approvals.add_handler(handler)
         return handler
 
-    def firewall_requests(self, *, buffer: int = 64) -> AsyncIterator[FirewallRequest]:
-        """The firewall's questions, for ``async for``. While ``buffer`` of them wait to be taken, further requests that
-        would raise one are rejected.
+    def remove_firewall_handler(self, handler: Callable[[FirewallRequest], Any]) -> None:
+        """Undoes :meth:`on_firewall_request`: ``handler`` gives up the questions that it has, and is cancelled if it is
+        async. Without effect if it answers none."""
+        self._owner.check()
+        self._approvals.remove_handler(handler)
+
+    def firewall_requests(self, *, buffer: int = 64) -> FirewallRequestQueue:
+        """The firewall's questions, for ``async for``, as for :meth:`on_firewall_request`. While ``buffer`` of them wait
+        to be taken, further ones do not come here.
+
+        ``close()`` ends the iteration and gives up all questions that came here. Once nobody holds the iterator any more,
+        it gives up those that nobody has taken.
 
         Raises:
-            RuntimeError: questions are answered already.
+            ValueError: ``buffer`` is below 1.
         """
-        return self._approvals.open_queue(buffer)
+        self._owner.check()
+        return self._approvals.open_queue(buffer, self._owner)
 
     async def reload_policy(self) -> None:
         """Has the policy file read again now, changed or not; a :class:`PolicyLoaded` or :class:`PolicyFailed` event tells
@@ -386,6 +425,7 @@ class StrongholdP2p(Generic[Req, Res]):
     @property
     def connections(self) -> tuple[ConnectionInfo, ...]:
         """All established connections."""
+        self._owner.check()
         return tuple(connection.info for connection in self._swarm.connections) if self._swarm else ()
 
     def events(
@@ -399,7 +439,8 @@ class StrongholdP2p(Generic[Req, Res]):
         beyond that is counted in a :class:`Dropped` event. ``decisions`` adds a :class:`FirewallDecision` for each request,
         for an audit. There is no blocking mode: a reader must not stop the network.
         """
-        return self._events.subscribe(buffer, when_full, decisions=decisions)
+        self._owner.check()
+        return self._events.subscribe(buffer, when_full, self._owner, decisions=decisions)
 
     # -- below requests --------------------------------------------------------------------------
 
@@ -414,23 +455,24 @@ class StrongholdP2p(Generic[Req, Res]):
             RequestTimeout: the peer has as many streams open as it takes, for longer than ``timeout``.
         """
         peer, address = self._target(to)
-        seconds = _seconds(timeout, self._config.request_timeout)
-        deadline = _deadline(seconds)
+        patience = seconds(timeout, self._config.request_timeout)
+        deadline = deadline_in(patience)
         connection = await self._connect(peer, address, deadline)
         try:
             async with asyncio.timeout_at(deadline):
                 return await connection.open_stream(protocol)
         except TimeoutError:
-            raise RequestTimeout(seconds, "wait for a stream") from None
+            raise RequestTimeout(patience, "wait for a stream") from None
 
     def handle_stream(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
         """Serves a protocol of one's own: ``handler`` runs as a task for each stream, which is closed when it returns
-        and reset when it raises. The firewall does not guard it.
+        and reset when it raises, whatever that is; only KeyboardInterrupt ends the program. The firewall does not guard it.
 
         Raises:
             RuntimeError: the protocol is served already.
             ValueError: ``protocol`` is no protocol id.
         """
+        self._owner.check()
         check_protocol_id(protocol)
         served = {
             *self._responder.protocols,
@@ -449,12 +491,14 @@ class StrongholdP2p(Generic[Req, Res]):
     def _running(self) -> Swarm:
         if self._swarm is None:
             raise ClosedError
+        if _get_running_loop() is not self._owner.loop:
+            refuse_loop()
         return self._swarm
 
     def _permits(self, peer: PeerId, protocol: str) -> bool:
         """The firewall guards the request protocols alone. Nobody is offered what nobody answers."""
         return protocol not in self._responder.protocols or (
-            self._responder.serving and not self._gate.closed(peer, Direction.INBOUND)
+            self._responder.serving and not self._gate.rejects_all(peer, Direction.INBOUND)
         )
 
     def _refused(self, peer: PeerId, protocol: str) -> None:
@@ -464,29 +508,26 @@ class StrongholdP2p(Generic[Req, Res]):
 
     async def _load_firewall(self) -> None:
         """What a policy and a state file say holds before the first connection."""
-        banned = tuple(self._admission.banned)
-        said = [(peer, way, self._firewall.peer_rule(peer, way)) for peer, way in self._said_before_start]
-        if self._memory is not None:
-            await self._memory.start()
-            for peer in banned:
-                await self._memory.keep_ban(peer, True)
-            for peer, way, rule in said:
-                self._firewall.set_peer_rule(peer, rule, way)
-                await self._memory.keep_rule(peer, way, None)
-        self._approvals.keep_rule = self._keep_rule
+        # The policy first: if it is broken, no state file is made.
         if isinstance(self._policy, Policy):
             self._apply_policy(self._policy)
         elif self._policy is not None:
-            self._policy_watch = PolicyWatch(self._policy, apply=self._policy_loaded, failed=self._policy_failed)
+            self._policy_watch = PolicyWatch(
+                self._policy, apply=self._policy_loaded, failed=self._policy_failed, types=self._firewall.types
+            )
             await self._policy_watch.load()
+        if self._memory is not None:
+            await self._memory.start()
+        if self._policy_watch is not None:
             self._policy_task = asyncio.get_running_loop().create_task(self._policy_watch.run())
 
     async def _unload_firewall(self) -> None:
-        if self._policy_task is not None:
-            self._policy_task.cancel()
-            await asyncio.wait([self._policy_task])
-        if self._memory is not None:
-            await self._memory.close()
+        async with AsyncExitStack() as ending:
+            if self._memory is not None:
+                ending.push_async_callback(self._memory.close)
+            if self._policy_task is not None:
+                self._policy_task.cancel()
+                await asyncio.wait([self._policy_task])
 
     def _apply_policy(self, policy: Policy) -> None:
         self._admission.set_policy(policy.admission)
@@ -512,23 +553,22 @@ class StrongholdP2p(Generic[Req, Res]):
             if isinstance(change, BanChange):
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
             elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
-                self._firewall.set_peer_rule(change.peer, change.rule, change.direction)
+                self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
         if self._swarm is not None:
             self._swarm.admission_changed()
 
     def _keep_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> None:
-        if self._memory is not None and self._swarm is not None:
+        if self._memory is not None:
             self._memory.keep_rule(peer, direction, rule)
-        elif self._memory is not None:
-            self._said_before_start.update(dict.fromkeys((peer, way) for way in direction))
 
     def _state_failed(self, error: StateError) -> None:
         logger.warning("%s", error)
         self._events.emit(StateFailed(error))
 
     async def _set_banned(self, peer: PeerId, banned: bool) -> None:
+        self._owner.check()
         (self._admission.ban if banned else self._admission.unban)(peer)
-        kept = self._memory.keep_ban(peer, banned) if self._memory is not None and self._swarm is not None else None
+        kept = self._memory.keep_ban(peer, banned) if self._memory is not None else None
         if banned and self._swarm is not None:
             await self._swarm.disconnect(peer, refused=True)
         if kept is not None:
@@ -549,37 +589,6 @@ class StrongholdP2p(Generic[Req, Res]):
         return peer, address
 
     async def _connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
-        """A connection to ``peer`` before ``deadline`` (the loop's time); an address that led there is remembered."""
-        swarm = self._running()
+        """A connection to ``peer`` before ``deadline`` (the loop's time)."""
         addresses = self.addresses.get(peer) if address is None else (address,)
-        connected = swarm.connection(peer)
-        connection = await swarm.connect(peer, addresses, deadline)
-        if address is not None and connection is not connected and connection.path.dialed == address:
-            self.addresses.add(address, peer)
-        return connection
-
-    def _own_address(self, address: Multiaddr | str) -> Multiaddr:
-        if isinstance(address, str):
-            address = Multiaddr.parse(address)
-        if address.peer_id not in {None, self.peer_id}:
-            raise InvalidAddress(address, "it is an address of another peer")
-        return address if address.peer_id is None else address.without_peer()
-
-
-def _check_types(**arguments: tuple[object, type[object]]) -> None:
-    for name, (value, expected) in arguments.items():
-        if value is not None and not isinstance(value, expected):
-            # Without the value, which may be a secret.
-            raise TypeError(f"{name}= takes {expected.__name__}, not {type(value).__name__}")
-
-
-def _seconds(timeout: float | None, default: float) -> float:
-    if timeout is None:
-        return default
-    if not 0 <= timeout < MAX_TIMEOUT:
-        raise ValueError(f"a timeout is a number of seconds from 0 to {MAX_TIMEOUT:,.0f}, not {timeout}")
-    return timeout
-
-
-def _deadline(seconds: float) -> float:
-    return asyncio.get_running_loop().time() + seconds
+        return await self._running().connect(peer, addresses, deadline)

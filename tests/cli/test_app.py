@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
+import signal
+import socket
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +31,7 @@ from stronghold_p2p.errors import (
 )
 from stronghold_p2p.identity import Keypair
 
-from .conftest import Cli
+from .conftest import WAIT, Cli, process
 
 PEER = Keypair.generate().peer_id
 
@@ -70,9 +75,17 @@ def test_exit_status(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception
         ("ping", "address", "--count", "0"),
         ("request", "address", "{}", "--codec", "xml"),
         ("request", "address", "{}", "--timeout", "-1"),
+        ("request", "address", "{}", "--timeout", "inf"),
+        ("request", "address", "{}", "--timeout", "nan"),
+        ("ping", "address", "--timeout", "0"),
+        ("bench", "--seconds", "inf"),
         ("bench", "--size", "many"),
         ("listen",),
         ("listen", "--allow-all", "--reject-all"),
+        ("listen", "--allow-all", "--ask"),
+        ("listen", "--allow-all", "--policy", "file"),
+        ("listen", "--allow-all", "--handler-timeout", "0"),
+        ("listen", "--ask", "--ask-timeout", "1e300"),
         ("listen", "--allow-all", "--handler", "ruby"),
         ("listen", "--allow-all", "--handler", "exec:"),
         ("listen", "--allow-all", "--handler", "exec:echo 'cut off"),
@@ -114,6 +127,59 @@ def test_help_names_every_command(cli: Cli) -> None:
         assert f"\n  {command} " in told.out
 
 
+def test_version(cli: Cli) -> None:
+    told = cli("--version")
+    assert (told.status, told.out) == (0, f"stronghold-p2p {metadata.version('stronghold-p2p')}\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("listen", "[OPTIONS] [ADDR]..."),
+        ("request", "[OPTIONS] ADDR JSON"),
+        ("ping", "[OPTIONS] ADDR"),
+        ("key new", "[OPTIONS] FILE"),
+        ("key show", "[OPTIONS] FILE"),
+        ("firewall list", "[OPTIONS]"),
+        ("firewall allow", "[OPTIONS] PEER"),
+        ("perf", "[OPTIONS]"),
+        ("bench", "[OPTIONS]"),
+        ("demo", "[OPTIONS]"),
+        ("key", "[OPTIONS] COMMAND [ARGS]..."),
+    ],
+)
+def test_usage_lines_are_those_of_manual_pages(cli: Cli, command: str, usage: str) -> None:
+    told = cli(*command.split(), "--help")
+    assert told.out.splitlines()[0] == f"Usage: stronghold-p2p {command} {usage}"
+    assert not re.search(r"[{<](str|path|list)\b|\[\[|<=x", told.out)
+
+
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_stopped_before_its_result(stop: signal.Signals, status: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}/p2p/{PEER}"
+        with process("request", address, "{}", "--json") as request:
+            server.settimeout(WAIT)
+            with server.accept()[0]:  # which says nothing
+                request.send_signal(stop)
+                assert request.communicate(timeout=WAIT) == ("", "")
+    assert request.returncode == status
+
+
+def test_the_times_of_both_sides_agree(cli: Cli) -> None:
+    """A requester waits for as long as a person has to answer, and a handler; the documents say so, too."""
+    defaults = {}
+    for command, option in (("request", "--timeout"), ("listen", "--ask-timeout"), ("listen", "--handler-timeout")):
+        text = " ".join(cli(command, "--help").out.split())
+        found = re.search(rf"{option} S .*?\[default: ([0-9.]+)\]", text)
+        assert found is not None
+        defaults[option] = float(found[1])
+    assert set(defaults.values()) == {60.0}
+    root = Path(__file__).parents[2]
+    assert "You have 60 s for an answer, and `request` waits 60 s" in (root / "README.md").read_text()
+    assert "You have 60 s for an answer (`--ask-timeout`)" in (root / "docs" / "FIREWALL.md").read_text()
+
+
 @pytest.mark.parametrize("command", ["demo", "key new", "key show", "listen", "request", "ping", "perf", "bench"])
 def test_every_command_can_be_told_to_print_json(cli: Cli, command: str) -> None:
     told = cli(*command.split(), "--help")
@@ -132,5 +198,5 @@ def test_a_missing_extra_is_named() -> None:
     hide = "import sys; sys.modules['typer'] = None; from stronghold_p2p.cli import main; main()"
     ran = subprocess.run([sys.executable, "-c", hide, "demo"], capture_output=True, text=True, check=False)
     assert ran.returncode == 1
-    assert "pip install 'stronghold-p2p[cli]'" in ran.stderr
+    assert "pip install '.[cli]'" in ran.stderr
     assert "Traceback" not in ran.stderr

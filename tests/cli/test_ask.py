@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import signal
 import subprocess
+import sys
+import termios
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import MakePeer
-from support.waiting import until
+from support.clock import Clock
+from support.waiting import introduced, settled, until
 
-from stronghold_p2p import Direction, FirewallRules, NoResponse, Rule, StrongholdError, StrongholdP2p
+from stronghold_p2p import (
+    Config,
+    Direction,
+    FirewallRequest,
+    FirewallRules,
+    NoResponse,
+    Rule,
+    StrongholdError,
+    StrongholdP2p,
+)
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.ask import MAX_TYPE, MAX_VIEW, Asker, Person, Program
 from stronghold_p2p.cli.stdin import MAX_LINE, Lines
 from stronghold_p2p.identity import Keypair
 
-from .conftest import WAIT, Cli, process
+from .conftest import WAIT, Cli, process, terminal
 
 Peer = StrongholdP2p[Any, Any]
 
@@ -98,6 +111,56 @@ def ask(alice: Peer, bob: Peer, body: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(alice.send_request(bob.listeners[0].address, body, timeout=WAIT))
 
 
+class Overheard(Program):
+    """Has somebody else get at its questions."""
+
+    question: FirewallRequest
+
+    async def _put(self, question: FirewallRequest) -> None:
+        self.question = question
+        await super()._put(question)
+
+
+class OverheardPerson(Person):
+    question: FirewallRequest
+
+    async def _put(self, question: FirewallRequest) -> None:
+        self.question = question
+        await super()._put(question)
+
+
+class Page:
+    """Lines and texts that have nothing to do with stdin and stdout."""
+
+    def __init__(self) -> None:
+        self.said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.written: asyncio.Queue[Any] = asyncio.Queue()
+        self.ended = False
+
+    async def read(self) -> bytes | None:
+        return await self.said.get()
+
+    def discard(self) -> None:
+        while not self.said.empty():
+            self.said.get_nowait()
+
+    def close(self) -> None:
+        self.ended = True
+        self.said.put_nowait(None)
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch, bob: Peer) -> Clock:
+    loop = asyncio.get_running_loop()
+    clock = Clock(loop.time())
+    monkeypatch.setattr(loop, "time", clock)
+    return clock
+
+
+def ended(number: int, reason: str) -> dict[str, Any]:
+    return {"event": "ended", "id": number, "reason": reason}
+
+
 async def failed(request: asyncio.Task[Any]) -> StrongholdError:
     with pytest.raises(StrongholdError) as caught:
         await request
@@ -108,7 +171,7 @@ async def failed(request: asyncio.Task[Any]) -> StrongholdError:
 
 
 async def test_a_program_gets_a_line_and_allows(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         for number in (1, 2):  # what is allowed once is asked about again
             request = ask(alice, bob, {"type": "Read", "name": "x"})
             question = await console.shown()
@@ -124,22 +187,24 @@ async def test_a_program_gets_a_line_and_allows(console: Console, alice: Peer, b
             }
             console.answer(number, "allow")
             assert await request == {"type": "Read", "name": "x"}
+            assert await console.shown() == ended(number, "approved")
     assert console.nothing_more()
 
 
 async def test_always_keeps_a_rule_for_the_direction(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.answer(1, "always")
         assert await request == 1
+        assert await console.shown() == ended(1, "rule set")
         assert await ask(alice, bob, 2) == 2
     assert bob.get_firewall_config().peers == {alice.peer_id: (Rule.ALLOW_ALL, None)}
 
 
 async def test_a_program_is_asked_about_a_peer(console: Console, alice: Peer, bob: Peer) -> None:
     bob.remove_firewall_default(direction=Direction.INBOUND)
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, [])
         question = await console.shown()
         assert (question["kind"], question["type"], question["view"]) == ("peer", None, "[]")
@@ -148,18 +213,19 @@ async def test_a_program_is_asked_about_a_peer(console: Console, alice: Peer, bo
 
 
 async def test_a_ban(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.answer(1, "ban")
         await failed(request)
+        assert await console.shown() == ended(1, "rejected")
         await failed(ask(alice, bob, 2))
     assert console.nothing_more()
     assert bob.connections == ()
 
 
 async def test_answers_come_in_any_order(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         requests = {}
         for body in ("first", "second"):
             request = ask(alice, bob, body)
@@ -189,39 +255,70 @@ async def test_answers_come_in_any_order(console: Console, alice: Peer, bob: Pee
     ],
 )
 async def test_a_bad_answer_is_told_and_changes_nothing(console: Console, alice: Peer, bob: Peer, line: str) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         typed = asyncio.create_task(asyncio.to_thread(console.type, line + "\n"))  # more than a pipe holds
-        assert type(await console.shown()).__name__ == "AnswerError"
+        assert (await console.shown())["error"] == "AnswerError"
         await typed
         assert not request.done()
         console.answer(1, "allow")
         assert await request == 1
+        assert await console.shown() == ended(1, "approved")
         console.answer(1, "reject")
-        assert str(await console.shown()) == "question 1 has ended"
+        assert (await console.shown())["message"] == "question 1 has ended"
 
 
-async def test_a_program_hears_that_a_question_has_ended(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+async def test_a_program_hears_that_the_requester_has_left(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob, Lines())):
+        await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
         request = ask(alice, bob, 1)
         await console.shown()
         request.cancel()
-        assert await console.shown() == {"event": "ended", "id": 1}
+        assert await console.shown() == ended(1, "withdrawn")
         console.answer(1, "always")
-        assert str(await console.shown()) == "question 1 has ended"
+        assert (await console.shown())["message"] == "question 1 has ended"
     assert not bob.get_firewall_config().peers
+
+
+async def test_a_program_hears_that_a_rule_decides(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob, Lines())):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        bob.set_peer_rule(alice.peer_id, Rule.ALLOW_ALL)
+        assert await request == 1
+        assert await console.shown() == ended(1, "reconsidered")
+
+
+async def test_a_program_hears_that_the_time_is_up(console: Console, clock: Clock, alice: Peer, bob: Peer) -> None:
+    async with answering(Program(bob, Lines())):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        await clock.advance(Config().firewall_timeout)
+        assert await console.shown() == ended(1, "timed out")
+        assert isinstance(await failed(request), NoResponse)
+
+
+async def test_a_program_hears_of_an_answer_from_elsewhere(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(program := Overheard(bob, Lines())):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        program.question.approve()
+        assert await request == 1
+        assert await console.shown() == ended(1, "approved")
+    assert console.nothing_more()
 
 
 async def test_at_the_end_of_stdin_nobody_answers(
     console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.type('{"id":1,"answer":"allow"}')  # the last line may lack its end
         console.end()
         assert await request == 1
+        assert await console.shown() == ended(1, "approved")
         for body in (2, 3):
             assert isinstance(await failed(ask(alice, bob, body)), NoResponse)
     assert console.nothing_more()
@@ -229,11 +326,13 @@ async def test_at_the_end_of_stdin_nobody_answers(
 
 
 async def test_an_open_question_is_rejected_at_the_end_of_stdin(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.end()
         assert isinstance(await failed(request), NoResponse)
+        assert await console.shown() == ended(1, "input ended")
+    assert console.nothing_more()
 
 
 # -- a person ------------------------------------------------------------------------------------------
@@ -243,7 +342,7 @@ async def test_a_person_sees_one_question_at_a_time(
     console: Console, alice: Peer, bob: Peer, make_peer: MakePeer
 ) -> None:
     carol = await make_peer()
-    async with answering(Person(bob)):
+    async with answering(Person(bob, Lines())):
         first = ask(alice, bob, {"type": "Read"})
         shown = (await console.shown()).splitlines()
         assert shown[1:-1] == [
@@ -276,7 +375,7 @@ async def test_a_person_is_asked_about_a_peer_and_all_that_it_waits_for(
 ) -> None:
     bob.remove_firewall_default(direction=Direction.INBOUND)
     carol = await make_peer()
-    async with answering(Person(bob)):
+    async with answering(Person(bob, Lines())):
         first = ask(alice, bob, 1)
         assert "May its request pass?" in await console.shown()
         others = [ask(carol, bob, 2), ask(carol, bob, 3)]
@@ -290,7 +389,7 @@ async def test_a_person_is_asked_about_a_peer_and_all_that_it_waits_for(
 
 
 async def test_always_answers_the_peers_other_questions(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Person(bob)):
+    async with answering(Person(bob, Lines())):
         first = ask(alice, bob, 1)
         await console.shown()
         second = ask(alice, bob, 2)
@@ -305,27 +404,90 @@ async def test_always_answers_the_peers_other_questions(console: Console, alice:
         assert await third == 3
 
 
-async def test_a_person_hears_that_the_question_has_ended(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Person(bob)):
+QUIET = " You are not asked about this peer for 30 s."
+
+
+async def test_a_person_hears_that_the_requester_has_left(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(Person(bob, Lines())):
+        await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
         request = ask(alice, bob, 1)
         await console.shown()
         request.cancel()
-        assert (await console.shown()).startswith("question 1 has ended")
+        assert await console.shown() == "question 1 has ended: the requester left." + QUIET
+        assert isinstance(await failed(ask(alice, bob, 2)), NoResponse)
+    assert console.nothing_more()
+
+
+async def test_a_person_hears_that_the_time_is_up(console: Console, clock: Clock, alice: Peer, bob: Peer) -> None:
+    async with answering(Person(bob, Lines(), Config())):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        await clock.advance(Config().firewall_timeout)
+        assert await console.shown() == "question 1 was not answered within 10 s: rejected." + QUIET
+        assert isinstance(await failed(request), NoResponse)
+        assert isinstance(await failed(ask(alice, bob, 2)), NoResponse)
+    assert console.nothing_more()
+
+
+async def test_a_person_hears_that_a_request_of_ours_is_withdrawn(
+    console: Console, make_peer: MakePeer, bob: Peer
+) -> None:
+    carol = await make_peer(firewall=FirewallRules(outbound=Rule.ASK))
+    async with answering(Person(carol, Lines())):
+        for number in (1, 2):  # one's own requests are asked about again at once
+            request = ask(carol, bob, 1)
+            await console.shown()
+            request.cancel()
+            assert await console.shown() == f"question {number} has ended: the request was withdrawn."
 
 
 async def test_a_question_that_a_rule_has_answered_is_over(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Person(bob)):
+    async with answering(Person(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         bob.set_peer_rule(alice.peer_id, Rule.REJECT_ALL)
         assert isinstance(await failed(request), NoResponse)
         console.type("always\n")
-        assert "question 1 has ended" in await console.shown()
+        assert await console.shown() == "question 1 has ended: a rule decides it now."
     assert bob.get_firewall_config().peers == {alice.peer_id: (Rule.REJECT_ALL, Rule.REJECT_ALL)}
 
 
+async def test_a_person_hears_of_an_answer_from_elsewhere(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(person := OverheardPerson(bob, Lines())):
+        request = ask(alice, bob, 1)
+        await console.shown()
+        person.question.approve()
+        assert await request == 1
+        assert await console.shown() == "question 1 was answered elsewhere: approved."
+
+
+async def test_lines_and_texts_may_be_anybodys(console: Console, alice: Peer, bob: Peer) -> None:
+    """Somebody who answers from a page, not from stdin."""
+    page = Page()
+    async with answering(Person(bob, page, write=page.written.put_nowait)):
+        request = ask(alice, bob, 1)
+        assert "may this request pass?" in await page.written.get()
+        page.said.put_nowait(b"once")
+        assert await request == 1
+        assert await page.written.get() == "allowed, this once"
+    assert console.nothing_more()
+
+
+async def test_records_may_be_anybodys(console: Console, alice: Peer, bob: Peer) -> None:
+    page = Page()
+    async with answering(Program(bob, page, write=page.written.put_nowait)):
+        request = ask(alice, bob, 1)
+        assert (await page.written.get())["event"] == "firewall"
+        page.said.put_nowait(b"nonsense")
+        assert (await page.written.get())["error"] == "AnswerError"
+        page.said.put_nowait(b'{"id":1,"answer":"allow"}')
+        assert await request == 1
+        assert await page.written.get() == ended(1, "approved")
+    assert console.nothing_more()
+
+
 async def test_a_person_who_leaves(console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture) -> None:
-    async with answering(Person(bob)):
+    async with answering(Person(bob, Lines())):
         requests = [ask(alice, bob, body) for body in range(3)]
         await console.shown()
         console.end()
@@ -338,7 +500,7 @@ async def test_a_person_who_leaves(console: Console, alice: Peer, bob: Peer, cap
 async def test_stopping_does_not_wait_for_an_answer(
     console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture, kind: type[Asker]
 ) -> None:
-    async with answering(kind(bob)):
+    async with answering(kind(bob, Lines())):
         requests = [ask(alice, bob, body) for body in range(3)]
         await console.shown()
     for request in requests:
@@ -351,7 +513,7 @@ async def test_stopping_does_not_wait_for_an_answer(
 
 @pytest.mark.parametrize("hidden", ["\x1b[2J", "\u202e", "\r", "\n", "\x9b", "\u200b", "\u2028", "\x00"])
 async def test_a_remotes_text_is_shown_safely(console: Console, alice: Peer, bob: Peer, hidden: str) -> None:
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         request = ask(alice, bob, {"type": f"Read{hidden}{'x' * 1000}", "name": hidden * 1000})
         question = await console.shown()
         assert len(question["type"]) == MAX_TYPE
@@ -361,19 +523,11 @@ async def test_a_remotes_text_is_shown_safely(console: Console, alice: Peer, bob
         await request
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("", ""), ("naïve ☃", "naïve ☃"), ("a" * 10, "a" * 10), ("a" * 11, "a" * 9 + "…"), ("\x1b" * 3, "\\x1b\\x1b\\…")],
-)
-def test_printable(text: str, shown: str) -> None:
-    assert output.printable(text, 10) == shown
-
-
 async def test_raw_requests_are_shown_as_text(console: Console, make_peer: MakePeer) -> None:
     bob, alice = await make_peer(codec="raw"), await make_peer(codec="raw")
     bob.on_request(lambda request: request.body)
     await bob.listen()
-    async with answering(Program(bob)):
+    async with answering(Program(bob, Lines())):
         for number, body in enumerate((b"hello\x00\xff", b"\x80" * 10_000), start=1):
             request = ask(alice, bob, body)
             view = (await console.shown())["view"]
@@ -381,6 +535,7 @@ async def test_raw_requests_are_shown_as_text(console: Console, make_peer: MakeP
             assert len(view) <= MAX_VIEW
             console.answer(number, "allow")
             assert await request == body
+            assert await console.shown() == ended(number, "approved")
 
 
 # -- lines of stdin ------------------------------------------------------------------------------------
@@ -512,3 +667,94 @@ def test_a_file_that_cannot_be_used(cli: Cli, tmp_path: Path, option: str) -> No
 @pytest.mark.parametrize("options", [("--ask", "--allow-all"), ("--policy", "x", "--reject-all"), ("--state", "x")])
 def test_exactly_one_way_to_decide(cli: Cli, options: tuple[str, ...]) -> None:
     assert cli.json("listen", *options).line["error"] == "UsageError"
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_question_in_what_the_terminal_has_no_characters_for(flags: tuple[str, ...]) -> None:
+    latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    with process("listen", "--ask", *flags, stdin=subprocess.PIPE, env=latin) as listener:
+        line = read_until(listener, "listening")
+        address = json.loads(line)["address"] if flags else line.split()[-1]
+        with process("request", address, json.dumps("€" + "x" * MAX_VIEW)) as request:
+            question = read_until(listener, "\\u20acxxx")
+            assert not flags or json.loads(question)["view"].startswith('"€xxx')
+            say(listener, '{"id":1,"answer":"allow"}\n' if flags else "once\n")
+            assert request.wait(WAIT) == 0
+
+
+def test_a_question_on_a_terminal_shows_what_is_hidden_in_it() -> None:
+    hidden = "\u0301\u009b2J\u202e\u007f\u034f\u115f\u2800\u3164\n"
+    with terminal("listen", "--ask") as listener:
+        listener.read_until("listening on")
+        address = listener.read_until("\r\n", after="listening on").split()[-1]
+        with process("request", address, json.dumps({"type": hidden, "text": hidden})):
+            shown = listener.read_until("b(an)?")
+            assert all(line.isprintable() for line in shown.split("\r\n"))
+            assert not set(hidden.replace("2J", "").replace("\n", "")) & set(shown)
+        listener.process.send_signal(signal.SIGTERM)
+        assert listener.wait() == 0
+
+
+PEER_ALLOWED = """
+[default]
+inbound = "ask"
+[peers.alice]
+id = "{alice}"
+inbound = "allow"
+"""
+
+
+async def test_whoever_does_not_read_the_questions_stalls_nobody(make_peer: MakePeer, tmp_path: Path) -> None:
+    """More questions than a pipe holds, and nobody at its other end."""
+    alice, *others = [await make_peer() for _ in range(5)]
+    policy = tmp_path / "policy.toml"
+    policy.write_text(PEER_ALLOWED.format(alice=alice.peer_id))
+    with process("listen", "--policy", str(policy), "--json", stdin=subprocess.PIPE) as listener:
+        address = json.loads(await asyncio.to_thread(read_until, listener, "listening"))["address"]
+        asked = [
+            asyncio.create_task(other.send_request(address, "x" * MAX_VIEW, timeout=WAIT))
+            for other in others
+            for _ in range(Config().max_firewall_questions_per_peer)
+        ]
+        assert listener.stdout is not None
+        stdout = listener.stdout.fileno()
+        await until(lambda: int.from_bytes(fcntl.ioctl(stdout, termios.FIONREAD, bytes(4)), sys.byteorder) > 40_000)
+        assert await alice.send_request(address, "hello") == "hello"
+        listener.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(listener.wait, WAIT) == 0
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_a_question_that_nobody_would_see_is_rejected(
+    console: Console, alice: Peer, bob: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with answering(Program(bob, Lines())):
+        monkeypatch.setattr(output, "is_stalled", lambda: True)
+        for _ in range(2):
+            assert isinstance(await failed(ask(alice, bob, 1)), NoResponse)
+        assert len(caplog.records) == 1
+        monkeypatch.setattr(output, "is_stalled", lambda: False)
+        request = ask(alice, bob, 2)
+        question = await console.shown()
+        console.answer(question["id"], "allow")
+        assert await request == 2
+
+
+async def test_what_was_typed_before_a_question_is_shown_does_not_answer_it(
+    console: Console, alice: Peer, bob: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The terminal is stopped: what was printed is not there yet."""
+    master, slave = os.openpty()
+    reading = asyncio.Event()
+    monkeypatch.setattr(output, "shown", reading.wait)
+    with os.fdopen(slave) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        async with answering(Person(bob, Lines())):
+            request = ask(alice, bob, 1)
+            await console.shown()
+            os.write(master, b"always\n")
+            reading.set()
+            await settled()
+            os.write(master, b"reject\n")
+            assert isinstance(await failed(request), NoResponse)
+    os.close(master)

@@ -52,6 +52,39 @@ def test_the_passphrase_comes_from_the_environment(cli: Cli, tmp_path: Path, mon
     assert (wrong.status, wrong.line["error"]) == (1, "KeyFileError")
 
 
+def test_the_passphrase_comes_from_a_file(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, secret = tmp_path / "alice.key", tmp_path / "secret"
+    secret.write_text("open sesame\nanother line\n")
+    monkeypatch.setenv(VARIABLE, "open barley")  # the file goes before it
+    made = cli.json("key", "new", str(file), "--passphrase-file", str(secret))
+    assert str(Keypair.load(file, "open sesame").peer_id) == made.line["peer_id"]
+    assert cli.json("key", "show", str(file), "--passphrase-file", str(secret)).line["peer_id"] == made.line["peer_id"]
+    assert cli.json("key", "show", str(file)).line["error"] == "KeyFileError"
+
+
+@pytest.mark.parametrize("line_end", [b"", b"\n", b"\r\n"])
+def test_a_line_end_is_no_part_of_the_passphrase(cli: Cli, tmp_path: Path, line_end: bytes) -> None:
+    file, secret = tmp_path / "alice.key", tmp_path / "secret"
+    secret.write_bytes("sésame ".encode() + line_end)
+    assert cli("key", "new", str(file), "--passphrase-file", str(secret)).status == 0
+    assert Keypair.load(file, "sésame ")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff", b"x" * 4097])
+def test_a_passphrase_file_without_a_passphrase(cli: Cli, tmp_path: Path, content: bytes | None) -> None:
+    file, secret = tmp_path / "alice.key", tmp_path / "secret"
+    if content is not None:
+        secret.write_bytes(content)
+    made = cli.json("key", "new", str(file), "--passphrase-file", str(secret))
+    assert (made.status, made.line["error"]) == (2, "UsageError")
+    assert not file.exists()
+
+
+def test_a_passphrase_file_needs_a_key_file(cli: Cli, tmp_path: Path) -> None:
+    told = cli.json("listen", "--allow-all", "--passphrase-file", str(tmp_path / "secret"))
+    assert (told.status, told.line["error"]) == (2, "UsageError")
+
+
 @pytest.mark.parametrize("answers", [("open sesame", "open sesame"), ("open sesame", "open barley"), ("", "")])
 def test_the_passphrase_is_asked_for_twice(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: tuple[str, str]

@@ -246,6 +246,36 @@ def test_rules_that_could_never_apply_are_refused(peers: Any) -> None:
         FirewallRules(peers=peers)
 
 
+def test_a_type_that_no_request_has_is_refused() -> None:
+    """Its rule would reject in silence."""
+    firewall = Firewall(FirewallRules(inbound=PINGS))
+    firewall.limit_types(None)
+    firewall.limit_types(frozenset({"Ping", "Read"}))
+    misspelt = Rule.restricted(allow={"Ping", "Raed"})
+    refusal = pytest.raises(TypeError, match="no request is of type 'Raed'; did you mean 'Read'")
+    with refusal:
+        firewall.set_default(misspelt, OUT)
+    with refusal:
+        firewall.set_peer_rule(ALICE, misspelt, IN)
+    for rules in FirewallRules(outbound=misspelt), FirewallRules(peers={ALICE: (None, misspelt)}):
+        with refusal:
+            firewall.check(rules)
+    assert firewall.rules == FirewallRules(inbound=PINGS)
+    firewall.set_peer_rule(ALICE, Rule.restricted(allow=()), IN)  # it says on its face that nothing passes
+    with pytest.raises(TypeError, match="'Ping': they have no types here"):
+        firewall.limit_types(frozenset())
+
+
+def test_a_rule_that_was_kept_holds_whatever_its_types(caplog: pytest.LogCaptureFixture) -> None:
+    firewall = Firewall(FirewallRules(inbound=ALLOW))
+    firewall.limit_types(frozenset({"Read"}))
+    firewall.restore_peer_rule(ALICE, Rule.restricted(allow={"Read"}), OUT)
+    assert not caplog.records
+    firewall.restore_peer_rule(ALICE, PINGS, IN)
+    assert firewall.find(ALICE, IN).rule is PINGS
+    assert f"{PINGS} that is kept for {ALICE}: no request is of type 'Ping'" in caplog.text
+
+
 def test_a_direction_is_no_text() -> None:
     with pytest.raises(TypeError):
         Firewall(FirewallRules()).set_default(ALLOW, "inbound")  # type: ignore[arg-type]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
-from conftest import MakePeer
-from support.waiting import until
+from conftest import PATIENCE, MakePeer
+from support.waiting import introduced, settled, until
 
 from stronghold_p2p import Config, FirewallRules, Keypair, Request, StreamReset, StrongholdP2p
 from stronghold_p2p.firewall.traffic import MIN_SWEEP, Traffic
@@ -93,8 +94,7 @@ async def test_requests_in_flight_over_connections() -> None:
             nonlocal running, most
             running += 1
             most = max(most, running)
-            for _ in range(5):
-                await asyncio.sleep(0)
+            await settled()  # by now all that may run at once does
             running -= 1
             return request.body
 
@@ -141,15 +141,20 @@ async def test_the_rate_lets_in_as_time_passes() -> None:
         assert answers == list(range(210))
 
 
-async def test_another_rate_counts_at_once(make_peer: MakePeer) -> None:
-    bob = await make_peer(
-        firewall=FirewallRules.allow_all(), config=Config(max_requests_per_second_per_peer=0.001, request_timeout=25)
-    )
+async def test_another_rate_counts_at_once(make_peer: MakePeer, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('default.inbound = "allow"\nlimits.requests_per_second = 0.001')
+    bob = await make_peer(policy=policy)
     bob.on_request(lambda request: request.body)
     alice = await make_peer()
     address = await bob.listen()
+    await introduced(alice, address)
     assert await alice.send_request(address, 1) == 1
-    waiting = asyncio.create_task(alice.send_request(address, 2, timeout=25))
-    await until(lambda: bool(bob._responder._paced))
-    bob._responder.limit_traffic(8, 1000.0)
+    await until(lambda: not bob.connections[0].streams)
+    waiting = asyncio.create_task(alice.send_request(address, 2, timeout=PATIENCE))
+    await until(lambda: bob.connections[0].streams)
+    await settled()
+    assert not waiting.done()
+    policy.write_text('default.inbound = "allow"\nlimits.requests_per_second = 1000')
+    await bob.reload_policy()
     assert await waiting == 2

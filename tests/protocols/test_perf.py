@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.waiting import settled
 
 from stronghold_p2p.errors import RemoteProtocolError, StreamReset
 from stronghold_p2p.protocols import perf
@@ -34,8 +35,9 @@ async def test_measure(open_streams: Callable[[], Streams], upload: int, downloa
     assert dialer.written[:8] == download.to_bytes(8, "big")
     assert len(dialer.written) == 8 + upload
     assert len(listener.written) == download
-    assert sum(sent for sent, _ in reports) == upload
-    assert sum(received for _, received in reports) == download
+    assert reports == sorted(reports)
+    assert len(set(reports)) == len(reports)  # each tells of progress
+    assert [(0, 0), *reports][-1] == (upload, download)
     assert result.upload_seconds > 0
     assert result.download_seconds > 0
 
@@ -60,8 +62,8 @@ async def test_the_server_sends_nothing_before_the_upload_has_ended(open_streams
     dialer, listener = open_streams()
     server = asyncio.create_task(serve(listener))
     await dialer.write((5).to_bytes(8, "big") + bytes(1000))
-    while listener.read_size < 1008:
-        await asyncio.wait([server], timeout=0)
+    await settled()
+    assert listener.read_size == 1008
     assert not listener.written
     await dialer.close_write()
     await server

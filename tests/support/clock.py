@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Final
+from .waiting import settled
 
 __all__ = ["Clock"]
-
-TURNS: Final = 6
-"""Turns of the loop in which everything that needs no time has happened."""
 
 
 class Clock:
@@ -23,13 +19,12 @@ class Clock:
     async def advance(self, seconds: float, *, step: float = 0.25) -> None:
         """Lets ``seconds`` pass, in steps, so that what is due happens in order and has its consequences in time."""
         end = self.now + seconds
-        await self.settle()
+        await settled()
         while self.now < end:
             self.now = min(self.now + step, end)
-            await self.settle()
+            await settled()
 
     @staticmethod
     async def settle() -> None:
         """Lets everything happen that needs no time."""
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        await settled()

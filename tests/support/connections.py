@@ -18,7 +18,7 @@ from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.transport.transport import Connected
 from stronghold_p2p.transport.upgrade import PipeUpgrade
-from stronghold_p2p.wire.noise import NoiseIdentity
+from stronghold_p2p.wire.noise import NoiseIdentity, NoiseTransport
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 from stronghold_p2p.wire.yamux import ReceiveBudget
 
@@ -48,6 +48,8 @@ class Host:
         self.inbound: asyncio.Queue[Stream] = asyncio.Queue()
         self.recorders: asyncio.Queue[Recorder] = asyncio.Queue()
         self.closed: list[tuple[Connection, Exception | None]] = []
+        self.noise: NoiseTransport
+        """Encrypts what a test has this end say."""
 
     def offers(self, peer: PeerId, protocol: str) -> bool:
         return protocol in self.offered
@@ -76,6 +78,7 @@ class Host:
         )
 
     def _establish(self, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool) -> Connection:
+        self.noise = upgrade.noise
         direction = Direction.INBOUND if pipe.path.dialed is None else Direction.OUTBOUND
         return Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=pipe.path)
 

@@ -63,6 +63,11 @@ class Remote:
         """A new one."""
         return NoiseIdentity(self.keypair, X25519PrivateKey.generate(), MUXERS)
 
+    async def greet(self) -> None:
+        """The first word of an upgrade, and the answer: it has begun at the other end."""
+        self.send_raw(lines("/noise"))
+        assert await self._reader.readexactly(len(lines("/noise"))) == lines("/noise")
+
     async def upgrade(self, *, initiator: bool, identity: NoiseIdentity | None = None) -> None:
         """``identity``: what it shows, if that is not its own."""
         identity = identity or self.noise_identity()
@@ -134,6 +139,10 @@ class Remote:
         received = b"".join(frame.body for frame in await self.frames_of(stream_id))
         return received.removeprefix(lines(protocol))
 
+    def abort(self) -> None:
+        """Ends the connection as a crash does."""
+        self._writer.transport.abort()
+
     async def close(self) -> None:
         self._writer.close()
         with suppress(ConnectionError):
@@ -179,6 +188,11 @@ class RemoteListener:
         self.keypair = keypair
         self.address: Multiaddr
         self._accepted: asyncio.Queue[Remote] = asyncio.Queue()
+
+    @property
+    def waiting(self) -> int:
+        """Connections that wait to be accepted."""
+        return self._accepted.qsize()
 
     async def accept(self) -> Remote:
         """The next connection, as TCP brought it."""

@@ -11,12 +11,23 @@ import pytest
 from support.network import MemoryTransport
 from support.waiting import until
 
-from stronghold_p2p import Config, ConnectionEstablished, DialError, Event, Keypair, ListenError, Multiaddr, Path
+from stronghold_p2p import (
+    AddressBook,
+    Config,
+    ConnectionEstablished,
+    DialError,
+    Event,
+    Keypair,
+    ListenError,
+    Multiaddr,
+    Path,
+)
 from stronghold_p2p.events import PathLimits
 from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
 from stronghold_p2p.swarm.swarm import Swarm
+from stronghold_p2p.transport.resolver import SystemResolver
 from stronghold_p2p.transport.transport import Transport
 
 RELAY = Keypair.generate().peer_id
@@ -38,12 +49,13 @@ class Node:
             Keypair.generate(),
             Config(),
             transports=transports,
+            resolver=SystemResolver(),
+            addresses=AddressBook(),
             services=(IdentifyService(), self.ping),
             admission=self.admission,
             permits=lambda peer, protocol: True,
             refused=lambda peer, protocol: None,
             emit=self.events.append,
-            learn=lambda peer, addresses: None,
         )
 
     async def connect(self, other: Node, address: Multiaddr) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import Any
 
 import pytest
+from support.clock import Clock
 from support.connections import ECHO, RAW, Host, Pair, connected
 from support.remote import lines
-from support.waiting import turns, until
+from support.waiting import settled, turns, until
 from support.yamux import ping
 
 from stronghold_p2p import ClosedError, Config, ConnectionLost, EncodeError, HandshakeError, MuxerError, StreamReset
@@ -76,21 +78,21 @@ async def test_a_request_and_its_answer_take_one_write_each(monkeypatch: pytest.
 async def test_an_answer_that_shares_no_flush_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
         (one, first), (other, second) = await pair.recorders(), await pair.recorders()
-        await turns()
+        await settled()
         writes = Counting(monkeypatch, pair.bob_pipe)
         assert first.stream.write_now(b"answer")
         first.stream.release()
         assert writes.sizes == []  # another may be about to follow
-        await turns()
+        await settled()
         assert len(writes.sizes) == 1
         one.stream.reset()
-        await turns()
+        await settled()
         writes.sizes.clear()
         assert second.stream.write_now(b"answer")
         second.stream.release()
         assert len(writes.sizes) == 1
         other.stream.reset()
-        await turns()
+        await settled()
 
 
 class NextRequest:
@@ -128,22 +130,22 @@ class NextRequest:
 async def test_a_request_after_an_answer_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
         outbound, inbound = await pair.recorders()
-        await turns()
+        await settled()
         writes = Counting(monkeypatch, pair.alice_pipe)
         following = NextRequest(pair, writes)
         following.after_the_end_of(outbound.stream)
         inbound.stream.release()
-        await turns()
+        await settled()
         assert (following.before, following.after) == (0, 1)
         assert following.next is not None
         following.next.reset()
-        await turns()
+        await settled()
         # Without a word of the remote it waits for the end of the turn: by then the loop has looked whether it is there.
         writes.sizes.clear()
         alone = await pair.alice.open_substream(RAW)
         assert alone.write_now(b"alone")
         assert writes.sizes == []
-        await turns()
+        await settled()
         assert len(writes.sizes) == 1
         alone.reset()
 
@@ -187,7 +189,7 @@ async def test_bytes_arrive_in_order_however_the_pipe_cuts_them(segment: int | N
 async def open_many(pair: Pair, count: int) -> tuple[list[Stream], list[asyncio.Task[Stream]]]:
     """The streams that open at once, and the tasks of the others."""
     tasks = [asyncio.create_task(pair.alice.open_stream(ECHO)) for _ in range(count)]
-    await turns()
+    await settled()
     return [task.result() for task in tasks if task.done()], [task for task in tasks if not task.done()]
 
 
@@ -202,7 +204,7 @@ async def test_eight_streams_before_the_remotes_first_frame() -> None:
         opened, waiting = await open_many(pair, 40)
         assert len(opened) == 8
         await opened[0].negotiated()  # which is the remote's first frame
-        await turns()
+        await settled()
         assert sum(task.done() for task in waiting) == 24
         await cancel(waiting)
 
@@ -213,7 +215,7 @@ async def test_streams_at_once_by_the_remotes_kind() -> None:
         opened, waiting = await open_many(pair, 50)
         assert len(opened) == 32
         pair.alice.remote_identified((ECHO,), own_kind=True)
-        await turns()
+        await settled()
         assert sum(task.done() for task in waiting) == 8
         await cancel(waiting)
 
@@ -234,7 +236,7 @@ async def test_a_cancelled_turn_is_given_to_the_next() -> None:
     async with connected(Config(max_outbound_streams_to_others=1)) as pair:
         opened, waiting = await open_many(pair, 3)
         opened[0].reset()
-        await until(lambda: pair.alice._reserved_streams)
+        await turns(1)  # it is the first one's turn, who has not heard of it
         waiting[0].cancel()
         await waiting[1]
         assert waiting[0].cancelled()
@@ -291,7 +293,7 @@ async def test_a_writer_waits_for_window() -> None:
     async with connected(Config(max_send_buffer=16 * KIB * KIB)) as pair:
         outbound, inbound = await pair.streams()
         writing = asyncio.create_task(outbound.write(bytes(300 * KIB)))
-        await turns(20)
+        await settled()
         assert not writing.done()
         assert pair.bob_host.budget.used == 256 * KIB - LINES
         received = 0
@@ -308,11 +310,11 @@ async def test_writers_wait_while_the_remote_does_not_read_its_socket() -> None:
         third, _ = await pair.recorders()
         pair.bob_pipe.reading = False
         await first.write(bytes(100 * KIB))
-        await turns()
+        await settled()
         assert pair.alice.congested
         assert not third.stream.write_now(b"x")
         writing = [asyncio.create_task(stream.write(b"y" * 1000)) for stream in (first, second)]
-        await turns()
+        await settled()
         assert not any(task.done() for task in writing)
         pair.bob_pipe.reading = True
         await asyncio.gather(*writing)
@@ -325,10 +327,10 @@ async def test_a_writer_that_waits_for_the_socket_is_noted_once() -> None:
         outbound, _ = await pair.recorders()
         pair.bob_pipe.reading = False
         assert outbound.stream.push(bytes(100 * KIB))
-        await turns()
+        await settled()
         assert not outbound.stream.push(b"y")
         for _ in range(20):
-            await turns(2)
+            await settled()
             outbound.stream.resume()
         assert len(pair.alice._waiting_for_drain) == 1
         pair.bob_pipe.reading = True
@@ -354,7 +356,7 @@ async def test_no_window_is_given_back_while_the_budget_is_exhausted() -> None:
         first, first_inbound = await pair.streams()
         second, second_inbound = await pair.streams()
         writing = [asyncio.create_task(stream.write(bytes(512 * KIB))) for stream in (first, second)]
-        await turns(20)
+        await settled()
         assert pair.bob_host.budget.exhausted
         # Nothing more than the two first windows can come.
         assert pair.bob_host.budget.used == 2 * (256 * KIB - LINES)
@@ -372,7 +374,7 @@ async def test_a_window_withheld_is_given_back_to_the_stream_that_is_still_there
         other, other_inbound = await pair.streams()
         writing = asyncio.create_task(outbound.write(bytes(400 * KIB)))
         await other.write(bytes(200 * KIB))
-        await turns(20)
+        await settled()
         received = len(await inbound.readexactly(190 * KIB))
         assert pair.bob_host.budget.exhausted
         other_inbound.reset()  # the budget has room again
@@ -387,10 +389,10 @@ async def test_a_remote_that_asks_and_does_not_read_is_cut_off() -> None:
         outbound, _ = await pair.streams()
         pair.bob_pipe.reading = False
         await outbound.write(bytes(100 * KIB))
-        await turns()
+        await settled()
         assert pair.alice.congested
         pings = bytes(ping(1)) * (130 * KIB // HEADER_SIZE)
-        pair.bob_pipe.write(pair.bob._noise.encrypt([pings]))
+        pair.bob_pipe.write(pair.bob_host.noise.encrypt([pings]))
         await pair.alice.closed
         ((_, error),) = pair.alice_host.closed
         assert isinstance(error, MuxerError)
@@ -419,7 +421,7 @@ async def test_what_was_written_before_closing_leaves_though_the_socket_is_full(
         outbound, inbound = await pair.streams()
         pair.bob_pipe.reading = False
         await outbound.write(bytes(100 * KIB))
-        await turns()
+        await settled()
         assert pair.alice.congested
         pair.bob_pipe.reading = True
         await outbound.close_write()
@@ -451,7 +453,7 @@ async def test_draining_waits_for_the_last_stream() -> None:
         outbound, inbound = await pair.streams()
         pair.alice.drain()
         assert not pair.alice.usable
-        await turns()
+        await settled()
         assert not pair.alice.closing
         await outbound.write(b"x")
         await outbound.close()
@@ -487,19 +489,19 @@ async def test_a_pipe_that_dies_half_way_ends_every_stream() -> None:
 async def test_a_connection_that_falls_quiet_holds_no_ended_tasks() -> None:
     async with connected() as pair:
         outbound, inbound = await pair.recorders()
-        tasks = [pair.bob.spawn(asyncio.sleep(0)) for _ in range(100)]
-        await asyncio.gather(*tasks)
-        assert len(pair.bob._tasks) == 100
+        tasks = [weakref.ref(pair.bob.spawn(asyncio.sleep(0))) for _ in range(100)]
+        await settled()
+        assert all(task() for task in tasks)
         outbound.stream.reset()
-        await turns()
+        await settled()
         assert inbound.stream.ended
-        assert not pair.bob._tasks
+        assert not any(task() for task in tasks)
 
 
 async def test_tasks_end_with_the_connection() -> None:
     async with connected() as pair:
         task = pair.alice.spawn(asyncio.Event().wait())  # type: ignore[arg-type]
-        await turns()
+        await settled()
         pair.alice.abort()
         await pair.alice.closed
         assert task.cancelled()
@@ -516,9 +518,9 @@ async def test_closed_waits_for_tasks_that_take_long_to_end() -> None:
                 await may_end.wait()
 
         pair.alice.spawn(stubborn())
-        await turns()
+        await settled()
         pair.alice.abort()
-        await turns()
+        await settled()
         assert pair.alice_host.closed
         assert not pair.alice.closed.done()
         may_end.set()
@@ -549,16 +551,22 @@ async def test_an_idle_connection_is_closed() -> None:
         assert [error for _, error in pair.alice_host.closed] == [None]
 
 
-async def test_a_connection_with_a_stream_is_not_idle() -> None:
-    async with connected(Config(idle_timeout=0.02)) as pair:
+async def test_a_connection_with_a_stream_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    clock = Clock(loop.time())
+    monkeypatch.setattr(loop, "time", clock)
+    async with connected(Config(idle_timeout=1)) as pair:
         outbound, inbound = await pair.streams()
-        ticks = pair.alice._idle_tick, pair.bob._idle_tick
-        await until(lambda: pair.alice._idle_tick != ticks[0] and pair.bob._idle_tick != ticks[1])
+        await clock.advance(5)
         assert not pair.alice.closing
         assert not pair.bob.closing
         await outbound.close()
         await inbound.close()
-        await asyncio.gather(pair.alice.closed, pair.bob.closed)
+        await clock.advance(0.75)
+        assert not pair.alice.closing
+        await clock.advance(0.5)
+        assert pair.alice.closed.done()
+        assert pair.bob.closed.done()
 
 
 async def test_closing_that_takes_too_long_is_aborted() -> None:
@@ -576,7 +584,7 @@ async def test_a_stream_that_is_opened_and_reset_in_one_flight_leaves_nothing() 
             stream = await pair.alice.open_substream("/unknown/1.0.0")
             stream.send_lines()
             stream.reset()
-        await turns(20)
+        await settled()
         assert pair.bob.info.streams == 0
         deadlines = [item for items in pair.bob_host.deadlines._ticks.values() for item in items]
         assert deadlines == [pair.bob]  # its idle time alone

@@ -10,7 +10,7 @@ import pytest
 from support.connections import ECHO, Pair, connected
 from support.recorder import Recorder
 from support.remote import lines
-from support.waiting import turns, until
+from support.waiting import begun, settled, until
 from support.yamux import data
 
 from stronghold_p2p import (
@@ -54,7 +54,7 @@ async def test_readexactly_joins_what_came_in_pieces() -> None:
         outbound, inbound = await pair.streams()
         for piece in b"ab", b"cde", b"fgh":
             await outbound.write(piece)
-            await turns()
+            await settled()
         assert await inbound.readexactly(7) == b"abcdefg"
         assert await inbound.readexactly(1) == b"h"
         assert await inbound.readexactly(0) == b""
@@ -100,7 +100,7 @@ async def test_what_came_before_a_reset_is_read_first() -> None:
         outbound, inbound = await pair.streams()
         await inbound.write(b"before it")
         inbound.reset()
-        await turns()
+        await settled()
         assert await outbound.read() == b"before it"
         with pytest.raises(StreamReset):
             await outbound.read()
@@ -113,10 +113,10 @@ async def test_one_reader_and_one_writer_at_a_time() -> None:
         outbound, inbound = await pair.streams()
         reading = asyncio.create_task(inbound.read())
         writing = asyncio.create_task(outbound.write(bytes(400 * KIB)))
-        await turns(30)
+        await settled()
         assert await reading
         reading = asyncio.create_task(outbound.read())
-        await turns()
+        await settled()
         with pytest.raises(RuntimeError, match="another task reads"):
             await outbound.read()
         with pytest.raises(RuntimeError, match="another task writes"):
@@ -142,7 +142,7 @@ async def test_a_cancelled_write_is_not_cut_off_in_the_middle() -> None:
         outbound, inbound = await pair.streams()
         for _ in range(3):
             writing = asyncio.create_task(outbound.write(b"a" * 300 * KIB))
-            await turns()
+            await settled()
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
         following = asyncio.create_task(outbound.write(b"b"))
@@ -155,7 +155,7 @@ async def test_what_a_cancelled_write_has_left_leaves_before_the_stream_is_close
     async with connected() as pair:
         outbound, inbound = await pair.streams()
         writing = asyncio.create_task(outbound.write(bytes(300 * KIB)))
-        await turns()
+        await settled()
         writing.cancel()
         await outbound.close()
         assert len(await inbound.readexactly(300 * KIB)) == 300 * KIB
@@ -184,7 +184,7 @@ async def test_what_comes_after_close_is_dropped_and_gets_no_window() -> None:
     async with connected(Config(request_timeout=0.02)) as pair:
         outbound, inbound = await pair.streams()
         await outbound.write(b"unread")
-        await turns()
+        await settled()
         await inbound.close()
         assert pair.bob_host.budget.used == 0
         with pytest.raises(StreamReset):  # after a grace
@@ -198,7 +198,7 @@ async def test_reset_ends_both_directions_and_forgets_what_was_not_read() -> Non
         outbound, inbound = await pair.streams()
         await outbound.write(b"unread")
         await outbound.close_write()
-        await turns()
+        await settled()
         inbound.reset()
         inbound.reset()
         assert pair.bob_host.budget.used == 0
@@ -243,7 +243,7 @@ async def test_all_that_came_is_read_though_the_connection_has_ended() -> None:
         outbound, inbound = await pair.streams()
         await outbound.write(b"complete")
         await outbound.close_write()
-        await turns()
+        await settled()
         pair.alice.abort()
         await pair.bob.closed
         assert await inbound.read() == b"complete"
@@ -259,7 +259,7 @@ async def test_a_stream_that_is_taken_over_counts_as_closed() -> None:
     async with connected() as pair:
         outbound, inbound = await pair.streams()
         await inbound.write(b"OK, and what follows")
-        await turns()
+        await settled()
         async with outbound:
             assert await outbound.readexactly(2) == b"OK"
             substream, early = take_over(outbound)
@@ -276,7 +276,7 @@ async def test_a_stream_that_is_taken_over_counts_as_closed() -> None:
         assert substream.write_now(b"undisturbed")
         assert await inbound.read() == b"undisturbed"
         await inbound.write(b"both ways")
-        await turns()
+        await settled()
         assert recorder.received == b"both ways"
 
 
@@ -284,11 +284,11 @@ async def test_a_stream_that_has_ended_is_not_taken_over() -> None:
     async with connected() as pair:
         outbound, inbound = await pair.streams()
         await outbound.close_write()
-        await turns()
+        await settled()
         with pytest.raises(RemoteProtocolError):
             take_over(inbound)
         outbound.reset()
-        await turns()
+        await settled()
         with pytest.raises(StreamReset):
             take_over(inbound)
 
@@ -312,7 +312,7 @@ async def test_more_waits_until_the_remote_has_shown_that_it_serves_the_protocol
         pair.bob_pipe.reading = False
         before = len(pair.alice_pipe.written)
         writing = asyncio.create_task(stream.write(bytes(MAX_LAZY_SIZE + 1)))
-        await turns()
+        await settled()
         assert len(pair.alice_pipe.written) - before < 100  # the lines alone
         pair.bob_pipe.reading = True
         await writing
@@ -334,9 +334,9 @@ async def test_reader_and_writers_may_all_wait_for_the_protocol_and_one_of_them_
         reading = asyncio.create_task(stream.readexactly(2))
         leaving = asyncio.create_task(stream.negotiated())
         writing = asyncio.create_task(stream.write(bytes(MAX_LAZY_SIZE + 1)))
-        await turns()
+        await settled()
         leaving.cancel()
-        await turns()
+        await settled()
         assert (leaving.cancelled(), reading.done(), writing.done()) == (True, False, False)
         pair.bob_pipe.reading = True
         await writing
@@ -388,7 +388,7 @@ async def test_a_stream_that_is_only_closed_still_names_its_protocol() -> None:
         inbound = await pair.bob_host.inbound.get()
         assert await inbound.read() == b""
         await inbound.close()
-        await turns()
+        await settled()
         assert pair.alice.info.streams == 0
 
 
@@ -404,7 +404,7 @@ def speak(pair: Pair, *pieces: bytes) -> None:
     """Has alice open stream 1 by hand."""
     for index, piece in enumerate(pieces):
         frame = bytes(data(1, piece, Flag.SYN if index == 0 else 0))
-        pair.alice_pipe.write(pair.alice._noise.encrypt([frame]))
+        pair.alice_pipe.write(pair.alice_host.noise.encrypt([frame]))
 
 
 @pytest.mark.parametrize("cut", [None, 1, 20])
@@ -448,8 +448,8 @@ async def test_lines_that_are_none_reset_the_stream_alone(said: bytes, cut: int 
         # The next stream of alice's is number 3.
         cuts = [said[i : i + (cut or 2000)] for i in range(0, len(said), cut or 2000)]
         for index, piece in enumerate(cuts):
-            pair.alice_pipe.write(pair.alice._noise.encrypt([bytes(data(3, piece, Flag.SYN if index == 0 else 0))]))
-        await turns(20)
+            pair.alice_pipe.write(pair.alice_host.noise.encrypt([bytes(data(3, piece, Flag.SYN if index == 0 else 0))]))
+        await settled()
         assert pair.bob_host.inbound.empty()
         assert pair.bob.info.streams == 1
         await other.write(b"undisturbed")
@@ -464,19 +464,18 @@ async def test_lines_that_are_none_reset_the_stream_alone(said: bytes, cut: int 
 async def test_an_answer_that_is_none(answer: bytes) -> None:
     async with connected() as pair:
         stream = await pair.alice.open_stream(ECHO)
-        reading = asyncio.create_task(stream.read())
-        await turns(1)
-        pair.bob_pipe.write(pair.bob._noise.encrypt([bytes(data(1, answer, Flag.ACK))]))
+        reading = await begun(stream.read())
+        pair.bob_pipe.write(pair.bob_host.noise.encrypt([bytes(data(1, answer, Flag.ACK))]))
         with pytest.raises(NegotiationError):
             await reading
-        await turns()
+        await settled()
 
 
 async def test_an_end_before_the_lines_were_echoed_is_a_refusal() -> None:
     for flag in Flag.FIN, Flag.RST:
         async with connected() as pair:
             stream = await pair.alice.open_stream(ECHO)
-            pair.bob_pipe.write(pair.bob._noise.encrypt([bytes(data(1, flags=flag))]))
+            pair.bob_pipe.write(pair.bob_host.noise.encrypt([bytes(data(1, flags=flag))]))
             with pytest.raises(ProtocolNotSupported):
                 await stream.negotiated()
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from support.connections import ECHO, Host, Pair, connected, upgraded
-from support.waiting import turns, until
+from support.waiting import settled, until
 
 from stronghold_p2p import Config, ConnectionLost, Multiaddr, Path, Stream, StreamReset
 from stronghold_p2p.transport.connection import Connection
@@ -115,7 +115,7 @@ async def test_a_slow_reader_inside_stops_its_writer_and_nobody_else() -> None:
     async with circuit(NO_GROWTH, NO_GROWTH) as inner:
         slow, unread = await inner.streams()
         writing = asyncio.create_task(slow.write(bytes(2048 * KIB)))
-        await turns(50)
+        await settled()
         assert not writing.done()
         # What is held: the window of one stream, where it is not read; nothing on the way there.
         assert 0 < inner.bob_host.budget.used <= 256 * KIB
@@ -134,7 +134,7 @@ async def test_a_socket_that_is_full_outside_stops_the_writers_inside() -> None:
         ends = [await inner.streams() for _ in range(3)]
         inner.outer.bob_pipe.reading = False
         writing = [asyncio.create_task(outbound.write(bytes(1024 * KIB))) for outbound, _ in ends]
-        await turns(50)
+        await settled()
         assert inner.alice.congested
         assert not any(task.done() for task in writing)
         # One flush more than the buffer, and all that Noise and Yamux add.
@@ -187,7 +187,7 @@ async def test_what_was_written_before_closing_leaves_first() -> None:
         await outbound.write(bytes(250 * KIB))
         await outbound.close_write()
         inner.alice.close()
-        await turns()
+        await settled()
         assert not inner.alice.closed.done()
         inner.outer.bob_pipe.reading = True
         await asyncio.gather(inner.alice.closed, inner.bob.closed)
@@ -266,14 +266,14 @@ async def test_what_came_behind_the_handshake_is_not_lost() -> None:
     async with connected() as pair:
         outbound, inbound = await pair.streams()
         await inbound.write(b"OK" + b"and more" * 10 * KIB)
-        await turns()
+        await settled()
         assert await outbound.readexactly(2) == b"OK"
         sink = Sink()
         pipe_over(outbound, sink)
         assert sink.received == b"and more" * 10 * KIB
         assert pair.alice_host.budget.used == 0
         await inbound.write(b" still")
-        await turns()
+        await settled()
         assert sink.received.endswith(b" still")
 
 
@@ -303,7 +303,7 @@ async def test_the_end_is_told_once_in_a_turn_of_its_own() -> None:
         pipe.write(b"too late")
         pipe.close()
         assert sink.heard == []
-        await turns()
+        await settled()
         assert sink.heard == ["closed"]
         assert sink.error is None
         assert pair.alice.info.streams == 0
@@ -316,7 +316,7 @@ async def test_a_remote_that_closes_its_side_ends_the_pipe_behind_what_was_writt
         pipe = pipe_over(outbound, sink)
         pipe.write(bytes(300 * KIB))
         await inbound.close_write()
-        await turns()
+        await settled()
         assert sink.heard == []
         assert len(await inbound.readexactly(300 * KIB)) == 300 * KIB
         assert await inbound.read() == b""

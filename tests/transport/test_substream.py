@@ -8,7 +8,7 @@ import pytest
 from support.connections import RAW, connected
 from support.recorder import Recorder
 from support.remote import lines
-from support.waiting import turns, until
+from support.waiting import settled, turns, until
 
 from stronghold_p2p import Config, ConnectionLost, Direction, ProtocolNotSupported, StreamReset
 from stronghold_p2p.transport.stream import Stream
@@ -26,12 +26,12 @@ async def test_a_receiver_is_told_in_order() -> None:
         outbound, inbound = await pair.recorders()
         assert outbound.stream.write_now(b"question")
         outbound.stream.finish()
-        await turns()
+        await settled()
         assert inbound.received == b"question"
         assert inbound.eof
         assert inbound.stream.write_now(b"answer")
         inbound.stream.release()
-        await turns()
+        await settled()
         assert outbound.received == b"answer"
         assert outbound.eof
         assert outbound.error is None
@@ -56,13 +56,13 @@ async def test_the_end_is_told_once() -> None:
         outbound, inbound = await pair.recorders()
         other, _ = await pair.recorders()
         inbound.stream.reset(7)
-        await turns()
+        await settled()
         assert isinstance(outbound.error, StreamReset)
         assert outbound.error.code == 7
         assert inbound.error is None, "who resets knows"
         unknown = Recorder(await pair.alice.open_substream("/unknown/1.0.0"))
         unknown.stream.send_lines()
-        await turns()
+        await settled()
         assert isinstance(unknown.error, ProtocolNotSupported)
         pair.alice.close()
         assert isinstance(other.error, ConnectionLost)
@@ -73,7 +73,7 @@ async def test_without_a_receiver_what_comes_is_dropped_and_gets_no_window() -> 
         outbound, inbound = await pair.recorders()
         inbound.stream.release()
         assert outbound.stream.write_now(bytes(200 * KIB))
-        await turns()
+        await settled()
         assert inbound.received == b""
         assert not outbound.stream.write_now(bytes(60 * KIB))
 
@@ -145,7 +145,7 @@ async def test_what_the_socket_does_not_take_waits() -> None:
         second, second_inbound = await pair.recorders()
         pair.bob_pipe.reading = False
         assert first.stream.push(bytes(100 * KIB))
-        await turns()
+        await settled()
         assert not second.stream.push(b"one")
         assert not second.stream.push(b"two")
         assert not second.stream.write_now(b"it would overtake")
@@ -187,9 +187,9 @@ async def test_fin_follows_also_if_the_remote_has_ended_its_side() -> None:
         data = randbytes(300 * KIB)
         assert not outbound.stream.push(data)
         inbound.stream.finish()
-        await turns()
+        await settled()
         outbound.stream.release()
-        await turns()
+        await settled()
         inbound.stream.credit(len(inbound.received))
         await until(lambda: inbound.eof)
         assert inbound.received == data
@@ -213,7 +213,7 @@ async def test_what_waits_goes_with_the_stream(end: str) -> None:
         outbound, inbound = await pair.recorders()
         pair.bob_pipe.reading = False
         assert not outbound.stream.push(bytes(600 * KIB))
-        await turns()
+        await settled()
         match end:
             case "reset":
                 outbound.stream.reset()

@@ -132,7 +132,7 @@ async def test_frames_that_come_with_the_end_of_the_handshake() -> None:
     held = hold_back(pipes[0])
     dialed = await upgrades[0].finished
     frame = bytes(data(1, lines(ECHO) + b"early", Flag.SYN))
-    pipes[0].write(dialed._noise.encrypt([frame]))
+    pipes[0].write(alice.noise.encrypt([frame]))
     held()
     accepted = await upgrades[1].finished
     inbound = await bob.inbound.get()

@@ -37,6 +37,13 @@ def load(name: str) -> dict[str, Any]:
     return vectors
 
 
+def wycheproof(name: str) -> list[dict[str, Any]]:
+    vectors = load(name)
+    tests = [test for group in vectors["testGroups"] for test in group["tests"]]
+    assert len(tests) == vectors["numberOfTests"]
+    return tests
+
+
 def private_key(fill: int) -> X25519PrivateKey:
     return X25519PrivateKey.from_private_bytes(bytes([fill]) * 32)
 
@@ -99,15 +106,14 @@ def public_bytes_hex(private_hex: str) -> str:
 
 def test_wycheproof_chacha20_poly1305() -> None:
     """Through the cipher state where the vector's nonce can be one of Noise, else through the cipher in it."""
-    for group in load("wycheproof_chacha20_poly1305_test.json")["testGroups"]:
-        for test in group["tests"]:
-            nonce, aad, plaintext = (bytes.fromhex(test[name]) for name in ("iv", "aad", "msg"))
-            ciphertext = bytes.fromhex(test["ct"] + test["tag"])
-            cipher = CipherState(bytes.fromhex(test["key"]))
-            if test["result"] != "valid":
-                with pytest.raises((InvalidTag, ValueError)):
-                    cipher.aead.decrypt(nonce, ciphertext, aad)
-            assert (cipher_answer(cipher, nonce, plaintext, aad) == ciphertext) is (test["result"] == "valid")
+    for test in wycheproof("wycheproof_chacha20_poly1305_test.json"):
+        nonce, aad, plaintext = (bytes.fromhex(test[name]) for name in ("iv", "aad", "msg"))
+        ciphertext = bytes.fromhex(test["ct"] + test["tag"])
+        cipher = CipherState(bytes.fromhex(test["key"]))
+        if test["result"] != "valid":
+            with pytest.raises((InvalidTag, ValueError)):
+                cipher.aead.decrypt(nonce, ciphertext, aad)
+        assert (cipher_answer(cipher, nonce, plaintext, aad) == ciphertext) is (test["result"] == "valid")
 
 
 def cipher_answer(cipher: CipherState, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes | None:
@@ -121,23 +127,22 @@ def cipher_answer(cipher: CipherState, nonce: bytes, plaintext: bytes, aad: byte
 
 def test_wycheproof_x25519() -> None:
     static = private_key(7)
-    for group in load("wycheproof_x25519_test.json")["testGroups"]:
-        for test in group["tests"]:
-            ephemeral = X25519PrivateKey.from_private_bytes(bytes.fromhex(test["private"]))
-            remote_ephemeral, shared = bytes.fromhex(test["public"]), bytes.fromhex(test["shared"])
-            responder = HandshakeState(initiator=False, ephemeral=ephemeral, static=static)
-            responder.read_message(remote_ephemeral)
-            if shared == bytes(32):
-                with pytest.raises(HandshakeError, match="low order"):
-                    responder.write_message(b"")
-                assert responder.position == 1
-                continue
-            expected = SymmetricState(PROTOCOL_NAME.encode())
-            for data in (b"", remote_ephemeral, b"", public_bytes(ephemeral)):
-                expected.mix_hash(data)
-            expected.mix_key(shared)
-            message = responder.write_message(b"")
-            assert message[32:80] == expected.encrypt_and_hash(public_bytes(static)), test["tcId"]
+    for test in wycheproof("wycheproof_x25519_test.json"):
+        ephemeral = X25519PrivateKey.from_private_bytes(bytes.fromhex(test["private"]))
+        remote_ephemeral, shared = bytes.fromhex(test["public"]), bytes.fromhex(test["shared"])
+        responder = HandshakeState(initiator=False, ephemeral=ephemeral, static=static)
+        responder.read_message(remote_ephemeral)
+        if shared == bytes(32):
+            with pytest.raises(HandshakeError, match="low order"):
+                responder.write_message(b"")
+            assert responder.position == 1
+            continue
+        expected = SymmetricState(PROTOCOL_NAME.encode())
+        for data in (b"", remote_ephemeral, b"", public_bytes(ephemeral)):
+            expected.mix_hash(data)
+        expected.mix_key(shared)
+        message = responder.write_message(b"")
+        assert message[32:80] == expected.encrypt_and_hash(public_bytes(static)), test["tcId"]
 
 
 # -- the handshake of Noise -------------------------------------------------------------------------------------------

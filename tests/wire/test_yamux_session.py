@@ -521,25 +521,25 @@ class TestFloods:
     """Frames that cost a remote 12 bytes, in numbers: none leaves anything behind but the answers due."""
 
     @pytest.mark.parametrize(
-        "frame",
+        ("frame", "heard"),
         [
-            data(1),
-            data(1, flags=ACK),
-            update(1),
-            update(1, 1),
-            data(5, b"x"),
-            update(5, 1),
-            ping(0, ACK),
-            data(5, flags=FIN),
+            (data(1), []),
+            (data(1, flags=ACK), []),
+            (update(1), []),
+            (update(1, 1), [("window", 1)]),
+            (data(5, b"x"), []),
+            (update(5, 1), []),
+            (ping(0, ACK), []),
+            (data(5, flags=FIN), []),
         ],
         ids=str,
     )
-    def test_without_an_answer(self, frame: Frame) -> None:
+    def test_without_an_answer(self, frame: Frame, heard: list[Heard]) -> None:
         endpoint = Endpoint()
         endpoint.accept(1)
         flood = bytes(frame) * 1000
         for _ in range(20):
-            assert endpoint.receive(flood) in ([], [("window", 1)] * 1000)
+            assert endpoint.receive(flood) == heard * 1000
         assert endpoint.sent() == []
         assert len(endpoint.session) == 1
 

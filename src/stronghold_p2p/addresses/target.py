@@ -8,7 +8,7 @@ from ..errors import InvalidAddress
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 
-__all__ = ["parse_target", "split_target"]
+__all__ = ["own_address", "parse_target", "split_target"]
 
 
 @lru_cache(maxsize=1024)
@@ -32,3 +32,12 @@ def split_target(to: object) -> tuple[PeerId, Multiaddr | None]:
     if to.peer_id is None:
         raise InvalidAddress(to, "it names no peer: end it with /p2p/<peer id>")
     return to.peer_id, to.without_peer() if len(to.components) > 1 else None
+
+
+def own_address(address: Multiaddr | str, own: PeerId) -> Multiaddr:
+    """An address of ours, without our peer id, which it may end in. Raises InvalidAddress if it ends in another."""
+    if isinstance(address, str):
+        address = Multiaddr.parse(address)
+    if address.peer_id not in {None, own}:
+        raise InvalidAddress(address, "it is an address of another peer")
+    return address if address.peer_id is None else address.without_peer()

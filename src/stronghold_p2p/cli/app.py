@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -17,7 +20,7 @@ from ..errors import (
 )
 from . import output
 from .bench import bench
-from .command import UsageError, command
+from .command import Terminated, UsageError, add_command, terminate
 from .demo import demo
 from .firewall import firewall
 from .key import key
@@ -38,6 +41,9 @@ EXIT_STATUS: dict[type[StrongholdError], int] = {
 }
 """Every other error is 1."""
 INTERRUPTED = 130
+"""By Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+TERMINATED = 143
+"""By SIGTERM, before there was a result. What runs until it is stopped ends with 0 then: for it, that is no failure."""
 
 app = typer.Typer(
     name="stronghold-p2p",
@@ -46,22 +52,49 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # plain help: importing rich would double the time until it is there
 )
-app.command()(command(demo))
+
+add_command(app, demo)
+add_command(app, listen, is_service=lambda arguments: True)
+add_command(app, request)
+add_command(app, ping)
+add_command(app, perf, is_service=lambda arguments: bool(arguments["run_server"]))
+add_command(app, bench)
 app.add_typer(key)
 app.add_typer(firewall)
-for function in (listen, request, ping, perf, bench):
-    app.command()(command(function))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        output.note(f"stronghold-p2p {metadata.version('stronghold-p2p')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_every_command(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Terminated:
+        return TERMINATED
+
+
+def _run(arguments: Sequence[str]) -> int:
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     # Read here, not by the parser: what is wrong with the arguments is to be told as JSON, too.
     output.configure(json="--json" in options, debug="--debug" in options)
     try:
         return app(arguments, prog_name="stronghold-p2p", standalone_mode=False) or 0
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except typer.TyperException as error:  # the parser's
         output.error(UsageError(error.format_message()))
         return EXIT_STATUS[UsageError]

@@ -1,27 +1,26 @@
-"""The firewall's questions, put to whoever is at stdin: a person, or with ``--json`` a program."""
+"""The firewall's questions, put to whoever reads and writes lines: a person, or a program."""
 
 from __future__ import annotations
 
 import abc
 import asyncio
 import logging
-import signal
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-from ..firewall.approvals import FirewallRequest
+from ..config import Config
+from ..events import Direction
+from ..firewall.questions import FirewallRequest
 from ..firewall.rules import Rule
 from ..peer import StrongholdP2p
 from . import output
-from .stdin import MAX_LINE, Lines
+from .stdin import MAX_LINE
 
-__all__ = ["ANSWER_TIMEOUT", "Asker", "Person", "Program"]
+__all__ = ["Asker", "LineSource", "Person", "Program"]
 
 logger = logging.getLogger("stronghold_p2p")
-
-ANSWER_TIMEOUT = 60.0
-"""Seconds for an answer: a person reads first."""
 
 MAX_TYPE = 100
 """Characters that are shown of a type: in untyped JSON it is the remote's own text."""
@@ -32,34 +31,65 @@ MAX_VIEW = 500
 Answer = Literal["allow", "always", "reject", "ban"]
 
 
-class Asker(abc.ABC):
-    """Has questions answered at stdin. When that has ended, nobody answers any more: they are rejected."""
+class LineSource(Protocol):
+    """Where answers come from: stdin, a page, another device. Has one reader at a time."""
 
-    def __init__(self, peer: StrongholdP2p[Any, Any]) -> None:
+    @property
+    def ended(self) -> bool:
+        """Nothing comes any more."""
+
+    async def read(self) -> bytes | None:
+        """The next line, without its end; None when nothing comes any more. May be cancelled, and called again."""
+
+    def discard(self) -> None:
+        """Drops what was said before a question was shown: it was not meant for it."""
+
+    def close(self) -> None:
+        """Ends it, also for who reads."""
+
+
+class Asker(abc.ABC):
+    """Has questions answered by lines. When these have ended, it answers no more: questions are left to others, or rejected
+    if there are none."""
+
+    def __init__(
+        self, peer: StrongholdP2p[Any, Any], lines: LineSource, config: Config | None = None, *, on_stdout: bool = True
+    ) -> None:
+        """``config``: the peer's, for the times that are told. ``on_stdout``: that is where questions are shown."""
         self._peer = peer
-        self._lines = Lines()
-        self._count = 0
+        self._on_stdout = on_stdout
+        self._lines = lines
+        self._config = config or Config()
         self._told = False
+        self._stalled = False
+        self._stopped = False
         peer.on_firewall_request(self._ask)
 
     async def run(self) -> None:
-        """Until it is cancelled; then what is open is rejected, so that closing does not wait for an answer."""
+        """Until it is cancelled; then it answers no more, so that closing does not wait for it."""
         try:
             await self._read()
         finally:
-            self._told = True  # nobody is missed
+            self._stopped = True
             self._lines.close()
 
     async def _ask(self, question: FirewallRequest) -> None:
-        """Cancelled if the question ends before it is answered."""
+        """Cancelled if the question ends before it is answered here."""
         if self._lines.ended:
-            self._reject(question)
+            self._leave()
             return
-        self._count += 1
-        await self._put(question, self._count)
+        if self._on_stdout and output.is_stalled():
+            if not self._stalled:
+                logger.warning("what is printed is not read: requests that no rule decides are rejected until it is")
+            self._stalled = True
+            question.reject()
+            return
+        self._stalled = False
+        logger.debug("question %d: a request %s %s", question.id, _toward(question), question.peer)
+        await self._put(question)
 
     @abc.abstractmethod
-    async def _put(self, question: FirewallRequest, number: int) -> None: ...
+    async def _put(self, question: FirewallRequest) -> None: ...
 
     async def _read(self) -> None:
         await asyncio.get_running_loop().create_future()
@@ -79,27 +109,33 @@ class Asker(abc.ABC):
                 await self._peer.ban_peer(question.peer)
                 return True
 
-    def _reject(self, question: FirewallRequest) -> None:
-        """Nobody answers any more."""
-        question.reject()
-        if not self._told:
+    def _leave(self) -> None:
+        """Answers no more."""
+        if not self._told and not self._stopped:
             self._told = True
-            logger.warning("stdin has ended: nobody answers the firewall's questions any more, they are rejected")
+            logger.warning("the input has ended: requests that no rule decides are rejected from now on")
+        self._peer.remove_firewall_handler(self._ask)
 
 
 class Person(Asker):
-    """Shows one question at a time, in their order, in the terminal."""
+    """Shows one question at a time, in their order, as text."""
 
-    def __init__(self, peer: StrongholdP2p[Any, Any]) -> None:
-        super().__init__(peer)
+    def __init__(
+        self,
+        peer: StrongholdP2p[Any, Any],
+        lines: LineSource,
+        config: Config | None = None,
+        *,
+        write: Callable[[str], object] | None = None,
+    ) -> None:
+        """``write`` shows a text of one line or more; None: on stdout."""
+        super().__init__(peer, lines, config, on_stdout=write is None)
+        self._write = write or output.note
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._missed = 0
-        # In the background a remote's request must not stop us: reading fails then, and nobody answers.
-        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 
-    async def _put(self, question: FirewallRequest, number: int) -> None:
+    async def _put(self, question: FirewallRequest) -> None:
         self._waiting += 1
         try:
             await self._turn.acquire()
@@ -109,33 +145,34 @@ class Person(Asker):
         finally:
             self._waiting -= 1
         try:
-            await self._show(question, number)
+            await self._show(question)
         finally:
             self._turn.release()
 
-    async def _show(self, question: FirewallRequest, number: int) -> None:
+    async def _show(self, question: FirewallRequest) -> None:
         if not question.waiting:
             self._missed += 1
             return
         if self._lines.ended:
-            self._reject(question)
+            self._leave()
             return
-        output.note(self._text(question, number))
-        self._missed = 0
-        self._lines.discard()
+        self._write(self._text(question))
         try:
+            if self._on_stdout:
+                await output.shown()
+            self._missed = 0
+            self._lines.discard()
             answer = await self._read_answer()
+            if answer is None:
+                self._leave()
+                return
+            answered = await self._answer(question, answer)
         except asyncio.CancelledError:
-            output.note(f"question {number} has ended: nobody waits for the answer any more")
+            self._write(self._ending(question))
             raise
-        if answer is None:
-            self._reject(question)
-        elif await self._answer(question, answer):
-            output.note(DONE[answer])
-        else:
-            output.note(f"too late: question {number} has ended")
+        self._write(DONE[answer] if answered else self._ending(question))
 
-    def _text(self, question: FirewallRequest, number: int) -> str:
+    def _text(self, question: FirewallRequest) -> str:
         if question.kind == "request":
             about = "may this request pass?"
         elif question.waiting == 1:
@@ -145,7 +182,7 @@ class Person(Asker):
                 f"no rule is known for this peer. May its {question.waiting} requests pass, of which this is the first?"
             )
         lines = [
-            f"question {number}: {about}",
+            f"question {question.id}: {about}",
             f"  peer       {question.peer}",
             f"  address    {question.address or 'not connected'}",
             f"  direction  {_direction(question)}",
@@ -158,13 +195,33 @@ class Person(Asker):
             lines.append(f"  ({_count(self._waiting, 'more question')} waiting)")
         return "\n".join(("", *lines, CHOICES))
 
+    def _ending(self, question: FirewallRequest) -> str:
+        """Says why a question that was shown needs no answer any more."""
+        quiet = f" You are not asked about this peer for {self._config.firewall_quiet:g} s."
+        match question.outcome:
+            case "timed out":
+                ending = f"was not answered within {self._config.firewall_timeout:g} s: rejected.{quiet}"
+            case "withdrawn" if question.direction is Direction.INBOUND:
+                ending = f"has ended: the requester left.{quiet}"
+            case "withdrawn":
+                ending = "has ended: the request was withdrawn."
+            case "reconsidered":
+                ending = "has ended: a rule decides it now."
+            case "unanswered":
+                ending = "has ended: nobody answers any more."
+            case "closed":
+                ending = "has ended: the peer is closing."
+            case _:
+                ending = f"was answered elsewhere: {question.outcome}."
+        return f"question {question.id} {ending}"
+
     async def _read_answer(self) -> Answer | None:
         """What the person decides; None if there is nobody."""
         while (line := await self._lines.read()) is not None:
             word = line.strip().lower()
             if word in WORDS:
                 return WORDS[word]
-            output.note(f"that is no answer: {CHOICES}" if word else CHOICES)
+            self._write(f"that is no answer: {CHOICES}" if word else CHOICES)
         return None
 
 
@@ -188,18 +245,30 @@ DONE: dict[Answer, str] = {
 
 
 class Program(Asker):
-    """Prints every question at once as a line of JSON, and takes answers in any order."""
+    """Writes every question at once as a record, and takes answers in any order. Each question ends with one record,
+    which says why."""
 
-    def __init__(self, peer: StrongholdP2p[Any, Any]) -> None:
-        super().__init__(peer)
+    def __init__(
+        self,
+        peer: StrongholdP2p[Any, Any],
+        lines: LineSource,
+        config: Config | None = None,
+        *,
+        write: Callable[[dict[str, Any]], object] | None = None,
+    ) -> None:
+        """``write`` shows a record, which is JSON; None: on stdout."""
+        super().__init__(peer, lines, config, on_stdout=write is None)
+        self._write = write or output.result
         self._answers: dict[int, asyncio.Future[Answer | None]] = {}
+        self._last = 0
 
-    async def _put(self, question: FirewallRequest, number: int) -> None:
-        future = self._answers[number] = asyncio.get_running_loop().create_future()
-        output.result(
+    async def _put(self, question: FirewallRequest) -> None:
+        future = self._answers[question.id] = asyncio.get_running_loop().create_future()
+        self._last = question.id
+        self._write(
             {
                 "event": "firewall",
-                "id": number,
+                "id": question.id,
                 "kind": question.kind,
                 "peer": str(question.peer),
                 "address": None if question.address is None else str(question.address),
@@ -210,15 +279,19 @@ class Program(Asker):
         )
         try:
             answer = await future
-        except asyncio.CancelledError:
-            output.result({"event": "ended", "id": number})
-            raise
+            if answer is None:
+                self._leave()
+            else:
+                await self._answer(question, answer)
         finally:
-            del self._answers[number]
-        if answer is None:
-            self._reject(question)
-        elif not await self._answer(question, answer):
-            output.error(AnswerError(f"question {number} has ended"))
+            del self._answers[question.id]
+            self._write({"event": "ended", "id": question.id, "reason": self._reason(question)})
+
+    def _reason(self, question: FirewallRequest) -> str | None:
+        """Why this asker does not wait for an answer any more."""
+        if question.outcome in {None, "unanswered"} and self._lines.ended:
+            return "closed" if self._stopped else "input ended"
+        return question.outcome
 
     async def _read(self) -> None:
         try:
@@ -226,7 +299,7 @@ class Program(Asker):
                 try:
                     self._take(line)
                 except AnswerError as error:
-                    output.error(error)
+                    self._write({"error": type(error).__name__, "message": str(error)})
         finally:
             for future in self._answers.values():
                 if not future.done():
@@ -242,7 +315,7 @@ class Program(Asker):
             raise AnswerError(f"malformed answer: {error}") from error
         future = self._answers.get(answer.id)
         if future is None or future.done():
-            has_ended = 0 < answer.id <= self._count
+            has_ended = 0 < answer.id <= self._last
             raise AnswerError(f"question {answer.id} has ended" if has_ended else f"there is no question {answer.id}")
         future.set_result(answer.answer)
 
@@ -253,7 +326,7 @@ class _AnswerLine(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AnswerError(Exception):
-    """A line on stdin that answers no open question. It changes nothing."""
+    """A line that answers no open question. It changes nothing."""
 
 
 def _count(number: int, what: str) -> str:
@@ -262,6 +335,10 @@ def _count(number: int, what: str) -> str:
 
 def _direction(question: FirewallRequest) -> str:
     return str(question.direction.name).lower()
+
+
+def _toward(question: FirewallRequest) -> str:
+    return "from" if question.direction is Direction.INBOUND else "to"
 
 
 def _type(question: FirewallRequest) -> str | None:

@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from ..config import Config
+from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output
-from .command import LOOP, Codec, KeyFile, load_key
+from .command import Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
+from .loop import LOOP
 from .process import listening
+from .story import running
 
 __all__ = ["bench"]
 
@@ -23,23 +28,36 @@ WARM_UP = 0.2
 """Of the time that is measured: connections, windows and caches are as in steady use before it starts."""
 
 
-async def bench(
+def bench(
     *,
-    size: Annotated[int, typer.Option(min=2, metavar="N", help="Bytes of an encoded body, either way.")] = 64,
-    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests in flight.")] = 32,
-    seconds: Annotated[float, typer.Option(min=0.01, metavar="S", help="How long to measure.")] = 5.0,
+    size: Annotated[int, typer.Option(min=2, metavar="N", help="Bytes of each request and response, encoded.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests in flight at once.")] = 32,
+    seconds: Annotated[float, time_option("Seconds to measure for.")] = 5.0,
     codec: Codec = "json",
     target: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="A peer that echoes (default: a process of its own).")
+        str | None, typer.Option(metavar="ADDR", help="Measure this peer, which must echo (default: start one).")
     ] = None,
     key: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+) -> Coroutine[Any, Any, None]:
+    """Measure the speed of requests.
+
+    Prints requests a second, latency, and MB/s: 10^6 bytes of requests and responses together.
+    """
+    limit: int = getattr(Config(), f"max_{codec}_message")
+    if size > limit:
+        raise UsageError(f"--size is at most {limit}, the limit of a message as {codec}, not {size}")
+    return _bench(size, concurrency, seconds, codec, target, load_key(key, passphrase_file))
+
+
+async def _bench(
+    size: int, concurrency: int, seconds: float, codec: CodecName, target: str | None, keypair: Keypair | None
 ) -> None:
-    """Measure requests a second, latency and MB/s (10^6 bytes of bodies, both directions together)."""
     body, size = _body(size, codec)
     echoing = listening("--allow-all", "--handler", "echo", "--codec", codec)
     async with (
         echoing if target is None else contextlib.nullcontext(target) as address,
-        StrongholdP2p(keypair=load_key(key), codec=codec) as peer,
+        running(StrongholdP2p(keypair=keypair, codec=codec)) as peer,
     ):
         start = time.perf_counter()
         await peer.connect(address)

@@ -11,34 +11,73 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from ..errors import StrongholdError
 from ..identity import Keypair
 from ..requests.codec import CodecName
+from . import output
+from .loop import new_event_loop
+from .text import escaped
 
-__all__ = ["LOOP", "Address", "Codec", "KeyFile", "UsageError", "command", "load_key", "passphrase"]
-
-try:
-    import uvloop
-except ImportError:
-    LOOP, new_event_loop = "asyncio", asyncio.new_event_loop
-else:
-    LOOP, new_event_loop = "uvloop", uvloop.new_event_loop
+__all__ = [
+    "PATIENCE",
+    "Address",
+    "Codec",
+    "KeyFile",
+    "PassphraseFile",
+    "Terminated",
+    "UsageError",
+    "add_command",
+    "load_key",
+    "passphrase",
+    "terminate",
+    "time_option",
+]
 
 PASSPHRASE_VARIABLE = "STRONGHOLD_P2P_PASSPHRASE"
+MAX_PASSPHRASE = 4096
+"""Bytes that are read of a passphrase file: it may be a device without an end."""
 
-Address = Annotated[str, typer.Argument(metavar="ADDR", help="A multiaddress that ends in /p2p/<peer id>.")]
-Codec = Annotated[CodecName, typer.Option(help="The form of bodies; a peer serves one.")]
+PATIENCE = 60.0
+"""Seconds. A person reads a question before answering it, so a question stays open that long, and a requester waits that
+long for its response. One number for both: a requester that gives up first leaves the person with nobody to answer, and
+one that waits longer waits in vain. A handler has as much, since nobody waits for it any longer."""
+
+MAX_SECONDS = 30 * 86_400.0
+"""The longest time that an option takes: event loops cannot count for ever."""
+
+
+def time_option(help: str) -> Any:
+    """An option that takes a time, in seconds."""
+    return typer.Option(metavar="S", help=help, callback=_check_seconds)
+
+
+def _check_seconds(value: float) -> float:
+    if not 0 < value <= MAX_SECONDS:
+        raise typer.BadParameter(f"expected seconds, above 0 and at most {MAX_SECONDS:,.0f}, not {value:g}")
+    return value
+
+
+Address = Annotated[str, typer.Argument(metavar="ADDR", help="The peer: a multiaddress that ends in /p2p/<peer id>.")]
+Codec = Annotated[CodecName, typer.Option(help="How requests and responses are encoded; both peers use the same.")]
 KeyFile = Annotated[
-    Path | None, typer.Option("--key", metavar="FILE", help="The identity's key file (default: a new identity).")
+    Path | None, typer.Option("--key", metavar="FILE", help="The key file of this peer (default: a new identity).")
+]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help=f"Read the key file's passphrase from the first line of FILE (default: ${PASSPHRASE_VARIABLE}, or ask).",
+    ),
 ]
 
 FLAGS = {
-    "json": typer.Option("--json", help="Print one JSON object a line, and nothing else."),
-    "debug": typer.Option("--debug", help="Show the whole log, and an error's traceback, on stderr."),
+    "json": typer.Option("--json", help="Print JSON, one object a line."),
+    "debug": typer.Option("--debug", help="Log connections, requests and decisions to stderr; add tracebacks."),
 }
 
 
@@ -46,28 +85,91 @@ class UsageError(StrongholdError):
     """The command cannot be run as it was written."""
 
 
-def command(function: Callable[..., Any]) -> Callable[..., None]:
-    """Give a command the flags that all have, and run it, on uvloop if that is installed, when it is a coroutine."""
+class Terminated(BaseException):
+    """SIGTERM came before the command had done what it was run for."""
 
+
+def terminate(*_: object) -> NoReturn:
+    """Ends what runs under no event loop, in order, on SIGTERM."""
+    raise Terminated
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help names its arguments as manual pages do: ``ADDR [FILE]...``, without their types."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        arguments, options = [], []
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is None:
+                continue
+            if parameter.param_type_name == "argument":
+                name, help_text = record
+                arguments.append((name.partition(" ")[0], help_text.removesuffix("[required]").rstrip()))
+            else:
+                options.append(record)
+        for title, records in (("Arguments", arguments), ("Options", options)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def add_command(
+    group: typer.Typer,
+    function: Callable[..., Any],
+    name: str | None = None,
+    *,
+    is_service: Callable[[dict[str, Any]], bool] = lambda arguments: False,
+) -> None:
+    """Adds a command to ``group``, with the flags that all have. The coroutine that it returns runs on uvloop, if that is
+    installed.
+
+    What may block (stdin, a passphrase, a pipe in the place of a file) a command does before it returns that: a signal
+    ends it there at once, while under a loop it would wait for the loop to run on.
+
+    ``is_service``: whether the command, with these arguments, runs until it is stopped. SIGTERM is its proper end then.
+    """
+    group.command(name, cls=PlainCommand)(_runner(function, is_service))
+
+
+def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]], bool]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*, json: bool, debug: bool, **arguments: Any) -> None:
-        if not inspect.iscoroutinefunction(function):
-            function(**arguments)
+        try:
+            work = function(**arguments)
+        except Terminated:
+            if not is_service(arguments):
+                raise
             return
+        if not inspect.iscoroutine(work):
+            return
+        terminated = False
 
         async def run_until_terminated() -> None:
             # As Ctrl-C, on which the runner cancels the command, which closes in order; but not by way of SIGINT, which
             # a job in a script's background ignores.
             task = asyncio.current_task()
             assert task is not None
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            await function(**arguments)
+
+            def terminate() -> None:
+                nonlocal terminated
+                terminated = True
+                task.cancel()
+
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+            async with output.in_background():
+                await work
 
         try:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 runner.run(run_until_terminated())
         except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
+            if not terminated:
+                raise KeyboardInterrupt from None
+            if not is_service(arguments):
+                raise Terminated from None
 
     signature = inspect.signature(function, eval_str=True)
     flags = [
@@ -80,29 +182,39 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     return run
 
 
-def load_key(path: Path | None) -> Keypair | None:
-    """Read an identity, asking for the passphrase if the file is encrypted.
+def load_key(path: Path | None, passphrase_file: Path | None = None) -> Keypair | None:
+    """Read an identity, asking for the passphrase if the file is encrypted and nothing else has it.
 
     Raises:
         KeyFileError: the file cannot be read, or the passphrase does not fit.
-        UsageError: the file is encrypted, and nobody can be asked.
+        UsageError: the file is encrypted, and nobody can be asked; or there is a passphrase for no file.
     """
     if path is None:
+        if passphrase_file is not None:
+            raise UsageError("--passphrase-file needs a key file: add --key FILE")
         return None
-    return Keypair.load(path, passphrase(f"Passphrase of {path}: ") if _is_encrypted(path) else None)
+    return Keypair.load(path, lambda: passphrase(f"Passphrase of {path}: ", file=passphrase_file))
 
 
-def passphrase(*prompts: str) -> str:
-    """The passphrase from the environment, or from the terminal, where every prompt must be answered alike.
+def passphrase(*prompts: str, file: Path | None = None) -> str:
+    """The passphrase from a file; without one from the environment; else from the terminal, where every prompt must be
+    answered alike.
 
     Raises:
-        UsageError: there is neither, it is empty, or the answers differ.
+        UsageError: there is none, it is empty, or the answers differ.
     """
-    answers = [os.environ.get(PASSPHRASE_VARIABLE)]
+    answers = [os.environ.get(PASSPHRASE_VARIABLE) if file is None else _first_line(file)]
     if answers == [None]:
         if not sys.stderr.isatty():
-            raise UsageError(f"a passphrase is needed: set {PASSPHRASE_VARIABLE}, or run in a terminal")
-        answers = [getpass.getpass(prompt) for prompt in prompts]
+            raise UsageError(
+                f"a passphrase is needed: set {PASSPHRASE_VARIABLE}, give --passphrase-file, or run in a terminal"
+            )
+        try:
+            answers = [getpass.getpass(escaped(prompt)) for prompt in prompts]
+        except EOFError:
+            raise UsageError("the passphrase was not entered") from None
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the passphrase is no text in the encoding of the terminal, {error.encoding}") from None
     first, *others = answers
     if not first:
         raise UsageError("the passphrase is empty")
@@ -111,9 +223,16 @@ def passphrase(*prompts: str) -> str:
     return first
 
 
-def _is_encrypted(path: Path) -> bool:
+def _first_line(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in file.read(1024)  # PKCS#8's label, RFC 7468 section 11
-    except OSError:
-        return False  # Keypair.load says what is wrong with it
+            line = file.readline(MAX_PASSPHRASE + 1)
+    except OSError as error:
+        raise UsageError(f"passphrase file {path}: {error.strerror}") from error
+    line = line.rstrip(b"\r\n")
+    if len(line) > MAX_PASSPHRASE:
+        raise UsageError(f"passphrase file {path}: its first line has over {MAX_PASSPHRASE:,} bytes")
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"passphrase file {path}: its first line is not UTF-8 text") from error

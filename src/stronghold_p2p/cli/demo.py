@@ -30,7 +30,10 @@ class DemoFailed(Exception):
 
 
 async def demo() -> None:
-    """Show the whole story in a few seconds: real processes, encryption, the firewall, a wrong identity."""
+    """Show what the library does, in a few seconds.
+
+    Real processes exchange requests. You see the encryption, the firewall and a wrong identity at work.
+    """
     start = time.perf_counter()
     tell = _Teller()
     with tempfile.TemporaryDirectory() as folder:
@@ -74,8 +77,9 @@ async def _wiretap(address: str) -> AsyncIterator[tuple[str, bytearray]]:
                 await writer.drain()
 
     async def tap(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        remote_reader, remote_writer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(forward(reader, remote_writer), forward(remote_reader, writer), return_exceptions=True)
+        with contextlib.closing(writer):
+            remote_reader, remote_writer = await asyncio.open_connection(host, int(port))
+            await asyncio.gather(forward(reader, remote_writer), forward(remote_reader, writer), return_exceptions=True)
 
     server = await asyncio.start_server(tap, host, 0)
     async with server:
@@ -131,10 +135,11 @@ class _Teller:
         if output.is_json():
             output.result(record)
             return
-        self._console.print(f"[bold green]✓[/] [bold]{title}[/]")
-        for line in lines:
-            self._console.print(f"    {line}")
-        self._console.print()
+        with self._console.capture() as printed:
+            self._console.print(f"[bold green]✓[/] [bold]{title}[/]")
+            for line in lines:
+                self._console.print(f"    {line}")
+        output.styled(printed.get())
 
 
 def _hexdump(data: bytes) -> list[str]:

@@ -11,31 +11,33 @@ import typer
 from ..events import Direction
 from ..firewall.rules import Rule
 from ..identity import PeerId
-from ..store.state import Remembered, StateFile, stored_form
+from ..store.database import Database
+from ..store.firewall_tables import FirewallTables, Remembered, stored_form
 from . import output
-from .command import UsageError, command
+from .command import UsageError, add_command
+from .text import escaped
 
 __all__ = ["firewall"]
 
 firewall = typer.Typer(
     name="firewall",
-    help="See and edit the rules and bans in a state file. A peer that runs on it notices within a second.",
+    help="Show and edit the rules and bans in a state file. A running peer notices within a second.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 State = Annotated[Path, typer.Option("--state", metavar="FILE", help="The state file.")]
-Peer = Annotated[str, typer.Argument(metavar="PEER", help="A peer id.")]
+Peer = Annotated[str, typer.Argument(metavar="PEER", help="The peer id.")]
 Directions = Annotated[
     Literal["inbound", "outbound", "both"],
-    typer.Option("--direction", help="Whose requests: the peer's, ours, or both."),
+    typer.Option("--direction", help="The peer's requests (inbound), ours to it (outbound), or both."),
 ]
 
 
 def list_(*, state: State) -> None:
-    """Print every peer that has a rule or is banned."""
-    with StateFile(state, create=False) as file:
-        remembered = file.read()
+    """List the peers that have a rule or a ban."""
+    with Database(state, create=False) as database:
+        remembered = FirewallTables(database).read()
     peers = {peer for peer, _ in remembered.rules} | remembered.banned
     if not peers:
         output.note("no rules and no bans")
@@ -48,11 +50,9 @@ def allow(
     *,
     state: State,
     direction: Directions = "both",
-    types: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only requests of these types (default: every request).")
-    ] = None,
+    types: Annotated[str | None, typer.Option(metavar="A,B", help="Allow only requests of these types.")] = None,
 ) -> None:
-    """Let a peer's requests pass."""
+    """Allow a peer's requests."""
     _set_rule(state, peer, direction, Rule.ALLOW_ALL if types is None else Rule.restricted(allow=_split(types)))
 
 
@@ -62,47 +62,54 @@ def reject(peer: Peer, *, state: State, direction: Directions = "both") -> None:
 
 
 def ask(peer: Peer, *, state: State, direction: Directions = "both") -> None:
-    """Have every request of a peer asked about."""
+    """Ask about each request of a peer."""
     _set_rule(state, peer, direction, Rule.ASK)
 
 
 def remove(peer: Peer, *, state: State, direction: Directions = "both") -> None:
-    """Remove a peer's rule: the default applies to it."""
+    """Remove a peer's rule; the default applies again."""
     _set_rule(state, peer, direction, None)
 
 
 def ban(peer: Peer, *, state: State) -> None:
-    """Ban a peer: no connection with it is made or kept."""
-    banned = PeerId.parse(peer)
-    with StateFile(state) as file:
-        file.ban(banned)
-        _print(file.read(), [banned])
+    """Ban a peer: no connection with it, either way."""
+    _set_banned(state, peer, True)
 
 
 def unban(peer: Peer, *, state: State) -> None:
     """Lift a peer's ban; its rules stay."""
-    banned = PeerId.parse(peer)
-    with StateFile(state, create=False) as file:
-        file.unban(banned)
-        _print(file.read(), [banned])
+    _set_banned(state, peer, False)
 
 
-firewall.command("list")(command(list_))
+add_command(firewall, list_, "list")
 for function in (allow, reject, ask, remove, ban, unban):
-    firewall.command()(command(function))
+    add_command(firewall, function)
 
 
 def _set_rule(state: Path, peer: str, direction: Literal["inbound", "outbound", "both"], rule: Rule | None) -> None:
     its = PeerId.parse(peer)
-    with StateFile(state, create=rule is not None) as file:
-        file.set_rule(its, Direction[direction.upper()], rule)
-        _print(file.read(), [its])
+    with Database(state, create=rule is not None) as database:
+        tables = FirewallTables(database)
+        tables.set_rule(its, Direction[direction.upper()], rule)
+        _print(tables.read(), [its])
+
+
+def _set_banned(state: Path, peer: str, banned: bool) -> None:
+    its = PeerId.parse(peer)
+    with Database(state, create=banned) as database:
+        tables = FirewallTables(database)
+        tables.set_banned(its, banned)
+        _print(tables.read(), [its])
 
 
 def _split(types: str) -> set[str]:
     names = {name.strip() for name in types.split(",")}
     if "" in names:
         raise UsageError(f"--types takes names with commas between them, not {types!r}")
+    try:
+        types.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"--types takes names in UTF-8, not {types!r}") from None
     return names
 
 
@@ -135,9 +142,14 @@ def _cell(value: object) -> str:
         case True:
             return "yes"
         case list():
-            # A type may have come from a remote: it must not control the terminal.
-            return f"allow {', '.join(name if name.isprintable() else ascii(name) for name in value) or 'nothing'}"
+            return f"allow {', '.join(map(_type, value)) or 'nothing'}"
     return str(value)
+
+
+def _type(name: str) -> str:
+    """It may have come from a remote."""
+    shown = escaped(name)
+    return shown if shown == name else f"'{shown}'"
 
 
 def _columns(rows: Iterable[Iterable[str]]) -> list[str]:

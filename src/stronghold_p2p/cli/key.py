@@ -10,11 +10,16 @@ import typer
 
 from ..identity import Keypair
 from . import output
-from .command import UsageError, command, load_key, passphrase
+from .command import PassphraseFile, UsageError, add_command, load_key, passphrase
 
 __all__ = ["key"]
 
-key = typer.Typer(name="key", help="Make and show identity keys.", no_args_is_help=True, rich_markup_mode=None)
+key = typer.Typer(
+    name="key",
+    help="Make and show key files. A key is the identity of a peer.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The key file.")]
 
@@ -23,31 +28,38 @@ def new(
     file: File,
     *,
     encrypt: Annotated[
-        bool, typer.Option("--passphrase", help="Encrypt it; asks, or takes STRONGHOLD_P2P_PASSPHRASE.")
+        bool, typer.Option("--passphrase", help="Encrypt the file; ask for the passphrase if nothing else has it.")
     ] = False,
+    passphrase_file: PassphraseFile = None,
     format: Annotated[
-        Literal["pem", "libp2p"], typer.Option(help="PKCS#8 as PEM, or libp2p's protobuf, which cannot be encrypted.")
+        Literal["pem", "libp2p"], typer.Option(help="PEM (PKCS#8), or libp2p's protobuf, which cannot be encrypted.")
     ] = "pem",
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
 ) -> None:
-    """Make a new Ed25519 identity."""
+    """Make a new key (Ed25519)."""
+    encrypt = encrypt or passphrase_file is not None
     if encrypt and format == "libp2p":
-        raise UsageError("a key file in libp2p's form cannot be encrypted")
+        raise UsageError(
+            "a key file in libp2p's format cannot be encrypted: leave out the passphrase, or use --format pem"
+        )
     keypair = Keypair.generate()
-    secret = passphrase("New passphrase: ", "Once more: ") if encrypt else None
+    secret = passphrase("New passphrase: ", "Once more: ", file=passphrase_file) if encrypt else None
     keypair.save(file, passphrase=secret, format=format, force=force)
     _print({"file": str(file), **_description(keypair)})
 
 
-def show(file: File) -> None:
-    """Print a key file's peer id and public key (libp2p's protobuf form as base64)."""
-    keypair = load_key(file)
+def show(file: File, *, passphrase_file: PassphraseFile = None) -> None:
+    """Print the peer id and the public key.
+
+    The public key is libp2p's protobuf, as base64.
+    """
+    keypair = load_key(file, passphrase_file)
     assert keypair is not None
     _print(_description(keypair))
 
 
 for function in (new, show):
-    key.command()(command(function))
+    add_command(key, function)
 
 
 def _description(keypair: Keypair) -> dict[str, str]:

@@ -5,123 +5,183 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import shlex
-import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from ..config import Config
-from ..events import Event, PolicyFailed, PolicyLoaded, StateFailed
+from ..events import Dropped, Event, PolicyFailed, PolicyLoaded, RequestFailed, StateFailed
+from ..firewall.policy import Policy
 from ..firewall.rules import FirewallRules, Rule
+from ..multiaddr import Multiaddr
 from ..peer import StrongholdP2p
 from ..requests import Request
 from ..requests.codec import CodecName
 from . import output
-from .ask import ANSWER_TIMEOUT, Person, Program
-from .audit import MAX_WAITING, open_audit, write_audit
-from .command import Codec, KeyFile, UsageError, load_key
+from .ask import Asker, Person, Program
+from .audit import MAX_WAITING, AuditFile, end_audit, open_audit, write_audit
+from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
+from .exec import Exec, parse_command
+from .stdin import Lines
+from .story import running, told_handler
 
-__all__ = ["CommandFailed", "Exec", "listen", "listen_on"]
+__all__ = ["listen", "listen_on", "serve"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
+
+MAX_MESSAGE = 500
+"""Characters that are shown of why a request failed: the message may quote what the remote sent."""
 
 Handler = Callable[[Request[Any]], Awaitable[Any]]
 
 
-async def listen(
+def listen(
     addresses: Annotated[
-        list[str] | None, typer.Argument(metavar="[ADDR]...", help=f"Where to listen (default: {DEFAULT_ADDRESS}).")
+        list[str] | None, typer.Argument(metavar="ADDR", help=f"Where to listen (default: {DEFAULT_ADDRESS}).")
     ] = None,
     *,
-    allow_all: Annotated[bool, typer.Option("--allow-all", help="The firewall lets every request in.")] = False,
-    reject_all: Annotated[bool, typer.Option("--reject-all", help="The firewall rejects every request.")] = False,
+    allow_all: Annotated[bool, typer.Option("--allow-all", help="Allow every request.")] = False,
+    reject_all: Annotated[bool, typer.Option("--reject-all", help="Reject every request.")] = False,
     ask: Annotated[
-        bool, typer.Option("--ask", help="You are asked about every request, on the terminal; see --json, too.")
+        bool, typer.Option("--ask", help="Requests that no rule decides are put to you, one by one.")
     ] = False,
+    ask_timeout: Annotated[
+        float,
+        time_option("Seconds to answer a question; then the request is rejected."),
+    ] = PATIENCE,
     policy: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="The firewall does as a file says; read again when it changes and on SIGHUP."
-        ),
+        typer.Option(metavar="FILE", help="Take the rules from a policy file, and again whenever it changes."),
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep rules from answers, and bans, in a file.")
+        Path | None, typer.Option(metavar="FILE", help="Keep bans, and rules from answers, in this file.")
     ] = None,
     audit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append each decision of the firewall to a file, as JSON.")
+        Path | None, typer.Option(metavar="FILE", help="Append each decision of the firewall to this file, as JSON.")
     ] = None,
     handler: Annotated[
         str,
         typer.Option(
             metavar="echo|exec:CMD",
-            help="Answer with the body as it came, or with what CMD writes to stdout; it gets the body on stdin.",
+            help="Answer with the request itself, or with what CMD prints; CMD gets the request on its stdin.",
         ),
     ] = "echo",
-    processes: Annotated[int, typer.Option(min=1, metavar="N", help="How many CMDs run at once; others wait.")] = 8,
+    handler_timeout: Annotated[
+        float,
+        time_option("Seconds for the handler to answer; then the request fails."),
+    ] = PATIENCE,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many CMDs run at once; further requests wait.")
+    ] = 8,
     codec: Codec = "json",
     key: KeyFile = None,
-) -> None:
-    """Run a peer until Ctrl-C. Exactly one of --allow-all, --reject-all, --ask and --policy must be given.
+    passphrase_file: PassphraseFile = None,
+) -> Coroutine[Any, Any, None]:
+    """Run a peer that answers requests.
 
-    Whom the firewall does not know what to do about, it asks: a question is answered on the terminal within 60 s. With
-    --json it is a line {"event":"firewall","id":1,...} on stdout, and a line on stdin answers it,
-    {"id":1,"answer":"allow"}, or "always", "reject", "ban".
+    Say who decides about requests: --allow-all, --reject-all, --ask or --policy FILE. --ask and --policy go together.
+    Requests that no rule decides are put to you, on the terminal.
+
+    With --json a program can answer. A question is a line on stdout, {"event":"firewall","id":1,...}; its answer is a
+    line on stdin, {"id":1,"answer":"allow"}, or "always", "reject", "ban". When a question ends, a line
+    {"event":"ended","id":1,"reason":...} says why.
+
+    Ctrl-C or SIGTERM stops the peer, after the requests under way; SIGHUP has the policy file read again.
     """
-    if [allow_all, reject_all, ask, policy is not None].count(True) != 1:
-        raise UsageError("give exactly one of --allow-all, --reject-all, --ask and --policy")
-    asks = ask or policy is not None or state is not None
+    if [allow_all, reject_all, ask or policy is not None].count(True) != 1:
+        raise UsageError(
+            "say who decides about requests: --allow-all, --reject-all, --ask or --policy FILE; only --ask and --policy go"
+            " together"
+        )
+    where = [Multiaddr.parse(address) for address in addresses or [DEFAULT_ADDRESS]]
+    answer = _handler(handler, codec, processes)
+    config = Config(firewall_timeout=ask_timeout, handler_timeout=handler_timeout)
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
-        keypair=load_key(key),
+        keypair=load_key(key, passphrase_file),
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),
-        config=Config(firewall_timeout=ANSWER_TIMEOUT) if asks else None,
+        config=config,
         codec=codec,
-        policy=policy,
+        # A pipe is read here, once: it may take its time, and cannot be looked at again.
+        policy=Policy.load(policy, wait=True) if policy is not None and policy.is_fifo() else policy,
         state=state,
     )
-    peer.on_request(_handler(handler, codec, processes))
+    peer.on_request(told_handler(answer))
+    made = _missing(state, audit)
+    asker = _asker(peer, config) if ask or policy is not None or state is not None else None
+    opened = None if audit is None else open_audit(audit)
+    return _listen(peer, where, asker, opened, made, reloads=policy is not None)
+
+
+async def _listen(
+    peer: StrongholdP2p[Any, Any],
+    addresses: Sequence[Multiaddr],
+    asker: Asker | None,
+    audit: AuditFile | None,
+    made: list[Path],
+    *,
+    reloads: bool,
+) -> None:
+    """``made`` are the files that are new: they are removed if the start fails."""
     auditing = None
-    if audit is not None:
-        # A flood must not wash away what was before it.
-        decisions = peer.events(buffer=MAX_WAITING, when_full="drop_newest", decisions=True)
-        auditing = asyncio.create_task(write_audit(open_audit(audit), decisions))
     try:
-        await peer.start()
-        async with asyncio.TaskGroup() as tasks:
+        if audit is not None:
+            # A flood must not wash away what was before it.
+            decisions = peer.events(buffer=MAX_WAITING, when_full="drop_newest", decisions=True)
+            auditing = asyncio.create_task(write_audit(audit, decisions))
+        async with running(peer), asyncio.TaskGroup() as tasks:
             if auditing is not None:
                 tasks.create_task(_watch(auditing))
-            if asks:
-                tasks.create_task((Program if output.is_json() else Person)(peer).run())
-            if policy is not None or state is not None:
-                tasks.create_task(_tell(peer.events()))
-            if policy is not None:
+            if asker is not None:
+                tasks.create_task(asker.run())
+            tasks.create_task(_tell(peer.events()))
+            if reloads:
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
+            await listen_on(peer, addresses)
+            made.clear()
             output.note(f"peer id       {peer.peer_id}")
-            await listen_on(peer, addresses or [DEFAULT_ADDRESS])
+            await serve(peer)
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
         await peer.close()
-        if auditing is not None:
-            await auditing  # to the last decision: it ends with the peer's events
+        if audit is not None and auditing is not None:
+            await end_audit(auditing, audit)
+        for path in made:  # it never listened, so nothing is in them
+            path.unlink(missing_ok=True)
 
 
-async def listen_on(peer: StrongholdP2p[Any, Any], addresses: list[str]) -> None:
-    """Listen on all of them and print where the peer can be dialled, until Ctrl-C cancels it."""
+async def listen_on(peer: StrongholdP2p[Any, Any], addresses: Sequence[Multiaddr | str]) -> None:
+    """Listens on all of them, or raises."""
     for address in addresses:
         await peer.listen(address)
+
+
+async def serve(peer: StrongholdP2p[Any, Any]) -> None:
+    """Prints where the peer can be dialed, and lets it run until Ctrl-C or SIGTERM cancels it."""
     for listener in peer.listeners:
         for dialable in listener.addresses:
             output.result({"event": "listening", "address": str(dialable)}, f"listening on  {dialable}")
     gc.collect()
     gc.freeze()  # what the start has made stays: a full collection would halt every request for some 15 ms to look at it
     await asyncio.get_running_loop().create_future()
+
+
+def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
+    """Whoever is at stdin answers."""
+    if output.is_json():
+        return Program(peer, Lines(), config=config)
+    # In the background a remote's request must not stop us: reading fails then, and nobody answers.
+    signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    return Person(peer, Lines(), config=config)
+
+
+def _missing(*paths: Path | None) -> list[Path]:
+    return [path for path in paths if path is not None and not os.path.lexists(path)]
 
 
 def _rules(*, allow_all: bool, reject_all: bool, ask: bool) -> FirewallRules:
@@ -138,9 +198,20 @@ async def _watch(auditing: asyncio.Task[None]) -> None:
 
 
 async def _tell(events: AsyncIterator[Event]) -> None:
-    """Prints what becomes of the policy and the state. What failed, people read in the log."""
+    """Prints what becomes of requests, the policy and the state. What failed, people read in the log."""
     async for event in events:
         match event:
+            case RequestFailed(peer, error) if output.is_json():
+                output.result(
+                    {
+                        "event": "request_failed",
+                        "peer": str(peer),
+                        "error": type(error).__name__,
+                        "message": output.printable(str(error), MAX_MESSAGE),
+                    }
+                )
+            case Dropped(count) if output.is_json():
+                output.result({"event": "dropped", "count": count})
             case PolicyLoaded():
                 output.result({"event": "policy", "path": event.path}, f"policy        {event.path} is in force anew")
             case PolicyFailed() | StateFailed() if output.is_json():
@@ -153,73 +224,8 @@ def _handler(description: str, codec: CodecName, processes: int) -> Handler:
         return _echo
     if kind != "exec":
         raise UsageError(f"no such handler: {description!r}; there are echo and exec:CMD")
-    try:
-        arguments = shlex.split(command)
-    except ValueError as error:
-        raise UsageError(f"the handler's command cannot be split: {error}") from error
-    if not arguments:
-        raise UsageError("the handler has no command: exec:CMD")
-    if shutil.which(arguments[0]) is None:
-        raise UsageError(f"the handler's command cannot be run: {arguments[0]!r} is no program here")
-    return Exec(arguments, raw=codec == "raw", processes=processes)
+    return Exec(parse_command(command), codec=codec, processes=processes)
 
 
 async def _echo(request: Request[Any]) -> Any:
     return request.body
-
-
-class Exec:
-    """Runs a command for each request, never more than ``processes`` at once."""
-
-    def __init__(self, arguments: list[str], *, raw: bool, processes: int) -> None:
-        self._arguments = arguments
-        self._raw = raw
-        self._free = asyncio.Semaphore(processes)
-
-    async def __call__(self, request: Request[Any]) -> Any:
-        body = request.body if self._raw else msgspec.json.encode(request.body)
-        async with self._free:
-            answer = await self._run(body)
-        return answer if self._raw else msgspec.json.decode(answer)
-
-    async def _run(self, body: bytes) -> bytes:
-        pipe = asyncio.subprocess.PIPE
-        # A process group of its own: Ctrl-C does not reach it, so that running requests can end, and what it has
-        # started ends with it.
-        process = await asyncio.create_subprocess_exec(
-            *self._arguments, stdin=pipe, stdout=pipe, start_new_session=True
-        )
-        try:
-            answer = await _communicate(process, body)
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        if process.returncode:
-            raise CommandFailed(self._arguments[0], process.returncode)
-        return answer
-
-
-async def _communicate(process: asyncio.subprocess.Process, body: bytes) -> bytes:
-    """As the method of that name, for a command that ends without reading its stdin, too: uvloop has a RuntimeError for
-    that, which the method lets through."""
-    stdin, stdout = process.stdin, process.stdout
-    assert stdin is not None
-    assert stdout is not None
-
-    async def feed() -> None:
-        with suppress(ConnectionError, RuntimeError):
-            stdin.write(body)
-            await stdin.drain()
-            stdin.close()
-
-    _, answer = await asyncio.gather(feed(), stdout.read())
-    await process.wait()
-    return answer
-
-
-class CommandFailed(Exception):
-    """The command of an ``exec`` handler ended with another status than 0."""
-
-    def __init__(self, command: str, status: int) -> None:
-        super().__init__(f"{command} ended with status {status}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from typing import Annotated, Literal
+from collections.abc import Coroutine
+from typing import Annotated, Any, Literal
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,33 +18,49 @@ from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..protocols import perf as protocol
 from . import output
-from .command import KeyFile, load_key
-from .listen import listen_on
+from .command import KeyFile, PassphraseFile, load_key
+from .listen import listen_on, serve
+from .story import running
 
 __all__ = ["Progress", "multiaddr", "perf"]
 
 
-async def perf(
+def perf(
     *,
     run_server: Annotated[
-        bool, typer.Option("--run-server", help="Serve. The identity is the harness's: its private key is public.")
+        bool, typer.Option("--run-server", help="Serve, under the well-known identity of the libp2p benchmark.")
     ] = False,
-    server_address: Annotated[str, typer.Option(metavar="HOST:PORT", help="The server's.")] = "127.0.0.1:4001",
-    transport: Annotated[Literal["tcp"], typer.Option()] = "tcp",
-    upload_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="What to send, first.")] = 0,
-    download_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="What to have sent back, then.")] = 0,
+    server_address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the server listens.")
+    ] = "127.0.0.1:4001",
+    transport: Annotated[Literal["tcp"], typer.Option(help="The transport.")] = "tcp",
+    upload_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="Bytes to upload, first.")] = 0,
+    download_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="Bytes to download, then.")] = 0,
     key: KeyFile = None,
-) -> None:
-    """Measure /perf/1.0.0 as the libp2p project does: lines of JSON, one a second, and one at the end."""
+    passphrase_file: PassphraseFile = None,
+) -> Coroutine[Any, Any, None]:
+    """Measure throughput as the libp2p project does.
+
+    Speaks /perf/1.0.0. Prints a line of JSON each second, of what was transferred since the line before, and one with
+    the totals at the end.
+    """
     address = multiaddr(server_address, transport)
+    keypair = None if run_server else load_key(key, passphrase_file)
+    return _perf(run_server, address, upload_bytes, download_bytes, keypair)
+
+
+async def _perf(
+    run_server: bool, address: str, upload_bytes: int, download_bytes: int, keypair: Keypair | None
+) -> None:
     server = Keypair(Ed25519PrivateKey.from_private_bytes(bytes(32)))
     if run_server:
-        async with StrongholdP2p(keypair=server) as peer:
+        async with running(StrongholdP2p(keypair=server)) as peer:
             peer.handle_stream(protocol.PROTOCOL, protocol.serve)
-            output.note("this identity's private key is publicly known: for measurements only")
             await listen_on(peer, [address])
+            output.note("the private key of this identity is publicly known: use it for measurements only")
+            await serve(peer)
         return
-    async with StrongholdP2p(keypair=load_key(key)) as peer:
+    async with running(StrongholdP2p(keypair=keypair)) as peer:
         start = time.perf_counter()
         progress = Progress(start)
         reporter = asyncio.create_task(_report_each_second(progress))

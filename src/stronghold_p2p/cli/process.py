@@ -50,7 +50,7 @@ async def run(*arguments: str) -> tuple[int, Any]:
     try:
         printed, _ = await process.communicate()
     finally:
-        if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
             process.kill()
         status = await process.wait()
     if not printed:

@@ -14,7 +14,7 @@ from ..identity import PeerId
 from ..logs import SparingLog
 from ..multiaddr import Multiaddr
 from .approvals import Approvals
-from .rules import Firewall, Found, Rule, Subject, Verdict
+from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 
 __all__ = ["Gate", "RequestCodec"]
 
@@ -47,12 +47,12 @@ class Gate:
         self._events = events
         self._log_failure = SparingLog(logging.ERROR, "firewall_view failed on a request: it is rejected")
 
-    def closed(self, peer: PeerId, direction: Direction) -> bool:
+    def rejects_all(self, peer: PeerId, direction: Direction) -> bool:
         """Whether every request is rejected, whatever it holds."""
         return self._firewall.find(peer, direction).rule is REJECT_ALL
 
     def refuse(self, peer: PeerId, direction: Direction) -> None:
-        """Tells of a request that :meth:`closed` has rejected, before its body was read."""
+        """Tells of a request that was rejected before its body was read, as :meth:`rejects_all` allows."""
         self._tell(peer, direction, None, self._firewall.find(peer, direction), allowed=False)
 
     def decide(
@@ -66,30 +66,32 @@ class Gate:
     ) -> bool | Awaitable[bool]:
         """Whether a request, ``body`` as ``codec`` has it in ``message``, may pass; an awaitable if somebody must be
         asked."""
-        found = self._firewall.find(peer, direction)
-        rule = found.rule
+        applied = self._firewall.find(peer, direction)
+        rule = applied.rule
         if rule is ALLOW_ALL:
             if self._events.decisions_wanted:
-                self._tell(peer, direction, codec.type_name(body), found, allowed=True)
+                self._tell(peer, direction, codec.type_name(body), applied, allowed=True)
             return True
         type_name = codec.type_name(body)
         if rule is not None and rule.allow is not None:
             allowed = type_name in rule.allow  # what the rule would say, without making it a subject
             if self._events.decisions_wanted:
-                self._tell(peer, direction, type_name, found, allowed=allowed)
+                self._tell(peer, direction, type_name, applied, allowed=allowed)
             return allowed
         try:
             view = body if self._view is None else self._view(body)
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
             self._log_failure.write(exc_info=error)
-            self._tell(peer, direction, type_name, found, allowed=False)
+            self._tell(peer, direction, type_name, applied, allowed=False)
             return False
         subject = Subject(peer, direction, type_name, view)
         verdict = Verdict.ASK if rule is None else rule.verdict(subject)
         if verdict is Verdict.ASK:
             return self._ask(subject, address, codec.weight(message))
         allowed = verdict is Verdict.ALLOW
-        self._tell(peer, direction, type_name, found, allowed=allowed)
+        self._tell(peer, direction, type_name, applied, allowed=allowed)
         return allowed
 
     async def _ask(self, subject: Subject, address: Multiaddr | None, size: int) -> bool:
@@ -97,12 +99,12 @@ class Gate:
         since = loop.time()
         tell = partial(self._tell, subject.peer, subject.direction, subject.type)
         try:
-            allowed, found = await self._approvals.decide(subject, address, size)
+            allowed, applied = await self._approvals.decide(subject, address, size)
         except asyncio.CancelledError:  # the request went away before anybody answered
-            found = self._firewall.find(subject.peer, subject.direction)
-            tell(found, allowed=False, waited=loop.time() - since)
+            applied = self._firewall.find(subject.peer, subject.direction)
+            tell(applied, allowed=False, waited=loop.time() - since)
             raise
-        tell(found, allowed=allowed, waited=loop.time() - since)
+        tell(applied, allowed=allowed, waited=loop.time() - since)
         return allowed
 
     def _tell(
@@ -110,11 +112,13 @@ class Gate:
         peer: PeerId,
         direction: Direction,
         type_name: str | None,
-        found: Found,
+        applied: AppliedRule,
         *,
         allowed: bool,
         waited: float = 0.0,
     ) -> None:
         if self._events.decisions_wanted:
-            rule = None if found.rule is None else repr(found.rule)
-            self._events.emit_decision(FirewallDecision(peer, direction, type_name, rule, found.layer, allowed, waited))
+            rule = None if applied.rule is None else repr(applied.rule)
+            self._events.emit_decision(
+                FirewallDecision(peer, direction, type_name, rule, applied.layer, allowed, waited)
+            )

@@ -11,19 +11,20 @@ import difflib
 import json
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from ..errors import InvalidAddress, PolicyError
+from ..frozen import FrozenDict
 from ..identity import PeerId
 from .admission import AdmissionRules, Network
-from .rules import FirewallRules, Rule
+from .rules import FirewallRules, Rule, unknown_type
 from .toml_lines import Key, key_lines
 
 __all__ = ["Policy", "PolicyWatch"]
@@ -55,16 +56,20 @@ class Policy:
     """Inbound requests of one peer. None: as configured."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", MappingProxyType(dict(self.names)))
+        object.__setattr__(self, "names", FrozenDict(self.names))
 
     @classmethod
-    def parse(cls, text: str, path: str | os.PathLike[str] = "<policy>") -> Policy:
-        """From the text of a policy file; ``path`` is named in errors.
+    def parse(
+        cls, text: str, path: str | os.PathLike[str] = "<policy>", *, types: Collection[str] | None = None
+    ) -> Policy:
+        """From the text of a policy file; ``path`` is named in errors, ``types`` are the names of the types that requests
+        can be of (None: any).
 
         Raises:
-            PolicyError: it is no TOML, or says what a policy cannot, or nothing at all.
+            PolicyError: it is no TOML, or says what a policy cannot, or nothing at all; or names another type.
         """
-        root = _Table(_File(path, text), (), _parse_toml(path, text))
+        known = None if types is None else frozenset(types)
+        root = _Table(_File(path, text, known), (), _parse_toml(path, text))
         root.check_keys("default", "peers", "networks", "peer_ids", "limits")
         if not root.values:
             # An editor empties a file before it writes it anew: that must not lift every ban.
@@ -102,24 +107,33 @@ class Policy:
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Policy:
-        """From a policy file.
+    def load(cls, path: str | os.PathLike[str], *, types: Collection[str] | None = None, wait: bool = False) -> Policy:
+        """From a policy file; ``types`` as for :meth:`parse`. A pipe is read with ``wait`` alone: it blocks until it is
+        closed, and is empty from then on.
 
         Raises:
             PolicyError: as for :meth:`parse`, or the file cannot be read.
         """
-        try:
-            with open(path, "rb") as file:
-                data = file.read(MAX_SIZE + 1)
-        except OSError as error:
-            raise PolicyError(path, 0, "", (error.strerror or str(error)).lower()) from error
-        if len(data) > MAX_SIZE:
-            raise PolicyError(path, 0, "", f"longer than {MAX_SIZE} bytes, no policy")
+        data = _read(path, wait)
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
             raise PolicyError(path, data.count(b"\n", 0, error.start) + 1, "", "not UTF-8") from error
-        return cls.parse(text, path)
+        return cls.parse(text, path, types=types)
+
+
+def _read(path: str | os.PathLike[str], wait: bool) -> bytes:
+    flags = 0 if wait else os.O_NONBLOCK  # with which a pipe opens though nobody writes to it
+    try:
+        with open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags)) as file:
+            if not wait and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                raise PolicyError(path, 0, "", "a pipe, not a file that can be read again")
+            data = file.read(MAX_SIZE + 1) or b""  # None: a terminal where nothing was typed
+    except OSError as error:
+        raise PolicyError(path, 0, "", (error.strerror or str(error)).lower()) from error
+    if len(data) > MAX_SIZE:
+        raise PolicyError(path, 0, "", f"longer than {MAX_SIZE} bytes, no policy")
+    return data
 
 
 _Stamp = tuple[int, int, int, int]
@@ -129,7 +143,7 @@ class PolicyWatch:
     """Puts a policy file's policy in force, and puts it in force anew when the file changes or :meth:`reload` asks.
 
     ``apply`` takes each policy. A file that is broken or missing leaves the one before in force and is told to
-    ``failed``, once. ``interval``: seconds from one look at the file to the next.
+    ``failed``, once. ``types`` as for :meth:`Policy.parse`. ``interval``: seconds from one look at the file to the next.
     """
 
     def __init__(
@@ -138,9 +152,11 @@ class PolicyWatch:
         *,
         apply: Callable[[Policy], None],
         failed: Callable[[PolicyError], None],
+        types: Collection[str] | None = None,
         interval: float = 1.0,
     ) -> None:
         self._path = Path(path)
+        self._types = types
         self._apply = apply
         self._failed = failed
         self._interval = interval
@@ -158,7 +174,7 @@ class PolicyWatch:
         """
         # Stamped before it is read: what is written meanwhile is noticed later, and never missed.
         self._loaded = self._noticed = await asyncio.to_thread(_stamp, self._path)
-        self._apply(await asyncio.to_thread(Policy.load, self._path))
+        self._apply(await asyncio.to_thread(Policy.load, self._path, types=self._types))
 
     async def check(self) -> None:
         """Loads the file if it has changed, and then stood still since the last look: it may have been half written, or
@@ -209,6 +225,7 @@ def _stamp(path: Path) -> _Stamp | None:
 class _File(NamedTuple):
     path: str | os.PathLike[str]
     text: str
+    types: frozenset[str] | None
 
     def error(self, key: Key, reason: str) -> PolicyError:
         dotted = ".".join(_quote(name) for name in key if isinstance(name, str))
@@ -264,7 +281,7 @@ class _Table:
             return self.take(name, _rule)
         if not value:
             raise self.error('an empty list lets nothing pass; write "reject"', name)
-        return Rule.restricted(allow=self.items(name, _type_name))
+        return Rule.restricted(allow=self.items(name, partial(_type_name, self.file.types)))
 
     def _read(self, value: object, read: Callable[[object], T], *below: str | int) -> T:
         try:
@@ -347,10 +364,12 @@ def _rule(value: object) -> Rule:
     return rule
 
 
-def _type_name(value: object) -> str:
+def _type_name(types: frozenset[str] | None, value: object) -> str:
     name = _exactly(str, value)
     if not name:
         raise ValueError("a type must have a name")
+    if (reason := unknown_type(name, types)) is not None:
+        raise ValueError(reason)
     return name
 
 

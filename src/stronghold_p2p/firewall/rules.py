@@ -1,21 +1,25 @@
 """The firewall's rules: which requests may pass, by direction, by default and by peer. Pure decisions: no waiting, no
-I/O. Whoever must be asked first is asked in :mod:`.approval`."""
+I/O. Whoever must be asked first is asked in :mod:`.approvals`."""
 
 from __future__ import annotations
 
+import difflib
 import enum
 import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from itertools import chain
 from typing import Any, ClassVar, Final, Literal, NamedTuple, overload
 
 from ..events import Direction
+from ..frozen import FrozenDict
 from ..identity import PeerId
 from ..logs import SparingLog
 
-__all__ = ["Direction", "Firewall", "FirewallRules", "Layer", "Predicate", "Rule", "Subject", "Verdict"]
+__all__ = ["Direction", "Firewall", "FirewallRules", "Layer", "Predicate", "Rule", "Subject", "Verdict", "unknown_type"]
+
+logger = logging.getLogger("stronghold_p2p")
 
 INBOUND: Final = Direction.INBOUND  # a member's look-up in its class is slow before Python 3.12
 
@@ -74,7 +78,11 @@ class Rule:
     @classmethod
     def restricted(cls, predicate: Predicate | None = None, /, *, allow: Collection[type | str] | None = None) -> Rule:
         """Lets those requests pass whose type is among ``allow`` (classes, or their names; a request without a type
-        matches none), or for which ``predicate`` returns True. A predicate that raises rejects.
+        matches none), or for which ``predicate`` returns True. A predicate that raises anything but KeyboardInterrupt
+        rejects.
+
+        A name that no request can have, by the peer's ``request_type=``, is refused with a TypeError where the rule is
+        given to the peer.
 
         Raises:
             TypeError: neither or both are given, or one is not what it should be.
@@ -100,7 +108,9 @@ class Rule:
         assert self.predicate is not None
         try:
             allowed = self.predicate(subject.peer, subject.direction, subject.view)
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
             self._log_failure.write(exc_info=error)
             return Verdict.REJECT
         return Verdict.ALLOW if allowed is True else Verdict.REJECT
@@ -112,6 +122,11 @@ class Rule:
 
     def __hash__(self) -> int:
         return hash((self._verdict, self.allow, self.predicate))
+
+    def __reduce__(self) -> str | tuple[type[Rule], tuple[None, frozenset[str] | None, Predicate | None]]:
+        if self._verdict is not None:
+            return f"Rule.{_NAMES[self._verdict]}"  # the very object: the gate tells these three by identity
+        return Rule, (None, self.allow, self.predicate)
 
     def __repr__(self) -> str:
         if self._verdict is not None:
@@ -147,7 +162,7 @@ class FirewallRules:
         *,
         inbound: Rule | None = None,
         outbound: Rule | None = Rule.ALLOW_ALL,
-        peers: Mapping[PeerId, PeerRules] | Mapping[str, PeerRules] = MappingProxyType({}),
+        peers: Mapping[PeerId, PeerRules] | Mapping[str, PeerRules] = FrozenDict({}),
     ) -> None:
         """``peers`` may name them as text.
 
@@ -160,7 +175,7 @@ class FirewallRules:
         _check(outbound)
         object.__setattr__(self, "inbound", inbound)
         object.__setattr__(self, "outbound", outbound)
-        object.__setattr__(self, "peers", MappingProxyType(by_peer))
+        object.__setattr__(self, "peers", FrozenDict(by_peer))
 
     @classmethod
     def allow_all(cls) -> FirewallRules:
@@ -182,14 +197,14 @@ Layer = Literal["policy peer", "peer", "policy default", "default", "none"]
 """Where the rule that decided came from. The first of them that has one for a peer and direction decides."""
 
 
-class Found(NamedTuple):
-    """The rule that applies, and where it came from."""
+class AppliedRule(NamedTuple):
+    """The rule that applies, and the layer that it comes from."""
 
     rule: Rule | None
     layer: Layer
 
 
-NOT_FOUND: Final = Found(None, "none")
+NO_RULE: Final = AppliedRule(None, "none")
 
 
 class _Side:
@@ -198,42 +213,42 @@ class _Side:
     What the layers come to is kept ready, since every request looks it up more than once.
     """
 
-    __slots__ = ("_default", "_found", "_policy_default", "_policy_peers", "default", "peers")
+    __slots__ = ("_applied", "_default", "_policy_default", "_policy_peers", "default", "peers")
 
     def __init__(self) -> None:
-        self.peers: dict[PeerId, Found] = {}
-        self.default = NOT_FOUND
-        self._policy_peers: dict[PeerId, Found] = {}
-        self._policy_default = NOT_FOUND
-        self._found: dict[PeerId, Found] = {}
-        self._default = NOT_FOUND
+        self.peers: dict[PeerId, AppliedRule] = {}
+        self.default = NO_RULE
+        self._policy_peers: dict[PeerId, AppliedRule] = {}
+        self._policy_default = NO_RULE
+        self._applied: dict[PeerId, AppliedRule] = {}
+        self._default = NO_RULE
 
-    def find(self, peer: PeerId) -> Found:
-        return self._found.get(peer, self._default)
+    def find(self, peer: PeerId) -> AppliedRule:
+        return self._applied.get(peer, self._default)
 
     def set_default(self, rule: Rule | None) -> None:
-        self.default = NOT_FOUND if rule is None else Found(rule, "default")
+        self.default = NO_RULE if rule is None else AppliedRule(rule, "default")
         self._settle_default()
 
     def set_peer(self, peer: PeerId, rule: Rule | None) -> None:
         if rule is None:
             self.peers.pop(peer, None)
         else:
-            self.peers[peer] = Found(rule, "peer")
-        found = self._policy_peers.get(peer) or self.peers.get(peer)
-        if found is None:
-            self._found.pop(peer, None)
+            self.peers[peer] = AppliedRule(rule, "peer")
+        applied = self._policy_peers.get(peer) or self.peers.get(peer)
+        if applied is None:
+            self._applied.pop(peer, None)
         else:
-            self._found[peer] = found
+            self._applied[peer] = applied
 
     def set_policy(self, default: Rule | None, peers: Mapping[PeerId, Rule]) -> None:
-        self._policy_peers = {peer: Found(rule, "policy peer") for peer, rule in peers.items()}
-        self._policy_default = NOT_FOUND if default is None else Found(default, "policy default")
-        self._found = self.peers | self._policy_peers
+        self._policy_peers = {peer: AppliedRule(rule, "policy peer") for peer, rule in peers.items()}
+        self._policy_default = NO_RULE if default is None else AppliedRule(default, "policy default")
+        self._applied = self.peers | self._policy_peers
         self._settle_default()
 
     def _settle_default(self) -> None:
-        self._default = self.default if self._policy_default is NOT_FOUND else self._policy_default
+        self._default = self.default if self._policy_default is NO_RULE else self._policy_default
 
 
 class Firewall:
@@ -241,6 +256,8 @@ class Firewall:
     it concerns, None for all."""
 
     def __init__(self, rules: FirewallRules) -> None:
+        self.types: frozenset[str] | None = None
+        """The names that requests' types can have; None: any."""
         self._inbound = _Side()
         self._outbound = _Side()
         self.changed: Callable[[PeerId | None], None] = lambda _: None
@@ -250,7 +267,22 @@ class Firewall:
             self.set_peer_rule(peer, inbound, Direction.INBOUND)
             self.set_peer_rule(peer, outbound, Direction.OUTBOUND)
 
-    def find(self, peer: PeerId, direction: Direction) -> Found:
+    def limit_types(self, types: frozenset[str] | None) -> None:
+        """Says which names the types of requests can have, None for any. Rules that name others are refused from now on,
+        since they would let nothing of that pass, and nobody would hear why.
+
+        Raises:
+            TypeError: there is such a rule already.
+        """
+        self.types = types
+        self.check(self.rules)
+
+    def check(self, rules: FirewallRules) -> None:
+        """Raises TypeError for rules by a type that no request has."""
+        for rule in (rules.inbound, rules.outbound, *chain.from_iterable(rules.peers.values())):
+            self._check(rule)
+
+    def find(self, peer: PeerId, direction: Direction) -> AppliedRule:
         """The rule that applies to requests of one direction with one peer."""
         return (self._inbound if direction is INBOUND else self._outbound).find(peer)
 
@@ -259,8 +291,8 @@ class Firewall:
         """A copy of what calls and answers have set; a policy's rules, which go before them, are the policy's."""
         peers = {
             peer: (
-                self._inbound.peers.get(peer, NOT_FOUND).rule,
-                self._outbound.peers.get(peer, NOT_FOUND).rule,
+                self._inbound.peers.get(peer, NO_RULE).rule,
+                self._outbound.peers.get(peer, NO_RULE).rule,
             )
             for peer in {**self._inbound.peers, **self._outbound.peers}
         }
@@ -268,18 +300,28 @@ class Firewall:
 
     def peer_rule(self, peer: PeerId, direction: Direction) -> Rule | None:
         """The rule that calls and answers have set for ``peer`` in one direction, whatever a policy says."""
-        return (self._inbound if direction is Direction.INBOUND else self._outbound).peers.get(peer, NOT_FOUND).rule
+        return (self._inbound if direction is Direction.INBOUND else self._outbound).peers.get(peer, NO_RULE).rule
 
     def set_default(self, rule: Rule | None, direction: Direction) -> None:
-        """Sets the default of each direction named; None removes it. Raises TypeError for what is no rule."""
-        _check(rule)
+        """Sets the default of each direction named; None removes it. Raises TypeError for what is no rule, and for a rule by
+        a type that no request has."""
+        self._check(rule)
         for side in self._sides(direction):
             side.set_default(rule)
         self.changed(None)
 
     def set_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
         """Sets one peer's rule in each direction named; None removes it. Raises TypeError as above."""
-        _check(rule)
+        self._check(rule)
+        for side in self._sides(direction):
+            side.set_peer(peer, rule)
+        self.changed(peer)
+
+    def restore_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
+        """Sets a rule that was kept. It holds whatever its types are, since without it the default would apply; but if no
+        request has one of them, the log says so: the program may have changed since."""
+        if (misfit := self._misfit(rule)) is not None:
+            logger.warning("the rule %r that is kept for %s: %s", rule, peer, misfit)
         for side in self._sides(direction):
             side.set_peer(peer, rule)
         self.changed(peer)
@@ -290,6 +332,16 @@ class Firewall:
             side.set_policy(default, {peer: rule for peer, both in rules.peers.items() if (rule := both[index])})
         self.changed(None)
 
+    def _check(self, rule: Rule | None) -> None:
+        _check(rule)
+        if (misfit := self._misfit(rule)) is not None:
+            raise TypeError(f"{rule!r}: {misfit}")
+
+    def _misfit(self, rule: Rule | None) -> str | None:
+        """Which of a rule's types is none of requests, in words; None if all are."""
+        names = () if rule is None or rule.allow is None else sorted(rule.allow)
+        return next(filter(None, (unknown_type(name, self.types) for name in names)), None)
+
     def _sides(self, direction: object) -> list[_Side]:
         if not isinstance(direction, Direction):
             raise TypeError(f"{direction!r} is no Direction")
@@ -298,6 +350,17 @@ class Firewall:
             for side, its in ((self._inbound, Direction.INBOUND), (self._outbound, Direction.OUTBOUND))
             if its in direction
         ]
+
+
+def unknown_type(name: str, types: frozenset[str] | None) -> str | None:
+    """What is wrong with ``name`` as a type of requests, whose types are ``types`` (None: any); None if nothing is."""
+    if types is None or name in types:
+        return None
+    if not types:
+        return f"no request is of type {name!r}: they have no types here"
+    similar = difflib.get_close_matches(name, types, n=1)
+    hint = f"did you mean {similar[0]!r}?" if similar else f"there are {', '.join(map(repr, sorted(types)))}"
+    return f"no request is of type {name!r}; {hint}"
 
 
 def _pair(rules: object) -> PeerRules:

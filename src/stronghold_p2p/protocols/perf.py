@@ -39,7 +39,7 @@ async def measure(
 ) -> Result:
     """Uploads, then downloads, each at most 2^64 - 1 bytes. Memory does not grow with them.
 
-    ``report`` is called again and again, with the bytes uploaded and downloaded since the call before.
+    ``report`` is called again and again, with the bytes uploaded and downloaded so far.
 
     Raises:
         RemoteProtocolError: the remote sent less than, or more than, ``download_bytes``.
@@ -47,7 +47,9 @@ async def measure(
     await stream.negotiated()
     start = time.perf_counter()
     await stream.write(download_bytes.to_bytes(8))
-    async for sent in _send(stream, upload_bytes):
+    sent = 0
+    async for size in _send(stream, upload_bytes):
+        sent += size
         report(sent, 0)
     await stream.close_write()
     uploaded = time.perf_counter()
@@ -56,7 +58,7 @@ async def measure(
         received += len(chunk)
         if received > download_bytes:
             break
-        report(0, len(chunk))
+        report(upload_bytes, received)
     if received != download_bytes:
         raise RemoteProtocolError(PROTOCOL, f"{received} bytes were sent instead of {download_bytes}")
     return Result(uploaded - start, time.perf_counter() - uploaded)

@@ -48,11 +48,11 @@ class PingService(Service):
         except TimeoutError:
             raise RequestTimeout(timeout, "ping") from None
 
-    def _serve(self, connection: Connection, stream: Substream) -> None:
+    def _serve(self, connection: Connection, substream: Substream) -> None:
         # rust-libp2p holds one open for as long as it is connected, js-libp2p pings every 10 s: that is no use of the
         # connection.
-        connection.ignore_for_keep_alive(stream)
-        self._serve_in_task(connection, stream)
+        connection.ignore_for_keep_alive(substream)
+        self._serve_in_task(connection, substream)
 
 
 async def ping(stream: Stream) -> float:

@@ -11,6 +11,7 @@ from ..config import Config
 from ..errors import StrongholdError
 from ..identity import Keypair, PeerId
 from ..logs import SparingLog
+from ..loops import is_contained
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.stream import Stream
@@ -26,6 +27,9 @@ logger = logging.getLogger("stronghold_p2p")
 
 StreamHandler: TypeAlias = Callable[[Connection, Substream], None]
 """Takes an inbound stream in the very callback in which its protocol was agreed; must not raise."""
+
+StreamCoroutine: TypeAlias = Callable[[Connection, Stream], Awaitable[None]]
+"""Serves an inbound stream, which is closed when it returns and reset when it raises."""
 
 
 class ServiceHost(Protocol):
@@ -86,8 +90,8 @@ def check_protocol_id(protocol: str) -> None:
         )
 
 
-def in_task(handler: Callable[[Connection, Stream], Awaitable[None]]) -> StreamHandler:
-    """Runs ``handler`` as a task for each stream, which is closed when it returns and reset when it raises."""
+def in_task(handler: StreamCoroutine) -> StreamHandler:
+    """Runs ``handler`` as a task for each stream."""
     log_failure = SparingLog(logging.ERROR, "the handler of %r failed")
 
     async def run(connection: Connection, stream: Stream) -> None:
@@ -96,13 +100,15 @@ def in_task(handler: Callable[[Connection, Stream], Awaitable[None]]) -> StreamH
                 await handler(connection, stream)
         except (StrongholdError, TimeoutError) as error:
             logger.debug("%r ended: %s", stream, error)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its stream, nothing else
+        except BaseException as error:
+            if not is_contained(error, connection.loop):
+                raise
             log_failure.write(stream, exc_info=error)
 
-    def serve(connection: Connection, stream: Substream) -> None:
+    def serve(connection: Connection, substream: Substream) -> None:
         if connection.may_run_handler():
-            connection.spawn(run(connection, Stream(stream)))
+            connection.spawn(run(connection, Stream(substream)))
         else:
-            stream.reset()
+            substream.reset()
 
     return serve

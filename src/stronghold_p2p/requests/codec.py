@@ -11,20 +11,20 @@ several fields, ``array_like=True``   ``{"Move": [1, 2]}``
 ====================================  =====================
 
 The variant's name is that of its class. Two unions that share a name take two classes of that name: nest each in a
-class of its own. MessagePack has the same shape, as rmp-serde's named form.
+class of its own. If None is a member of the union, too, it is ``null``, as serde has an ``Option``. MessagePack has the
+same shape, as rmp-serde's named form.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import types
-from collections.abc import Callable, Collection, Iterable
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from collections.abc import Callable, Collection
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, Union
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from ..errors import DecodeError, EncodeError
+from .declared import DeclaredType, class_of
 
 __all__ = ["PROTOCOLS", "Codec", "CodecName", "make_codec"]
 
@@ -46,16 +46,18 @@ T = TypeVar("T")
 class Codec(Generic[T]):
     """Encodes and decodes the messages of one direction."""
 
-    __slots__ = ("_decode", "_encode", "max_size", "name", "type_name")
+    __slots__ = ("_decode", "_encode", "max_size", "name", "type_name", "type_names")
 
     def __init__(self, name: CodecName, form: _Form, max_size: int) -> None:
         self.name: Final = name
         self.max_size: Final = max_size
         """Bytes that an encoded message may have. Whoever receives one checks this before it is whole."""
         self.type_name: Final[Callable[[T], str | None]] = form.type_name
-        """The name that the firewall knows a message's type by, None for what has none: the class of a tagged union's
-        variant, the declared class itself if it is a struct or a dataclass, the text under the key ``type`` of an
-        untyped dict."""
+        """The name that the firewall knows a message's type by, None for what has none: that of its class, among those
+        that are declared (structs, dataclasses and those of attrs, TypedDicts, NamedTuples); the text under the key
+        ``type`` of an untyped dict."""
+        self.type_names: Final = form.type_names
+        """Every name that a message's type can have; None where messages are untyped, and it may be any text."""
         self._encode = form.encode
         self._decode = form.decode
 
@@ -71,7 +73,7 @@ class Codec(Generic[T]):
         try:
             data = self._encode(value)
         except Exception as error:  # its types are many: of the value's type, text, numbers, depth
-            raise EncodeError(f"{type(value).__name__} cannot be sent as {self.name}: {error}") from error
+            raise EncodeError(f"cannot be sent as {self.name}: {error}") from error
         if len(data) > self.max_size:
             raise EncodeError(f"a message of {len(data)} bytes is over the limit of {self.max_size}")
         return data
@@ -89,10 +91,13 @@ class Codec(Generic[T]):
         """
         try:
             value: T = self._decode(data)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             # Whatever a remote can provoke, in msgspec (ValueError, TypeError, RecursionError ...) or in a class of
             # the user's, is the remote's fault.
-            reason = str(error)[:MAX_REASON].encode("unicode_escape").decode("ascii")  # may go to a terminal or a log
+            text = str(error) or type(error).__name__
+            reason = text[:MAX_REASON].encode("unicode_escape").decode("ascii")  # may go to a terminal or a log
             raise DecodeError(self.name, reason) from error
         return value
 
@@ -110,18 +115,15 @@ def make_codec(name: CodecName, type_: Any, *, max_size: int) -> Codec[Any]:
     if name == "raw":
         if type_ not in (None, bytes):
             raise TypeError(f"the raw codec is for bytes, not for {type_!r}")
-        return Codec(name, _Form(_raw_encode, bytes, _nameless), max_size)
+        return Codec(name, _Form(_raw_encode, bytes, _nameless, frozenset()), max_size)
     notation = _NOTATIONS[name]
-    if type_ is None:
-        return Codec(name, _Form(notation.encode, notation.decoder(Any), _untyped_name), max_size)
-    members = _structs_of_union(type_)
-    classes = tuple(map(_class_of, members))
-    if not members:
-        form = _plain(notation, type_)
-    elif any(class_.__struct_config__.tag is not None for class_ in classes):
-        form = _internally_tagged(notation, type_, classes)
+    declared = DeclaredType(Any if type_ is None else type_)
+    if not declared.variants:
+        form = _plain(notation, declared)
+    elif any(class_.__struct_config__.tag is not None for class_ in map(class_of, declared.variants)):
+        form = _internally_tagged(notation, declared)
     else:
-        form = _externally_tagged(notation, [_Variant(member) for member in members])
+        form = _externally_tagged(notation, declared)
     return Codec(name, form, max_size)
 
 
@@ -129,11 +131,12 @@ def make_codec(name: CodecName, type_: Any, *, max_size: int) -> Codec[Any]:
 
 
 class _Form(NamedTuple):
-    """Three functions. The first two may raise anything."""
+    """Three functions, of which the first two may raise anything; and the names that the third gives, None for any."""
 
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
     type_name: Callable[[Any], str | None]
+    type_names: frozenset[str] | None
 
 
 def _nameless(value: object) -> None:
@@ -142,7 +145,7 @@ def _nameless(value: object) -> None:
 
 def _raw_encode(value: object) -> bytes:
     if not isinstance(value, bytes | bytearray | memoryview):
-        raise TypeError("only bytes, bytearray and memoryview are bytes")
+        raise TypeError(f"expected bytes, got {type(value).__name__}")
     return bytes(value)
 
 
@@ -151,80 +154,101 @@ def _untyped_name(value: object) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _plain(notation: _Notation, type_: Any) -> _Form:
-    class_ = _class_of(type_)
-    if not (issubclass(class_, Struct) or dataclasses.is_dataclass(class_)):
-        return _Form(notation.encode, notation.decoder(type_), _nameless)
-    name = class_.__name__
+def _plain(notation: _Notation, declared: DeclaredType) -> _Form:
+    """As msgspec writes it."""
+    encode_any = notation.encode
+    decode = notation.decoder(declared.type)
+    names = declared.names
+    if not names:
+        if declared.is_untyped:
+            return _Form(encode_any, decode, _untyped_name, None)
+        return _Form(encode_any, decode, _nameless, frozenset())
+    classes = tuple(names)
+
+    def encode(value: object) -> bytes:
+        if not isinstance(value, classes) and not (value is None and declared.optional):
+            raise declared.mismatch(value)
+        return encode_any(value)
+
+    def type_name(value: object) -> str | None:
+        for class_, name in names.items():
+            if isinstance(value, class_):
+                return name
+        return _untyped_name(value) if declared.is_untyped else None
+
+    return _Form(
+        encode_any if declared.has_others else encode,
+        decode,
+        type_name,
+        None if declared.is_untyped else frozenset(names.values()),
+    )
+
+
+def _internally_tagged(notation: _Notation, declared: DeclaredType) -> _Form:
+    names = declared.names
     encode_any = notation.encode
 
     def encode(value: object) -> bytes:
-        if not isinstance(value, class_):
-            raise TypeError(f"it is no {name}")
+        if type(value) not in names and not (value is None and declared.optional):
+            raise declared.mismatch(value)
         return encode_any(value)
 
-    return _Form(encode, notation.decoder(type_), lambda value: name)
+    return _Form(
+        encode, notation.decoder(declared.type), lambda value: names.get(type(value)), frozenset(names.values())
+    )
 
 
-def _internally_tagged(notation: _Notation, type_: Any, classes: tuple[type[Any], ...]) -> _Form:
-    names = {class_: class_.__name__ for class_ in classes}
-    encode_any = notation.encode
-
-    def encode(value: object) -> bytes:
-        if type(value) not in names:
-            raise _no_variant(classes)
-        return encode_any(value)
-
-    return _Form(encode, notation.decoder(type_), lambda value: names.get(type(value)))
-
-
-def _externally_tagged(notation: _Notation, variants: list[_Variant]) -> _Form:
+def _externally_tagged(notation: _Notation, declared: DeclaredType) -> _Form:
     """Decoding is one pass: into a unit's name, or into a struct with one optional field for every other variant."""
+    names = declared.names
+    variants = list(map(_Variant, declared.variants))
     by_class = {variant.class_: variant for variant in variants}
-    names = {variant.class_: variant.name for variant in variants}
     units = {variant.name: variant.class_ for variant in variants if variant.is_unit}
     others = [variant for variant in variants if not variant.is_unit]
-    if len(set(names.values())) < len(variants):
-        raise TypeError(f"two variants have one name: {', '.join(names.values())}")
     encode_any = notation.encode
-    decode_any = notation.decoder(_external_form(units, others))
+    decode_any = notation.decoder(_external_form(units, others, optional=declared.optional))
 
     def encode(value: object) -> bytes:
         variant = by_class.get(type(value))
         if variant is None:
-            raise _no_variant(by_class)
+            if value is None and declared.optional:
+                return encode_any(None)
+            raise declared.mismatch(value)
         return encode_any(variant.name if variant.is_unit else {variant.name: variant.content(value)})
 
     def decode(data: bytes) -> Any:
         envelope = decode_any(data)
         if type(envelope) is str:
             return units[envelope]()
+        if envelope is None:
+            return None
         contents = msgspec.structs.astuple(envelope)
         present = [index for index, content in enumerate(contents) if content is not UNSET]
         if len(present) != 1:
-            raise ValueError(f"{len(present)} variants in one message")
+            raise ValueError(f"expected one variant, got {len(present)}")
         return others[present[0]].build(contents[present[0]])
 
-    return _Form(encode, decode, lambda value: names.get(type(value)))
+    return _Form(encode, decode, lambda value: names.get(type(value)), frozenset(names.values()))
 
 
-def _external_form(units: Collection[str], others: list[_Variant]) -> Any:
+def _external_form(units: Collection[str], others: list[_Variant], *, optional: bool) -> Any:
     """The type that msgspec decodes."""
-    names: Any = Literal[*units] if units else None
-    if not others:
-        return names
-    # Fields are numbered and renamed, so that a variant's name cannot clash with what a struct has itself.
-    fields = [(f"variant{index}", variant.content_type, UNSET) for index, variant in enumerate(others)]
-    rename = {f"variant{index}": variant.name for index, variant in enumerate(others)}
-    envelope: Any = msgspec.defstruct("Variant", fields, rename=rename, forbid_unknown_fields=True)
-    return names | envelope if units else envelope
+    forms: list[Any] = [None] if optional else []
+    if units:
+        forms.append(Literal[*units])
+    if others:
+        # Fields are numbered and renamed, so that a variant's name cannot clash with what a struct has itself.
+        fields = [(f"variant{index}", variant.content_type, UNSET) for index, variant in enumerate(others)]
+        rename = {f"variant{index}": variant.name for index, variant in enumerate(others)}
+        forms.append(msgspec.defstruct("Variant", fields, rename=rename, forbid_unknown_fields=True))
+    return Union[*forms]
 
 
 class _Variant:
     """One variant of an externally tagged union."""
 
     def __init__(self, type_: Any) -> None:
-        self.class_: type[Any] = _class_of(type_)
+        self.class_: type[Any] = class_of(type_)
         self.name = self.class_.__name__
         fields = msgspec.structs.fields(type_)
         self.is_unit = not fields
@@ -242,25 +266,6 @@ class _Variant:
     def build(self, content: Any) -> Any:
         """The value for the content that was decoded."""
         return content if self._field is None else self.class_(**{self._field: content})
-
-
-def _no_variant(classes: Iterable[type]) -> TypeError:
-    return TypeError(f"it is none of {', '.join(class_.__name__ for class_ in classes)}")
-
-
-def _structs_of_union(type_: Any) -> tuple[Any, ...]:
-    """The members of a union of nothing but structs; of anything else, none."""
-    type_ = getattr(type_, "__value__", type_)  # of `type Request = Ping | Read`
-    if get_origin(type_) not in (Union, types.UnionType):
-        return ()
-    members = get_args(type_)
-    return members if all(issubclass(_class_of(member), Struct) for member in members) else ()
-
-
-def _class_of(type_: Any) -> type[Any]:
-    """The class of a type, parametrized or not; ``object`` for what is none."""
-    class_ = get_origin(type_) or type_
-    return class_ if isinstance(class_, type) else object
 
 
 # -- notations: JSON and MessagePack -------------------------------------------------------------------

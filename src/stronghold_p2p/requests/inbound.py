@@ -14,6 +14,7 @@ from ..errors import DecodeError, RequestTimeout, StrongholdError
 from ..events import ConnectionInfo
 from ..generics import Req, Res
 from ..identity import PeerId
+from ..loops import check_loop
 from ..transport.receiver import StreamReceiver
 from ..transport.substream import Substream
 from .message import MessageReader, MessageSink
@@ -289,5 +290,6 @@ class Request(Generic[Req]):
         self._inbound.reject()
 
     def _check_answerable(self) -> None:
+        check_loop(self._inbound.stream.loop)
         if not self._answerable:
             raise RuntimeError("this request was answered or declined before, or is answered by its handler")

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, Generic, Self
 
 from ..generics import Req, Res
+from ..loops import Owner
 from .inbound import InboundRequest, Request
 
 __all__ = ["RequestQueue"]
@@ -14,9 +15,10 @@ __all__ = ["RequestQueue"]
 class RequestQueue(Generic[Req, Res]):
     """Requests for ``async for``. What is beyond the buffer waits in its stream: it gets no more window."""
 
-    def __init__(self, buffer: int) -> None:
+    def __init__(self, buffer: int, owner: Owner | None = None) -> None:
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
+        self._owner = owner or Owner()
         self._room = buffer
         self._admitting = False
         # Each request is in one of these at most, and those of the last two take room.
@@ -30,6 +32,7 @@ class RequestQueue(Generic[Req, Res]):
         return self
 
     async def __anext__(self) -> Request[Req]:
+        self._owner.check()
         while not self._ready:
             if self._closed:
                 raise StopAsyncIteration

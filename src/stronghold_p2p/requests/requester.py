@@ -142,7 +142,7 @@ class Requester(Generic[Req, Res]):
             except _NothingSent:
                 pass  # the connection was closing: once more, on a fresh one
         connection = await connect(deadline)
-        if self._gate.closed(peer, Direction.OUTBOUND):
+        if self._gate.rejects_all(peer, Direction.OUTBOUND):
             raise NotPermitted(peer, "the firewall rejects every outbound request")  # since we dial
         if (chosen := self._choose(connection)) is not protocol:
             protocol = chosen
@@ -150,7 +150,7 @@ class Requester(Generic[Req, Res]):
         try:
             return await self._ask(connection, protocol, message, deadline, timeout)
         except _NothingSent as error:
-            raise DialError(peer, [(connection.remote_address, error.reason)]) from None
+            raise DialError(peer, reason="the connection was lost before the request left") from error.reason
 
     def _choose(self, connection: Connection | None) -> RequestProtocol[Req, Res]:
         if connection is not None:

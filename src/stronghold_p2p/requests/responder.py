@@ -15,7 +15,7 @@ from ..firewall.traffic import Traffic
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..logs import SparingLog
-from ..transport.connection import Connection
+from ..loops import Owner, is_contained
 from ..transport.substream import Substream
 from .inbound import InboundRequest, Request, RequestHost
 from .protocol import RequestProtocol
@@ -66,9 +66,9 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         self._take_over()
         self._handler = handler
 
-    def open_queue(self, buffer: int) -> RequestQueue[Req, Res]:
+    def open_queue(self, buffer: int, owner: Owner | None = None) -> RequestQueue[Req, Res]:
         """Has whoever iterates over the queue answer; it reads ``buffer`` requests ahead. Raises RuntimeError as above."""
-        queue: RequestQueue[Req, Res] = RequestQueue(buffer)
+        queue: RequestQueue[Req, Res] = RequestQueue(buffer, owner)
         self._take_over()
         self._queue = queue
         return queue
@@ -79,7 +79,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         if self._queue is not None:
             self._queue.close()
 
-    def accept(self, connection: Connection, stream: Substream) -> None:
+    def accept(self, _connection: object, stream: Substream) -> None:
         """A remote has opened a stream for a request: it is offered the protocol, so not all that it asks is rejected."""
         inbound = InboundRequest(stream, self.protocols[stream.protocol], self)
         if self._traffic.enter(stream.peer, inbound, stream.now()):
@@ -136,7 +136,10 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
                 inbound.run(answer, self._answer(inbound, answer))
             else:
                 inbound.respond(inbound.protocol.responses.encode(answer))
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - see _answer
+        except KeyboardInterrupt:
+            inbound.reset()  # closing must not wait for it
+            raise
+        except BaseException as error:  # noqa: BLE001 - see _answer
             self._handler_failed(inbound, error)
 
     async def _wait_for_permission(
@@ -151,20 +154,18 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         """Sends what an asynchronous handler returns."""
         try:
             inbound.respond(inbound.protocol.responses.encode(await answer))
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                inbound.reset()
+        except BaseException as error:
+            if not is_contained(error, inbound.stream.loop):
+                if not isinstance(error, GeneratorExit):
+                    inbound.reset()  # closing must not wait for it
                 raise
-            self._handler_failed(inbound, error)  # something that the handler awaited was cancelled, not the handler
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its request, nothing else
-            self._handler_failed(inbound, error)
+            self._handler_failed(inbound, error)  # whatever a handler raises ends its request, nothing else
 
     def _handler_failed(self, inbound: InboundRequest[Req, Res], error: BaseException) -> None:
         self._log_failure.write(inbound.stream.peer, exc_info=error)
         if not isinstance(error, Exception):
-            cancelled, error = error, RuntimeError("something that the handler awaited was cancelled")
-            error.__cause__ = cancelled
+            cause, error = error, RuntimeError(f"the handler raised {type(error).__name__}")
+            error.__cause__ = cause
         self._fail(inbound, error)
 
     def _fail(self, inbound: InboundRequest[Req, Res], error: Exception) -> None:

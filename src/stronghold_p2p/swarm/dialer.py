@@ -1,41 +1,165 @@
-"""Dials: one a peer at a time, which all who want a connection wait for; several addresses race."""
+"""Dials: one a peer at a time, which all who want a connection wait for; the peer's addresses race."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
-from typing import TypeVar
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Final, Protocol
 
+from ..addresses.book import AddressBook
 from ..config import Config
-from ..errors import ClosedError, DialError, InvalidAddress, NotPermitted, StrongholdError
+from ..errors import (
+    ClosedError,
+    DialError,
+    InvalidAddress,
+    LimitExceeded,
+    NotPermitted,
+    StrongholdError,
+)
+from ..events import DialAttempt
 from ..firewall.admission import Admission
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
-from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
+from ..transport.pipe import BytePipe, PipeReceiver
+from ..transport.resolver import Resolver, names_host
 from ..transport.transport import Transport
 from ..transport.upgrade import PipeUpgrade
+from .ranking import Candidate, rank
 
-__all__ = ["Dial", "Dialer"]
+__all__ = ["Dial", "Dialer", "MakeUpgrade"]
 
-_T = TypeVar("_T")
+UNANSWERED: Final = 3.0
+"""Seconds after which an address that has not answered counts as failed, though its dial ends before its time: the system
+has sent for the third time."""
+
+OURS: Final = (ClosedError, LimitExceeded, NotPermitted)
+"""Errors of our own making, which say nothing about an address."""
+
+UNSPECIFIED: Final = {"0.0.0.0", "::"}
+
+
+class MakeUpgrade(Protocol):
+    """Makes what shakes hands with ``peer`` on a pipe to it.
+
+    ``dialed`` is the address as it was given, by name if it was; ``initiator`` our role in the handshake.
+    """
+
+    def __call__(self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, initiator: bool) -> PipeUpgrade: ...
+
+
+class Dialer:
+    """Dials peers.
+
+    An address goes to the first of ``transports`` that supports it, a name first to the ``resolver``; ``admission`` says
+    what may be dialed, ``addresses`` what is known of it, and hears how it went.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        transports: Sequence[Transport],
+        resolver: Resolver,
+        admission: Admission,
+        addresses: AddressBook,
+        upgrade: MakeUpgrade,
+    ) -> None:
+        self.config = config
+        self.transports = transports
+        self.resolver = resolver
+        self.admission = admission
+        self.addresses = addresses
+        self.upgrade = upgrade
+        self.dials: dict[tuple[PeerId, bool], Dial] = {}
+        """Those under way, by peer and role."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def dial(self, peer: PeerId, addresses: Iterable[Multiaddr], *, initiator: bool = True) -> Dial:
+        """The dial to ``peer`` that is under way, to ``addresses`` too from now on; or a new one.
+
+        ``initiator`` is the role in the handshake: a hole punch may dial as the responder.
+
+        Raises:
+            DialError: no address is known, or too many peers are being dialed.
+        """
+        dial = self.dials.get((peer, initiator))
+        if dial is None:
+            addresses = tuple(addresses)
+            if not addresses:
+                raise DialError(peer)
+            if len(self.dials) >= self.config.max_pending_outbound_connections:
+                raise DialError(peer, reason="max_pending_outbound_connections are being dialed already")
+            dial = self.dials[peer, initiator] = Dial(self, peer, initiator=initiator)
+        dial.take_in(addresses)
+        return dial
+
+    def close(self) -> None:
+        """Ends every dial."""
+        for dial in list(self.dials.values()):
+            dial.finish(ClosedError())
+
+    async def ended(self) -> None:
+        """Returns when all that was begun has ended."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def transport_for(self, peer: PeerId, address: Multiaddr) -> Transport:
+        """What dials ``address``.
+
+        Raises:
+            NotPermitted: a policy refuses it.
+            InvalidAddress: no transport supports it, or it is none to dial.
+        """
+        refusal = self.admission.refusal_of_address(address)
+        if refusal is not None:
+            raise NotPermitted(peer, refusal)
+        transport = next((one for one in self.transports if one.supports(address)), None)
+        if transport is None:
+            names = " and ".join(one.name for one in self.transports)
+            raise InvalidAddress(address, f"no transport supports it; there is {names}")
+        if address.components[0][1] in UNSPECIFIED:
+            raise InvalidAddress(address, "it stands for every interface of a listener: dial one of those")
+        return transport
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs what belongs to a dial; :meth:`ended` waits for it."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
 
 class Dial:
-    """A dial under way and those who wait for it."""
+    """A dial under way: the addresses, which race for the first handshake, and the callers, who wait for it.
 
-    task: asyncio.Task[None]
+    Addresses start as they are ranked, and the next one at once when none is in flight. Each has
+    ``Config.connection_timeout``; the dial is over with the first connection, with the failure of the last address, or
+    when nobody waits any more.
+    """
 
-    def __init__(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> None:
+    def __init__(self, dialer: Dialer, peer: PeerId, *, initiator: bool) -> None:
         self.peer = peer
-        self.addresses = addresses
-        self.failed: dict[Multiaddr, Exception] = {}
-        """Why an address did not lead to the peer."""
-        # A dict for its order: who asked first goes on first.
+        self.initiator = initiator
+        self._dialer = dialer
+        self._config = dialer.config
+        self._loop = asyncio.get_running_loop()
+        self._attempts: dict[Multiaddr, _Attempt] = {}
+        self._queue: list[_Attempt] = []
+        """Those to be started, the next one first."""
+        self._timer: asyncio.TimerHandle | None = None
+        """For the next one."""
+        # Dicts for their order: whoever was first goes on first.
+        self._looking_up: dict[_Attempt, None] = {}
+        self._in_flight: dict[_Attempt, None] = {}
         self._waiting: dict[asyncio.Future[Connection | Exception], None] = {}
         self._outcome: Connection | Exception | None = None
+        self._over = False
+
+    # -- callers ---------------------------------------------------------------------------------
+
+    def take_in(self, addresses: Iterable[Multiaddr]) -> None:
+        """Dials these too, but for those that it has dialed already."""
+        self._take_in([_Attempt(address, address) for address in addresses])
 
     async def outcome(self, deadline: float) -> Connection:
         """The connection; whoever leaves last ends the dial.
@@ -44,175 +168,215 @@ class Dial:
             ClosedError: we are closing.
             DialError: no address led to the peer, or none has by ``deadline``.
         """
-        told: asyncio.Future[Connection | Exception] = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[Connection | Exception] = self._loop.create_future()
         if self._outcome is not None:
-            told.set_result(self._outcome)  # an eager task that never waits has ended before anybody could
+            told.set_result(self._outcome)  # no address could be dialed, or an eager task has ended already
         self._waiting[told] = None
         try:
             async with asyncio.timeout_at(deadline):
                 outcome = await told
         except TimeoutError:
-            raise self.error() from None
+            raise self._error() from None
         finally:
             del self._waiting[told]
             if not self._waiting:
-                self.task.cancel()
+                self._end()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    def tell(self, outcome: Connection | Exception) -> None:
-        """Ends the wait, of all who come, too; does nothing if another outcome was told."""
-        if self._outcome is None:
-            self._outcome = outcome
+    def finish(self, outcome: Connection | Exception) -> None:
+        """Ends the dial, and the wait of all its callers."""
+        if self._over:
+            return
+        self._outcome = outcome
         for told in self._waiting:
             if not told.done():
                 told.set_result(outcome)
+        self._end()
 
-    @property
-    def joinable(self) -> bool:
-        """Whether it has not ended, nor is about to because nobody waits for it any more."""
-        return not self.task.done() and not self.task.cancelling()
+    def _end(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        del self._dialer.dials[self.peer, self.initiator]
+        if self._timer is not None:
+            self._timer.cancel()
+        self._queue.clear()
+        now = self._loop.time()
+        for attempt in (*self._looking_up, *self._in_flight):
+            if attempt.task is None:
+                continue  # about to start: see _start
+            attempt.task.cancel()
+            if now - attempt.started >= UNANSWERED:
+                attempt.fail(TimeoutError("no answer in time"), now)
+                self._report_failure(attempt)
 
-    def error(self) -> DialError:
-        """Every address with its reason; that of one which has not failed yet is that it took too long."""
-        late = TimeoutError("no connection in time")
-        return DialError(self.peer, [(address, self.failed.get(address, late)) for address in self.addresses])
+    def _error(self) -> DialError:
+        now = self._loop.time()
+        attempts = [attempt.summary(now) for attempt in self._attempts.values() if not attempt.resolved]
+        return DialError(self.peer, attempts)
 
+    # -- the race --------------------------------------------------------------------------------
 
-class Dialer:
-    """Dials by the first of ``transports`` that supports an address; ``upgrade`` makes what shakes hands with a peer on
-    a pipe to an address, ``admission`` says which addresses may be dialed."""
+    def _take_in(self, attempts: Iterable[_Attempt]) -> None:
+        by_ip: list[_Attempt] = []
+        by_name: list[_Attempt] = []
+        for attempt in attempts:
+            if attempt.address in self._attempts:
+                continue
+            self._attempts[attempt.address] = attempt
+            try:
+                attempt.transport = self._dialer.transport_for(self.peer, attempt.address)
+            except StrongholdError as error:
+                attempt.error = error
+            else:
+                (by_name if names_host(attempt.address) else by_ip).append(attempt)
+        self._schedule(by_ip)
+        self._looking_up.update(dict.fromkeys(by_name))
+        for attempt in by_name:
+            if not self._over:
+                self._start(attempt, self._look_up(attempt))
+        self._proceed()
 
-    def __init__(
-        self,
-        transports: Sequence[Transport],
-        config: Config,
-        admission: Admission,
-        upgrade: Callable[[BytePipe, PeerId, Multiaddr], PipeUpgrade],
-    ) -> None:
-        self.dials: dict[PeerId, Dial] = {}
-        self._transports = transports
-        self._config = config
-        self._admission = admission
-        self._upgrade = upgrade
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._attempts: set[asyncio.Task[Connection | None]] = set()
-        """What dials at one of several addresses, also what has lost its race and is about to end."""
+    def _schedule(self, attempts: list[_Attempt]) -> None:
+        now = self._loop.time()
+        if len(attempts) > 1:
+            book = self._dialer.addresses
+            known = {entry.address: entry for entry in book.entries(self.peer)}
+            candidates = [Candidate(attempt.address, known.get(attempt.dialed)) for attempt in attempts]
+            attempts = []
+            for address, delay in rank(candidates, book.clock(), self._config.dial_stagger):
+                attempts.append(self._attempts[address])
+                attempts[-1].due = now + delay
+        self._queue += attempts
+        self._queue.sort(key=lambda attempt: attempt.due)
 
-    def dial(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> Dial:
-        """The dial to ``peer`` that is under way, or a new one, to ``addresses``.
+    def _proceed(self) -> None:
+        """Starts what is due; the next one at once if none is in flight."""
+        while self._queue and not self._over:
+            if self._in_flight:
+                if len(self._in_flight) >= self._config.max_dials_per_peer:
+                    return
+                wait = self._queue[0].due - self._loop.time()
+                if wait > 0:
+                    self._set_timer(wait)
+                    return
+            attempt = self._queue.pop(0)
+            self._in_flight[attempt] = None
+            self._start(attempt, self._try(attempt))
+        if not (self._over or self._in_flight or self._looking_up):
+            self.finish(self._error())
 
-        Raises:
-            DialError: no address is known, or too many are being dialled.
-        """
-        dial = self.dials.get(peer)
-        if dial is not None and dial.joinable:
-            return dial
-        if not addresses:
-            raise DialError(peer)
-        # Whoever was told of a failure may dial again before the loop has called _ended.
-        under_way = sum(not task.done() for task in self._tasks)
-        if under_way >= self._config.max_pending_outbound_connections:
-            raise DialError(peer, reason="max_pending_outbound_connections are being dialled already")
-        dial = self.dials[peer] = Dial(peer, addresses)
-        dial.task = asyncio.get_running_loop().create_task(self._dial(dial))
-        self._tasks.add(dial.task)
-        dial.task.add_done_callback(partial(self._ended, dial))
-        return dial
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._proceed)
 
-    def cancel(self) -> None:
-        """Ends every dial."""
-        for task in (*self._tasks, *self._attempts):
-            task.cancel()
+    def _start(self, attempt: _Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
+        attempt.started = self._loop.time()
+        attempt.task = self._dialer.spawn(coroutine)
+        if self._over:
+            attempt.task.cancel()  # an eager task may end the dial before it is known here
 
-    async def ended(self) -> None:
-        """Returns when all that was cancelled has ended."""
-        await asyncio.gather(*self._tasks, *self._attempts, return_exceptions=True)
+    # -- one address -----------------------------------------------------------------------------
 
-    def _ended(self, dial: Dial, task: asyncio.Task[None]) -> None:
-        _forget(self._tasks, task)
-        error = ClosedError() if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            dial.tell(error)
-        if self.dials.get(dial.peer) is dial:
-            del self.dials[dial.peer]
-
-    async def _dial(self, dial: Dial) -> None:
-        connection: Connection | None = None
-        with suppress(TimeoutError):
+    async def _look_up(self, attempt: _Attempt) -> None:
+        try:
             async with asyncio.timeout(self._config.connection_timeout):
-                if len(dial.addresses) == 1:
-                    connection = await self._try(dial, dial.addresses[0])
-                else:
-                    connection = await self._race(dial)
-        dial.tell(connection or dial.error())  # here: by the task's end it would take a turn of the loop more
+                found = await self._dialer.resolver.resolve(attempt.address)
+        except OSError as error:
+            self._failed(attempt, error)
+        except Exception as error:  # noqa: BLE001 - a fault of the resolver ends the dial: all who wait hear of it
+            self.finish(error)
+        else:
+            attempt.resolved = True
+            del self._looking_up[attempt]
+            self._take_in([_Attempt(address, attempt.dialed) for address in found])
 
-    async def _race(self, dial: Dial) -> Connection | None:
-        """Tries the addresses in order, each with a head start on the next; the first connection wins (RFC 8305)."""
-        running: set[asyncio.Task[Connection | None]] = set()
-        to_try = iter(dial.addresses)
+    async def _try(self, attempt: _Attempt) -> None:
         try:
-            while True:
-                address = next(to_try, None)
-                if address is not None:
-                    running.add(self._attempt(dial, address))
-                elif not running:
-                    return None
-                stagger = self._config.dial_stagger if address is not None else None
-                done, running = await asyncio.wait(running, timeout=stagger, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if (connection := task.result()) is not None:
-                        return connection
-        finally:
-            for task in running:
-                task.cancel()
-
-    def _attempt(self, dial: Dial, address: Multiaddr) -> asyncio.Task[Connection | None]:
-        task = asyncio.get_running_loop().create_task(self._try(dial, address))
-        self._attempts.add(task)
-        task.add_done_callback(partial(_forget, self._attempts))
-        return task
-
-    async def _try(self, dial: Dial, address: Multiaddr) -> Connection | None:
-        """None if ``address`` does not lead to the peer; the dial is told why."""
-        try:
-            return await self._connect(dial.peer, address)
+            async with asyncio.timeout(self._config.connection_timeout):
+                connection = await self._connect(attempt)
         except (StrongholdError, OSError) as error:
-            dial.failed[address] = error
-            return None
+            self._failed(attempt, error)
+        except Exception as error:  # noqa: BLE001 - and so does one of the transport
+            self.finish(error)
+        else:
+            del self._in_flight[attempt]
+            self._dialer.addresses.succeeded(self.peer, attempt.dialed)
+            self.finish(connection)
 
-    async def _connect(self, peer: PeerId, address: Multiaddr) -> Connection:
+    async def _connect(self, attempt: _Attempt) -> Connection:
         upgrade: PipeUpgrade | None = None
-        refusal: str | None = self._admission.refusal_of_address(address)
-        if refusal is not None:
-            raise NotPermitted(peer, refusal)
-        transport = next((one for one in self._transports if one.supports(address)), None)
-        if transport is None:
-            raise InvalidAddress(
-                address, f"no transport supports it; there is {' and '.join(t.name for t in self._transports)}"
-            )
 
         def connected(pipe: BytePipe) -> PipeReceiver:
-            nonlocal upgrade, refusal
-            refusal = self._admission.refusal_of_address(pipe.remote_address)  # a name is decided when it is resolved
-            if refusal is not None:
-                pipe.abort()
-                return NullReceiver()
-            upgrade = self._upgrade(pipe, peer, address)
+            nonlocal upgrade
+            upgrade = self._dialer.upgrade(pipe, self.peer, attempt.dialed, initiator=self.initiator)
             return upgrade
 
+        assert attempt.transport is not None
         try:
-            await transport.dial(address, connected)
-            if upgrade is None:
-                raise NotPermitted(peer, refusal or "refused")
+            await attempt.transport.dial(attempt.address, connected)
+            assert upgrade is not None
             return await upgrade.finished
-        finally:
-            if upgrade is not None:
-                upgrade.finished.cancel()  # does nothing unless we were cancelled
+        except BaseException:
+            if upgrade is not None and not upgrade.finished.cancel():
+                self._give_up(upgrade.finished)
+            raise
+
+    def _give_up(self, finished: asyncio.Future[Connection]) -> None:
+        """Closes a connection that was made in the very turn of the loop in which another one won."""
+        if isinstance(self._outcome, Connection) and not finished.cancelled() and finished.exception() is None:
+            finished.result().drain()
+
+    def _failed(self, attempt: _Attempt, error: Exception) -> None:
+        self._looking_up.pop(attempt, None)
+        self._in_flight.pop(attempt, None)
+        if isinstance(error, TimeoutError) and not error.args:
+            error = TimeoutError(f"no answer within {self._config.connection_timeout:g} s")
+        attempt.fail(error, self._loop.time())
+        if not isinstance(error, OURS):
+            self._report_failure(attempt)
+        self._proceed()
+
+    def _report_failure(self, attempt: _Attempt) -> None:
+        """Tells the address book; of a name, when the last of its addresses has failed."""
+        alike = [one for one in self._attempts.values() if one.dialed == attempt.dialed and not one.resolved]
+        if all(one.error is not None for one in alike):
+            self._dialer.addresses.failed(self.peer, attempt.dialed)
 
 
-def _forget(tasks: set[asyncio.Task[_T]], task: asyncio.Task[_T]) -> None:
-    tasks.discard(task)
-    if not task.cancelled():
-        task.exception()  # whoever waited for it may be gone
+class _Attempt:
+    """One address of a dial, and how it fares."""
+
+    __slots__ = ("address", "dialed", "due", "error", "resolved", "seconds", "started", "task", "transport")
+
+    def __init__(self, address: Multiaddr, dialed: Multiaddr) -> None:
+        self.address = address
+        """By IP; or by name, which is looked up."""
+        self.dialed = dialed
+        """The same as it was given, perhaps by name."""
+        self.transport: Transport | None = None
+        self.due = 0.0
+        """When it starts, on the loop's clock, unless none is in flight before."""
+        self.started = 0.0
+        """When it did; 0: not yet."""
+        self.task: asyncio.Task[None] | None = None
+        self.resolved = False
+        """It is a name, and its addresses go on in its place."""
+        self.error: Exception | None = None
+        self.seconds = 0.0
+        """From its start to the error."""
+
+    def fail(self, error: Exception, now: float) -> None:
+        self.error = error
+        self.seconds = now - self.started
+
+    def summary(self, now: float) -> DialAttempt:
+        """For a caller, who waits no longer."""
+        if self.error is not None:
+            return DialAttempt(self.address, self.error, self.seconds)
+        if self.started:
+            return DialAttempt(self.address, TimeoutError("no answer in time"), now - self.started)
+        return DialAttempt(self.address, TimeoutError("its turn did not come in time"), 0.0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from ..addresses.book import AddressBook
 from ..config import Config
 from ..errors import ClosedError, DialError, LimitExceeded, ListenError, NotPermitted
 from ..events import (
@@ -32,6 +33,7 @@ from ..protocols.service import Service, StreamHandler, in_task
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
+from ..transport.resolver import Resolver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
 from ..transport.transport import Transport, TransportListener
@@ -48,9 +50,10 @@ __all__ = ["Swarm"]
 class Swarm:
     """All connections of one peer.
 
-    ``transports`` make the pipes, the first that supports an address; ``services`` run on every connection;
-    ``admission`` says with whom there may be connections, ``permits`` whether a peer may open a protocol now; ``emit``
-    takes events; ``learn`` takes what a peer told of its addresses. Nothing here knows of requests.
+    ``transports`` make the pipes, the first that supports an address, which ``resolver`` has resolved; ``addresses`` takes
+    what a peer tells of its addresses, and how dials went; ``services`` run on every connection; ``admission`` says with
+    whom there may be connections, ``permits`` whether a peer may open a protocol now; ``emit`` takes events. Nothing here
+    knows of requests.
     """
 
     def __init__(
@@ -59,12 +62,13 @@ class Swarm:
         config: Config,
         *,
         transports: Sequence[Transport],
+        resolver: Resolver,
+        addresses: AddressBook,
         services: Sequence[Service],
         admission: Admission,
         permits: Callable[[PeerId, str], bool],
         refused: Callable[[PeerId, str], None],
         emit: Callable[[Event], None],
-        learn: Callable[[PeerId, Iterable[Multiaddr]], None],
     ) -> None:
         self.keypair = keypair
         self.peer_id = keypair.peer_id
@@ -76,7 +80,7 @@ class Swarm:
         self._permits = permits
         self._refused = refused
         self._emit = emit
-        self._learn = learn
+        self._addresses = addresses
         self._noise_identity = NoiseIdentity(keypair, X25519PrivateKey.generate(), MUXERS)
         self._ephemeral_keys = EphemeralKeys()
         self._transports = tuple(transports)
@@ -86,7 +90,14 @@ class Swarm:
         """The best path first, and among equals the oldest."""
         self._counts = {Direction.INBOUND: 0, Direction.OUTBOUND: 0}
         self._pending_inbound: dict[PipeUpgrade, int] = {}
-        self._dialer = Dialer(self._transports, config, admission, self._upgrade_outbound)
+        self._dialer = Dialer(
+            config,
+            transports=self._transports,
+            resolver=resolver,
+            admission=admission,
+            addresses=addresses,
+            upgrade=self._upgrade_outbound,
+        )
         self._listeners: dict[Listener, TransportListener] = {}
         self._admission = admission
         self._closing = False
@@ -131,7 +142,7 @@ class Swarm:
     def identified(self, connection: Connection, identity: identify.Identity) -> None:
         """The remote has told what it is."""
         connection.remote_identified(identity.protocols, own_kind=identify.is_own_agent(identity.agent_version))
-        self._learn(connection.peer, identity.listen_addresses)
+        self._addresses.learn(connection.peer, identity.listen_addresses)
         for service in self._services:
             service.identified(connection, identity)
         self._emit(
@@ -164,31 +175,27 @@ class Swarm:
         return None
 
     async def connect(self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float) -> Connection:
-        """A connection to ``peer`` by ``deadline`` (the loop's time): the one there is, or the outcome of one dial,
-        however many callers ask for it.
+        """A connection to ``peer`` by ``deadline`` (the loop's time): the one there is, or the outcome of one dial to the
+        addresses of all callers.
 
         Raises:
             ClosedError: we are closing.
             NotPermitted: the peer is banned, or a policy refuses it.
             DialError: no address is known, or none led to the peer.
         """
-        tried: set[Multiaddr] = set()
-        while True:
-            if self._closing:
-                raise ClosedError
-            self._check_admission(peer)
-            connection = self.connection(peer)
-            if connection is not None:
-                return connection
-            dial = self._dialer.dial(peer, addresses)
-            tried.update(dial.addresses)
-            try:
-                return await dial.outcome(deadline)
-            except DialError:
-                # The peer may have dialed us meanwhile; or the dial was another caller's, to other addresses.
-                late = asyncio.get_running_loop().time() >= deadline
-                if (late or tried.issuperset(addresses)) and self.connection(peer) is None:
-                    raise
+        if self._closing:
+            raise ClosedError
+        self._check_admission(peer)
+        connection = self.connection(peer)
+        if connection is not None:
+            return connection
+        try:
+            return await self._dialer.dial(peer, addresses).outcome(deadline)
+        except DialError:
+            connection = self.connection(peer)  # the peer may have dialed us meanwhile
+            if connection is None:
+                raise
+            return connection
 
     async def disconnect(self, peer: PeerId, *, refused: bool = False) -> None:
         """Closes every connection to ``peer``; returns when they have ended. ``refused``: it hears that there may be none."""
@@ -258,26 +265,29 @@ class Swarm:
     async def close(self) -> None:
         """Ends everything: running requests may end within ``close_timeout``, then what is left is reset."""
         self._closing = True
-        self.stop_listening()
-        for upgrade in list(self._pending_inbound):
-            upgrade.finished.cancel()
-        self._dialer.cancel()
-        connections = self.connections
-        for connection in connections:
-            connection.drain()
-        try:
+        async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
+            ending.callback(self.deadlines.close)
+            ending.callback(self._ephemeral_keys.close)
+            for transport in self._transports:
+                ending.push_async_callback(transport.close)
+            ending.push_async_callback(self._dialer.ended)
+            ending.push_async_callback(self._abort)
+            self.stop_listening()
+            for upgrade in list(self._pending_inbound):
+                upgrade.finished.cancel()
+            self._dialer.close()
+            connections = self.connections
+            for connection in connections:
+                connection.drain()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.config.close_timeout):
                     await _all_closed(connections)
-        finally:
-            for connection in self.connections:
-                connection.abort()
+
+    async def _abort(self) -> None:
+        """Ends every connection now, and returns when their handlers have ended, too."""
+        for connection in self.connections:
+            connection.abort()
         await _all_closed((*self.connections, *self._ended))
-        await self._dialer.ended()
-        for transport in self._transports:
-            await transport.close()
-        self._ephemeral_keys.close()
-        self.deadlines.close()
 
     # -- upgrading -------------------------------------------------------------------------------
 

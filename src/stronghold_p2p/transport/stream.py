@@ -10,6 +10,7 @@ from typing import Self
 from ..errors import ClosedError, RemoteProtocolError, StrongholdError
 from ..events import Direction
 from ..identity import PeerId
+from ..loops import check_loop
 from .receiver import StreamReceiver, append_chunk
 from .substream import Substream
 
@@ -24,7 +25,7 @@ class Stream:
 
     Every coroutine raises :class:`ProtocolNotSupported` if the remote does not speak the protocol, :class:`StreamReset`
     if the remote reset the stream, :class:`ConnectionLost` if its connection ended, and :class:`ClosedError` if we ended
-    it. What came before is read first.
+    it. What came before is read first. Used elsewhere than on the peer's event loop, it raises RuntimeError.
     """
 
     __slots__ = ("_callbacks", "_substream")
@@ -54,6 +55,7 @@ class Stream:
 
     async def negotiated(self) -> None:
         """Returns as soon as the remote has agreed to the protocol."""
+        check_loop(self._substream.loop)
         while not self._substream.is_negotiated:
             self._callbacks.check()
             self._substream.propose()
@@ -61,6 +63,7 @@ class Stream:
 
     async def read(self, n: int = 65_536) -> bytes:
         """1 to ``n`` bytes, as soon as there are any; ``b""`` when the remote has sent all."""
+        check_loop(self._substream.loop)
         callbacks = self._callbacks
         while not callbacks.chunks:
             if callbacks.eof:
@@ -95,6 +98,7 @@ class Stream:
         Raises:
             RuntimeError: after :meth:`close_write`, or another task writes.
         """
+        check_loop(self._substream.loop)
         unchanging = data if isinstance(data, bytes) else bytes(data)
         await self._callbacks.departure()
         if not self._substream.push(unchanging):
@@ -102,20 +106,22 @@ class Stream:
 
     async def close_write(self) -> None:
         """Tells the remote that we send no more (FIN). What it still sends can be read."""
+        check_loop(self._substream.loop)
         if self._callbacks.attached:
             self._substream.finish()
 
     async def close(self) -> None:
         """Ends our part: we send no more, and what still comes is dropped. Does not wait for the remote."""
+        check_loop(self._substream.loop)
         self._close()
 
     def reset(self, code: int = 0) -> None:
         """Ends the stream at once, both ways (RST). ``code`` tells a remote that knows error codes why."""
-        if self._callbacks.attached:
-            self._substream.reset(code)
-            self._callbacks.close(ClosedError("we have reset the stream"))
+        check_loop(self._substream.loop)
+        self._reset(code)
 
     async def __aenter__(self) -> Self:
+        check_loop(self._substream.loop)
         return self
 
     async def __aexit__(
@@ -123,8 +129,13 @@ class Stream:
     ) -> None:
         if exc is None:
             self._close()
-        else:
-            self.reset()
+        elif not self._substream.loop.is_closed():  # else Python clears away what is left of it
+            self._reset(0)
+
+    def _reset(self, code: int) -> None:
+        if self._callbacks.attached:
+            self._substream.reset(code)
+            self._callbacks.close(ClosedError("we have reset the stream"))
 
     def _close(self) -> None:
         if self._callbacks.attached:

@@ -77,7 +77,11 @@ class TcpPipe(asyncio.BufferedProtocol):
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.receiver.data_received(self._read_buffer[:nbytes])
+        try:
+            self.receiver.data_received(self._read_buffer[:nbytes])
+        except KeyboardInterrupt as error:
+            # It must end the program; here uvloop would take it for the end of the connection.
+            asyncio.get_running_loop().call_soon(_raise, error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.receiver.pipe_closed(exc)
@@ -116,7 +120,7 @@ class TcpListener:
 
 
 class TcpTransport:
-    """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``."""
+    """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``; a name to dial is resolved before."""
 
     name: Final = "tcp"
 
@@ -130,12 +134,9 @@ class TcpTransport:
 
     async def dial(self, address: Multiaddr, connected: Connected) -> None:
         family, host, port = _endpoint(address)
-        loop = asyncio.get_running_loop()
         path = Path(self.name, address)
-        try:
-            await loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
-        except UnicodeError as error:
-            raise OSError(f"{host!r} is no name of a host") from error
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
 
     async def listen(self, address: Multiaddr, connected: Connected) -> TcpListener:
         family, host, port = _endpoint(address)
@@ -178,6 +179,10 @@ def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:
     ]
     hosts.sort(key=lambda host: ip_address(host).is_loopback)
     return tuple(Multiaddr.parse(f"/{kind}/{host}/tcp/{port}") for host in hosts)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _endpoint(address: Multiaddr) -> tuple[int, str, int]:

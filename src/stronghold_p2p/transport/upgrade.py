@@ -67,6 +67,9 @@ class PipeUpgrade:
 
     def pipe_closed(self, error: Exception | None) -> None:
         if not self.finished.done():
+            if isinstance(error, StrongholdError):
+                self._fail(error)  # of the transport: it says more than that the stream ended
+                return
             try:
                 self._machine.receive_eof()
             except StrongholdError as eof_error:

@@ -1,0 +1,27 @@
+"""What callers pass, checked before anything happens."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["check_types", "seconds"]
+
+MAX_TIMEOUT: Final = 366 * 86_400.0
+"""Seconds. Event loops overflow somewhere above."""
+
+
+def check_types(**arguments: tuple[object, type[object]]) -> None:
+    """Raises TypeError for an argument that is neither None nor of the type beside it."""
+    for name, (value, expected) in arguments.items():
+        if value is not None and not isinstance(value, expected):
+            # Without the value, which may be a secret.
+            raise TypeError(f"{name}= takes {expected.__name__}, not {type(value).__name__}")
+
+
+def seconds(timeout: float | None, default: float) -> float:
+    """``timeout``, or if that is None the default. Raises ValueError for what is no time."""
+    if timeout is None:
+        return default
+    if not 0 <= timeout < MAX_TIMEOUT:
+        raise ValueError(f"a timeout is a number of seconds from 0 to {MAX_TIMEOUT:,.0f}, not {timeout}")
+    return timeout

@@ -1,0 +1,128 @@
+"""``--debug``: what a peer and its requests go through, a line of the log each. Never a payload, never a key."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+from ..events import (
+    ConnectionClosed,
+    ConnectionEstablished,
+    Direction,
+    Dropped,
+    Event,
+    FirewallDecision,
+    InboundConnectionFailed,
+    ListenerClosed,
+    NewListener,
+    PeerIdentified,
+    PolicyLoaded,
+)
+from ..peer import StrongholdP2p
+from ..requests import Request
+from . import output
+
+__all__ = ["running", "told", "told_handler"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+MAX_WAITING = 16_384
+"""Events that wait to be written while the terminal is slow; what is beyond is counted in a line instead."""
+
+MAX_TEXT = 200
+"""Characters that are shown of a remote's text, or of an error, which may quote one."""
+
+
+@contextlib.asynccontextmanager
+async def running(peer: StrongholdP2p[Any, Any]) -> AsyncIterator[StrongholdP2p[Any, Any]]:
+    """Starts the peer, and closes it at the end. With ``--debug`` the log tells what happens to it."""
+    telling = None
+    if logger.isEnabledFor(logging.DEBUG):
+        events = peer.events(buffer=MAX_WAITING, when_full="drop_newest", decisions=True)
+        telling = asyncio.create_task(_tell(events))
+    try:
+        await peer.start()
+        yield peer
+    finally:
+        await peer.close()
+        if telling is not None:
+            await telling  # to the last event: they end with the peer
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Tells of the start and the end of what is inside, with the time that it took."""
+    logger.debug("%s: begins", what)
+    start = time.perf_counter()
+    try:
+        yield
+    except BaseException as error:
+        logger.debug("%s: failed after %s, %s", what, _since(start), type(error).__name__)
+        raise
+    logger.debug("%s: done after %s", what, _since(start))
+
+
+def told_handler(handler: Callable[[Request[Any]], Awaitable[Any]]) -> Callable[[Request[Any]], Awaitable[Any]]:
+    """With ``--debug``: the handler, told of. Without: the handler itself, at no cost."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return handler
+
+    async def handle(request: Request[Any]) -> Any:
+        await asyncio.sleep(0)  # first the firewall's decision, of which the events tell
+        with told(f"answer to {request.peer}"):
+            return await handler(request)
+
+    return handle
+
+
+async def _tell(events: AsyncIterator[Event]) -> None:
+    async for event in events:
+        if (line := _line(event)) is not None:
+            logger.debug("%s", line)
+
+
+def _line(event: Event) -> str | None:
+    """The event in plain words; None for what the library itself writes to the log."""
+    match event:
+        case ConnectionEstablished(connection) if connection.direction is Direction.INBOUND:
+            return f"{connection.peer} has connected from {connection.address}"
+        case ConnectionEstablished(connection):
+            return f"connected to {connection.peer} at {connection.address}"
+        case ConnectionClosed(connection, error):
+            return f"the connection with {connection.peer} is closed" + ("" if error is None else f": {_text(error)}")
+        case InboundConnectionFailed(address, error):
+            return f"a connection from {address} failed: {_text(error)}"
+        case PeerIdentified():
+            return f"{event.peer} has identified itself: {_text(event.agent_version) or 'it names no agent'}"
+        case FirewallDecision():
+            return _decision(event)
+        case NewListener(listener):
+            return f"listening on {listener.address}"
+        case ListenerClosed(listener):
+            return f"no longer listening on {listener.address}"
+        case PolicyLoaded(path):
+            return f"policy {path} is in force"
+        case Dropped(count):
+            return f"{count:,} lines are missing here: there were more than could be written"
+        case _:
+            return None
+
+
+def _decision(event: FirewallDecision) -> str:
+    request = "request from" if event.direction is Direction.INBOUND else "request to"
+    type_name = "" if event.type is None else f" of type {_text(event.type)}"
+    by = "no rule" if event.rule is None else f"{_text(event.rule)} ({event.layer})"
+    waited = f" after {event.waited:.1f} s" if event.waited else ""
+    return f"{request} {event.peer}{type_name}: {'allowed' if event.allowed else 'rejected'}{waited}, by {by}"
+
+
+def _text(value: object) -> str:
+    return output.printable(str(value), MAX_TEXT)
+
+
+def _since(start: float) -> str:
+    return f"{(time.perf_counter() - start) * 1000:.1f} ms"

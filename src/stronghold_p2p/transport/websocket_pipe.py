@@ -1,0 +1,161 @@
+"""A WebSocket as a byte pipe over another one (RFC 6455). Imported on first use: its core takes 50 ms to import."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from websockets.client import ClientProtocol
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
+
+from ..errors import WebSocketError
+from ..events import Path
+from ..multiaddr import Multiaddr
+from .pipe import BytePipe, NullReceiver, PipeReceiver
+from .transport import Connected
+
+__all__ = ["MAX_HEAD_SIZE", "MAX_MESSAGE_SIZE", "WebSocketPipe", "client_pipe", "server_pipe"]
+
+MAX_HEAD_SIZE: Final = 16 * 1024
+"""Bytes of an HTTP head: browsers and proxies send one or two thousand."""
+
+MAX_MESSAGE_SIZE: Final = 4 * 1024 * 1024
+"""Bytes of one message, which is kept until it is whole. libp2p peers send a Noise message in one, or a few."""
+
+_logger: Final = logging.getLogger("stronghold_p2p.websocket")
+"""For the core, whose errors are raised here."""
+_logger.propagate = False
+
+
+def client_pipe(lower: BytePipe, host: str, path: Path, connected: Connected) -> WebSocketPipe:
+    """The client's end. ``host`` is for the request: a name or an address, in brackets if it is of IPv6, and the port."""
+    machine = ClientProtocol(parse_uri(f"ws://{host}/"), max_size=MAX_MESSAGE_SIZE, logger=_logger)
+    pipe = WebSocketPipe(lower, machine, path)
+    machine.send_request(machine.connect())
+    pipe.receiver = connected(pipe)
+    pipe.flush()
+    return pipe
+
+
+def server_pipe(lower: BytePipe, path: Path, connected: Connected) -> WebSocketPipe:
+    """The server's end."""
+    pipe = WebSocketPipe(lower, ServerProtocol(max_size=MAX_MESSAGE_SIZE, logger=_logger), path)
+    pipe.receiver = connected(pipe)
+    return pipe
+
+
+class WebSocketPipe:
+    """One end of a WebSocket over ``lower``. What is written before the handshake has ended waits for that."""
+
+    receiver: PipeReceiver
+
+    def __init__(self, lower: BytePipe, machine: ClientProtocol | ServerProtocol, path: Path) -> None:
+        self.remote_address = lower.remote_address.encapsulate(Multiaddr.parse("/ws"))
+        self.path = path
+        self.receiver = NullReceiver()
+        self._lower = lower
+        self._machine = machine
+        self._waiting: list[bytes | bytearray] = []
+        """What was written before the handshake's end."""
+        self._head_size = 0
+        self._error: WebSocketError | None = None
+        self._closing = False
+
+    # -- as a pipe -------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray) -> None:
+        state = self._machine.state
+        if state is State.CONNECTING:
+            self._waiting.append(data)
+        elif state is State.OPEN:  # else the remote has closed, and reads no more
+            self._machine.send_binary(data)
+            self.flush()
+
+    def close(self) -> None:
+        if not self._closing:
+            if self._machine.state is State.OPEN:
+                self._machine.send_close(CloseCode.NORMAL_CLOSURE)
+            self._end()
+
+    def abort(self) -> None:
+        self._closing = True
+        self._lower.abort()
+
+    def flush(self) -> None:
+        """Sends what the core has to send."""
+        for data in self._machine.data_to_send():
+            if data and not self._closing:  # an empty one says that no more follows: the pipe below is closed then
+                self._lower.write(data)
+
+    # -- as the lower pipe's receiver ------------------------------------------------------------
+
+    def data_received(self, data: memoryview) -> None:
+        if self._closing:
+            return
+        machine = self._machine
+        if machine.state is State.CONNECTING:
+            self._head_size += len(data)
+        machine.receive_data(data)  # type: ignore[arg-type]  # it copies what it is given
+        events = machine.events_received()
+        if len(events) > 1 and isinstance(events[0], Request):
+            self._fail("got frames before the handshake had ended")  # the core would take them in a state of its own
+            return
+        for event in events:
+            self._handle(event)
+        error = machine.handshake_exc or machine.parser_exc
+        if error is not None:
+            self._fail(str(error))
+        elif machine.state is State.CONNECTING and self._head_size > MAX_HEAD_SIZE:
+            self._fail(f"expected an HTTP head of at most {MAX_HEAD_SIZE:,} bytes")
+        elif machine.state is State.CLOSING:
+            self._end()
+        else:
+            self.flush()  # a pong
+
+    def pipe_closed(self, error: Exception | None) -> None:
+        machine = self._machine
+        if self._error is None and machine.state is State.CONNECTING:
+            machine.receive_eof()  # an HTTP response may end with the connection
+            self._error = WebSocketError(str(machine.handshake_exc or "the connection ended before it was open"))
+            self._error.__cause__ = error
+        self._closing = True
+        self.receiver.pipe_closed(self._error or error)
+
+    def pause_writing(self) -> None:
+        self.receiver.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.receiver.resume_writing()
+
+    # -- details ---------------------------------------------------------------------------------
+
+    def _handle(self, event: Request | Response | Frame) -> None:
+        if self._closing:
+            return
+        if isinstance(event, Frame):
+            if event.opcode is Opcode.TEXT:
+                self._machine.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
+                self._fail("expected binary messages, got text")
+            elif event.data and event.opcode in {Opcode.BINARY, Opcode.CONT}:
+                self.receiver.data_received(memoryview(event.data))
+            return
+        if isinstance(event, Request) and isinstance(self._machine, ServerProtocol):
+            self._machine.send_response(self._machine.accept(event))
+        if self._machine.handshake_exc is None:
+            waiting, self._waiting = self._waiting, []
+            for data in waiting:
+                self.write(data)
+
+    def _fail(self, reason: str) -> None:
+        self._error = WebSocketError(reason)
+        self._end()
+
+    def _end(self) -> None:
+        """Sends what explains the end, a close frame or an HTTP response, and ends the pipe below."""
+        self.flush()
+        self._closing = True
+        self._lower.close()

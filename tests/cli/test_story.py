@@ -1,0 +1,178 @@
+"""What ``--debug`` tells."""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import MakePeer
+from support.waiting import next_event
+
+from stronghold_p2p import (
+    ConnectionClosed,
+    ConnectionInfo,
+    Direction,
+    Dropped,
+    Event,
+    FirewallDecision,
+    FirewallRules,
+    InboundConnectionFailed,
+    Multiaddr,
+    NoResponse,
+    Path,
+    PeerIdentified,
+    PolicyError,
+    PolicyFailed,
+    PolicyLoaded,
+    RequestFailed,
+    Rule,
+    StrongholdP2p,
+)
+from stronghold_p2p.cli import story
+from stronghold_p2p.identity import PeerId
+from stronghold_p2p.protocols.identify import AGENT_VERSION
+
+from .conftest import WAIT, Cli, process
+
+PEER = PeerId.parse("12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN")
+ADDRESS = Multiaddr.parse("/ip4/192.0.2.7/tcp/4001")
+SECRET = "treasure"
+
+
+@pytest.fixture
+def debug() -> Iterator[None]:
+    logger = logging.getLogger("stronghold_p2p")
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    yield
+    logger.setLevel(level)
+
+
+def lines(caplog: pytest.LogCaptureFixture, *names: tuple[object, str]) -> list[str]:
+    """What was logged, with names for peers and ``…`` for numbers."""
+    told = []
+    for record in caplog.records:
+        assert record.levelno == logging.DEBUG
+        line = re.sub(r"/ip4/\S+", "ADDRESS", record.getMessage())
+        for peer, name in names:
+            line = line.replace(str(peer), name)
+        told.append(re.sub(r"[\d.]+ (ms|s)\b", r"… \1", line))
+    return told
+
+
+async def test_the_story_of_a_request(debug: None, caplog: pytest.LogCaptureFixture) -> None:
+    """From both sides: connected, decided, identified, answered, closed."""
+    bob: StrongholdP2p[Any, Any] = StrongholdP2p(firewall=FirewallRules.allow_all())
+    alice: StrongholdP2p[Any, Any] = StrongholdP2p()
+
+    async def echo(request: Any) -> Any:
+        return request.body
+
+    bob.on_request(story.told_handler(echo))
+    async with story.running(bob):
+        address = await bob.listen()
+        async with story.running(alice):
+            events = alice.events(), bob.events()
+            with story.told("request to bob"):
+                await alice.send_request(address, {"type": "Read", "secret": SECRET})
+            for reader in events:
+                await next_event(reader, PeerIdentified)
+    told = lines(caplog, (alice.peer_id, "alice"), (bob.peer_id, "bob"))
+    assert SECRET not in caplog.text
+    of_alice = [
+        "request to bob: begins",
+        "request to bob of type Read: allowed, by Rule.ALLOW_ALL (default)",
+        "connected to bob at ADDRESS",
+        "request to bob: done after … ms",
+        "the connection with bob is closed",
+    ]
+    of_bob = [
+        "listening on ADDRESS",
+        "alice has connected from ADDRESS",
+        "request from alice of type Read: allowed, by Rule.ALLOW_ALL (default)",
+        "answer to alice: begins",
+        "answer to alice: done after … ms",
+        "the connection with alice is closed",
+        "no longer listening on ADDRESS",
+    ]
+    for side in (of_alice, of_bob):
+        assert [line for line in told if line in side] == side
+    others = {line for line in told if line not in of_alice + of_bob}
+    assert others == {f"{name} has identified itself: {AGENT_VERSION}" for name in ("alice", "bob")}
+
+
+async def test_what_fails_is_told_with_its_error(
+    debug: None, caplog: pytest.LogCaptureFixture, make_peer: MakePeer
+) -> None:
+    bob, alice = await make_peer(firewall=FirewallRules(inbound=Rule.restricted(allow=()))), await make_peer()
+    bob.on_request(lambda request: request.body)
+    address = await bob.listen()
+    with pytest.raises(NoResponse), story.told("request to bob"):
+        await alice.send_request(address, 1)
+    assert "request to bob: failed after … ms, NoResponse" in lines(caplog)
+
+
+async def test_without_debug_nothing_is_wrapped_and_nothing_read() -> None:
+    async def echo(request: Any) -> Any:
+        return request.body
+
+    assert story.told_handler(echo) is echo
+    async with story.running(StrongholdP2p()) as peer:
+        assert not peer._events.decisions_wanted
+
+
+async def test_a_peer_that_does_not_start_is_closed(debug: None, tmp_path: Any) -> None:
+    with pytest.raises(PolicyError):
+        async with story.running(StrongholdP2p(policy=tmp_path / "missing")):
+            pytest.fail("it has started")
+
+
+def connection(direction: Direction) -> ConnectionInfo:
+    return ConnectionInfo(PEER, ADDRESS, direction, opened_at=0.0, streams=0, path=Path("tcp"))
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (
+            ConnectionClosed(connection(Direction.INBOUND), ValueError("x" * 1000)),
+            f"the connection with {PEER} is closed: {'x' * 199}…",
+        ),
+        (InboundConnectionFailed(ADDRESS, ValueError("\n")), f"a connection from {ADDRESS} failed: \\n"),
+        (PeerIdentified(PEER, "", (), (), None), f"{PEER} has identified itself: it names no agent"),
+        (PeerIdentified(PEER, "\x1b[2J", (), (), None), f"{PEER} has identified itself: \\x1b[2J"),
+        (
+            FirewallDecision(PEER, Direction.INBOUND, "\x1b[2J", None, "none", False, 3.21),
+            f"request from {PEER} of type \\x1b[2J: rejected after 3.2 s, by no rule",
+        ),
+        (PolicyLoaded("policy.toml"), "policy policy.toml is in force"),
+        (Dropped(1234), "1,234 lines are missing here: there were more than could be written"),
+        # These the library itself writes to the log.
+        (PolicyFailed(PolicyError("policy.toml", 0, "", "missing")), None),
+        (RequestFailed(PEER, ValueError("slow")), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_events_in_words(event: Event, line: str | None) -> None:
+    assert story._line(event) == line
+
+
+def test_a_command_with_debug(cli: Cli) -> None:
+    with process("listen", "--allow-all", "--debug") as listener:
+        assert listener.stdout is not None
+        peer_id, address = (listener.stdout.readline().split()[-1] for _ in range(2))
+        asked = cli("request", address, f'{{"type":"Read","secret":"{SECRET}"}}', "--debug")
+        pinged = cli("ping", address, "--count", "1", "--debug")
+        listener.send_signal(signal.SIGTERM)
+        _, err = listener.communicate(timeout=WAIT)
+    assert (asked.status, pinged.status) == (0, 0)
+    assert f"DEBUG request to {address}: done after" in asked.err
+    assert f"DEBUG connected to {peer_id}" in asked.err
+    assert f"DEBUG ping to {address}: done after" in pinged.err
+    assert f"{address}" in err
+    assert re.search(r"DEBUG request from \S+ of type Read: allowed", err)
+    assert SECRET not in asked.err + err

@@ -1,0 +1,604 @@
+"""Dials without a socket, on a clock that stands still: what starts when, who wins, who is told what."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from support.clock import Clock
+from support.connections import Host
+from support.memory import MemoryPipe, memory_pipes
+from support.waiting import settled, turns, until
+
+from stronghold_p2p import (
+    AddressBook,
+    AddressEntry,
+    AddressSource,
+    ClosedError,
+    Config,
+    DialAttempt,
+    DialError,
+    HandshakeError,
+    InvalidAddress,
+    Keypair,
+    LimitExceeded,
+    Multiaddr,
+    NotPermitted,
+    PeerId,
+    PeerIdMismatch,
+)
+from stronghold_p2p.firewall.admission import Admission, AdmissionRules
+from stronghold_p2p.swarm.dialer import UNANSWERED, Dial, Dialer
+from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
+from stronghold_p2p.transport.transport import Connected, TransportListener
+from stronghold_p2p.transport.upgrade import PipeUpgrade
+
+LIMIT = 10.0
+"""Seconds for one address."""
+
+ONE, TWO, THREE = (f"/ip4/1.2.3.{number}/tcp/1" for number in (1, 2, 3))
+NAME = "/dns4/host/tcp/1"
+QUIC = "/ip4/1.2.3.4/udp/1/quic-v1"
+REFUSED = ConnectionRefusedError("connection refused")
+
+
+class Network:
+    """A transport. At each address somebody takes the pipe, or an error is the answer; elsewhere, nothing answers."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Connected | Exception] = {}
+        self.dialed: list[tuple[str, float]] = []
+        self.given_up: list[str] = []
+        self.pipes: list[tuple[MemoryPipe, MemoryPipe]] = []
+
+    def supports(self, address: Multiaddr) -> bool:
+        return [name for name, _ in address][1:] == ["tcp"]
+
+    async def dial(self, address: Multiaddr, connected: Connected) -> None:
+        self.dialed.append((str(address), asyncio.get_running_loop().time()))
+        answer = self.answers.get(str(address))
+        if answer is None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.given_up.append(str(address))
+        elif isinstance(answer, Exception):
+            raise answer
+        else:
+            self.pipes.append(memory_pipes(connected, answer))
+
+    async def listen(self, address: Multiaddr, connected: Connected) -> TransportListener:
+        raise NotImplementedError
+
+    async def close(self) -> None: ...
+
+
+class Names:
+    """A resolver. Names that it does not have are looked up for ever."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[str] | Exception] = {}
+        self.asked: list[str] = []
+
+    async def resolve(self, address: Multiaddr) -> Sequence[Multiaddr]:
+        self.asked.append(str(address))
+        answer = self.answers.get(str(address))
+        if answer is None:
+            await asyncio.get_running_loop().create_future()
+        if isinstance(answer, Exception):
+            raise answer
+        return [Multiaddr.parse(found) for found in answer or ()]
+
+
+class World:
+    """Alice, who dials, and all that she needs; Bob, who is dialed."""
+
+    def __init__(self, **config: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self.clock = Clock(loop.time())
+        loop.time = self.clock  # type: ignore[method-assign]
+        self.begun = self.clock.now
+        self.alice, self.bob = Host(Config()), Host(Config())
+        self.peer = self.bob.keypair.peer_id
+        self.network, self.names = Network(), Names()
+        self.admission = Admission()
+        self.book = AddressBook(clock=self.clock)
+        self.calls: list[asyncio.Task[Connection]] = []
+        self.upgrades: list[tuple[str, bool]] = []
+        """The address as it was given, and Alice's role."""
+        self.dialer = Dialer(
+            Config(**{"connection_timeout": LIMIT, **config}),
+            transports=(self.network,),
+            resolver=self.names,
+            admission=self.admission,
+            addresses=self.book,
+            upgrade=self.upgrade,
+        )
+
+    def upgrade(self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, initiator: bool) -> PipeUpgrade:
+        self.upgrades.append((str(dialed), initiator))
+        return self.alice.upgrade(pipe, expected_peer=peer, initiator=initiator)
+
+    def answer(self, pipe: BytePipe, *, initiator: bool = False) -> PipeReceiver:
+        """Bob is there."""
+        return self.bob.upgrade(pipe, expected_peer=None, initiator=initiator)
+
+    @staticmethod
+    def silence(pipe: BytePipe) -> PipeReceiver:
+        """Somebody takes the connection, and says nothing."""
+        return NullReceiver()
+
+    def dial(self, *addresses: str, initiator: bool = True, peer: PeerId | None = None) -> Dial:
+        return self.dialer.dial(peer or self.peer, map(Multiaddr.parse, addresses), initiator=initiator)
+
+    def call(self, *addresses: str, initiator: bool = True, timeout: float = 1000.0) -> asyncio.Task[Connection]:
+        """A caller who waits."""
+        dial = self.dial(*addresses, initiator=initiator)
+        self.calls.append(asyncio.create_task(dial.outcome(self.clock.now + timeout)))
+        return self.calls[-1]
+
+    async def failure(self, call: asyncio.Task[Connection]) -> dict[str, DialAttempt]:
+        """What the caller is told, by address."""
+        with pytest.raises(DialError) as caught:
+            await call
+        assert caught.value.peer == self.peer
+        return {str(attempt.address): attempt for attempt in caught.value.attempts}
+
+    @property
+    def started(self) -> dict[str, Any]:
+        """When each address was dialed, in seconds from the beginning, in order."""
+        assert len(dict(self.network.dialed)) == len(self.network.dialed), "an address was dialed twice"
+        return {address: pytest.approx(now - self.begun) for address, now in self.network.dialed}
+
+    def entry(self, address: str) -> AddressEntry:
+        return next(entry for entry in self.book.entries(self.peer) if str(entry.address) == address)
+
+    def know(self, *addresses: str) -> None:
+        for address in addresses:
+            self.book.add(address, self.peer)
+
+
+@asynccontextmanager
+async def a_world(**config: Any) -> AsyncIterator[World]:
+    """At the end, nothing of it is left."""
+    world = World(**config)
+    yield world
+    for call in world.calls:
+        call.cancel()
+    await asyncio.gather(*world.calls, return_exceptions=True)
+    world.dialer.close()
+    await world.dialer.ended()
+    assert world.dialer.dials == {}
+    for pipe, _ in world.network.pipes:
+        pipe.abort()
+    await settled()
+    for host in world.alice, world.bob:
+        host.deadlines.close()
+
+
+FACTORIES: list[Any] = [None]
+"""Of tasks. An eager one may have ended when it has just been made."""
+if sys.version_info >= (3, 12):
+    FACTORIES.append(asyncio.eager_task_factory)
+
+
+@pytest.fixture(params=FACTORIES)
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    asyncio.get_running_loop().set_task_factory(request.param)
+    async with a_world() as world:
+        yield world
+
+
+# -- the race ------------------------------------------------------------------------------------------
+
+
+async def test_one_address_takes_one_task(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    before = asyncio.all_tasks()
+    dial = world.dial(ONE)
+    assert len(asyncio.all_tasks() - before) == 1
+    connection = await dial.outcome(world.clock.now + LIMIT)
+    assert connection.peer == world.peer
+    assert world.upgrades == [(ONE, True)]
+    assert world.dialer.dials == {}
+
+
+async def test_each_address_has_its_lead_on_the_next(world: World) -> None:
+    call = world.call(ONE, TWO, THREE)
+    await world.clock.advance(2.0)
+    assert world.started == {ONE: 0.0, TWO: 0.25, THREE: 0.5}
+    assert not call.done()
+
+
+async def test_addresses_are_ranked_by_what_is_known_of_them(world: World) -> None:
+    world.know(ONE, TWO, THREE)
+    world.book.failed(world.peer, Multiaddr.parse(ONE))
+    world.book.succeeded(world.peer, Multiaddr.parse(THREE))
+    world.call(ONE, TWO, THREE)
+    await world.clock.advance(2.0)
+    assert world.started == {THREE: 0.0, TWO: 0.25, ONE: 0.5}
+
+
+async def test_with_none_in_flight_the_next_starts_at_once(world: World) -> None:
+    world.network.answers |= {ONE: REFUSED, TWO: REFUSED}
+    world.call(ONE, TWO, THREE)
+    await settled()
+    assert world.started == {ONE: 0.0, TWO: 0.0, THREE: 0.0}
+
+
+async def test_a_failure_does_not_shorten_the_lead_of_what_is_in_flight(world: World) -> None:
+    world.network.answers[TWO] = REFUSED
+    world.call(ONE, TWO, THREE)
+    await world.clock.advance(0.25)
+    assert list(world.started) == [ONE, TWO]
+    await world.clock.advance(0.25)
+    assert world.started == {ONE: 0.0, TWO: 0.25, THREE: 0.5}
+
+
+async def test_no_more_at_once_than_there_may_be() -> None:
+    addresses = [f"/ip4/1.2.3.{number}/tcp/1" for number in range(6)]
+    async with a_world(max_dials_per_peer=3) as world:
+        world.call(*addresses)
+        await world.clock.advance(5.0)
+        assert list(world.started) == addresses[:3]
+        await world.clock.advance(LIMIT - 5.0)  # the first one has had its time
+        assert world.network.given_up == addresses[:1]
+        await world.clock.advance(0.5)
+        assert list(world.started) == addresses
+        assert world.network.given_up == addresses[:3]
+
+
+async def test_the_first_handshake_wins_and_the_others_are_closed(world: World) -> None:
+    world.network.answers |= {ONE: world.silence, THREE: world.answer}
+    call = world.call(ONE, TWO, THREE)
+    await world.clock.advance(0.5)
+    connection = await call
+    assert connection.path.dialed == Multiaddr.parse("/ip4/127.0.0.1/tcp/4001")  # as the pipe says
+    assert [dialed for dialed, _ in world.upgrades] == [ONE, THREE]
+    await until(lambda: world.network.given_up == [TWO])
+    silent, _ = world.network.pipes[0]
+    assert silent._closed
+    assert not world.network.pipes[1][0]._closed
+    assert world.dialer.dials == {}
+
+
+async def test_a_connection_that_loses_by_a_hair_takes_no_streams_and_closes(world: World) -> None:
+    world.network.answers |= {ONE: world.answer, TWO: world.answer}
+    first, second = world.dial(ONE), world.dial(TWO)  # both in this turn of the loop
+    assert first is second
+    winner = await first.outcome(world.clock.now + LIMIT)
+    assert winner.usable
+    await until(lambda: world.alice.closed)
+    (loser, error) = world.alice.closed[0]
+    assert loser is not winner
+    assert error is None
+    assert winner.usable
+
+
+async def test_another_identity_does_not_end_the_race(world: World) -> None:
+    stranger = Host(Config())
+    world.network.answers |= {ONE: partial(stranger.upgrade, expected_peer=None), TWO: world.answer}
+    connection = await world.call(ONE, TWO)
+    assert connection.peer == world.peer
+    assert [dialed for dialed, _ in world.upgrades] == [ONE, TWO]
+    stranger.deadlines.close()
+
+
+# -- callers -------------------------------------------------------------------------------------------
+
+
+async def test_what_a_later_caller_brings_is_dialed_at_once(world: World) -> None:
+    world.network.answers[TWO] = world.answer
+    first = world.call(ONE)
+    await world.clock.advance(5.0)
+    second = world.call(ONE, TWO)
+    assert await second is await first
+    assert world.started == {ONE: 0.0, TWO: 5.0}
+
+
+async def test_each_address_has_its_own_time(world: World) -> None:
+    first = world.call(ONE)
+    await world.clock.advance(LIMIT - 1)
+    world.call(TWO)
+    await world.clock.advance(LIMIT - 1)
+    assert world.network.given_up == [ONE]
+    assert not first.done()
+    await world.clock.advance(1.0)
+    attempts = await world.failure(first)
+    assert {address: attempt.seconds for address, attempt in attempts.items()} == {
+        ONE: pytest.approx(LIMIT),
+        TWO: pytest.approx(LIMIT),
+    }
+
+
+async def test_a_caller_that_brings_nothing_joins(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    first = world.call(ONE)
+    assert await world.call() is await first
+
+
+async def test_a_dial_ends_when_the_last_caller_leaves(world: World) -> None:
+    calls = [world.call(ONE, TWO), world.call(NAME), world.call()]
+    await world.clock.advance(0.25)
+    for call in calls[:2]:
+        call.cancel()
+    await settled()
+    assert world.network.given_up == []
+    calls[2].cancel()
+    await settled()
+    assert world.network.given_up == [ONE, TWO]
+    assert world.dialer.dials == {}
+    await world.dialer.ended()
+
+
+async def test_who_comes_after_the_last_has_left_has_a_dial_of_its_own(world: World) -> None:
+    left = world.call(ONE)
+    await settled()
+    left.cancel()
+    await turns(1)
+    world.network.answers[ONE] = world.answer
+    assert (await world.call(ONE)).peer == world.peer
+
+
+async def test_a_caller_whose_time_is_up_leaves_the_others_waiting(world: World) -> None:
+    patient, hasty = world.call(ONE), world.call(TWO, timeout=1.0)
+    await world.clock.advance(1.0)
+    attempts = await world.failure(hasty)
+    assert set(attempts) == {ONE, TWO}
+    assert not patient.done()
+    assert world.network.given_up == []
+
+
+async def test_an_outcome_that_comes_before_anybody_waits(world: World) -> None:
+    dial = world.dial(QUIC)
+    assert world.dialer.dials == {}
+    with pytest.raises(DialError):
+        await dial.outcome(world.clock.now)
+
+
+async def test_nothing_to_dial(world: World) -> None:
+    with pytest.raises(DialError, match="no address is known"):
+        world.dial()
+
+
+async def test_too_many_peers() -> None:
+    async with a_world(max_pending_outbound_connections=1) as world:
+        world.call(ONE)
+        other = Keypair.generate().peer_id
+        with pytest.raises(DialError, match="max_pending_outbound_connections"):
+            world.dial(ONE, peer=other)
+        world.dial(TWO)  # of the same peer
+
+
+async def test_closing(world: World) -> None:
+    calls = world.call(ONE), world.call(NAME, TWO)
+    await settled()
+    world.dialer.close()
+    await world.dialer.ended()
+    for call in calls:
+        with pytest.raises(ClosedError):
+            await call
+    assert set(world.network.given_up) == {ONE, TWO}
+
+
+@pytest.mark.parametrize("where", ["network", "names"])
+async def test_a_fault_of_ours_reaches_whoever_waits(world: World, where: str) -> None:
+    fault = LookupError("a mistake")
+    if where == "names":
+        world.names.answers[NAME] = fault
+    else:
+        world.network.answers[ONE] = fault
+    slow = "/dns4/slow/tcp/1"
+    world.know(slow)
+    for call in [world.call(TWO, NAME, slow, ONE), world.call(NAME, ONE)]:
+        await world.clock.advance(0.25)
+        with pytest.raises(LookupError):
+            await call
+    assert world.entry(slow).failures == 0
+    assert world.dialer.dials == {}
+
+
+# -- roles ---------------------------------------------------------------------------------------------
+
+
+async def test_the_role_is_an_argument_and_a_dial_of_its_own(world: World) -> None:
+    usual = world.call(ONE)
+    world.network.answers[TWO] = partial(world.answer, initiator=True)
+    punch = world.call(TWO, initiator=False)
+    connection = await punch
+    assert connection.peer == world.peer
+    assert world.upgrades == [(TWO, False)]
+    assert not usual.done()
+
+
+# -- reasons -------------------------------------------------------------------------------------------
+
+
+async def test_every_address_has_its_own_reason_and_time(world: World) -> None:
+    world.admission.set_policy(AdmissionRules(deny_networks=(ip_network("10.0.0.0/8"),)))
+    world.network.answers |= {ONE: REFUSED, TWO: world.silence}
+    unknown = "/dns4/unknown/tcp/1"
+    world.names.answers[unknown] = OSError("the name cannot be resolved")
+    denied, wildcard = "/ip4/10.0.0.1/tcp/1", "/ip4/0.0.0.0/tcp/1"
+    call = world.call(QUIC, denied, wildcard, unknown, ONE, TWO, THREE, "/dns4/slow/tcp/1", timeout=0.1)
+    await world.clock.advance(0.1, step=0.1)
+    attempts = await world.failure(call)
+    assert {address: str(attempt.error) for address, attempt in attempts.items()} == {
+        QUIC: f"invalid address '{QUIC}': no transport supports it; there is fake",
+        denied: f"not permitted for peer {world.peer}: 10.0.0.1 is in the denied network 10.0.0.0/8",
+        wildcard: f"invalid address '{wildcard}': it stands for every interface of a listener: dial one of those",
+        unknown: "the name cannot be resolved",
+        ONE: "connection refused",
+        TWO: "no answer in time",
+        THREE: "its turn did not come in time",
+        "/dns4/slow/tcp/1": "no answer in time",
+    }
+    assert [type(attempts[address].error) for address in (QUIC, denied, TWO)] == [
+        InvalidAddress,
+        NotPermitted,
+        TimeoutError,
+    ]
+    assert {address: attempt.seconds for address, attempt in attempts.items() if attempt.seconds} == {
+        TWO: pytest.approx(0.1),
+        "/dns4/slow/tcp/1": pytest.approx(0.1),
+    }
+
+
+async def test_an_address_that_takes_too_long(world: World) -> None:
+    call = world.call(ONE)
+    await world.clock.advance(LIMIT)
+    attempt = (await world.failure(call))[ONE]
+    assert isinstance(attempt.error, TimeoutError)
+    assert str(attempt.error) == "no answer within 10 s"
+    assert attempt.seconds == pytest.approx(LIMIT)
+
+
+async def test_another_identity_is_the_reason(world: World) -> None:
+    stranger = Host(Config())
+    world.network.answers[ONE] = partial(stranger.upgrade, expected_peer=None)
+    error = (await world.failure(world.call(ONE)))[ONE].error
+    assert isinstance(error, PeerIdMismatch)
+    stranger.deadlines.close()
+
+
+async def test_what_cannot_be_dialed_holds_up_nothing(world: World) -> None:
+    world.call(QUIC, "/ip6/::/tcp/1", ONE, TWO)
+    await world.clock.advance(0.25)
+    assert world.started == {ONE: 0.0, TWO: 0.25}
+
+
+# -- names ---------------------------------------------------------------------------------------------
+
+
+async def test_a_name_is_dialed_at_its_addresses(world: World) -> None:
+    world.names.answers[NAME] = [ONE, TWO]
+    world.network.answers[TWO] = world.answer
+    call = world.call(NAME)
+    await world.clock.advance(0.25)
+    await call
+    assert world.started == {ONE: 0.0, TWO: 0.25}
+    assert world.upgrades == [(NAME, True)]
+
+
+async def test_names_are_told_by_their_addresses(world: World) -> None:
+    world.names.answers[NAME] = [ONE, TWO]
+    world.network.answers |= {ONE: REFUSED, TWO: HandshakeError("altered")}
+    attempts = await world.failure(world.call(NAME))
+    assert {address: str(attempt.error) for address, attempt in attempts.items()} == {
+        ONE: "connection refused",
+        TWO: "noise: altered",
+    }
+
+
+async def test_a_policy_is_asked_about_each_address_of_a_name(world: World) -> None:
+    world.admission.set_policy(AdmissionRules(deny_networks=(ip_network("10.0.0.0/8"),)))
+    denied = "/ip4/10.0.0.1/tcp/1"
+    world.names.answers[NAME] = [denied, "/ip4/0.0.0.0/tcp/1", ONE]
+    world.network.answers[ONE] = REFUSED
+    attempts = await world.failure(world.call(NAME))
+    assert isinstance(attempts[denied].error, NotPermitted)
+    assert list(world.started) == [ONE]
+
+
+async def test_numbers_do_not_wait_for_names(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    await world.call("/dns4/slow/tcp/1", ONE)
+    assert world.started == {ONE: 0.0}
+
+
+async def test_the_failure_of_all_others_does_not_end_the_wait_for_a_name(world: World) -> None:
+    world.network.answers[ONE] = REFUSED
+    call = world.call(ONE, NAME)
+    await world.clock.advance(LIMIT - 1)
+    assert not call.done()
+    await world.clock.advance(1)
+    attempts = await world.failure(call)
+    assert str(attempts[NAME].error) == "no answer within 10 s"
+    assert attempts[NAME].seconds == pytest.approx(LIMIT)
+
+
+async def test_a_name_and_its_address_are_one(world: World) -> None:
+    world.names.answers |= {NAME: [ONE], "/dns/other/tcp/1": [ONE]}
+    world.call(NAME, ONE, "/dns/other/tcp/1")
+    await world.clock.advance(1.0)
+    assert world.started == {ONE: 0.0}
+    world.call(NAME)
+    await settled()
+    assert world.names.asked == [NAME, "/dns/other/tcp/1"]
+
+
+async def test_a_name_in_an_address_that_cannot_be_dialed_is_not_looked_up(world: World) -> None:
+    await world.failure(world.call("/dns4/host/udp/1/quic-v1"))
+    assert world.names.asked == []
+
+
+# -- what the address book hears -----------------------------------------------------------------------
+
+
+async def test_successes_and_failures(world: World) -> None:
+    world.know(ONE, TWO)
+    world.network.answers |= {ONE: REFUSED, TWO: world.answer}
+    await world.call(ONE, TWO)
+    assert world.entry(ONE).failures == 1
+    assert (world.entry(TWO).failures, world.entry(TWO).last_success) == (0, world.clock.now)
+
+
+async def test_the_target_of_a_call_is_known_once_it_worked(world: World) -> None:
+    world.network.answers |= {ONE: REFUSED, TWO: world.answer}
+    await world.call(ONE, TWO)
+    (entry,) = world.book.entries(world.peer)
+    assert (str(entry.address), entry.source) == (TWO, AddressSource.GIVEN)
+
+
+async def test_a_name_works_with_one_of_its_addresses_and_fails_with_the_last(world: World) -> None:
+    world.know(NAME)
+    world.names.answers[NAME] = [ONE, TWO]
+    world.network.answers |= {ONE: REFUSED, TWO: world.answer}
+    await world.call(NAME)
+    assert (world.entry(NAME).failures, world.entry(NAME).last_success) == (0, world.clock.now)
+    world.network.answers[TWO] = REFUSED
+    await world.failure(world.call(NAME))
+    assert world.entry(NAME).failures == 1
+    world.names.answers[NAME] = OSError("the name cannot be resolved")
+    await world.failure(world.call(NAME))
+    assert world.entry(NAME).failures == 2
+    assert [str(entry.address) for entry in world.book.entries(world.peer)] == [NAME]
+
+
+@pytest.mark.parametrize("error", [NotPermitted(None, "banned"), LimitExceeded("max_connections"), ClosedError()])
+async def test_what_is_our_own_doing_is_no_failure_of_an_address(world: World, error: Exception) -> None:
+    world.know(ONE, QUIC)
+    world.network.answers[ONE] = error
+    attempts = await world.failure(world.call(ONE, QUIC))
+    assert attempts[ONE].error is error
+    assert [entry.failures for entry in world.book.entries(world.peer)] == [0, 0]
+
+
+@pytest.mark.parametrize(("seconds", "failures"), [(UNANSWERED - 0.1, 0), (UNANSWERED, 1)])
+async def test_no_answer_is_a_failure_if_it_was_waited_for(world: World, seconds: float, failures: int) -> None:
+    world.know(ONE, TWO, NAME)
+    call = world.call(ONE, TWO, NAME)
+    await world.clock.advance(seconds)
+    call.cancel()
+    await settled()
+    assert world.entry(ONE).failures == world.entry(NAME).failures == failures
+    assert world.entry(TWO).failures == 0  # it has waited for a moment less
+
+
+async def test_a_loser_has_not_failed(world: World) -> None:
+    world.know(ONE, TWO)
+    world.network.answers |= {ONE: world.silence, TWO: world.answer}
+    call = world.call(ONE, TWO)
+    await world.clock.advance(0.25)
+    await call
+    await settled()
+    assert world.entry(ONE).failures == 0

@@ -1,0 +1,311 @@
+"""WebSocket: whole peers over it, and HTTP and frames that are none."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from support.waiting import next_event
+from websockets.client import ClientProtocol
+from websockets.uri import parse_uri
+
+from stronghold_p2p import (
+    Config,
+    DialError,
+    FirewallRules,
+    InboundConnectionFailed,
+    Multiaddr,
+    Path,
+    StrongholdP2p,
+    WebSocketError,
+)
+from stronghold_p2p.transport.websocket import WebSocketTransport
+from stronghold_p2p.transport.websocket_pipe import MAX_HEAD_SIZE, MAX_MESSAGE_SIZE
+
+LISTEN = "/ip4/127.0.0.1/tcp/0/ws"
+
+Peer = StrongholdP2p
+
+
+@asynccontextmanager
+async def listening(address: str = LISTEN) -> AsyncIterator[tuple[Peer, Multiaddr]]:
+    async with StrongholdP2p(firewall=FirewallRules.allow_all(), codec="raw") as peer:
+        peer.on_request(lambda request: request.body)
+        yield peer, await peer.listen(address)
+
+
+# -- whole peers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", [LISTEN, "/ip6/::1/tcp/0/ws"])
+async def test_requests_over_a_websocket(address: str) -> None:
+    async with listening(address) as (bob, target), StrongholdP2p(codec="raw") as alice:
+        assert str(target).endswith(f"/ws/p2p/{bob.peer_id}")
+        for size in 0, 1, 125, 126, 65_535, 65_536, 3_000_000:
+            body = os.urandom(size)
+            assert await alice.send_request(target, body) == body
+        assert await alice.ping(target) > 0
+        (info,) = alice.connections
+        assert info.path == Path("ws", target.without_peer())
+        assert info.address == target.without_peer()
+        (info,) = bob.connections
+        assert info.path == Path("ws", None)
+        assert str(info.address).endswith("/ws")
+
+
+async def test_many_requests_at_once() -> None:
+    async with listening() as (_, target), StrongholdP2p(codec="raw") as alice:
+        bodies = [os.urandom(size * 997 % 50_000) for size in range(100)]
+        assert await asyncio.gather(*(alice.send_request(target, body) for body in bodies)) == bodies
+
+
+async def test_tcp_and_websocket_beside_each_other() -> None:
+    async with listening() as (bob, over_websocket), StrongholdP2p(codec="raw") as alice:
+        over_tcp = await bob.listen("/ip4/127.0.0.1/tcp/0")
+        assert await alice.send_request(over_tcp, b"1") == b"1"
+        await alice.disconnect(bob.peer_id)
+        assert await alice.send_request(over_websocket, b"2") == b"2"
+        assert {listener.address for listener in bob.listeners} == {over_websocket, over_tcp}
+
+
+async def test_a_wrong_identity_behind_a_websocket() -> None:
+    async with listening() as (_, target), StrongholdP2p() as alice, StrongholdP2p() as carol:
+        with pytest.raises(DialError, match="but the remote is"):
+            await alice.connect(target.without_peer().with_peer(carol.peer_id))
+
+
+async def test_a_websocket_where_plain_tcp_listens_and_the_reverse() -> None:
+    async with listening() as (bob, websocket), StrongholdP2p() as alice:
+        tcp = await bob.listen("/ip4/127.0.0.1/tcp/0")
+        for address in (
+            websocket.without_peer().decapsulate(Multiaddr.parse("/ws")),
+            tcp.without_peer().encapsulate(Multiaddr.parse("/ws")),
+        ):
+            with pytest.raises(DialError):
+                await alice.connect(address.with_peer(bob.peer_id))
+
+
+async def test_what_it_supports() -> None:
+    transport = WebSocketTransport(Config())
+    for address in "/ip4/1.2.3.4/tcp/1/ws", "/ip6/::1/tcp/1/ws", "/dns4/example.com/tcp/1/ws":
+        assert transport.supports(Multiaddr.parse(address))
+    for address in "/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/udp/1/ws", "/ws", "/ip4/1.2.3.4/tcp/1/tls/ws":
+        assert not transport.supports(Multiaddr.parse(address))
+
+
+# -- a client that is none -----------------------------------------------------------------------------
+
+KEY = base64.b64encode(bytes(16)).decode()
+
+
+def head(*headers: str, line: str = "GET / HTTP/1.1") -> bytes:
+    return "\r\n".join((line, *headers, "", "")).encode()
+
+
+UPGRADE = (
+    "Host: localhost",
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    f"Sec-WebSocket-Key: {KEY}",
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (head("Host: localhost"), b"426"),
+        (head(*UPGRADE, line="POST / HTTP/1.1"), b"405"),
+        (head(*UPGRADE[:-1]), b"400"),
+        (head(*UPGRADE[:-1], "Sec-WebSocket-Key: short"), b"400"),
+        (head(*UPGRADE[:3], "Sec-WebSocket-Version: 12", UPGRADE[-1]), b"400"),
+        (head(*UPGRADE, f"X-Long: {'x' * 9000}"), b"431"),
+        (head(*UPGRADE, line=f"GET /{'x' * 9000} HTTP/1.1"), b"414"),
+        (b"\x13/multistream/1.0.0\n", b""),
+        (os.urandom(100) + b"\n", b""),
+    ],
+    ids=["no-upgrade", "post", "no-key", "short-key", "version", "long-header", "long-path", "multistream", "random"],
+)
+async def test_an_upgrade_that_is_none(sent: bytes, status: bytes) -> None:
+    async with listening() as (bob, target):
+        events = bob.events()
+        answer = await say(target, sent)
+        assert answer.startswith(b"HTTP/1.1 " + status) if status else answer == b""
+        failed = await next_event(events, InboundConnectionFailed)
+        assert isinstance(failed.error, WebSocketError)
+        await still_serves(target)
+
+
+async def test_a_megabyte_of_headers() -> None:
+    async with listening() as (bob, target):
+        events = bob.events()
+        await say(target, head(*(f"X-{number}: {'x' * 1000}" for number in range(120)))[:-2])
+        failed = await next_event(events, InboundConnectionFailed)
+        assert isinstance(failed.error, WebSocketError)
+        assert f"{MAX_HEAD_SIZE:,}" in str(failed.error)
+        await still_serves(target)
+
+
+def frame(opcode: int, data: bytes, *, fin: bool = True, mask: bool = True, rsv: int = 0, length: int = -1) -> bytes:
+    size = len(data) if length < 0 else length
+    first = opcode | fin << 7 | rsv << 4
+    masked = mask << 7
+    if size < 126:
+        start = bytes([first, masked | size])
+    elif size < 65_536:
+        start = bytes([first, masked | 126]) + size.to_bytes(2)
+    else:
+        start = bytes([first, masked | 127]) + size.to_bytes(8)
+    return start + bytes(4) * mask + data  # a mask of zeros changes nothing
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        (frame(1, b"text"), "expected binary messages, got text"),
+        (frame(2, b"x", rsv=4), "reserved bits"),
+        (frame(2, b"x", rsv=2), "reserved bits"),
+        (frame(2, b"x", mask=False), "masking"),
+        (frame(2, b"", length=2**63), "exceeds limit"),
+        (frame(2, b"", length=MAX_MESSAGE_SIZE + 1), "exceeds limit"),
+        (frame(0, b"x"), "continuation"),
+        (frame(2, b"\x13", fin=False) + frame(2, b"/"), "continuation"),
+        (frame(3, b"x"), "opcode"),
+        (frame(9, bytes(126)), "control frame"),
+        (frame(8, b"x"), "close frame"),
+    ],
+    ids=["text", "compressed", "reserved", "unmasked", "2^63", "large", "stray", "nested", "opcode", "ping", "close"],
+)
+async def test_frames_that_break_the_protocol(frames: bytes, reason: str) -> None:
+    async with listening() as (bob, target):
+        events = bob.events()
+        answer = await say(target, head(*UPGRADE), frames)
+        assert answer.startswith(b"HTTP/1.1 101")
+        failed = await next_event(events, InboundConnectionFailed)
+        assert isinstance(failed.error, WebSocketError)
+        with pytest.raises(WebSocketError, match=reason):
+            raise failed.error
+        await still_serves(target)
+
+
+async def test_fragments_empty_ones_and_pings_between() -> None:
+    """As go-libp2p sends messages over 4,096 bytes, and worse: the bytes are what they were."""
+    hello = b"\x13/multistream/1.0.0\n\x07/noise\n"
+    pieces = [hello[index : index + 1] for index in range(len(hello))]
+    frames = frame(2, b"", fin=False) + frame(0, b"", fin=False) * 1000
+    frames += b"".join(frame(0, piece, fin=False) + frame(9, b"?") for piece in pieces) + frame(0, b"")
+    async with listening() as (_, target):
+        answer = await say(target, head(*UPGRADE), frames, until=b"/noise\n")
+        assert answer.count(bytes([0x8A, 1]) + b"?") == len(pieces)
+
+
+async def test_a_close_in_the_middle_of_the_handshake() -> None:
+    async with listening() as (bob, target):
+        events = bob.events()
+        answer = await say(target, head(*UPGRADE), frame(2, b"\x13/multi") + frame(8, (1000).to_bytes(2)))
+        assert answer.endswith(bytes([0x88, 2]) + (1000).to_bytes(2))
+        assert "ended within the upgrade" in str((await next_event(events, InboundConnectionFailed)).error)
+        await still_serves(target)
+
+
+async def test_frames_before_the_response() -> None:
+    async with listening() as (bob, target):
+        events = bob.events()
+        await say(target, head(*UPGRADE) + frame(2, b"early") + frame(8, b""))
+        assert "before the handshake" in str((await next_event(events, InboundConnectionFailed)).error)
+        await still_serves(target)
+
+
+async def test_what_is_offered_and_not_agreed_to() -> None:
+    offers = ("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits", "Sec-WebSocket-Protocol: chat")
+    async with listening() as (_, target):
+        answer = await say(target, head(*UPGRADE, *offers, "Origin: https://example.com"), until=b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 101")
+        assert b"Sec-WebSocket-Extensions" not in answer
+        assert b"Sec-WebSocket-Protocol" not in answer
+
+
+# -- a server that is none -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield listener
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (head(line="HTTP/1.1 404 Not Found"), "404"),
+        (head("Location: /", line="HTTP/1.1 301 Moved"), "301"),
+        (head("Upgrade: websocket", "Connection: Upgrade", line="HTTP/1.1 101 Switching Protocols"), "Accept"),
+        (
+            head(
+                "Upgrade: websocket",
+                "Connection: Upgrade",
+                "Sec-WebSocket-Accept: AAAA",
+                line="HTTP/1.1 101 Switching Protocols",
+            ),
+            "Accept",
+        ),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "HTTP response"),
+        (head(*[f"X-{n}: {'x' * 1000}" for n in range(100)], line="HTTP/1.1 101 Switching Protocols")[:-2], "head of"),
+        (b"", "did not receive a valid HTTP response"),
+    ],
+    ids=["404", "redirect", "no-accept", "wrong-accept", "ssh", "head", "nothing"],
+)
+async def test_an_answer_that_is_none(server: socket.socket, answer: bytes, reason: str) -> None:
+    port = server.getsockname()[1]
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        accepted, _ = await loop.sock_accept(server)
+        with accepted:
+            request = await loop.sock_recv(accepted, 65_536)
+            assert request.startswith(b"GET / HTTP/1.1\r\n")
+            assert f"Host: 127.0.0.1:{port}\r\n".encode() in request
+            assert b"Sec-WebSocket-Extensions" not in request
+            await loop.sock_sendall(accepted, answer)
+
+    async with StrongholdP2p() as alice, StrongholdP2p() as bob:
+        serving = asyncio.create_task(serve())
+        with pytest.raises(DialError, match=reason):
+            await alice.connect(f"/ip4/127.0.0.1/tcp/{port}/ws/p2p/{bob.peer_id}")
+        await serving
+
+
+# -- by hand -------------------------------------------------------------------------------------------
+
+
+async def say(target: Multiaddr, data: bytes, frames: bytes = b"", *, until: bytes | None = None) -> bytes:
+    """All that the listener answers, or what it answers up to ``until``. ``frames`` follow its first answer."""
+    (_, host), (_, port), *_ = target.components
+    reader, writer = await asyncio.open_connection(host, int(port or 0))
+    answer = b""
+    try:
+        writer.write(data)
+        if frames:
+            answer = await reader.readuntil(b"\r\n\r\n")
+            writer.write(frames)
+        return answer + await (reader.read() if until is None else reader.readuntil(until))
+    except ConnectionResetError:
+        return b""  # it has not read all of ours
+    finally:
+        writer.close()
+
+
+async def still_serves(target: Multiaddr) -> None:
+    async with StrongholdP2p(codec="raw") as carol:
+        assert await carol.send_request(target, b"still there") == b"still there"
+
+
+def test_the_core_is_what_a_client_expects() -> None:
+    """Without its own extensions: none is offered."""
+    assert ClientProtocol(parse_uri("ws://localhost/")).connect().headers.get("Sec-WebSocket-Extensions") is None
