@@ -22,6 +22,7 @@ FLAT = {
     "generics",
     "identity",
     "key_file",
+    "logs",
     "loops",
     "multiaddr",
 }
@@ -90,6 +91,7 @@ FLAT_EDGES = {
     "frozen": set[str](),
     "loops": set[str](),
     "generics": set[str](),
+    "logs": set[str](),
     "identity": {"errors", "encoding", "key_file"},
     "key_file": {"errors"},
     "multiaddr": {"errors", "encoding", "identity"},

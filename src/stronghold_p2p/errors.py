@@ -205,11 +205,14 @@ class ConnectionLost(StrongholdError, ConnectionError):
 
 
 class ProtocolNotSupported(StrongholdError):
-    """The remote does not offer the protocol, or not to us."""
+    """The remote does not offer the protocol, or not to us. ``code`` is the one with which it has refused the whole
+    connection (0x1007: we are banned; 0x1001: it has too many), 0 if it has not."""
 
-    def __init__(self, protocol: str) -> None:
-        super().__init__(f"the remote does not offer {protocol} to us")
+    def __init__(self, protocol: str, code: int = 0) -> None:
+        refused = f": it refuses the connection with code {code:#x}" if code else ""
+        super().__init__(f"the remote does not offer {protocol} to us{refused}")
         self.protocol = protocol
+        self.code = code
 
 
 class NoResponse(StrongholdError):

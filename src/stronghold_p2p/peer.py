@@ -113,7 +113,7 @@ class StrongholdP2p(Generic[Req, Res]):
         self._services: tuple[Service, ...] = (IdentifyService(), self._ping)
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         protocols = make_protocols(codec, request_type, response_type, self._config)
-        self._firewall.limit_types(protocols[0].requests.type_names)
+        self._firewall.limit_types(protocols[-1].requests.type_names)
         self._gate = Gate(self._firewall, self._approvals, firewall_view, self._events)
         self._requester: Requester[Req, Res] = Requester(protocols, self._gate)
         self._responder: Responder[Req, Res] = Responder(protocols, self._gate, self._config, self._events.emit)
@@ -229,7 +229,7 @@ class StrongholdP2p(Generic[Req, Res]):
             EncodeError: ``body`` cannot be sent.
             NotPermitted: our own firewall or a ban forbids it; nothing was sent or dialled.
             DialError: there is no connection to the peer.
-            ProtocolNotSupported: the peer does not offer requests, or not to us.
+            ProtocolNotSupported: the peer does not offer requests, or not to us; it may have banned us.
             NoResponse: the peer rejected or declined the request.
             StreamReset: the peer failed to answer, or a limit of it struck.
             RemoteProtocolError: the response is cut off, too large, or not of the declared type.
@@ -289,8 +289,9 @@ class StrongholdP2p(Generic[Req, Res]):
         """Has ``handler``, plain or async, answer requests by what it returns; use it as a decorator.
 
         If it raises, runs past ``Config.handler_timeout`` or returns what cannot be encoded, the request's stream is
-        reset, a :class:`RequestFailed` event says why, and the log has the traceback: whatever it raises, SystemExit,
-        too; only KeyboardInterrupt ends the program. Without a handler or an iterator the protocol is not offered.
+        reset, a :class:`RequestFailed` event says why, and the log has a line, with the traceback of what it raised,
+        SystemExit, too; only KeyboardInterrupt ends the program. There is one line a second of each kind. Without a
+        handler or an iterator the protocol is not offered.
 
         Raises:
             RuntimeError: requests are answered already.
@@ -412,7 +413,8 @@ class StrongholdP2p(Generic[Req, Res]):
         self._sources.reload_policy()
 
     async def ban_peer(self, peer: PeerId | str) -> None:
-        """Closes every connection to ``peer``; neither side can make one until :meth:`unban_peer`.
+        """Closes every connection to ``peer``; neither side can make one until :meth:`unban_peer`. Its requests that
+        nobody has got yet are rejected, handlers at work on one are cancelled.
 
         Raises:
             StateError: the ban is in force, but could not be kept in the state file.
@@ -509,7 +511,7 @@ class StrongholdP2p(Generic[Req, Res]):
         (self._admission.ban if banned else self._admission.unban)(peer)
         kept = self._sources.keep_ban(peer, banned)
         if banned and self._swarm is not None:
-            await self._swarm.disconnect(peer)
+            await self._swarm.disconnect(peer, refused=True)
         if kept is not None:
             await kept
 

@@ -206,7 +206,7 @@ async def test_a_response_that_has_to_wait() -> None:
     assert (case.state, case.stream.end, case.host.times_ended) == (State.ENDED, "released", 1)
 
 
-@pytest.mark.parametrize("end", ["reject", "reset", "failed", "expired", "eof", "rest"])
+@pytest.mark.parametrize("end", ["reject", "reset", "failed", "expired", "closing", "eof", "rest"])
 @pytest.mark.parametrize("state", State)
 async def test_an_end_in_each_state(state: State, end: str) -> None:
     case = Case({State.ANSWERING: let_in, State.RESPONDING: let_in}.get(state, keep))
@@ -234,18 +234,21 @@ async def test_an_end_in_each_state(state: State, end: str) -> None:
         case "expired":
             if state is not State.ENDED:
                 inbound.expired()
+        case "closing":
+            inbound.connection_closing()
         case "eof":
             inbound.eof_received()
         case "rest":
             inbound.data_received(b"c" + b"\xff" * 10)
     ends = state is State.ENDED or {
+        "closing": state not in {State.ANSWERING, State.RESPONDING},  # those it does not know of are lost
         "eof": part,
         "rest": False,  # whether it is malformed does not matter
     }.get(end, True)
     assert (inbound.state is State.ENDED) == ends
     assert host.times_ended == ends
     if state is not State.ENDED:
-        how = {"reject": "released", "failed": ""}.get(end, "reset")
+        how = {"reject": "released", "closing": "released", "failed": ""}.get(end, "reset")
         assert stream.end == (how if ends else before)
     limits = {State.QUEUED: (2, "handler"), State.ANSWERING: (2, "handler"), State.RESPONDING: (1, "response")}
     if end == "expired" and state is not State.ENDED:

@@ -12,6 +12,7 @@ import pytest
 from conftest import MakePeer
 from support.remote import Remote, listening
 from support.waiting import begun, next_event, settled, turns, until
+from support.yamux import go_away
 
 from stronghold_p2p import (
     ClosedError,
@@ -34,6 +35,7 @@ from stronghold_p2p import (
     PeerIdMismatch,
     StrongholdP2p,
 )
+from stronghold_p2p.firewall.admission import AdmissionRules
 from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.stream import Stream
 
@@ -336,7 +338,7 @@ async def test_inbound_limits(make_peer: MakePeer, limit: str) -> None:
         remotes = [await Remote.dial(address, keypair) for _ in range(2)]
         await until(lambda: len(bob.connections) == 2)
         third = await Remote.dial(address, keypair)
-        await third.rest()
+        assert await third.rest() == [go_away(0x1001)]
     failed = await next_event(events, InboundConnectionFailed)
     assert isinstance(failed.error, LimitExceeded)
     assert failed.error.limit == limit
@@ -401,6 +403,31 @@ async def test_a_ban_closes_and_keeps_out(make_peer: MakePeer) -> None:
     await until(lambda: not alice.connections)
     await bob.unban_peer(str(alice.peer_id))
     assert await bob.connect(addresses[0]) == alice.peer_id
+
+
+async def test_whoever_is_banned_hears_so(make_peer: MakePeer) -> None:
+    """On a connection that there is, and after the handshake of another one."""
+    bob = await make_peer()
+    address, keypair = await bob.listen(), Keypair.generate()
+    remote = await Remote.dial(address, keypair)
+    await until(lambda: bob.connections)
+    await bob.ban_peer(keypair.peer_id)
+    assert await remote.rest() == [go_away(0x1007)]
+    again = await Remote.dial(address, keypair)
+    assert await again.rest() == [go_away(0x1007)]
+    for one in remote, again:
+        await one.close()
+
+
+async def test_a_policy_that_denies_a_peer_tells_it(make_peer: MakePeer) -> None:
+    bob = await make_peer()
+    keypair = Keypair.generate()
+    remote = await Remote.dial(await bob.listen(), keypair)
+    await until(lambda: bob.connections)
+    bob._admission.set_policy(AdmissionRules(deny_peers=frozenset({keypair.peer_id})))
+    swarm_of(bob).admission_changed()
+    assert await remote.rest() == [go_away(0x1007)]
+    await remote.close()
 
 
 async def test_a_ban_that_comes_while_dialing(make_peer: MakePeer) -> None:

@@ -11,13 +11,12 @@ from typing import Any, Protocol
 from ..event_hub import EventHub
 from ..events import Direction, FirewallDecision
 from ..identity import PeerId
+from ..logs import SparingLog
 from ..multiaddr import Multiaddr
 from .approvals import Approvals
 from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 
 __all__ = ["Gate", "RequestCodec"]
-
-logger = logging.getLogger("stronghold_p2p")
 
 ALLOW_ALL, REJECT_ALL = Rule.ALLOW_ALL, Rule.REJECT_ALL
 
@@ -46,6 +45,7 @@ class Gate:
         self._approvals = approvals
         self._view = view
         self._events = events
+        self._log_failure = SparingLog(logging.ERROR, "firewall_view failed on a request: it is rejected")
 
     def rejects_all(self, peer: PeerId, direction: Direction) -> bool:
         """Whether every request is rejected, whatever it holds."""
@@ -82,8 +82,8 @@ class Gate:
             view = body if self._view is None else self._view(body)
         except KeyboardInterrupt:
             raise
-        except BaseException:
-            logger.exception("firewall_view failed on a request: it is rejected")
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
+            self._log_failure.write(exc_info=error)
             self._tell(peer, direction, type_name, applied, allowed=False)
             return False
         subject = Subject(peer, direction, type_name, view)

@@ -224,6 +224,10 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
             error = RequestTimeout(config.request_timeout, "inbound request")
         self._host.failed(self, error)
 
+    def connection_closing(self) -> None:
+        if self.state < ANSWERING:
+            self.reject()  # nobody has got it, and nobody will: its requester need not wonder
+
     # -- details ---------------------------------------------------------------------------------
 
     def _end(self) -> None:

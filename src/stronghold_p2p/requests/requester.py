@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Literal
 
-from ..errors import ConnectionLost, DecodeError, NoResponse, NotPermitted, RequestTimeout, StrongholdError
+from ..errors import ConnectionLost, DecodeError, DialError, NoResponse, NotPermitted, RequestTimeout, StrongholdError
 from ..events import Direction
 from ..firewall.gate import Gate
 from ..generics import Req, Res
@@ -150,7 +150,7 @@ class Requester(Generic[Req, Res]):
         try:
             return await self._ask(connection, protocol, message, deadline, timeout)
         except _NothingSent as error:
-            raise error.reason from None
+            raise DialError(peer, reason="the connection was lost before the request left") from error.reason
 
     def _choose(self, connection: Connection | None) -> RequestProtocol[Req, Res]:
         if connection is not None:

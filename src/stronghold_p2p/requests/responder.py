@@ -14,6 +14,7 @@ from ..firewall.gate import Gate
 from ..firewall.traffic import Traffic
 from ..generics import Req, Res
 from ..identity import PeerId
+from ..logs import SparingLog
 from ..loops import Owner, is_contained
 from ..transport.substream import Substream
 from .inbound import InboundRequest, Request, RequestHost
@@ -21,8 +22,6 @@ from .protocol import RequestProtocol
 from .queue import RequestQueue
 
 __all__ = ["Responder"]
-
-logger = logging.getLogger("stronghold_p2p")
 
 Handler = Callable[["Request[Req]"], Res | Awaitable[Res]]
 
@@ -51,6 +50,9 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         """Peers for whose next request a timer is set."""
         self._handler: Handler[Req, Res] | None = None
         self._queue: RequestQueue[Req, Res] | None = None
+        self._log_invalid = SparingLog(logging.WARNING, "a request by %s cannot be decoded")
+        self._log_late = SparingLog(logging.WARNING, "a request by %s was reset: %s")
+        self._log_failure = SparingLog(logging.ERROR, "the handler of a request by %s failed")
 
     def limit_traffic(self, in_flight: int, per_second: float | None) -> None:
         """Sets how many requests of one peer are handled at once, and are let in each second; None: no such limit."""
@@ -106,6 +108,10 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
             inbound.ask(permitted, self._wait_for_permission(inbound, permitted, body))
 
     def failed(self, inbound: InboundRequest[Req, Res], error: RequestTimeout | DecodeError) -> None:
+        if isinstance(error, RequestTimeout):
+            self._log_late.write(inbound.stream.peer, error)
+        else:
+            self._log_invalid.write(inbound.stream.peer)  # without the reason, which quotes the content
         self._fail(inbound, error)
 
     def ended(self, inbound: InboundRequest[Req, Res]) -> None:
@@ -156,7 +162,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
             self._handler_failed(inbound, error)  # whatever a handler raises ends its request, nothing else
 
     def _handler_failed(self, inbound: InboundRequest[Req, Res], error: BaseException) -> None:
-        logger.error("the handler of a request by %s failed", inbound.stream.peer, exc_info=error)
+        self._log_failure.write(inbound.stream.peer, exc_info=error)
         if not isinstance(error, Exception):
             cause, error = error, RuntimeError(f"the handler raised {type(error).__name__}")
             error.__cause__ = cause

@@ -198,11 +198,11 @@ class Swarm:
                 raise
             return connection
 
-    async def disconnect(self, peer: PeerId) -> None:
-        """Closes every connection to ``peer``; returns when they have ended."""
+    async def disconnect(self, peer: PeerId, *, refused: bool = False) -> None:
+        """Closes every connection to ``peer``; returns when they have ended. ``refused``: it hears that there may be none."""
         connections = self._connections.get(peer, [])
         for connection in connections:
-            connection.close()
+            connection.close(refused=refused)
         await _all_closed(connections)
 
     def admission_changed(self) -> None:
@@ -211,7 +211,7 @@ class Swarm:
             if self._admission.refusal_of_peer(connection.peer) or self._admission.refusal_of_address(
                 connection.remote_address
             ):
-                connection.close()
+                connection.close(refused=True)
 
     def connection_closed(self, connection: Connection, error: Exception | None) -> None:
         connections = self._connections[connection.peer]
