@@ -12,7 +12,20 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "stronghold_p2p"
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if not path.name.endswith("_pb2.py")]
 
-FLAT = {"errors", "config", "events", "event_hub", "arguments", "frozen", "generics", "identity", "loops", "multiaddr"}
+FLAT = {
+    "errors",
+    "config",
+    "events",
+    "event_hub",
+    "arguments",
+    "frozen",
+    "generics",
+    "identity",
+    "key_file",
+    "logs",
+    "loops",
+    "multiaddr",
+}
 """Small, complete modules that any part may use."""
 
 EDGES = {
@@ -36,9 +49,14 @@ EDGES = {
         "firewall": "rules, questions, policy",
         "protocols": "ping",
         "requests": "sends and answers",
-        "store": "rules and bans outlive a restart",
+        "firewall_sources": "policy and state file, in force",
         "swarm": "connections",
         "transport": "streams of a user's own protocols",
+    },
+    "firewall_sources": {
+        "firewall": "what they feed: rules, admission",
+        "requests": "what they feed: traffic limits",
+        "store": "rules and bans outlive a restart",
     },
     "requests": {
         "encoding": "a message's length is a varint",
@@ -73,7 +91,9 @@ FLAT_EDGES = {
     "frozen": set[str](),
     "loops": set[str](),
     "generics": set[str](),
-    "identity": {"errors", "encoding"},
+    "logs": set[str](),
+    "identity": {"errors", "encoding", "key_file"},
+    "key_file": {"errors"},
     "multiaddr": {"errors", "encoding", "identity"},
     "events": {"errors", "identity", "multiaddr"},
     "event_hub": {"events", "loops"},

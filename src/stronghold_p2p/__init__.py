@@ -6,6 +6,7 @@ from .addresses.book import AddressBook
 from .addresses.entry import AddressEntry, AddressSource
 from .config import Config
 from .errors import (
+    CertificateError,
     ClosedError,
     ConnectionLost,
     DecodeError,
@@ -28,6 +29,7 @@ from .errors import (
     StateError,
     StreamReset,
     StrongholdError,
+    TlsError,
     WebSocketError,
 )
 from .events import (
@@ -39,6 +41,8 @@ from .events import (
     Dropped,
     Event,
     FirewallDecision,
+    FirewallRequestEnded,
+    FirewallRequestOpened,
     InboundConnectionFailed,
     Listener,
     ListenerClosed,
@@ -51,8 +55,9 @@ from .events import (
     RequestFailed,
     StateFailed,
 )
-from .firewall.approvals import FirewallRequest
+from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
+from .firewall.questions import FirewallRequest
 from .firewall.rules import FirewallRules, Rule
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
@@ -64,6 +69,7 @@ __all__ = [
     "AddressBook",
     "AddressEntry",
     "AddressSource",
+    "CertificateError",
     "ClosedError",
     "Config",
     "ConnectionClosed",
@@ -79,6 +85,9 @@ __all__ = [
     "Event",
     "FirewallDecision",
     "FirewallRequest",
+    "FirewallRequestEnded",
+    "FirewallRequestOpened",
+    "FirewallRequestQueue",
     "FirewallRules",
     "HandshakeError",
     "InboundConnectionFailed",
@@ -118,6 +127,7 @@ __all__ = [
     "StreamReset",
     "StrongholdError",
     "StrongholdP2p",
+    "TlsError",
     "WebSocketError",
 ]
 
