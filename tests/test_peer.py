@@ -568,8 +568,7 @@ async def test_a_rule_that_code_sets_while_the_peer_starts_goes_before_what_was_
     with opened(state) as file:
         file.set_rule(peer_id, Direction.INBOUND, Rule.ALLOW_ALL)
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
-    starting = asyncio.create_task(peer.start())
-    await asyncio.sleep(0)
+    starting = await begun(peer.start())
     peer.set_peer_rule(peer_id, Rule.REJECT_ALL, direction=Direction.INBOUND)
     await starting
     assert peer.get_firewall_config().peers[peer_id] == (Rule.REJECT_ALL, None)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from conftest import MakePeer
 from support.clock import Clock
-from support.waiting import introduced, settled, until
+from support.waiting import begun, introduced, settled, until
 
 from stronghold_p2p import (
     Config,
@@ -564,8 +564,7 @@ async def test_a_line_that_is_too_long_is_cut(console: Console) -> None:
 async def test_closing_ends_a_read(console: Console) -> None:
     lines = Lines()
     console.type("half a line")
-    reading = asyncio.create_task(lines.read())
-    await asyncio.sleep(0)
+    reading = await begun(lines.read())
     lines.close()
     assert await reading is None
 
