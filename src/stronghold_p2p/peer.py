@@ -7,14 +7,15 @@ import logging
 import os
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType, UnionType
-from typing import Any, Generic, Literal, NoReturn, Self
+from typing import Any, Generic, Literal, Self
 
 from .addresses.book import AddressBook
 from .addresses.target import own_address, parse_target, split_target
 from .arguments import check_types, seconds
 from .config import Config
+from .ending import end_all
 from .errors import ClosedError, InvalidAddress, NotPermitted, PolicyError, RequestTimeout, StateError
 from .event_hub import EventHub
 from .events import ConnectionInfo, Direction, Event, Listener, PolicyFailed, PolicyLoaded, StateFailed
@@ -106,7 +107,6 @@ class StrongholdP2p(Generic[Req, Res]):
         self._swarm: Swarm | None = None
         self._policy = policy
         self._policy_watch: PolicyWatch | None = None
-        self._policy_task: asyncio.Task[NoReturn] | None = None
         self._memory: FirewallMemory | None = None
         if state is not None:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
@@ -201,15 +201,15 @@ class StrongholdP2p(Generic[Req, Res]):
         self._owner.loop = asyncio.get_running_loop()
         self._closing = self._owner.loop.create_future()
         swarm, self._swarm = self._swarm, None
-        async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
-            ending.callback(setattr, self._owner, "loop", None)
-            ending.callback(self._closing.set_result, None)
-            ending.push_async_callback(self._unload_firewall)
-            ending.callback(self._events.close)
-            ending.callback(self._responder.close)
-            if swarm is not None:
-                ending.push_async_callback(swarm.close)
-            ending.callback(self._approvals.close)  # first: what waits for an answer would hold up the connections
+        await end_all(
+            self._approvals.close,  # first: what waits for an answer would hold up the connections
+            *([swarm.close] if swarm is not None else []),
+            self._responder.close,
+            self._events.close,
+            self._unload_firewall,
+            partial(self._closing.set_result, None),
+            partial(setattr, self._owner, "loop", None),
+        )
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -525,15 +525,11 @@ class StrongholdP2p(Generic[Req, Res]):
         if self._memory is not None:
             await self._memory.start()
         if self._policy_watch is not None:
-            self._policy_task = asyncio.get_running_loop().create_task(self._policy_watch.run())
+            self._policy_watch.start()
 
     async def _unload_firewall(self) -> None:
-        async with AsyncExitStack() as ending:
-            if self._memory is not None:
-                ending.push_async_callback(self._memory.close)
-            if self._policy_task is not None:
-                self._policy_task.cancel()
-                await asyncio.wait([self._policy_task])
+        parts = (self._policy_watch, self._memory)
+        await end_all(*(part.close for part in parts if part is not None))
 
     def _apply_policy(self, policy: Policy) -> None:
         self._admission.set_policy(policy.admission)
