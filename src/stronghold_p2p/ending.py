@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 
 __all__ = ["end_all"]
 
+logger = logging.getLogger("stronghold_p2p")
+
 
 async def end_all(*steps: Callable[[], Awaitable[object] | None]) -> None:
-    """Takes all steps, plain and async, one after the other, whatever becomes of those before: a step that raises, or
-    is cancelled, must not keep the next one's thread or socket. What was raised is raised in the end.
+    """Takes all steps, plain and async, one after the other, whatever becomes of those before: one that raises, or is
+    cancelled, must not keep the next one's thread or socket. What was raised first is raised in the end.
 
-    A function of its own because mypyc, which may compile those who call it, breaks ``async with`` if the exit raises.
+    Not an ``AsyncExitStack``: whoever calls this may be compiled, and mypyc breaks ``async with`` if the exit raises.
     """
-    async with AsyncExitStack() as ending:
-        for step in reversed(steps):
-            ending.push_async_callback(_take, step)
-
-
-async def _take(step: Callable[[], Awaitable[object] | None]) -> None:
-    ended = step()
-    if ended is not None:
-        await ended
+    raised: BaseException | None = None
+    for step in steps:
+        try:
+            ended = step()
+            if ended is not None:
+                await ended
+        except BaseException as error:
+            if raised is None:
+                raised = error
+            else:
+                logger.exception("a further step of ending failed")
+    if raised is not None:
+        try:
+            raise raised
+        finally:
+            raised = None  # whose traceback holds this very frame
