@@ -6,7 +6,7 @@ import asyncio
 import os
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType, UnionType
 from typing import Any, Generic, Literal, Self
 
@@ -14,6 +14,7 @@ from .addresses.book import AddressBook
 from .addresses.target import own_address, parse_target, split_target
 from .arguments import check_types, seconds
 from .config import Config
+from .ending import end_all
 from .errors import ClosedError, InvalidAddress, NotPermitted, RequestTimeout
 from .event_hub import EventHub
 from .events import ConnectionInfo, Direction, Event, Listener
@@ -196,15 +197,15 @@ class StrongholdP2p(Generic[Req, Res]):
         self._owner.loop = asyncio.get_running_loop()
         self._closing = self._owner.loop.create_future()
         swarm, self._swarm = self._swarm, None
-        async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
-            ending.callback(setattr, self._owner, "loop", None)
-            ending.callback(self._closing.set_result, None)
-            ending.push_async_callback(self._sources.close)
-            ending.callback(self._events.close)
-            ending.callback(self._responder.close)
-            if swarm is not None:
-                ending.push_async_callback(swarm.close)
-            ending.callback(self._approvals.close)  # first: what waits for an answer would hold up the connections
+        await end_all(
+            self._approvals.close,  # first: what waits for an answer would hold up the connections
+            *([swarm.close] if swarm is not None else []),
+            self._responder.close,
+            self._events.close,
+            self._sources.close,
+            partial(self._closing.set_result, None),
+            partial(setattr, self._owner, "loop", None),
+        )
 
     async def __aenter__(self) -> Self:
         await self.start()
