@@ -276,7 +276,8 @@ class StrongholdP2p(Generic[Req, Res]):
 
         Raises:
             InvalidAddress, NotPermitted, DialError, ClosedError: as for :meth:`connect`.
-            ProtocolNotSupported, StreamReset, RemoteProtocolError, ConnectionLost: the peer does not answer as it should.
+            ProtocolNotSupported, StreamReset, NoResponse, RemoteProtocolError, ConnectionLost: the peer does not answer as it
+                should.
             RequestTimeout: it does not answer in time (None: ``Config.request_timeout``).
         """
         patience = seconds(timeout, self._config.request_timeout)
