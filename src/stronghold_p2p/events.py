@@ -58,7 +58,7 @@ class Path:
     """How a connection reaches its peer."""
 
     transport: str
-    """``"tcp"``."""
+    """``"tcp"`` or ``"ws"``."""
     dialed: Multiaddr | None = None
     """The address that we dialed, without the peer id; None if the remote dialed us."""
     relay: PeerId | None = None
@@ -101,7 +101,7 @@ class Listener:
     address: Multiaddr
     """As bound, with our peer id; it may be a wildcard."""
     addresses: tuple[Multiaddr, ...]
-    """Every address it can be dialled at, a wildcard resolved to the interfaces' addresses."""
+    """Every address it can be dialed at, a wildcard resolved to the interfaces' addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class PeerIdentified:
     protocols: tuple[str, ...]
     """What it offers to us."""
     listen_addresses: tuple[Multiaddr, ...]
-    """Where it says it can be dialled."""
+    """Where it says it can be dialed."""
     observed_address: Multiaddr | None
     """Where it sees us."""
 

@@ -41,10 +41,10 @@ class Transport(Protocol):
         """Whether ``address`` is of this kind."""
 
     async def dial(self, address: Multiaddr, connected: Connected) -> None:
-        """Connects to ``address``; returns when ``connected`` has been called.
+        """Connects to ``address``, whose name has been resolved; returns when ``connected`` has been called.
 
         Raises:
-            OSError: refused, unreachable, or the name is unknown.
+            OSError: refused, or unreachable.
         """
 
     async def listen(self, address: Multiaddr, connected: Connected) -> TransportListener:

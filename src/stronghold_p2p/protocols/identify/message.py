@@ -72,7 +72,7 @@ class Identity:
     protocols: tuple[str, ...]
     """What it offers to us."""
     listen_addresses: tuple[Multiaddr, ...]
-    """Where it says it can be dialled; those of its record if it tells no others that lead to it."""
+    """Where it says it can be dialed; those of its record if it tells no others that lead to it."""
     observed_address: Multiaddr | None
     """Where it sees us."""
     signed_record: bytes
