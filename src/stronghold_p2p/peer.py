@@ -130,7 +130,7 @@ class StrongholdP2p(Generic[Req, Res]):
         )
         self._approvals.keep_rule = self._sources.keep_rule
         self.addresses = AddressBook(owner=self._owner)
-        """Where other peers can be dialled."""
+        """Where other peers can be dialed."""
 
     def __repr__(self) -> str:
         return f"<StrongholdP2p {self.peer_id}>"
@@ -228,7 +228,7 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             InvalidAddress: ``to`` is malformed, names no peer, or is us.
             EncodeError: ``body`` cannot be sent.
-            NotPermitted: our own firewall or a ban forbids it; nothing was sent or dialled.
+            NotPermitted: our own firewall or a ban forbids it; nothing was sent or dialed.
             DialError: there is no connection to the peer.
             ProtocolNotSupported: the peer does not offer requests, or not to us; it may have banned us.
             NoResponse: the peer rejected or declined the request.
@@ -275,7 +275,8 @@ class StrongholdP2p(Generic[Req, Res]):
 
         Raises:
             InvalidAddress, NotPermitted, DialError, ClosedError: as for :meth:`connect`.
-            ProtocolNotSupported, StreamReset, RemoteProtocolError, ConnectionLost: the peer does not answer as it should.
+            ProtocolNotSupported, StreamReset, NoResponse, RemoteProtocolError, ConnectionLost: the peer does not answer as it
+                should.
             RequestTimeout: it does not answer in time (None: ``Config.request_timeout``).
         """
         patience = seconds(timeout, self._config.request_timeout)
@@ -320,7 +321,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """What we listen on, each with every address that it can be dialled at."""
+        """What we listen on, each with every address that it can be dialed at."""
         self._owner.check()
         return self._swarm.listeners if self._swarm else ()
 
