@@ -46,13 +46,15 @@ def decision_us(calls: int = 100_000) -> float:
     peer = Keypair.generate().peer_id
     firewall = Firewall(rules(peer))
     codec = make_codec("json", None, max_size=2**20)
-    gate = Gate(firewall, Approvals(firewall, Config()), codec.type_name, None, codec.weight, EventHub())
+    events = EventHub()
+    approvals = Approvals(firewall, Config(), events.emit)
+    gate = Gate(firewall, approvals, None, events)
     message = codec.encode(BODY)
     best = float("inf")
     for _ in range(5):
         start = time.perf_counter()
         for _ in range(calls):
-            gate.decide(peer, Direction.INBOUND, BODY, message, None)
+            gate.decide(peer, Direction.INBOUND, codec, BODY, message, None)
         best = min(best, time.perf_counter() - start)
     return best / calls * 1e6
 

@@ -7,7 +7,7 @@ import gc
 import inspect
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,31 @@ MakePeer = Callable[..., Awaitable[StrongholdP2p[Any, Any]]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuses names that are others in each process: the workers of a parallel run must agree on them."""
     found = [(item.nodeid, text) for item in items for text in MAY_BE_RANDOM.findall(item.name)]
-    written = "".join(path.read_text() for path in Path(__file__).parent.rglob("*.*") if path.suffix in {".py", ".json"})
+    written = "".join(
+        path.read_text() for path in Path(__file__).parent.rglob("*.*") if path.suffix in {".py", ".json"}
+    )
     random = [nodeid for nodeid, text in found if text not in written]
     if random:
         raise pytest.UsageError(f"a parameter's id has what is random in it, such as a key's peer id: {random}")
 
 
 def pytest_collection_finish() -> None:
+    freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    torn_down = yield
+    if nextitem is None or nextitem.path != item.path:
+        freeze()
+    return torn_down
+
+
+def freeze() -> None:
+    """What was imported and collected, and what pytest keeps of tests that have run, need no look at each collection
+    below: it took half of all time."""
     gc.collect()
-    gc.freeze()  # what was imported and collected needs no look at each collection below: it took half of all time
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -417,6 +417,54 @@ def test_a_wrong_passphrase(tmp_path: Path) -> None:
     assert raised.value.path == str(tmp_path / "key")
 
 
+def test_a_passphrase_is_asked_for_where_one_is_needed(tmp_path: Path) -> None:
+    keypair, asked = Keypair.generate(), list[str]()
+
+    def ask() -> str:
+        asked.append("asked")
+        return "geheim"
+
+    keypair.save(tmp_path / "plain")
+    keypair.save(tmp_path / "libp2p", format="libp2p")
+    (tmp_path / "damaged").write_bytes(b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+    for name in ("plain", "libp2p"):
+        assert Keypair.load(tmp_path / name, ask).peer_id == keypair.peer_id
+    for name in ("damaged", "missing"):
+        with pytest.raises(KeyFileError):
+            Keypair.load(tmp_path / name, ask)
+    assert asked == []
+    keypair.save(tmp_path / "encrypted", passphrase="geheim")
+    assert Keypair.load(tmp_path / "encrypted", ask).peer_id == keypair.peer_id
+    (tmp_path / "openssl").write_bytes(
+        rsa.generate_private_key(65537, 2048).private_bytes(
+            Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"geheim")
+        )
+    )
+    assert Keypair.load(tmp_path / "openssl", ask).public_key.type is KeyType.RSA
+    assert asked == ["asked"] * 2
+    with pytest.raises(KeyFileError, match="a passphrase is needed"):
+        Keypair.load(tmp_path / "encrypted", str)
+
+
+def test_a_passphrase_that_was_no_utf8(tmp_path: Path) -> None:
+    """As the environment hands it over."""
+    keypair = Keypair.generate()
+    keypair.save(tmp_path / "key", passphrase=os.fsdecode(b"\xe9"))
+    assert Keypair.load(tmp_path / "key", b"\xe9").peer_id == keypair.peer_id
+    assert Keypair.load(tmp_path / "key", lambda: os.fsdecode(b"\xe9")).peer_id == keypair.peer_id
+
+
+@pytest.mark.parametrize("passphrase", [None, "geheim"])
+def test_a_pipe_is_read_once(tmp_path: Path, passphrase: str | None) -> None:
+    keypair = Keypair.generate()
+    keypair.save(tmp_path / "key", passphrase=passphrase)
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    writing = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=((tmp_path / "key").read_bytes(),))
+    writing.start()
+    assert Keypair.load(tmp_path / "fifo", lambda: "geheim").peer_id == keypair.peer_id
+    writing.join()
+
+
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match="No such file"):
         Keypair.load(tmp_path / "missing")

@@ -27,6 +27,7 @@ Act = Callable[..., Any]
 
 OTHER = Keypair.generate().peer_id
 PROTOCOL = "/own/1.0.0"
+ADDRESS = "/ip4/127.0.0.1/tcp/1"
 
 
 async def ignore(stream: Stream) -> None: ...
@@ -50,6 +51,7 @@ PEER_ACTS: dict[str, Act] = {
     "remove_peer_rule": lambda peer: peer.remove_peer_rule(OTHER),
     "get_firewall_config": lambda peer: peer.get_firewall_config(),
     "on_firewall_request": lambda peer: peer.on_firewall_request(lambda question: None),
+    "remove_firewall_handler": lambda peer: peer.remove_firewall_handler(print),
     "firewall_requests": lambda peer: peer.firewall_requests(),
     "reload_policy": lambda peer: peer.reload_policy(),
     "ban_peer": lambda peer: peer.ban_peer(OTHER),
@@ -58,6 +60,12 @@ PEER_ACTS: dict[str, Act] = {
     "events": lambda peer: peer.events(),
     "open_stream": lambda peer: peer.open_stream(OTHER, PROTOCOL),
     "handle_stream": lambda peer: peer.handle_stream(PROTOCOL, ignore),
+    "addresses.add": lambda peer: peer.addresses.add(ADDRESS, OTHER),
+    "addresses.remove": lambda peer: peer.addresses.remove(ADDRESS, OTHER),
+    "addresses.get": lambda peer: peer.addresses.get(OTHER),
+    "addresses.entries": lambda peer: peer.addresses.entries(OTHER),
+    "addresses, whether": lambda peer: OTHER in peer.addresses,
+    "addresses, which": lambda peer: list(peer.addresses),
 }
 
 STREAM_ACTS: dict[str, Act] = {
@@ -75,7 +83,7 @@ def test_every_act_is_tried() -> None:
     def public(class_: type) -> set[str]:
         return {name for name, _ in inspect.getmembers(class_) if not name.startswith("_")}
 
-    assert public(StrongholdP2p) - PEER_ACTS.keys() == {"peer_id", "start"}
+    assert public(StrongholdP2p) - {"addresses"} - PEER_ACTS.keys() == {"peer_id", "start"}
     assert public(Stream) - STREAM_ACTS.keys() == {"peer", "protocol", "direction"}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import MakePeer
 from support.remote import listening
+from support.state import opened
 from support.waiting import begun, introduced, next_event, settled, turns, until
 
 from stronghold_p2p import (
@@ -38,7 +39,6 @@ from stronghold_p2p import (
     StreamReset,
     StrongholdP2p,
 )
-from stronghold_p2p.store.state import StateFile
 from stronghold_p2p.swarm.swarm import Swarm
 
 Peer = StrongholdP2p[Any, Any]
@@ -150,6 +150,18 @@ async def test_only_peer_ids_name_peers(make_peer: MakePeer) -> None:
             await bob.ban_peer(wrong)
     with pytest.raises(TypeError):
         await bob.send_request(alice, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [4001, ("127.0.0.1", 4001), b"\x04\x7f\x00\x00\x01\x06\x0f\xa1"], ids=type)
+async def test_only_multiaddrs_say_where(make_peer: MakePeer, wrong: Any) -> None:
+    peer = await make_peer()
+    with pytest.raises(TypeError, match="a Multiaddr or its text says where"):
+        await peer.listen(wrong)
+    with pytest.raises(TypeError, match="a Multiaddr or its text says where"):
+        await peer.stop_listening(wrong)
+    for change in peer.addresses.add, peer.addresses.remove:
+        with pytest.raises(TypeError, match="a Multiaddr or its text says where"):
+            change(wrong, Keypair.generate().peer_id)
 
 
 @pytest.mark.parametrize(
@@ -484,8 +496,8 @@ async def test_a_start_that_fails_leaves_nothing_and_may_be_tried_again(
             await bob.start()
     assert asyncio.all_tasks() == {asyncio.current_task()}
     await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
-    with StateFile(state) as file:
-        file.ban(carol)  # changes that others make meanwhile are seen
+    with opened(state) as file:
+        file.set_banned(carol, True)  # changes that others make meanwhile are seen
     async with bob:
         with pytest.raises(NotPermitted, match="banned"):
             await bob.connect(f"/ip4/127.0.0.1/tcp/1/p2p/{carol}")
@@ -541,7 +553,7 @@ async def test_a_policy_that_cannot_be_used_makes_no_state_file(tmp_path: Path) 
 
 async def test_what_code_says_before_the_start_goes_before_what_was_kept(tmp_path: Path) -> None:
     state, peer_id = tmp_path / "state.db", Keypair.generate().peer_id
-    with StateFile(state) as file:
+    with opened(state) as file:
         file.set_rule(peer_id, Direction.BOTH, Rule.ALLOW_ALL)
     for rule in (Rule.REJECT_ALL, None):  # by now nothing is kept
         peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
@@ -549,3 +561,31 @@ async def test_what_code_says_before_the_start_goes_before_what_was_kept(tmp_pat
             peer.set_peer_rule(peer_id, rule, direction=Direction.INBOUND)
         async with peer:
             assert peer.get_firewall_config().peers[peer_id] == (rule, Rule.ALLOW_ALL)
+
+
+async def test_a_rule_that_code_sets_while_the_peer_starts_goes_before_what_was_kept(tmp_path: Path) -> None:
+    state, peer_id = tmp_path / "state.db", Keypair.generate().peer_id
+    with opened(state) as file:
+        file.set_rule(peer_id, Direction.INBOUND, Rule.ALLOW_ALL)
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
+    starting = asyncio.create_task(peer.start())
+    await asyncio.sleep(0)
+    peer.set_peer_rule(peer_id, Rule.REJECT_ALL, direction=Direction.INBOUND)
+    await starting
+    assert peer.get_firewall_config().peers[peer_id] == (Rule.REJECT_ALL, None)
+    await peer.close()
+    with opened(state) as file:
+        assert not file.read().rules
+
+
+@pytest.mark.parametrize("banned", [True, False])
+async def test_a_ban_that_code_makes_or_lifts_before_the_start_is_kept(tmp_path: Path, banned: bool) -> None:
+    state, peer_id = tmp_path / "state.db", Keypair.generate().peer_id
+    with opened(state) as file:
+        file.set_banned(peer_id, not banned)
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
+    await (peer.ban_peer(peer_id) if banned else peer.unban_peer(peer_id))
+    async with peer:
+        assert (peer._admission.refusal_of_peer(peer_id) is not None) == banned
+    with opened(state) as file:
+        assert file.read().banned == ({peer_id} if banned else set())

@@ -41,6 +41,8 @@ from .events import (
     Dropped,
     Event,
     FirewallDecision,
+    FirewallRequestEnded,
+    FirewallRequestOpened,
     InboundConnectionFailed,
     Listener,
     ListenerClosed,
@@ -53,8 +55,9 @@ from .events import (
     RequestFailed,
     StateFailed,
 )
-from .firewall.approvals import FirewallRequest
+from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
+from .firewall.questions import FirewallRequest
 from .firewall.rules import FirewallRules, Rule
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
@@ -82,6 +85,9 @@ __all__ = [
     "Event",
     "FirewallDecision",
     "FirewallRequest",
+    "FirewallRequestEnded",
+    "FirewallRequestOpened",
+    "FirewallRequestQueue",
     "FirewallRules",
     "HandshakeError",
     "InboundConnectionFailed",

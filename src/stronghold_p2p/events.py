@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from .errors import PolicyError, StateError
 from .identity import PeerId
@@ -19,15 +19,19 @@ __all__ = [
     "Dropped",
     "Event",
     "FirewallDecision",
+    "FirewallRequestEnded",
+    "FirewallRequestOpened",
     "InboundConnectionFailed",
     "Listener",
     "ListenerClosed",
     "NewListener",
+    "Outcome",
     "Path",
     "PathLimits",
     "PeerIdentified",
     "PolicyFailed",
     "PolicyLoaded",
+    "QuestionKind",
     "RequestFailed",
     "StateFailed",
 ]
@@ -101,7 +105,7 @@ class Listener:
     address: Multiaddr
     """As bound, with our peer id; it may be a wildcard."""
     addresses: tuple[Multiaddr, ...]
-    """Every address it can be dialled at, a wildcard resolved to the interfaces' addresses."""
+    """Every address it can be dialed at, a wildcard resolved to the interfaces' addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,7 @@ class PeerIdentified:
     protocols: tuple[str, ...]
     """What it offers to us."""
     listen_addresses: tuple[Multiaddr, ...]
-    """Where it says it can be dialled."""
+    """Where it says it can be dialed."""
     observed_address: Multiaddr | None
     """Where it sees us."""
 
@@ -161,7 +165,7 @@ class PeerIdentified:
 @dataclass(frozen=True, slots=True)
 class RequestFailed:
     """An inbound request got no response though the firewall let it pass: the handler failed, was too slow, or returned
-    what cannot be encoded; or the request itself was not valid, or came too slowly."""
+    what cannot be encoded; or the request itself was not valid, or came too slowly. The log has a line, too."""
 
     peer: PeerId
     error: Exception
@@ -183,6 +187,42 @@ class FirewallDecision:
     allowed: bool
     waited: float
     """Seconds for which an answer was waited for."""
+
+
+QuestionKind = Literal["peer", "request"]
+"""What the firewall asks: for a rule, since none is known for a peer; or about one request."""
+
+Outcome = Literal["approved", "rejected", "rule set", "reconsidered", "timed out", "withdrawn", "unanswered", "closed"]
+"""How a question of the firewall has ended: by an answer; since another rule holds by now; since nobody has answered in
+time; since the last requester has gone; since all who could answer have failed or gone; since we close."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallRequestOpened:
+    """A question of the firewall waits for an answer. One that is answered at once, or that nobody takes, never does.
+
+    Holds nothing of the request's content.
+    """
+
+    id: int
+    """Counts up, from 1."""
+    peer: PeerId
+    direction: Direction
+    type: str | None
+    """The type of the request; of the first one, if the question is about the peer."""
+    kind: QuestionKind
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallRequestEnded:
+    """A question of the firewall that was open waits no longer."""
+
+    id: int
+    peer: PeerId
+    direction: Direction
+    type: str | None
+    kind: QuestionKind
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +262,8 @@ Event = (
     | PeerIdentified
     | RequestFailed
     | FirewallDecision
+    | FirewallRequestOpened
+    | FirewallRequestEnded
     | PolicyLoaded
     | PolicyFailed
     | StateFailed

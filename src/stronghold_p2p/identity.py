@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import functools
 import hashlib
-import logging
 import os
-import stat
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, Literal, NoReturn, Self, assert_never
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -41,12 +36,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from . import key_file
 from .encoding import messages, multibase, varint
 from .errors import DecodeError, InvalidAddress, KeyFileError
 
 __all__ = ["KeyType", "Keypair", "PeerId", "PublicKey"]
-
-_logger = logging.getLogger("stronghold_p2p")
 
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
@@ -57,9 +51,6 @@ _MAX_RSA_EXPONENT = (1 << 31) - 1
 
 _MAX_PUBLIC_KEY = 1200
 """Bytes of an encoded public key; an RSA key of 8,192 bits takes 1,067. What is longer is refused unread."""
-
-_MAX_KEY_FILE = 1 << 16
-"""Bytes of a key file; an RSA key of 8,192 bits takes 6,566 in encrypted PEM. The path may lead to something endless."""
 
 _MAX_INLINE_KEY = 42
 """Encoded keys of up to 42 bytes are their own multihash (peer-ids.md, "Peer Ids")."""
@@ -257,19 +248,24 @@ class Keypair:
         return _encode(self.public_key.type, _private_key_data(self._key))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], passphrase: str | bytes | None = None) -> Keypair:
+    def load(
+        cls, path: str | os.PathLike[str], passphrase: str | bytes | Callable[[], str | bytes] | None = None
+    ) -> Keypair:
         """From a key file: PEM (PKCS#8, possibly encrypted) or libp2p's protobuf, told apart by their content.
 
-        A passphrase for a file that is not encrypted is ignored. Warns in the log if others can read the file.
-        Raises KeyFileError if it is missing, damaged, too long or no key, and if the passphrase is missing or wrong.
+        The passphrase may be a function, which is called if the file is encrypted; for a file that is not, a passphrase
+        is ignored. The file is read once, so it may be a pipe. Warns in the log if others can read it.
+
+        Raises KeyFileError if it is missing, damaged, too long, of another form or no key, and if the passphrase is
+        missing or wrong.
         """
-        data = _read_key_file(path)
+        data = key_file.read(path)
         try:
-            if data.lstrip().startswith(b"-----BEGIN"):
+            if key_file.is_pem(data):
                 return cls(_load_pem(data, passphrase))
             return cls.from_protobuf(data)
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise KeyFileError(path, str(error)) from error
+            raise KeyFileError(path, key_file.refusal(data) or str(error)) from error
 
     def save(
         self,
@@ -284,19 +280,14 @@ class Keypair:
         ``pem`` is PKCS#8, encrypted if there is a passphrase (AES-256; its 2,048 rounds of PBKDF2 do not make up for a
         short passphrase); ``libp2p`` is the protobuf that the other implementations read, which cannot be encrypted.
 
-        Raises KeyFileError if the file exists and ``force`` is not
-        given, also if it comes into being meanwhile, and if it cannot be written; ValueError for an empty passphrase
-        or one for ``libp2p``.
+        Raises KeyFileError if the file exists and ``force`` is not given, also if it comes into being meanwhile, if what
+        is there is no regular file, and if it cannot be written; ValueError for an empty passphrase or one for
+        ``libp2p``.
         """
         if format == "libp2p" and passphrase is not None:
             raise ValueError("a key file in libp2p's form cannot be encrypted")
         data = self.to_protobuf() if format == "libp2p" else self._to_pem(passphrase)
-        try:
-            _write_key_file(Path(path), data, force)
-        except FileExistsError as error:
-            raise KeyFileError(path, "exists, and is not overwritten without force (--force)") from error
-        except OSError as error:
-            raise KeyFileError(path, error.strerror or str(error)) from error
+        key_file.write(path, data, force=force)
 
     @property
     def peer_id(self) -> PeerId:
@@ -447,54 +438,22 @@ def _with_low_s(signature: bytes) -> bytes:
     return encode_dss_signature(r, min(s, _SECP256K1_ORDER - s))
 
 
-def _load_pem(data: bytes, passphrase: str | bytes | None) -> PrivateKeyTypes:
-    password = _to_bytes(passphrase) if passphrase else None
+def _load_pem(data: bytes, passphrase: str | bytes | Callable[[], str | bytes] | None) -> PrivateKeyTypes:
     try:
-        return load_pem_private_key(data, password)
-    except TypeError:  # encrypted without a password, or the other way round
-        if password is None:
-            raise ValueError("encrypted, a passphrase is needed") from None
         return load_pem_private_key(data, None)
+    except TypeError:  # encrypted
+        pass
     except ValueError as error:
-        raise ValueError(
-            "damaged, or no private key" if password is None else "wrong passphrase, or damaged"
-        ) from error
+        raise ValueError(f"damaged, or no private key: {error}") from error
+    given = passphrase() if callable(passphrase) else passphrase
+    if not given:
+        raise ValueError("encrypted, a passphrase is needed")
+    try:
+        return load_pem_private_key(data, _to_bytes(given))
+    except ValueError as error:
+        raise ValueError(f"wrong passphrase, damaged, or encrypted in an unsupported way: {error}") from error
 
 
 def _to_bytes(passphrase: str | bytes) -> bytes:
-    return passphrase.encode() if isinstance(passphrase, str) else passphrase
-
-
-def _read_key_file(path: str | os.PathLike[str]) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            data = file.read(_MAX_KEY_FILE + 1)
-    except OSError as error:
-        raise KeyFileError(path, error.strerror or str(error)) from error
-    if len(data) > _MAX_KEY_FILE:
-        raise KeyFileError(path, f"longer than {_MAX_KEY_FILE} bytes, no key file")
-    if mode & 0o077:
-        _logger.warning("key file %s is open to other users (mode %04o); `chmod 600` it", path, mode)
-    return data
-
-
-def _write_key_file(path: Path, data: bytes, force: bool) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".key-")  # created with mode 0600
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        if force:
-            os.replace(temporary, path)
-        else:
-            os.link(temporary, path)  # unlike a rename, fails if the file exists
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the name, too, outlives a power cut
-    finally:
-        os.close(folder)
+    """What came from the environment may be no UTF-8, which text then holds as surrogates."""
+    return passphrase.encode(errors="surrogateescape") if isinstance(passphrase, str) else passphrase

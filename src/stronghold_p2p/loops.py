@@ -1,11 +1,12 @@
-"""The event loop: whose an object is, and its time."""
+"""The event loop: whose an object is, its time, and which errors are not for it."""
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, _get_running_loop, get_running_loop
+import asyncio
+from asyncio import AbstractEventLoop
 from typing import NoReturn
 
-__all__ = ["Owner", "check_loop", "deadline_in", "refuse_loop"]
+__all__ = ["Owner", "check_loop", "deadline_in", "is_contained", "refuse_loop"]
 
 
 class Owner:
@@ -25,7 +26,7 @@ class Owner:
 def check_loop(loop: AbstractEventLoop | None) -> None:
     """Raises RuntimeError unless ``loop`` is the one that runs here, or is None: nothing is locked against other threads,
     and what waits for another loop's future waits for ever."""
-    if loop is not None and loop is not _get_running_loop():
+    if loop is not None and loop is not asyncio._get_running_loop():
         refuse_loop()
 
 
@@ -36,6 +37,18 @@ def refuse_loop() -> NoReturn:
     )
 
 
+def is_contained(error: BaseException, loop: AbstractEventLoop) -> bool:
+    """Whether what a user's coroutine has raised in a task on ``loop`` ends what it was called for, and nothing else. Not
+    Ctrl-C, which ends the program; nor the task's own cancellation, other than that of what it has awaited; nor
+    GeneratorExit where Python clears away what is left of a loop that has gone."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task(loop)
+        return task is None or not task.cancelling()
+    if isinstance(error, GeneratorExit):
+        return loop is asyncio._get_running_loop()
+    return not isinstance(error, KeyboardInterrupt)
+
+
 def deadline_in(seconds: float) -> float:
     """When ``seconds`` have passed, by the clock of the loop that runs here."""
-    return get_running_loop().time() + seconds
+    return asyncio.get_running_loop().time() + seconds

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import select
+import shlex
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -75,13 +79,12 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 @contextlib.contextmanager
 def process(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A command in a process of its own, which is interrupted at the end if it still runs."""
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(
         [sys.executable, "-m", "stronghold_p2p", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        **{"stdin": subprocess.DEVNULL, **options},
+        **{**streams, **options},
     ) as started:
         try:
             yield started
@@ -95,10 +98,22 @@ def process(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
                 raise
 
 
+def wait_until_blocked(process: subprocess.Popen[str]) -> None:
+    """Until it waits in the kernel; what it waits for, something before must have told."""
+    state = ["ps", "-o", "stat=", "-p", str(process.pid)]
+    while not subprocess.run(state, capture_output=True, text=True, check=True).stdout.startswith(("S", "I")):
+        pass
+
+
+def python(code: str) -> str:
+    """An ``exec`` handler that runs ``code``."""
+    return "exec:" + shlex.join([sys.executable, "-c", code])
+
+
 @contextlib.contextmanager
-def listening(*arguments: str) -> Iterator[str]:
+def listening(*arguments: str, **options: Any) -> Iterator[str]:
     """``listen`` in a process of its own; the address it can be dialled at."""
-    with process("listen", *arguments, "--json") as listener:
+    with process("listen", *arguments, "--json", **options) as listener:
         assert listener.stdout is not None
         event = json.loads(listener.stdout.readline())
         assert event["event"] == "listening"
@@ -110,3 +125,53 @@ def echo() -> Iterator[str]:
     """The address of a peer that echoes."""
     with listening("--allow-all", "--handler", "echo") as address:
         yield address
+
+
+class Terminal:
+    """A command on a terminal of its own: stdin, stdout and stderr."""
+
+    def __init__(self, process: subprocess.Popen[str], master: int) -> None:
+        self.process = process
+        self._master = master
+        self.shown = ""
+        """All that was printed so far, with line ends as terminals have them."""
+
+    @property
+    def echoes(self) -> bool:
+        """Whether what is typed is shown."""
+        return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
+
+    def type(self, text: str | bytes) -> None:
+        os.write(self._master, text.encode() if isinstance(text, str) else text)
+
+    def read_until(self, what: str, *, after: str = "") -> str:
+        """All that was printed up to ``what``, from the first ``after`` on."""
+        while what not in self.shown[(start := max(self.shown.find(after), 0)) :]:
+            self._read()
+        return self.shown[start : self.shown.index(what, start) + len(what)]
+
+    def wait(self) -> int:
+        """Its exit status, once all that it prints is read."""
+        with contextlib.suppress(OSError):  # the other side has closed it
+            while True:
+                self._read()
+        return self.process.wait(WAIT)
+
+    def _read(self) -> None:
+        ready, _, _ = select.select([self._master], [], [], WAIT)
+        assert ready, self.shown
+        self.shown += os.read(self._master, 65_536).decode()
+
+
+@contextlib.contextmanager
+def terminal(*arguments: str, **options: Any) -> Iterator[Terminal]:
+    """A command on a pseudo-terminal that is its controlling one."""
+    master, slave = os.openpty()
+    try:
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
+        take = lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        with process(*arguments, **{**streams, "preexec_fn": take, "pass_fds": [slave], **options}) as started:
+            os.close(slave)
+            yield Terminal(started, master)
+    finally:
+        os.close(master)

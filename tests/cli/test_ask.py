@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import signal
 import subprocess
+import sys
+import termios
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from typing import Any
 import pytest
 from conftest import MakePeer
 from support.clock import Clock
-from support.waiting import introduced, until
+from support.waiting import introduced, settled, until
 
 from stronghold_p2p import (
     Config,
@@ -33,7 +36,7 @@ from stronghold_p2p.cli.ask import MAX_TYPE, MAX_VIEW, Asker, Person, Program
 from stronghold_p2p.cli.stdin import MAX_LINE, Lines
 from stronghold_p2p.identity import Keypair
 
-from .conftest import WAIT, Cli, process
+from .conftest import WAIT, Cli, process, terminal
 
 Peer = StrongholdP2p[Any, Any]
 
@@ -520,14 +523,6 @@ async def test_a_remotes_text_is_shown_safely(console: Console, alice: Peer, bob
         await request
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("", ""), ("naïve ☃", "naïve ☃"), ("a" * 10, "a" * 10), ("a" * 11, "a" * 9 + "…"), ("\x1b" * 3, "\\x1b\\x1b\\…")],
-)
-def test_printable(text: str, shown: str) -> None:
-    assert output.printable(text, 10) == shown
-
-
 async def test_raw_requests_are_shown_as_text(console: Console, make_peer: MakePeer) -> None:
     bob, alice = await make_peer(codec="raw"), await make_peer(codec="raw")
     bob.on_request(lambda request: request.body)
@@ -672,3 +667,94 @@ def test_a_file_that_cannot_be_used(cli: Cli, tmp_path: Path, option: str) -> No
 @pytest.mark.parametrize("options", [("--ask", "--allow-all"), ("--policy", "x", "--reject-all"), ("--state", "x")])
 def test_exactly_one_way_to_decide(cli: Cli, options: tuple[str, ...]) -> None:
     assert cli.json("listen", *options).line["error"] == "UsageError"
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_question_in_what_the_terminal_has_no_characters_for(flags: tuple[str, ...]) -> None:
+    latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    with process("listen", "--ask", *flags, stdin=subprocess.PIPE, env=latin) as listener:
+        line = read_until(listener, "listening")
+        address = json.loads(line)["address"] if flags else line.split()[-1]
+        with process("request", address, json.dumps("€" + "x" * MAX_VIEW)) as request:
+            question = read_until(listener, "\\u20acxxx")
+            assert not flags or json.loads(question)["view"].startswith('"€xxx')
+            say(listener, '{"id":1,"answer":"allow"}\n' if flags else "once\n")
+            assert request.wait(WAIT) == 0
+
+
+def test_a_question_on_a_terminal_shows_what_is_hidden_in_it() -> None:
+    hidden = "\u0301\u009b2J\u202e\u007f\u034f\u115f\u2800\u3164\n"
+    with terminal("listen", "--ask") as listener:
+        listener.read_until("listening on")
+        address = listener.read_until("\r\n", after="listening on").split()[-1]
+        with process("request", address, json.dumps({"type": hidden, "text": hidden})):
+            shown = listener.read_until("b(an)?")
+            assert all(line.isprintable() for line in shown.split("\r\n"))
+            assert not set(hidden.replace("2J", "").replace("\n", "")) & set(shown)
+        listener.process.send_signal(signal.SIGTERM)
+        assert listener.wait() == 0
+
+
+PEER_ALLOWED = """
+[default]
+inbound = "ask"
+[peers.alice]
+id = "{alice}"
+inbound = "allow"
+"""
+
+
+async def test_whoever_does_not_read_the_questions_stalls_nobody(make_peer: MakePeer, tmp_path: Path) -> None:
+    """More questions than a pipe holds, and nobody at its other end."""
+    alice, *others = [await make_peer() for _ in range(5)]
+    policy = tmp_path / "policy.toml"
+    policy.write_text(PEER_ALLOWED.format(alice=alice.peer_id))
+    with process("listen", "--policy", str(policy), "--json", stdin=subprocess.PIPE) as listener:
+        address = json.loads(await asyncio.to_thread(read_until, listener, "listening"))["address"]
+        asked = [
+            asyncio.create_task(other.send_request(address, "x" * MAX_VIEW, timeout=WAIT))
+            for other in others
+            for _ in range(Config().max_firewall_questions_per_peer)
+        ]
+        assert listener.stdout is not None
+        stdout = listener.stdout.fileno()
+        await until(lambda: int.from_bytes(fcntl.ioctl(stdout, termios.FIONREAD, bytes(4)), sys.byteorder) > 40_000)
+        assert await alice.send_request(address, "hello") == "hello"
+        listener.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(listener.wait, WAIT) == 0
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_a_question_that_nobody_would_see_is_rejected(
+    console: Console, alice: Peer, bob: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with answering(Program(bob, Lines())):
+        monkeypatch.setattr(output, "is_stalled", lambda: True)
+        for _ in range(2):
+            assert isinstance(await failed(ask(alice, bob, 1)), NoResponse)
+        assert len(caplog.records) == 1
+        monkeypatch.setattr(output, "is_stalled", lambda: False)
+        request = ask(alice, bob, 2)
+        question = await console.shown()
+        console.answer(question["id"], "allow")
+        assert await request == 2
+
+
+async def test_what_was_typed_before_a_question_is_shown_does_not_answer_it(
+    console: Console, alice: Peer, bob: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The terminal is stopped: what was printed is not there yet."""
+    master, slave = os.openpty()
+    reading = asyncio.Event()
+    monkeypatch.setattr(output, "shown", reading.wait)
+    with os.fdopen(slave) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        async with answering(Person(bob, Lines())):
+            request = ask(alice, bob, 1)
+            await console.shown()
+            os.write(master, b"always\n")
+            reading.set()
+            await settled()
+            os.write(master, b"reject\n")
+            assert isinstance(await failed(request), NoResponse)
+    os.close(master)

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from support.waiting import until
 
 from stronghold_p2p import Direction, Dropped, Event, FirewallDecision, RequestFailed
-from stronghold_p2p.cli.audit import MAX_TYPE, AuditFailed, open_audit, write_audit
+from stronghold_p2p.cli.audit import MAX_TYPE, AuditFailed, end_audit, open_audit, write_audit
 from stronghold_p2p.identity import Keypair
 
 from .conftest import WAIT, Cli, process
@@ -105,6 +106,94 @@ async def test_a_full_disk() -> None:
         await write_audit(open_audit(Path("/dev/full")), stream(decision()))
 
 
+@pytest.mark.parametrize("leave", [os.unlink, lambda path: path.rename(path.with_suffix(".1"))])
+async def test_a_file_that_is_moved_or_removed_is_made_again(tmp_path: Path, leave: Callable[[Path], object]) -> None:
+    path = tmp_path / "audit"
+    file = open_audit(path)
+    file.append(b"1\n")
+    leave(path)
+    file.append(b"2\n")
+    file.append(b"3\n")
+    assert path.read_text() == "2\n3\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_text("")  # shortened in place, as `copytruncate` of logrotate does
+    file.append(b"4\n")
+    assert path.read_text() == "4\n"
+    file.close()
+
+
+def no_folder(path: Path) -> None:
+    path.unlink()
+    path.parent.rmdir()
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def an_unread_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_circle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("change", [no_folder, a_folder, an_unread_pipe, a_circle])
+async def test_a_file_that_cannot_be_made_again(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    path = tmp_path / "folder" / "audit"
+    path.parent.mkdir()
+    file = open_audit(path)
+    change(path)
+    with pytest.raises(AuditFailed, match=r"audit file .*audit: [A-Z]"):
+        await write_audit(file, stream(decision()))
+
+
+async def test_a_pipe_with_a_reader(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    await write_audit(open_audit(path), stream(decision(), decision()))
+    assert [json.loads(line)["type"] for line in os.read(reader, 4096).splitlines()] == ["Read", "Read"]
+    os.close(reader)
+
+
+async def test_a_pipe_whose_reader_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file = open_audit(path)
+    os.close(reader)
+    with pytest.raises(AuditFailed, match="Broken pipe"):
+        await write_audit(file, stream(decision()))
+
+
+async def test_a_pipe_that_nobody_reads_keeps_nothing_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stronghold_p2p.cli.audit.PATIENCE", 0.01)
+    path = tmp_path / "audit"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file = open_audit(path)
+    writing = asyncio.create_task(write_audit(file, stream(*[decision()] * 1000)))
+    with pytest.raises(AuditFailed, match="does not take the last decisions"):
+        await end_audit(writing, file)
+    os.close(reader)  # and the thread ends
+
+
+def test_what_a_remote_wrote_is_escaped(tmp_path: Path) -> None:
+    hidden = "\u034f\u115f\u2800\u3164\u202e\x9b\x7f"
+    path = tmp_path / "audit"
+    asyncio.run(write_audit(open_audit(path), stream(decision(hidden, rule=f"Rule.restricted({hidden})"))))
+    (line,) = path.read_text().splitlines()
+    assert line.isascii()
+    assert line.isprintable()
+
+
 def test_a_file_that_cannot_be_opened(cli: Cli, tmp_path: Path) -> None:
     told = cli.json("listen", "--allow-all", "--audit", str(tmp_path / "missing" / "audit"))
     assert (told.status, told.line["error"]) == (1, "AuditFailed")
@@ -130,3 +219,16 @@ def test_the_last_decision_is_in_it(cli: Cli, tmp_path: Path) -> None:
     (record,) = records(path)
     assert (record["type"], record["layer"], record["allowed"]) == ("Ping", "default", True)
     assert "treasure" not in path.read_text()
+
+
+def test_a_rotated_file(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    with process("listen", "--allow-all", "--audit", str(path), "--json") as listener:
+        assert listener.stdout is not None
+        address = json.loads(listener.stdout.readline())["address"]
+        cli("request", address, '{"type":"before"}')
+        path.rename(tmp_path / "audit.1")
+        cli("request", address, '{"type":"after"}')
+        listener.send_signal(signal.SIGTERM)
+        assert listener.wait(WAIT) == 0
+    assert [record["type"] for record in records(path) + records(tmp_path / "audit.1")] == ["after", "before"]

@@ -44,3 +44,9 @@ def test_bodies_have_the_size_that_is_told(size: int) -> None:
     assert size - 2 <= told <= size
     body, told = _body(size, "raw")
     assert len(body) == told == size
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack", "raw"])
+def test_a_size_over_the_limit_is_refused_before_it_is_made(cli: Cli, codec: str) -> None:
+    ran = cli.json("bench", "--size", str(10**18), "--codec", codec)
+    assert (ran.status, ran.line["error"]) == (2, "UsageError")

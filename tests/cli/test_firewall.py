@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.state import opened
 
 from stronghold_p2p.events import Direction
 from stronghold_p2p.firewall.rules import Rule
 from stronghold_p2p.identity import Keypair
-from stronghold_p2p.store.state import StateFile
+from stronghold_p2p.store.database import Database
+from stronghold_p2p.store.firewall_tables import FirewallTables
 
 from .conftest import Cli
 
@@ -40,7 +42,7 @@ def record(inbound: Any = None, outbound: Any = None, banned: bool = False) -> d
 def test_an_edit_prints_what_holds_for_the_peer_now(
     cli: Cli, file: str, arguments: tuple[str, ...], expected: dict[str, Any]
 ) -> None:
-    with StateFile(file) as state:
+    with opened(file) as state:
         state.set_rule(ALICE, Direction.BOTH, Rule.ASK)
         state.set_rule(BOB, Direction.BOTH, Rule.REJECT_ALL)
     command, *options = arguments
@@ -52,18 +54,18 @@ def test_an_edit_prints_what_holds_for_the_peer_now(
 
 
 def test_it_edits_a_file_that_is_in_use(cli: Cli, file: str) -> None:
-    with StateFile(file) as state:
-        version = state.version
+    with Database(file) as database:
+        version = database.data_version
         assert cli("firewall", "ban", ALICE.to_cid(), "--state", file).status == 0
-        assert state.version != version
-        assert state.read().banned == {ALICE}
+        assert database.data_version != version
+        assert FirewallTables(database).read().banned == {ALICE}
 
 
 def test_for_people_the_list_is_a_table(cli: Cli, file: str) -> None:
-    with StateFile(file) as state:
+    with opened(file) as state:
         state.set_rule(ALICE, Direction.INBOUND, Rule.restricted(allow={"Ping", "\x1b[2J"}))
         state.set_rule(BOB, Direction.OUTBOUND, Rule.restricted(allow=()))
-        state.ban(BOB)
+        state.set_banned(BOB, True)
     assert cli("firewall", "list", "--state", file).out.splitlines() == [
         f"{'PEER':52}  INBOUND                OUTBOUND       BANNED",
         rf"{ALICE}  allow '\x1b[2J', Ping  -              -",
@@ -72,7 +74,7 @@ def test_for_people_the_list_is_a_table(cli: Cli, file: str) -> None:
 
 
 def test_an_empty_list(cli: Cli, file: str) -> None:
-    StateFile(file).close()
+    Database(file).close()
     assert cli("firewall", "list", "--state", file).out == "no rules and no bans\n"
     listed = cli.json("firewall", "list", "--state", file)
     assert (listed.status, listed.out) == (0, "")

@@ -8,6 +8,7 @@ in the order in which an event loop does.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -28,6 +29,8 @@ from stronghold_p2p import (
     Direction,
     FirewallDecision,
     FirewallRequest,
+    FirewallRequestEnded,
+    FirewallRequestOpened,
     FirewallRules,
     Keypair,
     Multiaddr,
@@ -59,6 +62,8 @@ CONFIG: Final = Config(
 CODEC: Final = make_codec("json", None, max_size=1000)
 OUTBOUND_TIMEOUT: Final = 1.25
 QUEUE: Final = 2
+LISTENERS: Final = ("queue", "handler")
+"""In the order in which they are asked."""
 
 Where = tuple[PeerId, Direction]
 
@@ -108,6 +113,7 @@ class FakeStream:
         self.peer = connection.peer
         self.remote_address = ADDRESS
         self.remote_identified = True
+        self.untouched = False
         self.loop = connection.loop
         self.now = connection.now
         self.spawn = connection.spawn
@@ -150,7 +156,6 @@ class FakeConnection:
 
     config = CONFIG
     remote_address = ADDRESS
-    flushes = 0
 
     def __init__(self, network: FakeNetwork, peer: PeerId) -> None:
         self.peer = peer
@@ -255,12 +260,14 @@ class ModelRequest:
 
 @dataclass(eq=False)
 class ModelQuestion:
+    id: int
     kind: str
     first: ModelRequest
     rule: str | None
     expires: float
-    waiting: list[ModelRequest] = field(default_factory=list)
-    taken: bool = False
+    waiting: list[ModelRequest]
+    takers: set[str] = field(default_factory=set)
+    opened: bool = False
 
     @property
     def where(self) -> Where:
@@ -269,9 +276,9 @@ class ModelQuestion:
 
 @dataclass
 class Model:
-    """What must happen. ``listener``: how questions are asked, "handler", "queue" or "nobody"."""
+    """What must happen. ``listeners``: how questions are asked, by "handler", by "queue", by both or by nothing."""
 
-    listener: str
+    listeners: set[str]
     now: float
     policy_peers: dict[Where, str] = field(default_factory=dict)
     peers: dict[Where, str] = field(default_factory=dict)
@@ -290,7 +297,11 @@ class Model:
     answer_at_once: str | None = None
     running: ModelRequest | None = None
     """The request in whose turn its question is answered: it need not wait for another."""
-    told: list[tuple[PeerId, Direction, str | None, str | None, str, bool]] = field(default_factory=list)
+    told: list[tuple[Any, ...]] = field(default_factory=list)
+    """The decisions."""
+    told_of_questions: list[tuple[Any, ...]] = field(default_factory=list)
+    raised: int = 0
+    """Questions, so far."""
 
     def rule_for(self, peer: PeerId, direction: Direction) -> tuple[str | None, str]:
         for layer, found in (
@@ -336,18 +347,35 @@ class Model:
         if not question.waiting:
             return False
         if answer in ("approve", "reject"):
-            self._end(question, answer)
+            self._end(question, answer, "approved" if answer == "approve" else "rejected")
             return True
         self.peers[question.where] = answer
-        self.changed(question.first.peer)
+        self.changed(question.first.peer, by=question)
         if question.waiting and (word := says(answer, question.first)) != "ask":
-            self._end(question, "approve" if word == "allow" else "reject")
+            self._end(question, "approve" if word == "allow" else "reject", "rule set")
         return True
 
-    def changed(self, peer: PeerId | None) -> None:
+    def changed(self, peer: PeerId | None, *, by: ModelQuestion | None = None) -> None:
         for question in list(self.questions):
             if peer in (None, question.first.peer) and self.rule_for(*question.where)[0] != question.rule:
-                self._end(question, "reconsider")
+                self._end(question, "reconsider", "rule set" if question is by else "reconsidered")
+
+    def leave(self, listener: str) -> None:
+        """Who was asked so far is not asked any more."""
+        self.listeners.discard(listener)
+        if listener == "queue":
+            self.queue.clear()
+        for question in list(self.questions):
+            question.takers.discard(listener)
+            if not question.takers:
+                self._end(question, "reject", "unanswered")
+
+    def come(self, listener: str) -> None:
+        """Somebody more is asked from now on, at once what is open."""
+        self.listeners.add(listener)
+        for question in list(self.questions):
+            if question.waiting:
+                self._offer(question, listener)
 
     def take(self) -> ModelQuestion | None:
         """The next question of the queue."""
@@ -372,7 +400,7 @@ class Model:
         for question in list(self.questions):
             if question.expires <= now:
                 self.quiet[question.first.peer] = now + CONFIG.firewall_quiet
-                self._end(question, "reject")
+                self._end(question, "reject", "timed out")
         self.settle()
 
     # -- details --
@@ -384,7 +412,7 @@ class Model:
                 if not request.question.waiting:
                     if request.direction is Direction.INBOUND:
                         self.quiet[request.peer] = self.now + CONFIG.firewall_quiet
-                    self._close(request.question)
+                    self._close(request.question, "withdrawn")
             if request.began:
                 self._tell(request, *self.rule_for(request.peer, request.direction), allowed=False)
             self._gone(request, "gone")
@@ -424,26 +452,39 @@ class Model:
             len(self.questions) >= CONFIG.max_firewall_questions
             or len(mine) >= CONFIG.max_firewall_questions_per_peer
             or self.quiet.get(request.peer, 0) > self.now
-            or self.listener == "nobody"
-            or (self.listener == "queue" and len(self.queue) >= QUEUE)
+            or not self.listeners
         ):
             return False
+        self.raised += 1
         kind = "peer" if rule is None else "request"
-        question = ModelQuestion(kind, request, rule, self.now + CONFIG.firewall_timeout, [request])
+        question = ModelQuestion(self.raised, kind, request, rule, self.now + CONFIG.firewall_timeout, [request])
         request.question = question
         self.questions.append(question)
-        if self.listener == "queue":
-            self.queue.append(question)
-        else:
-            self.asked.append(question)
-            if self.answer_at_once is not None:
-                answer, self.answer_at_once = self.answer_at_once, None
-                self.running = request
-                self.answer(question, answer)
-                self.running = None
+        self.running = request
+        for listener in LISTENERS:
+            if listener in self.listeners and question.waiting:
+                self._offer(question, listener)
+        if question.waiting and not question.takers:
+            self._end(question, "reject", "unanswered")
+        self.running = None
+        if question.waiting:
+            question.opened = True
+            self.told_of_questions.append(self._about(question))
         return True
 
-    def _end(self, question: ModelQuestion, answer: str) -> None:
+    def _offer(self, question: ModelQuestion, listener: str) -> None:
+        if listener == "queue":
+            if len(self.queue) < QUEUE:
+                question.takers.add(listener)
+                self.queue.append(question)
+            return
+        question.takers.add(listener)
+        self.asked.append(question)
+        if self.answer_at_once is not None:
+            answer, self.answer_at_once = self.answer_at_once, None
+            self.answer(question, answer)
+
+    def _end(self, question: ModelQuestion, answer: str, outcome: str) -> None:
         for request in question.waiting:
             if not request.canceled:
                 request.answer = answer
@@ -451,13 +492,18 @@ class Model:
                 if request is not self.running:
                     self.to_run.append(request)
         question.waiting.clear()
-        self._close(question)
+        self._close(question, outcome)
 
-    def _close(self, question: ModelQuestion) -> None:
-        if question in self.questions:
-            self.questions.remove(question)
+    def _close(self, question: ModelQuestion, outcome: str) -> None:
+        self.questions.remove(question)
         if question in self.queue:
             self.queue.remove(question)
+        if question.opened:
+            self.told_of_questions.append((*self._about(question), outcome))
+
+    @staticmethod
+    def _about(question: ModelQuestion) -> tuple[Any, ...]:
+        return question.id, *question.where, question.first.type, question.kind
 
     def _has_room(self, request: ModelRequest) -> bool:
         held = [other for other in self.requests if other.counted]
@@ -499,16 +545,16 @@ class FirewallMachine(RuleBasedStateMachine):
     """Every step is done to the peer and to the model. ``settle``: the loop runs before the next one."""
 
     @initialize(
-        listener=st.sampled_from(["handler", "handler", "handler", "queue", "nobody"]),
+        listeners=st.sampled_from([{"handler"}, {"handler"}, {"queue"}, {"handler", "queue"}, set()]),
         inbound=some_rules,
         outbound=some_rules,
     )
-    def begin(self, listener: str, inbound: str | None, outbound: str | None) -> None:
+    def begin(self, listeners: set[str], inbound: str | None, outbound: str | None) -> None:
         self.loop = Loop()
         self.clock = Clock(1000.0)
         self.loop.time = self.clock  # type: ignore[method-assign]
         asyncio._set_running_loop(self.loop)
-        self.model = Model(listener, self.clock.now)
+        self.model = Model(set(listeners), self.clock.now)
         self.model.defaults = {way: rule for way, rule in ((IN, inbound), (OUT, outbound)) if rule is not None}
         self.network = FakeNetwork(self.loop, self.passed)
         self.peer: StrongholdP2p[Any, Any] = StrongholdP2p(
@@ -526,9 +572,9 @@ class FirewallMachine(RuleBasedStateMachine):
         self.events: Any = self.peer.events(buffer=10_000, decisions=True)
         self.asked: list[FirewallRequest] = []
         self.answer_at_once: str | None = None
-        if listener == "queue":
+        if "queue" in listeners:
             self.queue = self.peer.firewall_requests(buffer=QUEUE)
-        elif listener == "handler":
+        if "handler" in listeners:
             self.peer.on_firewall_request(self.hear)
         self.requests: list[ModelRequest] = []
         self.seen: set[int] = set()
@@ -628,17 +674,36 @@ class FirewallMachine(RuleBasedStateMachine):
         assert self._answer(self.asked[index], answer) is expected
         self.finish(settle)
 
-    @precondition(lambda self: self.model.listener == "handler")
+    @rule()
+    def the_handler_comes_or_leaves(self) -> None:
+        self.finish(True)
+        if "handler" in self.model.listeners:
+            self.model.leave("handler")
+            self.peer.remove_firewall_handler(self.hear)
+        else:
+            self.model.come("handler")
+            self.peer.on_firewall_request(self.hear)
+        self.finish(True)
+
+    @precondition(lambda self: "queue" in self.model.listeners)
+    @rule()
+    def the_iterator_is_closed(self) -> None:
+        self.finish(True)
+        self.model.leave("queue")
+        self.queue.close()
+        self.finish(True)
+
+    @precondition(lambda self: "handler" in self.model.listeners)
     @rule(answer=answers)
     def answer_the_next_at_once(self, answer: str) -> None:
         self.finish(True)
         self.model.answer_at_once = self.answer_at_once = answer
 
-    @precondition(lambda self: self.model.listener == "queue")
+    @precondition(lambda self: "queue" in self.model.listeners)
     @rule()
     def take(self) -> None:
         self.finish(True)
-        taking: asyncio.Task[FirewallRequest] = self.loop.create_task(anext(self.queue))  # type: ignore[arg-type]
+        taking: asyncio.Task[FirewallRequest] = self.loop.create_task(self.queue.__anext__())
         self._run_loop()
         if self.model.take() is None:
             taking.cancel()
@@ -665,13 +730,16 @@ class FirewallMachine(RuleBasedStateMachine):
         self._run_loop()
         model, approvals = self.model, self.peer._approvals
         assert [self._seen(question) for question in self.asked] == [
-            (asked.kind, *asked.where, asked.first.type, asked.first.padding, len(asked.waiting))
+            (asked.id, asked.kind, *asked.where, asked.first.type, asked.first.padding, len(asked.waiting))
             for asked in model.asked
         ]
         assert len(approvals._questions) == len(model.questions)
         assert approvals._waiting == len(model.requests)
         assert Counter(self._told()) == Counter(model.told)  # what is due at one moment has no order
+        assert Counter(self._told_of_questions()) == Counter(model.told_of_questions)
+        self.events._events.clear()
         model.told.clear()
+        model.told_of_questions.clear()
         assert self.peer.get_firewall_config() == self._rules(model.defaults, model.peers)
         for request in self.requests:
             assert self._outcome(request) == request.outcome
@@ -703,7 +771,7 @@ class FirewallMachine(RuleBasedStateMachine):
         assert not approvals._questions_by_peer
         assert not approvals._waiting_by_peer
         assert not approvals._bytes_by_peer
-        assert not approvals._tasks
+        assert not approvals._answerers
         assert (approvals._waiting, approvals._bytes) == (0, 0)
         assert not asyncio.all_tasks(self.loop)
         assert not [timer for timer in self.loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
@@ -760,12 +828,23 @@ class FirewallMachine(RuleBasedStateMachine):
 
     @staticmethod
     def _seen(question: FirewallRequest) -> tuple[Any, ...]:
-        return question.kind, question.peer, question.direction, question.type, question.view, question.waiting
+        return (
+            question.id,
+            question.kind,
+            question.peer,
+            question.direction,
+            question.type,
+            question.view,
+            question.waiting,
+        )
 
     def _told(self) -> list[tuple[Any, ...]]:
         told = [event for event in self.events._events if isinstance(event, FirewallDecision)]
-        self.events._events.clear()
         return [(one.peer, one.direction, one.type, one.rule, one.layer, one.allowed) for one in told]
+
+    def _told_of_questions(self) -> list[tuple[Any, ...]]:
+        kinds = (FirewallRequestOpened, FirewallRequestEnded)
+        return [dataclasses.astuple(event) for event in self.events._events if isinstance(event, kinds)]
 
     def _outcome(self, request: ModelRequest) -> str:
         if request.id in self.seen:

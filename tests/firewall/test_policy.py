@@ -278,6 +278,25 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         Policy.load("/dev/zero")
 
 
+def test_a_pipe_is_read_where_it_may_be_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    os.mkfifo(path)
+    with pytest.raises(PolicyError, match="a pipe, not a file that can be read again"):
+        Policy.load(path)
+    writing = threading.Thread(target=path.write_text, args=(ASK,))
+    writing.start()
+    assert Policy.load(path, wait=True).rules.inbound is Rule.ASK
+    writing.join()
+
+
+def test_a_terminal_where_nothing_is_typed() -> None:
+    master, slave = os.openpty()
+    with pytest.raises(PolicyError, match="says nothing"):
+        Policy.load(os.ttyname(slave))
+    os.close(slave)
+    os.close(master)
+
+
 def test_a_file_in_another_encoding(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_bytes("[default]\n# grün".encode("latin-1"))
@@ -437,6 +456,21 @@ async def test_a_file_that_stays_missing_is_told_once(watched: Watched) -> None:
     watched.path.write_text(ASK)
     assert await watched.check() is None
     assert await watched.check() is Rule.ASK
+
+
+async def test_a_file_whose_place_a_pipe_takes(watched: Watched) -> None:
+    watched.path.unlink()
+    os.mkfifo(watched.path)
+    assert await watched.check() is None
+    with pytest.raises(PolicyError, match="a pipe"):
+        await watched.check()
+    assert await watched.check() is None
+    async with watched.running():
+        watched.watch.reload()
+        assert "a pipe" in (await watched.failed.get()).reason
+    watched.replace(REJECT)
+    assert await watched.check() is None
+    assert await watched.check() is Rule.REJECT_ALL
 
 
 async def test_a_broken_file_is_told_once_for_each_change(watched: Watched) -> None:

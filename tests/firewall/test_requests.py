@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from conftest import MakePeer
 from support.remote import JSON, Remote, lines, listening
+from support.state import opened
 from support.waiting import introduced, next_event, settled, until
 from support.yamux import data
 
@@ -22,6 +23,8 @@ from stronghold_p2p import (
     Direction,
     FirewallDecision,
     FirewallRequest,
+    FirewallRequestEnded,
+    FirewallRequestOpened,
     FirewallRules,
     Keypair,
     Multiaddr,
@@ -37,7 +40,6 @@ from stronghold_p2p import (
     Rule,
     StrongholdP2p,
 )
-from stronghold_p2p.store.state import StateFile
 from stronghold_p2p.wire.yamux import Flag
 
 Peer = StrongholdP2p[Any, Any]
@@ -187,6 +189,25 @@ async def test_the_iterator_of_questions(make_pair: MakePair) -> None:
     assert [question async for question in questions] == []
 
 
+async def test_several_answer_and_others_look_on(make_pair: MakePair) -> None:
+    pair: Pair = await make_pair()
+    events = pair.bob.events()
+    questions = pair.bob.firewall_requests()
+    [asking] = await pair.waiting()
+    [kept], taken = pair.questions, await anext(questions)
+    opened = FirewallRequestOpened(1, pair.alice.peer_id, IN, None, "peer")
+    assert await next_event(events, FirewallRequestOpened) == opened
+    assert taken.approve()
+    assert not kept.reject()
+    assert await asking == "handled"
+    ended = FirewallRequestEnded(1, pair.alice.peer_id, IN, None, "peer", "approved")
+    assert await next_event(events, FirewallRequestEnded) == ended
+    questions.close()
+    pair.bob.remove_firewall_handler(pair.questions.append)
+    assert await outcome(pair.ask()) is NoResponse
+    assert len(pair.questions) == 1
+
+
 async def test_two_peers_with_different_rules(make_pair: MakePair, make_peer: MakePeer) -> None:
     pair: Pair = await make_pair(rules=FirewallRules.reject_all())
     carol = await make_peer()
@@ -298,7 +319,7 @@ async def test_a_kept_rule_by_a_type_that_no_request_has_any_more(
 ) -> None:
     """It was right when it was given, and rejects still."""
     keypair = Keypair.generate()
-    with StateFile(tmp_path / "state.db") as state:
+    with opened(tmp_path / "state.db") as state:
         state.set_rule(keypair.peer_id, IN, PINGS)
     bob = Peer(state=tmp_path / "state.db", request_type=Read, firewall=FirewallRules.allow_all())
     bob.on_request(lambda request: "handled")

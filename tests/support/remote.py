@@ -63,6 +63,11 @@ class Remote:
         """A new one."""
         return NoiseIdentity(self.keypair, X25519PrivateKey.generate(), MUXERS)
 
+    async def greet(self) -> None:
+        """The first word of an upgrade, and the answer: it has begun at the other end."""
+        self.send_raw(lines("/noise"))
+        assert await self._reader.readexactly(len(lines("/noise"))) == lines("/noise")
+
     async def upgrade(self, *, initiator: bool, identity: NoiseIdentity | None = None) -> None:
         """``identity``: what it shows, if that is not its own."""
         identity = identity or self.noise_identity()

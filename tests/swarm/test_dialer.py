@@ -411,6 +411,21 @@ async def test_a_fault_of_ours_reaches_whoever_waits(world: World, where: str) -
     assert world.dialer.dials == {}
 
 
+@pytest.mark.parametrize("joining", [False, True])
+async def test_a_fault_before_anything_is_dialed_reaches_whoever_waits(world: World, joining: bool) -> None:
+    def supports(address: Multiaddr) -> bool:
+        raise LookupError("a mistake")
+
+    calls = [world.call(ONE)] if joining else []
+    await settled()
+    world.network.supports = supports  # type: ignore[method-assign]
+    for call in [*calls, world.call(TWO, THREE)]:
+        with pytest.raises(LookupError):
+            await call
+    assert world.dialer.dials == {}
+    assert list(world.started) == [ONE] * joining
+
+
 # -- roles ---------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
 from typing import Any
 
@@ -14,7 +15,8 @@ from support.waiting import settled, turns, until
 from support.yamux import ping
 
 from stronghold_p2p import ClosedError, Config, ConnectionLost, EncodeError, HandshakeError, MuxerError, StreamReset
-from stronghold_p2p.transport.connection import FLUSH_FRAMES, Connection
+from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.output import FLUSH_FRAMES
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.wire.yamux import HEADER_SIZE
@@ -120,6 +122,7 @@ class NextRequest:
     def stream_failed(self, error: Exception) -> None: ...
 
     def expired(self) -> None: ...
+    def connection_closing(self) -> None: ...
 
     def after_the_end_of(self, stream: Substream) -> None:
         self.ended = stream
@@ -310,7 +313,7 @@ async def test_writers_wait_while_the_remote_does_not_read_its_socket() -> None:
         pair.bob_pipe.reading = False
         await first.write(bytes(100 * KIB))
         await settled()
-        assert pair.alice.congested
+        assert pair.alice.output.congested
         assert not third.stream.write_now(b"x")
         writing = [asyncio.create_task(stream.write(b"y" * 1000)) for stream in (first, second)]
         await settled()
@@ -328,10 +331,13 @@ async def test_a_writer_that_waits_for_the_socket_is_noted_once() -> None:
         assert outbound.stream.push(bytes(100 * KIB))
         await settled()
         assert not outbound.stream.push(b"y")
+        references = set()
         for _ in range(20):
             await settled()
+            references.add(sys.getrefcount(outbound.stream))
             outbound.stream.resume()
-        assert len(pair.alice._waiting_for_drain) == 1
+        assert outbound.stream.pending
+        assert len(references) == 1
         pair.bob_pipe.reading = True
         await until(lambda: outbound.times_resumed)
 
@@ -389,7 +395,7 @@ async def test_a_remote_that_asks_and_does_not_read_is_cut_off() -> None:
         pair.bob_pipe.reading = False
         await outbound.write(bytes(100 * KIB))
         await settled()
-        assert pair.alice.congested
+        assert pair.alice.output.congested
         pings = bytes(ping(1)) * (130 * KIB // HEADER_SIZE)
         pair.bob_pipe.write(pair.bob_host.noise.encrypt([pings]))
         await pair.alice.closed
@@ -421,7 +427,7 @@ async def test_what_was_written_before_closing_leaves_though_the_socket_is_full(
         pair.bob_pipe.reading = False
         await outbound.write(bytes(100 * KIB))
         await settled()
-        assert pair.alice.congested
+        assert pair.alice.output.congested
         pair.bob_pipe.reading = True
         await outbound.close_write()
         pair.alice.close()

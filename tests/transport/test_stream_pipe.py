@@ -135,14 +135,14 @@ async def test_a_socket_that_is_full_outside_stops_the_writers_inside() -> None:
         inner.outer.bob_pipe.reading = False
         writing = [asyncio.create_task(outbound.write(bytes(1024 * KIB))) for outbound, _ in ends]
         await settled()
-        assert inner.alice.congested
+        assert inner.alice.output.congested
         assert not any(task.done() for task in writing)
         # One flush more than the buffer, and all that Noise and Yamux add.
         assert inner.alice_pipe.pending < 64 * KIB + 256 * KIB + 16 * KIB
         reading = [asyncio.create_task(inbound.readexactly(1024 * KIB)) for _, inbound in ends]
         inner.outer.bob_pipe.reading = True
         await asyncio.gather(*writing, *reading)
-        assert not inner.alice.congested
+        assert not inner.alice.output.congested
 
 
 async def test_many_megabytes_take_little_memory() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from . import descriptors
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command that the process's arguments name, and exit with its status."""
+    descriptors.open_missing()  # before anything else opens a file
     try:
         from .app import run
     except ModuleNotFoundError as error:
@@ -17,4 +20,7 @@ def main() -> None:
         sys.exit(
             "stronghold-p2p: the command line needs more packages: run pip install '.[cli]' in a clone of the repository"
         )
-    sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    status = run(sys.argv[1:])
+    sys.exit(status if descriptors.flush() else status or 1)

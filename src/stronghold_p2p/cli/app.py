@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated
@@ -19,7 +20,7 @@ from ..errors import (
 )
 from . import output
 from .bench import bench
-from .command import Terminated, UsageError, add_command
+from .command import Terminated, UsageError, add_command, terminate
 from .demo import demo
 from .firewall import firewall
 from .key import key
@@ -79,15 +80,21 @@ def _before_every_command(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Terminated:
+        return TERMINATED
+
+
+def _run(arguments: Sequence[str]) -> int:
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     # Read here, not by the parser: what is wrong with the arguments is to be told as JSON, too.
     output.configure(json="--json" in options, debug="--debug" in options)
     try:
         return app(arguments, prog_name="stronghold-p2p", standalone_mode=False) or 0
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Terminated:
-        return TERMINATED
     except typer.TyperException as error:  # the parser's
         output.error(UsageError(error.format_message()))
         return EXIT_STATUS[UsageError]

@@ -12,7 +12,7 @@ import msgspec
 
 from ..config import Config
 from ..events import Direction
-from ..firewall.approvals import FirewallRequest
+from ..firewall.questions import FirewallRequest
 from ..firewall.rules import Rule
 from ..peer import StrongholdP2p
 from . import output
@@ -49,19 +49,24 @@ class LineSource(Protocol):
 
 
 class Asker(abc.ABC):
-    """Has questions answered by lines. When these have ended, nobody answers any more: questions are rejected."""
+    """Has questions answered by lines. When these have ended, it answers no more: questions are left to others, or rejected
+    if there are none."""
 
-    def __init__(self, peer: StrongholdP2p[Any, Any], lines: LineSource, config: Config | None = None) -> None:
-        """``config``: the peer's, for the times that are told."""
+    def __init__(
+        self, peer: StrongholdP2p[Any, Any], lines: LineSource, config: Config | None = None, *, on_stdout: bool = True
+    ) -> None:
+        """``config``: the peer's, for the times that are told. ``on_stdout``: that is where questions are shown."""
         self._peer = peer
+        self._on_stdout = on_stdout
         self._lines = lines
         self._config = config or Config()
         self._told = False
+        self._stalled = False
         self._stopped = False
         peer.on_firewall_request(self._ask)
 
     async def run(self) -> None:
-        """Until it is cancelled; then what is open is rejected, so that closing does not wait for an answer."""
+        """Until it is cancelled; then it answers no more, so that closing does not wait for it."""
         try:
             await self._read()
         finally:
@@ -71,8 +76,15 @@ class Asker(abc.ABC):
     async def _ask(self, question: FirewallRequest) -> None:
         """Cancelled if the question ends before it is answered here."""
         if self._lines.ended:
-            self._reject(question)
+            self._leave()
             return
+        if self._on_stdout and output.is_stalled():
+            if not self._stalled:
+                logger.warning("what is printed is not read: requests that no rule decides are rejected until it is")
+            self._stalled = True
+            question.reject()
+            return
+        self._stalled = False
         logger.debug("question %d: a request %s %s", question.id, _toward(question), question.peer)
         await self._put(question)
 
@@ -82,11 +94,9 @@ class Asker(abc.ABC):
     async def _read(self) -> None:
         await asyncio.get_running_loop().create_future()
 
-    async def _answer(self, question: FirewallRequest, answer: Answer | None) -> bool:
-        """None: nobody answers any more. False if the question has ended; then the answer changes nothing."""
+    async def _answer(self, question: FirewallRequest, answer: Answer) -> bool:
+        """False if the question has ended; then the answer changes nothing."""
         match answer:
-            case None:
-                return self._reject(question)
             case "allow":
                 return question.approve()
             case "always":
@@ -99,11 +109,12 @@ class Asker(abc.ABC):
                 await self._peer.ban_peer(question.peer)
                 return True
 
-    def _reject(self, question: FirewallRequest) -> bool:
+    def _leave(self) -> None:
+        """Answers no more."""
         if not self._told and not self._stopped:
             self._told = True
             logger.warning("the input has ended: requests that no rule decides are rejected from now on")
-        return question.reject()
+        self._peer.remove_firewall_handler(self._ask)
 
 
 class Person(Asker):
@@ -118,7 +129,7 @@ class Person(Asker):
         write: Callable[[str], object] | None = None,
     ) -> None:
         """``write`` shows a text of one line or more; None: on stdout."""
-        super().__init__(peer, lines, config)
+        super().__init__(peer, lines, config, on_stdout=write is None)
         self._write = write or output.note
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -143,21 +154,23 @@ class Person(Asker):
             self._missed += 1
             return
         if self._lines.ended:
-            self._reject(question)
+            self._leave()
             return
         self._write(self._text(question))
-        self._missed = 0
-        self._lines.discard()
         try:
+            if self._on_stdout:
+                await output.shown()
+            self._missed = 0
+            self._lines.discard()
             answer = await self._read_answer()
+            if answer is None:
+                self._leave()
+                return
             answered = await self._answer(question, answer)
         except asyncio.CancelledError:
             self._write(self._ending(question))
             raise
-        if not answered:
-            self._write(self._ending(question))
-        elif answer is not None:
-            self._write(DONE[answer])
+        self._write(DONE[answer] if answered else self._ending(question))
 
     def _text(self, question: FirewallRequest) -> str:
         if question.kind == "request":
@@ -244,7 +257,7 @@ class Program(Asker):
         write: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
         """``write`` shows a record, which is JSON; None: on stdout."""
-        super().__init__(peer, lines, config)
+        super().__init__(peer, lines, config, on_stdout=write is None)
         self._write = write or output.result
         self._answers: dict[int, asyncio.Future[Answer | None]] = {}
         self._last = 0
@@ -264,14 +277,21 @@ class Program(Asker):
                 "view": _view(question),
             }
         )
-        reason: str | None = None
         try:
             answer = await future
-            if await self._answer(question, answer) and answer is None:
-                reason = "closed" if self._stopped else "input ended"
+            if answer is None:
+                self._leave()
+            else:
+                await self._answer(question, answer)
         finally:
             del self._answers[question.id]
-            self._write({"event": "ended", "id": question.id, "reason": reason or question.outcome})
+            self._write({"event": "ended", "id": question.id, "reason": self._reason(question)})
+
+    def _reason(self, question: FirewallRequest) -> str | None:
+        """Why this asker does not wait for an answer any more."""
+        if question.outcome in {None, "unanswered"} and self._lines.ended:
+            return "closed" if self._stopped else "input ended"
+        return question.outcome
 
     async def _read(self) -> None:
         try:

@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from ..config import Config
+from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output
-from .command import LOOP, Codec, KeyFile, PassphraseFile, load_key, time_option
+from .command import Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
+from .loop import LOOP
 from .process import listening
 from .story import running
 
@@ -24,7 +28,7 @@ WARM_UP = 0.2
 """Of the time that is measured: connections, windows and caches are as in steady use before it starts."""
 
 
-async def bench(
+def bench(
     *,
     size: Annotated[int, typer.Option(min=2, metavar="N", help="Bytes of each request and response, encoded.")] = 64,
     concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests in flight at once.")] = 32,
@@ -35,16 +39,25 @@ async def bench(
     ] = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Measure the speed of requests.
 
     Prints requests a second, latency, and MB/s: 10^6 bytes of requests and responses together.
     """
+    limit: int = getattr(Config(), f"max_{codec}_message")
+    if size > limit:
+        raise UsageError(f"--size is at most {limit}, the limit of a message as {codec}, not {size}")
+    return _bench(size, concurrency, seconds, codec, target, load_key(key, passphrase_file))
+
+
+async def _bench(
+    size: int, concurrency: int, seconds: float, codec: CodecName, target: str | None, keypair: Keypair | None
+) -> None:
     body, size = _body(size, codec)
     echoing = listening("--allow-all", "--handler", "echo", "--codec", codec)
     async with (
         echoing if target is None else contextlib.nullcontext(target) as address,
-        running(StrongholdP2p(keypair=load_key(key, passphrase_file), codec=codec)) as peer,
+        running(StrongholdP2p(keypair=keypair, codec=codec)) as peer,
     ):
         start = time.perf_counter()
         await peer.connect(address)

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -19,9 +19,11 @@ from typer.core import TyperCommand
 from ..errors import StrongholdError
 from ..identity import Keypair
 from ..requests.codec import CodecName
+from . import output
+from .loop import new_event_loop
+from .text import escaped
 
 __all__ = [
-    "LOOP",
     "PATIENCE",
     "Address",
     "Codec",
@@ -32,15 +34,9 @@ __all__ = [
     "add_command",
     "load_key",
     "passphrase",
+    "terminate",
     "time_option",
 ]
-
-try:
-    import uvloop
-except ImportError:
-    LOOP, new_event_loop = "asyncio", asyncio.new_event_loop
-else:
-    LOOP, new_event_loop = "uvloop", uvloop.new_event_loop
 
 PASSPHRASE_VARIABLE = "STRONGHOLD_P2P_PASSPHRASE"
 MAX_PASSPHRASE = 4096
@@ -89,8 +85,13 @@ class UsageError(StrongholdError):
     """The command cannot be run as it was written."""
 
 
-class Terminated(Exception):
+class Terminated(BaseException):
     """SIGTERM came before the command had done what it was run for."""
+
+
+def terminate(*_: object) -> NoReturn:
+    """Ends what runs under no event loop, in order, on SIGTERM."""
+    raise Terminated
 
 
 class PlainCommand(TyperCommand):
@@ -122,7 +123,11 @@ def add_command(
     *,
     is_service: Callable[[dict[str, Any]], bool] = lambda arguments: False,
 ) -> None:
-    """Adds a command to ``group``, with the flags that all have. A coroutine runs on uvloop, if that is installed.
+    """Adds a command to ``group``, with the flags that all have. The coroutine that it returns runs on uvloop, if that is
+    installed.
+
+    What may block (stdin, a passphrase, a pipe in the place of a file) a command does before it returns that: a signal
+    ends it there at once, while under a loop it would wait for the loop to run on.
 
     ``is_service``: whether the command, with these arguments, runs until it is stopped. SIGTERM is its proper end then.
     """
@@ -132,8 +137,13 @@ def add_command(
 def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]], bool]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*, json: bool, debug: bool, **arguments: Any) -> None:
-        if not inspect.iscoroutinefunction(function):
-            function(**arguments)
+        try:
+            work = function(**arguments)
+        except Terminated:
+            if not is_service(arguments):
+                raise
+            return
+        if not inspect.iscoroutine(work):
             return
         terminated = False
 
@@ -149,7 +159,8 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
                 task.cancel()
 
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-            await function(**arguments)
+            async with output.in_background():
+                await work
 
         try:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -159,6 +170,8 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
                 raise KeyboardInterrupt from None
             if not is_service(arguments):
                 raise Terminated from None
+        finally:
+            signal.signal(signal.SIGTERM, terminate)  # the loop has left nothing in its place
 
     signature = inspect.signature(function, eval_str=True)
     flags = [
@@ -182,9 +195,7 @@ def load_key(path: Path | None, passphrase_file: Path | None = None) -> Keypair 
         if passphrase_file is not None:
             raise UsageError("--passphrase-file needs a key file: add --key FILE")
         return None
-    if not _is_encrypted(path):
-        return Keypair.load(path)
-    return Keypair.load(path, passphrase(f"Passphrase of {path}: ", file=passphrase_file))
+    return Keypair.load(path, lambda: passphrase(f"Passphrase of {path}: ", file=passphrase_file))
 
 
 def passphrase(*prompts: str, file: Path | None = None) -> str:
@@ -200,7 +211,12 @@ def passphrase(*prompts: str, file: Path | None = None) -> str:
             raise UsageError(
                 f"a passphrase is needed: set {PASSPHRASE_VARIABLE}, give --passphrase-file, or run in a terminal"
             )
-        answers = [getpass.getpass(prompt) for prompt in prompts]
+        try:
+            answers = [getpass.getpass(escaped(prompt)) for prompt in prompts]
+        except EOFError:
+            raise UsageError("the passphrase was not entered") from None
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the passphrase is no text in the encoding of the terminal, {error.encoding}") from None
     first, *others = answers
     if not first:
         raise UsageError("the passphrase is empty")
@@ -222,11 +238,3 @@ def _first_line(path: Path) -> str:
         return line.decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"passphrase file {path}: its first line is not UTF-8 text") from error
-
-
-def _is_encrypted(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in file.read(1024)  # PKCS#8's label, RFC 7468 section 11
-    except OSError:
-        return False  # Keypair.load says what is wrong with it

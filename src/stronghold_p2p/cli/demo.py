@@ -135,10 +135,11 @@ class _Teller:
         if output.is_json():
             output.result(record)
             return
-        self._console.print(f"[bold green]✓[/] [bold]{title}[/]")
-        for line in lines:
-            self._console.print(f"    {line}")
-        self._console.print()
+        with self._console.capture() as printed:
+            self._console.print(f"[bold green]✓[/] [bold]{title}[/]")
+            for line in lines:
+                self._console.print(f"    {line}")
+        output.styled(printed.get())
 
 
 def _hexdump(data: bytes) -> list[str]:

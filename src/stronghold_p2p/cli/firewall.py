@@ -11,9 +11,11 @@ import typer
 from ..events import Direction
 from ..firewall.rules import Rule
 from ..identity import PeerId
-from ..store.state import Remembered, StateFile, stored_form
+from ..store.database import Database
+from ..store.firewall_tables import FirewallTables, Remembered, stored_form
 from . import output
 from .command import UsageError, add_command
+from .text import escaped
 
 __all__ = ["firewall"]
 
@@ -34,8 +36,8 @@ Directions = Annotated[
 
 def list_(*, state: State) -> None:
     """List the peers that have a rule or a ban."""
-    with StateFile(state, create=False) as file:
-        remembered = file.read()
+    with Database(state, create=False) as database:
+        remembered = FirewallTables(database).read()
     peers = {peer for peer, _ in remembered.rules} | remembered.banned
     if not peers:
         output.note("no rules and no bans")
@@ -71,18 +73,12 @@ def remove(peer: Peer, *, state: State, direction: Directions = "both") -> None:
 
 def ban(peer: Peer, *, state: State) -> None:
     """Ban a peer: no connection with it, either way."""
-    banned = PeerId.parse(peer)
-    with StateFile(state) as file:
-        file.ban(banned)
-        _print(file.read(), [banned])
+    _set_banned(state, peer, True)
 
 
 def unban(peer: Peer, *, state: State) -> None:
     """Lift a peer's ban; its rules stay."""
-    banned = PeerId.parse(peer)
-    with StateFile(state, create=False) as file:
-        file.unban(banned)
-        _print(file.read(), [banned])
+    _set_banned(state, peer, False)
 
 
 add_command(firewall, list_, "list")
@@ -92,15 +88,28 @@ for function in (allow, reject, ask, remove, ban, unban):
 
 def _set_rule(state: Path, peer: str, direction: Literal["inbound", "outbound", "both"], rule: Rule | None) -> None:
     its = PeerId.parse(peer)
-    with StateFile(state, create=rule is not None) as file:
-        file.set_rule(its, Direction[direction.upper()], rule)
-        _print(file.read(), [its])
+    with Database(state, create=rule is not None) as database:
+        tables = FirewallTables(database)
+        tables.set_rule(its, Direction[direction.upper()], rule)
+        _print(tables.read(), [its])
+
+
+def _set_banned(state: Path, peer: str, banned: bool) -> None:
+    its = PeerId.parse(peer)
+    with Database(state, create=banned) as database:
+        tables = FirewallTables(database)
+        tables.set_banned(its, banned)
+        _print(tables.read(), [its])
 
 
 def _split(types: str) -> set[str]:
     names = {name.strip() for name in types.split(",")}
     if "" in names:
         raise UsageError(f"--types takes names with commas between them, not {types!r}")
+    try:
+        types.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"--types takes names in UTF-8, not {types!r}") from None
     return names
 
 
@@ -133,9 +142,14 @@ def _cell(value: object) -> str:
         case True:
             return "yes"
         case list():
-            # A type may have come from a remote: it must not control the terminal.
-            return f"allow {', '.join(name if name.isprintable() else ascii(name) for name in value) or 'nothing'}"
+            return f"allow {', '.join(map(_type, value)) or 'nothing'}"
     return str(value)
+
+
+def _type(name: str) -> str:
+    """It may have come from a remote."""
+    shown = escaped(name)
+    return shown if shown == name else f"'{shown}'"
 
 
 def _columns(rows: Iterable[Iterable[str]]) -> list[str]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import shlex
-import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from ..config import Config
+from ..ending import end_all
 from ..events import Dropped, Event, PolicyFailed, PolicyLoaded, RequestFailed, StateFailed
+from ..firewall.policy import Policy
 from ..firewall.rules import FirewallRules, Rule
 from ..multiaddr import Multiaddr
 from ..peer import StrongholdP2p
@@ -25,12 +24,13 @@ from ..requests import Request
 from ..requests.codec import CodecName
 from . import output
 from .ask import Asker, Person, Program
-from .audit import MAX_WAITING, open_audit, write_audit
+from .audit import MAX_WAITING, AuditFile, end_audit, open_audit, write_audit
 from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
+from .exec import Exec, parse_command
 from .stdin import Lines
 from .story import running, told_handler
 
-__all__ = ["CommandFailed", "Exec", "listen", "listen_on", "serve"]
+__all__ = ["listen", "listen_on", "serve"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 
@@ -43,7 +43,7 @@ Place = tuple[Multiaddr | str, tuple[Path, Path] | None]
 """An address, and the files of the certificate that it takes, if it takes one."""
 
 
-async def listen(
+def listen(
     addresses: Annotated[
         list[str] | None, typer.Argument(metavar="ADDR", help=f"Where to listen (default: {DEFAULT_ADDRESS}).")
     ] = None,
@@ -90,7 +90,7 @@ async def listen(
     ] = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Run a peer that answers requests.
 
     Say who decides about requests: --allow-all, --reject-all, --ask or --policy FILE. --ask and --policy go together.
@@ -115,38 +115,52 @@ async def listen(
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),
         config=config,
         codec=codec,
-        policy=policy,
+        # A pipe is read here, once: it may take its time, and cannot be looked at again.
+        policy=Policy.load(policy, wait=True) if policy is not None and policy.is_fifo() else policy,
         state=state,
     )
     peer.on_request(told_handler(answer))
     made = _missing(state, audit)
+    asker = _asker(peer, config) if ask or policy is not None or state is not None else None
+    opened = None if audit is None else open_audit(audit)
+    return _listen(peer, where, asker, opened, made, reloads=policy is not None)
+
+
+async def _listen(
+    peer: StrongholdP2p[Any, Any],
+    places: Sequence[Place],
+    asker: Asker | None,
+    audit: AuditFile | None,
+    made: list[Path],
+    *,
+    reloads: bool,
+) -> None:
+    """``made`` are the files that are new: they are removed if the start fails."""
     auditing = None
     try:
         if audit is not None:
             # A flood must not wash away what was before it.
             decisions = peer.events(buffer=MAX_WAITING, when_full="drop_newest", decisions=True)
-            auditing = asyncio.create_task(write_audit(open_audit(audit), decisions))
+            auditing = asyncio.create_task(write_audit(audit, decisions))
         async with running(peer), asyncio.TaskGroup() as tasks:
             if auditing is not None:
                 tasks.create_task(_watch(auditing))
-            if ask or policy is not None or state is not None:
-                tasks.create_task(_asker(peer, config).run())
+            if asker is not None:
+                tasks.create_task(asker.run())
             tasks.create_task(_tell(peer.events()))
-            if policy is not None:
+            if reloads:
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
-            await listen_on(peer, where)
+            await listen_on(peer, places)
             made.clear()
             output.note(f"peer id       {peer.peer_id}")
             await serve(peer)
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
-        await peer.close()
-        if auditing is not None:
-            await auditing  # to the last decision: it ends with the peer's events
-        for path in made:  # it never listened, so nothing is in them
-            path.unlink(missing_ok=True)
+        auditor = [partial(end_audit, auditing, audit)] if audit is not None and auditing is not None else []
+        # What was made is removed if it never listened, since nothing is in it.
+        await end_all(peer.close, *auditor, *(partial(path.unlink, missing_ok=True) for path in made))
 
 
 async def listen_on(peer: StrongholdP2p[Any, Any], places: Sequence[Place]) -> None:
@@ -160,6 +174,8 @@ async def serve(peer: StrongholdP2p[Any, Any]) -> None:
     for listener in peer.listeners:
         for dialable in listener.addresses:
             output.result({"event": "listening", "address": str(dialable)}, f"listening on  {dialable}")
+    await output.shown()
+    output.release()  # a script may have wanted the address alone
     gc.collect()
     gc.freeze()  # what the start has made stays: a full collection would halt every request for some 15 ms to look at it
     await asyncio.get_running_loop().create_future()
@@ -231,73 +247,8 @@ def _handler(description: str, codec: CodecName, processes: int) -> Handler:
         return _echo
     if kind != "exec":
         raise UsageError(f"no such handler: {description!r}; there are echo and exec:CMD")
-    try:
-        arguments = shlex.split(command)
-    except ValueError as error:
-        raise UsageError(f"the handler's command cannot be split: {error}") from error
-    if not arguments:
-        raise UsageError("the handler has no command: exec:CMD")
-    if shutil.which(arguments[0]) is None:
-        raise UsageError(f"the handler's command cannot be run: {arguments[0]!r} is no program here")
-    return Exec(arguments, raw=codec == "raw", processes=processes)
+    return Exec(parse_command(command), codec=codec, processes=processes)
 
 
 async def _echo(request: Request[Any]) -> Any:
     return request.body
-
-
-class Exec:
-    """Runs a command for each request, never more than ``processes`` at once."""
-
-    def __init__(self, arguments: list[str], *, raw: bool, processes: int) -> None:
-        self._arguments = arguments
-        self._raw = raw
-        self._free = asyncio.Semaphore(processes)
-
-    async def __call__(self, request: Request[Any]) -> Any:
-        body = request.body if self._raw else msgspec.json.encode(request.body)
-        async with self._free:
-            answer = await self._run(body)
-        return answer if self._raw else msgspec.json.decode(answer)
-
-    async def _run(self, body: bytes) -> bytes:
-        pipe = asyncio.subprocess.PIPE
-        # A process group of its own: Ctrl-C does not reach it, so that running requests can end, and what it has
-        # started ends with it.
-        process = await asyncio.create_subprocess_exec(
-            *self._arguments, stdin=pipe, stdout=pipe, start_new_session=True
-        )
-        try:
-            answer = await _communicate(process, body)
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        if process.returncode:
-            raise CommandFailed(self._arguments[0], process.returncode)
-        return answer
-
-
-async def _communicate(process: asyncio.subprocess.Process, body: bytes) -> bytes:
-    """As the method of that name, for a command that ends without reading its stdin, too: uvloop has a RuntimeError for
-    that, which the method lets through."""
-    stdin, stdout = process.stdin, process.stdout
-    assert stdin is not None
-    assert stdout is not None
-
-    async def feed() -> None:
-        with suppress(ConnectionError, RuntimeError):
-            stdin.write(body)
-            await stdin.drain()
-            stdin.close()
-
-    _, answer = await asyncio.gather(feed(), stdout.read())
-    await process.wait()
-    return answer
-
-
-class CommandFailed(Exception):
-    """The command of an ``exec`` handler ended with another status than 0."""
-
-    def __init__(self, command: str, status: int) -> None:
-        super().__init__(f"{command} ended with status {status}")

@@ -1,32 +1,70 @@
 """What is printed: results to stdout, as text or as one JSON object a line; errors and the log to stderr.
 
-With ``--json`` an error goes to stdout, too, as ``{"error": <its class>, "message": ...}``.
+With ``--json`` an error goes to stdout, too, as ``{"error": <its class>, "message": ...}``. All of it is safe to show, and
+nothing that becomes of the two streams stalls a command, or has it end without a word.
 """
 
 from __future__ import annotations
 
+import codecs
 import logging
-import sys
 import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
+from .text import escaped, json_text, printable
+from .writer import OutputFailed, Writer
 
-__all__ = ["configure", "error", "is_json", "note", "printable", "result"]
+__all__ = [
+    "OutputFailed",
+    "configure",
+    "data",
+    "error",
+    "in_background",
+    "is_json",
+    "is_stalled",
+    "note",
+    "printable",
+    "release",
+    "result",
+    "shown",
+    "styled",
+]
 
 _json = False
 _debug = False
+_stdout = Writer("stdout", essential=True)
+_stderr = Writer("stderr", essential=False)
 
 
 def configure(*, json: bool, debug: bool) -> None:
     """Choose the form of the output, and show the library's log: warnings, or everything with ``debug``."""
     global _json, _debug
     _json, _debug = json, debug
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s") if debug else _BriefFormatter("%(message)s"))
+    handler = _LogHandler()
+    handler.setFormatter(_Formatter("%(levelname)s %(message)s") if debug else _BriefFormatter("%(message)s"))
+    logging.getLogger("asyncio").handlers[:] = [handler]  # what it complains of may quote a remote
     logger = logging.getLogger("stronghold_p2p")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+
+
+@asynccontextmanager
+async def in_background() -> AsyncIterator[None]:
+    """As long as it lasts, printing never waits; at its end, all is printed. Raises OutputFailed."""
+    async with _stderr.in_background(), _stdout.in_background():
+        yield
+
+
+def release() -> None:
+    """From now on it is no failure if whoever reads what is printed leaves."""
+    _stdout.release()
+
+
+async def shown() -> None:
+    """Returns when all results are printed."""
+    await _stdout.drained()
 
 
 def is_json() -> bool:
@@ -34,39 +72,80 @@ def is_json() -> bool:
     return _json
 
 
+def is_stalled() -> bool:
+    """Whether nobody reads what is printed, so that no more should be."""
+    return _stdout.is_stalled
+
+
 def result(record: object, text: str | None = None) -> None:
     """Print one result, at once: ``text`` for people; ``record`` as JSON with ``--json``, or if there is no text."""
-    print(msgspec.json.encode(record).decode() if _json or text is None else text, flush=True)
+    if text is not None and not _json:
+        styled(escaped(text, keep="\n"))
+        return
+    stream = _stdout.stream
+    ascii = codecs.lookup(stream.encoding).name != "utf-8"
+    _print(_stdout, json_text(record, plain=not stream.isatty(), ascii=ascii))
+
+
+def data(content: bytes) -> None:
+    """Print bytes as they are; on a terminal, what is safe to show of them."""
+    if _stdout.stream.isatty():
+        styled(escaped(content.decode(errors="surrogateescape"), keep="\n\t"))
+    else:
+        _stdout.write(content)
 
 
 def note(text: str) -> None:
     """Print what only people need to know."""
     if not _json:
-        print(text, flush=True)
+        styled(escaped(text, keep="\n"))
+
+
+def styled(text: str) -> None:
+    """Print text that is known to be safe, with the colors that it has."""
+    _print(_stdout, text)
 
 
 def error(exception: Exception) -> None:
-    """Tell why the command failed, with the traceback if ``--debug`` was given."""
-    if _json:
-        result({"error": type(exception).__name__, "message": str(exception)})
-    else:
-        print(f"{type(exception).__name__}: {exception}", file=sys.stderr)
+    """Tell why the command failed, with the traceback if ``--debug`` was given. Whatever becomes of that, it is no error."""
+    name, message = type(exception).__name__, str(exception)
+    try:
+        told = _json
+        if _json:
+            result({"error": name, "message": message})
+    except OutputFailed:
+        told = False
+    if not told:
+        _print(_stderr, escaped(f"{name}: {message}"))
     if _debug:
-        traceback.print_exception(exception)
+        _print(_stderr, escaped("".join(traceback.format_exception(exception)), keep="\n").rstrip())
 
 
-def printable(text: str, limit: int) -> str:
-    """A remote's text, safe to show in ``limit`` characters: what is no printable character stands as its escape, so that
-    the text cannot move the cursor, hide or reorder what is around it, or pass for another line."""
-    shown = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text[:limit]
-    )
-    return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 1] + "…"
+def _print(writer: Writer, text: str) -> None:
+    """A line, or several."""
+    writer.write(f"{text}\n".encode(writer.stream.encoding, "backslashreplace"))
 
 
-class _BriefFormatter(logging.Formatter):
+class _LogHandler(logging.Handler):
+    """Drops what nobody reads."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not _stderr.is_stalled:
+            _print(_stderr, self.format(record))
+
+
+class _Formatter(logging.Formatter):
+    """A record is a line, whatever a remote has put into it; only a traceback has more."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return escaped(super().formatException(ei), keep="\n")
+
+
+class _BriefFormatter(_Formatter):
     """Names an exception in one line, without its traceback."""
 
     def formatException(self, ei: Any) -> str:
-        return f"  {ei[0].__name__}: {ei[1]}"
+        return escaped(f"  {ei[0].__name__}: {ei[1]}")

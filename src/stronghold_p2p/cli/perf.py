@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from typing import Annotated, Literal
+from collections.abc import Coroutine
+from typing import Annotated, Any, Literal
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,7 +25,7 @@ from .story import running
 __all__ = ["Progress", "multiaddr", "perf"]
 
 
-async def perf(
+def perf(
     *,
     run_server: Annotated[
         bool, typer.Option("--run-server", help="Serve, under the well-known identity of the libp2p benchmark.")
@@ -37,13 +38,20 @@ async def perf(
     download_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="Bytes to download, then.")] = 0,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Measure throughput as the libp2p project does.
 
     Speaks /perf/1.0.0. Prints a line of JSON each second, of what was transferred since the line before, and one with
     the totals at the end.
     """
     address = multiaddr(server_address, transport)
+    keypair = None if run_server else load_key(key, passphrase_file)
+    return _perf(run_server, address, upload_bytes, download_bytes, keypair)
+
+
+async def _perf(
+    run_server: bool, address: str, upload_bytes: int, download_bytes: int, keypair: Keypair | None
+) -> None:
     server = Keypair(Ed25519PrivateKey.from_private_bytes(bytes(32)))
     if run_server:
         async with running(StrongholdP2p(keypair=server)) as peer:
@@ -52,7 +60,7 @@ async def perf(
             output.note("the private key of this identity is publicly known: use it for measurements only")
             await serve(peer)
         return
-    async with running(StrongholdP2p(keypair=load_key(key, passphrase_file))) as peer:
+    async with running(StrongholdP2p(keypair=keypair)) as peer:
         start = time.perf_counter()
         progress = Progress(start)
         reporter = asyncio.create_task(_report_each_second(progress))

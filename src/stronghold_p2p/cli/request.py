@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import select
 import statistics
 import sys
-from typing import Annotated, Any
+from collections.abc import Coroutine
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 
+from ..config import Config
+from ..errors import EncodeError
+from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output
@@ -17,8 +23,14 @@ from .story import running, told
 
 __all__ = ["ping", "request"]
 
+CHUNK: Final = 65_536
+"""Bytes at a time: what a pipe holds."""
 
-async def request(
+MAX_TEXT: Final = 16 * 1024 * 1024
+"""Bytes of a request as JSON on stdin. The message has a limit of its own, but no blanks, and no escapes for plain letters."""
+
+
+def request(
     address: Address,
     body: Annotated[str, typer.Argument(metavar="JSON", help="The request; - reads it from stdin.")],
     *,
@@ -29,33 +41,40 @@ async def request(
     codec: Codec = "json",
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Send one request and print the response.
 
     Both are JSON. With --codec raw they are bytes, sent and printed as they are.
     """
-    value = _decode(sys.stdin.buffer.read() if body == "-" else body.encode(), codec)
-    async with running(StrongholdP2p(keypair=load_key(key, passphrase_file), codec=codec)) as peer:
+    value = _decode(_read_stdin(codec) if body == "-" else _to_bytes(body, codec), codec)
+    return _request(address, value, timeout, codec, load_key(key, passphrase_file))
+
+
+async def _request(address: str, value: Any, timeout: float, codec: CodecName, keypair: Keypair | None) -> None:
+    async with running(StrongholdP2p(keypair=keypair, codec=codec)) as peer:
         with told(f"request to {address}"):
             response = await peer.send_request(address, value, timeout=timeout)
         if isinstance(response, bytes) and not output.is_json():
-            sys.stdout.buffer.write(response)
-            sys.stdout.buffer.flush()
+            output.data(response)
         else:
             output.result(response)
 
 
-async def ping(
+def ping(
     address: Address,
     *,
     count: Annotated[int, typer.Option(min=1, metavar="N", help="How many pings, one after the other.")] = 5,
     timeout: Annotated[float, time_option("Seconds for the connection, and for each ping.")] = 10.0,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Measure round-trip times to a peer."""
+    return _ping(address, count, timeout, load_key(key, passphrase_file))
+
+
+async def _ping(address: str, count: int, timeout: float, keypair: Keypair | None) -> None:
     times = []
-    async with running(StrongholdP2p(keypair=load_key(key, passphrase_file))) as peer:
+    async with running(StrongholdP2p(keypair=keypair)) as peer:
         await peer.connect(address, timeout=timeout)
         for _ in range(count):
             with told(f"ping to {address}"):
@@ -67,6 +86,28 @@ async def ping(
         {"count": count, "min_ms": least, "mean_ms": mean, "max_ms": most},
         f"{count} round trips: {least} ms at least, {mean} ms on average, {most} ms at most",
     )
+
+
+def _read_stdin(codec: CodecName) -> bytes:
+    limit = Config().max_raw_message if codec == "raw" else MAX_TEXT
+    stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)  # read by read, a signal is heard between two
+    read = bytearray()
+    try:
+        while (piece := stdin.read(CHUNK)) != b"":
+            if piece is None:  # somebody who shares it has made it non-blocking
+                select.select([stdin], [], [])
+                continue
+            read += piece
+            if len(read) > limit:
+                raise EncodeError(f"a message of over {limit} bytes is over the limit")
+    except OSError as error:
+        raise UsageError(f"stdin cannot be read: {error.strerror or error}") from error
+    return bytes(read)
+
+
+def _to_bytes(argument: str, codec: CodecName) -> bytes:
+    """The bytes that the shell has passed; of JSON, those in UTF-8."""
+    return os.fsencode(argument) if codec == "raw" else argument.encode(errors="surrogateescape")
 
 
 def _decode(body: bytes, codec: CodecName) -> Any:

@@ -3,265 +3,129 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
-from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
+from collections.abc import Callable, Hashable
 from itertools import count
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from ..config import Config
-from ..events import Direction
+from ..events import Direction, Event, FirewallRequestEnded, FirewallRequestOpened, Outcome, QuestionKind
 from ..identity import PeerId
-from ..loops import Owner, check_loop
+from ..loops import Owner
 from ..multiaddr import Multiaddr
-from .rules import Firewall, Found, Rule, Subject, Verdict
+from .answerers import FirewallRequestQueue, Handler, Queue
+from .questions import Answer, Answerer, FirewallRequest, Question
+from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 
-__all__ = ["Approvals", "FirewallRequest", "FirewallRequestQueue"]
-
-logger = logging.getLogger("stronghold_p2p")
+__all__ = ["Approvals"]
 
 MAX_QUIET_PEERS: Final = 16_384
 """Peers remembered as unanswered; beyond that the oldest may ask again early, which the other limits still bound."""
-
-Answer = Literal["approve", "reject", "reconsider"]
-
-Outcome = Literal["approved", "rejected", "rule set", "reconsidered", "timed out", "withdrawn", "unanswered", "closed"]
-"""How a question of the firewall has ended: by an answer; since another rule holds by now; since nobody has answered in
-time; since the last requester has gone; since all who could answer have failed or gone; since we close."""
 
 
 class Decision(NamedTuple):
     """Whether a request may pass, and the rule that was in force when that was decided."""
 
     allowed: bool
-    found: Found
-
-
-class FirewallRequest:
-    """A question of the firewall. Answer it once, with :meth:`approve`, :meth:`reject` or :meth:`set_rule`, from any
-    callback or task of the event loop; unanswered within ``Config.firewall_timeout`` it is as rejected.
-
-    It ends earlier if the last request that waits on it goes away or is decided by a rule that was set meanwhile. An
-    answer after that changes nothing, and returns False; an async handler at work on a question that nobody asks any
-    more, or has waited for too long, is cancelled.
-    """
-
-    __slots__ = (
-        "_answered",
-        "_approvals",
-        "_handler",
-        "_key",
-        "_loop",
-        "_rule",
-        "_timer",
-        "_waiting",
-        "address",
-        "direction",
-        "id",
-        "kind",
-        "outcome",
-        "peer",
-        "type",
-        "view",
-    )
-
-    def __init__(
-        self,
-        approvals: Approvals,
-        kind: Literal["peer", "request"],
-        subject: Subject,
-        address: Multiaddr | None,
-        rule: Rule | None,
-    ) -> None:
-        self.id: Final = next(approvals.ids)
-        """Counts up within one :class:`StrongholdP2p`, from 1."""
-        self.kind: Final = kind
-        """``"peer"``: no rule is known for this peer; ``"request"``: this one request."""
-        self.peer: Final = subject.peer
-        self.direction: Final = subject.direction
-        self.address: Final = address
-        """Where the peer is, if it is connected."""
-        self.type: Final = subject.type
-        """The type of the request; of the first one, if the question is about the peer."""
-        self.view: Final = subject.view
-        """What the firewall sees of it."""
-        self.outcome: Outcome | None = None
-        """How the question has ended; None while it is open."""
-        self._approvals = approvals
-        self._loop = asyncio.get_running_loop()
-        self._rule = rule
-        # Requests share a question about their peer; a question about a request is its own.
-        self._key: Hashable = (subject.peer, subject.direction) if kind == "peer" else self
-        self._timer: asyncio.TimerHandle | None = None
-        self._answered: Awaitable[Any] | None = None
-        self._handler: asyncio.Task[None] | None = None
-        self._waiting: dict[asyncio.Future[Answer], None] = {}
-
-    def __repr__(self) -> str:
-        return f"<FirewallRequest {self.kind} {self.direction.name} {self.peer} {self.type or ''}>"  # never the view
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait on the answer; 0 when the question has ended."""
-        return len(self._waiting)
-
-    def approve(self) -> bool:
-        """The requests waiting pass; no rule is kept. False if the question has ended."""
-        check_loop(self._loop)
-        return self._end("approve", "approved")
-
-    def reject(self) -> bool:
-        """The requests waiting are rejected; no rule is kept. False if the question has ended."""
-        check_loop(self._loop)
-        return self._end("reject", "rejected")
-
-    def set_rule(self, rule: Rule) -> bool:
-        """Keeps ``rule`` for the peer and this direction, and applies it to the requests waiting. False if the question
-        has ended: nothing is kept then."""
-        check_loop(self._loop)
-        if not self._waiting:
-            return False
-        self.outcome = "rule set"
-        self._approvals.firewall.set_peer_rule(self.peer, rule, self.direction)
-        self._approvals.keep_rule(self.peer, self.direction, rule)
-        if self._waiting:
-            # A policy's rule goes before this one and still says to ask: then the rule is the answer.
-            verdict = rule.verdict(Subject(self.peer, self.direction, self.type, self.view))
-            if verdict is not Verdict.ASK:
-                self._end("approve" if verdict is Verdict.ALLOW else "reject", "rule set")
-        return True
-
-    def _end(self, answer: Answer, outcome: Outcome) -> bool:
-        if not self._waiting:
-            return False
-        self.outcome = self.outcome or outcome
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(answer)
-        self._waiting.clear()
-        self._approvals._abandon(self)
-        return True
-
-
-class FirewallRequestQueue:
-    """Questions for ``async for``; those that end meanwhile leave it."""
-
-    def __init__(self, buffer: int, owner: Owner | None = None) -> None:
-        if buffer < 1:
-            raise ValueError(f"buffer must be at least 1, not {buffer}")
-        self._owner = owner or Owner()
-        self._questions: dict[FirewallRequest, None] = {}
-        self._buffer = buffer
-        self._closed = False
-        self._changed = asyncio.Event()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> FirewallRequest:
-        self._owner.check()
-        while not self._questions:
-            if self._closed:
-                raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
-        question = next(iter(self._questions))
-        del self._questions[question]
-        return question
-
-    def put(self, question: FirewallRequest) -> bool:
-        """False if the queue is full."""
-        if len(self._questions) >= self._buffer:
-            return False
-        self._questions[question] = None
-        self._changed.set()
-        return True
-
-    def discard(self, question: FirewallRequest) -> None:
-        """Nobody asks it any more: it must not take the place of another."""
-        self._questions.pop(question, None)
-
-    def close(self) -> None:
-        """Ends the iteration."""
-        self._closed = True
-        self._changed.set()
+    applied: AppliedRule
 
 
 class Approvals:
     """Decides requests that need an answer first.
 
-    A question about a peer holds all requests of that peer and direction. How many questions are open, and how many
-    requests and bytes wait, is limited in all and by peer: what is over is rejected. A peer that went unanswered raises
-    no new question for ``Config.firewall_quiet``, so that it cannot wear out a person.
+    A question about a peer holds all requests of that peer and direction. It is put to everybody who answers, and the
+    first answer decides; it is rejected as soon as nobody is left who could answer. How many questions are open, and how
+    many requests and bytes wait, is limited in all and by peer: what is over is rejected. A peer that went unanswered
+    raises no new question for ``Config.firewall_quiet``, so that it cannot wear out a person.
+
+    ``emit`` gets an event for each question that comes to wait for its answer, and one when it has ended.
     """
 
-    def __init__(self, firewall: Firewall, config: Config) -> None:
+    def __init__(self, firewall: Firewall, config: Config, emit: Callable[[Event], None]) -> None:
         self.firewall = firewall
         self.keep_rule: Callable[[PeerId, Direction, Rule], object] = lambda *_: None
         """Is told of each rule that an answer sets, for whoever remembers them."""
-        self.ids: Final = count(1)
-        """Of questions."""
         self._config = config
-        self._handler: Callable[[FirewallRequest], Any] | None = None
-        self._queue: FirewallRequestQueue | None = None
-        self._questions: dict[Hashable, FirewallRequest] = {}
+        self._emit = emit
+        self._answerers: dict[Answerer, None] = {}
+        self._ids = count(1)
+        self._questions: dict[Hashable, Question] = {}
         self._questions_by_peer: Counter[PeerId] = Counter()
+        self._timers: dict[Question, asyncio.TimerHandle] = {}
+        self._setting: Question | None = None
+        """The one whose answer sets a rule at this moment."""
         self._waiting = 0
         self._waiting_by_peer: Counter[PeerId] = Counter()
         self._bytes = 0
         self._bytes_by_peer: Counter[PeerId] = Counter()
         self._quiet: OrderedDict[PeerId, float] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def set_handler(self, handler: Callable[[FirewallRequest], Any]) -> None:
-        """Has ``handler``, plain or async, answer questions. Raises RuntimeError if someone answers already."""
-        self._check_free()
-        self._handler = handler
+    # -- who answers -----------------------------------------------------------------------------
+
+    def add_handler(self, function: Callable[[FirewallRequest], Any]) -> None:
+        """Has ``function``, plain or async, answer questions, at once those that are open."""
+        self._add(Handler(function))
+
+    def remove_handler(self, function: Callable[[FirewallRequest], Any]) -> None:
+        """Undoes :meth:`add_handler`; open questions that nobody else can answer are rejected."""
+        for answerer in list(self._answerers):
+            if isinstance(answerer, Handler) and answerer.function == function:
+                self._remove(answerer)
 
     def open_queue(self, buffer: int, owner: Owner | None = None) -> FirewallRequestQueue:
-        """Has whoever iterates over the queue answer. Raises RuntimeError as above."""
-        self._check_free()
-        self._queue = FirewallRequestQueue(buffer, owner)
-        return self._queue
+        """Has whoever iterates over the queue answer, at once those that are open. Raises ValueError."""
+        queue = Queue(buffer, owner or Owner())
+        self._add(queue)
+        return FirewallRequestQueue(queue, self._remove, self._forget)
 
     def close(self) -> None:
-        """Rejects what waits and what would have to wait, and ends the iteration."""
+        """Rejects what waits and what would have to wait, and ends handlers and iterations."""
         self._closed = True
         for question in list(self._questions.values()):
-            question._end("reject", "closed")
-        for task in self._tasks:
-            task.cancel()
-        if self._queue is not None:
-            self._queue.close()
+            question.end("closed")
+        for answerer in list(self._answerers):
+            self._remove(answerer)
 
-    def rules_changed(self, peer: PeerId | None) -> None:
-        """Has those questions reconsidered whose rule is another one now."""
+    def _add(self, answerer: Answerer) -> None:
+        if self._closed:
+            answerer.close()
+            return
+        self._answerers[answerer] = None
         for question in list(self._questions.values()):
-            if peer is None or question.peer == peer:
-                rule = self.firewall.find(question.peer, question.direction).rule
-                if rule is not question._rule:
-                    question._end("reconsider", "reconsidered")
-                    self._abandon(question)
+            question.offer(answerer)
+
+    def _remove(self, answerer: Answerer) -> None:
+        self._answerers.pop(answerer, None)
+        for question in list(self._questions.values()):
+            question.give_up(answerer)
+        answerer.close()
+
+    def _forget(self, queue: Queue) -> None:
+        """Nobody holds its iterator any more. Whoever took a question from it may still answer that one."""
+        self._answerers.pop(queue, None)
+        for question in list(queue.questions):
+            question.give_up(queue)
+
+    # -- requests --------------------------------------------------------------------------------
 
     async def decide(self, subject: Subject, address: Multiaddr | None, size: int) -> Decision:
         """Whether the request may pass, after asking if need be. ``size``: its bytes, which count as waiting."""
         counted = False
         try:
             while True:
-                found = self.firewall.find(subject.peer, subject.direction)
-                verdict = Verdict.ASK if found.rule is None else found.rule.verdict(subject)
+                applied = self.firewall.find(subject.peer, subject.direction)
+                verdict = Verdict.ASK if applied.rule is None else applied.rule.verdict(subject)
                 if verdict is not Verdict.ASK:
-                    return Decision(verdict is Verdict.ALLOW, found)
+                    return Decision(verdict is Verdict.ALLOW, applied)
                 if not counted:
                     if not self._has_room(subject.peer, size):
-                        return Decision(False, found)
+                        return Decision(False, applied)
                     self._count(subject.peer, 1, size)
                     counted = True
-                answer = await self._ask(subject, address, found.rule)
+                answer = await self._ask(subject, address, applied.rule)
                 if answer != "reconsider":
-                    return Decision(answer == "approve", found)
+                    return Decision(answer == "pass", applied)
         finally:
             if counted:
                 self._count(subject.peer, -1, -size)
@@ -269,24 +133,20 @@ class Approvals:
     async def _ask(self, subject: Subject, address: Multiaddr | None, rule: Rule | None) -> Answer:
         """Waits for the answer to the open question about the peer, or to a new one."""
         question = self._questions.get((subject.peer, subject.direction)) if rule is None else None
+        is_new = question is None
         if question is None:
-            question = FirewallRequest(self, "peer" if rule is None else "request", subject, address, rule)
-            if not self._may_be_raised(question):
+            if not self._may_be_raised(subject.peer):
                 return "reject"
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        question._waiting[answer] = None
+            expires = asyncio.get_running_loop().time() + self._config.firewall_timeout
+            kind: QuestionKind = "peer" if rule is None else "request"
+            question = Question(next(self._ids), kind, subject, address, rule, expires, self)
+        answer = question.join()
         try:
-            if question._timer is None:
+            if is_new:
                 self._raise(question)
             return await answer
         finally:
-            if answer in question._waiting:  # it goes away unanswered
-                del question._waiting[answer]
-                if not question._waiting:
-                    question.outcome = "withdrawn"
-                    if question.direction is Direction.INBOUND:
-                        self._silence(question.peer)  # else a peer that withdraws what it asks could ask for ever
-                    self._abandon(question)
+            question.leave(answer)
 
     def _has_room(self, peer: PeerId, size: int) -> bool:
         """Whether one more request may wait."""
@@ -298,52 +158,68 @@ class Approvals:
             and self._bytes_by_peer[peer] + size <= config.max_firewall_waiting_bytes_per_peer
         )
 
-    def _may_be_raised(self, question: FirewallRequest) -> bool:
+    def _count(self, peer: PeerId, requests: int, size: int) -> None:
+        self._waiting += requests
+        self._bytes += size
+        _subtract(self._waiting_by_peer, peer, -requests)
+        _subtract(self._bytes_by_peer, peer, -size)
+
+    # -- questions -------------------------------------------------------------------------------
+
+    def rules_changed(self, peer: PeerId | None) -> None:
+        """Has those questions reconsidered whose rule is another one now."""
+        for question in list(self._questions.values()):
+            subject = question.subject
+            if (peer is None or subject.peer == peer) and (
+                self.firewall.find(subject.peer, subject.direction).rule is not question.rule
+            ):
+                question.end("rule set" if question is self._setting else "reconsidered")
+
+    def set_rule(self, question: Question, rule: Rule) -> None:
+        """A rule is the answer. The question ends with that, unless a policy's rule goes before it."""
+        peer, direction = question.subject.peer, question.subject.direction
+        self._setting = question
+        try:
+            self.firewall.set_peer_rule(peer, rule, direction)
+        finally:
+            self._setting = None
+        self.keep_rule(peer, direction, rule)
+
+    def question_opened(self, question: Question) -> None:
+        subject = question.subject
+        self._emit(FirewallRequestOpened(question.id, subject.peer, subject.direction, subject.type, question.kind))
+
+    def question_ended(self, question: Question, outcome: Outcome) -> None:
+        subject = question.subject
+        del self._questions[_key(question)]
+        _subtract(self._questions_by_peer, subject.peer, 1)
+        self._timers.pop(question).cancel()
+        # A peer that withdraws what it asks could ask for ever; what we withdraw ourselves is no fault of the peer's.
+        if outcome == "timed out" or (outcome == "withdrawn" and subject.direction is Direction.INBOUND):
+            self._silence(subject.peer)
+        if question.opened:
+            self._emit(
+                FirewallRequestEnded(question.id, subject.peer, subject.direction, subject.type, question.kind, outcome)
+            )
+
+    def _may_be_raised(self, peer: PeerId) -> bool:
         return (
-            not self._closed
+            len(self._answerers) > 0
             and len(self._questions) < self._config.max_firewall_questions
-            and self._questions_by_peer[question.peer] < self._config.max_firewall_questions_per_peer
-            and self._quiet.get(question.peer, 0.0) <= asyncio.get_running_loop().time()
+            and self._questions_by_peer[peer] < self._config.max_firewall_questions_per_peer
+            and self._quiet.get(peer, 0.0) <= asyncio.get_running_loop().time()
         )
 
-    def _raise(self, question: FirewallRequest) -> None:
-        """Puts a new question to whoever answers; it is rejected if there is nobody, or no room in the queue."""
-        self._questions[question._key] = question
-        self._questions_by_peer[question.peer] += 1
-        question._timer = asyncio.get_running_loop().call_later(self._config.firewall_timeout, self._expire, question)
-        if not self._put(question):
-            question._end("reject", "unanswered")
-
-    def _put(self, question: FirewallRequest) -> bool:
-        if self._queue is not None:
-            return self._queue.put(question)
-        if self._handler is None:
-            return False
-        try:
-            answered = self._handler(question)
-        except (Exception, asyncio.CancelledError):  # a plain function is not cancelled: that is its own
-            logger.exception("the handler of firewall requests failed: the request is rejected")
-            return False
-        if hasattr(answered, "__await__"):
-            question._answered = answered
-            question._handler = task = asyncio.get_running_loop().create_task(self._run(question, answered))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return True
-
-    @staticmethod
-    async def _run(question: FirewallRequest, answered: Awaitable[Any]) -> None:
-        try:
-            await answered
-        except Exception:
-            logger.exception("the handler of firewall requests failed: the request is rejected")
-            question._end("reject", "unanswered")
-
-    def _expire(self, question: FirewallRequest) -> None:
-        """Nobody has answered."""
-        self._silence(question.peer)
-        question._end("reject", "timed out")
-        self._abandon(question)
+    def _raise(self, question: Question) -> None:
+        """Puts a new question to all who answer, until one has."""
+        self._questions[_key(question)] = question
+        self._questions_by_peer[question.subject.peer] += 1
+        loop = asyncio.get_running_loop()
+        self._timers[question] = loop.call_at(question.expires, question.end, "timed out")
+        for answerer in list(self._answerers):
+            if answerer in self._answerers:  # one may take another away
+                question.offer(answerer)
+        question.open()
 
     def _silence(self, peer: PeerId) -> None:
         self._quiet[peer] = asyncio.get_running_loop().time() + self._config.firewall_quiet
@@ -351,34 +227,10 @@ class Approvals:
         if len(self._quiet) > MAX_QUIET_PEERS:
             self._quiet.popitem(last=False)
 
-    def _abandon(self, question: FirewallRequest) -> None:
-        """The question has ended without an answer: nobody need think about it any more. Otherwise a remote would make as
-        many handlers wait as it likes."""
-        self._forget(question)
-        if question._handler is not None and question._handler is not asyncio.current_task():
-            question._handler.cancel()
-            if iscoroutine(question._answered) and getcoroutinestate(question._answered) == CORO_CREATED:
-                question._answered.close()  # it has not begun, and never will
 
-    def _forget(self, question: FirewallRequest) -> None:
-        # By now another question may be open about the same peer.
-        if self._questions.get(question._key) is question:
-            del self._questions[question._key]
-            _subtract(self._questions_by_peer, question.peer, 1)
-            if self._queue is not None:
-                self._queue.discard(question)
-        if question._timer is not None:
-            question._timer.cancel()
-
-    def _count(self, peer: PeerId, requests: int, size: int) -> None:
-        self._waiting += requests
-        self._bytes += size
-        _subtract(self._waiting_by_peer, peer, -requests)
-        _subtract(self._bytes_by_peer, peer, -size)
-
-    def _check_free(self) -> None:
-        if self._handler is not None or self._queue is not None:
-            raise RuntimeError("firewall requests are answered already: by one handler, or one iterator")
+def _key(question: Question) -> Hashable:
+    """Requests share a question about their peer; a question about a request is its own."""
+    return (question.subject.peer, question.subject.direction) if question.kind == "peer" else question.id
 
 
 def _subtract(counter: Counter[PeerId], peer: PeerId, number: int) -> None:

@@ -11,6 +11,7 @@ import difflib
 import json
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -106,24 +107,33 @@ class Policy:
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, types: Collection[str] | None = None) -> Policy:
-        """From a policy file; ``types`` as for :meth:`parse`.
+    def load(cls, path: str | os.PathLike[str], *, types: Collection[str] | None = None, wait: bool = False) -> Policy:
+        """From a policy file; ``types`` as for :meth:`parse`. A pipe is read with ``wait`` alone: it blocks until it is
+        closed, and is empty from then on.
 
         Raises:
             PolicyError: as for :meth:`parse`, or the file cannot be read.
         """
-        try:
-            with open(path, "rb") as file:
-                data = file.read(MAX_SIZE + 1)
-        except OSError as error:
-            raise PolicyError(path, 0, "", (error.strerror or str(error)).lower()) from error
-        if len(data) > MAX_SIZE:
-            raise PolicyError(path, 0, "", f"longer than {MAX_SIZE} bytes, no policy")
+        data = _read(path, wait)
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
             raise PolicyError(path, data.count(b"\n", 0, error.start) + 1, "", "not UTF-8") from error
         return cls.parse(text, path, types=types)
+
+
+def _read(path: str | os.PathLike[str], wait: bool) -> bytes:
+    flags = 0 if wait else os.O_NONBLOCK  # with which a pipe opens though nobody writes to it
+    try:
+        with open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags)) as file:
+            if not wait and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                raise PolicyError(path, 0, "", "a pipe, not a file that can be read again")
+            data = file.read(MAX_SIZE + 1) or b""  # None: a terminal where nothing was typed
+    except OSError as error:
+        raise PolicyError(path, 0, "", (error.strerror or str(error)).lower()) from error
+    if len(data) > MAX_SIZE:
+        raise PolicyError(path, 0, "", f"longer than {MAX_SIZE} bytes, no policy")
+    return data
 
 
 _Stamp = tuple[int, int, int, int]
@@ -155,6 +165,17 @@ class PolicyWatch:
         """The file as it was when it was last read; None if it was missing."""
         self._noticed: _Stamp | None = None
         """The file as it was at the last look."""
+        self._watching: asyncio.Task[NoReturn] | None = None
+
+    def start(self) -> None:
+        """Watches, until :meth:`close`."""
+        self._watching = asyncio.get_running_loop().create_task(self.run())
+
+    async def close(self) -> None:
+        """Watches no more."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
 
     async def load(self) -> None:
         """Reads the file and applies it; a peer starts with this.

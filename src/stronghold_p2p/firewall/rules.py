@@ -1,5 +1,5 @@
 """The firewall's rules: which requests may pass, by direction, by default and by peer. Pure decisions: no waiting, no
-I/O. Whoever must be asked first is asked in :mod:`.approval`."""
+I/O. Whoever must be asked first is asked in :mod:`.approvals`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, overload
 from ..events import Direction
 from ..frozen import FrozenDict
 from ..identity import PeerId
+from ..logs import SparingLog
 
 __all__ = ["Direction", "Firewall", "FirewallRules", "Layer", "Predicate", "Rule", "Subject", "Verdict", "unknown_type"]
 
@@ -49,7 +50,7 @@ class Subject:
 class Rule:
     """What may pass: :attr:`ALLOW_ALL`, :attr:`REJECT_ALL`, :attr:`ASK`, or what :meth:`restricted` says. Immutable."""
 
-    __slots__ = ("_verdict", "allow", "predicate")
+    __slots__ = ("_log_failure", "_verdict", "allow", "predicate")
 
     ALLOW_ALL: ClassVar[Rule]
     """Every request passes, before its body is read."""
@@ -64,6 +65,7 @@ class Rule:
         """The types of requests that pass, for a rule by types."""
         self.predicate: Final = predicate
         """What decides, for a rule by a function."""
+        self._log_failure = SparingLog(logging.ERROR, "a firewall predicate failed on a request: it is rejected")
 
     @overload
     @classmethod
@@ -76,7 +78,8 @@ class Rule:
     @classmethod
     def restricted(cls, predicate: Predicate | None = None, /, *, allow: Collection[type | str] | None = None) -> Rule:
         """Lets those requests pass whose type is among ``allow`` (classes, or their names; a request without a type
-        matches none), or for which ``predicate`` returns True. A predicate that raises rejects.
+        matches none), or for which ``predicate`` returns True. A predicate that raises anything but KeyboardInterrupt
+        rejects.
 
         A name that no request can have, by the peer's ``request_type=``, is refused with a TypeError where the rule is
         given to the peer.
@@ -105,8 +108,10 @@ class Rule:
         assert self.predicate is not None
         try:
             allowed = self.predicate(subject.peer, subject.direction, subject.view)
-        except Exception:
-            logger.exception("a firewall predicate failed on a request: it is rejected")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
+            self._log_failure.write(exc_info=error)
             return Verdict.REJECT
         return Verdict.ALLOW if allowed is True else Verdict.REJECT
 
@@ -172,6 +177,9 @@ class FirewallRules:
         object.__setattr__(self, "outbound", outbound)
         object.__setattr__(self, "peers", FrozenDict(by_peer))
 
+    def __reduce__(self) -> tuple[Callable[..., FirewallRules], tuple[object, ...]]:
+        return _restore_rules, (self.inbound, self.outbound, self.peers)  # compiled, it has no state of its own to set
+
     @classmethod
     def allow_all(cls) -> FirewallRules:
         """Both directions are open to everybody."""
@@ -188,18 +196,22 @@ class FirewallRules:
         return cls(inbound=Rule.ASK, outbound=Rule.ASK)
 
 
+def _restore_rules(inbound: Rule | None, outbound: Rule | None, peers: Mapping[PeerId, PeerRules]) -> FirewallRules:
+    return FirewallRules(inbound=inbound, outbound=outbound, peers=peers)
+
+
 Layer = Literal["policy peer", "peer", "policy default", "default", "none"]
 """Where the rule that decided came from. The first of them that has one for a peer and direction decides."""
 
 
-class Found(NamedTuple):
-    """The rule that applies, and where it came from."""
+class AppliedRule(NamedTuple):
+    """The rule that applies, and the layer that it comes from."""
 
     rule: Rule | None
     layer: Layer
 
 
-NOT_FOUND: Final = Found(None, "none")
+NO_RULE: Final = AppliedRule(None, "none")
 
 
 class _Side:
@@ -208,42 +220,42 @@ class _Side:
     What the layers come to is kept ready, since every request looks it up more than once.
     """
 
-    __slots__ = ("_default", "_found", "_policy_default", "_policy_peers", "default", "peers")
+    __slots__ = ("_applied", "_default", "_policy_default", "_policy_peers", "default", "peers")
 
     def __init__(self) -> None:
-        self.peers: dict[PeerId, Found] = {}
-        self.default = NOT_FOUND
-        self._policy_peers: dict[PeerId, Found] = {}
-        self._policy_default = NOT_FOUND
-        self._found: dict[PeerId, Found] = {}
-        self._default = NOT_FOUND
+        self.peers: dict[PeerId, AppliedRule] = {}
+        self.default = NO_RULE
+        self._policy_peers: dict[PeerId, AppliedRule] = {}
+        self._policy_default = NO_RULE
+        self._applied: dict[PeerId, AppliedRule] = {}
+        self._default = NO_RULE
 
-    def find(self, peer: PeerId) -> Found:
-        return self._found.get(peer, self._default)
+    def find(self, peer: PeerId) -> AppliedRule:
+        return self._applied.get(peer, self._default)
 
     def set_default(self, rule: Rule | None) -> None:
-        self.default = NOT_FOUND if rule is None else Found(rule, "default")
+        self.default = NO_RULE if rule is None else AppliedRule(rule, "default")
         self._settle_default()
 
     def set_peer(self, peer: PeerId, rule: Rule | None) -> None:
         if rule is None:
             self.peers.pop(peer, None)
         else:
-            self.peers[peer] = Found(rule, "peer")
-        found = self._policy_peers.get(peer) or self.peers.get(peer)
-        if found is None:
-            self._found.pop(peer, None)
+            self.peers[peer] = AppliedRule(rule, "peer")
+        applied = self._policy_peers.get(peer) or self.peers.get(peer)
+        if applied is None:
+            self._applied.pop(peer, None)
         else:
-            self._found[peer] = found
+            self._applied[peer] = applied
 
     def set_policy(self, default: Rule | None, peers: Mapping[PeerId, Rule]) -> None:
-        self._policy_peers = {peer: Found(rule, "policy peer") for peer, rule in peers.items()}
-        self._policy_default = NOT_FOUND if default is None else Found(default, "policy default")
-        self._found = self.peers | self._policy_peers
+        self._policy_peers = {peer: AppliedRule(rule, "policy peer") for peer, rule in peers.items()}
+        self._policy_default = NO_RULE if default is None else AppliedRule(default, "policy default")
+        self._applied = self.peers | self._policy_peers
         self._settle_default()
 
     def _settle_default(self) -> None:
-        self._default = self.default if self._policy_default is NOT_FOUND else self._policy_default
+        self._default = self.default if self._policy_default is NO_RULE else self._policy_default
 
 
 class Firewall:
@@ -277,7 +289,7 @@ class Firewall:
         for rule in (rules.inbound, rules.outbound, *chain.from_iterable(rules.peers.values())):
             self._check(rule)
 
-    def find(self, peer: PeerId, direction: Direction) -> Found:
+    def find(self, peer: PeerId, direction: Direction) -> AppliedRule:
         """The rule that applies to requests of one direction with one peer."""
         return (self._inbound if direction is INBOUND else self._outbound).find(peer)
 
@@ -286,8 +298,8 @@ class Firewall:
         """A copy of what calls and answers have set; a policy's rules, which go before them, are the policy's."""
         peers = {
             peer: (
-                self._inbound.peers.get(peer, NOT_FOUND).rule,
-                self._outbound.peers.get(peer, NOT_FOUND).rule,
+                self._inbound.peers.get(peer, NO_RULE).rule,
+                self._outbound.peers.get(peer, NO_RULE).rule,
             )
             for peer in {**self._inbound.peers, **self._outbound.peers}
         }
@@ -295,7 +307,7 @@ class Firewall:
 
     def peer_rule(self, peer: PeerId, direction: Direction) -> Rule | None:
         """The rule that calls and answers have set for ``peer`` in one direction, whatever a policy says."""
-        return (self._inbound if direction is Direction.INBOUND else self._outbound).peers.get(peer, NOT_FOUND).rule
+        return (self._inbound if direction is Direction.INBOUND else self._outbound).peers.get(peer, NO_RULE).rule
 
     def set_default(self, rule: Rule | None, direction: Direction) -> None:
         """Sets the default of each direction named; None removes it. Raises TypeError for what is no rule, and for a rule by

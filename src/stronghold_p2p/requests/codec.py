@@ -91,10 +91,13 @@ class Codec(Generic[T]):
         """
         try:
             value: T = self._decode(data)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             # Whatever a remote can provoke, in msgspec (ValueError, TypeError, RecursionError ...) or in a class of
             # the user's, is the remote's fault.
-            reason = str(error)[:MAX_REASON].encode("unicode_escape").decode("ascii")  # may go to a terminal or a log
+            text = str(error) or type(error).__name__
+            reason = text[:MAX_REASON].encode("unicode_escape").decode("ascii")  # may go to a terminal or a log
             raise DecodeError(self.name, reason) from error
         return value
 

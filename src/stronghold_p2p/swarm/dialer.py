@@ -94,6 +94,12 @@ class Dialer:
         dial.take_in(addresses)
         return dial
 
+    def peer_connected(self, connection: Connection) -> None:
+        """The peer has dialed us: a dial to it need not go on."""
+        dial = self.dials.get((connection.peer, True))
+        if dial is not None:
+            dial.finish(connection)
+
     def close(self) -> None:
         """Ends every dial."""
         for dial in list(self.dials.values()):
@@ -230,6 +236,9 @@ class Dial:
                 attempt.transport = self._dialer.transport_for(self.peer, attempt.address)
             except StrongholdError as error:
                 attempt.error = error
+            except Exception as error:  # noqa: BLE001 - a fault of ours ends the dial: all who wait hear of it
+                self.finish(error)
+                return
             else:
                 (by_name if names_host(attempt.address) else by_ip).append(attempt)
         self._schedule(by_ip)
@@ -287,7 +296,7 @@ class Dial:
                 found = await self._dialer.resolver.resolve(attempt.address)
         except OSError as error:
             self._failed(attempt, error)
-        except Exception as error:  # noqa: BLE001 - a fault of the resolver ends the dial: all who wait hear of it
+        except Exception as error:  # noqa: BLE001 - so does one of the resolver
             self.finish(error)
         else:
             attempt.resolved = True
@@ -300,7 +309,7 @@ class Dial:
                 connection = await self._connect(attempt)
         except (StrongholdError, OSError) as error:
             self._failed(attempt, error)
-        except Exception as error:  # noqa: BLE001 - and so does one of the transport
+        except Exception as error:  # noqa: BLE001 - and one of the transport
             self.finish(error)
         else:
             del self._in_flight[attempt]

@@ -6,13 +6,13 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from ..multiaddr import Multiaddr
 
-__all__ = ["Resolver", "SystemResolver", "interleave", "names_host"]
+__all__ = ["NAME_FAMILIES", "Resolver", "SystemResolver", "interleave", "names_host"]
 
-FAMILIES: Final = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_INET6}
+NAME_FAMILIES: Final = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_INET6}
 
 MAX_ADDRESSES: Final = 8
 """Addresses taken of one name: as many as are dialed at once. A large service has six; a name with hundreds would have us
@@ -48,7 +48,7 @@ class SystemResolver:
         assert host is not None
         rest = str(address).removeprefix(f"/{kind}/{host}")
         found: dict[str, list[Multiaddr]] = {"ip6": [], "ip4": []}
-        for ip in await self._look_up(host, FAMILIES[kind]):
+        for ip in await self._look_up(host, NAME_FAMILIES[kind]):
             family = "ip6" if ":" in ip else "ip4"
             found[family].append(Multiaddr.parse(f"/{family}/{ip}{rest}"))
         return interleave(found["ip6"], found["ip4"])[:MAX_ADDRESSES]
@@ -57,10 +57,10 @@ class SystemResolver:
         await self._places.acquire()
         loop = asyncio.get_running_loop()
         lookup = asyncio.ensure_future(loop.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM))
-        # Its thread cannot be stopped: the place is free when that has ended, though nobody waits any more.
-        lookup.add_done_callback(lambda _: self._places.release())
+        lookup.add_done_callback(self._looked_up)
+        await asyncio.wait((lookup,))  # cancels nothing
         try:
-            found = await asyncio.shield(lookup)
+            found = lookup.result()
         except UnicodeError as error:
             raise OSError("no name of a host: it has at most 253 characters, in labels of 1 to 63") from error
         except socket.gaierror as error:
@@ -71,10 +71,16 @@ class SystemResolver:
             raise OSError("the name has no such address")
         return list(dict.fromkeys(ips))
 
+    def _looked_up(self, lookup: asyncio.Future[Any]) -> None:
+        """Its thread has ended, which nothing can stop. Perhaps nobody waits any more, nor hears of an error."""
+        self._places.release()
+        if not lookup.cancelled():
+            lookup.exception()
+
 
 def names_host(address: Multiaddr) -> bool:
     """Whether ``address`` begins with a name, and has to be resolved before it is dialed."""
-    return address.components[0][0] in FAMILIES
+    return address.components[0][0] in NAME_FAMILIES
 
 
 def interleave(first: Sequence[_T], second: Sequence[_T]) -> list[_T]:

@@ -129,7 +129,7 @@ class Stream:
     ) -> None:
         if exc is None:
             self._close()
-        else:
+        elif not self._substream.loop.is_closed():  # else Python clears away what is left of it
             self._reset(0)
 
     def _reset(self, code: int) -> None:

@@ -22,11 +22,19 @@ from ..multiaddr import Multiaddr
 from ..wire import multistream, yamux
 from . import negotiation
 from .deadlines import Deadlines
+from .handler_tasks import HandlerTasks
 from .negotiation import encode_lines
 from .outbox import Outbox
+from .output import Output, Writer
 from .receiver import StreamReceiver
+from .state import AFTER_STREAM, StreamState
 
 __all__ = ["MAX_JOIN_SIZE", "MAX_LAZY_SIZE", "StreamHost", "Substream"]
+
+NEGOTIATING: Final = StreamState.NEGOTIATING
+OPEN: Final = StreamState.OPEN
+RELEASED: Final = StreamState.RELEASED
+ENDED: Final = StreamState.ENDED
 
 MAX_LAZY_SIZE: Final = 16_383
 """Bytes that may follow the protocol lines before they are echoed. The Rust crate takes what follows a line that it
@@ -50,8 +58,8 @@ class StreamHost(ABC):
     config: Config
     deadlines: Deadlines
     budget: yamux.ReceiveBudget
-    congested: bool
-    """The socket is full: writers wait."""
+    output: Output
+    tasks: HandlerTasks
     identified: bool
     """The remote has told its protocols."""
 
@@ -59,10 +67,6 @@ class StreamHost(ABC):
     @abstractmethod
     def info(self) -> ConnectionInfo:
         """What users see of the connection."""
-
-    @abstractmethod
-    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
-        """Runs ``coroutine`` for as long as the connection lives at most."""
 
     @abstractmethod
     def serves(self, protocol: str) -> bool:
@@ -84,34 +88,8 @@ class StreamHost(ABC):
     def accept(self, stream: Substream) -> None:
         """The remote has opened ``stream``, whose protocol is known now; its lines are to be sent within this turn."""
 
-    @abstractmethod
-    def send_data(self, muxed: yamux.Stream, data: bytes | memoryview) -> None:
-        """One frame, within the window."""
 
-    @abstractmethod
-    def send_fin(self, muxed: yamux.Stream) -> None: ...
-
-    @abstractmethod
-    def reset(self, muxed: yamux.Stream, code: int) -> None: ...
-
-    @abstractmethod
-    def credit(self, muxed: yamux.Stream, size: int) -> None:
-        """The remote may send ``size`` bytes more."""
-
-    @abstractmethod
-    def expect(self, muxed: yamux.Stream, size: int) -> None:
-        """``size`` bytes are to come."""
-
-    @abstractmethod
-    def wait_for_drain(self, stream: Substream) -> None:
-        """Has :meth:`Substream.resume` called when the socket takes bytes again."""
-
-    @abstractmethod
-    def wait_no_longer(self, stream: Substream) -> None:
-        """``stream`` has nothing to send any more."""
-
-
-class Substream:
+class Substream(Writer):
     """One stream of a connection, for protocols on the hot path, and for :class:`~.stream.Stream`.
 
     What comes goes to its :class:`StreamReceiver`; without one it is dropped, and gets no window back.
@@ -120,8 +98,8 @@ class Substream:
     __slots__ = (
         "_deadline",
         "_deadline_tick",
-        "_error",
         "_finished",
+        "_flushes_before",
         "_held",
         "_host",
         "_lazy_room",
@@ -129,8 +107,9 @@ class Substream:
         "_machine",
         "_muxed",
         "_outbox",
+        "_output",
         "_receiver",
-        "_released",
+        "_state",
         "_withheld",
         "is_negotiated",
         "loop",
@@ -152,16 +131,17 @@ class Substream:
         self.protocol = protocol
         """The protocol id; empty until the dialer of an inbound stream has proposed one that we serve."""
         self.is_negotiated = False
-        """Both sides have agreed to the protocol."""
+        """Both sides have agreed to the protocol, whatever has become of the stream since."""
         self._host = host
+        self._output = host.output
+        self._flushes_before = host.output.flushes
         self._muxed = muxed
         self._lines_to_send = encode_lines(protocol) if protocol else b""
         self._lazy_room = MAX_LAZY_SIZE
         """Bytes that may follow the lines before the remote has agreed, unless it is known to serve the protocol."""
         self._machine: multistream.Dialer | multistream.Listener | None = None
         self._receiver: StreamReceiver | None = None
-        self._error: StrongholdError | None = None
-        self._released = False
+        self._state = NEGOTIATING
         self._finished = False
         """FIN has left, or follows what is in the outbox."""
         self._outbox: Outbox | None = None
@@ -204,6 +184,11 @@ class Substream:
         """Whether the remote has told its protocols."""
         return self._host.identified
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has been given to the socket since the stream was opened: the remote cannot know of it."""
+        return self._output.flushes == self._flushes_before
+
     def serves(self, protocol: str) -> bool:
         """Whether the remote is known to serve ``protocol``: it has said so, or done so."""
         return self._host.serves(protocol)
@@ -213,7 +198,7 @@ class Substream:
 
         ``eager``: up to its first wait at once, where Python can do that (3.12).
         """
-        return self._host.spawn(coroutine, eager=eager)
+        return self._host.tasks.spawn(coroutine, eager=eager)
 
     # -- receiving -------------------------------------------------------------------------------
 
@@ -225,7 +210,7 @@ class Substream:
         """Lets the remote send ``size`` bytes more, or, while the budget is exhausted, as soon as it no longer is."""
         budget = self._host.budget
         if not budget.exhausted:
-            self._host.credit(self._muxed, size)
+            self._output.credit(self._muxed, size)
             return
         if not self._withheld:
             budget.when_available(self._credit_withheld)
@@ -233,7 +218,7 @@ class Substream:
 
     def expect(self, size: int) -> None:
         """``size`` bytes are to come: unless memory is short, the remote need not wait for window before they have."""
-        self._host.expect(self._muxed, size)
+        self._output.expect(self._muxed, size)
 
     def hold(self, size: int) -> None:
         """``size`` bytes that came are kept: they count as received until :meth:`let_go`, or until the stream has ended,
@@ -254,7 +239,7 @@ class Substream:
         """Sends all of ``data`` if that takes no waiting; else, sends nothing and returns False."""
         size = len(data)
         if (
-            self._host.congested
+            self._output.congested
             or size + len(self._lines_to_send) > self._muxed.send_window
             or self._outbox is not None
             or (size > self._lazy_room and not self._may_send(size))
@@ -275,7 +260,7 @@ class Substream:
         """
         if self._finished:
             raise RuntimeError("we have said that we send no more")
-        if self._error is not None:
+        if self._state is ENDED:
             return False
         if not data:
             return self._outbox is None
@@ -292,7 +277,7 @@ class Substream:
 
     def send_lines(self) -> None:
         """Sends the protocol lines if they have not left yet: they ride on the first data, else they go alone."""
-        if self._lines_to_send and self._error is None:
+        if self._lines_to_send and self._state is not ENDED:
             self._send(b"")
 
     def propose(self) -> None:
@@ -305,23 +290,25 @@ class Substream:
 
     def finish(self) -> None:
         """Tells the remote that we send no more (FIN), once what was pushed has left. What it still sends is received."""
-        if self._error is None and not self._finished:
+        # A reset that came in the same read as what is answered here closes the stream before it is heard of.
+        if self._state is not ENDED and not self._finished and self._muxed.local_open:
             self._finished = True
             if self._outbox is None:
                 self._send_fin()
 
     def release(self) -> None:
         """As :meth:`finish`, and drops what still comes. No window is given back, and what does not end in time is reset."""
-        if self._error is not None or self._released:
+        if self._state >= RELEASED:
             return
-        self._released = True
+        assert RELEASED in AFTER_STREAM[self._state]
+        self._state = RELEASED
         self._receiver = None
         if self._held:
             self.let_go(self._held)
         if self._outbox is None:
             if self._lines_to_send:
                 self.send_lines()
-            self._host.send_fin(self._muxed)
+            self._output.send_fin(self._muxed)
         self._finished = True
         if self._muxed.remote_open or self._outbox is not None:
             # A request's own deadline serves as well, as long as it is no later: that saves setting another one.
@@ -333,17 +320,19 @@ class Substream:
 
     def reset(self, code: int = 0) -> None:
         """Ends the stream at once, both ways (RST). ``code`` tells a remote that knows error codes why."""
-        if self._error is None:
+        if self._state is not ENDED:
             self._receiver = None
             if not self._muxed.outbound:
                 self.send_lines()  # else the dialer would take it for a protocol that is not served
-            self._host.reset(self._muxed, code)
+            self._output.reset(self._muxed, code)
             self._end(ClosedError("we have reset the stream"))
 
     # -- its deadline ----------------------------------------------------------------------------
 
     def set_deadline(self, when: float) -> None:
         """Has the receiver told, or a stream without one reset, at ``when`` (the loop's time). Replaces the one before."""
+        if self._state is ENDED:
+            return
         if not self._deadline_tick:
             self._deadline_tick = self._host.deadlines.add(when, self)
         elif when < self._deadline:
@@ -374,26 +363,30 @@ class Substream:
             data = self._negotiate(data)
             if not data:
                 return
-        if self._host.budget.overrun and self._error is None:
-            self._host.reset(self._muxed, 0)
+        if self._host.budget.overrun and self._state is not ENDED:
+            self._output.reset(self._muxed, 0)
             self._end(LimitExceeded("max_receive_buffer"))
         elif self._receiver is not None:
             self._receiver.data_received(data)
 
     def eof_received(self) -> None:
-        if not self.is_negotiated and self._error is None:
+        if not self.is_negotiated:
             # After "na", go, js and rust reset; the Rust crate closes before it: either way it does not serve us.
-            self._host.reset(self._muxed, 0)
+            self._output.reset(self._muxed, 0)
             self._end(ProtocolNotSupported(self.protocol))
             return
         receiver = self._receiver
-        if not self._muxed.local_open:
-            self._detach()
+        if self._finished and self._outbox is None:
+            self._detach()  # else it goes on, or a reset came in the same read
         if receiver is not None:
             receiver.eof_received()
 
     def reset_received(self, code: int) -> None:
         self._end(StreamReset(code) if self.is_negotiated else ProtocolNotSupported(self.protocol))
+
+    def connection_closing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.connection_closing()
 
     def connection_lost(self, error: StrongholdError) -> None:
         self._end(error)
@@ -425,7 +418,7 @@ class Substream:
             return self._negotiate_slowly(data)
         except (NegotiationError, ProtocolNotSupported) as error:
             self._flush_machine()
-            self._host.reset(self._muxed, 0)
+            self._output.reset(self._muxed, 0)
             self._end(error)
             return b""
 
@@ -450,10 +443,13 @@ class Substream:
     def _flush_machine(self) -> None:
         if self._machine is not None:
             for line in self._machine.data_to_send():
-                self._host.send_data(self._muxed, line)
+                self._output.send_data(self._muxed, line)
 
     def _agree(self) -> None:
         self.is_negotiated = True
+        if self._state is NEGOTIATING:  # else we are done with it, and may have been pushing still
+            assert OPEN in AFTER_STREAM[self._state]
+            self._state = OPEN
         self._host.protocol_served(self.protocol)
         if self._lazy_room <= 0 and self._receiver is not None:
             self._receiver.agreed()
@@ -462,6 +458,8 @@ class Substream:
 
     def _accept(self, protocol: str, lines: bytes) -> None:
         self.is_negotiated = True
+        assert OPEN in AFTER_STREAM[self._state]
+        self._state = OPEN
         self.protocol = protocol
         if self._deadline_tick:
             self.clear_deadline()  # of the negotiation
@@ -476,7 +474,7 @@ class Substream:
         if self._lines_to_send:
             data = b"".join((self._lines_to_send, data))
             self._lines_to_send = b""
-        self._host.send_data(self._muxed, data)
+        self._output.send_data(self._muxed, data)
 
     def _may_send(self, size: int) -> bool:
         """Whether so many bytes more may follow the lines now. What the remote takes for a line begins where they end,
@@ -487,8 +485,8 @@ class Substream:
         """Sends of the outbox what may leave now; returns whether that is all."""
         muxed = self._muxed
         while muxed.local_open:
-            if self._host.congested:
-                self._host.wait_for_drain(self)
+            if self._output.congested:
+                self._output.wait_for_drain(self)
                 break
             size = outbox.first_size
             may_follow = self._may_send(size)
@@ -505,14 +503,13 @@ class Substream:
 
     def _send_fin(self) -> None:
         self.send_lines()
-        self._host.send_fin(self._muxed)
+        self._output.send_fin(self._muxed)
         if not self._muxed.remote_open:
             self._detach()
 
     def _end(self, error: StrongholdError) -> None:
-        if self._error is not None:
+        if self._state is ENDED:
             return
-        self._error = error
         receiver = self._receiver
         self._detach()
         if receiver is not None:
@@ -520,17 +517,19 @@ class Substream:
 
     def _credit_withheld(self) -> None:
         size, self._withheld = self._withheld, 0
-        if self._error is None and not self._released:
+        if self._state <= OPEN:
             self.credit(size)
 
     def _detach(self) -> None:
         """The stream has ended both ways. Without the cycles of references it is freed at once, not by the collector."""
+        assert ENDED in AFTER_STREAM[self._state]
+        self._state = ENDED
         if self._held:
             self.let_go(self._held)
         self._muxed.owner = None
         self._receiver = None
         if self._outbox is not None:
-            self._host.wait_no_longer(self)
+            self._output.wait_no_longer(self)
             self._outbox = None
         if self._deadline_tick:
             self.clear_deadline()

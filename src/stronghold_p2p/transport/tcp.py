@@ -17,6 +17,7 @@ from ..errors import ListenError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from .pipe import PipeReceiver
+from .resolver import NAME_FAMILIES
 from .transport import CertificateFiles, Connected, refuse_certificate
 
 __all__ = ["TcpListener", "TcpPipe", "TcpTransport"]
@@ -27,13 +28,7 @@ READ_BUFFER_SIZE: Final = 1024 * 1024
 INBOUND: Final = Path("tcp")
 """The path of every pipe that a remote has dialed."""
 
-FAMILIES: Final = {
-    "ip4": socket.AF_INET,
-    "ip6": socket.AF_INET6,
-    "dns": socket.AF_UNSPEC,
-    "dns4": socket.AF_INET,
-    "dns6": socket.AF_INET6,
-}
+FAMILIES: Final = {"ip4": socket.AF_INET, "ip6": socket.AF_INET6, **NAME_FAMILIES}
 
 
 class TcpPipe(asyncio.BufferedProtocol):
@@ -77,7 +72,11 @@ class TcpPipe(asyncio.BufferedProtocol):
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.receiver.data_received(self._read_buffer[:nbytes])
+        try:
+            self.receiver.data_received(self._read_buffer[:nbytes])
+        except KeyboardInterrupt as error:
+            # It must end the program; here uvloop would take it for the end of the connection.
+            asyncio.get_running_loop().call_soon(_raise, error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.receiver.pipe_closed(exc)
@@ -166,18 +165,29 @@ class TcpTransport:
 
 
 def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:
-    """Where others can dial a TCP address that we listen on: itself, or for a wildcard every interface's, loopback last."""
+    """Where others can dial a TCP address that we listen on: itself, or for a wildcard every interface's, loopback last.
+
+    Raises ListenError if the system does not tell them.
+    """
     (kind, host), (_, port) = address.components
     if host not in {"0.0.0.0", "::"}:
         return (address,)
+    try:
+        adapters = ifaddr.get_adapters()
+    except OSError as error:
+        raise ListenError(address, f"the interfaces of this machine cannot be listed: {error}") from error
     hosts = [
         str(ip.ip if ip.is_IPv4 else ip.ip[0])
-        for adapter in ifaddr.get_adapters()
+        for adapter in adapters
         for ip in adapter.ips
         if ip.is_IPv4 == (kind == "ip4") and (ip.is_IPv4 or not ip.ip[2])  # a scoped address means nothing elsewhere
     ]
     hosts.sort(key=lambda host: ip_address(host).is_loopback)
     return tuple(Multiaddr.parse(f"/{kind}/{host}/tcp/{port}") for host in hosts)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _endpoint(address: Multiaddr) -> tuple[int, str, int]:

@@ -30,7 +30,7 @@ class TransportListener(Protocol):
     @property
     def dialable(self) -> tuple[Multiaddr, ...]:
         """Where others can dial it, a wildcard expanded to the addresses that the interfaces have now, loopback last.
-        Empty if no interface has one."""
+        Empty if no interface has one. Raises ListenError if the interfaces cannot be listed."""
 
     def close(self) -> None:
         """Stops listening. The pipes that it has made stay."""
@@ -52,7 +52,7 @@ class Transport(Protocol):
         ``named`` is the same address by the name of its host, if it was looked up: what some servers want to hear.
 
         Raises:
-            OSError: refused, unreachable, or the name is unknown.
+            OSError: refused, or unreachable.
         """
 
     async def listen(

@@ -1,0 +1,219 @@
+"""What the firewall remembers over restarts, kept in step with a state file that others edit, too."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from ..errors import ClosedError, StateError
+from ..events import Direction
+from ..firewall.rules import Rule
+from ..identity import PeerId
+from .database import Database
+from .database_thread import DatabaseThread
+from .firewall_tables import FirewallTables
+
+__all__ = ["BanChange", "Change", "FirewallMemory", "RuleChange"]
+
+
+class RuleChange(NamedTuple):
+    """Another rule of a peer, in one direction. If it was removed (``rule`` is None), only the rule that was kept
+    (``before``) is meant, not one that a call has set since."""
+
+    peer: PeerId
+    direction: Direction
+    before: Rule | None
+    rule: Rule | None
+
+
+class BanChange(NamedTuple):
+    """A peer that is now banned, or no longer is."""
+
+    peer: PeerId
+    banned: bool
+
+
+Change = RuleChange | BanChange
+
+_Key = tuple[PeerId, Direction | None]
+"""What one change is about: a peer's rule in one direction, or, with None, its ban."""
+
+
+class FirewallMemory:
+    """The rules and bans in a state file, for an event loop.
+
+    ``apply`` gets what the file holds at the start, and then what others change in it, within a second. ``failed`` gets
+    the errors of writing, and of reading after the start.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        apply: Callable[[Sequence[Change]], None],
+        failed: Callable[[StateError], None],
+        interval: float = 0.5,
+    ) -> None:
+        self._thread = DatabaseThread(path)
+        self._known = _Known()
+        self._apply = apply
+        self._failed = failed
+        self._interval = interval
+        self._poll: asyncio.Task[None] | None = None
+        self._pending: dict[_Key, asyncio.Future[None]] = {}
+        self._early_rules: dict[tuple[PeerId, Direction], Rule | None] = {}
+        self._early_bans: dict[PeerId, bool] = {}
+        """What the start has to write, before it reads."""
+
+    async def start(self) -> None:
+        """Opens the file, and applies what it holds; what was to be kept before the start goes before that.
+
+        Raises:
+            StateError: the file cannot be used.
+            ClosedError: it was closed meanwhile.
+        """
+        rules, bans = dict(self._early_rules), dict(self._early_bans)
+        self._thread.open()
+        try:
+            await self._run(lambda database: self._known.begin(database, rules, bans))
+            if not self._thread.is_open:
+                raise ClosedError("the state file was closed while it was opened")
+        except BaseException:
+            await self.close()
+            raise
+        self._early_rules.clear()
+        self._early_bans.clear()
+        self._poll = asyncio.create_task(self._check_for_ever())
+
+    async def close(self) -> None:
+        """Returns when everything is written."""
+        ends: list[asyncio.Future[None]] = [self._thread.close()]
+        if self._poll is not None:
+            self._poll.cancel()
+            ends.append(self._poll)
+        await asyncio.wait(ends)
+
+    def keep_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> asyncio.Future[None] | None:
+        """Keeps a rule, or with None forgets it, in each direction named. Writes happen in the order of the calls.
+
+        The future is done when the change is on disk. It need not be awaited, and cancelling it does not undo the call;
+        it raises StateError, which ``failed`` gets as well. None while the file is not open: :meth:`start` will do it.
+        """
+        if not self._thread.is_open:
+            self._early_rules.update(dict.fromkeys(((peer, side) for side in direction), rule))
+            return None
+        return self._run(
+            lambda database: self._known.set_rule(database, peer, direction, rule),
+            [(peer, side) for side in direction],
+        )
+
+    def keep_ban(self, peer: PeerId, banned: bool) -> asyncio.Future[None] | None:
+        """Keeps a ban, or forgets it; as :meth:`keep_rule`."""
+        if not self._thread.is_open:
+            self._early_bans[peer] = banned
+            return None
+        return self._run(lambda database: self._known.set_banned(database, peer, banned), [(peer, None)])
+
+    async def check(self) -> None:
+        """Applies what others have changed by now; this happens by itself every ``interval`` seconds. Raises StateError."""
+        await self._run(self._known.changes)
+
+    async def _check_for_ever(self) -> None:
+        told = None
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self.check()
+            except StateError as error:
+                if error.reason != told:  # what is broken stays so for many checks
+                    self._failed(error)
+                told = error.reason
+            else:
+                told = None
+
+    def _run(self, job: Callable[[Database], Sequence[Change]], writes: Sequence[_Key] = ()) -> asyncio.Future[None]:
+        """Has the thread do a job, and applies the changes of others that it found.
+
+        Both happen in the order of the calls, so that our own change and another's end up in the same order here and in
+        the file.
+        """
+        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle(done: Future[Sequence[Change]]) -> None:
+            for key in writes:
+                if self._pending[key] is finished:
+                    del self._pending[key]
+            error = done.exception()
+            if not finished.cancelled():
+                if error is None:
+                    finished.set_result(None)
+                else:
+                    finished.set_exception(error)
+            if error is None:
+                # What we have overwritten since, though not yet in the file, must not come back.
+                if changes := [change for change in done.result() if _key(change) not in self._pending]:
+                    self._apply(changes)
+            elif writes and isinstance(error, StateError):
+                finished.cancelled() or finished.exception()  # nobody has to retrieve what ``failed`` gets
+                self._failed(error)
+
+        self._thread.submit(job, settle)
+        self._pending.update(dict.fromkeys(writes, finished))
+        return finished
+
+
+class _Known:
+    """What is known to be in the file. Lives in the thread; its jobs return what others have changed."""
+
+    def __init__(self) -> None:
+        self._version: int | None = None
+        self._rules: dict[tuple[PeerId, Direction], Rule] = {}
+        self._banned: set[PeerId] = set()
+
+    def begin(
+        self, database: Database, rules: Mapping[tuple[PeerId, Direction], Rule | None], bans: Mapping[PeerId, bool]
+    ) -> Sequence[Change]:
+        self._version = None
+        for (peer, side), rule in rules.items():
+            self.set_rule(database, peer, side, rule)
+        for peer, banned in bans.items():
+            self.set_banned(database, peer, banned)
+        return self.changes(database)
+
+    def changes(self, database: Database) -> Sequence[Change]:
+        version = database.data_version  # first: what changes in between is read now, and not missed later
+        if version == self._version:
+            return ()
+        rules, banned = FirewallTables(database).read()
+        changes: list[Change] = [
+            RuleChange(*key, before, rule)
+            for key in self._rules | rules
+            if (before := self._rules.get(key)) != (rule := rules.get(key))
+        ]
+        changes += [BanChange(peer, peer in banned) for peer in self._banned ^ banned]
+        self._version, self._rules, self._banned = version, rules, set(banned)
+        return changes
+
+    def set_rule(self, database: Database, peer: PeerId, direction: Direction, rule: Rule | None) -> Sequence[Change]:
+        FirewallTables(database).set_rule(peer, direction, rule)
+        for side in direction:
+            if rule is None:
+                self._rules.pop((peer, side), None)
+            else:
+                self._rules[peer, side] = rule
+        return ()
+
+    def set_banned(self, database: Database, peer: PeerId, banned: bool) -> Sequence[Change]:
+        FirewallTables(database).set_banned(peer, banned)
+        if banned:
+            self._banned.add(peer)
+        else:
+            self._banned.discard(peer)
+        return ()
+
+
+def _key(change: Change) -> _Key:
+    return (change.peer, change.direction if isinstance(change, RuleChange) else None)

@@ -1,0 +1,93 @@
+"""What the firewall keeps in a state file: the rules given as answers, and bans."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from ..errors import StateError
+from ..events import Direction
+from ..firewall.rules import Rule
+from ..identity import PeerId
+from .database import Database
+
+__all__ = ["FirewallTables", "Remembered", "stored_form"]
+
+
+class Remembered(NamedTuple):
+    """What a state file holds."""
+
+    rules: dict[tuple[PeerId, Direction], Rule]
+    """By peer and one direction."""
+    banned: frozenset[PeerId]
+
+
+class FirewallTables:
+    """The tables ``rules`` and ``bans``. A method that changes something returns when the change is on disk; all raise
+    StateError, as their database does."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def read(self) -> Remembered:
+        """All of it, as it is at one moment."""
+        with self._database.read() as connection:
+            rules = connection.execute("SELECT peer, direction, rule FROM rules").fetchall()
+            bans = connection.execute("SELECT peer FROM bans").fetchall()
+        try:
+            return Remembered(
+                {
+                    (PeerId(peer), _DIRECTIONS[direction]): _decode(rule)
+                    for peer, direction, rule in msgspec.convert(rules, list[_RuleRow])
+                },
+                frozenset(PeerId(peer) for (peer,) in msgspec.convert(bans, list[tuple[bytes]])),
+            )
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise StateError(self._database.path, f"holds what is neither a rule nor a ban: {error}") from error
+
+    def set_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> None:
+        """Keeps the rule of a peer in each direction named; None removes it. A rule by a function cannot be kept: that
+        is a StateError, too."""
+        text = None if rule is None else self._encode(rule)
+        with self._database.write() as connection:
+            for name, side in _DIRECTIONS.items():
+                if side not in direction:
+                    continue
+                if text is None:
+                    connection.execute("DELETE FROM rules WHERE peer = ? AND direction = ?", (peer.to_bytes(), name))
+                else:
+                    connection.execute("INSERT OR REPLACE INTO rules VALUES (?, ?, ?)", (peer.to_bytes(), name, text))
+
+    def set_banned(self, peer: PeerId, banned: bool) -> None:
+        """Keeps a ban, or forgets it."""
+        statement = "INSERT OR IGNORE INTO bans VALUES (?)" if banned else "DELETE FROM bans WHERE peer = ?"
+        with self._database.write() as connection:
+            connection.execute(statement, (peer.to_bytes(),))
+
+    def _encode(self, rule: Rule) -> str:
+        if rule.predicate is not None:
+            raise StateError(self._database.path, "a rule by a function cannot be kept")
+        try:
+            return msgspec.json.encode(stored_form(rule)).decode()
+        except UnicodeEncodeError as error:  # half of a surrogate pair
+            raise StateError(self._database.path, "a rule for a type that is no Unicode text cannot be kept") from error
+
+
+def stored_form(rule: Rule) -> str | list[str]:
+    """A rule that can be kept, as JSON has it: ``"allow"``, ``"reject"``, ``"ask"``, or the types that pass."""
+    return _WORDS[rule] if rule.allow is None else sorted(rule.allow)
+
+
+_DIRECTIONS = {"inbound": Direction.INBOUND, "outbound": Direction.OUTBOUND}
+_RuleRow = tuple[bytes, Literal["inbound", "outbound"], str]
+
+_WORDS = {Rule.ALLOW_ALL: "allow", Rule.REJECT_ALL: "reject", Rule.ASK: "ask"}
+_RULES = {word: rule for rule, word in _WORDS.items()}
+_DECODER = msgspec.json.Decoder(Literal["allow", "reject", "ask"] | list[str])
+
+
+def _decode(text: str) -> Rule:
+    """The rules without an argument are told apart by identity, so they must be the very objects. Raises MsgspecError."""
+    stored = _DECODER.decode(text)
+    return Rule.restricted(allow=stored) if isinstance(stored, list) else _RULES[stored]

@@ -1,0 +1,80 @@
+"""The tasks of a connection: each lives as long as the connection at most."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+__all__ = ["HandlerTasks"]
+
+MIN_SWEEP: Final = 2
+"""Tasks below which none is swept: a single one that has ended is no burden."""
+
+
+class HandlerTasks:
+    """Those that have ended are swept out when their number has doubled, and when the connection falls quiet: a callback
+    for each would cost every request a turn of the loop."""
+
+    __slots__ = ("_all_ended", "_loop", "_sweep_at", "_tasks", "woken")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.woken = False
+        """A task is about to run: what it writes should leave in the same flush."""
+        self._loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweep_at = MIN_SWEEP
+        self._all_ended: Callable[[], None] | None = None
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
+        """Runs ``coroutine``; it must not raise.
+
+        ``eager``: up to its first wait at once, where Python can do that (3.12); what never waits costs no turn of the
+        loop.
+        """
+        if eager and sys.version_info >= (3, 12):
+            task = asyncio.Task(coroutine, loop=self._loop, eager_start=True)
+        else:
+            task = self._loop.create_task(coroutine)
+        if not task.done():
+            self.woken = True
+            self._tasks.add(task)
+            if self._all_ended is not None:
+                self._end(task)
+            elif len(self._tasks) >= self._sweep_at:
+                self._sweep()
+        return task
+
+    def fewer_than(self, limit: int) -> bool:
+        """Whether fewer than ``limit`` run."""
+        if len(self._tasks) >= limit:
+            self._sweep()
+        return len(self._tasks) < limit
+
+    def fall_quiet(self) -> None:
+        """No stream is open: a thousand connections share the cache, and each keeps one task that has ended at most."""
+        if len(self._tasks) >= MIN_SWEEP:
+            self._sweep()
+
+    def end(self, all_ended: Callable[[], None]) -> None:
+        """Cancels every task, also those that are still to come; calls back when the last one has ended."""
+        self._all_ended = all_ended
+        self._sweep()
+        for task in self._tasks:
+            self._end(task)
+        if not self._tasks:
+            all_ended()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not self._tasks and self._all_ended is not None:
+            self._all_ended()
+
+    def _sweep(self) -> None:
+        self._tasks = {task for task in self._tasks if not task.done()}
+        self._sweep_at = max(MIN_SWEEP, 2 * len(self._tasks))

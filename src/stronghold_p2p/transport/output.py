@@ -1,0 +1,193 @@
+"""What a connection sends: frames of its streams into the session, and flushes of the session into the pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final
+
+from ..wire import yamux
+from ..wire.noise import NoiseTransport
+from .pipe import BytePipe
+
+__all__ = ["FLUSH_FRAMES", "FLUSH_SIZE", "Output", "Writer", "precise_time"]
+
+FLUSH_FRAMES: Final = 8
+"""Data frames after which it does not wait either: the remote begins with the first of many small requests while we write
+the rest. With all of 32 in one flush, either side waits while the other works, at little more than half the rate."""
+
+FLUSH_SIZE: Final = 128 * 1024
+"""Bytes after which output does not wait for the end of the loop's turn: large enough to encrypt in bulk, small enough
+to stay in the cache."""
+
+precise_time: Final = time.perf_counter
+"""For the session, which measures round trips: uvloop's clock stands still during a turn, and ticks in milliseconds."""
+
+
+class Writer(ABC):
+    """Waits for the socket."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def resume(self) -> None:
+        """The socket takes bytes again."""
+
+
+class Output:
+    """Everything written in one turn of the event loop leaves in one flush at the turn's end, in as few Noise messages as
+    fit; nothing else writes to the pipe. But what opens the only stream, or ends it as an answer, leaves at once: there
+    is no other to share a flush with, and the remote waits.
+
+    ``end_turn`` is called at the end of each turn in which something was written; it calls :meth:`flush`.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_end_turn",
+        "_ended",
+        "_frames",
+        "_loop",
+        "_noise",
+        "_pipe",
+        "_session",
+        "_waiting",
+        "congested",
+        "flushes",
+        "heard",
+        "scheduled",
+    )
+
+    def __init__(
+        self,
+        session: yamux.Session,
+        noise: NoiseTransport,
+        pipe: BytePipe,
+        loop: asyncio.AbstractEventLoop,
+        end_turn: Callable[[], None],
+    ) -> None:
+        self.congested = False
+        """The socket is full: writers wait."""
+        self.flushes = 0
+        """How often bytes were given to the pipe."""
+        self.heard = False
+        """The remote has been heard in this turn of the loop, and so is there."""
+        self.scheduled = False
+        """The turn's end will flush."""
+        self._session = session
+        self._noise = noise
+        self._pipe = pipe
+        self._loop = loop
+        self._end_turn = end_turn
+        self._frames = 0
+        self._closing = False
+        self._ended = False
+        # A dict for its order: a stream is in it once, though each window update wakes its writer.
+        self._waiting: dict[Writer, None] = {}
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    def send_data(self, muxed: yamux.Stream, data: bytes | memoryview) -> None:
+        """One frame, within the window."""
+        if not muxed.local_open:
+            return  # a reset came in the same read as what is answered here; the stream hears of it next
+        session = self._session
+        alone = self.heard and muxed.greeting == yamux.Flag.SYN and len(session) == 1
+        session.send_data(muxed, data)
+        self._frames += 1
+        if (alone or session.pending >= FLUSH_SIZE or self._frames >= FLUSH_FRAMES) and not self.congested:
+            self.flush()
+        elif not self.scheduled:
+            self.schedule()
+
+    def send_fin(self, muxed: yamux.Stream) -> None:
+        """We send no more on the stream."""
+        alone = not muxed.outbound and muxed.local_open and len(self._session) == 1
+        self._session.send_fin(muxed)
+        if alone and not self.congested:
+            self.flush()
+        elif not self.scheduled:
+            self.schedule()
+
+    def reset(self, muxed: yamux.Stream, code: int) -> None:
+        """Ends the stream both ways."""
+        self._session.reset(muxed, code)
+        if not self.scheduled:
+            self.schedule()
+
+    def credit(self, muxed: yamux.Stream, size: int) -> None:
+        """The remote may send ``size`` bytes more on the stream."""
+        self._session.credit(muxed, size, precise_time())
+        if self._session.pending and not self.scheduled:
+            self.schedule()
+
+    def expect(self, muxed: yamux.Stream, size: int) -> None:
+        """``size`` bytes are to come on the stream."""
+        self._session.expect(muxed, size)
+        if self._session.pending and not self.scheduled:
+            self.schedule()
+
+    def ping(self) -> None:
+        """Asks for a pong, which comes behind all that the remote has to say now."""
+        self._session.ping(precise_time())
+        if not self.scheduled:
+            self.schedule()
+
+    # -- flushes ---------------------------------------------------------------------------------
+
+    def schedule(self) -> None:
+        """Has this turn end with a flush."""
+        self.scheduled = True
+        self._loop.call_soon(self._end_turn)
+
+    def flush(self) -> None:
+        """Gives to the pipe what is there."""
+        if self._session.pending and not self._ended:
+            self.flushes += 1
+            self._frames = 0
+            self._pipe.write(self._noise.encrypt(self._session.data_to_send()))
+
+    # -- the socket ------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """The socket takes no more."""
+        self.congested = True
+
+    def resume(self) -> None:
+        """The socket takes bytes again."""
+        self.congested = False
+        self.flush()
+        if self._closing:
+            self._loop.call_soon(self._pipe.close)  # asyncio's own loop ends a pipe twice that is closed in this call
+        # In order each takes what it can; a writer that fills the socket again waits behind the others.
+        waiting, self._waiting = self._waiting, {}
+        for writer in waiting:
+            writer.resume()
+
+    def wait_for_drain(self, writer: Writer) -> None:
+        """Has ``writer`` told when the socket takes bytes again."""
+        self._waiting[writer] = None
+
+    def wait_no_longer(self, writer: Writer) -> None:
+        """``writer`` has nothing to send any more."""
+        self._waiting.pop(writer, None)
+
+    # -- ending ----------------------------------------------------------------------------------
+
+    def close(self, code: yamux.GoAwayCode) -> None:
+        """Sends what is there and Go Away, then closes the pipe; both as soon as the socket takes it."""
+        self._closing = True
+        self._session.go_away(code)
+        if not self.congested:
+            self.flush()
+            self._pipe.close()
+
+    def abort(self) -> None:
+        """Ends the pipe now; what has not left is lost."""
+        self._pipe.abort()
+
+    def pipe_closed(self) -> None:
+        """There is nobody to write to any more."""
+        self._ended = True

@@ -1,0 +1,135 @@
+"""Descriptors 0, 1 and 2 closed, or leading where nothing can be read or written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stronghold_p2p.identity import Keypair
+
+from .conftest import WAIT, listening, python
+
+
+def shell(redirection: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command as a shell does, with a redirection."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "stronghold_p2p", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize(
+    ("redirection", "printed"),
+    [
+        ("<&-", True),
+        ("2>&-", True),
+        ("<&- 2>&-", True),
+        ("0>/dev/null", True),
+        (">&-", False),
+        ("<&- >&-", False),
+        (">&- 2>&-", False),
+        ("<&- >&- 2>&-", False),
+    ],
+)
+def test_a_request_needs_none_of_them(echo: str, redirection: str, printed: bool) -> None:
+    ran = shell(redirection, "request", echo, "[1]")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "[1]\n" if printed else "", "")
+
+
+def test_what_is_closed_is_empty(echo: str) -> None:
+    ran = shell("<&-", "request", echo, "-")
+    assert (ran.returncode, ran.stderr.partition(":")[0]) == (2, "UsageError")
+
+
+def test_a_passphrase_is_not_asked_for_where_nobody_sees_it(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    Keypair.generate().save(key, passphrase="open sesame")
+    for redirection in ("2>&-", "<&- >&- 2>&-"):
+        assert shell(redirection, "key", "show", str(key)).returncode == 2
+        assert shell(redirection, "key", "show", str(key), STRONGHOLD_P2P_PASSPHRASE="open sesame").returncode == 0
+
+
+def test_a_handlers_command_has_them_too() -> None:
+    """What it writes to stderr must not end up in a socket that took the number."""
+    code = "import os, json; json.dump([os.fstat(2).st_rdev, os.stat(os.devnull).st_rdev], open(1, 'w'))"
+    with listening("--allow-all", "--handler", python(code), preexec_fn=lambda: os.close(2)) as address:
+        ran = shell("", "request", address, "1")
+    stderr, null = ran.stdout.strip("[]\n").split(",")
+    assert stderr == null
+
+
+@pytest.mark.parametrize(
+    ("redirection", "command"),
+    [
+        (">/dev/full", "request ADDR 1"),
+        (">/dev/full", "request ADDR 1 --json"),
+        ("1</dev/null", "request ADDR 1 --json"),
+        (">/dev/full", "ping ADDR --count 1"),
+        (">/dev/full", "key show KEY"),
+        (">/dev/full", "key show KEY --json"),
+        (">/dev/full", "request --help"),
+        (">/dev/full", "listen --allow-all --json"),
+    ],
+)
+def test_a_stdout_that_takes_nothing_is_an_error_of_one_line(
+    echo: str, tmp_path: Path, redirection: str, command: str
+) -> None:
+    key = tmp_path / "key.pem"
+    Keypair.generate().save(key)
+    arguments = command.replace("ADDR", echo).replace("KEY", str(key)).split()
+    ran = shell(redirection, *arguments)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "No space left on device" in ran.stderr or "Bad file descriptor" in ran.stderr
+    assert ran.stderr.index("\n") == len(ran.stderr) - 1
+    assert shell(f"{redirection} 2>/dev/full", *arguments).returncode == 1
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", ">/dev/full 2>/dev/full", ">&- 2>&-"])
+def test_an_error_that_cannot_be_told_keeps_its_status(redirection: str) -> None:
+    for flags in ((), ("--json",)):
+        assert shell(redirection, "request", "bob", "1", *flags).returncode == 2
+
+
+def test_a_log_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    Keypair.generate().save(key)
+    key.chmod(0o644)  # which is warned of
+    assert shell("2>/dev/full", "key", "show", str(key)).returncode == 0
+
+
+def test_a_reader_that_has_left(echo: str) -> None:
+    ran = subprocess.run(
+        [
+            "sh",
+            "-c",
+            '"$@"; echo $? >&2',
+            "sh",
+            sys.executable,
+            "-m",
+            "stronghold_p2p",
+            "ping",
+            echo,
+            "--count",
+            "100000",
+        ],
+        stdout=closed_pipe(),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=WAIT,
+        check=False,
+    )
+    assert ran.stderr == "OutputFailed: cannot write to stdout: Broken pipe\n1\n"
+
+
+def closed_pipe() -> int:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    return write_end

@@ -1,0 +1,80 @@
+"""The tasks of a connection: swept, counted and ended."""
+
+from __future__ import annotations
+
+import asyncio
+
+from support.waiting import begun, settled
+
+from stronghold_p2p.transport.handler_tasks import HandlerTasks
+
+
+def tasks_of_this_loop() -> HandlerTasks:
+    return HandlerTasks(asyncio.get_running_loop())
+
+
+async def test_those_that_have_ended_make_room() -> None:
+    tasks = tasks_of_this_loop()
+    may_end = asyncio.Event()
+
+    async def handle() -> None:
+        await may_end.wait()
+
+    for _ in range(3):
+        tasks.spawn(handle())
+    assert not tasks.fewer_than(3)
+    assert tasks.fewer_than(4)
+    may_end.set()
+    await settled()
+    assert tasks.fewer_than(1)
+
+
+async def test_a_task_that_is_spawned_says_that_it_will_run() -> None:
+    tasks = tasks_of_this_loop()
+    assert not tasks.woken
+    await tasks.spawn(asyncio.sleep(0))
+    assert tasks.woken
+
+
+async def test_the_end_of_all_is_told_when_the_last_has_ended() -> None:
+    tasks = tasks_of_this_loop()
+    ended: list[bool] = []
+    may_end = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await may_end.wait()
+
+    running = [tasks.spawn(stubborn()) for _ in range(2)]
+    await settled()
+    tasks.end(lambda: ended.append(all(task.done() for task in running)))
+    await settled()
+    assert ended == []
+    may_end.set()
+    await settled()
+    assert ended == [True]
+
+
+async def test_without_a_task_the_end_is_told_at_once() -> None:
+    tasks = tasks_of_this_loop()
+    await tasks.spawn(asyncio.sleep(0))
+    ended: list[None] = []
+    tasks.end(lambda: ended.append(None))
+    assert ended == [None]
+
+
+async def test_what_is_spawned_after_the_end_does_not_run() -> None:
+    tasks = tasks_of_this_loop()
+    tasks.end(lambda: None)
+    ran: list[None] = []
+
+    async def late() -> None:
+        ran.append(None)
+
+    task = tasks.spawn(late())
+    await begun(asyncio.sleep(0))
+    await settled()
+    assert task.cancelled()
+    assert ran == []
