@@ -12,6 +12,7 @@ from ..firewall.gate import Gate
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..transport.connection import Connection
+from ..transport.state import RemoteIdentify
 from ..transport.substream import MAX_LAZY_SIZE, Substream
 from .codec import Codec
 from .message import MessageReceiver, frame, is_short, push
@@ -42,10 +43,10 @@ class _OutboundRequest(MessageReceiver):
         self.sent = push(self.stream, message)
 
     def abandon(self) -> None:
-        """Ends the stream without its answer. The Rust crate, which has no identify, closes its connection on a reset
-        while its handler works: it gets a FIN, and its response is dropped."""
+        """Ends the stream without its answer. The Rust crate, which is known by having no identify, closes its connection
+        on a reset while its handler works: it gets a FIN, and its response is dropped."""
         self.drop()
-        if self.sent and not self.stream.remote_identified:
+        if self.sent and self.stream.remote_identify is RemoteIdentify.MISSING:
             self.stream.release()
         else:
             self.stream.reset()

@@ -20,7 +20,7 @@ from .handler_tasks import HandlerTasks
 from .negotiation import encode_lines
 from .output import FLUSH_SIZE, Output, precise_time
 from .pipe import BytePipe
-from .state import AFTER_CONNECTION, ConnectionState
+from .state import AFTER_CONNECTION, ConnectionState, RemoteIdentify
 from .stream import Stream
 from .stream_slots import StreamSlots
 from .substream import StreamHost, Substream
@@ -83,8 +83,8 @@ class Connection(StreamHost):
         self.path = path
         self.remote_address = pipe.remote_address
         self.opened_at = time.time()
-        self.identified = False
-        """The remote has told its protocols."""
+        self.remote_identify = RemoteIdentify.UNKNOWN
+        """Whether the remote has told its protocols, or never will."""
         self.loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.now = self.loop.time
@@ -199,9 +199,14 @@ class Connection(StreamHost):
 
     def remote_identified(self, protocols: tuple[str, ...], *, own_kind: bool) -> None:
         """The remote has told its protocols; ``own_kind``: it runs this library, and takes more streams at once."""
-        self.identified = True
+        self.remote_identify = RemoteIdentify.SERVED
         self._served = set(protocols)
         self._slots.remote_identified(own_kind=own_kind)
+
+    def remote_without_identify(self) -> None:
+        """The remote was asked what it is, and does not serve identify."""
+        if self.remote_identify is RemoteIdentify.UNKNOWN:
+            self.remote_identify = RemoteIdentify.MISSING
 
     # -- called by the streams -------------------------------------------------------------------
 
