@@ -48,13 +48,13 @@ def decision_us(calls: int = 100_000) -> float:
     codec = make_codec("json", None, max_size=2**20)
     events = EventHub()
     approvals = Approvals(firewall, Config(), events.emit)
-    gate = Gate(firewall, approvals, codec.type_name, None, codec.weight, events)
+    gate = Gate(firewall, approvals, None, events)
     message = codec.encode(BODY)
     best = float("inf")
     for _ in range(5):
         start = time.perf_counter()
         for _ in range(calls):
-            gate.decide(peer, Direction.INBOUND, BODY, message, None)
+            gate.decide(peer, Direction.INBOUND, codec, BODY, message, None)
         best = min(best, time.perf_counter() - start)
     return best / calls * 1e6
 

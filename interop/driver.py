@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import functools
 import json
+import os
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from . import build
@@ -18,6 +21,9 @@ LANGUAGES = tuple(build.BUILDERS)
 
 WAIT = 60.0
 """Seconds after which a process has failed; none waits for them."""
+
+TRUST = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
+"""By which Go and OpenSSL, and Node, are told of authorities."""
 
 Line = dict[str, Any]
 """One object that a process has printed."""
@@ -60,9 +66,13 @@ async def listening(language: str, *options: str) -> AsyncIterator[RemoteListene
         await listener.stop()
 
 
-async def dial(language: str, address: object, *command: object, body: bytes = b"") -> list[Line]:
-    """Has a process dial ``address``; returns all that it prints. ``body`` is its standard input."""
-    async with _process(language, "dial", address, *command) as process:
+async def dial(
+    language: str, address: object, *command: object, body: bytes = b"", trusting: Path | None = None
+) -> list[Line]:
+    """Has a process dial ``address``; returns all that it prints. ``body`` is its standard input; ``trusting`` is a file
+    with the certificate of an authority."""
+    trust = {name: str(trusting) for name in TRUST} if trusting else {}
+    async with _process(language, "dial", address, *command, environment=trust) as process:
         async with asyncio.timeout(WAIT):
             printed, _ = await process.communicate(body)
         lines: list[Line] = [json.loads(line) for line in printed.splitlines()]
@@ -71,10 +81,12 @@ async def dial(language: str, address: object, *command: object, body: bytes = b
 
 
 @contextlib.asynccontextmanager
-async def _process(language: str, *arguments: object) -> AsyncIterator[Process]:
+async def _process(
+    language: str, *arguments: object, environment: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Process]:
     # What it writes to its standard error, which is ours, pytest shows with the test that failed.
     process = await asyncio.create_subprocess_exec(
-        *command_line(language), *map(str, arguments), stdin=PIPE, stdout=PIPE
+        *command_line(language), *map(str, arguments), stdin=PIPE, stdout=PIPE, env={**os.environ, **environment}
     )
     try:
         yield process

@@ -24,6 +24,7 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.protocols import identify, ping
+from stronghold_p2p.protocols.identify import message
 
 from .conftest import AGENTS, REQUEST_PROTOCOL, Shared, first
 from .driver import listening
@@ -71,7 +72,7 @@ async def test_signed_peer_record(language: str, shared: Shared) -> None:
         await peer.connect(address)
         await first(events, PeerIdentified)  # js-libp2p serves one identify stream at a time
         async with await peer.open_stream(address, identify.PROTOCOL) as stream:
-            record = (await identify.read(stream)).record
+            record = (await message.read(stream)).record
     if language == "rust":  # signs for a domain of its own
         assert record is None
     else:

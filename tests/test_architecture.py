@@ -22,6 +22,7 @@ FLAT = {
     "generics",
     "identity",
     "key_file",
+    "logs",
     "loops",
     "multiaddr",
 }
@@ -48,9 +49,14 @@ EDGES = {
         "firewall": "rules, questions, policy",
         "protocols": "ping",
         "requests": "sends and answers",
-        "store": "rules and bans outlive a restart",
+        "firewall_sources": "policy and state file, in force",
         "swarm": "connections",
         "transport": "streams of a user's own protocols",
+    },
+    "firewall_sources": {
+        "firewall": "what they feed: rules, admission",
+        "requests": "what they feed: traffic limits",
+        "store": "rules and bans outlive a restart",
     },
     "requests": {
         "encoding": "a message's length is a varint",
@@ -85,6 +91,7 @@ FLAT_EDGES = {
     "frozen": set[str](),
     "loops": set[str](),
     "generics": set[str](),
+    "logs": set[str](),
     "identity": {"errors", "encoding", "key_file"},
     "key_file": {"errors"},
     "multiaddr": {"errors", "encoding", "identity"},

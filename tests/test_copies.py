@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from stronghold_p2p import (
     AddressEntry,
     AddressSource,
+    CertificateError,
     ClosedError,
     Config,
     ConnectionClosed,
@@ -69,6 +70,7 @@ from stronghold_p2p import (
     StateFailed,
     StreamReset,
     StrongholdError,
+    TlsError,
     WebSocketError,
     errors,
 )
@@ -112,6 +114,7 @@ ERRORS = [
     ListenError(ADDRESS, "in use"),
     KeyFileError("a.pem", "missing"),
     PolicyError("p.toml", 7, "default.inbond", "is no known key"),
+    CertificateError("a.pem", "no such file or directory"),
     StateError("s.db", "is damaged"),
     EncodeError("too large"),
     NotPermitted(PEER, "it is banned"),
@@ -132,6 +135,7 @@ ERRORS = [
     StreamReset(7),
     RemoteProtocolError("/a", "wrong"),
     NegotiationError("wrong"),
+    TlsError("that has expired"),
     WebSocketError("closed"),
     HandshakeError("wrong"),
     PeerIdMismatch(PEER, OTHER),

@@ -27,6 +27,7 @@ Act = Callable[..., Any]
 
 OTHER = Keypair.generate().peer_id
 PROTOCOL = "/own/1.0.0"
+ADDRESS = "/ip4/127.0.0.1/tcp/1"
 
 
 async def ignore(stream: Stream) -> None: ...
@@ -59,6 +60,12 @@ PEER_ACTS: dict[str, Act] = {
     "events": lambda peer: peer.events(),
     "open_stream": lambda peer: peer.open_stream(OTHER, PROTOCOL),
     "handle_stream": lambda peer: peer.handle_stream(PROTOCOL, ignore),
+    "addresses.add": lambda peer: peer.addresses.add(ADDRESS, OTHER),
+    "addresses.remove": lambda peer: peer.addresses.remove(ADDRESS, OTHER),
+    "addresses.get": lambda peer: peer.addresses.get(OTHER),
+    "addresses.entries": lambda peer: peer.addresses.entries(OTHER),
+    "addresses, whether": lambda peer: OTHER in peer.addresses,
+    "addresses, which": lambda peer: list(peer.addresses),
 }
 
 STREAM_ACTS: dict[str, Act] = {

@@ -152,6 +152,18 @@ async def test_only_peer_ids_name_peers(make_peer: MakePeer) -> None:
         await bob.send_request(alice, 1)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("wrong", [4001, ("127.0.0.1", 4001), b"\x04\x7f\x00\x00\x01\x06\x0f\xa1"], ids=type)
+async def test_only_multiaddrs_say_where(make_peer: MakePeer, wrong: Any) -> None:
+    peer = await make_peer()
+    with pytest.raises(TypeError, match="a Multiaddr or its text says where"):
+        await peer.listen(wrong)
+    with pytest.raises(TypeError, match="a Multiaddr or its text says where"):
+        await peer.stop_listening(wrong)
+    for change in peer.addresses.add, peer.addresses.remove:
+        with pytest.raises(TypeError, match="a Multiaddr or its text says where"):
+            change(wrong, Keypair.generate().peer_id)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

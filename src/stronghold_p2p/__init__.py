@@ -6,6 +6,7 @@ from .addresses.book import AddressBook
 from .addresses.entry import AddressEntry, AddressSource
 from .config import Config
 from .errors import (
+    CertificateError,
     ClosedError,
     ConnectionLost,
     DecodeError,
@@ -28,6 +29,7 @@ from .errors import (
     StateError,
     StreamReset,
     StrongholdError,
+    TlsError,
     WebSocketError,
 )
 from .events import (
@@ -67,6 +69,7 @@ __all__ = [
     "AddressBook",
     "AddressEntry",
     "AddressSource",
+    "CertificateError",
     "ClosedError",
     "Config",
     "ConnectionClosed",
@@ -124,6 +127,7 @@ __all__ = [
     "StreamReset",
     "StrongholdError",
     "StrongholdP2p",
+    "TlsError",
     "WebSocketError",
 ]
 

@@ -5,6 +5,7 @@ StrongholdError
 ├── InvalidAddress              the caller's address cannot be used
 ├── ListenError                 an address cannot be listened on
 ├── KeyFileError                a key file cannot be read or written
+├── CertificateError            a file of certificates, or of a certificate's key, cannot be used
 ├── PolicyError                 a policy file says what it cannot
 ├── StateError                  a state file cannot be used
 ├── EncodeError                 the caller's value cannot be sent
@@ -17,6 +18,7 @@ StrongholdError
 ├── NoResponse                  closed in order without one byte of response
 ├── StreamReset                 the remote reset the stream
 └── RemoteProtocolError         the remote broke a rule of a protocol
+    ├── TlsError                of TLS under a WebSocket: a certificate that is not valid, or no TLS at all
     ├── WebSocketError          of WebSocket, or of its HTTP handshake
     ├── NegotiationError        of multistream-select
     ├── HandshakeError          of Noise, or of its libp2p payload
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from .multiaddr import Multiaddr
 
 __all__ = [
+    "CertificateError",
     "ClosedError",
     "ConnectionLost",
     "DecodeError",
@@ -61,6 +64,7 @@ __all__ = [
     "StateError",
     "StreamReset",
     "StrongholdError",
+    "TlsError",
     "WebSocketError",
 ]
 
@@ -109,6 +113,15 @@ class KeyFileError(StrongholdError):
 
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(f"key file {path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+
+class CertificateError(StrongholdError):
+    """A file of certificates for TLS, or of a certificate's private key, is missing, or holds something else."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"certificate file {path}: {reason}")
         self.path = str(path)
         self.reason = reason
 
@@ -192,11 +205,14 @@ class ConnectionLost(StrongholdError, ConnectionError):
 
 
 class ProtocolNotSupported(StrongholdError):
-    """The remote does not offer the protocol, or not to us."""
+    """The remote does not offer the protocol, or not to us. ``code`` is the one with which it has refused the whole
+    connection (0x1007: we are banned; 0x1001: it has too many), 0 if it has not."""
 
-    def __init__(self, protocol: str) -> None:
-        super().__init__(f"the remote does not offer {protocol} to us")
+    def __init__(self, protocol: str, code: int = 0) -> None:
+        refused = f": it refuses the connection with code {code:#x}" if code else ""
+        super().__init__(f"the remote does not offer {protocol} to us{refused}")
         self.protocol = protocol
+        self.code = code
 
 
 class NoResponse(StrongholdError):
@@ -222,6 +238,13 @@ class RemoteProtocolError(StrongholdError):
         super().__init__(f"{protocol}: {reason}")
         self.protocol = protocol
         self.reason = reason
+
+
+class TlsError(RemoteProtocolError):
+    """The remote's certificate is not valid, the handshake of TLS failed, or the remote does not speak TLS."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("tls", reason)
 
 
 class WebSocketError(RemoteProtocolError):

@@ -62,7 +62,7 @@ class Path:
     """How a connection reaches its peer."""
 
     transport: str
-    """``"tcp"``."""
+    """``"tcp"``, ``"ws"`` or ``"tls/ws"``."""
     dialed: Multiaddr | None = None
     """The address that we dialed, without the peer id; None if the remote dialed us."""
     relay: PeerId | None = None
@@ -165,7 +165,7 @@ class PeerIdentified:
 @dataclass(frozen=True, slots=True)
 class RequestFailed:
     """An inbound request got no response though the firewall let it pass: the handler failed, was too slow, or returned
-    what cannot be encoded; or the request itself was not valid, or came too slowly."""
+    what cannot be encoded; or the request itself was not valid, or came too slowly. The log has a line, too."""
 
     peer: PeerId
     error: Exception

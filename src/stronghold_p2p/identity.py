@@ -451,7 +451,7 @@ def _load_pem(data: bytes, passphrase: str | bytes | Callable[[], str | bytes] |
     try:
         return load_pem_private_key(data, _to_bytes(given))
     except ValueError as error:
-        raise ValueError(f"wrong passphrase, or damaged: {error}") from error
+        raise ValueError(f"wrong passphrase, damaged, or encrypted in an unsupported way: {error}") from error
 
 
 def _to_bytes(passphrase: str | bytes) -> bytes:

@@ -50,6 +50,15 @@ class Multiaddr:
         return _parse(text)
 
     @classmethod
+    def of(cls, address: object) -> Multiaddr:
+        """An address, or its text, as an address. Raises InvalidAddress; TypeError for anything else."""
+        if isinstance(address, str):
+            return cls.parse(address)
+        if not isinstance(address, Multiaddr):
+            raise TypeError(f"a Multiaddr or its text says where, not {address!r}")
+        return address
+
+    @classmethod
     def from_bytes(cls, data: bytes) -> Multiaddr:
         """From the binary form, as a remote sends it. Raises DecodeError."""
         try:

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from asyncio import _get_running_loop
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType, UnionType
-from typing import Any, Generic, Literal, NoReturn, Self
+from typing import Any, Generic, Literal, Self
 
 from .addresses.book import AddressBook
 from .addresses.target import own_address, parse_target, split_target
 from .arguments import check_types, seconds
 from .config import Config
-from .errors import ClosedError, InvalidAddress, NotPermitted, PolicyError, RequestTimeout, StateError
+from .errors import ClosedError, InvalidAddress, NotPermitted, RequestTimeout
 from .event_hub import EventHub
-from .events import ConnectionInfo, Direction, Event, Listener, PolicyFailed, PolicyLoaded, StateFailed
+from .events import ConnectionInfo, Direction, Event, Listener
 from .firewall.admission import Admission
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.approvals import Approvals
 from .firewall.gate import Gate
-from .firewall.policy import Policy, PolicyWatch
+from .firewall.policy import Policy
 from .firewall.questions import FirewallRequest
 from .firewall.rules import Firewall, FirewallRules, Rule
+from .firewall_sources import FirewallSources
 from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, deadline_in, refuse_loop
@@ -32,19 +32,17 @@ from .multiaddr import Multiaddr
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.service import Service, check_protocol_id
-from .requests import Request, Requester, Responder
-from .requests.codec import PROTOCOLS, CodecName, make_codec
-from .store.firewall_memory import BanChange, Change, FirewallMemory
+from .requests import Request, Requester, Responder, make_protocols
+from .requests.codec import PROTOCOLS, CodecName
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
+from .transport.transport import CertificateFiles
 from .transport.websocket import WebSocketTransport
 
 __all__ = ["StrongholdP2p"]
-
-logger = logging.getLogger("stronghold_p2p")
 
 
 class StrongholdP2p(Generic[Req, Res]):
@@ -70,6 +68,7 @@ class StrongholdP2p(Generic[Req, Res]):
         firewall_view: Callable[[Req], Any] | None = None,
         policy: Policy | str | os.PathLike[str] | None = None,
         state: str | os.PathLike[str] | None = None,
+        authorities: str | os.PathLike[str] | None = None,
     ) -> None:
         """
         Args:
@@ -87,6 +86,7 @@ class StrongholdP2p(Generic[Req, Res]):
             policy: a policy, whose word goes before all rules set in code or by answers; or a policy file, which is
                 read at the start, and again whenever it changes.
             state: a file that remembers over restarts what answers of the firewall and bans have decided.
+            authorities: a file of PEM: certificates by which servers of ``/tls/ws`` are verified, beside the system's.
 
         Raises:
             TypeError: an argument is of another type; no codec can be made for a request's or response's; a rule of
@@ -101,15 +101,9 @@ class StrongholdP2p(Generic[Req, Res]):
         self._events = EventHub()
         self._firewall = Firewall(firewall or FirewallRules())
         self._approvals = Approvals(self._firewall, self._config, self._events.emit)
-        self._approvals.keep_rule = self._keep_rule
         self._firewall.changed = self._firewall_changed
         self._swarm: Swarm | None = None
-        self._policy = policy
-        self._policy_watch: PolicyWatch | None = None
-        self._policy_task: asyncio.Task[NoReturn] | None = None
-        self._memory: FirewallMemory | None = None
-        if state is not None:
-            self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
+        self._authorities = authorities
         self._starting = False
         self._owner = Owner()
         self._closing: asyncio.Future[None] | None = None
@@ -118,23 +112,23 @@ class StrongholdP2p(Generic[Req, Res]):
         self._ping = PingService()
         self._services: tuple[Service, ...] = (IdentifyService(), self._ping)
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
-        self._protocol = PROTOCOLS[codec]
-        max_size: int = getattr(self._config, f"max_{codec}_message")
-        requests = make_codec(codec, request_type, max_size=max_size)
-        responses = make_codec(codec, response_type, max_size=max_size)
-        self._firewall.limit_types(requests.type_names)
-        if isinstance(policy, Policy):
-            self._firewall.check(policy.rules)
-        self._gate = Gate(
-            self._firewall, self._approvals, requests.type_name, firewall_view, requests.weight, self._events
+        protocols = make_protocols(codec, request_type, response_type, self._config)
+        self._firewall.limit_types(protocols[-1].requests.type_names)
+        self._gate = Gate(self._firewall, self._approvals, firewall_view, self._events)
+        self._requester: Requester[Req, Res] = Requester(protocols, self._gate)
+        self._responder: Responder[Req, Res] = Responder(protocols, self._gate, self._config, self._events.emit)
+        self._sources = FirewallSources(
+            policy,
+            state,
+            firewall=self._firewall,
+            admission=self._admission,
+            responder=self._responder,
+            config=self._config,
+            events=self._events,
+            admission_changed=self._admission_changed,
         )
-        self._requester: Requester[Req, Res] = Requester(
-            self._protocol, requests, responses, self._gate, text=codec == "json"
-        )
-        self._responder: Responder[Req, Res] = Responder(
-            requests, responses, self._gate, self._config, self._events.emit
-        )
-        self.addresses = AddressBook()
+        self._approvals.keep_rule = self._sources.keep_rule
+        self.addresses = AddressBook(owner=self._owner)
         """Where other peers can be dialled."""
 
     def __repr__(self) -> str:
@@ -163,12 +157,12 @@ class StrongholdP2p(Generic[Req, Res]):
         self._owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
-            await self._load_firewall()
+            await self._sources.start()
             if self._closing is not None:
                 raise ClosedError("the peer was closed while it started")
             self._swarm = self._make_swarm()
         except BaseException:
-            await self._unload_firewall()
+            await self._sources.close()
             self._owner.loop = None
             raise
         finally:
@@ -178,7 +172,7 @@ class StrongholdP2p(Generic[Req, Res]):
         swarm = Swarm(
             self._keypair,
             self._config,
-            transports=(TcpTransport(self._config), WebSocketTransport(self._config)),
+            transports=(TcpTransport(self._config), WebSocketTransport(self._config, self._authorities)),
             resolver=SystemResolver(),
             addresses=self.addresses,
             services=self._services,
@@ -187,7 +181,8 @@ class StrongholdP2p(Generic[Req, Res]):
             refused=self._refused,
             emit=self._events.emit,
         )
-        swarm.handle(self._protocol, self._responder.accept)
+        for protocol in self._responder.protocols:
+            swarm.handle(protocol, self._responder.accept)
         for protocol, handler in self._stream_handlers.items():
             swarm.handle_coroutine(protocol, handler)
         return swarm
@@ -204,7 +199,7 @@ class StrongholdP2p(Generic[Req, Res]):
         async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
             ending.callback(setattr, self._owner, "loop", None)
             ending.callback(self._closing.set_result, None)
-            ending.push_async_callback(self._unload_firewall)
+            ending.push_async_callback(self._sources.close)
             ending.callback(self._events.close)
             ending.callback(self._responder.close)
             if swarm is not None:
@@ -234,7 +229,7 @@ class StrongholdP2p(Generic[Req, Res]):
             EncodeError: ``body`` cannot be sent.
             NotPermitted: our own firewall or a ban forbids it; nothing was sent or dialled.
             DialError: there is no connection to the peer.
-            ProtocolNotSupported: the peer does not offer requests, or not to us.
+            ProtocolNotSupported: the peer does not offer requests, or not to us; it may have banned us.
             NoResponse: the peer rejected or declined the request.
             StreamReset: the peer failed to answer, or a limit of it struck.
             RemoteProtocolError: the response is cut off, too large, or not of the declared type.
@@ -294,8 +289,9 @@ class StrongholdP2p(Generic[Req, Res]):
         """Has ``handler``, plain or async, answer requests by what it returns; use it as a decorator.
 
         If it raises, runs past ``Config.handler_timeout`` or returns what cannot be encoded, the request's stream is
-        reset, a :class:`RequestFailed` event says why, and the log has the traceback: whatever it raises, SystemExit,
-        too; only KeyboardInterrupt ends the program. Without a handler or an iterator the protocol is not offered.
+        reset, a :class:`RequestFailed` event says why, and the log has a line, with the traceback of what it raised,
+        SystemExit, too; only KeyboardInterrupt ends the program. There is one line a second of each kind. Without a
+        handler or an iterator the protocol is not offered.
 
         Raises:
             RuntimeError: requests are answered already.
@@ -327,16 +323,19 @@ class StrongholdP2p(Generic[Req, Res]):
         self._owner.check()
         return self._swarm.listeners if self._swarm else ()
 
-    async def listen(self, address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0") -> Multiaddr:
-        """Listens on ``address``; returns it as bound, ending in ``/p2p/<us>``. For a wildcard (0.0.0.0 or ::) that is
-        the first real interface's, or the wildcard itself on a machine without one; :attr:`listeners` has all.
+    async def listen(
+        self, address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0", *, certificate: CertificateFiles | None = None
+    ) -> Multiaddr:
+        """Listens on ``address``: TCP, or WebSocket (``.../ws``, ``.../tls/ws``). Returns it as bound, with ``/p2p/<us>``;
+        of a wildcard (0.0.0.0 or ::) the first real interface's, if there is one. :attr:`listeners` has all. TLS takes a
+        ``certificate``, two files of PEM: its chain and its private key. New connections see it change with the files.
 
         Raises:
             InvalidAddress: malformed, or of another peer.
-            ListenError: in use, not an address of this machine, not permitted, or neither TCP nor WebSocket.
+            ListenError: it is in use, not of this machine, not permitted or of another kind; or it is the certificate.
             ClosedError: we are not running.
         """
-        listener = await self._running().listen(own_address(address, self.peer_id))
+        listener = await self._running().listen(own_address(address, self.peer_id), certificate)
         return listener.addresses[0] if listener.addresses else listener.address
 
     async def stop_listening(self, address: Multiaddr | str | None = None) -> None:
@@ -362,13 +361,13 @@ class StrongholdP2p(Generic[Req, Res]):
         peer = PeerId.of(peer)
         self._firewall.set_peer_rule(peer, rule, direction)
         # What code says now, an answer that was kept earlier must not undo at the next start.
-        self._keep_rule(peer, direction, None)
+        self._sources.keep_rule(peer, direction, None)
 
     def remove_peer_rule(self, peer: PeerId | str, *, direction: Direction = Direction.BOTH) -> None:
         """Removes one peer's own rule, also one that an answer set and a state file keeps: the default applies to it."""
         self._owner.check()
         peer = PeerId.of(peer)
-        self._keep_rule(peer, direction, None)
+        self._sources.keep_rule(peer, direction, None)
         self._firewall.set_peer_rule(peer, None, direction)
 
     def get_firewall_config(self) -> FirewallRules:
@@ -411,11 +410,11 @@ class StrongholdP2p(Generic[Req, Res]):
         """Has the policy file read again now, changed or not; a :class:`PolicyLoaded` or :class:`PolicyFailed` event tells
         how that went. Does nothing without a policy file."""
         self._running()
-        if self._policy_watch is not None:
-            self._policy_watch.reload()
+        self._sources.reload_policy()
 
     async def ban_peer(self, peer: PeerId | str) -> None:
-        """Closes every connection to ``peer``; neither side can make one until :meth:`unban_peer`.
+        """Closes every connection to ``peer``; neither side can make one until :meth:`unban_peer`. Its requests that
+        nobody has got yet are rejected, handlers at work on one are cancelled.
 
         Raises:
             StateError: the ban is in force, but could not be kept in the state file.
@@ -443,8 +442,7 @@ class StrongholdP2p(Generic[Req, Res]):
     ) -> AsyncIterator[Event]:
         """What happens from this call on, for ``async for``. ``buffer`` events wait for a slow reader; what is dropped
         beyond that is counted in a :class:`Dropped` event. ``decisions`` adds a :class:`FirewallDecision` for each request,
-        for an audit. There is no blocking mode: a reader must not stop the network.
-        """
+        for an audit. There is no blocking mode: a reader must not stop the network."""
         self._owner.check()
         return self._events.subscribe(buffer, when_full, self._owner, decisions=decisions)
 
@@ -480,12 +478,8 @@ class StrongholdP2p(Generic[Req, Res]):
         """
         self._owner.check()
         check_protocol_id(protocol)
-        served = {
-            self._protocol,
-            *self._stream_handlers,
-            *(own for service in self._services for own in service.protocols),
-        }
-        if protocol in served:
+        own = {one for service in self._services for one in service.protocols}
+        if protocol in {*self._responder.protocols, *self._stream_handlers, *own}:
             raise RuntimeError(f"{protocol} is served already")
         if self._swarm is not None:
             self._swarm.handle_coroutine(protocol, handler)
@@ -502,87 +496,32 @@ class StrongholdP2p(Generic[Req, Res]):
         return self._swarm
 
     def _permits(self, peer: PeerId, protocol: str) -> bool:
-        """The firewall guards the request protocol alone. Nobody is offered what nobody answers."""
-        return protocol != self._protocol or (
+        """The firewall guards the request protocols alone. Nobody is offered what nobody answers."""
+        return protocol not in self._responder.protocols or (
             self._responder.serving and not self._gate.rejects_all(peer, Direction.INBOUND)
         )
 
     def _refused(self, peer: PeerId, protocol: str) -> None:
         """The peer has tried to open a protocol that it is not offered."""
-        if protocol == self._protocol and self._responder.serving:
+        if protocol in self._responder.protocols and self._responder.serving:
             self._gate.refuse(peer, Direction.INBOUND)
-
-    async def _load_firewall(self) -> None:
-        """What a policy and a state file say holds before the first connection."""
-        # The policy first: if it is broken, no state file is made.
-        if isinstance(self._policy, Policy):
-            self._apply_policy(self._policy)
-        elif self._policy is not None:
-            self._policy_watch = PolicyWatch(
-                self._policy, apply=self._policy_loaded, failed=self._policy_failed, types=self._firewall.types
-            )
-            await self._policy_watch.load()
-        if self._memory is not None:
-            await self._memory.start()
-        if self._policy_watch is not None:
-            self._policy_task = asyncio.get_running_loop().create_task(self._policy_watch.run())
-
-    async def _unload_firewall(self) -> None:
-        async with AsyncExitStack() as ending:
-            if self._memory is not None:
-                ending.push_async_callback(self._memory.close)
-            if self._policy_task is not None:
-                self._policy_task.cancel()
-                await asyncio.wait([self._policy_task])
-
-    def _apply_policy(self, policy: Policy) -> None:
-        self._admission.set_policy(policy.admission)
-        self._responder.limit_traffic(
-            policy.requests_in_flight or self._config.max_requests_in_flight_per_peer,
-            policy.requests_per_second or self._config.max_requests_per_second_per_peer,
-        )
-        self._firewall.set_policy(policy.rules)
-        if self._swarm is not None:
-            self._swarm.admission_changed()
-
-    def _policy_loaded(self, policy: Policy) -> None:
-        self._apply_policy(policy)
-        self._events.emit(PolicyLoaded(str(self._policy)))
-
-    def _policy_failed(self, error: PolicyError) -> None:
-        logger.warning("%s; the policy before stays in force", error)
-        self._events.emit(PolicyFailed(error))
-
-    def _remember(self, changes: Sequence[Change]) -> None:
-        """Applies what the state file holds at the start, and what others change in it."""
-        for change in changes:
-            if isinstance(change, BanChange):
-                (self._admission.ban if change.banned else self._admission.unban)(change.peer)
-            elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
-                self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
-        if self._swarm is not None:
-            self._swarm.admission_changed()
-
-    def _keep_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> None:
-        if self._memory is not None:
-            self._memory.keep_rule(peer, direction, rule)
-
-    def _state_failed(self, error: StateError) -> None:
-        logger.warning("%s", error)
-        self._events.emit(StateFailed(error))
 
     async def _set_banned(self, peer: PeerId, banned: bool) -> None:
         self._owner.check()
         (self._admission.ban if banned else self._admission.unban)(peer)
-        kept = self._memory.keep_ban(peer, banned) if self._memory is not None else None
+        kept = self._sources.keep_ban(peer, banned)
         if banned and self._swarm is not None:
-            await self._swarm.disconnect(peer)
+            await self._swarm.disconnect(peer, refused=True)
         if kept is not None:
             await kept
 
     def _firewall_changed(self, peer: PeerId | None) -> None:
         self._approvals.rules_changed(peer)
         self._offer_changed(peer)
+
+    def _admission_changed(self) -> None:
+        if self._swarm is not None:
+            self._swarm.admission_changed()
 
     def _offer_changed(self, peer: PeerId | None = None) -> None:
         if self._swarm is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +132,30 @@ def test_a_passphrase_that_is_none(tmp_path: Path, typed: bytes) -> None:
         asked.type(typed)
         assert asked.wait() == 2
         assert "UsageError: the passphrase " in asked.shown
+
+
+@pytest.fixture
+def full() -> Iterator[int]:
+    """A pipe that nobody reads, and that holds no more."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writes, b"x")
+    os.set_blocking(writes, True)
+    yield writes
+    os.close(reads)
+    os.close(writes)
+
+
+@SIGNALS
+@pytest.mark.parametrize(("flags", "stream"), [((), "stderr"), (("--json",), "stdout")])
+def test_an_error_that_nobody_reads(full: int, flags: tuple[str, ...], stream: str, number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = ADDRESS.replace("/tcp/1/", f"/tcp/{server.getsockname()[1]}/")
+        with process("ping", address, *flags, **{stream: full}) as ping:
+            connection, _ = server.accept()
+            connection.close()  # which is the error
+            wait_until_blocked(ping)
+            ping.send_signal(number)
+            assert ping.wait(WAIT) == status_of(("ping",), number)

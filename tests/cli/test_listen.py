@@ -170,3 +170,22 @@ def test_what_a_policy_leaves_open_is_asked(cli: Cli, tmp_path: Path) -> None:
                 listener.stdin.flush()
                 assert request.wait(WAIT) == status
             assert json.loads(listener.stdout.readline())["event"] == "ended"
+
+
+def test_whoever_wanted_the_address_alone_may_leave(cli: Cli, tmp_path: Path) -> None:
+    """No remote ends the peer then by what is printed of its requests."""
+    command = tmp_path / "command"
+    command.write_text("#!/bin/sh\nexit 1\n")
+    command.chmod(0o700)
+    with process("listen", "--allow-all", "--handler", f"exec:{command}", "--json") as listener:
+        assert listener.stdout is not None
+        address = json.loads(listener.stdout.readline())["address"]
+        listener.stdout.close()
+        for _ in range(2):
+            assert cli("request", address, "1").status == 1
+        command.write_text("#!/bin/sh\necho 2\n")
+        assert cli("request", address, "1").line == 2
+        listener.send_signal(signal.SIGTERM)
+        assert listener.wait(WAIT) == 0
+        assert listener.stderr is not None
+        assert listener.stderr.read().count("cannot write to stdout any more: Broken pipe\n") == 1

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from stronghold_p2p.cli.request import MAX_TEXT
+from stronghold_p2p.config import Config
 from stronghold_p2p.identity import Keypair
 
 from .conftest import Cli, listening
@@ -63,6 +67,64 @@ def test_what_is_not_json_is_not_sent(cli: Cli, body: str) -> None:
 def test_what_is_not_text_is_not_sent(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin(monkeypatch, b'"\xff"')
     assert cli.json("request", closed_port(), "-").status == 2
+
+
+class Read(io.BytesIO):
+    """Bytes without an end, of which somebody reads as many as ``limit`` says, and no more than a piece beyond."""
+
+    def __init__(self, limit: int, unit: bytes) -> None:
+        super().__init__()
+        self._left = limit + 65_536
+        self._unit = unit
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert size is not None
+        assert size > 0
+        self._left -= size
+        assert self._left >= 0
+        return self._unit * size
+
+
+@pytest.mark.parametrize(
+    ("codec", "limit"),
+    [("raw", Config().max_raw_message), ("json", MAX_TEXT), ("msgpack", MAX_TEXT)],
+)
+def test_stdin_without_an_end_is_read_up_to_the_limit(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, codec: str, limit: int
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(Read(limit, b" ")))
+    asked = cli.json("request", closed_port(), "-", "--codec", codec)
+    assert (asked.status, asked.line["error"]) == (1, "EncodeError")
+    assert str(limit) in asked.line["message"]
+
+
+def test_blanks_around_a_request_do_not_count(cli: Cli, echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, b" " * 2_000_000 + b"1")
+    assert cli("request", echo, "-").line == 1
+
+
+def test_a_stdin_that_cannot_be_read(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.open(os.devnull, os.O_WRONLY), "rb") as write_only:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(write_only))
+        asked = cli.json("request", closed_port(), "-")
+    assert (asked.status, asked.line["error"]) == (2, "UsageError")
+    assert asked.line["message"] == "stdin cannot be read: Bad file descriptor"
+
+
+def test_a_stdin_that_somebody_has_made_non_blocking(cli: Cli, echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, writes = os.pipe()
+    os.set_blocking(reads, False)
+    with open(reads) as nonblocking:
+        monkeypatch.setattr("sys.stdin", nonblocking)
+
+        def write() -> None:
+            os.write(writes, b"[1]")
+            os.close(writes)
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        assert cli("request", echo, "-").line == [1]
+        writing.join()
 
 
 def test_raw_bytes_come_back_as_they_are(cli: Cli, raw: str, monkeypatch: pytest.MonkeyPatch) -> None:

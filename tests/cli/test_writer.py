@@ -119,6 +119,22 @@ async def test_a_failure_ends_the_task(pipe: Pipe, stdout: Writer, waits: bool) 
     await settled()
 
 
+async def test_whoever_reads_may_leave(pipe: Pipe, stdout: Writer, caplog: pytest.LogCaptureFixture) -> None:
+    async with stdout.in_background():
+        stdout.write(b"1")
+        await stdout.drained()
+        stdout.release()
+        pipe.leave()
+        stdout.write(b"2")
+        await stdout.drained()
+        stdout.write(b"3")
+        await settled()
+        assert stdout.is_stalled
+        assert [record.getMessage() for record in caplog.records] == ["cannot write to stdout any more: Broken pipe"]
+    with pytest.raises(OutputFailed):
+        stdout.write(b"4")
+
+
 async def test_whoever_does_not_read_stalls_it(pipe: Pipe, stdout: Writer) -> None:
     async with stdout.in_background():
         stdout.write(bytes(MAX_WAITING + 1))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -85,11 +85,11 @@ class Guard:
         self.approvals.add_handler(self.questions.append)
         self.told = self.hub.told
         self.reader = self.hub.subscribe(64, "drop_newest", decisions=True) if listen else None
-        self.codec = make_codec(codec, type_, max_size=1_000_000)
-        self.gate = Gate(self.firewall, self.approvals, self.codec.type_name, view, self.codec.weight, self.hub)
+        self.codec: Any = make_codec(codec, type_, max_size=1_000_000)
+        self.gate = Gate(self.firewall, self.approvals, view, self.hub)
 
     def decide(self, body: Any, way: Direction = IN) -> Any:
-        return self.gate.decide(ALICE, way, body, b"1", ADDRESS)
+        return self.gate.decide(ALICE, way, self.codec, body, b"1", ADDRESS)
 
 
 # -- what is told --------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return made
 
 
-def counting(guard: Guard, made: dict[str, int]) -> Gate:
+def count_in(guard: Guard, made: dict[str, int]) -> None:
     def type_name(body: Any) -> str | None:
         made["types"] += 1
         return "Ping"
@@ -325,7 +325,8 @@ def counting(guard: Guard, made: dict[str, int]) -> Gate:
         made["views"] += 1
         return body
 
-    return Gate(guard.firewall, guard.approvals, type_name, view, len, guard.hub)
+    guard.codec = SimpleNamespace(type_name=type_name, weight=len)
+    guard.gate = Gate(guard.firewall, guard.approvals, view, guard.hub)
 
 
 @replaces_parts
@@ -344,7 +345,8 @@ def test_what_is_made_for_one_decision(
     made: dict[str, int], rule: Rule, listen: bool, expected: tuple[int, ...]
 ) -> None:
     guard = Guard(rule, listen=listen)
-    assert counting(guard, made).decide(ALICE, IN, {"type": "Ping"}, b"1", None) is True
+    count_in(guard, made)
+    assert guard.decide({"type": "Ping"}) is True
     assert tuple(made.values()) == expected
 
 

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from conftest import PATIENCE, MakePeer
 from support.connections import ECHO, connected
-from support.remote import listening
+from support.remote import JSON, Remote, lines, listening
 from support.waiting import introduced, next_event, settled, turns, until
+from support.yamux import data
 
 from stronghold_p2p import (
     ClosedError,
@@ -41,9 +42,12 @@ from stronghold_p2p.firewall.gate import Gate
 from stronghold_p2p.firewall.rules import Firewall
 from stronghold_p2p.requests import Requester
 from stronghold_p2p.requests.codec import make_codec
+from stronghold_p2p.requests.inbound import State
+from stronghold_p2p.requests.protocol import RequestProtocol
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.output import FLUSH_FRAMES
 from stronghold_p2p.transport.state import RemoteIdentify
+from stronghold_p2p.wire.yamux import INITIAL_WINDOW, Flag
 
 Peer = StrongholdP2p[Any, Any]
 MIB = 1024 * 1024
@@ -71,6 +75,11 @@ def echo(request: Request[Any]) -> Any:
 async def echo_later(request: Request[Any]) -> Any:
     await asyncio.sleep(0)
     return request.body
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the library has warned of."""
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
 # -- handlers ------------------------------------------------------------------------------------------
@@ -136,7 +145,7 @@ async def test_a_handler_that_fails(
     assert record.exc_info
 
 
-async def test_a_handler_that_is_too_slow(connect: Connect) -> None:
+async def test_a_handler_that_is_too_slow(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     alice, bob, address = await connect(Config(handler_timeout=0.02))
     cancelled = asyncio.Event()
 
@@ -155,6 +164,7 @@ async def test_a_handler_that_is_too_slow(connect: Connect) -> None:
     assert isinstance(failed.error, RequestTimeout)
     assert failed.error.timeout == 0.02
     await cancelled.wait()
+    assert warnings_in(caplog) == [f"a request by {alice.peer_id} was reset: the handler did not end within 0.02 s"]
 
 
 async def test_a_second_handler_or_iterator(make_peer: MakePeer) -> None:
@@ -255,7 +265,7 @@ async def test_responding_to_whoever_is_gone_does_nothing(connect: Connect) -> N
     first, second = await anext(requests), await anext(requests)
     for task in asking:
         task.cancel()
-    await until(lambda: first._exchange._ended and second._exchange._ended)
+    await until(lambda: all(request._inbound.state is State.ENDED for request in (first, second)))
     await first.respond(1)
     with pytest.raises(RuntimeError):
         await first.respond(1)
@@ -280,9 +290,9 @@ async def test_requests_beyond_the_buffer_wait_in_their_streams(connect: Connect
     body = "x" * 400_000  # more than the first window of a stream
     asking = [asyncio.create_task(alice.send_request(address, [number, body])) for number in range(6)]
     queue: Any = bob._responder._queue
-    await until(lambda: len(queue._waiting) == 4 and all(exchange._size > 250_000 for exchange in queue._waiting))
+    await until(lambda: len(queue._waiting) == 4 and all(inbound._reader.kept > 250_000 for inbound in queue._waiting))
     await settled()
-    assert all(exchange._size < 262_144 for exchange in queue._waiting)  # no window was given back to those
+    assert all(inbound._reader.kept < 262_144 for inbound in queue._waiting)  # no window was given back to those
     assert await alice.ping(address) > 0  # which holds up nobody else
     taken = []
     for _ in asking:
@@ -313,6 +323,48 @@ async def test_requests_that_end_in_the_queue_make_room(connect: Connect) -> Non
     assert await taken == "taken"
     assert await last == "last"
     await asyncio.gather(*cancelled, return_exceptions=True)
+
+
+async def test_a_request_that_cannot_be_decoded(make_peer: MakePeer, caplog: pytest.LogCaptureFixture) -> None:
+    alice = await make_peer()
+    bob = await make_peer(firewall=FirewallRules.allow_all(), request_type=int)
+    bob.on_request(echo)
+    address, events = await bob.listen(), bob.events()
+    for _ in range(50):  # which no remote may fill the log with
+        with pytest.raises(StreamReset):
+            await alice.send_request(address, "secret")
+        assert isinstance((await next_event(events, RequestFailed)).error, DecodeError)
+    assert warnings_in(caplog)[0] == f"a request by {alice.peer_id} cannot be decoded"
+    assert len(caplog.records) < 10  # one a second
+    assert "secret" not in caplog.text
+
+
+async def test_a_request_that_does_not_come_in_time(make_peer: MakePeer, caplog: pytest.LogCaptureFixture) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all(), config=Config(request_timeout=0.02))
+    bob.on_request(echo)
+    remote, events = await Remote.dial(await bob.listen()), bob.events()
+    remote.send(data(1, lines(JSON) + b"\x08sec", Flag.SYN))
+    failed = await next_event(events, RequestFailed)
+    assert isinstance(failed.error, RequestTimeout)
+    assert warnings_in(caplog) == [
+        f"a request by {failed.peer} was reset: the inbound request did not end within 0.02 s"
+    ]
+    await remote.close()
+
+
+async def test_a_response_that_the_requester_does_not_read(
+    make_peer: MakePeer, caplog: pytest.LogCaptureFixture
+) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all(), config=Config(request_timeout=0.02))
+    bob.on_request(lambda request: "x" * 500_000)
+    remote, events = await Remote.dial(await bob.listen()), bob.events()
+    remote.send(data(1, lines(JSON) + b"\x011", Flag.SYN))
+    failed = await next_event(events, RequestFailed)
+    assert warnings_in(caplog) == [f"a request by {failed.peer} was reset: the response did not end within 0.02 s"]
+    frames = await remote.frames_of(1)
+    assert sum(len(frame.body) for frame in frames) == INITIAL_WINDOW
+    assert frames[-1].flags & Flag.RST
+    await remote.close()
 
 
 async def test_invalid_requests_do_not_fill_the_buffer(make_peer: MakePeer) -> None:
@@ -587,7 +639,7 @@ async def test_a_cancelled_request_cancels_its_handler(connect: Connect) -> None
             cancelled.set()
 
     asking = asyncio.create_task(alice.send_request(address, 1))
-    await running.wait()  # before anybody asks who anybody is
+    await running.wait()  # before anybody is asked what it is
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
@@ -642,9 +694,8 @@ async def test_a_request_of_which_no_byte_has_left_is_tried_once_more(twice: boo
     codec = make_codec("json", None, max_size=MIB)
     firewall = Firewall(FirewallRules())
     events = EventHub()
-    approvals = Approvals(firewall, Config(), events.emit)
-    gate = Gate(firewall, approvals, codec.type_name, None, codec.weight, events)
-    requester = Requester[Any, Any](ECHO, codec, codec, gate, text=True)
+    gate = Gate(firewall, Approvals(firewall, Config(), events.emit), None, events)
+    requester = Requester[Any, Any]([RequestProtocol(ECHO, codec, codec)], gate)
     async with connected() as lost, connected() as fresh:
         connects = 0
 
@@ -658,7 +709,7 @@ async def test_a_request_of_which_no_byte_has_left_is_tried_once_more(twice: boo
         lost.alice_pipe.break_with(None)  # tells the connection in the next turn
         asking = requester.request(lost.alice.peer, 1, timeout=5, connect=connect, connection=lost.alice)
         if twice:
-            with pytest.raises(ConnectionLost):
+            with pytest.raises(DialError, match="before the request left"):  # ConnectionLost would leave that open
                 await asking
         else:
             asking_task = asyncio.ensure_future(asking)

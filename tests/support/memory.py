@@ -72,7 +72,7 @@ class MemoryPipe:
         if not self._closed:
             self._closed = True
             self._inbox.clear()
-            self._loop.call_soon(self.receiver.pipe_closed, error)
+            self._loop.call_soon(lambda: self.receiver.pipe_closed(error))  # it may not be known yet
 
     def _schedule(self) -> None:
         if not self._scheduled and self._reading:

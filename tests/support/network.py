@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from stronghold_p2p import ListenError, Multiaddr, Path
-from stronghold_p2p.transport.transport import Connected
+from stronghold_p2p.transport.transport import CertificateFiles, Connected
 
 from .memory import memory_pipes
 
@@ -42,13 +42,15 @@ class MemoryTransport:
         names, values = zip(*address, strict=True)
         return names == ("memory",) and int(values[0]) in self._numbers
 
-    async def dial(self, address: Multiaddr, connected: Connected) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
         listener = self.listening.get(address)
         if listener is None:
             raise ConnectionRefusedError("connection refused")
         memory_pipes(connected, listener.connected, paths=(replace(self._path, dialed=address), self._path))
 
-    async def listen(self, address: Multiaddr, connected: Connected) -> MemoryListener:
+    async def listen(
+        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+    ) -> MemoryListener:
         if address in self.listening:
             raise ListenError(address, "in use")
         listener = self.listening[address] = MemoryListener(self, address, connected)

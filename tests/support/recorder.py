@@ -51,3 +51,6 @@ class Recorder:
     def expired(self) -> None:
         assert self.error is None
         self.times_expired += 1
+
+    def connection_closing(self) -> None:
+        assert self.error is None

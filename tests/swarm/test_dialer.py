@@ -37,7 +37,7 @@ from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.swarm.dialer import UNANSWERED, Dial, Dialer
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
-from stronghold_p2p.transport.transport import Connected, TransportListener
+from stronghold_p2p.transport.transport import CertificateFiles, Connected, TransportListener
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 LIMIT = 10.0
@@ -57,13 +57,15 @@ class Network:
     def __init__(self) -> None:
         self.answers: dict[str, Connected | Exception] = {}
         self.dialed: list[tuple[str, float]] = []
+        self.named: dict[str, str | None] = {}
         self.given_up: list[str] = []
         self.pipes: list[tuple[MemoryPipe, MemoryPipe]] = []
 
     def supports(self, address: Multiaddr) -> bool:
         return [name for name, _ in address][1:] == ["tcp"]
 
-    async def dial(self, address: Multiaddr, connected: Connected) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
+        self.named[str(address)] = str(named) if named else None
         self.dialed.append((str(address), asyncio.get_running_loop().time()))
         answer = self.answers.get(str(address))
         if answer is None:
@@ -76,7 +78,9 @@ class Network:
         else:
             self.pipes.append(memory_pipes(connected, answer))
 
-    async def listen(self, address: Multiaddr, connected: Connected) -> TransportListener:
+    async def listen(
+        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+    ) -> TransportListener:
         raise NotImplementedError
 
     async def close(self) -> None: ...
@@ -407,6 +411,21 @@ async def test_a_fault_of_ours_reaches_whoever_waits(world: World, where: str) -
     assert world.dialer.dials == {}
 
 
+@pytest.mark.parametrize("joining", [False, True])
+async def test_a_fault_before_anything_is_dialed_reaches_whoever_waits(world: World, joining: bool) -> None:
+    def supports(address: Multiaddr) -> bool:
+        raise LookupError("a mistake")
+
+    calls = [world.call(ONE)] if joining else []
+    await settled()
+    world.network.supports = supports  # type: ignore[method-assign]
+    for call in [*calls, world.call(TWO, THREE)]:
+        with pytest.raises(LookupError):
+            await call
+    assert world.dialer.dials == {}
+    assert list(world.started) == [ONE] * joining
+
+
 # -- roles ---------------------------------------------------------------------------------------------
 
 
@@ -487,6 +506,14 @@ async def test_a_name_is_dialed_at_its_addresses(world: World) -> None:
     await call
     assert world.started == {ONE: 0.0, TWO: 0.25}
     assert world.upgrades == [(NAME, True)]
+    assert world.network.named == {ONE: NAME, TWO: NAME}
+
+
+async def test_a_name_that_leads_to_a_name_is_told_to_the_transport_as_it_was_looked_up_last(world: World) -> None:
+    world.names.answers |= {NAME: ["/dns4/other/tcp/1", TWO], "/dns4/other/tcp/1": [ONE]}
+    world.network.answers |= {ONE: REFUSED, TWO: REFUSED, THREE: REFUSED}
+    await world.failure(world.call(NAME, THREE))
+    assert world.network.named == {ONE: "/dns4/other/tcp/1", TWO: NAME, THREE: None}
 
 
 async def test_names_are_told_by_their_addresses(world: World) -> None:

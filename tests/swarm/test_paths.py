@@ -8,15 +8,18 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_network
 
 import pytest
+from support.memory import memory_pipes
 from support.network import MemoryTransport
 from support.waiting import until
 
 from stronghold_p2p import (
     AddressBook,
+    ClosedError,
     Config,
     ConnectionEstablished,
     DialError,
     Event,
+    InboundConnectionFailed,
     Keypair,
     ListenError,
     Multiaddr,
@@ -27,6 +30,7 @@ from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
 from stronghold_p2p.swarm.swarm import Swarm
+from stronghold_p2p.transport.pipe import NullReceiver
 from stronghold_p2p.transport.resolver import SystemResolver
 from stronghold_p2p.transport.transport import Transport
 
@@ -60,6 +64,11 @@ class Node:
 
     async def connect(self, other: Node, address: Multiaddr) -> None:
         await self.swarm.connect(other.swarm.peer_id, (address,), asyncio.get_running_loop().time() + 10)
+
+    async def connect_once_more(self, other: Node, address: Multiaddr) -> None:
+        """Though there is a connection, which a call would take."""
+        dial = self.swarm._dialer.dial(other.swarm.peer_id, (address,))
+        await dial.outcome(asyncio.get_running_loop().time() + 10)
 
     @property
     def relays(self) -> list[object]:
@@ -119,8 +128,8 @@ async def test_new_streams_take_the_direct_path(order: tuple[Multiaddr, Multiadd
         first, second = order
         await bob.swarm.listen(first)
         await alice.swarm.listen(second)
-        # Both dial before either is connected.
-        await asyncio.gather(alice.connect(bob, first), bob.connect(alice, second))
+        await alice.connect(bob, first)
+        await bob.connect_once_more(alice, second)
         await until(lambda: len(alice.swarm.connections) == len(bob.swarm.connections) == 2)
         assert alice.relays == bob.relays == [None, RELAY]
         for one, other in (alice, bob), (bob, alice):
@@ -135,9 +144,29 @@ async def test_new_streams_take_the_direct_path(order: tuple[Multiaddr, Multiadd
         assert remaining.path.relay == RELAY
 
 
+async def test_a_direct_dial_goes_on_beside_a_relayed_connection_that_the_peer_makes() -> None:
+    async with nodes(direct(), relayed()) as (alice, bob):
+        await alice.swarm.listen(memory(1001))
+        await bob.swarm.listen(memory(1))
+        await asyncio.gather(bob.connect(alice, memory(1001)), alice.connect(bob, memory(1)))
+        await until(lambda: len(alice.swarm.connections) == len(bob.swarm.connections) == 2)
+
+
 async def test_a_policy_that_allows_networks_refuses_a_relayed_connection() -> None:
     circuit = Multiaddr.parse(f"/ip4/10.0.0.1/tcp/1/p2p/{RELAY}/p2p-circuit")
     async with nodes(direct()) as (alice, bob):
         alice.admission.set_policy(AdmissionRules(allow_networks=(ip_network("10.0.0.0/8"),)))
         with pytest.raises(DialError, match="it is relayed, and the policy allows networks"):
             await alice.connect(bob, circuit)
+
+
+async def test_a_remote_that_comes_while_we_close() -> None:
+    transport = direct()
+    async with nodes(transport) as (_, bob):
+        await bob.swarm.listen(memory(1))
+        listener = transport.listening[memory(1)]
+        await bob.swarm.close()
+        memory_pipes(lambda pipe: NullReceiver(), listener.connected)
+        event = bob.events[-1]
+        assert isinstance(event, InboundConnectionFailed)
+        assert isinstance(event.error, ClosedError)

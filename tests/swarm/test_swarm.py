@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from typing import Any
 
+import ifaddr
 import pytest
 from conftest import MakePeer
 from support.remote import Remote, listening
 from support.waiting import begun, next_event, settled, turns, until
+from support.yamux import go_away
 
 from stronghold_p2p import (
     ClosedError,
@@ -32,6 +35,7 @@ from stronghold_p2p import (
     PeerIdMismatch,
     StrongholdP2p,
 )
+from stronghold_p2p.firewall.admission import AdmissionRules
 from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.stream import Stream
 
@@ -263,17 +267,46 @@ async def test_what_a_peer_told_of_its_addresses_is_used(make_peer: MakePeer) ->
     assert await bob.connect(alice.peer_id) == alice.peer_id
 
 
-async def test_simultaneous_dials_are_both_kept_and_new_streams_use_the_older(make_peer: MakePeer) -> None:
+async def test_simultaneous_dials_leave_a_connection(make_peer: MakePeer) -> None:
+    for moment in range(12):
+        alice, bob = await make_peer(), await make_peer()
+        addresses = await alice.listen(), await bob.listen()
+        early = asyncio.create_task(alice.connect(addresses[1]))
+        await turns(moment)
+        late = asyncio.create_task(bob.connect(addresses[0]))
+        await asyncio.gather(early, late)
+        await settled()
+        connections = swarm_of(alice).connections, swarm_of(bob).connections
+        assert len(connections[0]) == len(connections[1]) > 0
+        assert all(connection.usable for connection in (*connections[0], *connections[1]))
+
+
+async def test_new_streams_use_the_older_of_two_connections(make_peer: MakePeer) -> None:
     alice, bob = await make_peer(), await make_peer()
     addresses = await alice.listen(), await bob.listen()
-    async with asyncio.TaskGroup() as both:
-        both.create_task(alice.connect(addresses[1]))
-        both.create_task(bob.connect(addresses[0]))
+    await alice.connect(addresses[1])
+    dial = swarm_of(bob)._dialer.dial(alice.peer_id, (addresses[0].without_peer(),))
+    await dial.outcome(asyncio.get_running_loop().time() + 10)
     await until(lambda: len(alice.connections) == len(bob.connections) == 2)
     older = swarm_of(alice).connections[0]
     assert swarm_of(alice).connection(bob.peer_id) is older
     older.close()
     assert swarm_of(alice).connection(bob.peer_id) is not older
+
+
+async def test_who_waits_for_a_dial_gets_the_connection_that_the_peer_makes(make_peer: MakePeer) -> None:
+    alice = await make_peer()
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    bob.on_request(lambda request: request.body)
+    async with listening() as silent:
+        alice.addresses.add(silent.address.without_peer(), bob.peer_id)
+        calls = [await begun(alice.connect(bob.peer_id)), await begun(alice.send_request(bob.peer_id, "hello"))]
+        remote = await silent.accept()
+        await bob.connect(await alice.listen())
+        assert await asyncio.gather(*calls) == [bob.peer_id, "hello"]
+        assert [connection.direction for connection in alice.connections] == [Direction.INBOUND]
+        await remote.raw_rest()  # the dial has ended
+        await remote.close()
 
 
 async def test_idle_close_takes_what_is_not_used(make_peer: MakePeer) -> None:
@@ -305,7 +338,7 @@ async def test_inbound_limits(make_peer: MakePeer, limit: str) -> None:
         remotes = [await Remote.dial(address, keypair) for _ in range(2)]
         await until(lambda: len(bob.connections) == 2)
         third = await Remote.dial(address, keypair)
-        await third.rest()
+        assert await third.rest() == [go_away(0x1001)]
     failed = await next_event(events, InboundConnectionFailed)
     assert isinstance(failed.error, LimitExceeded)
     assert failed.error.limit == limit
@@ -372,6 +405,31 @@ async def test_a_ban_closes_and_keeps_out(make_peer: MakePeer) -> None:
     assert await bob.connect(addresses[0]) == alice.peer_id
 
 
+async def test_whoever_is_banned_hears_so(make_peer: MakePeer) -> None:
+    """On a connection that there is, and after the handshake of another one."""
+    bob = await make_peer()
+    address, keypair = await bob.listen(), Keypair.generate()
+    remote = await Remote.dial(address, keypair)
+    await until(lambda: bob.connections)
+    await bob.ban_peer(keypair.peer_id)
+    assert await remote.rest() == [go_away(0x1007)]
+    again = await Remote.dial(address, keypair)
+    assert await again.rest() == [go_away(0x1007)]
+    for one in remote, again:
+        await one.close()
+
+
+async def test_a_policy_that_denies_a_peer_tells_it(make_peer: MakePeer) -> None:
+    bob = await make_peer()
+    keypair = Keypair.generate()
+    remote = await Remote.dial(await bob.listen(), keypair)
+    await until(lambda: bob.connections)
+    bob._admission.set_policy(AdmissionRules(deny_peers=frozenset({keypair.peer_id})))
+    swarm_of(bob).admission_changed()
+    assert await remote.rest() == [go_away(0x1007)]
+    await remote.close()
+
+
 async def test_a_ban_that_comes_while_dialing(make_peer: MakePeer) -> None:
     alice = await make_peer()
     async with listening() as listener:
@@ -419,6 +477,15 @@ async def test_connections_stay_when_a_listener_closes(make_peer: MakePeer) -> N
     await bob.stop_listening("/ip4/127.0.0.1/tcp/1")  # unknown: nothing
 
 
+@pytest.mark.parametrize("given", ["/dns4/localhost/tcp/0", "/ip4/127.0.0.1/tcp/0", "/ip4/0.0.0.0/tcp/0"])
+async def test_a_listener_closes_by_the_address_that_was_given(make_peer: MakePeer, given: str) -> None:
+    bob = await make_peer()
+    other = await bob.listen("/ip4/127.0.0.1/tcp/0/ws")
+    await bob.listen(given)
+    await bob.stop_listening(given)
+    assert [listener.address for listener in bob.listeners] == [other]
+
+
 @pytest.mark.parametrize("wildcard", ["/ip4/0.0.0.0/tcp/0", pytest.param("/ip6/::/tcp/0", marks=needs_ipv6)])
 async def test_wildcards_are_resolved(make_peer: MakePeer, wildcard: str) -> None:
     alice, bob = await make_peer(), await make_peer()
@@ -451,6 +518,22 @@ async def test_addresses_that_cannot_be_listened_on(make_peer: MakePeer) -> None
         with pytest.raises(InvalidAddress):
             await bob.listen(malformed)
     assert len(bob.listeners) == 1
+
+
+async def test_a_machine_that_does_not_tell_its_interfaces(
+    make_peer: MakePeer, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_adapters() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(ifaddr, "get_adapters", get_adapters)
+    bob = await make_peer()
+    with pytest.raises(ListenError, match=r"interfaces of this machine cannot be listed.*Permission denied"):
+        await bob.listen(f"/ip4/0.0.0.0/tcp/{unused_port}")
+    assert bob.listeners == ()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", unused_port)
+    await bob.listen(tcp(unused_port))
 
 
 async def test_ones_own_peer_id_may_stand_in_the_address(make_peer: MakePeer) -> None:

@@ -428,10 +428,15 @@ LINES = lines(JSON)
         ((data(1, b"\x13/multistream/1.0.0X", ACK),), RemoteProtocolError),
         ((b"\x01" + bytes(11),), ConnectionLost),
         ((go_away(0),), ConnectionLost),
+        ((go_away(0x1007),), ProtocolNotSupported),
+        ((go_away(0x1001),), ProtocolNotSupported),
+        ((go_away(0x1006),), ConnectionLost),
+        ((data(1, LINES, ACK), go_away(0x1007)), ConnectionLost),
     ],
     ids=[
         *("na-reset", "na", "fin", "rst", "header-rst", "no-response", "reset", "reset-code", "reset-within"),
         *("cut-off", "cut-off-length", "answer", "no-json", "empty", "large", "varint", "line", "frame", "go-away"),
+        *("gated", "limited", "shutdown", "gated-later"),
     ],
 )
 @pytest.mark.parametrize("whole", [True, False])

@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import pytest
-from support.waiting import settled
+from support.waiting import begun, settled
 
 from stronghold_p2p import Multiaddr
 from stronghold_p2p.transport.resolver import MAX_ADDRESSES, MAX_LOOKUPS, SystemResolver, interleave, names_host
@@ -20,7 +20,7 @@ class Names:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[str, int]] = []
-        self.answers: dict[str, list[str] | BaseException] = {}
+        self.answers: dict[str, list[str] | BaseException | asyncio.Future[list[str]]] = {}
         """A name without an answer is looked up for ever."""
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self._getaddrinfo)
 
@@ -29,6 +29,8 @@ class Names:
         answer = self.answers.get(host)
         if answer is None:
             await asyncio.get_running_loop().create_future()
+        if isinstance(answer, asyncio.Future):
+            answer = await answer
         if isinstance(answer, BaseException):
             raise answer
         return [self._entry(*ip.split("%")) for ip in answer or ()]
@@ -114,6 +116,16 @@ async def test_a_lookup_holds_its_place_until_it_has_ended_though_nobody_waits(n
         lookup.cancel()  # stands for the end of its thread
     assert await waiting == ["/ip4/10.0.0.1/tcp/1"]
     await asyncio.gather(*hanging, leaving, return_exceptions=True)
+
+
+async def test_nobody_hears_of_a_lookup_that_fails_when_nobody_waits(names: Names) -> None:
+    answer = names.answers["host"] = asyncio.get_running_loop().create_future()
+    looking_up = await begun(resolve("/dns4/host/tcp/1"))
+    await settled()
+    looking_up.cancel()
+    await asyncio.wait([looking_up])
+    answer.set_exception(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    await settled()  # the loop has nothing to complain of
 
 
 async def test_failed_lookups_free_their_places(names: Names) -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from support.waiting import next_event
@@ -24,8 +25,9 @@ from stronghold_p2p import (
     StrongholdP2p,
     WebSocketError,
 )
+from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from stronghold_p2p.transport.websocket import WebSocketTransport
-from stronghold_p2p.transport.websocket_pipe import MAX_HEAD_SIZE, MAX_MESSAGE_SIZE
+from stronghold_p2p.transport.websocket_pipe import MAX_HEAD_SIZE, MAX_MESSAGE_SIZE, server_pipe
 
 LISTEN = "/ip4/127.0.0.1/tcp/0/ws"
 
@@ -92,10 +94,38 @@ async def test_a_websocket_where_plain_tcp_listens_and_the_reverse() -> None:
 
 async def test_what_it_supports() -> None:
     transport = WebSocketTransport(Config())
-    for address in "/ip4/1.2.3.4/tcp/1/ws", "/ip6/::1/tcp/1/ws", "/dns4/example.com/tcp/1/ws":
-        assert transport.supports(Multiaddr.parse(address))
-    for address in "/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/udp/1/ws", "/ws", "/ip4/1.2.3.4/tcp/1/tls/ws":
+    for host in "/ip4/1.2.3.4", "/ip6/::1", "/dns4/example.com":
+        for form in "/ws", "/tls/ws", "/wss", "/tls/sni/example.com/ws":
+            assert transport.supports(Multiaddr.parse(f"{host}/tcp/1{form}"))
+    for address in (
+        "/ip4/1.2.3.4/tcp/1",
+        "/ip4/1.2.3.4/udp/1/ws",
+        "/ws",
+        "/ip4/1.2.3.4/tcp/1/tls",
+        "/dns4/x/tcp/1/sni/x/ws",
+    ):
         assert not transport.supports(Multiaddr.parse(address))
+
+
+async def test_pongs_that_are_not_read_are_not_kept() -> None:
+    """A remote that pings and does not read gets no answer until what was written has left."""
+    pipes: list[BytePipe] = []
+
+    def connected(pipe: BytePipe) -> PipeReceiver:
+        pipes.append(pipe)
+        return NullReceiver()
+
+    lower = Lower()
+    pipe = server_pipe(lower, Path("ws"), connected)
+    pipe.data_received(memoryview(head(*UPGRADE)))
+    lower.written.clear()
+    pipe.data_received(memoryview(frame(9, b"one")))
+    assert lower.written == [bytes([0x8A, 3]) + b"one"]
+    pipe.pause_writing()
+    pipe.data_received(memoryview(frame(9, b"two") * 1000))
+    pipe.resume_writing()
+    pipe.data_received(memoryview(frame(9, b"six")))
+    assert lower.written[1:] == [bytes([0x8A, 3]) + b"six"]
 
 
 # -- a client that is none -----------------------------------------------------------------------------
@@ -264,24 +294,72 @@ def server() -> Iterator[socket.socket]:
 async def test_an_answer_that_is_none(server: socket.socket, answer: bytes, reason: str) -> None:
     port = server.getsockname()[1]
 
-    async def serve() -> None:
-        loop = asyncio.get_running_loop()
-        accepted, _ = await loop.sock_accept(server)
-        with accepted:
-            request = await loop.sock_recv(accepted, 65_536)
-            assert request.startswith(b"GET / HTTP/1.1\r\n")
-            assert f"Host: 127.0.0.1:{port}\r\n".encode() in request
-            assert b"Sec-WebSocket-Extensions" not in request
-            await loop.sock_sendall(accepted, answer)
-
     async with StrongholdP2p() as alice, StrongholdP2p() as bob:
-        serving = asyncio.create_task(serve())
+        serving = asyncio.create_task(serve(server, answer))
         with pytest.raises(DialError, match=reason):
             await alice.connect(f"/ip4/127.0.0.1/tcp/{port}/ws/p2p/{bob.peer_id}")
-        await serving
+        request = await serving
+        assert request.startswith(b"GET / HTTP/1.1\r\n")
+        assert f"Host: 127.0.0.1:{port}\r\n".encode() in request
+        assert b"Sec-WebSocket-Extensions" not in request
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("dns4/bob.example", "bob.example"),
+        ("dns/bücher.example", "xn--bcher-kva.example"),
+        ("dns4/alice@bob.example?", "alice@bob.example?"),  # as it is: nothing of it has a meaning of its own
+    ],
+)
+async def test_the_name_of_the_server_is_in_the_request(
+    server: socket.socket, name: str, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = server.getsockname()[1]
+
+    async def resolve(host: str, *_: object, **__: object) -> list[Any]:
+        assert name.endswith(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    async with StrongholdP2p() as alice, StrongholdP2p() as bob:
+        serving = asyncio.create_task(serve(server, b""))
+        with pytest.raises(DialError):
+            await alice.connect(f"/{name}/tcp/{port}/ws/p2p/{bob.peer_id}")
+        request = await serving
+        assert f"Host: {written}:{port}\r\n".encode() in request
+        assert b"Authorization" not in request
+
+
+class Lower:
+    """A pipe that keeps what is written."""
+
+    receiver: PipeReceiver
+    remote_address = Multiaddr.parse("/ip4/127.0.0.1/tcp/1")
+    path = Path("tcp")
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes | bytearray) -> None:
+        self.written.append(bytes(data))
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
 
 
 # -- by hand -------------------------------------------------------------------------------------------
+
+
+async def serve(server: socket.socket, answer: bytes) -> bytes:
+    """Gives ``answer`` to the first request that comes, and returns that."""
+    loop = asyncio.get_running_loop()
+    accepted, _ = await loop.sock_accept(server)
+    with accepted:
+        request = await loop.sock_recv(accepted, 65_536)
+        await loop.sock_sendall(accepted, answer)
+    return request
 
 
 async def say(target: Multiaddr, data: bytes, frames: bytes = b"", *, until: bytes | None = None) -> bytes:

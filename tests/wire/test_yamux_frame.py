@@ -29,7 +29,13 @@ def test_the_numbers_of_the_specification() -> None:
         ("NORMAL", 0),
         ("PROTOCOL_ERROR", 1),
         ("INTERNAL_ERROR", 2),
+        ("RESOURCE_LIMIT", 0x1001),
+        ("GATED", 0x1007),
     ]
+
+
+def test_a_go_away() -> None:
+    assert GoAwayCode.GATED.frame == bytes.fromhex("000300000000000000001007")
 
 
 @pytest.mark.parametrize("row", VECTORS["headers"], ids=lambda row: row["hex"])

@@ -29,6 +29,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/multiformats/go-multistream"
 )
@@ -96,6 +97,7 @@ func emit(line object) {
 func newHost(options ...libp2p.Option) (host.Host, error) {
 	return libp2p.New(append([]libp2p.Option{
 		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Transport(websocket.New),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(),
@@ -113,9 +115,14 @@ func listen(arguments []string) error {
 	delay := flags.Int("delay-ms", 0, "wait before each response")
 	highLimits := flags.Bool("high-limits", false, "no limits on streams")
 	perf := flags.Bool("perf", false, "serve /perf/1.0.0")
+	ws := flags.Bool("ws", false, "listen for WebSocket, not TCP")
 	_ = flags.Parse(arguments)
 
-	options := []libp2p.Option{libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0")}
+	address := "/ip4/127.0.0.1/tcp/0"
+	if *ws {
+		address += "/ws"
+	}
+	options := []libp2p.Option{libp2p.ListenAddrStrings(address)}
 	if *highLimits {
 		manager, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(rcmgr.InfiniteLimits))
 		if err != nil {

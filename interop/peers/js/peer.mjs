@@ -8,6 +8,7 @@ import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { lpStream } from '@libp2p/utils'
+import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
@@ -30,7 +31,7 @@ class Failures extends Error {
 }
 
 const newNode = ({ identifyOptions, ...options } = {}) => createLibp2p({
-  transports: [tcp()],
+  transports: [tcp(), webSockets()],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux()],
   services: { identify: identify(identifyOptions), ping: ping() },
@@ -50,11 +51,12 @@ async function listen (args) {
       reject: { type: 'boolean' },
       'no-protocol': { type: 'boolean' },
       'delay-ms': { type: 'string', default: '0' },
-      'high-limits': { type: 'boolean' }
+      'high-limits': { type: 'boolean' },
+      ws: { type: 'boolean' }
     }
   })
   const node = await newNode({
-    addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
+    addresses: { listen: [`/ip4/127.0.0.1/tcp/0${options.ws ? '/ws' : ''}`] },
     // The default is five new connections a second from one host.
     connectionManager: options['high-limits'] ? { inboundConnectionThreshold: Infinity } : {}
   })
@@ -260,7 +262,7 @@ try {
     console.error('usage: peer listen [OPTION]... | peer dial ADDRESS COMMAND [ARGUMENT]...')
     process.exit(2)
   }
-  emit({ error: error.message || error.name, ok: error.ok, failures: error.failures })
+  emit({ error: error.message || error.name || String(error), ok: error.ok, failures: error.failures })
   process.exit(1)
 }
 process.exit(0)

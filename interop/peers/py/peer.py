@@ -63,6 +63,7 @@ def main() -> None:
     listening.add_argument("--no-protocol", action="store_true")
     listening.add_argument("--delay-ms", type=int, default=0)
     listening.add_argument("--high-limits", action="store_true", help="changes nothing: no limit was met")
+    listening.add_argument("--ws", action="store_true", help="listen for WebSocket, not TCP")
     dialing = modes.add_parser("dial")
     dialing.add_argument("address", type=Multiaddr)
     commands = dialing.add_subparsers(dest="command", required=True)
@@ -99,7 +100,7 @@ def emit(line: dict[str, object]) -> None:
 
 
 async def listen(options: argparse.Namespace) -> None:
-    host = new_host()
+    host = new_host(enable_websocket=True)
 
     async def serve_request(stream: INetStream) -> None:
         try:
@@ -118,7 +119,7 @@ async def listen(options: argparse.Namespace) -> None:
 
     if not options.no_protocol:
         host.set_stream_handler(REQUEST_PROTOCOL, serve_request)
-    async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")]):
+    async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0" + "/ws" * options.ws)]):
         emit({"event": "listening", "peer": str(host.get_id()), "address": str(host.get_addrs()[0])})
         await trio.to_thread.run_sync(sys.stdin.buffer.read)
 
@@ -135,7 +136,7 @@ async def dial(options: argparse.Namespace) -> None:
         "large": dial_large,
         "cancel": dial_cancel,
     }
-    host = new_host()
+    host = new_host(enable_websocket=True)
     info = info_from_p2p_addr(options.address)
     with trio.fail_after(DIAL_TIMEOUT):
         async with host.run(listen_addrs=[]):

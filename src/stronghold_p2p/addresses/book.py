@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from ..errors import InvalidAddress
 from ..identity import PeerId
+from ..loops import Owner
 from ..multiaddr import Multiaddr
 from .entry import AddressEntry, AddressSource
 
@@ -31,15 +32,18 @@ class AddressBook:
     ones. Whoever answers at an address must prove to be the peer: a wrong one costs a dial, no more.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        """``clock`` tells the time, in seconds since the epoch."""
+    def __init__(self, *, clock: Callable[[], float] = time.time, owner: Owner | None = None) -> None:
+        """``clock`` tells the time, in seconds since the epoch; ``owner`` has the event loop of the peer whose book it is,
+        on which alone it is used."""
         self.clock: Final = clock
+        self._owner = owner or Owner()
         self._peers: dict[PeerId, _PeerAddresses] = {}
         self._told: OrderedDict[PeerId, None] = OrderedDict()
         """The peers of MAX_TOLD_PEERS, the one heard of longest ago first."""
 
     def __iter__(self) -> Iterator[PeerId]:
         """The peers with a known address."""
+        self._owner.check()
         return iter([peer for peer in list(self._peers) if peer in self])
 
     def __contains__(self, peer: object) -> bool:
@@ -52,6 +56,7 @@ class AddressBook:
 
     def entries(self, peer: PeerId | str) -> tuple[AddressEntry, ...]:
         """The same, each with what is known of it."""
+        self._owner.check()
         peer = PeerId.of(peer)
         known = self._peers.get(peer)
         if known is None:
@@ -76,7 +81,9 @@ class AddressBook:
 
         Raises:
             InvalidAddress: malformed, no peer is named, or two different ones are.
+            TypeError: ``address`` or ``peer`` is of another type.
         """
+        self._owner.check()
         peer, address = self._parse(address, peer)
         self._tell(peer, source).add(address, source, expires, self.clock())
 
@@ -86,6 +93,7 @@ class AddressBook:
         Raises:
             InvalidAddress: as for :meth:`add`.
         """
+        self._owner.check()
         peer, address = self._parse(address, peer)
         known = self._peers.get(peer)
         if known is not None:
@@ -132,8 +140,7 @@ class AddressBook:
 
     @staticmethod
     def _parse(address: Multiaddr | str, peer: PeerId | str | None) -> tuple[PeerId, Multiaddr]:
-        if isinstance(address, str):
-            address = Multiaddr.parse(address)
+        address = Multiaddr.of(address)
         named = address.peer_id
         peer = PeerId.of(peer) if peer is not None else named
         if peer is None:

@@ -35,9 +35,9 @@ def split_target(to: object) -> tuple[PeerId, Multiaddr | None]:
 
 
 def own_address(address: Multiaddr | str, own: PeerId) -> Multiaddr:
-    """An address of ours, without our peer id, which it may end in. Raises InvalidAddress if it ends in another."""
-    if isinstance(address, str):
-        address = Multiaddr.parse(address)
+    """An address of ours, without our peer id, which it may end in. Raises InvalidAddress if it ends in another, and as
+    :meth:`Multiaddr.of`."""
+    address = Multiaddr.of(address)
     if address.peer_id not in {None, own}:
         raise InvalidAddress(address, "it is an address of another peer")
-    return address if address.peer_id is None else address.without_peer()
+    return address.without_peer()

@@ -20,5 +20,7 @@ def main() -> None:
         sys.exit(
             "stronghold-p2p: the command line needs more packages: run pip install '.[cli]' in a clone of the repository"
         )
+    except KeyboardInterrupt:
+        sys.exit(130)
     status = run(sys.argv[1:])
     sys.exit(status if descriptors.flush() else status or 1)

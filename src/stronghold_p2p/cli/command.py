@@ -170,6 +170,8 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
                 raise KeyboardInterrupt from None
             if not is_service(arguments):
                 raise Terminated from None
+        finally:
+            signal.signal(signal.SIGTERM, terminate)  # the loop has left nothing in its place
 
     signature = inspect.signature(function, eval_str=True)
     flags = [

@@ -85,7 +85,8 @@ class Exec:
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:  # a request may end while asyncio waits for what it has started
-            _kill_group(await starting)
+            with suppress(OSError):
+                _kill_group(await starting)
             raise
 
 

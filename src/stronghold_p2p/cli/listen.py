@@ -165,6 +165,8 @@ async def serve(peer: StrongholdP2p[Any, Any]) -> None:
     for listener in peer.listeners:
         for dialable in listener.addresses:
             output.result({"event": "listening", "address": str(dialable)}, f"listening on  {dialable}")
+    await output.shown()
+    output.release()  # a script may have wanted the address alone
     gc.collect()
     gc.freeze()  # what the start has made stays: a full collection would halt every request for some 15 ms to look at it
     await asyncio.get_running_loop().create_future()

@@ -26,6 +26,7 @@ __all__ = [
     "is_stalled",
     "note",
     "printable",
+    "release",
     "result",
     "shown",
     "styled",
@@ -54,6 +55,11 @@ async def in_background() -> AsyncIterator[None]:
     """As long as it lasts, printing never waits; at its end, all is printed. Raises OutputFailed."""
     async with _stderr.in_background(), _stdout.in_background():
         yield
+
+
+def release() -> None:
+    """From now on it is no failure if whoever reads what is printed leaves."""
+    _stdout.release()
 
 
 async def shown() -> None:

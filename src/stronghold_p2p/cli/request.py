@@ -92,13 +92,16 @@ def _read_stdin(codec: CodecName) -> bytes:
     limit = Config().max_raw_message if codec == "raw" else MAX_TEXT
     stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)  # read by read, a signal is heard between two
     read = bytearray()
-    while (piece := stdin.read(CHUNK)) != b"":
-        if piece is None:  # somebody who shares it has made it non-blocking
-            select.select([stdin], [], [])
-            continue
-        read += piece
-        if len(read) > limit:
-            raise EncodeError(f"a message of over {limit} bytes is over the limit")
+    try:
+        while (piece := stdin.read(CHUNK)) != b"":
+            if piece is None:  # somebody who shares it has made it non-blocking
+                select.select([stdin], [], [])
+                continue
+            read += piece
+            if len(read) > limit:
+                raise EncodeError(f"a message of over {limit} bytes is over the limit")
+    except OSError as error:
+        raise UsageError(f"stdin cannot be read: {error.strerror or error}") from error
     return bytes(read)
 
 

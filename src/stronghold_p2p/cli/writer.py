@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +14,8 @@ from typing import Any, Literal
 from .worker import Worker
 
 __all__ = ["MAX_WAITING", "OutputFailed", "Writer"]
+
+logger = logging.getLogger("stronghold_p2p")
 
 MAX_WAITING = 1024 * 1024
 """Bytes that wait to be read before the stream counts as stalled: some thousand questions."""
@@ -46,8 +49,9 @@ class Writer:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether so much waits to be read that no more should be written."""
-        return self._background is not None and self._background.waiting > MAX_WAITING
+        """Whether nobody reads, so that no more should be written: too much waits, or they have left."""
+        background = self._background
+        return background is not None and (background.waiting > MAX_WAITING or background.failure is not None)
 
     def write(self, data: bytes) -> None:
         """Writes all of it, or has it written in the background.
@@ -76,12 +80,12 @@ class Writer:
         """
         task = asyncio.current_task()
         assert task is not None
-        background = self._background = _Background(self._name, task if self._essential else None)
+        background = self._background = _Background(self._name, task, essential=self._essential)
         try:
             yield
         except asyncio.CancelledError:
             await background.end(LAST_WORDS)
-            if background.failure is None or not self._essential:
+            if background.failure is None or not background.essential:
                 raise
             task.uncancel()
         except Exception:
@@ -92,8 +96,13 @@ class Writer:
         finally:
             self._background = None
             background.worker.stop()
-        if background.failure is not None and self._essential:
+        if background.failure is not None and background.essential:
             raise OutputFailed(self._name, background.failure) from background.failure
+
+    def release(self) -> None:
+        """For the rest of the background nothing is essential: what does not arrive any more is told in the log, once."""
+        if self._background is not None:
+            self._background.essential = False
 
     async def drained(self) -> None:
         """Returns when all that was written in the background has left."""
@@ -102,12 +111,14 @@ class Writer:
 
 
 class _Background:
-    """A thread that writes. ``task`` is cancelled when that fails."""
+    """A thread that writes. ``task`` is cancelled when what is ``essential`` fails."""
 
-    def __init__(self, name: str, task: asyncio.Task[Any] | None) -> None:
+    def __init__(self, name: str, task: asyncio.Task[Any], *, essential: bool) -> None:
         self.worker = Worker(name)
         self.failure: OSError | None = None
-        self._task = task
+        self.essential = essential
+        self._name = name
+        self._task: asyncio.Task[Any] | None = task
         self._loop = asyncio.get_running_loop()
         self._submitted = 0
         self._written = 0
@@ -138,12 +149,14 @@ class _Background:
                 _write(stream, data)
         except OSError as error:
             self.failure = error
-            self._loop.call_soon_threadsafe(self._cancel)
+            self._loop.call_soon_threadsafe(self._failed, error)
         finally:
             self._written += len(data)
 
-    def _cancel(self) -> None:
-        if self._task is not None:
+    def _failed(self, error: OSError) -> None:
+        if not self.essential:
+            logger.warning("cannot write to %s any more: %s", self._name, error.strerror or error)
+        elif self._task is not None:
             self._task.cancel()
 
 

@@ -9,16 +9,11 @@ from functools import partial
 from inspect import iscoroutine
 from typing import Any, Final, Self
 
+from ..logs import SparingLog
 from ..loops import Owner, is_contained
 from .questions import FirewallRequest, Question
 
 __all__ = ["FirewallRequestQueue", "Handler", "Queue"]
-
-logger = logging.getLogger("stronghold_p2p")
-
-FAILED: Final = (
-    "a handler of firewall requests failed: question %d is left to the others, or rejected if there are none"
-)
 
 
 class Handler:
@@ -27,6 +22,10 @@ class Handler:
     def __init__(self, function: Callable[[FirewallRequest], Any]) -> None:
         self.function: Final = function
         self._tasks: dict[Question, asyncio.Task[None]] = {}
+        self._log_failure = SparingLog(
+            logging.ERROR,
+            "a handler of firewall requests failed: question %d is left to the others, or rejected if there are none",
+        )
 
     def take(self, question: Question) -> bool:
         try:
@@ -34,8 +33,8 @@ class Handler:
             is_async = hasattr(answered, "__await__")
         except KeyboardInterrupt:
             raise
-        except BaseException:  # also CancelledError: a plain function is not cancelled, that is its own
-            logger.exception(FAILED, question.id)
+        except BaseException as error:  # noqa: BLE001 - CancelledError, too: a plain function's is its own
+            self._log_failure.write(question.id, exc_info=error)
             return False
         if is_async:
             task = asyncio.get_running_loop().create_task(self._run(question, answered))
@@ -62,7 +61,7 @@ class Handler:
             question.give_up(self)
             if not is_contained(error, question.loop):
                 raise
-            logger.exception(FAILED, question.id)
+            self._log_failure.write(question.id, exc_info=error)
 
     def _done(self, question: Question, answered: Awaitable[Any], task: asyncio.Task[None]) -> None:
         self._tasks.pop(question, None)

@@ -6,44 +6,46 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from ..event_hub import EventHub
 from ..events import Direction, FirewallDecision
 from ..identity import PeerId
+from ..logs import SparingLog
 from ..multiaddr import Multiaddr
 from .approvals import Approvals
 from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 
-__all__ = ["Gate"]
-
-logger = logging.getLogger("stronghold_p2p")
+__all__ = ["Gate", "RequestCodec"]
 
 ALLOW_ALL, REJECT_ALL = Rule.ALLOW_ALL, Rule.REJECT_ALL
+
+
+class RequestCodec(Protocol):
+    """What the gate asks of how a request is encoded."""
+
+    @property
+    def type_name(self) -> Callable[[Any], str | None]:
+        """Gives the name that rules know a request's type by."""
+
+    def weight(self, data: bytes, /) -> int:
+        """Bytes of memory that the request in a message takes while it waits for an answer."""
 
 
 class Gate:
     """Decides each request by the rules in force, asks where they say so, and tells of every decision.
 
-    ``type_name`` and ``view`` are what the firewall sees of a request; ``weight`` says how much memory one takes while it
-    waits for an answer.
+    ``view`` makes what rules and questions see of a request, which is else the request itself.
     """
 
     def __init__(
-        self,
-        firewall: Firewall,
-        approvals: Approvals,
-        type_name: Callable[[Any], str | None],
-        view: Callable[[Any], Any] | None,
-        weight: Callable[[bytes], int],
-        events: EventHub,
+        self, firewall: Firewall, approvals: Approvals, view: Callable[[Any], Any] | None, events: EventHub
     ) -> None:
         self._firewall = firewall
         self._approvals = approvals
-        self._type_name = type_name
         self._view = view
-        self._weight = weight
         self._events = events
+        self._log_failure = SparingLog(logging.ERROR, "firewall_view failed on a request: it is rejected")
 
     def rejects_all(self, peer: PeerId, direction: Direction) -> bool:
         """Whether every request is rejected, whatever it holds."""
@@ -54,16 +56,23 @@ class Gate:
         self._tell(peer, direction, None, self._firewall.find(peer, direction), allowed=False)
 
     def decide(
-        self, peer: PeerId, direction: Direction, body: Any, message: bytes, address: Multiaddr | None
+        self,
+        peer: PeerId,
+        direction: Direction,
+        codec: RequestCodec,
+        body: Any,
+        message: bytes,
+        address: Multiaddr | None,
     ) -> bool | Awaitable[bool]:
-        """Whether a request, ``body`` as it came in ``message``, may pass; an awaitable if somebody must be asked."""
+        """Whether a request, ``body`` as ``codec`` has it in ``message``, may pass; an awaitable if somebody must be
+        asked."""
         applied = self._firewall.find(peer, direction)
         rule = applied.rule
         if rule is ALLOW_ALL:
             if self._events.decisions_wanted:
-                self._tell(peer, direction, self._type_name(body), applied, allowed=True)
+                self._tell(peer, direction, codec.type_name(body), applied, allowed=True)
             return True
-        type_name = self._type_name(body)
+        type_name = codec.type_name(body)
         if rule is not None and rule.allow is not None:
             allowed = type_name in rule.allow  # what the rule would say, without making it a subject
             if self._events.decisions_wanted:
@@ -73,14 +82,14 @@ class Gate:
             view = body if self._view is None else self._view(body)
         except KeyboardInterrupt:
             raise
-        except BaseException:
-            logger.exception("firewall_view failed on a request: it is rejected")
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
+            self._log_failure.write(exc_info=error)
             self._tell(peer, direction, type_name, applied, allowed=False)
             return False
         subject = Subject(peer, direction, type_name, view)
         verdict = Verdict.ASK if rule is None else rule.verdict(subject)
         if verdict is Verdict.ASK:
-            return self._ask(subject, address, self._weight(message))
+            return self._ask(subject, address, codec.weight(message))
         allowed = verdict is Verdict.ALLOW
         self._tell(peer, direction, type_name, applied, allowed=allowed)
         return allowed

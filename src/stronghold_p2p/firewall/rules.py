@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, overload
 from ..events import Direction
 from ..frozen import FrozenDict
 from ..identity import PeerId
+from ..logs import SparingLog
 
 __all__ = ["Direction", "Firewall", "FirewallRules", "Layer", "Predicate", "Rule", "Subject", "Verdict", "unknown_type"]
 
@@ -49,7 +50,7 @@ class Subject:
 class Rule:
     """What may pass: :attr:`ALLOW_ALL`, :attr:`REJECT_ALL`, :attr:`ASK`, or what :meth:`restricted` says. Immutable."""
 
-    __slots__ = ("_verdict", "allow", "predicate")
+    __slots__ = ("_log_failure", "_verdict", "allow", "predicate")
 
     ALLOW_ALL: ClassVar[Rule]
     """Every request passes, before its body is read."""
@@ -64,6 +65,7 @@ class Rule:
         """The types of requests that pass, for a rule by types."""
         self.predicate: Final = predicate
         """What decides, for a rule by a function."""
+        self._log_failure = SparingLog(logging.ERROR, "a firewall predicate failed on a request: it is rejected")
 
     @overload
     @classmethod
@@ -108,8 +110,8 @@ class Rule:
             allowed = self.predicate(subject.peer, subject.direction, subject.view)
         except KeyboardInterrupt:
             raise
-        except BaseException:
-            logger.exception("a firewall predicate failed on a request: it is rejected")
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
+            self._log_failure.write(exc_info=error)
             return Verdict.REJECT
         return Verdict.ALLOW if allowed is True else Verdict.REJECT
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from ..config import Config
 from ..errors import StrongholdError
 from ..identity import Keypair, PeerId
+from ..logs import SparingLog
 from ..loops import is_contained
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
@@ -91,23 +92,23 @@ def check_protocol_id(protocol: str) -> None:
 
 def in_task(handler: StreamCoroutine) -> StreamHandler:
     """Runs ``handler`` as a task for each stream."""
+    log_failure = SparingLog(logging.ERROR, "the handler of %r failed")
+
+    async def run(connection: Connection, stream: Stream) -> None:
+        try:
+            async with stream:
+                await handler(connection, stream)
+        except (StrongholdError, TimeoutError) as error:
+            logger.debug("%r ended: %s", stream, error)
+        except BaseException as error:
+            if not is_contained(error, connection.loop):
+                raise
+            log_failure.write(stream, exc_info=error)
 
     def serve(connection: Connection, substream: Substream) -> None:
         if connection.may_run_handler():
-            connection.spawn(_run(connection, Stream(substream), handler))
+            connection.spawn(run(connection, Stream(substream)))
         else:
             substream.reset()
 
     return serve
-
-
-async def _run(connection: Connection, stream: Stream, handler: StreamCoroutine) -> None:
-    try:
-        async with stream:
-            await handler(connection, stream)
-    except (StrongholdError, TimeoutError) as error:
-        logger.debug("%r ended: %s", stream, error)
-    except BaseException as error:
-        if not is_contained(error, connection.loop):
-            raise
-        logger.exception("the handler of %r failed", stream)

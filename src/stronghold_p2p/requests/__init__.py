@@ -5,7 +5,10 @@ listener the response; both then close. A rejected request's stream is closed in
 FIN waits: a requester sends it when the answer has begun, since js-libp2p cannot take it in a stream's first flight.
 """
 
+from .inbound import Request
+from .protocol import make_protocols
+from .queue import RequestQueue
 from .requester import Requester
-from .responder import Request, RequestQueue, Responder
+from .responder import Responder
 
-__all__ = ["Request", "RequestQueue", "Requester", "Responder"]
+__all__ = ["Request", "RequestQueue", "Requester", "Responder", "make_protocols"]

@@ -1,106 +1,182 @@
-"""A message: its length as an unsigned varint, and its body."""
+"""Messages on a stream: each is its length, an unsigned varint, and its body."""
 
 from __future__ import annotations
 
 from ..encoding import varint
 from ..errors import DecodeError
-from ..transport.receiver import StreamReceiver, append_chunk
+from ..transport.receiver import append_chunk
 from ..transport.substream import MAX_JOIN_SIZE, Substream
 
-__all__ = ["MessageReceiver", "frame", "is_short", "push"]
+__all__ = ["MessageReader", "MessageSink"]
 
 
-def frame(body: bytes) -> bytes:
-    """A short message as it is sent."""
-    return varint.encode(len(body)) + body
+class MessageSink:
+    """Sends messages through a stream, one after the other, and ends it. No task waits while the remote does not read:
+    the stream keeps what is left, and its receiver hears by ``resume_writing`` when that has left."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Substream) -> None:
+        self._stream = stream
+
+    def send(self, message: bytes) -> bool:
+        """False if a part of ``message`` waits for the remote: the next one should wait, too. A long one is not copied."""
+        size = len(message)
+        if size <= MAX_JOIN_SIZE:
+            framed = varint.encode(size) + message
+            return self._stream.write_now(framed) or self._stream.push(framed)
+        self._stream.push(varint.encode(size))
+        return self._stream.push(message)
+
+    def finish(self) -> None:
+        """The last message has left: the stream is closed in order, and what still comes on it is dropped."""
+        self._stream.release()
+
+    def fail(self) -> None:
+        """No further message can be had: the stream is reset."""
+        self._stream.reset()
 
 
-def is_short(body: bytes) -> bool:
-    """Whether joining a message with its length costs less than a frame of its own."""
-    return len(body) <= MAX_JOIN_SIZE
+class MessageReader:
+    """Takes messages out of what comes on a stream, one after the other.
 
+    A message may be longer than the window: its parts are given back as they come. What comes behind a message that was
+    given out is kept as it is, until :meth:`next` asks for it, and gets no window back before. So what a remote can have
+    waiting here is one message and one window, and counts as received.
+    """
 
-def push(stream: Substream, body: bytes) -> bool:
-    """Sends a message of any length; a long one is not copied. False if a part of it waits: see :meth:`Substream.push`."""
-    if is_short(body):
-        return stream.push(frame(body))
-    stream.push(varint.encode(len(body)))
-    return stream.push(body)
+    __slots__ = (
+        "_chunks",
+        "_given",
+        "_head",
+        "_max_size",
+        "_offset",
+        "_owed",
+        "_paused",
+        "_stream",
+        "_total",
+        "kept",
+    )
 
-
-class MessageReceiver(StreamReceiver):
-    """Puts one message together from what comes on a stream."""
-
-    __slots__ = ("_chunks", "_missing", "_size", "max_size", "stream")
-
-    def __init__(self, stream: Substream, max_size: int) -> None:
-        self.stream = stream
-        self.max_size = max_size
+    def __init__(self, stream: Substream, max_size: int, *, paused: bool = False) -> None:
+        """``max_size`` is that of a message's body. ``paused``: as :meth:`resume` says."""
+        self.kept = 0
+        """Bytes that have come and were not given out."""
+        self._stream = stream
+        self._max_size = max_size
+        self._paused = paused
         self._chunks: list[bytes] = []
-        self._missing = -1
-        """Bytes of the body that have not come; -1 while its length is not known."""
-        self._size = 0
-        """Bytes in the chunks, which count against the budget."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether a part of a message has come."""
-        return self._size > 0
+        self._offset = 0
+        """Where in the first chunk the message under way begins."""
+        self._total = -1
+        """Bytes of that message with its length, -1 while that is not known."""
+        self._head = 0
+        """Bytes of its length."""
+        self._given = False
+        """A message was given out, and the next one was not asked for."""
+        self._owed = 0
+        """Bytes whose window the remote has not got back."""
 
     def take(self, data: bytes) -> bytes | None:
-        """The message's body if ``data`` completes it; what follows it is ignored.
+        """Takes what has come; returns the message that it completes, unless one was given out before.
 
         Raises:
-            DecodeError: the length is malformed, or over the limit.
+            DecodeError: a length is malformed, or over the limit.
         """
-        if not self._chunks:
+        if not self.kept and not self._given:
             head = varint.decode(data)
             if head is not None:
                 size, start = head
-                if len(data) == start + size <= self.max_size:
+                if len(data) == start + size <= self._max_size:
+                    # Whole, and nothing else: nearly every request and response is.
+                    self._given = True
+                    self._owed += len(data)
                     return data[start:]
-        return self._take_part(data)
+        append_chunk(self._chunks, data)
+        came = len(data)
+        self.kept += came
+        self._owed += came
+        self._stream.hold(came)
+        return None if self._given else self._take_kept()
 
-    def credit(self, size: int) -> None:
-        """Lets the remote send ``size`` bytes more."""
-        self.stream.credit(size)
+    def next(self) -> bytes | None:
+        """The message behind the one that was given out, if it has come whole. Call it when that one is done with: the
+        remote gets its window back.
 
-    def expect(self, size: int) -> None:
-        """``size`` bytes are to come."""
-        self.stream.expect(size)
+        Raises:
+            DecodeError: as for :meth:`take`.
+        """
+        self._given = False
+        self._give_back(self._owed - self.kept)
+        return self._take_kept() if self.kept else None
+
+    def resume(self) -> None:
+        """A reader that was made paused gives no window back until this is called: the remote sends no more than one."""
+        self._paused = False
+        if self.kept and not self._given:
+            self._expect()
+            self._give_back(self._owed)
 
     def drop(self) -> None:
-        """Forgets what has come."""
-        if self._size:
-            self.stream.let_go(self._size)
-            self._chunks.clear()
-            self._size = 0
+        """Forgets what was not given out."""
+        self._stream.let_go(self.kept)
+        self._chunks.clear()
+        self.kept = 0
 
-    def _take_part(self, data: bytes) -> bytes | None:
-        append_chunk(self._chunks, data)
-        self._size += len(data)
-        self.stream.hold(len(data))
-        if self._missing < 0:
-            # A length is at most nine bytes: joining until it is known is cheap.
-            self._chunks[:] = [b"".join(self._chunks)]
-            head = varint.decode(self._chunks[0])
-            if head is None:
-                return None
-            size, start = head
-            if size > self.max_size:
-                raise DecodeError(
-                    self.stream.protocol, f"a message of {size} bytes is over the limit of {self.max_size}"
-                )
-            self._chunks[0] = self._chunks[0][start:]
-            self._missing = size - len(self._chunks[0])
-            self.expect(self._missing)
-        else:
-            self._missing -= len(data)
-        if self._missing > 0:
-            self.credit(len(data))
-            return None
-        if self._missing < 0:
-            self._chunks[-1] = self._chunks[-1][: self._missing]
-        body = b"".join(self._chunks)
-        self.drop()
-        return body
+    def _take_kept(self) -> bytes | None:
+        if self._total < 0:
+            self._read_length()
+        if 0 <= self._total <= self.kept:
+            return self._cut()
+        if not self._paused:
+            self._give_back(self._owed)
+        return None
+
+    def _read_length(self) -> None:
+        chunks = self._chunks
+        head = varint.decode(chunks[0], self._offset)
+        while head is None:
+            if len(chunks) == 1:
+                return
+            # A length has at most nine bytes: it rarely lies in two chunks, and never in many.
+            chunks[:2] = [chunks[0][self._offset :] + chunks[1]]
+            self._offset = 0
+            head = varint.decode(chunks[0])
+        size, start = head
+        if size > self._max_size:
+            raise DecodeError(self._stream.protocol, f"a message of {size} bytes is over the limit of {self._max_size}")
+        self._head = start - self._offset
+        self._total = self._head + size
+        if not self._paused:
+            self._expect()
+
+    def _cut(self) -> bytes:
+        """Takes the message, which is there whole, out of what is kept; its bytes are joined once."""
+        start, end = self._offset + self._head, self._offset + self._total
+        pieces: list[bytes | memoryview] = []
+        used_up = 0
+        for chunk in self._chunks:
+            if end < len(chunk):
+                pieces.append(memoryview(chunk)[start:end])
+                break
+            pieces.append(memoryview(chunk)[start:] if start else chunk)
+            used_up += 1
+            end -= len(chunk)
+            start = 0
+        del self._chunks[:used_up]
+        self._offset = end
+        self._stream.let_go(self._total)
+        self.kept -= self._total
+        self._total = -1
+        self._given = True
+        return b"".join(pieces)
+
+    def _expect(self) -> None:
+        """The rest of the message need not wait for its window, as far as memory allows."""
+        if self.kept < self._total:
+            self._stream.expect(self._total - self.kept)
+
+    def _give_back(self, size: int) -> None:
+        if size:
+            self._owed -= size
+            self._stream.credit(size)

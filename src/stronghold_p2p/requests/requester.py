@@ -3,95 +3,100 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Literal
 
-from ..errors import ConnectionLost, DecodeError, NoResponse, NotPermitted, RequestTimeout, StrongholdError
+from ..errors import ConnectionLost, DecodeError, DialError, NoResponse, NotPermitted, RequestTimeout, StrongholdError
 from ..events import Direction
 from ..firewall.gate import Gate
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..transport.connection import Connection
+from ..transport.receiver import StreamReceiver
 from ..transport.state import RemoteIdentify
-from ..transport.substream import MAX_LAZY_SIZE, Substream
-from .codec import Codec
-from .message import MessageReceiver, frame, is_short, push
+from ..transport.substream import Substream
+from .message import MessageReader, MessageSink
+from .protocol import RequestProtocol
 
 __all__ = ["Requester"]
 
 
-class _OutboundRequest(MessageReceiver):
-    """A request of ours that is under way. ``response`` ends once, with the body or an error."""
+class _OutboundRequest(StreamReceiver):
+    """A request of ours that is under way, as the receiver of its stream. ``response`` ends once, with the body or an
+    error. The stream brings one message; what follows it is dropped with the stream."""
 
-    __slots__ = ("response", "sent", "timeout")
+    __slots__ = ("_reader", "_sent", "_sink", "_stream", "_timeout", "response")
 
-    def __init__(
-        self, stream: Substream, max_size: int, timeout: float, response: asyncio.Future[bytes], *, sent: bool
-    ) -> None:
-        super().__init__(stream, max_size)
-        self.response = response
-        self.timeout = timeout
-        self.sent = sent
+    def __init__(self, stream: Substream, max_response: int, timeout: float) -> None:
+        self.response: asyncio.Future[bytes] = stream.loop.create_future()
+        self._stream = stream
+        self._reader = MessageReader(stream, max_response)
+        self._sink = MessageSink(stream)
+        self._timeout = timeout
+        self._sent = False
         """The request was handed over whole."""
         stream.set_receiver(self)
 
     def send(self, message: bytes, *, lazy: bool) -> None:
-        """Sends the request, while the response is awaited: one that is answered or rejected before it was sent whole
-        ends there. ``lazy``: without waiting for the remote to agree to the protocol."""
+        """Sends the request while reading: one that is answered or rejected before it was sent whole ends there.
+        ``lazy``: without waiting for the remote to agree to the protocol."""
         if not lazy:
-            self.stream.propose()
-        self.sent = push(self.stream, message)
+            self._stream.propose()
+        self._sent = self._sink.send(message)
 
     def abandon(self) -> None:
         """Ends the stream without its answer. The Rust crate, which is known by having no identify, closes its connection
         on a reset while its handler works: it gets a FIN, and its response is dropped."""
-        self.drop()
-        if self.sent and self.stream.remote_identify is RemoteIdentify.MISSING:
-            self.stream.release()
+        if self._sent and self._stream.remote_identify is RemoteIdentify.MISSING:
+            self._sink.finish()
         else:
-            self.stream.reset()
+            self._sink.fail()
+
+    # -- as the stream's receiver ----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         try:
-            body = self.take(data)
+            body = self._reader.take(data)
         except DecodeError as error:
             self._fail(error)
             return
         if body is not None:
-            if self.sent:
-                self.stream.release()
-            else:
-                self.stream.reset()  # what of the request has not left is of no use to a remote that has answered
+            self._close()
             if not self.response.done():
                 self.response.set_result(body)
 
     def eof_received(self) -> None:
-        if self.begun:
-            self._fail(DecodeError(self.stream.protocol, "the stream was closed in the middle of the response"))
+        if self._reader.kept:
+            self._fail(DecodeError(self._stream.protocol, "the stream was closed in the middle of the response"))
         else:
-            self._fail(NoResponse(self.stream.peer))
+            self._fail(NoResponse(self._stream.peer))
 
     def resume_writing(self) -> None:
-        self.sent = True
+        self._sent = True
 
     def stream_failed(self, error: StrongholdError) -> None:
-        self.drop()
-        if not self.response.done():
-            self.response.set_exception(error)
+        self._settle(error)
 
     def expired(self) -> None:
-        if not self.response.done():
-            self.response.set_exception(RequestTimeout(self.timeout))
+        self._settle(RequestTimeout(self._timeout))
         self.abandon()
 
-    def _fail(self, error: StrongholdError) -> None:
-        if not self.response.done():
+    # -- details ---------------------------------------------------------------------------------
+
+    def _settle(self, error: StrongholdError) -> None:
+        if not self.response.done():  # its caller may have been cancelled
             self.response.set_exception(error)
-        self.drop()
-        if self.sent:
-            self.stream.release()
+
+    def _fail(self, error: StrongholdError) -> None:
+        self._settle(error)
+        self._close()
+
+    def _close(self) -> None:
+        """The remote has said all that we want to know."""
+        if self._sent:
+            self._sink.finish()
         else:
-            self.stream.reset()
+            self._sink.fail()  # what of the request has not left is of no use to it
 
 
 class _NothingSent(Exception):
@@ -103,17 +108,13 @@ class _NothingSent(Exception):
 
 
 class Requester(Generic[Req, Res]):
-    """Sends requests."""
+    """Sends requests, to each remote by the best protocol that it is known to serve."""
 
-    def __init__(
-        self, protocol: str, request_codec: Codec[Req], response_codec: Codec[Res], gate: Gate, *, text: bool
-    ) -> None:
-        self._protocol = protocol
-        self._encode = request_codec.encode
-        self._decode = response_codec.decode
-        self._max_response = response_codec.max_size
+    def __init__(self, protocols: Sequence[RequestProtocol[Req, Res]], gate: Gate) -> None:
+        """``protocols``, at least one: the best first; the last is for remotes of which nothing is known."""
+        self._preferred = tuple(protocols[:-1])
+        self._common = protocols[-1]
         self._gate = gate
-        self._text = text
 
     async def request(
         self,
@@ -129,24 +130,35 @@ class Requester(Generic[Req, Res]):
         ``connection`` is used if there is one; else, or if it turns out to be gone before a byte left, ``connect``,
         which is given the deadline, makes one.
         """
-        message = self._encode(body)
+        protocol = self._choose(connection) if self._preferred else self._common
+        message = protocol.requests.encode(body)
         deadline = asyncio.get_running_loop().time() + timeout
         address = connection.remote_address if connection is not None else None
-        permitted = self._gate.decide(peer, Direction.OUTBOUND, body, message, address)
+        permitted = self._gate.decide(peer, Direction.OUTBOUND, protocol.requests, body, message, address)
         if permitted is not True:
             await self._wait_for_permission(peer, permitted, deadline, timeout)
         if connection is not None:
             try:
-                return self._decode(await self._exchange(connection, message, deadline, timeout))
+                return await self._ask(connection, protocol, message, deadline, timeout)
             except _NothingSent:
                 pass  # the connection was closing: once more, on a fresh one
         connection = await connect(deadline)
         if self._gate.rejects_all(peer, Direction.OUTBOUND):
             raise NotPermitted(peer, "the firewall rejects every outbound request")  # since we dial
+        if (chosen := self._choose(connection)) is not protocol:
+            protocol = chosen
+            message = protocol.requests.encode(body)
         try:
-            return self._decode(await self._exchange(connection, message, deadline, timeout))
+            return await self._ask(connection, protocol, message, deadline, timeout)
         except _NothingSent as error:
-            raise error.reason from None
+            raise DialError(peer, reason="the connection was lost before the request left") from error.reason
+
+    def _choose(self, connection: Connection | None) -> RequestProtocol[Req, Res]:
+        if connection is not None:
+            for protocol in self._preferred:
+                if connection.serves(protocol.id):
+                    return protocol
+        return self._common
 
     @staticmethod
     async def _wait_for_permission(
@@ -161,29 +173,28 @@ class Requester(Generic[Req, Res]):
                 raise RequestTimeout(timeout) from None
         raise NotPermitted(peer, "the firewall rejects this outbound request")
 
-    async def _exchange(self, connection: Connection, message: bytes, deadline: float, timeout: float) -> bytes:
-        """One request on ``connection``; returns the response's body."""
-        stream = connection.open_substream_now(self._protocol)
+    @staticmethod
+    async def _ask(
+        connection: Connection, protocol: RequestProtocol[Req, Res], message: bytes, deadline: float, timeout: float
+    ) -> Res:
+        """One request on ``connection``."""
+        stream = connection.open_substream_now(protocol.id)
         if stream is None:
             try:
                 async with asyncio.timeout_at(deadline):
-                    stream = await connection.open_substream(self._protocol)
+                    stream = await connection.open_substream(protocol.id)
             except ConnectionLost as error:
                 raise _NothingSent(error) from error
             except TimeoutError:
                 raise RequestTimeout(timeout) from None
-        # To whom the protocol is unknown, what is not short text must not come with the lines (see MAX_LAZY_SIZE).
-        lazy = (self._text and len(message) < MAX_LAZY_SIZE - 3) or connection.serves(self._protocol)
-        sent = lazy and is_short(message) and stream.write_now(frame(message))
-        response: asyncio.Future[bytes] = connection.loop.create_future()
-        exchange = _OutboundRequest(stream, self._max_response, timeout, response, sent=sent)
+        outbound = _OutboundRequest(stream, protocol.responses.max_size, timeout)
         stream.set_deadline(deadline)
+        response = outbound.response
         try:
-            if not sent:
-                exchange.send(message, lazy=lazy)
-            return await response
+            outbound.send(message, lazy=len(message) < protocol.lazy_below or connection.serves(protocol.id))
+            return protocol.responses.decode(await response)
         except asyncio.CancelledError:
-            exchange.abandon()
+            outbound.abandon()
             if not response.cancelled() and response.done():
                 response.exception()  # nobody is left to hear it
             raise

@@ -94,6 +94,12 @@ class Dialer:
         dial.take_in(addresses)
         return dial
 
+    def peer_connected(self, connection: Connection) -> None:
+        """The peer has dialed us: a dial to it need not go on."""
+        dial = self.dials.get((connection.peer, True))
+        if dial is not None:
+            dial.finish(connection)
+
     def close(self) -> None:
         """Ends every dial."""
         for dial in list(self.dials.values()):
@@ -230,6 +236,9 @@ class Dial:
                 attempt.transport = self._dialer.transport_for(self.peer, attempt.address)
             except StrongholdError as error:
                 attempt.error = error
+            except Exception as error:  # noqa: BLE001 - a fault of ours ends the dial: all who wait hear of it
+                self.finish(error)
+                return
             else:
                 (by_name if names_host(attempt.address) else by_ip).append(attempt)
         self._schedule(by_ip)
@@ -287,12 +296,12 @@ class Dial:
                 found = await self._dialer.resolver.resolve(attempt.address)
         except OSError as error:
             self._failed(attempt, error)
-        except Exception as error:  # noqa: BLE001 - a fault of the resolver ends the dial: all who wait hear of it
+        except Exception as error:  # noqa: BLE001 - so does one of the resolver
             self.finish(error)
         else:
             attempt.resolved = True
             del self._looking_up[attempt]
-            self._take_in([_Attempt(address, attempt.dialed) for address in found])
+            self._take_in([_Attempt(address, attempt.dialed, named=attempt.address) for address in found])
 
     async def _try(self, attempt: _Attempt) -> None:
         try:
@@ -300,7 +309,7 @@ class Dial:
                 connection = await self._connect(attempt)
         except (StrongholdError, OSError) as error:
             self._failed(attempt, error)
-        except Exception as error:  # noqa: BLE001 - and so does one of the transport
+        except Exception as error:  # noqa: BLE001 - and one of the transport
             self.finish(error)
         else:
             del self._in_flight[attempt]
@@ -317,7 +326,7 @@ class Dial:
 
         assert attempt.transport is not None
         try:
-            await attempt.transport.dial(attempt.address, connected)
+            await attempt.transport.dial(attempt.address, connected, named=attempt.named)
             assert upgrade is not None
             return await upgrade.finished
         except BaseException:
@@ -350,13 +359,15 @@ class Dial:
 class _Attempt:
     """One address of a dial, and how it fares."""
 
-    __slots__ = ("address", "dialed", "due", "error", "resolved", "seconds", "started", "task", "transport")
+    __slots__ = ("address", "dialed", "due", "error", "named", "resolved", "seconds", "started", "task", "transport")
 
-    def __init__(self, address: Multiaddr, dialed: Multiaddr) -> None:
+    def __init__(self, address: Multiaddr, dialed: Multiaddr, *, named: Multiaddr | None = None) -> None:
         self.address = address
         """By IP; or by name, which is looked up."""
         self.dialed = dialed
         """The same as it was given, perhaps by name."""
+        self.named = named
+        """The same by the name that was looked up for it; None if none was."""
         self.transport: Transport | None = None
         self.due = 0.0
         """When it starts, on the loop's clock, unless none is in flight before."""

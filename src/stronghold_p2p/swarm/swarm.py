@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ..addresses.book import AddressBook
 from ..config import Config
-from ..errors import ClosedError, DialError, LimitExceeded, ListenError, NotPermitted
+from ..errors import ClosedError, DialError, LimitExceeded, ListenError, NotPermitted, StrongholdError
 from ..events import (
     ConnectionClosed,
     ConnectionEstablished,
@@ -36,7 +36,7 @@ from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
-from ..transport.transport import Transport, TransportListener
+from ..transport.transport import CertificateFiles, Transport, TransportListener
 from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
@@ -98,7 +98,8 @@ class Swarm:
             addresses=addresses,
             upgrade=self._upgrade_outbound,
         )
-        self._listeners: dict[Listener, TransportListener] = {}
+        self._listeners: dict[Listener, tuple[TransportListener, Multiaddr]] = {}
+        """Each with what makes its pipes, and the address that we were told to listen on."""
         self._admission = admission
         self._closing = False
         self._ended: set[Connection] = set()
@@ -192,16 +193,16 @@ class Swarm:
         try:
             return await self._dialer.dial(peer, addresses).outcome(deadline)
         except DialError:
-            connection = self.connection(peer)  # the peer may have dialed us meanwhile
+            connection = self.connection(peer)  # a relayed one, or made in the very turn in which the time was up
             if connection is None:
                 raise
             return connection
 
-    async def disconnect(self, peer: PeerId) -> None:
-        """Closes every connection to ``peer``; returns when they have ended."""
+    async def disconnect(self, peer: PeerId, *, refused: bool = False) -> None:
+        """Closes every connection to ``peer``; returns when they have ended. ``refused``: it hears that there may be none."""
         connections = self._connections.get(peer, [])
         for connection in connections:
-            connection.close()
+            connection.close(refused=refused)
         await _all_closed(connections)
 
     def admission_changed(self) -> None:
@@ -210,7 +211,7 @@ class Swarm:
             if self._admission.refusal_of_peer(connection.peer) or self._admission.refusal_of_address(
                 connection.remote_address
             ):
-                connection.close()
+                connection.close(refused=True)
 
     def connection_closed(self, connection: Connection, error: Exception | None) -> None:
         connections = self._connections[connection.peer]
@@ -230,21 +231,24 @@ class Swarm:
     def listeners(self) -> tuple[Listener, ...]:
         return tuple(self._listeners)
 
-    async def listen(self, address: Multiaddr) -> Listener:
+    async def listen(self, address: Multiaddr, certificate: CertificateFiles | None = None) -> Listener:
         """Raises ListenError, and ClosedError if we are closing."""
         transport = next((one for one in self._transports if one.supports(address)), None)
         if transport is None:
             supported = " and ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it; there is {supported}")
-        handle = await transport.listen(address, self._upgrade_inbound)
-        if self._closing:
+        handle = await transport.listen(address, self._upgrade_inbound, certificate=certificate)
+        try:
+            if self._closing:
+                raise ClosedError
+            listener = Listener(
+                handle.address.with_peer(self.peer_id),
+                tuple(address.with_peer(self.peer_id) for address in handle.dialable),
+            )
+        except BaseException:
             handle.close()
-            raise ClosedError
-        listener = Listener(
-            handle.address.with_peer(self.peer_id),
-            tuple(address.with_peer(self.peer_id) for address in handle.dialable),
-        )
-        self._listeners[listener] = handle
+            raise
+        self._listeners[listener] = handle, address
         self._listeners_changed()
         self._emit(NewListener(listener))
         self.offer_changed()
@@ -252,13 +256,15 @@ class Swarm:
 
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
-        for listener, handle in list(self._listeners.items()):
-            known = (listener.address, *listener.addresses)
+        for listener, (handle, given) in list(self._listeners.items()):
+            known = (given, listener.address, *listener.addresses)
             if address is None or address in (one.without_peer() for one in known):
                 handle.close()
                 del self._listeners[listener]
                 self._listeners_changed()
                 self._emit(ListenerClosed(listener))
+                if not self._closing:
+                    self.offer_changed()
 
     # -- closing ---------------------------------------------------------------------------------
 
@@ -316,20 +322,27 @@ class Swarm:
         )
 
     def _upgrade_inbound(self, pipe: BytePipe) -> PipeReceiver:
-        refusal = self._admission.refusal_of_address(pipe.remote_address)
-        if refusal is not None:
+        error = self._inbound_refusal(pipe)
+        if error is not None:
             pipe.abort()
-            self._emit(InboundConnectionFailed(pipe.remote_address, NotPermitted(None, refusal)))
-            return NullReceiver()
-        if self._closing or len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
-            pipe.abort()
-            self._emit(InboundConnectionFailed(pipe.remote_address, LimitExceeded("max_pending_inbound_connections")))
+            self._emit(InboundConnectionFailed(pipe.remote_address, error))
             return NullReceiver()
         upgrade = self._upgrade(pipe, pipe.path, Direction.INBOUND, initiator=False, expected_peer=None)
         deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
         self._pending_inbound[upgrade] = self.deadlines.add(deadline, upgrade)
         upgrade.finished.add_done_callback(partial(self._inbound_finished, upgrade))
         return upgrade
+
+    def _inbound_refusal(self, pipe: BytePipe) -> StrongholdError | None:
+        """Why ``pipe`` is not even upgraded."""
+        refusal = self._admission.refusal_of_address(pipe.remote_address)
+        if refusal is not None:
+            return NotPermitted(None, refusal)
+        if self._closing:
+            return ClosedError("we are closing")
+        if len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
+            return LimitExceeded("max_pending_inbound_connections")
+        return None
 
     def _inbound_finished(self, upgrade: PipeUpgrade, finished: asyncio.Future[Connection]) -> None:
         self.deadlines.remove(self._pending_inbound.pop(upgrade), upgrade)
@@ -349,6 +362,7 @@ class Swarm:
         if refusal is not None:
             raise NotPermitted(peer, refusal)
         self._check_limits(peer, direction)
+        is_first = self.connection(peer) is None
         connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path)
         connections = self._connections.setdefault(peer, [])
         connections.append(connection)
@@ -357,6 +371,10 @@ class Swarm:
         self._emit(ConnectionEstablished(connection.info))
         for service in self._services:
             service.connected(connection)
+        # Not beside a connection that we dialed: that is about to end its dial. If either side gave up its own in favour
+        # of the other's, none would be left. And a dial may find a better path than a relayed one.
+        if direction is Direction.INBOUND and is_first and path.relay is None:
+            self._dialer.peer_connected(connection)
         return connection
 
     def _check_limits(self, peer: PeerId, direction: Direction) -> None:

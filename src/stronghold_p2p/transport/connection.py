@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 from ..config import Config
-from ..errors import ConnectionLost, HandshakeError, MuxerError, StrongholdError
+from ..errors import ConnectionLost, HandshakeError, MuxerError, ProtocolNotSupported, StrongholdError
 from ..events import ConnectionInfo, Direction, Path
 from ..identity import PeerId
 from ..wire import yamux
@@ -35,6 +35,10 @@ FAREWELL: Final = ConnectionState.FAREWELL
 CLOSING: Final = ConnectionState.CLOSING
 FAILED: Final = ConnectionState.FAILED
 ENDED: Final = ConnectionState.ENDED
+
+REFUSALS: Final = (yamux.GoAwayCode.GATED, yamux.GoAwayCode.RESOURCE_LIMIT)
+"""A remote that goes away with one of these has taken no stream whose lines it has not echoed: one of this library sends
+the lines first, and go-libp2p gates a connection before it takes any stream."""
 
 
 class ConnectionHost(Protocol):
@@ -102,6 +106,8 @@ class Connection(StreamHost):
         self._state = ConnectionState.OPEN
         self._failure: StrongholdError | None = None
         """What the remote did, in the state FAILED."""
+        self._refusal = 0
+        """The code with which the remote has refused the connection."""
         self._served: set[str] = set()
         # Inbound streams whose lines have not left: at the end of the turn they do, with a response if it is ready.
         self._greetings: list[Substream] = []
@@ -148,16 +154,24 @@ class Connection(StreamHost):
 
         Raises:
             ConnectionLost: the connection ended before; nothing was sent.
+            ProtocolNotSupported: the remote refuses the connection.
         """
         if self.usable and not self._slots.has_room():
             await self._slots.wait()
+        if self._refusal:
+            raise ProtocolNotSupported(protocol, self._refusal)
         if not self.usable:
             raise ConnectionLost("the connection is closing")
         return self._open(protocol)
 
-    def close(self) -> None:
-        """Closes in order: Go Away, then the pipe. Streams still open are lost; await :attr:`closed` for the end."""
-        self._close(yamux.GoAwayCode.NORMAL)
+    def close(self, *, refused: bool = False) -> None:
+        """Closes in order: Go Away, then the pipe. Streams still open are lost; await :attr:`closed` for the end.
+        ``refused``: the remote hears that there may be no connection with it."""
+        for muxed in self._session.streams:
+            if muxed.owner is not None:
+                muxed.owner.connection_closing()
+        self._greet()  # what was taken must not look as if it was not
+        self._close(yamux.GoAwayCode.GATED if refused else yamux.GoAwayCode.NORMAL)
         # At once: a remote that does not read could put off the pipe's end, and be served until then.
         self._lose_streams(None)
 
@@ -303,6 +317,8 @@ class Connection(StreamHost):
                 opened.append(stream)
                 continue
             if isinstance(event, GoAwayReceived):
+                if event.code in REFUSALS:
+                    self._refusal = event.code
                 self._close(yamux.GoAwayCode.NORMAL)
                 continue
             owner: Substream | None = event.stream.owner
@@ -327,9 +343,7 @@ class Connection(StreamHost):
         output = self.output
         output.scheduled = output.heard = False
         if self._greetings:
-            greetings, self._greetings = self._greetings, []
-            for stream in greetings:
-                stream.send_lines()
+            self._greet()
         if not output.congested:
             output.flush()  # first: while the remote takes it, we do the rest
         elif self._session.pending > self.config.max_control_backlog + FLUSH_SIZE:
@@ -343,6 +357,11 @@ class Connection(StreamHost):
                 self._close_when_heard()
         if self._slots.waiting:
             self._slots.let_in()
+
+    def _greet(self) -> None:
+        greetings, self._greetings = self._greetings, []
+        for stream in greetings:
+            stream.send_lines()
 
     def _has_work(self) -> bool:
         """Whether a stream is open that keeps the connection alive."""
@@ -399,11 +418,15 @@ class Connection(StreamHost):
 
     def _lose_streams(self, error: Exception | None) -> None:
         for muxed in self._session.streams:
-            lost = ConnectionLost(str(error)) if error else ConnectionLost()
-            lost.__cause__ = error
             stream: Substream | None = muxed.owner
             self._session.reset(muxed)
-            if stream is not None:  # else it came with what is dispatched just now, and is dropped there
+            if stream is None:
+                continue  # it came with what is dispatched just now, and is dropped there
+            if self._refusal and not stream.is_negotiated:
+                stream.connection_lost(ProtocolNotSupported(stream.protocol, self._refusal))
+            else:
+                lost = ConnectionLost(str(error)) if error else ConnectionLost()
+                lost.__cause__ = error
                 stream.connection_lost(lost)
 
     def _all_ended(self) -> None:

@@ -42,6 +42,10 @@ class StreamReceiver(Protocol):
     def expired(self) -> None:
         """The deadline that was set has passed."""
 
+    def connection_closing(self) -> None:
+        """We are about to close the connection in order: the last moment to say something."""
+        return
+
 
 def append_chunk(chunks: MutableSequence[bytes], data: bytes) -> None:
     """Keeps what has come. Small pieces are joined: two bytes in an object of their own would take 35."""

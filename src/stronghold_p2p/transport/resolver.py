@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from ..multiaddr import Multiaddr
 
@@ -57,10 +57,10 @@ class SystemResolver:
         await self._places.acquire()
         loop = asyncio.get_running_loop()
         lookup = asyncio.ensure_future(loop.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM))
-        # Its thread cannot be stopped: the place is free when that has ended, though nobody waits any more.
-        lookup.add_done_callback(lambda _: self._places.release())
+        lookup.add_done_callback(self._looked_up)
+        await asyncio.wait((lookup,))  # cancels nothing
         try:
-            found = await asyncio.shield(lookup)
+            found = lookup.result()
         except UnicodeError as error:
             raise OSError("no name of a host: it has at most 253 characters, in labels of 1 to 63") from error
         except socket.gaierror as error:
@@ -70,6 +70,12 @@ class SystemResolver:
         if not ips:
             raise OSError("the name has no such address")
         return list(dict.fromkeys(ips))
+
+    def _looked_up(self, lookup: asyncio.Future[Any]) -> None:
+        """Its thread has ended, which nothing can stop. Perhaps nobody waits any more, nor hears of an error."""
+        self._places.release()
+        if not lookup.cancelled():
+            lookup.exception()
 
 
 def names_host(address: Multiaddr) -> bool:

@@ -383,6 +383,10 @@ class Substream(Writer):
     def reset_received(self, code: int) -> None:
         self._end(StreamReset(code) if self.is_negotiated else ProtocolNotSupported(self.protocol))
 
+    def connection_closing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.connection_closing()
+
     def connection_lost(self, error: StrongholdError) -> None:
         self._end(error)
 

@@ -17,7 +17,7 @@ from ..errors import ListenError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from .pipe import PipeReceiver
-from .transport import Connected
+from .transport import CertificateFiles, Connected, refuse_certificate
 
 __all__ = ["TcpListener", "TcpPipe", "TcpTransport"]
 
@@ -132,13 +132,16 @@ class TcpTransport:
         names = [name for name, _ in address.components]
         return len(names) == 2 and names[0] in FAMILIES and names[1] == "tcp"
 
-    async def dial(self, address: Multiaddr, connected: Connected) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
         family, host, port = _endpoint(address)
         path = Path(self.name, address)
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
 
-    async def listen(self, address: Multiaddr, connected: Connected) -> TcpListener:
+    async def listen(
+        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+    ) -> TcpListener:
+        refuse_certificate(address, certificate)
         family, host, port = _endpoint(address)
         loop = asyncio.get_running_loop()
         try:
@@ -167,13 +170,20 @@ class TcpTransport:
 
 
 def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:
-    """Where others can dial a TCP address that we listen on: itself, or for a wildcard every interface's, loopback last."""
+    """Where others can dial a TCP address that we listen on: itself, or for a wildcard every interface's, loopback last.
+
+    Raises ListenError if the system does not tell them.
+    """
     (kind, host), (_, port) = address.components
     if host not in {"0.0.0.0", "::"}:
         return (address,)
+    try:
+        adapters = ifaddr.get_adapters()
+    except OSError as error:
+        raise ListenError(address, f"the interfaces of this machine cannot be listed: {error}") from error
     hosts = [
         str(ip.ip if ip.is_IPv4 else ip.ip[0])
-        for adapter in ifaddr.get_adapters()
+        for adapter in adapters
         for ip in adapter.ips
         if ip.is_IPv4 == (kind == "ip4") and (ip.is_IPv4 or not ip.ip[2])  # a scoped address means nothing elsewhere
     ]

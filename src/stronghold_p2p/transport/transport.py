@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+from ..errors import ListenError
 from ..multiaddr import Multiaddr
 from .pipe import BytePipe, PipeReceiver
 
-__all__ = ["Connected", "Transport", "TransportListener"]
+__all__ = ["CertificateFiles", "Connected", "Transport", "TransportListener", "refuse_certificate"]
+
+CertificateFiles: TypeAlias = tuple[str | os.PathLike[str], str | os.PathLike[str]]
+"""A server's certificate for TLS, with those that lead to its authority behind it, and its private key: two files of
+PEM."""
 
 Connected: TypeAlias = Callable[[BytePipe], PipeReceiver]
 """Called with each new pipe before its first byte comes; returns what receives for it."""
@@ -24,7 +30,7 @@ class TransportListener(Protocol):
     @property
     def dialable(self) -> tuple[Multiaddr, ...]:
         """Where others can dial it, a wildcard expanded to the addresses that the interfaces have now, loopback last.
-        Empty if no interface has one."""
+        Empty if no interface has one. Raises ListenError if the interfaces cannot be listed."""
 
     def close(self) -> None:
         """Stops listening. The pipes that it has made stay."""
@@ -40,19 +46,30 @@ class Transport(Protocol):
     def supports(self, address: Multiaddr) -> bool:
         """Whether ``address`` is of this kind."""
 
-    async def dial(self, address: Multiaddr, connected: Connected) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
         """Connects to ``address``; returns when ``connected`` has been called.
+
+        ``named`` is the same address by the name of its host, if it was looked up: what some servers want to hear.
 
         Raises:
             OSError: refused, unreachable, or the name is unknown.
         """
 
-    async def listen(self, address: Multiaddr, connected: Connected) -> TransportListener:
-        """Listens on ``address``; cancelled, it leaves nothing open.
+    async def listen(
+        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+    ) -> TransportListener:
+        """Listens on ``address``, with a ``certificate`` if that has TLS; cancelled, it leaves nothing open.
 
         Raises:
-            ListenError: in use, not an address of this machine, or not permitted.
+            ListenError: in use, not an address of this machine, or not permitted; a certificate that cannot be used, is
+                missing, or is given for an address without TLS.
         """
 
     async def close(self) -> None:
         """Ends what the transport itself holds. Its listeners and pipes are closed by whoever has them."""
+
+
+def refuse_certificate(address: Multiaddr, certificate: CertificateFiles | None) -> None:
+    """For addresses without TLS. Raises ListenError if there is a certificate."""
+    if certificate is not None:
+        raise ListenError(address, "a certificate is for an address with TLS, such as /ip4/0.0.0.0/tcp/443/tls/ws")

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from ..errors import HandshakeError, StrongholdError
+from ..errors import HandshakeError, NotPermitted, StrongholdError
 from ..identity import PeerId
+from ..wire import yamux
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import Upgrade
 from .connection import Connection
@@ -59,7 +60,7 @@ class PipeUpgrade:
             try:
                 connection = self._establish(self.pipe, self._machine)
             except StrongholdError as error:
-                self._fail(error)
+                self._refuse(error)
                 return
             self.finished.set_result(connection)
             connection.messages_received(self._machine.early)
@@ -91,6 +92,13 @@ class PipeUpgrade:
         data = self._machine.data_to_send()
         if data:
             self.pipe.write(data)
+
+    def _refuse(self, error: StrongholdError) -> None:
+        """The remote is who it says, and may already have sent a request: it hears that none will be taken."""
+        gated = isinstance(error, NotPermitted)
+        code = yamux.GoAwayCode.GATED if gated else yamux.GoAwayCode.RESOURCE_LIMIT
+        self.pipe.write(self._machine.noise.encrypt([code.frame]))
+        self._fail(error)
 
     def _fail(self, error: StrongholdError) -> None:
         if self.finished.done():

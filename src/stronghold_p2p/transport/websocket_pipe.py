@@ -10,12 +10,13 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.uri import parse_uri
+from websockets.uri import WebSocketURI
 
-from ..errors import WebSocketError
+from ..errors import TlsError, WebSocketError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from .pipe import BytePipe, NullReceiver, PipeReceiver
+from .tls_pipe import RECORD_TYPES
 from .transport import Connected
 
 __all__ = ["MAX_HEAD_SIZE", "MAX_MESSAGE_SIZE", "WebSocketPipe", "client_pipe", "server_pipe"]
@@ -26,14 +27,20 @@ MAX_HEAD_SIZE: Final = 16 * 1024
 MAX_MESSAGE_SIZE: Final = 4 * 1024 * 1024
 """Bytes of one message, which is kept until it is whole. libp2p peers send a Noise message in one, or a few."""
 
+NO_HTTP: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
+"""The answer to TLS: the client sees at once that there is none."""
+
 _logger: Final = logging.getLogger("stronghold_p2p.websocket")
 """For the core, whose errors are raised here."""
 _logger.propagate = False
 
 
-def client_pipe(lower: BytePipe, host: str, path: Path, connected: Connected) -> WebSocketPipe:
-    """The client's end. ``host`` is for the request: a name or an address, in brackets if it is of IPv6, and the port."""
-    machine = ClientProtocol(parse_uri(f"ws://{host}/"), max_size=MAX_MESSAGE_SIZE, logger=_logger)
+def client_pipe(
+    lower: BytePipe, host: str, port: int, path: Path, connected: Connected, *, secure: bool
+) -> WebSocketPipe:
+    """The client's end. ``host``, a name or an IP address, and ``port`` are for the request; ``secure``: over TLS."""
+    uri = WebSocketURI(secure, host, port, path="/", query="")  # not parsed: a remote may have told us the name
+    machine = ClientProtocol(uri, max_size=MAX_MESSAGE_SIZE, logger=_logger)
     pipe = WebSocketPipe(lower, machine, path)
     machine.send_request(machine.connect())
     pipe.receiver = connected(pipe)
@@ -63,6 +70,7 @@ class WebSocketPipe:
         """What was written before the handshake's end."""
         self._head_size = 0
         self._error: WebSocketError | None = None
+        self._paused = False
         self._closing = False
 
     # -- as a pipe -------------------------------------------------------------------------------
@@ -98,6 +106,11 @@ class WebSocketPipe:
             return
         machine = self._machine
         if machine.state is State.CONNECTING:
+            if not self._head_size and data[0] in RECORD_TYPES:
+                if isinstance(machine, ServerProtocol):
+                    self._lower.write(NO_HTTP)
+                self._fail("expected HTTP, got TLS, for which an address ends in /tls/ws")
+                return
             self._head_size += len(data)
         machine.receive_data(data)  # type: ignore[arg-type]  # it copies what it is given
         events = machine.events_received()
@@ -113,12 +126,15 @@ class WebSocketPipe:
             self._fail(f"expected an HTTP head of at most {MAX_HEAD_SIZE:,} bytes")
         elif machine.state is State.CLOSING:
             self._end()
+        elif self._paused:
+            machine.data_to_send()  # pongs: what the remote does not read is dropped, and an answer to the last ping is enough
         else:
-            self.flush()  # a pong
+            self.flush()
 
     def pipe_closed(self, error: Exception | None) -> None:
         machine = self._machine
-        if self._error is None and machine.state is State.CONNECTING:
+        connecting = machine.state is State.CONNECTING
+        if connecting and self._error is None and not isinstance(error, TlsError):  # TLS's says more
             machine.receive_eof()  # an HTTP response may end with the connection
             self._error = WebSocketError(str(machine.handshake_exc or "the connection ended before it was open"))
             self._error.__cause__ = error
@@ -126,9 +142,11 @@ class WebSocketPipe:
         self.receiver.pipe_closed(self._error or error)
 
     def pause_writing(self) -> None:
+        self._paused = True
         self.receiver.pause_writing()
 
     def resume_writing(self) -> None:
+        self._paused = False
         self.receiver.resume_writing()
 
     # -- details ---------------------------------------------------------------------------------

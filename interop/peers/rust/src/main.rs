@@ -71,7 +71,7 @@ struct Limits {
     streams: Option<(usize, usize)>,
 }
 
-fn new_swarm(support: ProtocolSupport, limits: Limits, ping: ping::Config) -> Result<Swarm<Behaviour>> {
+async fn new_swarm(support: ProtocolSupport, limits: Limits, ping: ping::Config) -> Result<Swarm<Behaviour>> {
     let mut requests = request_response::Config::default().with_request_timeout(DIAL_TIMEOUT);
     let mut muxer = yamux::Config::default();
     if let Some((served, open)) = limits.streams {
@@ -80,7 +80,9 @@ fn new_swarm(support: ProtocolSupport, limits: Limits, ping: ping::Config) -> Re
     }
     Ok(SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, move || muxer)?
+        .with_tcp(tcp::Config::default(), noise::Config::new, || muxer.clone())?
+        .with_websocket(noise::Config::new, || muxer)
+        .await?
         .with_behaviour(|key: &identity::Keypair| Behaviour {
             identify: identify::Behaviour::new(identify::Config::new_with_signed_peer_record(
                 "interop/1.0.0".into(),
@@ -176,6 +178,7 @@ async fn read_message(io: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Ve
 async fn listen(options: &[&str]) -> Result<()> {
     let (mut reject, mut support, mut delay, mut limits) =
         (false, ProtocolSupport::Full, Duration::ZERO, Limits { streams: None });
+    let mut address = "/ip4/127.0.0.1/tcp/0";
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
@@ -185,11 +188,12 @@ async fn listen(options: &[&str]) -> Result<()> {
             "--delay-ms" => delay = Duration::from_millis(options.next().ok_or_else(usage)?.parse()?),
             // 4,096 windows of 256 KiB are all that Yamux's limit on a connection's receive window has room for.
             "--high-limits" => limits = Limits { streams: Some((4096, 4096)) },
+            "--ws" => address = "/ip4/127.0.0.1/tcp/0/ws",
             _ => return Err(usage()),
         }
     }
-    let mut swarm = new_swarm(support, limits, ping::Config::default())?;
-    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
+    let mut swarm = new_swarm(support, limits, ping::Config::default()).await?;
+    swarm.listen_on(address.parse()?)?;
     let mut delayed = FuturesUnordered::new();
     let mut stdin = std::pin::pin!(wait_for_end_of_stdin());
     loop {
@@ -259,7 +263,7 @@ async fn dial(address: &str, command: &str, arguments: &[&str]) -> Result<()> {
     };
     let pings = ping::Config::default().with_interval(Duration::from_millis(50));
     let pings = if command == "ping" { pings } else { ping::Config::default() };
-    let swarm = new_swarm(ProtocolSupport::Outbound, Limits { streams: None }, pings)?;
+    let swarm = new_swarm(ProtocolSupport::Outbound, Limits { streams: None }, pings).await?;
     let mut dialer = Dialer { swarm, remote, address };
     match (command, arguments) {
         ("ping", []) => dialer.ping(1).await,

@@ -37,7 +37,7 @@ class IdentifyService(Service):
         self._record: bytes | None = None
         """The addresses below as we have signed them, for all who identify us; None until one does."""
         self._record_addresses: tuple[Multiaddr, ...] = ()
-        self._receiving_push: set[Connection] = set()
+        self._receiving_push: dict[Connection, Stream] = {}
 
     # -- as a service ----------------------------------------------------------------------------
 
@@ -78,14 +78,15 @@ class IdentifyService(Service):
                 self.offer_changed(connection.peer)
 
     async def _receive_push(self, connection: Connection, stream: Stream) -> None:
-        if connection in self._receiving_push:
-            stream.reset()  # one at a time: each costs parsing, and a remote has hundreds of streams
-            return
-        self._receiving_push.add(connection)
+        # One at a time, since each costs parsing and a remote has hundreds of streams; and the newest, which tells all.
+        if (older := self._receiving_push.get(connection)) is not None:
+            older.reset()
+        self._receiving_push[connection] = stream
         try:
             await self._read_push(connection, stream)
         finally:
-            self._receiving_push.discard(connection)
+            if self._receiving_push.get(connection) is stream:
+                del self._receiving_push[connection]
 
     async def _read_push(self, connection: Connection, stream: Stream) -> None:
         timeout = self.host.config.request_timeout
@@ -105,6 +106,8 @@ class IdentifyService(Service):
         try:
             async with asyncio.timeout(self.host.config.request_timeout):
                 async with await connection.open_stream(message.PUSH_PROTOCOL) as stream:
+                    # What changes in this time is told, too: remotes may read two pushes in any order.
+                    await stream.negotiated()
                     await message.serve(stream, self._message(connection))
         except (StrongholdError, TimeoutError) as error:
             logger.debug("push to %r failed: %s", connection, error)

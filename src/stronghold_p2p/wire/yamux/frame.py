@@ -39,8 +39,18 @@ class Flag(IntFlag):
 
 
 class GoAwayCode(IntEnum):
-    """Why a session ends."""
+    """Why a session ends: Yamux's own codes, and of libp2p's those that we send (libp2p/specs error-codes/README.md has
+    their form; the numbers are go-libp2p's, core/network/conn.go). Others may come."""
 
     NORMAL = 0
     PROTOCOL_ERROR = 1
     INTERNAL_ERROR = 2
+    RESOURCE_LIMIT = 0x1001
+    """There are too many connections."""
+    GATED = 0x1007
+    """There may be no connection with this remote: it is banned, or a policy refuses it."""
+
+    @property
+    def frame(self) -> bytes:
+        """The frame that says so."""
+        return HEADER.pack(VERSION, FrameType.GO_AWAY, 0, 0, self)

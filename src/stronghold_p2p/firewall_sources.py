@@ -1,0 +1,131 @@
+"""What a policy and a state file say, put in force: at the start, and as they change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, NoReturn
+
+from .config import Config
+from .errors import PolicyError, StateError
+from .event_hub import EventHub
+from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
+from .firewall.admission import Admission
+from .firewall.policy import Policy, PolicyWatch
+from .firewall.rules import Firewall, Rule
+from .identity import PeerId
+from .requests import Responder
+from .store.firewall_memory import BanChange, Change, FirewallMemory
+
+__all__ = ["FirewallSources"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+
+class FirewallSources:
+    """Feeds a firewall, its admission and its traffic limits from a policy and a state file; keeps in the state file what
+    answers and calls decide. ``admission_changed`` is called when connections may have lost their permission."""
+
+    def __init__(
+        self,
+        policy: Policy | str | os.PathLike[str] | None,
+        state: str | os.PathLike[str] | None,
+        *,
+        firewall: Firewall,
+        admission: Admission,
+        responder: Responder[Any, Any],
+        config: Config,
+        events: EventHub,
+        admission_changed: Callable[[], None],
+    ) -> None:
+        """Raises TypeError if ``policy`` has a rule by a type that no request has."""
+        self._policy = policy
+        self._firewall = firewall
+        self._admission = admission
+        self._responder = responder
+        self._config = config
+        self._events = events
+        self._admission_changed = admission_changed
+        self._watch: PolicyWatch | None = None
+        self._watching: asyncio.Task[NoReturn] | None = None
+        self._memory: FirewallMemory | None = None
+        if isinstance(policy, Policy):
+            firewall.check(policy.rules)
+        if state is not None:
+            self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
+
+    async def start(self) -> None:
+        """Puts both in force. Raises PolicyError and StateError; then call :meth:`close`."""
+        # The policy first: if it is broken, no state file is made.
+        if isinstance(self._policy, Policy):
+            self._apply_policy(self._policy)
+        elif self._policy is not None:
+            self._watch = PolicyWatch(
+                self._policy, apply=self._policy_loaded, failed=self._policy_failed, types=self._firewall.types
+            )
+            await self._watch.load()
+        if self._memory is not None:
+            await self._memory.start()
+        if self._watch is not None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch.run())
+
+    async def close(self) -> None:
+        """Returns when the state file is written, and nothing is watched any more."""
+        async with AsyncExitStack() as ending:
+            if self._memory is not None:
+                ending.push_async_callback(self._memory.close)
+            if self._watching is not None:
+                self._watching.cancel()
+                await asyncio.wait([self._watching])
+
+    def reload_policy(self) -> None:
+        """Has the policy file read now. Does nothing without one."""
+        if self._watch is not None:
+            self._watch.reload()
+
+    def keep_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> None:
+        """Keeps a rule of ``peer``, or with None forgets it."""
+        if self._memory is not None:
+            self._memory.keep_rule(peer, direction, rule)
+
+    def keep_ban(self, peer: PeerId, banned: bool) -> asyncio.Future[None] | None:
+        """Keeps a ban, or forgets it. The future is done when that is on disk, and raises StateError; None if there is
+        nothing to wait for."""
+        return self._memory.keep_ban(peer, banned) if self._memory is not None else None
+
+    # -- the policy ------------------------------------------------------------------------------
+
+    def _apply_policy(self, policy: Policy) -> None:
+        self._admission.set_policy(policy.admission)
+        self._responder.limit_traffic(
+            policy.requests_in_flight or self._config.max_requests_in_flight_per_peer,
+            policy.requests_per_second or self._config.max_requests_per_second_per_peer,
+        )
+        self._firewall.set_policy(policy.rules)
+        self._admission_changed()
+
+    def _policy_loaded(self, policy: Policy) -> None:
+        self._apply_policy(policy)
+        self._events.emit(PolicyLoaded(str(self._policy)))
+
+    def _policy_failed(self, error: PolicyError) -> None:
+        logger.warning("%s; the policy before stays in force", error)
+        self._events.emit(PolicyFailed(error))
+
+    # -- the state file --------------------------------------------------------------------------
+
+    def _remember(self, changes: Sequence[Change]) -> None:
+        """Applies what the state file holds at the start, and what others change in it."""
+        for change in changes:
+            if isinstance(change, BanChange):
+                (self._admission.ban if change.banned else self._admission.unban)(change.peer)
+            elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
+                self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
+        self._admission_changed()
+
+    def _state_failed(self, error: StateError) -> None:
+        logger.warning("%s", error)
+        self._events.emit(StateFailed(error))

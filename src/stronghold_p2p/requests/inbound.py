@@ -1,0 +1,295 @@
+"""One request of a remote, from the opening of its stream to the end of its response."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Coroutine
+from enum import IntEnum, auto
+from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
+from typing import Any, Final, Generic
+
+from ..config import Config
+from ..errors import DecodeError, RequestTimeout, StrongholdError
+from ..events import ConnectionInfo
+from ..generics import Req, Res
+from ..identity import PeerId
+from ..loops import check_loop
+from ..transport.receiver import StreamReceiver
+from ..transport.substream import Substream
+from .message import MessageReader, MessageSink
+from .protocol import RequestProtocol
+
+__all__ = ["InboundRequest", "Request", "RequestHost", "State", "Step"]
+
+
+class State(IntEnum):
+    """Where a request is on its way; they stand in its order."""
+
+    WAITING = auto()
+    """Its peer's share of the traffic, or the buffer of who iterates, has no room: it gets no window back."""
+    HELD = auto()
+    """It has come whole while it waited."""
+    READING = auto()
+    """There is room: it is read to its end."""
+    DECIDING = auto()
+    """It is whole: it is decoded, and the firewall decides."""
+    QUEUED = auto()
+    """Let in: it waits for who iterates."""
+    ANSWERING = auto()
+    """Its handler is at work, or who iterates has it."""
+    RESPONDING = auto()
+    """The response leaves, as the remote takes it."""
+    ENDED = auto()
+    """Responded, rejected, reset by either side, or lost with its connection."""
+
+
+class Step(IntEnum):
+    """What takes a request from one state to the next."""
+
+    ADMIT = auto()
+    COMPLETE = auto()
+    QUEUE = auto()
+    HAND_OVER = auto()
+    RESPOND = auto()
+    END = auto()
+
+
+# A member's look-up in its class is slow before Python 3.12.
+WAITING, HELD, READING, DECIDING, QUEUED, ANSWERING, RESPONDING, ENDED = State
+ADMIT, COMPLETE, QUEUE, HAND_OVER, RESPOND, END = Step
+
+TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
+    WAITING: {ADMIT: READING, COMPLETE: HELD, END: ENDED},
+    HELD: {ADMIT: DECIDING, END: ENDED},
+    READING: {COMPLETE: DECIDING, END: ENDED},
+    DECIDING: {QUEUE: QUEUED, HAND_OVER: ANSWERING, END: ENDED},
+    QUEUED: {HAND_OVER: ANSWERING, END: ENDED},
+    ANSWERING: {RESPOND: RESPONDING, END: ENDED},
+    RESPONDING: {END: ENDED},
+    ENDED: {},
+}
+"""Every step that there is. Another one is a fault of ours, and a KeyError."""
+
+
+class RequestHost(ABC, Generic[Req, Res]):
+    """What a request asks of whoever serves it. A class and no protocol: compiled, each call goes by its table."""
+
+    config: Config
+
+    @abstractmethod
+    def deliver(self, inbound: InboundRequest[Req, Res], message: bytes) -> None:
+        """It has come whole, and there is room for it."""
+
+    @abstractmethod
+    def failed(self, inbound: InboundRequest[Req, Res], error: RequestTimeout | DecodeError) -> None:
+        """It is no request, or its time is up: it is to be reset."""
+
+    @abstractmethod
+    def ended(self, inbound: InboundRequest[Req, Res]) -> None:
+        """It has ended; called once for each."""
+
+
+class InboundRequest(StreamReceiver, Generic[Req, Res]):
+    """A remote's request, as the receiver of its stream. That brings one message; what follows it is ignored."""
+
+    __slots__ = (
+        "_awaited",
+        "_host",
+        "_message",
+        "_reader",
+        "_sink",
+        "_task",
+        "protocol",
+        "size",
+        "state",
+        "stream",
+    )
+
+    def __init__(self, stream: Substream, protocol: RequestProtocol[Req, Res], host: RequestHost[Req, Res]) -> None:
+        self.stream = stream
+        self.protocol = protocol
+        self.state = WAITING
+        self.size = 0
+        """Bytes of the message, once it has come whole."""
+        self._host = host
+        self._reader = MessageReader(stream, protocol.requests.max_size, paused=True)
+        self._sink = MessageSink(stream)
+        self._message = b""
+        self._awaited: Awaitable[Any] | None = None
+        self._task: asyncio.Task[None] | None = None
+        stream.set_receiver(self)
+        stream.set_deadline(stream.now() + host.config.request_timeout)
+
+    # -- its steps -------------------------------------------------------------------------------
+
+    def admit(self) -> None:
+        """There is room for it: it is read to its end, and delivered."""
+        self.state = TRANSITIONS[self.state][ADMIT]
+        if self.state is READING:
+            self._reader.resume()
+        else:
+            self.stream.let_go(self.size)
+            message, self._message = self._message, b""
+            self._host.deliver(self, message)
+
+    def ask(self, permitted: Awaitable[bool], decision: Coroutine[Any, Any, None]) -> None:
+        """Somebody is asked; ``decision`` waits for the answer, ``permitted``, which has a time limit of its own."""
+        self.stream.clear_deadline()
+        self._awaited = permitted
+        self._task = self.stream.spawn(decision)
+
+    def queue(self) -> None:
+        """Whoever iterates has time to answer from now on. What it holds counts as received until it is handed over."""
+        self.state = TRANSITIONS[self.state][QUEUE]
+        self.stream.hold(self.size)
+        self.stream.set_deadline(self.stream.now() + self._host.config.handler_timeout)
+
+    def hand_over(self) -> None:
+        """Its handler, or who iterates, has it."""
+        if self.state is QUEUED:
+            self.stream.let_go(self.size)
+        self.state = TRANSITIONS[self.state][HAND_OVER]
+
+    def run(self, answer: Awaitable[Res], response: Coroutine[Any, Any, None]) -> None:
+        """``response`` waits for an asynchronous handler's ``answer``, which has a time limit."""
+        self.stream.set_deadline(self.stream.now() + self._host.config.handler_timeout)
+        self._awaited = answer
+        task = self.stream.spawn(response, eager=True)
+        if not task.done():  # an eager one may be, and may have begun another
+            self._task = task
+
+    def respond(self, message: bytes) -> None:
+        """Sends the response and ends the stream; does nothing if that has ended."""
+        if self.state is ENDED:
+            return
+        self.state = TRANSITIONS[self.state][RESPOND]
+        if self._sink.send(message):
+            self._sink.finish()
+            self._end()
+        else:
+            self.stream.set_deadline(self.stream.now() + self._host.config.request_timeout)
+
+    def reject(self) -> None:
+        """The firewall or the user says no: the stream is closed without a byte."""
+        self._end()
+        self._sink.finish()
+
+    def reset(self) -> None:
+        """There will be no response, by a fault of the remote or of ours."""
+        self._end()
+        self._sink.fail()
+
+    # -- as the stream's receiver ----------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if COMPLETE not in TRANSITIONS[self.state]:
+            return
+        try:
+            message = self._reader.take(data)
+        except DecodeError as error:
+            self._host.failed(self, error)
+            return
+        if message is None:
+            return
+        if self._reader.kept:
+            self._reader.drop()
+        self.size = len(message)
+        self.state = TRANSITIONS[self.state][COMPLETE]
+        if self.state is DECIDING:
+            self._host.deliver(self, message)
+        else:
+            self._message = message
+            self.stream.hold(self.size)
+
+    def eof_received(self) -> None:
+        if COMPLETE in TRANSITIONS[self.state]:
+            self._host.failed(self, DecodeError(self.stream.protocol, "the stream was closed before the request's end"))
+
+    def resume_writing(self) -> None:
+        """All of the response has left."""
+        self._sink.finish()
+        self._end()
+
+    def stream_failed(self, error: StrongholdError) -> None:
+        self._end()
+
+    def expired(self) -> None:
+        config = self._host.config
+        if self.state is QUEUED or self.state is ANSWERING:
+            error = RequestTimeout(config.handler_timeout, "handler")
+        elif self.state is RESPONDING:
+            error = RequestTimeout(config.request_timeout, "response")
+        else:
+            error = RequestTimeout(config.request_timeout, "inbound request")
+        self._host.failed(self, error)
+
+    def connection_closing(self) -> None:
+        if self.state < ANSWERING:
+            self.reject()  # nobody has got it, and nobody will: its requester need not wonder
+
+    # -- details ---------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        if self.state is ENDED:
+            return
+        self.state = TRANSITIONS[self.state][END]
+        self._message = b""
+        if self._reader.kept:
+            self._reader.drop()
+        if self._task is not None and self._task is not asyncio.current_task(self.stream.loop):
+            self._task.cancel()
+            if iscoroutine(self._awaited) and getcoroutinestate(self._awaited) == CORO_CREATED:
+                self._awaited.close()  # the requester has left before it began, and so it never will
+        self._host.ended(self)
+
+
+class Request(Generic[Req]):
+    """An inbound request that the firewall let pass."""
+
+    __slots__ = ("_answerable", "_inbound", "body", "peer")
+
+    def __init__(self, body: Req, inbound: InboundRequest[Req, Any]) -> None:
+        self.body = body
+        """The request, decoded."""
+        self.peer: PeerId = inbound.stream.peer
+        """Who sent it, proved by the handshake."""
+        self._inbound = inbound
+        self._answerable = False
+        """The user, and no handler, is to answer, and has not done so."""
+
+    def __repr__(self) -> str:
+        return f"<Request from {self.peer}>"  # never the content
+
+    @property
+    def connection(self) -> ConnectionInfo:
+        """The connection that it came on."""
+        return self._inbound.stream.info
+
+    async def respond(self, response: Any) -> None:
+        """Answers a request taken from ``requests()``; a handler returns its response instead. If the requester is gone
+        by now, or the time is up, nothing happens.
+
+        Raises:
+            EncodeError: the response cannot be encoded; the request can still be answered.
+            RuntimeError: the request was answered or declined before, or it is a handler's.
+        """
+        self._check_answerable()
+        message = self._inbound.protocol.responses.encode(response)
+        self._answerable = False
+        self._inbound.respond(message)
+
+    async def decline(self) -> None:
+        """Closes the stream without a response, as a rejection does.
+
+        Raises:
+            RuntimeError: as for :meth:`respond`.
+        """
+        self._check_answerable()
+        self._answerable = False
+        self._inbound.reject()
+
+    def _check_answerable(self) -> None:
+        check_loop(self._inbound.stream.loop)
+        if not self._answerable:
+            raise RuntimeError("this request was answered or declined before, or is answered by its handler")

@@ -1,0 +1,174 @@
+"""TLS as a byte pipe over another one, by OpenSSL without its sockets."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final
+
+from ..errors import TlsError
+from ..events import Path
+from ..multiaddr import Multiaddr
+from .pipe import BytePipe, NullReceiver, PipeReceiver
+from .transport import Connected
+
+__all__ = ["TlsPipe", "client_pipe", "server_pipe"]
+
+RECORD_TYPES: Final = range(20, 24)
+"""The first byte of whatever TLS sends (RFC 8446, section 5.1): no text begins so, and no line of multistream-select."""
+
+NO_TLS_ALERT: Final = b"\x15\x03\x01\x00\x02\x02\x46"
+"""The answer to what is no TLS: a fatal alert, "protocol version"."""
+
+RECORD_SIZE: Final = 16 * 1024
+"""Bytes in a record at most."""
+
+FAULTS: Final = {
+    9: "that is not valid yet",
+    10: "that has expired",
+    18: "that is self-signed, and not trusted",
+    19: "of an authority that is not trusted",
+    20: "of an authority that is not trusted",
+    62: "for another name",
+    64: "for another IP address",
+}
+"""What may be wrong with a certificate, by OpenSSL's number (x509_vfy.h)."""
+
+
+def client_pipe(lower: BytePipe, context: ssl.SSLContext, host: str, path: Path, connected: Connected) -> TlsPipe:
+    """The client's end. The server's certificate must be for ``host``, a name or an IP address; a name is also what the
+    server is told."""
+    pipe = TlsPipe(lower, context, host, path)
+    pipe.receiver = connected(pipe)
+    pipe.advance()
+    return pipe
+
+
+def server_pipe(lower: BytePipe, context: ssl.SSLContext, path: Path, connected: Connected) -> TlsPipe:
+    """The server's end."""
+    pipe = TlsPipe(lower, context, None, path)
+    pipe.receiver = connected(pipe)
+    return pipe
+
+
+class TlsPipe:
+    """One end of TLS over ``lower``; the client's, if there is a ``host``. What is written before the handshake has ended
+    waits for that."""
+
+    receiver: PipeReceiver
+
+    def __init__(self, lower: BytePipe, context: ssl.SSLContext, host: str | None, path: Path) -> None:
+        self.remote_address = lower.remote_address.encapsulate(Multiaddr.parse("/tls"))
+        self.path = path
+        self.receiver = NullReceiver()
+        self._lower = lower
+        self._host = host
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=host is None, server_hostname=host)
+        self._waiting: list[bytes | bytearray] = []
+        """What was written before the handshake's end."""
+        self._begun = False
+        """A byte has come."""
+        self._open = False
+        """The handshake has ended."""
+        self._error: TlsError | None = None
+        self._closing = False
+
+    # -- as a pipe -------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray) -> None:
+        if self._closing:
+            return
+        if self._open:
+            self._tls.write(data)
+            self._flush()
+        else:
+            self._waiting.append(data)
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        if self._open:
+            try:
+                self._tls.unwrap()  # says that no more follows
+            except ssl.SSLError:
+                pass  # the remote has not said so yet
+        self._end()
+
+    def abort(self) -> None:
+        self._closing = True
+        self._lower.abort()
+
+    # -- as the lower pipe's receiver ------------------------------------------------------------
+
+    def data_received(self, data: memoryview) -> None:
+        if self._closing:
+            return
+        if not self._begun:
+            self._begun = True
+            if data[0] not in RECORD_TYPES:
+                if self._host is None:
+                    self._outgoing.write(NO_TLS_ALERT)
+                self._fail(f"expected TLS, got {bytes(data[:20])!r}")
+                return
+        self._incoming.write(data)
+        self.advance()
+
+    def pipe_closed(self, error: Exception | None) -> None:
+        if self._error is None and not self._open and not self._closing:
+            self._error = TlsError("expected a handshake, but the remote ended the connection")
+            self._error.__cause__ = error
+        self._closing = True
+        self.receiver.pipe_closed(self._error or error)
+
+    def pause_writing(self) -> None:
+        self.receiver.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.receiver.resume_writing()
+
+    # -- details ---------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Goes on as far as what has come allows."""
+        try:
+            if not self._open:
+                self._tls.do_handshake()
+                self._open = True
+                waiting, self._waiting = self._waiting, []
+                for data in waiting:
+                    self.write(data)
+            while not self._closing:
+                data = self._tls.read(RECORD_SIZE)
+                if data:
+                    self.receiver.data_received(memoryview(data))
+                else:
+                    self.close()  # the remote has said that no more follows
+        except ssl.SSLWantReadError:
+            self._flush()
+        except ssl.SSLCertVerificationError as error:
+            fault = FAULTS.get(error.verify_code, f"that is not valid: {error.verify_message}")
+            self._fail(f"expected a certificate for {self._host}, got one {fault}", error)
+        except ssl.SSLError as error:
+            self._fail(_words(error), error)
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._lower.write(self._outgoing.read())
+
+    def _fail(self, reason: str, cause: Exception | None = None) -> None:
+        self._error = TlsError(reason)
+        self._error.__cause__ = cause
+        self._end()
+
+    def _end(self) -> None:
+        """Sends what explains the end, an alert, and ends the pipe below."""
+        self._flush()
+        self._closing = True
+        self._lower.close()
+
+
+def _words(error: ssl.SSLError) -> str:
+    """OpenSSL's reason, such as ``TLSV1_ALERT_UNKNOWN_CA``."""
+    kind, alert, reason = (error.reason or "the protocol was broken").replace("_", " ").lower().partition(" alert ")
+    return f"the remote ended the handshake: {reason}" if alert else kind
