@@ -7,7 +7,7 @@ import gc
 import inspect
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    torn_down = yield
+    if nextitem is None or nextitem.path != item.path:
+        freeze()
+    return torn_down
+
+
+def freeze() -> None:
+    """What was imported and collected, and what pytest keeps of tests that have run, need no look at each collection
+    below: it took half of all time."""
     gc.collect()
-    gc.freeze()  # what was imported and collected needs no look at each collection below: it took half of all time
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -7,12 +7,14 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..config import Config
+from ..ending import end_all
 from ..events import Dropped, Event, PolicyFailed, PolicyLoaded, RequestFailed, StateFailed
 from ..firewall.policy import Policy
 from ..firewall.rules import FirewallRules, Rule
@@ -147,11 +149,9 @@ async def _listen(
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
-        await peer.close()
-        if audit is not None and auditing is not None:
-            await end_audit(auditing, audit)
-        for path in made:  # it never listened, so nothing is in them
-            path.unlink(missing_ok=True)
+        auditor = [partial(end_audit, auditing, audit)] if audit is not None and auditing is not None else []
+        # What was made is removed if it never listened, since nothing is in it.
+        await end_all(peer.close, *auditor, *(partial(path.unlink, missing_ok=True) for path in made))
 
 
 async def listen_on(peer: StrongholdP2p[Any, Any], addresses: Sequence[Multiaddr | str]) -> None:
