@@ -596,6 +596,7 @@ async def test_the_time_is_up(connect: Connect) -> None:
         finally:
             cancelled.set()
 
+    await introduced(alice, address)
     with pytest.raises(RequestTimeout) as caught:
         await alice.send_request(address, 1, timeout=0.02)
     assert caught.value.timeout == 0.02
