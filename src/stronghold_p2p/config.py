@@ -105,12 +105,12 @@ class Config:
 
     max_inbound_connections: int = _limit(
         4096,
-        """Established ones that remotes dialled. About 30 KiB each when idle.""",
+        """Established ones that remotes dialed. About 30 KiB each when idle.""",
     )
 
     max_outbound_connections: int = _limit(
         4096,
-        """Established ones that we dialled.""",
+        """Established ones that we dialed.""",
     )
 
     max_connections: int = _limit(

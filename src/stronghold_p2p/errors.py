@@ -22,7 +22,7 @@ StrongholdError
     ├── WebSocketError          of WebSocket, or of its HTTP handshake
     ├── NegotiationError        of multistream-select
     ├── HandshakeError          of Noise, or of its libp2p payload
-    │   └── PeerIdMismatch      the remote is not the peer that was dialled
+    │   └── PeerIdMismatch      the remote is not the peer that was dialed
     ├── MuxerError              of Yamux
     └── DecodeError             bytes that are not what they should be: varint, protobuf, JSON, MessagePack
 
@@ -153,7 +153,7 @@ class EncodeError(StrongholdError, ValueError):
 
 
 class NotPermitted(StrongholdError, PermissionError):
-    """Our own firewall, a ban or a policy forbids it. Nothing was sent, nothing was dialled. ``peer`` is None if it is
+    """Our own firewall, a ban or a policy forbids it. Nothing was sent, nothing was dialed. ``peer`` is None if it is
     about an address, before anybody has proved who is there."""
 
     def __init__(self, peer: PeerId | None, reason: str) -> None:
@@ -269,10 +269,10 @@ class HandshakeError(RemoteProtocolError):
 
 
 class PeerIdMismatch(HandshakeError):
-    """The remote proved to be ``actual``, not the peer ``expected`` that was dialled."""
+    """The remote proved to be ``actual``, not the peer ``expected`` that was dialed."""
 
     def __init__(self, expected: PeerId, actual: PeerId) -> None:
-        super().__init__(f"dialled {expected}, but the remote is {actual}")
+        super().__init__(f"dialed {expected}, but the remote is {actual}")
         self.expected = expected
         self.actual = actual
 

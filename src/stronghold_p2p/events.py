@@ -105,7 +105,7 @@ class Listener:
     address: Multiaddr
     """As bound, with our peer id; it may be a wildcard."""
     addresses: tuple[Multiaddr, ...]
-    """Every address it can be dialled at, a wildcard resolved to the interfaces' addresses."""
+    """Every address it can be dialed at, a wildcard resolved to the interfaces' addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class PeerIdentified:
     protocols: tuple[str, ...]
     """What it offers to us."""
     listen_addresses: tuple[Multiaddr, ...]
-    """Where it says it can be dialled."""
+    """Where it says it can be dialed."""
     observed_address: Multiaddr | None
     """Where it sees us."""
 

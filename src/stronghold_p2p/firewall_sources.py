@@ -6,10 +6,10 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from typing import Any, NoReturn
+from typing import Any
 
 from .config import Config
+from .ending import end_all
 from .errors import PolicyError, StateError
 from .event_hub import EventHub
 from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
@@ -50,7 +50,6 @@ class FirewallSources:
         self._events = events
         self._admission_changed = admission_changed
         self._watch: PolicyWatch | None = None
-        self._watching: asyncio.Task[NoReturn] | None = None
         self._memory: FirewallMemory | None = None
         if isinstance(policy, Policy):
             firewall.check(policy.rules)
@@ -70,16 +69,11 @@ class FirewallSources:
         if self._memory is not None:
             await self._memory.start()
         if self._watch is not None:
-            self._watching = asyncio.get_running_loop().create_task(self._watch.run())
+            self._watch.start()
 
     async def close(self) -> None:
         """Returns when the state file is written, and nothing is watched any more."""
-        async with AsyncExitStack() as ending:
-            if self._memory is not None:
-                ending.push_async_callback(self._memory.close)
-            if self._watching is not None:
-                self._watching.cancel()
-                await asyncio.wait([self._watching])
+        await end_all(*(part.close for part in (self._watch, self._memory) if part is not None))
 
     def reload_policy(self) -> None:
         """Has the policy file read now. Does nothing without one."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType, UnionType
 from typing import Any, Generic, Literal, Self
 
@@ -14,6 +14,7 @@ from .addresses.book import AddressBook
 from .addresses.target import own_address, parse_target, split_target
 from .arguments import check_types, seconds
 from .config import Config
+from .ending import end_all
 from .errors import ClosedError, InvalidAddress, NotPermitted, RequestTimeout
 from .event_hub import EventHub
 from .events import ConnectionInfo, Direction, Event, Listener
@@ -129,7 +130,7 @@ class StrongholdP2p(Generic[Req, Res]):
         )
         self._approvals.keep_rule = self._sources.keep_rule
         self.addresses = AddressBook(owner=self._owner)
-        """Where other peers can be dialled."""
+        """Where other peers can be dialed."""
 
     def __repr__(self) -> str:
         return f"<StrongholdP2p {self.peer_id}>"
@@ -196,15 +197,15 @@ class StrongholdP2p(Generic[Req, Res]):
         self._owner.loop = asyncio.get_running_loop()
         self._closing = self._owner.loop.create_future()
         swarm, self._swarm = self._swarm, None
-        async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
-            ending.callback(setattr, self._owner, "loop", None)
-            ending.callback(self._closing.set_result, None)
-            ending.push_async_callback(self._sources.close)
-            ending.callback(self._events.close)
-            ending.callback(self._responder.close)
-            if swarm is not None:
-                ending.push_async_callback(swarm.close)
-            ending.callback(self._approvals.close)  # first: what waits for an answer would hold up the connections
+        await end_all(
+            self._approvals.close,  # first: what waits for an answer would hold up the connections
+            *([swarm.close] if swarm is not None else []),
+            self._responder.close,
+            self._events.close,
+            self._sources.close,
+            partial(self._closing.set_result, None),
+            partial(setattr, self._owner, "loop", None),
+        )
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -227,7 +228,7 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             InvalidAddress: ``to`` is malformed, names no peer, or is us.
             EncodeError: ``body`` cannot be sent.
-            NotPermitted: our own firewall or a ban forbids it; nothing was sent or dialled.
+            NotPermitted: our own firewall or a ban forbids it; nothing was sent or dialed.
             DialError: there is no connection to the peer.
             ProtocolNotSupported: the peer does not offer requests, or not to us; it may have banned us.
             NoResponse: the peer rejected or declined the request.
@@ -274,7 +275,8 @@ class StrongholdP2p(Generic[Req, Res]):
 
         Raises:
             InvalidAddress, NotPermitted, DialError, ClosedError: as for :meth:`connect`.
-            ProtocolNotSupported, StreamReset, RemoteProtocolError, ConnectionLost: the peer does not answer as it should.
+            ProtocolNotSupported, StreamReset, NoResponse, RemoteProtocolError, ConnectionLost: the peer does not answer as it
+                should.
             RequestTimeout: it does not answer in time (None: ``Config.request_timeout``).
         """
         patience = seconds(timeout, self._config.request_timeout)
@@ -319,7 +321,7 @@ class StrongholdP2p(Generic[Req, Res]):
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """What we listen on, each with every address that it can be dialled at."""
+        """What we listen on, each with every address that it can be dialed at."""
         self._owner.check()
         return self._swarm.listeners if self._swarm else ()
 

@@ -42,6 +42,7 @@ from stronghold_p2p import (
 )
 from stronghold_p2p.encoding import varint
 from stronghold_p2p.requests.codec import make_codec
+from stronghold_p2p.transport.state import RemoteIdentify
 from stronghold_p2p.wire.yamux import ReceiveBudget
 
 IN, OUT = Direction.INBOUND, Direction.OUTBOUND
@@ -112,7 +113,7 @@ class FakeStream:
         self.connection = connection
         self.peer = connection.peer
         self.remote_address = ADDRESS
-        self.remote_identified = True
+        self.remote_identify = RemoteIdentify.SERVED
         self.untouched = False
         self.loop = connection.loop
         self.now = connection.now

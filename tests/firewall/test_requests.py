@@ -14,7 +14,7 @@ import pytest
 from conftest import MakePeer
 from support.remote import JSON, Remote, lines, listening
 from support.state import opened
-from support.waiting import introduced, next_event, settled, until
+from support.waiting import next_event, settled, until
 from support.yamux import data
 
 from stronghold_p2p import (
@@ -439,8 +439,6 @@ async def test_a_rule_that_comes_between_a_streams_lines_and_its_request(make_pe
 @pytest.mark.parametrize("end", ["deadline", "cancellation", "connection"])
 async def test_the_end_of_a_request_ends_its_question(make_pair: MakePair, guard: str, end: str) -> None:
     pair: Pair = await make_pair(guard, FirewallRules(inbound=None, outbound=None))
-    # To whoever is not identified yet, a request that is cancelled ends with FIN, of which it takes no notice.
-    await introduced(pair.alice, pair.address)
     asking = asyncio.create_task(pair.ask("late", timeout=0.1 if end == "deadline" else None))
     await until(lambda: pair.questions)
     [question] = pair.questions

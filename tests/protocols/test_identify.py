@@ -13,7 +13,7 @@ from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.identity import Keypair
 from stronghold_p2p.multiaddr import Multiaddr
 from stronghold_p2p.protocols.identify import message as identify
-from stronghold_p2p.wire.envelope import PeerRecord, seal
+from stronghold_p2p.wire.envelope import MAX_ADDRESSES, PeerRecord, seal
 
 Streams = tuple[Any, Any]
 
@@ -318,7 +318,7 @@ def test_a_remote_fills_no_more_than_our_limits() -> None:
     ]
     identity = identify.decode(framed(*parts), PEER)
     assert len(identity.protocols) == identify.MAX_PROTOCOLS
-    assert len(identity.listen_addresses) == identify.MAX_ADDRESSES
+    assert len(identity.listen_addresses) == MAX_ADDRESSES
     assert len(identity.agent_version) == len(identity.protocol_version) == identify.MAX_TEXT
 
 

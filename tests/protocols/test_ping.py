@@ -92,3 +92,15 @@ async def test_the_server_ends_a_stream_that_stops_within_a_payload(
     await dialer.write(bytes(31))
     await ping.serve(listener)
     assert not listener.written
+
+
+async def test_the_server_ends_a_stream_whose_remote_does_not_read(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialer, listener = streams
+    monkeypatch.setattr(ping, "IDLE_TIMEOUT", 0.01)
+    pinging = asyncio.create_task(dialer.write(bytes(1_000_000)))
+    await ping.serve(listener)
+    assert listener.written
+    pinging.cancel()
+    await asyncio.wait([pinging])

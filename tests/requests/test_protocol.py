@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,9 +19,11 @@ from stronghold_p2p import (
     PeerIdentified,
     ProtocolNotSupported,
     Rule,
+    StrongholdP2p,
 )
 from stronghold_p2p import peer as peer_module
 from stronghold_p2p.requests.protocol import RequestProtocol, make_protocols
+from stronghold_p2p.transport.state import RemoteIdentify
 
 pytestmark = replaces_parts
 
@@ -37,6 +40,12 @@ def speak_both(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(peer_module, "make_protocols", make_both)
 
 
+def identified(peer: StrongholdP2p[Any, Any]) -> bool:
+    """Whether the one that it is connected to has told what it is."""
+    assert peer._swarm is not None
+    return peer._swarm.connections[0].remote_identify is RemoteIdentify.SERVED
+
+
 async def test_protocols_beside_each_other(make_peer: MakePeer, speak_both: Callable[[], None]) -> None:
     """Each requester uses what it has in common with the peer; one that has both, the better one once it knows."""
     json, msgpack = await make_peer(), await make_peer(codec="msgpack")
@@ -46,7 +55,7 @@ async def test_protocols_beside_each_other(make_peer: MakePeer, speak_both: Call
     address = await bob.listen()
     for requester, protocol in (json, JSON), (msgpack, MSGPACK), (both, JSON):
         assert await requester.send_request(address, "asked") == ["asked", protocol]
-        await until(lambda requester=requester: requester._swarm.connections[0].identified)  # type: ignore[misc]
+        await until(partial(identified, requester))
     assert await both.send_request(address, "asked") == ["asked", MSGPACK]
     assert await json.send_request(address, "asked") == ["asked", JSON]
 
@@ -61,7 +70,7 @@ async def test_another_protocol_than_that_of_the_question(make_peer: MakePeer, s
     @both.on_firewall_request
     async def answer(question: FirewallRequest) -> None:
         await both.connect(address)
-        await until(lambda: both._swarm and both._swarm.connections[0].identified)
+        await until(partial(identified, both))
         question.approve()
 
     assert await both.send_request(address, "asked") == ["asked", MSGPACK]

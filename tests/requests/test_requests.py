@@ -46,6 +46,7 @@ from stronghold_p2p.requests.inbound import State
 from stronghold_p2p.requests.protocol import RequestProtocol
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.output import FLUSH_FRAMES
+from stronghold_p2p.transport.state import RemoteIdentify
 from stronghold_p2p.wire.yamux import INITIAL_WINDOW, Flag
 
 Peer = StrongholdP2p[Any, Any]
@@ -260,7 +261,6 @@ async def test_a_response_that_cannot_be_encoded_may_be_replaced(connect: Connec
 async def test_responding_to_whoever_is_gone_does_nothing(connect: Connect) -> None:
     alice, bob, address = await connect()
     requests = bob.requests()
-    await introduced(alice, address)
     asking = [asyncio.create_task(alice.send_request(address, number)) for number in range(2)]
     first, second = await anext(requests), await anext(requests)
     for task in asking:
@@ -540,7 +540,7 @@ async def test_many_requests_of_one_turn_leave_in_few_writes(connect: Connect) -
     assert await alice.send_request(address, 0) == 0
     assert alice._swarm is not None
     (connection,) = alice._swarm.connections
-    await until(lambda: connection.identified and not connection.info.streams)
+    await until(lambda: connection.remote_identify is RemoteIdentify.SERVED and not connection.info.streams)
     await settled()
     before = connection.output.flushes
     asking = [asyncio.create_task(alice.send_request(address, number)) for number in range(10 * FLUSH_FRAMES)]
@@ -639,9 +639,8 @@ async def test_a_cancelled_request_cancels_its_handler(connect: Connect) -> None
         finally:
             cancelled.set()
 
-    await introduced(alice, address)
     asking = asyncio.create_task(alice.send_request(address, 1))
-    await running.wait()
+    await running.wait()  # before anybody is asked what it is
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import MakePeer
 from support.remote import JSON, Remote, lines, listening
-from support.waiting import next_event
+from support.waiting import next_event, until
 from support.yamux import Frame, data, go_away, ping, update
 
 from stronghold_p2p import (
@@ -29,7 +29,6 @@ from stronghold_p2p import (
     MuxerError,
     NegotiationError,
     NoResponse,
-    PeerIdentified,
     PeerIdMismatch,
     ProtocolNotSupported,
     RemoteProtocolError,
@@ -42,6 +41,7 @@ from stronghold_p2p import (
 from stronghold_p2p.encoding import varint
 from stronghold_p2p.encoding.messages import NoiseHandshakePayload
 from stronghold_p2p.protocols import identify
+from stronghold_p2p.transport.state import RemoteIdentify
 from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.wire import multistream
 from stronghold_p2p.wire.yamux import Flag
@@ -594,31 +594,36 @@ async def test_a_response_gets_its_window_as_soon_as_its_length_is_known(alice: 
         await remote.close()
 
 
-async def test_a_cancelled_request_is_reset_or_to_who_is_not_identified_closed(
-    alice: StrongholdP2p[Any, Any],
+@pytest.mark.parametrize(
+    ("identify", "flag"), [(RemoteIdentify.UNKNOWN, RST), (RemoteIdentify.SERVED, RST), (RemoteIdentify.MISSING, FIN)]
+)
+async def test_a_cancelled_request_is_reset_but_where_a_reset_ends_the_connection(
+    alice: StrongholdP2p[Any, Any], identify: RemoteIdentify, flag: int
 ) -> None:
+    """The Rust crate closes its connection on one, and is known by having no identify."""
     async with listening() as listener:
         requesting = asyncio.create_task(alice.send_request(listener.address, 1))
-        remote = await listener.accept_upgraded()
-        first = await remote.frame()
-        assert first is not None
+        remote = await listener.accept_upgraded([JSON] if identify is RemoteIdentify.SERVED else None)
+        request = await remote.frame()
+        assert request is not None
+        assert alice._swarm is not None
+        (connection,) = alice._swarm.connections
+        following = asyncio.create_task(remote.frame())  # also answers identify, or resets it
+        if identify is RemoteIdentify.UNKNOWN:
+            assert connection.remote_identify is identify  # it is asked 10 ms after the connection was made
+        await until(lambda: connection.remote_identify is identify)
         requesting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await requesting
-        assert await remote.frame() == data(first.stream_id, flags=FIN)
-        remote.send(data(first.stream_id, LINES + b"\x011", ACK), data(first.stream_id, flags=FIN))
-        await remote.close()
-    events = alice.events()
-    async with listening() as listener:
-        requesting = asyncio.create_task(alice.send_request(listener.address, 1))
-        remote = await listener.accept_upgraded([JSON])
-        second = await remote.frame()
-        assert second is not None
-        following = asyncio.create_task(remote.frame())  # also answers identify
-        await next_event(events, PeerIdentified)
-        requesting.cancel()
-        assert await following == data(second.stream_id, flags=RST)
-        await asyncio.gather(requesting, return_exceptions=True)
+        assert await following == data(request.stream_id, flags=flag)
+        # What it answers all the same is dropped, and the connection serves the next request.
+        remote.send(data(request.stream_id, LINES + b"\x011", ACK), data(request.stream_id, flags=FIN))
+        requesting = asyncio.create_task(alice.send_request(listener.address, 2))
+        request = await remote.frame()
+        assert request is not None
+        remote.send(data(request.stream_id, LINES + b"\x012", ACK))
+        assert await requesting == 2
+        assert alice._swarm.connections == (connection,)
         await remote.close()
 
 

@@ -12,7 +12,7 @@ from stronghold_p2p.encoding import messages
 from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.identity import Keypair
 from stronghold_p2p.multiaddr import Multiaddr
-from stronghold_p2p.wire.envelope import PeerRecord, open_envelope, seal
+from stronghold_p2p.wire.envelope import MAX_ADDRESSES, PeerRecord, open_envelope, seal
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "vectors" / "envelope.json").read_text())[
     "vectors"
@@ -86,6 +86,13 @@ def test_unknown_addresses_are_left_out() -> None:
     ).SerializeToString()
     record = PeerRecord.open(seal(keypair, RECORD_DOMAIN, RECORD_TYPE, payload))
     assert record == PeerRecord(keypair.peer_id, 1, (known,))
+
+
+def test_no_more_addresses_are_looked_at_than_a_limit_says() -> None:
+    keypair = Keypair.generate()
+    addresses = tuple(Multiaddr.of_tcp("127.0.0.1", port) for port in range(MAX_ADDRESSES + 1))
+    record = PeerRecord.open(PeerRecord(keypair.peer_id, 1, addresses).seal(keypair))
+    assert record.addresses == addresses[:-1]
 
 
 def test_a_record_of_another_peer_is_not_signed() -> None:

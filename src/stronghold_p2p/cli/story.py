@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+from ..ending import end_all
 from ..events import (
     ConnectionClosed,
     ConnectionEstablished,
@@ -48,9 +49,7 @@ async def running(peer: StrongholdP2p[Any, Any]) -> AsyncIterator[StrongholdP2p[
         await peer.start()
         yield peer
     finally:
-        await peer.close()
-        if telling is not None:
-            await telling  # to the last event: they end with the peer
+        await end_all(peer.close, lambda: telling)  # to the last event: they end with the peer
 
 
 @contextlib.contextmanager

@@ -165,6 +165,17 @@ class PolicyWatch:
         """The file as it was when it was last read; None if it was missing."""
         self._noticed: _Stamp | None = None
         """The file as it was at the last look."""
+        self._watching: asyncio.Task[NoReturn] | None = None
+
+    def start(self) -> None:
+        """Watches, until :meth:`close`."""
+        self._watching = asyncio.get_running_loop().create_task(self.run())
+
+    async def close(self) -> None:
+        """Watches no more."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
 
     async def load(self) -> None:
         """Reads the file and applies it; a peer starts with this.

@@ -177,6 +177,9 @@ class FirewallRules:
         object.__setattr__(self, "outbound", outbound)
         object.__setattr__(self, "peers", FrozenDict(by_peer))
 
+    def __reduce__(self) -> tuple[Callable[..., FirewallRules], tuple[object, ...]]:
+        return _restore_rules, (self.inbound, self.outbound, self.peers)  # compiled, it has no state of its own to set
+
     @classmethod
     def allow_all(cls) -> FirewallRules:
         """Both directions are open to everybody."""
@@ -191,6 +194,10 @@ class FirewallRules:
     def ask_all(cls) -> FirewallRules:
         """Every request in both directions is asked about."""
         return cls(inbound=Rule.ASK, outbound=Rule.ASK)
+
+
+def _restore_rules(inbound: Rule | None, outbound: Rule | None, peers: Mapping[PeerId, PeerRules]) -> FirewallRules:
+    return FirewallRules(inbound=inbound, outbound=outbound, peers=peers)
 
 
 Layer = Literal["policy peer", "peer", "policy default", "default", "none"]

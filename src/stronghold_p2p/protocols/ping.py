@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -23,7 +24,8 @@ SIZE: Final = 32
 """Bytes of a ping."""
 
 IDLE_TIMEOUT: Final = 10.0
-"""Seconds without a ping after which a server closes the stream, as go-libp2p does: an idle remote holds nothing."""
+"""Seconds for a ping to come and its echo to go, after which a server closes the stream, as go-libp2p does: an idle remote
+holds nothing."""
 
 
 class PingService(Service):
@@ -38,7 +40,8 @@ class PingService(Service):
         """The round-trip time in seconds, by ``deadline`` (the loop's time), which is ``timeout`` after the call.
 
         Raises:
-            ProtocolNotSupported, StreamReset, RemoteProtocolError, ConnectionLost: the peer does not answer as it should.
+            ProtocolNotSupported, StreamReset, NoResponse, RemoteProtocolError, ConnectionLost: the peer does not answer as it
+                should.
             RequestTimeout: it does not answer in time.
         """
         turn = self._turns.setdefault(connection.peer, asyncio.Lock())  # rust-libp2p serves one ping stream at a time
@@ -78,20 +81,18 @@ async def ping(stream: Stream) -> float:
 
 
 async def serve(stream: Stream) -> None:
-    """Echoes pings until the remote closes the stream, or is idle for too long.
+    """Echoes pings until the remote closes the stream, or sends or reads nothing for too long.
 
     Raises:
         RemoteProtocolError: the remote closed it in the middle of a ping.
     """
-    while True:
-        try:
+    with suppress(TimeoutError):
+        while True:
             async with asyncio.timeout(IDLE_TIMEOUT):
                 payload = await _read_payload(stream)
-        except TimeoutError:
-            return
-        if not payload:
-            return
-        await stream.write(payload)
+                if not payload:
+                    return
+                await stream.write(payload)
 
 
 async def _read_payload(stream: Stream) -> bytes:

@@ -13,6 +13,7 @@ from ..generics import Req, Res
 from ..identity import PeerId
 from ..transport.connection import Connection
 from ..transport.receiver import StreamReceiver
+from ..transport.state import RemoteIdentify
 from ..transport.substream import Substream
 from .message import MessageReader, MessageSink
 from .protocol import RequestProtocol
@@ -44,9 +45,9 @@ class _OutboundRequest(StreamReceiver):
         self._sent = self._sink.send(message)
 
     def abandon(self) -> None:
-        """Ends the stream without its answer. The Rust crate, which has no identify, closes its connection on a reset
-        while its handler works: it gets a FIN, and its response is dropped."""
-        if self._sent and not self._stream.remote_identified:
+        """Ends the stream without its answer. The Rust crate, which is known by having no identify, closes its connection
+        on a reset while its handler works: it gets a FIN, and its response is dropped."""
+        if self._sent and self._stream.remote_identify is RemoteIdentify.MISSING:
             self._sink.finish()
         else:
             self._sink.fail()

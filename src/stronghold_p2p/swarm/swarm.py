@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ..addresses.book import AddressBook
 from ..config import Config
+from ..ending import end_all
 from ..errors import ClosedError, DialError, LimitExceeded, ListenError, NotPermitted, StrongholdError
 from ..events import (
     ConnectionClosed,
@@ -256,38 +257,43 @@ class Swarm:
 
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
-        for listener, (handle, given) in list(self._listeners.items()):
+        before = list(self._listeners.items())
+        for listener, (handle, given) in before:
             known = (given, listener.address, *listener.addresses)
             if address is None or address in (one.without_peer() for one in known):
                 handle.close()
                 del self._listeners[listener]
                 self._listeners_changed()
                 self._emit(ListenerClosed(listener))
-                if not self._closing:
-                    self.offer_changed()
+        if len(self._listeners) < len(before) and not self._closing:
+            self.offer_changed()
 
     # -- closing ---------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Ends everything: running requests may end within ``close_timeout``, then what is left is reset."""
         self._closing = True
-        async with AsyncExitStack() as ending:  # in reverse; each step follows whatever becomes of those before it
-            ending.callback(self.deadlines.close)
-            ending.callback(self._ephemeral_keys.close)
-            for transport in self._transports:
-                ending.push_async_callback(transport.close)
-            ending.push_async_callback(self._dialer.ended)
-            ending.push_async_callback(self._abort)
-            self.stop_listening()
-            for upgrade in list(self._pending_inbound):
-                upgrade.finished.cancel()
-            self._dialer.close()
-            connections = self.connections
-            for connection in connections:
-                connection.drain()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.config.close_timeout):
-                    await _all_closed(connections)
+        await end_all(
+            self._drain,
+            self._abort,
+            self._dialer.ended,
+            *(transport.close for transport in self._transports),
+            self._ephemeral_keys.close,
+            self.deadlines.close,
+        )
+
+    async def _drain(self) -> None:
+        """Takes nothing new; returns when what runs has ended, or ``close_timeout`` has passed."""
+        self.stop_listening()
+        for upgrade in list(self._pending_inbound):
+            upgrade.finished.cancel()
+        self._dialer.close()
+        connections = self.connections
+        for connection in connections:
+            connection.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.config.close_timeout):
+                await _all_closed(connections)
 
     async def _abort(self) -> None:
         """Ends every connection now, and returns when their handlers have ended, too."""

@@ -17,10 +17,11 @@ from ..wire.upgrade import Upgrade
 from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
 from .deadlines import Deadlines
 from .handler_tasks import HandlerTasks
+from .keep_alive import KeepAlive
 from .negotiation import encode_lines
 from .output import FLUSH_SIZE, Output, precise_time
 from .pipe import BytePipe
-from .state import AFTER_CONNECTION, ConnectionState
+from .state import AFTER_CONNECTION, ConnectionState, RemoteIdentify
 from .stream import Stream
 from .stream_slots import StreamSlots
 from .substream import StreamHost, Substream
@@ -87,8 +88,8 @@ class Connection(StreamHost):
         self.path = path
         self.remote_address = pipe.remote_address
         self.opened_at = time.time()
-        self.identified = False
-        """The remote has told its protocols."""
+        self.remote_identify = RemoteIdentify.UNKNOWN
+        """Whether the remote has told its protocols, or never will."""
         self.loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.now = self.loop.time
@@ -111,10 +112,9 @@ class Connection(StreamHost):
         self._served: set[str] = set()
         # Inbound streams whose lines have not left: at the end of the turn they do, with a response if it is ready.
         self._greetings: list[Substream] = []
-        self._background: set[Substream] = set()
-        self._in_use = False
-        self._idle_since = self.now()
-        self._idle_tick = self.deadlines.add(self._idle_since + self.config.idle_timeout, self)
+        self._alive = KeepAlive(self._session, self.now())
+        self._tick = self.deadlines.add(self.now() + self.config.idle_timeout, self)
+        """Of the deadline at which it is idle, or must have closed."""
         pipe.receiver = self
 
     def __repr__(self) -> str:
@@ -190,7 +190,7 @@ class Connection(StreamHost):
 
     def ignore_for_keep_alive(self, stream: Substream) -> None:
         """The connection is closed, when idle or draining, though ``stream`` is open."""
-        self._background.add(stream)
+        self._alive.background.add(stream)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
         """Runs ``coroutine`` for as long as the connection lives at most; it must not raise. See :class:`HandlerTasks`."""
@@ -213,9 +213,14 @@ class Connection(StreamHost):
 
     def remote_identified(self, protocols: tuple[str, ...], *, own_kind: bool) -> None:
         """The remote has told its protocols; ``own_kind``: it runs this library, and takes more streams at once."""
-        self.identified = True
+        self.remote_identify = RemoteIdentify.SERVED
         self._served = set(protocols)
         self._slots.remote_identified(own_kind=own_kind)
+
+    def remote_without_identify(self) -> None:
+        """The remote was asked what it is, and does not serve identify."""
+        if self.remote_identify is RemoteIdentify.UNKNOWN:
+            self.remote_identify = RemoteIdentify.MISSING
 
     # -- called by the streams -------------------------------------------------------------------
 
@@ -226,11 +231,11 @@ class Connection(StreamHost):
         self._host.stream_refused(self.peer, protocol)
 
     def accept(self, stream: Substream) -> None:
-        self._background.discard(stream)
+        self._alive.background.discard(stream)
         self._greetings.append(stream)
         self._host.stream_opened(self, stream)
-        if stream not in self._background:
-            self._in_use = True
+        if stream not in self._alive.background:
+            self._alive.in_use = True
 
     # -- as the pipe's receiver ------------------------------------------------------------------
 
@@ -288,17 +293,16 @@ class Connection(StreamHost):
 
     def expire(self) -> None:
         """Closes the connection if it is idle, aborts it if closing takes too long."""
-        self._idle_tick = 0
+        self._tick = 0
         if self._state >= CLOSING:
             self.output.abort()
             return
-        idle_until = self._idle_since + self.config.idle_timeout
-        if self._has_work() or self._slots.wanted:
-            idle_until = self.now() + self.config.idle_timeout
+        at_work = self._alive.at_work() or self._slots.wanted
+        idle_until = (self.now() if at_work else self._alive.idle_since) + self.config.idle_timeout
         if idle_until <= self.now():
             self.close()
         else:
-            self._idle_tick = self.deadlines.add(idle_until, self)
+            self._tick = self.deadlines.add(idle_until, self)
 
     # -- details ---------------------------------------------------------------------------------
 
@@ -332,7 +336,7 @@ class Connection(StreamHost):
         for stream in opened:
             if not stream.is_negotiated and stream.remote_open:
                 stream.set_deadline(self.now() + self.config.request_timeout)
-                self._background.add(stream)
+                self._alive.background.add(stream)
 
     def _end_turn(self) -> None:
         output = self.output
@@ -343,10 +347,11 @@ class Connection(StreamHost):
             output.flush()  # first: while the remote takes it, we do the rest
         elif self._session.pending > self.config.max_control_backlog + FLUSH_SIZE:
             self._fail(MuxerError("the remote does not read the answers that it asks for"))
-        if not self._has_work():
-            if self._in_use:
-                self._in_use = False
-                self._idle_since = self.now()
+        alive = self._alive
+        if not alive.at_work():
+            if alive.in_use:
+                alive.in_use = False
+                alive.idle_since = self.now()
                 self.tasks.fall_quiet()
             if DRAINING <= self._state < CLOSING:
                 self._close_when_heard()
@@ -358,15 +363,9 @@ class Connection(StreamHost):
         for stream in greetings:
             stream.send_lines()
 
-    def _has_work(self) -> bool:
-        """Whether a stream is open that keeps the connection alive."""
-        if self._background:
-            self._background = {stream for stream in self._background if not stream.ended}
-        return len(self._session) > len(self._background)
-
     def _open(self, protocol: str) -> Substream:
         encode_lines(protocol)  # raises before there is a stream
-        self._in_use = True
+        self._alive.in_use = True
         muxed = self._session.open_stream(precise_time())
         stream = muxed.owner = Substream(self, muxed, protocol)
         return stream
@@ -398,14 +397,14 @@ class Connection(StreamHost):
             return
         self._enter(CLOSING)
         self.output.close(code)
-        self.deadlines.remove(self._idle_tick, self)
-        self._idle_tick = self.deadlines.add(self.now() + self.config.close_timeout, self)
+        self.deadlines.remove(self._tick, self)
+        self._tick = self.deadlines.add(self.now() + self.config.close_timeout, self)
 
     def _end(self, error: Exception | None) -> None:
         """The pipe has ended, and so does everything on it."""
         self._enter(ENDED)
         self.output.pipe_closed()
-        self.deadlines.remove(self._idle_tick, self)
+        self.deadlines.remove(self._tick, self)
         self._lose_streams(self._failure or error)
         self._slots.close()
         self._host.connection_closed(self, self._failure or error)

@@ -27,7 +27,8 @@ class PipeReceiver(Protocol):
 
 
 class BytePipe(Protocol):
-    """A reliable, ordered, two-way stream of bytes with no secrets kept: TCP, or memory."""
+    """A reliable, ordered, two-way stream of bytes with no secrets kept: TCP, a WebSocket, or a stream of another
+    connection."""
 
     receiver: PipeReceiver
     """Who is called; the upgrade first, then the connection."""

@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol, TypeVar
 
 from ..multiaddr import Multiaddr
 
-__all__ = ["Resolver", "SystemResolver", "interleave", "names_host"]
+__all__ = ["NAME_FAMILIES", "Resolver", "SystemResolver", "interleave", "names_host"]
 
-FAMILIES: Final = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_INET6}
+NAME_FAMILIES: Final = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_INET6}
 
 MAX_ADDRESSES: Final = 8
 """Addresses taken of one name: as many as are dialed at once. A large service has six; a name with hundreds would have us
@@ -48,7 +48,7 @@ class SystemResolver:
         assert host is not None
         rest = str(address).removeprefix(f"/{kind}/{host}")
         found: dict[str, list[Multiaddr]] = {"ip6": [], "ip4": []}
-        for ip in await self._look_up(host, FAMILIES[kind]):
+        for ip in await self._look_up(host, NAME_FAMILIES[kind]):
             family = "ip6" if ":" in ip else "ip4"
             found[family].append(Multiaddr.parse(f"/{family}/{ip}{rest}"))
         return interleave(found["ip6"], found["ip4"])[:MAX_ADDRESSES]
@@ -80,7 +80,7 @@ class SystemResolver:
 
 def names_host(address: Multiaddr) -> bool:
     """Whether ``address`` begins with a name, and has to be resolved before it is dialed."""
-    return address.components[0][0] in FAMILIES
+    return address.components[0][0] in NAME_FAMILIES
 
 
 def interleave(first: Sequence[_T], second: Sequence[_T]) -> list[_T]:

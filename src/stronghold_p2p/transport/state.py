@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["AFTER_CONNECTION", "AFTER_STREAM", "ConnectionState", "StreamState"]
+__all__ = ["AFTER_CONNECTION", "AFTER_STREAM", "ConnectionState", "RemoteIdentify", "StreamState"]
 
 # In the order of life, so that "at least" is a comparison; of integers, which hash without a call of Python.
 
@@ -43,6 +43,17 @@ class StreamState(IntEnum):
     """We are done with it: what was pushed leaves, then FIN; what comes is dropped."""
     ENDED = 3
     """Closed by both sides, reset by one, or gone with its connection."""
+
+
+class RemoteIdentify(IntEnum):
+    """Whether the remote tells what it is."""
+
+    UNKNOWN = 0
+    """It was not asked, or has not answered."""
+    MISSING = 1
+    """It does not serve identify, or not in time: of the implementations that we know, the Rust crate alone."""
+    SERVED = 2
+    """It has told."""
 
 
 _C: Final = ConnectionState

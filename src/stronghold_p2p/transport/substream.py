@@ -27,7 +27,7 @@ from .negotiation import encode_lines
 from .outbox import Outbox
 from .output import Output, Writer
 from .receiver import StreamReceiver
-from .state import AFTER_STREAM, StreamState
+from .state import AFTER_STREAM, RemoteIdentify, StreamState
 
 __all__ = ["MAX_JOIN_SIZE", "MAX_LAZY_SIZE", "StreamHost", "Substream"]
 
@@ -60,8 +60,7 @@ class StreamHost(ABC):
     budget: yamux.ReceiveBudget
     output: Output
     tasks: HandlerTasks
-    identified: bool
-    """The remote has told its protocols."""
+    remote_identify: RemoteIdentify
 
     @property
     @abstractmethod
@@ -180,9 +179,9 @@ class Substream(Writer):
         return not (self._muxed.local_open or self._muxed.remote_open)
 
     @property
-    def remote_identified(self) -> bool:
-        """Whether the remote has told its protocols."""
-        return self._host.identified
+    def remote_identify(self) -> RemoteIdentify:
+        """Whether the remote has told what it is, or is known not to."""
+        return self._host.remote_identify
 
     @property
     def untouched(self) -> bool:

@@ -17,6 +17,7 @@ from ..errors import ListenError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from .pipe import PipeReceiver
+from .resolver import NAME_FAMILIES
 from .transport import CertificateFiles, Connected, refuse_certificate
 
 __all__ = ["TcpListener", "TcpPipe", "TcpTransport"]
@@ -27,13 +28,7 @@ READ_BUFFER_SIZE: Final = 1024 * 1024
 INBOUND: Final = Path("tcp")
 """The path of every pipe that a remote has dialed."""
 
-FAMILIES: Final = {
-    "ip4": socket.AF_INET,
-    "ip6": socket.AF_INET6,
-    "dns": socket.AF_UNSPEC,
-    "dns4": socket.AF_INET,
-    "dns6": socket.AF_INET6,
-}
+FAMILIES: Final = {"ip4": socket.AF_INET, "ip6": socket.AF_INET6, **NAME_FAMILIES}
 
 
 class TcpPipe(asyncio.BufferedProtocol):

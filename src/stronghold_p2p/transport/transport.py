@@ -52,7 +52,7 @@ class Transport(Protocol):
         ``named`` is the same address by the name of its host, if it was looked up: what some servers want to hear.
 
         Raises:
-            OSError: refused, unreachable, or the name is unknown.
+            OSError: refused, or unreachable.
         """
 
     async def listen(

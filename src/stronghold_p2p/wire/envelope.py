@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import Final
 
 from ..encoding import messages, varint
 from ..errors import DecodeError
@@ -12,6 +14,9 @@ from ..identity import Keypair, PeerId, PublicKey
 from ..multiaddr import Multiaddr
 
 __all__ = ["PeerRecord", "open_envelope", "seal"]
+
+MAX_ADDRESSES: Final = 256
+"""Addresses of a remote that we look at: each takes some 20 us to parse, and a few kilobytes have room for hundreds."""
 
 _PEER_RECORD_DOMAIN = "libp2p-peer-record"
 _PEER_RECORD_TYPE = b"\x03\x01"
@@ -63,7 +68,8 @@ class PeerRecord:
 
     @classmethod
     def open(cls, data: bytes) -> PeerRecord:
-        """The record in an envelope. Addresses of protocols that are unknown here are left out, as in go-libp2p.
+        """The record in an envelope. Addresses of protocols that are unknown here are left out, as in go-libp2p, and those
+        after the first 256.
 
         Raises DecodeError for an envelope that :func:`open_envelope` refuses, and if another peer has signed it.
         """
@@ -81,6 +87,6 @@ def _signed_bytes(domain: str, payload_type: bytes, payload: bytes) -> bytes:
 
 
 def _known_addresses(encoded: Iterable[bytes]) -> Iterator[Multiaddr]:
-    for address in encoded:
+    for address in islice(encoded, MAX_ADDRESSES):
         with contextlib.suppress(DecodeError):
             yield Multiaddr.from_bytes(address)

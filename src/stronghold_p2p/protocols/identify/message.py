@@ -16,7 +16,7 @@ from ...identity import Keypair, PeerId, PublicKey
 from ...multiaddr import Multiaddr
 from ...transport.stream import Stream
 from ...wire import multistream
-from ...wire.envelope import PeerRecord
+from ...wire.envelope import MAX_ADDRESSES, PeerRecord
 
 __all__ = [
     "AGENT_VERSION",
@@ -52,9 +52,6 @@ MAX_MESSAGE_SIZE: Final = 8192
 MAX_PROTOCOLS: Final = 1024
 """Protocols of a remote that we look at, as in go-libp2p: ten messages have room for 40,000."""
 
-MAX_ADDRESSES: Final = 256
-"""Addresses of a remote that we look at: each takes some 20 us to parse, and ten messages have room for 20,000."""
-
 MAX_ADDRESS_SIZE: Final = 512
 """Bytes of an address that we look at: one may have thousands of components, and what is learned of peers is kept."""
 
@@ -75,7 +72,7 @@ class Identity:
     protocols: tuple[str, ...]
     """What it offers to us."""
     listen_addresses: tuple[Multiaddr, ...]
-    """Where it says it can be dialled; those of its record if it tells no others that lead to it."""
+    """Where it says it can be dialed; those of its record if it tells no others that lead to it."""
     observed_address: Multiaddr | None
     """Where it sees us."""
     signed_record: bytes
@@ -178,7 +175,7 @@ def decode(data: bytes, peer: PeerId) -> Identity:
         signed_record=merged.signedPeerRecord,
     )
     if not told.listen_addresses and (record := told.record):
-        return replace(told, listen_addresses=_addresses_of(peer, iter(record.addresses)))
+        return replace(told, listen_addresses=_addresses_of(peer, record.addresses))
     return told
 
 
@@ -200,11 +197,11 @@ def _messages(data: bytes) -> Iterator[messages.Identify]:
         yield messages.parse(messages.Identify, data[start:offset], PROTOCOL)
 
 
-def _addresses_of(peer: PeerId, addresses: Iterator[Multiaddr]) -> tuple[Multiaddr, ...]:
+def _addresses_of(peer: PeerId, addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
     """Without those that name another peer: we would dial that one in this one's place. Nor those that say nothing."""
     return tuple(
         address
-        for address in islice(addresses, MAX_ADDRESSES)
+        for address in addresses
         if address.peer_id in (None, peer)
         and len(address.to_bytes()) <= MAX_ADDRESS_SIZE
         and (address.peer_id is None or len(address.components) > 1)

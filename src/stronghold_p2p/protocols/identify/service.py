@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Final, TypeAlias
 
-from ...errors import RequestTimeout, StrongholdError
+from ...errors import ProtocolNotSupported, RequestTimeout, StrongholdError
 from ...identity import PeerId
 from ...multiaddr import Multiaddr
 from ...transport.connection import Connection
@@ -59,12 +59,18 @@ class IdentifyService(Service):
 
     async def _identify(self, connection: Connection, offer: _Offer) -> None:
         """``offer`` is what the remote was offered first: it may have asked for it at any time since."""
+        asked = False
         try:
             async with asyncio.timeout(self.host.config.request_timeout):
                 async with await connection.open_stream(message.PROTOCOL) as stream:
+                    asked = True
                     identity = await message.read(stream)
         except (StrongholdError, TimeoutError) as error:
             logger.debug("%r was not identified: %s", connection, error)
+            # One that has agreed to the protocol has it, whatever it then said; one with no stream to spare was not asked.
+            refused = asked and isinstance(error, ProtocolNotSupported | TimeoutError)
+            if refused and not connection.serves(message.PROTOCOL):
+                connection.remote_without_identify()
         else:
             self.host.identified(connection, identity)
             if offer != self._offer(connection.peer):
