@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from support.certificates import Authority
 
-from stronghold_p2p import FirewallRules, StrongholdP2p
+from stronghold_p2p import DialError, FirewallRules, Multiaddr, StrongholdP2p
 
 from .conftest import Shared
-from .driver import dial
+from .driver import dial, listening
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -60,3 +60,20 @@ async def test_they_dial_us_over_tls(language: str, form: str, tmp_path: Path) -
         assert line["ok"] is True
         (refused,) = await dial(language, address, "ping")
         assert list(refused) == ["error"]
+
+
+@pytest.mark.parametrize("language", ["go", "js"])
+async def test_we_dial_them_over_tls(language: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = map(str, authority.issue("localhost"))
+    async with listening(language, "--certificate", certificate, "--key", key) as remote:
+        _, (_, port), *_, (_, peer_id) = Multiaddr.parse(remote.address)
+        async with StrongholdP2p(authorities=authority.file) as peer:
+            for form in "tls/ws", "wss", "tls/sni/localhost/ws":
+                address = f"/dns4/localhost/tcp/{port}/{form}/p2p/{peer_id}"
+                assert await peer.send_request(address, LARGE) == LARGE
+                (connection,) = peer.connections
+                assert connection.path.transport == "tls/ws"
+                await peer.disconnect(connection.peer)
+            with pytest.raises(DialError, match="for another IP address"):
+                await peer.connect(remote.address)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
+from support.compiled import replaces_parts
 from support.remote import listening
 from support.state import opened
 from support.waiting import begun, introduced, next_event, settled, turns, until
@@ -464,6 +465,7 @@ async def test_closing_that_is_cancelled_ends_all_the_same(
     await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
 
 
+@replaces_parts
 async def test_a_step_of_closing_that_fails_stops_none_of_the_others(
     make_peer: MakePeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -481,6 +483,7 @@ async def test_a_step_of_closing_that_fails_stops_none_of_the_others(
     await until(lambda: not any(thread.name.startswith("stronghold-p2p-state") for thread in threading.enumerate()))
 
 
+@replaces_parts
 async def test_a_start_that_fails_leaves_nothing_and_may_be_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certificates import Authority
 
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.listen import MAX_MESSAGE, _tell
@@ -46,6 +47,22 @@ def test_it_ends_in_order_when_stopped(command: tuple[str, ...], stop: signal.Si
     assert (listener.returncode, out, err) == (status, "", "")
 
 
+def test_a_certificate_for_the_addresses_that_have_tls(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    certificate, key = map(str, authority.issue("127.0.0.1"))
+    addresses = ("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/tls/ws")
+    options = ("--allow-all", "--json", "--certificate", certificate, "--certificate-key", key)
+    with process("listen", *addresses, *options) as listener:
+        assert listener.stdout is not None
+        for form in "", "/tls/ws":
+            target = json.loads(listener.stdout.readline())["address"]
+            assert target.partition("/p2p/")[0].endswith(form)
+            assert cli.json("request", target, '"hello"').line == "hello"
+
+
 PORT_IN_USE = "a port in use"
 
 
@@ -61,6 +78,14 @@ PORT_IN_USE = "a port in use"
         (("--allow-all", "--handler", "exec:missing"), 2, "UsageError"),
         (("--allow-all", "--audit", "missing/audit"), 1, "AuditFailed"),
         (("--allow-all", "--state", "missing/state"), 1, "StateError"),
+        (("--allow-all", "/ip4/127.0.0.1/tcp/0/tls/ws"), 1, "ListenError"),
+        (("--allow-all", "/ip4/127.0.0.1/tcp/0/tls/ws", "--certificate", "a.pem"), 2, "UsageError"),
+        (("--allow-all", "--certificate", "a.pem", "--certificate-key", "b.pem"), 2, "UsageError"),
+        (
+            ("--allow-all", "/ip4/127.0.0.1/tcp/0/wss", "--certificate", "a.pem", "--certificate-key", "b.pem"),
+            1,
+            "ListenError",
+        ),
     ],
 )
 def test_a_failed_start_tells_why_and_leaves_nothing(

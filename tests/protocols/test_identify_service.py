@@ -90,8 +90,14 @@ async def test_an_address_that_is_listened_on_no_more_is_pushed(make_peer: MakeP
     await bob.stop_listening(other)
     assert (await next_event(events, PeerIdentified)).listen_addresses == (address.without_peer(),)
     assert alice.addresses.get(bob.peer_id) == (address.without_peer(),)
+    await bob.listen()
+    assert len((await next_event(events, PeerIdentified)).listen_addresses) == 2
     await bob.stop_listening()
     assert (await next_event(events, PeerIdentified)).listen_addresses == ()
+    await bob.stop_listening()
+    await settled()
+    await alice.close()
+    assert [event async for event in events if isinstance(event, PeerIdentified)] == []  # once for all, and for none
 
 
 # -- what is known of a remote once it was asked -------------------------------------------------------

@@ -495,6 +495,24 @@ async def test_what_cannot_be_dialed_holds_up_nothing(world: World) -> None:
     assert world.started == {ONE: 0.0, TWO: 0.25}
 
 
+async def test_every_caller_has_an_error_of_its_own(world: World) -> None:
+    world.network.answers[ONE] = REFUSED
+    calls = [world.call(ONE) for _ in range(3)]
+    await asyncio.wait(calls)
+    errors = [call.exception() for call in calls]
+    assert len(set(map(id, errors))) == 3  # else each would add its callers to one traceback
+    assert len({error.attempts for error in errors if isinstance(error, DialError)}) == 1
+
+
+async def test_who_is_late_by_less_than_a_turn_has_the_outcome(world: World) -> None:
+    call = world.call(ONE, timeout=1.0)
+    asyncio.get_running_loop().call_at(world.clock.now + 1.1, world.dialer.close)
+    await settled()
+    world.clock.now += 1.2  # both in one turn: the time is up, then we close
+    with pytest.raises(ClosedError):
+        await call
+
+
 # -- names ---------------------------------------------------------------------------------------------
 
 

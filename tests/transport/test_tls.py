@@ -280,13 +280,16 @@ async def test_files_that_are_no_certificate(authority: Authority, tmp_path: Fil
     _, other_key = authority.issue("127.0.0.1", stem="other")
     _, secret_key = authority.issue("127.0.0.1", stem="secret", passphrase=b"open sesame")
     missing, empty, damaged = (tmp_path / name for name in ("missing.pem", "empty.pem", "damaged.pem"))
+    pipe = tmp_path / "pipe.pem"
+    os.mkfifo(pipe)
     empty.write_bytes(b"")
     damaged.write_bytes(chain.read_bytes().replace(b"M", b"N"))
     async with StrongholdP2p() as bob:
         for files, reason in (
             ((missing, key), f"certificate file {missing}: no such file"),
             ((chain, missing), f"certificate file {missing}: no such file"),
-            ((tmp_path, key), f"certificate file {tmp_path}: is a directory"),
+            ((tmp_path, key), f"certificate file {tmp_path}: expected a regular file"),
+            ((pipe, key), f"certificate file {pipe}: expected a regular file"),
             ((empty, key), f"certificate file {empty}: expected a certificate in PEM, found none"),
             ((key, chain), f"certificate file {key}: expected a certificate in PEM, found none"),
             ((chain, chain), f"certificate file {chain}: expected a private key in PEM, found none"),

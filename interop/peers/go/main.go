@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -97,7 +98,6 @@ func emit(line object) {
 func newHost(options ...libp2p.Option) (host.Host, error) {
 	return libp2p.New(append([]libp2p.Option{
 		libp2p.Transport(tcp.NewTCPTransport),
-		libp2p.Transport(websocket.New),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(),
@@ -116,13 +116,24 @@ func listen(arguments []string) error {
 	highLimits := flags.Bool("high-limits", false, "no limits on streams")
 	perf := flags.Bool("perf", false, "serve /perf/1.0.0")
 	ws := flags.Bool("ws", false, "listen for WebSocket, not TCP")
+	certificate := flags.String("certificate", "", "listen for WebSocket over TLS, with this chain")
+	key := flags.String("key", "", "the chain's private key")
 	_ = flags.Parse(arguments)
 
 	address := "/ip4/127.0.0.1/tcp/0"
+	var webSocket []any
 	if *ws {
 		address += "/ws"
 	}
-	options := []libp2p.Option{libp2p.ListenAddrStrings(address)}
+	if *certificate != "" {
+		address += "/tls/ws"
+		pair, err := tls.LoadX509KeyPair(*certificate, *key)
+		if err != nil {
+			return err
+		}
+		webSocket = append(webSocket, websocket.WithTLSConfig(&tls.Config{Certificates: []tls.Certificate{pair}}))
+	}
+	options := []libp2p.Option{libp2p.ListenAddrStrings(address), libp2p.Transport(websocket.New, webSocket...)}
 	if *highLimits {
 		manager, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(rcmgr.InfiniteLimits))
 		if err != nil {
@@ -223,7 +234,7 @@ func dial(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	h, err := newHost(libp2p.NoListenAddrs)
+	h, err := newHost(libp2p.NoListenAddrs, libp2p.Transport(websocket.New))
 	if err != nil {
 		return err
 	}

@@ -30,8 +30,8 @@ class Failures extends Error {
   }
 }
 
-const newNode = ({ identifyOptions, ...options } = {}) => createLibp2p({
-  transports: [tcp(), webSockets()],
+const newNode = ({ identifyOptions, https, ...options } = {}) => createLibp2p({
+  transports: [tcp(), webSockets({ https })],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux()],
   services: { identify: identify(identifyOptions), ping: ping() },
@@ -52,11 +52,16 @@ async function listen (args) {
       'no-protocol': { type: 'boolean' },
       'delay-ms': { type: 'string', default: '0' },
       'high-limits': { type: 'boolean' },
-      ws: { type: 'boolean' }
+      ws: { type: 'boolean' },
+      certificate: { type: 'string' },
+      key: { type: 'string' }
     }
   })
+  const { certificate, key } = options
+  const form = certificate ? '/tls/ws' : options.ws ? '/ws' : ''
   const node = await newNode({
-    addresses: { listen: [`/ip4/127.0.0.1/tcp/0${options.ws ? '/ws' : ''}`] },
+    addresses: { listen: [`/ip4/127.0.0.1/tcp/0${form}`] },
+    https: certificate && { cert: await readFile(certificate), key: await readFile(key) },
     // The default is five new connections a second from one host.
     connectionManager: options['high-limits'] ? { inboundConnectionThreshold: Infinity } : {}
   })

@@ -39,6 +39,9 @@ MAX_MESSAGE = 500
 
 Handler = Callable[[Request[Any]], Awaitable[Any]]
 
+Place = tuple[Multiaddr | str, tuple[Path, Path] | None]
+"""An address, and the files of the certificate that it takes, if it takes one."""
+
 
 def listen(
     addresses: Annotated[
@@ -79,6 +82,12 @@ def listen(
         int, typer.Option(min=1, metavar="N", help="How many CMDs run at once; further requests wait.")
     ] = 8,
     codec: Codec = "json",
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What addresses with /tls/ws show: certificates, as PEM.")
+    ] = None,
+    certificate_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The private key of the first of them, as PEM.")
+    ] = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -98,7 +107,7 @@ def listen(
             "say who decides about requests: --allow-all, --reject-all, --ask or --policy FILE; only --ask and --policy go"
             " together"
         )
-    where = [Multiaddr.parse(address) for address in addresses or [DEFAULT_ADDRESS]]
+    places = _places(addresses or [DEFAULT_ADDRESS], certificate, certificate_key)
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, handler_timeout=handler_timeout)
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
@@ -114,12 +123,12 @@ def listen(
     made = _missing(state, audit)
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
     opened = None if audit is None else open_audit(audit)
-    return _listen(peer, where, asker, opened, made, reloads=policy is not None)
+    return _listen(peer, places, asker, opened, made, reloads=policy is not None)
 
 
 async def _listen(
     peer: StrongholdP2p[Any, Any],
-    addresses: Sequence[Multiaddr],
+    places: Sequence[Place],
     asker: Asker | None,
     audit: AuditFile | None,
     made: list[Path],
@@ -142,7 +151,7 @@ async def _listen(
             if reloads:
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
-            await listen_on(peer, addresses)
+            await listen_on(peer, places)
             made.clear()
             output.note(f"peer id       {peer.peer_id}")
             await serve(peer)
@@ -154,22 +163,34 @@ async def _listen(
         await end_all(peer.close, *auditor, *(partial(path.unlink, missing_ok=True) for path in made))
 
 
-async def listen_on(peer: StrongholdP2p[Any, Any], addresses: Sequence[Multiaddr | str]) -> None:
+async def listen_on(peer: StrongholdP2p[Any, Any], places: Sequence[Place]) -> None:
     """Listens on all of them, or raises."""
-    for address in addresses:
-        await peer.listen(address)
+    for address, certificate in places:
+        await peer.listen(address, certificate=certificate)
 
 
 async def serve(peer: StrongholdP2p[Any, Any]) -> None:
     """Prints where the peer can be dialed, and lets it run until Ctrl-C or SIGTERM cancels it."""
     for listener in peer.listeners:
-        for dialable in listener.addresses:
+        for dialable in listener.addresses or (listener.address,):
             output.result({"event": "listening", "address": str(dialable)}, f"listening on  {dialable}")
     await output.shown()
     output.release()  # a script may have wanted the address alone
     gc.collect()
     gc.freeze()  # what the start has made stays: a full collection would halt every request for some 15 ms to look at it
     await asyncio.get_running_loop().create_future()
+
+
+def _places(addresses: Sequence[str], certificate: Path | None, key: Path | None) -> list[Place]:
+    parsed = [Multiaddr.parse(address) for address in addresses]
+    over_tls = [any(name in {"tls", "wss"} for name, _ in address) for address in parsed]
+    if certificate is None or key is None:
+        if certificate is not key:
+            raise UsageError("--certificate and --certificate-key go together")
+        return [(address, None) for address in parsed]
+    if not any(over_tls):
+        raise UsageError("--certificate is for addresses with TLS, such as /ip4/0.0.0.0/tcp/443/tls/ws")
+    return [(address, (certificate, key) if tls else None) for address, tls in zip(parsed, over_tls, strict=True)]
 
 
 def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:

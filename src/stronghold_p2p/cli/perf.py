@@ -56,7 +56,7 @@ async def _perf(
     if run_server:
         async with running(StrongholdP2p(keypair=server)) as peer:
             peer.handle_stream(protocol.PROTOCOL, protocol.serve)
-            await listen_on(peer, [address])
+            await listen_on(peer, [(address, None)])
             output.note("the private key of this identity is publicly known: use it for measurements only")
             await serve(peer)
         return

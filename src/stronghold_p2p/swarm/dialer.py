@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from ..addresses.book import AddressBook
@@ -157,7 +158,7 @@ class Dial:
         # Dicts for their order: whoever was first goes on first.
         self._looking_up: dict[_Attempt, None] = {}
         self._in_flight: dict[_Attempt, None] = {}
-        self._waiting: dict[asyncio.Future[Connection | Exception], None] = {}
+        self._waiting: dict[asyncio.Future[None], None] = {}
         self._outcome: Connection | Exception | None = None
         self._over = False
 
@@ -174,31 +175,32 @@ class Dial:
             ClosedError: we are closing.
             DialError: no address led to the peer, or none has by ``deadline``.
         """
-        told: asyncio.Future[Connection | Exception] = self._loop.create_future()
-        if self._outcome is not None:
-            told.set_result(self._outcome)  # no address could be dialed, or an eager task has ended already
+        told: asyncio.Future[None] = self._loop.create_future()
+        if self._over:
+            told.set_result(None)  # no address could be dialed, or an eager task has ended already
         self._waiting[told] = None
         try:
-            async with asyncio.timeout_at(deadline):
-                outcome = await told
-        except TimeoutError:
-            raise self._error() from None
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await told
         finally:
             del self._waiting[told]
             if not self._waiting:
                 self._end()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        if self._outcome is None:
+            raise self._error()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
 
-    def finish(self, outcome: Connection | Exception) -> None:
-        """Ends the dial, and the wait of all its callers."""
+    def finish(self, outcome: Connection | Exception | None) -> None:
+        """Ends the dial, and the wait of all its callers; without an outcome, each has a DialError of its own."""
         if self._over:
             return
         self._outcome = outcome
         for told in self._waiting:
             if not told.done():
-                told.set_result(outcome)
+                told.set_result(None)
         self._end()
 
     def _end(self) -> None:
@@ -275,7 +277,7 @@ class Dial:
             self._in_flight[attempt] = None
             self._start(attempt, self._try(attempt))
         if not (self._over or self._in_flight or self._looking_up):
-            self.finish(self._error())
+            self.finish(None)
 
     def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:

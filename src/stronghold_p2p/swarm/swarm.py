@@ -257,15 +257,16 @@ class Swarm:
 
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
-        for listener, (handle, given) in list(self._listeners.items()):
+        before = list(self._listeners.items())
+        for listener, (handle, given) in before:
             known = (given, listener.address, *listener.addresses)
             if address is None or address in (one.without_peer() for one in known):
                 handle.close()
                 del self._listeners[listener]
                 self._listeners_changed()
                 self._emit(ListenerClosed(listener))
-                if not self._closing:
-                    self.offer_changed()
+        if len(self._listeners) < len(before) and not self._closing:
+            self.offer_changed()
 
     # -- closing ---------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import logging
 import os
 import ssl
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final, NoReturn
 
 from ..errors import CertificateError
@@ -105,8 +106,11 @@ def _server_context(chain: str | os.PathLike[str], key: str | os.PathLike[str]) 
 
 def _check(path: str | os.PathLike[str], mark: bytes, what: str) -> None:
     """Says what OpenSSL does not: which file, and what is missing there."""
+    file = Path(path)
     try:
-        content = Path(path).read_bytes()
+        if not S_ISREG(file.stat().st_mode):  # a pipe could be read once alone, and may never end
+            raise CertificateError(path, "expected a regular file")
+        content = file.read_bytes()
     except OSError as error:
         raise CertificateError(path, (error.strerror or str(error)).lower()) from error
     if mark not in content:

@@ -169,6 +169,7 @@ class TlsPipe:
 
 
 def _words(error: ssl.SSLError) -> str:
-    """OpenSSL's reason, such as ``TLSV1_ALERT_UNKNOWN_CA``."""
-    kind, alert, reason = (error.reason or "the protocol was broken").replace("_", " ").lower().partition(" alert ")
+    """In OpenSSL's, such as ``TLSV1_ALERT_UNKNOWN_CA``."""
+    known: str | None = getattr(error, "reason", None)  # it may be None, which its declared type denies
+    kind, alert, reason = (known or "the protocol was broken").replace("_", " ").lower().partition(" alert ")
     return f"the remote ended the handshake: {reason}" if alert else kind
