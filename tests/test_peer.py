@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
-from support.compiled import replaces_parts
+from support.compiled import COMPILED, replaces_parts
 from support.remote import listening
 from support.state import opened
 from support.waiting import begun, introduced, next_event, settled, turns, until
@@ -156,9 +156,12 @@ async def test_only_peer_ids_name_peers(make_peer: MakePeer) -> None:
 @pytest.mark.parametrize("wrong", [4001, ("127.0.0.1", 4001), b"\x04\x7f\x00\x00\x01\x06\x0f\xa1"], ids=type)
 async def test_only_multiaddrs_say_where(make_peer: MakePeer, wrong: Any) -> None:
     peer = await make_peer()
-    with pytest.raises(TypeError, match="a Multiaddr or its text says where"):
+    words = (
+        "(?i)multiaddr" if COMPILED else "a Multiaddr or its text says where"
+    )  # mypyc checks types in words of its own
+    with pytest.raises(TypeError, match=words):
         await peer.listen(wrong)
-    with pytest.raises(TypeError, match="a Multiaddr or its text says where"):
+    with pytest.raises(TypeError, match=words):
         await peer.stop_listening(wrong)
     for change in peer.addresses.add, peer.addresses.remove:
         with pytest.raises(TypeError, match="a Multiaddr or its text says where"):
