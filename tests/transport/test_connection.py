@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.clock import Clock
 from support.connections import ECHO, RAW, Host, Pair, connected
+from support.recorder import Recorder
 from support.remote import lines
 from support.waiting import settled, turns, until
 from support.yamux import ping
@@ -471,6 +472,25 @@ async def test_draining_an_idle_connection_closes_it() -> None:
     async with connected() as pair:
         pair.bob.drain()
         await asyncio.gather(pair.alice.closed, pair.bob.closed)
+
+
+async def test_a_stream_that_comes_during_the_farewell_has_one_of_its_own() -> None:
+    """It was opened before the remote could know; its response, too, must not be followed by a Go Away at once."""
+    async with connected() as pair:
+        pair.bob.drain()
+        outbound = Recorder(await pair.alice.open_substream(RAW))
+        outbound.stream.propose()
+        outbound.stream.finish()
+        await until(lambda: outbound.has_agreed)
+        inbound = await pair.bob_host.recorders.get()
+        pair.alice_pipe.reading = False
+        inbound.stream.write_now(b"response")
+        inbound.stream.release()
+        await settled()
+        assert not pair.bob.closing
+        pair.alice_pipe.reading = True
+        await pair.bob.closed
+        assert outbound.received == b"response"
 
 
 async def test_a_pipe_that_dies_half_way_ends_every_stream() -> None:

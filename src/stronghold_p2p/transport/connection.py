@@ -353,6 +353,8 @@ class Connection(StreamHost):
                 alive.in_use = False
                 alive.idle_since = self.now()
                 self.tasks.fall_quiet()
+                if self._state is FAREWELL:
+                    self.output.ping()  # behind the response on a stream that has come meanwhile
             if DRAINING <= self._state < CLOSING:
                 self._close_when_heard()
         if self._slots.waiting:
