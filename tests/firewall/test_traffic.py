@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from conftest import PATIENCE, MakePeer
+from support.remote import JSON, Remote, lines
 from support.waiting import introduced, settled, until
+from support.yamux import data
 
 from stronghold_p2p import Config, FirewallRules, Keypair, Request, StreamReset, StrongholdP2p
 from stronghold_p2p.firewall.traffic import MIN_SWEEP, Traffic
+from stronghold_p2p.wire.yamux import Flag
 
 ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
 
@@ -102,6 +105,38 @@ async def test_requests_in_flight_over_connections() -> None:
         answers = await asyncio.gather(*(alice.send_request(address, number) for number in range(50)))
         assert answers == list(range(50))
         assert most == 2
+
+
+async def test_a_handler_counts_until_it_has_ended() -> None:
+    """A remote that opens and resets must not have any number of them running, however long they take to end."""
+    running = 0
+    may_end = asyncio.Event()
+    config = Config(max_requests_in_flight_per_peer=2)
+    async with StrongholdP2p(firewall=FirewallRules.allow_all(), config=config) as bob:
+
+        @bob.on_request
+        async def answer(request: Request[int]) -> int:
+            nonlocal running
+            running += 1
+            try:
+                if request.body:
+                    await asyncio.Event().wait()
+            finally:
+                await may_end.wait()
+                running -= 1
+            return request.body
+
+        remote = await Remote.dial(await bob.listen())
+        for stream_id in range(1, 13, 2):
+            remote.send(data(stream_id, lines(JSON) + b"\x011", Flag.SYN))
+            await remote.frame()
+            remote.send(data(stream_id, flags=Flag.RST))
+            await settled()
+        assert running == 2
+        may_end.set()
+        await until(lambda: not running)
+        assert await remote.request(13, b"0") == b"\x010"
+        remote.abort()
 
 
 async def test_plain_handlers_do_not_recurse_through_what_waits() -> None:

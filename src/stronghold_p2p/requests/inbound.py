@@ -87,7 +87,7 @@ class RequestHost(ABC, Generic[Req, Res]):
 
     @abstractmethod
     def ended(self, inbound: InboundRequest[Req, Res]) -> None:
-        """It has ended; called once for each."""
+        """It has ended, and so has its task; called once for each."""
 
 
 class InboundRequest(StreamReceiver, Generic[Req, Res]):
@@ -150,6 +150,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         if self.state is QUEUED:
             self.stream.let_go(self.size)
         self.state = TRANSITIONS[self.state][HAND_OVER]
+        self._task = None  # what has waited for the decision calls the handler now, and is not to be cancelled
 
     def run(self, answer: Awaitable[Res], response: Coroutine[Any, Any, None]) -> None:
         """``response`` waits for an asynchronous handler's ``answer``, which has a time limit."""
@@ -237,10 +238,17 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         self._message = b""
         if self._reader.kept:
             self._reader.drop()
-        if self._task is not None and self._task is not asyncio.current_task(self.stream.loop):
-            self._task.cancel()
-            if iscoroutine(self._awaited) and getcoroutinestate(self._awaited) == CORO_CREATED:
-                self._awaited.close()  # the requester has left before it began, and so it never will
+        task = self._task
+        if task is None or task is asyncio.current_task(self.stream.loop) or task.done():
+            self._host.ended(self)
+            return
+        task.cancel()
+        if iscoroutine(self._awaited) and getcoroutinestate(self._awaited) == CORO_CREATED:
+            self._awaited.close()  # the requester has left before it began, and so it never will
+        # It may take its time to end. A remote that opens and resets would otherwise have any number of them running.
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, _task: asyncio.Task[None]) -> None:
         self._host.ended(self)
 
 
