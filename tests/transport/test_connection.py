@@ -13,7 +13,7 @@ from support.connections import ECHO, RAW, Host, Pair, connected
 from support.recorder import Recorder
 from support.remote import lines
 from support.waiting import settled, turns, until
-from support.yamux import ping
+from support.yamux import data, go_away, ping
 
 from stronghold_p2p import ClosedError, Config, ConnectionLost, EncodeError, HandshakeError, MuxerError, StreamReset
 from stronghold_p2p.transport.connection import Connection
@@ -491,6 +491,25 @@ async def test_a_stream_that_comes_during_the_farewell_has_one_of_its_own() -> N
         pair.alice_pipe.reading = True
         await pair.bob.closed
         assert outbound.received == b"response"
+
+
+async def test_nothing_is_written_behind_a_go_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio logs each write to a socket that it has closed."""
+
+    class Answering(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            assert self.stream.write_now(b"answer")
+
+    async with connected() as pair:
+        outbound, inbound = await pair.recorders()
+        answering = Answering(inbound.stream)
+        writes = Counting(monkeypatch, pair.bob_pipe)
+        frames = [go_away(0), data(outbound.stream._muxed.id, b"question")]
+        pair.alice_pipe.write(pair.alice._noise.encrypt([bytes(frame) for frame in frames]))
+        await pair.bob.closed
+        assert answering.received == b"question"
+        assert not writes.sizes
 
 
 async def test_a_pipe_that_dies_half_way_ends_every_stream() -> None:
