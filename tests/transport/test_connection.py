@@ -345,7 +345,7 @@ async def test_a_writer_that_waits_for_the_socket_is_noted_once() -> None:
 
 async def test_what_is_not_read_holds_up_no_other_stream() -> None:
     async with connected() as pair:
-        slow, _ = await pair.streams()
+        slow, unread = await pair.streams()
         writing = asyncio.create_task(slow.write(bytes(1024 * KIB)))
         quick, inbound = await pair.streams()
         await quick.write(b"past it")
@@ -354,6 +354,26 @@ async def test_what_is_not_read_holds_up_no_other_stream() -> None:
         slow.reset()
         with pytest.raises(ClosedError):
             await writing
+        await unread.close()
+
+
+@pytest.mark.parametrize("end", ["reset", "closed"])
+async def test_what_a_handler_has_not_read_counts_though_its_stream_has_ended(end: str) -> None:
+    """Else a remote that fills one stream after the other, and ends it, would have any number of them in memory."""
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await inbound.close_write()
+        await outbound.write(bytes(100 * KIB))
+        if end == "reset":
+            outbound.reset()
+        else:
+            await outbound.close_write()
+        await settled()
+        assert pair.bob_host.budget.used == 100 * KIB
+        await inbound.readexactly(40 * KIB)
+        assert pair.bob_host.budget.used == 60 * KIB
+        await inbound.close()
+        assert pair.bob_host.budget.used == 0
 
 
 async def test_no_window_is_given_back_while_the_budget_is_exhausted() -> None:
