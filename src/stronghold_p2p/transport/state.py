@@ -60,9 +60,9 @@ _C: Final = ConnectionState
 _S: Final = StreamState
 
 AFTER_CONNECTION: Final[Mapping[ConnectionState, frozenset[ConnectionState]]] = {
-    _C.OPEN: frozenset({_C.DRAINING, _C.CLOSING, _C.FAILED, _C.ENDED}),
-    _C.DRAINING: frozenset({_C.FAREWELL, _C.CLOSING, _C.FAILED, _C.ENDED}),
-    _C.FAREWELL: frozenset({_C.CLOSING, _C.FAILED, _C.ENDED}),
+    _C.OPEN: frozenset({_C.DRAINING, _C.CLOSING, _C.ENDED}),
+    _C.DRAINING: frozenset({_C.FAREWELL, _C.CLOSING, _C.ENDED}),
+    _C.FAREWELL: frozenset({_C.CLOSING, _C.ENDED}),
     _C.CLOSING: frozenset({_C.FAILED, _C.ENDED}),
     _C.FAILED: frozenset({_C.ENDED}),
     _C.ENDED: frozenset(),
