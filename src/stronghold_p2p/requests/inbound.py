@@ -17,7 +17,7 @@ from ..identity import PeerId
 from ..loops import check_loop
 from ..transport.receiver import StreamReceiver
 from ..transport.substream import Substream
-from .message import MessageReader, MessageSink
+from .message import MessageReader, send_message
 from .protocol import RequestProtocol
 
 __all__ = ["InboundRequest", "Request", "RequestHost", "State", "Step"]
@@ -98,7 +98,6 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         "_host",
         "_message",
         "_reader",
-        "_sink",
         "_task",
         "protocol",
         "size",
@@ -114,7 +113,6 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         """Bytes of the message, once it has come whole."""
         self._host = host
         self._reader = MessageReader(stream, protocol.requests.max_size, paused=True)
-        self._sink = MessageSink(stream)
         self._message = b""
         self._awaited: Awaitable[Any] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -165,8 +163,8 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         if self.state is ENDED:
             return
         self.state = TRANSITIONS[self.state][RESPOND]
-        if self._sink.send(message):
-            self._sink.finish()
+        if send_message(self.stream, message):
+            self.stream.release()
             self._end()
         else:
             self.stream.set_deadline(self.stream.now() + self._host.config.request_timeout)
@@ -174,12 +172,12 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
     def reject(self) -> None:
         """The firewall or the user says no: the stream is closed without a byte."""
         self._end()
-        self._sink.finish()
+        self.stream.release()
 
     def reset(self) -> None:
         """There will be no response, by a fault of the remote or of ours."""
         self._end()
-        self._sink.fail()
+        self.stream.reset()
 
     # -- as the stream's receiver ----------------------------------------------------------------
 
@@ -209,7 +207,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
 
     def resume_writing(self) -> None:
         """All of the response has left."""
-        self._sink.finish()
+        self.stream.release()
         self._end()
 
     def stream_failed(self, error: StrongholdError) -> None:
