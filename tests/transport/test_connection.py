@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from support.clock import Clock
 from support.connections import ECHO, RAW, Host, Pair, connected
 from support.recorder import Recorder
 from support.remote import lines
-from support.waiting import settled, turns, until
+from support.waiting import begun, settled, turns, until
 from support.yamux import data, go_away, ping
 
 from stronghold_p2p import ClosedError, Config, ConnectionLost, EncodeError, HandshakeError, MuxerError, StreamReset
@@ -511,6 +512,22 @@ async def test_a_stream_that_comes_during_the_farewell_has_one_of_its_own() -> N
         pair.alice_pipe.reading = True
         await pair.bob.closed
         assert outbound.received == b"response"
+
+
+@pytest.mark.parametrize("end", [Connection.drain, Connection.close])
+async def test_who_waits_for_a_stream_hears_at_once_that_there_will_be_none(end: Callable[[Connection], None]) -> None:
+    """A request goes on to another connection then, however long this one takes to end."""
+    async with connected(Config(max_outbound_streams_to_others=1, max_send_buffer=64 * KIB)) as pair:
+        outbound, _ = await pair.recorders()
+        pair.bob_pipe.reading = False
+        outbound.stream.push(bytes(100 * KIB))
+        await settled()
+        assert pair.alice.output.congested
+        waiting = await begun(pair.alice.open_substream(RAW))
+        end(pair.alice)
+        with pytest.raises(ConnectionLost):
+            await waiting
+        assert not pair.alice_host.closed
 
 
 async def test_nothing_is_written_behind_a_go_away(monkeypatch: pytest.MonkeyPatch) -> None:

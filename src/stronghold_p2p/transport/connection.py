@@ -375,6 +375,7 @@ class Connection(StreamHost):
     def _enter(self, state: ConnectionState) -> None:
         assert state in AFTER_CONNECTION[self._state], f"{state!r} after {self._state!r}"
         self._state = state
+        self._slots.close()  # there is no way back to OPEN
 
     def _fail(self, error: StrongholdError) -> None:
         """The remote broke the protocol: it hears why, if it listens, and the connection ends."""
@@ -408,7 +409,6 @@ class Connection(StreamHost):
         self.output.pipe_closed()
         self.deadlines.remove(self._tick, self)
         self._lose_streams(self._failure or error)
-        self._slots.close()
         self._host.connection_closed(self, self._failure or error)
         self.tasks.end(self._all_ended)
 
