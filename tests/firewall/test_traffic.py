@@ -84,6 +84,18 @@ def test_peers_with_a_full_bucket_are_swept() -> None:
     assert len(traffic) <= MIN_SWEEP
 
 
+def test_peers_are_swept_when_the_rate_was_lifted() -> None:
+    traffic: Traffic[str] = Traffic(100, 0.001)
+    for _ in range(2 * MIN_SWEEP - 1):
+        peer = Keypair.generate().peer_id
+        traffic.enter(peer, "a", 0.0)
+        traffic.leave(peer, "a")
+    traffic.per_second = None
+    for _ in range(2):
+        traffic.enter(Keypair.generate().peer_id, "a", 0.0)
+    assert len(traffic) == 2
+
+
 async def test_requests_in_flight_over_connections() -> None:
     running = most = 0
     config = Config(max_requests_in_flight_per_peer=2)
