@@ -514,6 +514,17 @@ async def test_a_stream_that_comes_during_the_farewell_has_one_of_its_own() -> N
         assert outbound.received == b"response"
 
 
+@pytest.mark.parametrize("end", [Connection.close, Connection.abort])
+async def test_a_connection_lost_says_who_has_ended_it(end: Callable[[Connection], None]) -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.recorders()
+        end(pair.alice)
+        await asyncio.gather(pair.alice.closed, pair.bob.closed)
+        assert str(outbound.error) == "connection lost: closed by us"
+        expected = "closed by the remote" if end is Connection.close else "reset by the other end"
+        assert str(inbound.error) == f"connection lost: {expected}"
+
+
 @pytest.mark.parametrize("end", [Connection.drain, Connection.close])
 async def test_who_waits_for_a_stream_hears_at_once_that_there_will_be_none(end: Callable[[Connection], None]) -> None:
     """A request goes on to another connection then, however long this one takes to end."""
