@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support.clock import Clock
-from support.connections import ECHO, Host, connected
+from support.connections import ECHO, RAW, Host, connected
+from support.recorder import Recorder
 from support.remote import lines
-from support.waiting import settled, turns
+from support.waiting import begun, settled, turns, until
 from support.yamux import ping
 
 from stronghold_p2p import ClosedError, Config, ConnectionLost, HandshakeError, MuxerError, StreamReset
@@ -59,7 +61,7 @@ async def test_a_writer_waits_for_window() -> None:
 
 async def test_what_is_not_read_holds_up_no_other_stream() -> None:
     async with connected() as pair:
-        slow, _ = await pair.streams()
+        slow, unread = await pair.streams()
         writing = asyncio.create_task(slow.write(bytes(1024 * KIB)))
         quick, inbound = await pair.streams()
         await quick.write(b"past it")
@@ -68,6 +70,26 @@ async def test_what_is_not_read_holds_up_no_other_stream() -> None:
         slow.reset()
         with pytest.raises(ClosedError):
             await writing
+        await unread.close()
+
+
+@pytest.mark.parametrize("end", ["reset", "closed"])
+async def test_what_a_handler_has_not_read_counts_though_its_stream_has_ended(end: str) -> None:
+    """Else a remote that fills one stream after the other, and ends it, would have any number of them in memory."""
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await inbound.close_write()
+        await outbound.write(bytes(100 * KIB))
+        if end == "reset":
+            outbound.reset()
+        else:
+            await outbound.close_write()
+        await settled()
+        assert pair.bob_host.budget.used == 100 * KIB
+        await inbound.readexactly(40 * KIB)
+        assert pair.bob_host.budget.used == 60 * KIB
+        await inbound.close()
+        assert pair.bob_host.budget.used == 0
 
 
 async def test_no_window_is_given_back_while_the_budget_is_exhausted() -> None:
@@ -186,6 +208,52 @@ async def test_draining_an_idle_connection_closes_it() -> None:
     async with connected() as pair:
         pair.bob.drain()
         await asyncio.gather(pair.alice.closed, pair.bob.closed)
+
+
+async def test_a_stream_that_comes_during_the_farewell_has_one_of_its_own() -> None:
+    """It was opened before the remote could know; its response, too, must not be followed by a Go Away at once."""
+    async with connected() as pair:
+        pair.bob.drain()
+        outbound = Recorder(await pair.alice.open_substream(RAW))
+        outbound.stream.propose()
+        outbound.stream.finish()
+        await until(lambda: outbound.has_agreed)
+        inbound = await pair.bob_host.recorders.get()
+        pair.alice_pipe.reading = False
+        inbound.stream.write_now(b"response")
+        inbound.stream.release()
+        await settled()
+        assert not pair.bob.closing
+        pair.alice_pipe.reading = True
+        await pair.bob.closed
+        assert outbound.received == b"response"
+
+
+@pytest.mark.parametrize("end", [Connection.close, Connection.abort])
+async def test_a_connection_lost_says_who_has_ended_it(end: Callable[[Connection], None]) -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.recorders()
+        end(pair.alice)
+        await asyncio.gather(pair.alice.closed, pair.bob.closed)
+        assert str(outbound.error) == "connection lost: closed by us"
+        expected = "closed by the remote" if end is Connection.close else "reset by the other end"
+        assert str(inbound.error) == f"connection lost: {expected}"
+
+
+@pytest.mark.parametrize("end", [Connection.drain, Connection.close])
+async def test_who_waits_for_a_stream_hears_at_once_that_there_will_be_none(end: Callable[[Connection], None]) -> None:
+    """A request goes on to another connection then, however long this one takes to end."""
+    async with connected(Config(max_outbound_streams_to_others=1, max_send_buffer=64 * KIB)) as pair:
+        outbound, _ = await pair.recorders()
+        pair.bob_pipe.reading = False
+        outbound.stream.push(bytes(100 * KIB))
+        await settled()
+        assert pair.alice.output.congested
+        waiting = await begun(pair.alice.open_substream(RAW))
+        end(pair.alice)
+        with pytest.raises(ConnectionLost):
+            await waiting
+        assert not pair.alice_host.closed
 
 
 async def test_a_pipe_that_dies_half_way_ends_every_stream() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from support.connections import ECHO, RAW, Pair, connected
+from support.recorder import Recorder
 from support.remote import lines
 from support.waiting import settled, until
+from support.yamux import data, go_away
 
 from stronghold_p2p import Config
 from stronghold_p2p.transport.connection import Connection
@@ -219,3 +221,22 @@ async def test_a_writer_that_waits_for_the_socket_is_noted_once() -> None:
         assert len(references) == 1
         pair.bob_pipe.reading = True
         await until(lambda: outbound.times_resumed)
+
+
+async def test_nothing_is_written_behind_a_go_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio logs each write to a socket that it has closed."""
+
+    class Answering(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            assert self.stream.write_now(b"answer")
+
+    async with connected() as pair:
+        outbound, inbound = await pair.recorders()
+        answering = Answering(inbound.stream)
+        writes = Counting(monkeypatch, pair.bob_pipe)
+        frames = [go_away(0), data(outbound.stream._muxed.id, b"question")]
+        pair.alice_pipe.write(pair.alice._noise.encrypt([bytes(frame) for frame in frames]))
+        await pair.bob.closed
+        assert answering.received == b"question"
+        assert not writes.sizes

@@ -188,7 +188,7 @@ class Question:
         if self.outcome is None:
             self._takers[answerer] = None  # first: what it takes, it may also give up at once
             if not answerer.take(self):
-                self._takers.pop(answerer, None)
+                self.give_up(answerer)
 
     def open(self) -> None:
         """All have been offered it who answer now."""
