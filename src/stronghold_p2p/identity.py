@@ -109,7 +109,7 @@ class PeerId:
         if isinstance(peer, str):
             return cls.parse(peer)
         if not isinstance(peer, PeerId):
-            raise TypeError(f"a PeerId or its text names a peer, not {peer!r}")
+            raise TypeError(f"expected a PeerId or its text, got {peer!r}")
         return peer
 
     def to_bytes(self) -> bytes:
@@ -444,7 +444,7 @@ def _load_pem(data: bytes, passphrase: str | bytes | Callable[[], str | bytes] |
     except TypeError:  # encrypted
         pass
     except ValueError as error:
-        raise ValueError(f"damaged, or no private key: {error}") from error
+        raise ValueError(f"damaged, or not a private key: {error}") from error
     given = passphrase() if callable(passphrase) else passphrase
     if not given:
         raise ValueError("encrypted, a passphrase is needed")

@@ -55,7 +55,7 @@ class Multiaddr:
         if isinstance(address, str):
             return cls.parse(address)
         if not isinstance(address, Multiaddr):
-            raise TypeError(f"a Multiaddr or its text says where, not {address!r}")
+            raise TypeError(f"expected a Multiaddr or its text, got {address!r}")
         return address
 
     @classmethod
@@ -103,7 +103,7 @@ class Multiaddr:
             return self
         encoded = self._bytes_without_peer()
         if not encoded:
-            raise InvalidAddress(self, "nothing but a peer id")
+            raise InvalidAddress(self, "a peer id alone, without an address")
         return Multiaddr(encoded)
 
     def __iter__(self) -> Iterator[Component]:
@@ -139,7 +139,7 @@ def _parse(text: str) -> Multiaddr:
 def _encode(text: str) -> bytes:
     empty, *rest = text.rstrip("/").split("/")
     if empty:
-        raise ValueError("does not begin with /, as /ip4/127.0.0.1/tcp/4001 does")
+        raise ValueError("does not begin with /, as in /ip4/127.0.0.1/tcp/4001")
     parts = iter(rest)
     encoded = bytearray()
     for name in parts:

@@ -96,7 +96,7 @@ class StrongholdP2p(Generic[Req, Res]):
         """
         check_types(keypair=(keypair, Keypair), firewall=(firewall, FirewallRules), config=(config, Config))
         if codec not in PROTOCOLS:
-            raise ValueError(f"there is no codec {codec!r}: there are {', '.join(PROTOCOLS)}")
+            raise ValueError(f"unknown codec {codec!r}: known are {', '.join(PROTOCOLS)}")
         self._keypair = keypair or Keypair.generate()
         self._config = config or Config()
         self._events = EventHub()
@@ -152,9 +152,9 @@ class StrongholdP2p(Generic[Req, Res]):
             StateError: the state file cannot be used.
         """
         if self._closing is not None:
-            raise ClosedError("the peer was closed: make another one")
+            raise ClosedError("the peer is closed: make a new one")
         if self._swarm is not None or self._starting:
-            raise RuntimeError("the peer runs already")
+            raise RuntimeError("the peer is already running")
         self._owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
@@ -475,14 +475,14 @@ class StrongholdP2p(Generic[Req, Res]):
         and reset when it raises, whatever that is; only KeyboardInterrupt ends the program. The firewall does not guard it.
 
         Raises:
-            RuntimeError: the protocol is served already.
+            RuntimeError: the protocol already has a handler.
             ValueError: ``protocol`` is no protocol id.
         """
         self._owner.check()
         check_protocol_id(protocol)
         own = {one for service in self._services for one in service.protocols}
         if protocol in {*self._responder.protocols, *self._stream_handlers, *own}:
-            raise RuntimeError(f"{protocol} is served already")
+            raise RuntimeError(f"{protocol} already has a handler")
         if self._swarm is not None:
             self._swarm.handle_coroutine(protocol, handler)
         self._stream_handlers[protocol] = handler
@@ -532,7 +532,7 @@ class StrongholdP2p(Generic[Req, Res]):
     def _target(self, to: PeerId | Multiaddr | str) -> tuple[PeerId, Multiaddr | None]:
         peer, address = parse_target(to) if isinstance(to, str) else split_target(to)
         if peer == self.peer_id:
-            raise InvalidAddress(to, "it is our own")
+            raise InvalidAddress(to, "it is of this peer itself")
         return peer, address
 
     async def _connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:

@@ -255,9 +255,9 @@ async def test_the_end_is_told_in_tls(authority: Authority) -> None:
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        (LISTEN, "takes a certificate"),
-        ("/ip4/127.0.0.1/tcp/0/wss", "takes a certificate"),
-        ("/ip4/127.0.0.1/tcp/0/tls/sni/bob.example/ws", "for whoever dials"),
+        (LISTEN, "needs a certificate"),
+        ("/ip4/127.0.0.1/tcp/0/wss", "needs a certificate"),
+        ("/ip4/127.0.0.1/tcp/0/tls/sni/bob.example/ws", "for dialing only"),
     ],
 )
 async def test_listening_without_a_certificate(address: str, reason: str) -> None:

@@ -144,9 +144,9 @@ class AddressBook:
         named = address.peer_id
         peer = PeerId.of(peer) if peer is not None else named
         if peer is None:
-            raise InvalidAddress(address, "no peer is named: end it with /p2p/<peer id>, or give the peer")
+            raise InvalidAddress(address, "the peer id is missing: append /p2p/<peer id>, or pass the peer")
         if named is not None and named != peer:
-            raise InvalidAddress(address, f"it is an address of {named}, not of {peer}")
+            raise InvalidAddress(address, f"expected an address of {peer}, got one of {named}")
         return peer, address.without_peer()
 
 

@@ -132,7 +132,7 @@ def _read(path: str | os.PathLike[str], wait: bool) -> bytes:
     except OSError as error:
         raise PolicyError(path, 0, "", (error.strerror or str(error)).lower()) from error
     if len(data) > MAX_SIZE:
-        raise PolicyError(path, 0, "", f"longer than {MAX_SIZE} bytes, no policy")
+        raise PolicyError(path, 0, "", f"over {MAX_SIZE:,} bytes: not a policy file")
     return data
 
 
@@ -260,8 +260,8 @@ class _Table:
         for name in self.values:
             if name not in known:
                 similar = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {similar[0]}?" if similar else f"known here are {_enumerate(known)}"
-                raise self.error(f"is no known key; {hint}", name)
+                hint = f"did you mean {similar[0]}?" if similar else f"known keys are {_enumerate(known)}"
+                raise self.error(f"unknown key; {hint}", name)
 
     def table(self, name: str) -> _Table:
         return _Table(self.file, (*self.key, name), self.take(name, partial(_exactly, dict)) or {})
@@ -317,12 +317,12 @@ def _read_peers(table: _Table) -> list[_Peer]:
         if not name or not name.isprintable():
             raise entry.error("a name must be printable text")  # it is shown on terminals
         if _is_peer_id(name):
-            raise entry.error("a peer id is no name; give it as id")
+            raise entry.error("a peer id cannot be a name; give it as id")
         peer_id = entry.take("id", _peer_id)
         if peer_id is None:
             raise entry.error("has no id")
         if peer_id in peers:
-            raise entry.error(f"is the id of {peers[peer_id].name}, too", "id")
+            raise entry.error(f"is also the id of {peers[peer_id].name}", "id")
         ban = entry.take("ban", partial(_exactly, bool)) or False
         peers[peer_id] = _Peer(name, peer_id, entry.rule("inbound"), entry.rule("outbound"), ban)
     return list(peers.values())
@@ -407,7 +407,7 @@ def _network(value: object) -> Network:
     except ValueError:
         network = None
     if cidr is None or network is None:
-        raise ValueError(f"{text!r} is no network, such as 10.0.0.0/8 or 2001:db8::/32")
+        raise ValueError(f"{text!r} is not a network, such as 10.0.0.0/8 or 2001:db8::/32")
     if ip_address(cidr[1]) != network.network_address:
         raise ValueError(f"{text!r} has bits set beyond its prefix; the network is {network}")
     return network

@@ -91,7 +91,7 @@ class FirewallRequest:
         """
         check_loop(self._question.loop)
         if not isinstance(rule, Rule):
-            raise TypeError(f"{rule!r} is no Rule")
+            raise TypeError(f"expected a Rule, got {rule!r}")
         return self._question.set_rule(rule)
 
 

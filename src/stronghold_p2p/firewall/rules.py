@@ -328,7 +328,7 @@ class Firewall:
         """Sets a rule that was kept. It holds whatever its types are, since without it the default would apply; but if no
         request has one of them, the log says so: the program may have changed since."""
         if (misfit := self._misfit(rule)) is not None:
-            logger.warning("the rule %r that is kept for %s: %s", rule, peer, misfit)
+            logger.warning("stored rule %r for %s: %s", rule, peer, misfit)
         for side in self._sides(direction):
             side.set_peer(peer, rule)
         self.changed(peer)
@@ -351,7 +351,7 @@ class Firewall:
 
     def _sides(self, direction: object) -> list[_Side]:
         if not isinstance(direction, Direction):
-            raise TypeError(f"{direction!r} is no Direction")
+            raise TypeError(f"expected a Direction, got {direction!r}")
         return [
             side
             for side, its in ((self._inbound, Direction.INBOUND), (self._outbound, Direction.OUTBOUND))
@@ -364,15 +364,15 @@ def unknown_type(name: str, types: frozenset[str] | None) -> str | None:
     if types is None or name in types:
         return None
     if not types:
-        return f"no request is of type {name!r}: they have no types here"
+        return f"no request has the type {name!r}: requests of this peer have no types"
     similar = difflib.get_close_matches(name, types, n=1)
-    hint = f"did you mean {similar[0]!r}?" if similar else f"there are {', '.join(map(repr, sorted(types)))}"
-    return f"no request is of type {name!r}; {hint}"
+    hint = f"did you mean {similar[0]!r}?" if similar else f"known types are {', '.join(map(repr, sorted(types)))}"
+    return f"no request has the type {name!r}; {hint}"
 
 
 def _pair(rules: object) -> PeerRules:
     if not isinstance(rules, tuple) or len(rules) != 2:
-        raise TypeError(f"a peer's rules are a pair, (inbound, outbound), not {rules!r}")
+        raise TypeError(f"expected a pair of rules, (inbound, outbound), got {rules!r}")
     for rule in rules:
         _check(rule)
     return rules
@@ -381,4 +381,4 @@ def _pair(rules: object) -> PeerRules:
 def _check(rule: object) -> None:
     """What is no rule would fail at each request, in the hands of a remote."""
     if rule is not None and not isinstance(rule, Rule):
-        raise TypeError(f"{rule!r} is no Rule")
+        raise TypeError(f"expected a Rule, got {rule!r}")

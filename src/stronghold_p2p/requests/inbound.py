@@ -292,4 +292,4 @@ class Request(Generic[Req]):
     def _check_answerable(self) -> None:
         check_loop(self._inbound.stream.loop)
         if not self._answerable:
-            raise RuntimeError("this request was answered or declined before, or is answered by its handler")
+            raise RuntimeError("the request is already answered or declined, or its handler answers it")

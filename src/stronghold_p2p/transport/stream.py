@@ -226,7 +226,7 @@ class _Callbacks(StreamReceiver):
         """For :func:`take_over`: what has come and was not read."""
         self.check()
         if self.eof:
-            raise RemoteProtocolError(self._substream.protocol, "the stream ended where more was to come")
+            raise RemoteProtocolError(self._substream.protocol, "the stream ended before the expected bytes")
         early = bytearray()
         while self.chunks:
             early += self.take(len(self.chunks[0]))
@@ -259,7 +259,7 @@ class _Callbacks(StreamReceiver):
 
     def expired(self) -> None:
         self._substream.reset()
-        self._fail(ClosedError("the stream's time was up"))
+        self._fail(ClosedError("the stream timed out"))
 
     # -- details ---------------------------------------------------------------------------------
 
