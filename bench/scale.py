@@ -94,19 +94,19 @@ def row(name: str, value: float, unit: str, goal: str, *, reached: bool, detail:
 
 
 async def many_peers(process: int, address: str) -> dict[str, Any]:
-    """The rate with the load spread over many peers by that with one, where requests share flushes; by that with as many
-    peers as requests are in flight, where none do; and with enough in flight that those to each peer do. In turns."""
+    """The rate with the load spread over many peers, divided by three others, in turns: one peer, where requests share
+    flushes; as many peers as requests in flight, where none do; and enough in flight to each peer to share again."""
     async with dialers(address, PEERS) as peers:
         works = ((1, IN_FLIGHT), (IN_FLIGHT, IN_FLIGHT), (PEERS, IN_FLIGHT), (PEERS, EACH * PEERS))
         rates = [[await rate(peers[:count], address, in_flight) for count, in_flight in works] for _ in range(3)]
     one, few, many, full = (statistics.median(measured) for measured in zip(*rates, strict=True))
     return row(
-        f"rate with {PEERS:,} peers, by that with one",
+        f"rate with {PEERS:,} peers / rate with one",
         many / one,
         "",
         "at least 0.8",
         reached=many / one >= 0.8,
-        detail=f"{many:,.0f}/s; by that with {IN_FLIGHT} peers {many / few:.2f}; with {EACH} in flight to each {full / one:.2f}",
+        detail=f"{many:,.0f}/s; {many / few:.2f} of that with {IN_FLIGHT} peers; {full / one:.2f} with {EACH} in flight to each",
     )
 
 
@@ -115,7 +115,7 @@ async def idle_connections(process: int, address: str) -> dict[str, Any]:
         before = rss(process)
         async with dialers(address, IDLE_CONNECTIONS):
             kib = (rss(process) - before) / IDLE_CONNECTIONS / 1024
-    name = f"an idle connection, of {IDLE_CONNECTIONS:,}, in the listener"
+    name = f"memory of an idle connection, of {IDLE_CONNECTIONS:,}, in the listener"
     return row(name, kib, "KiB", "under 30", reached=kib < 30)
 
 
@@ -158,7 +158,7 @@ async def handshakes(process: int, address: str) -> dict[str, Any]:
     connection = await spent(connect, 1, CONNECTIONS)
     bare = bare_handshake()
     return row(
-        "a handshake accepted, by its bare signatures and key exchanges",
+        "accepting a handshake / its bare signatures and key exchanges",
         handshake / bare,
         "times",
         "at most 2",
@@ -190,12 +190,12 @@ async def latency(process: int, address: str) -> dict[str, Any]:
         percentiles.append((p99 / median, p99, median))
     ratio, p99, median = statistics.median_low(percentiles)
     return row(
-        "p99 at half of the highest rate, by the median",
+        "p99 / median, at half of the highest rate",
         ratio,
         "times",
         "under 5",
         reached=ratio < 5,
-        detail=f"{p99 * 1e6:,.0f} us by {median * 1e6:,.0f} us at {half:,.0f}/s; the worst of {WINDOWS} s {max(percentiles)[0]:.0f}",
+        detail=f"{p99 * 1e6:,.0f} us / {median * 1e6:,.0f} us at {half:,.0f}/s; the worst of {WINDOWS} s {max(percentiles)[0]:.0f}",
     )
 
 
@@ -206,7 +206,7 @@ def start() -> list[dict[str, Any]]:
         own = (ours - seconds_of(cache, "-c", f"import {DEPENDENCIES}")) * 1e3
         shown = seconds_of(cache, "-m", "stronghold_p2p", "--help") * 1e3
     return [
-        row("import, over what its dependencies' imports take", own, "ms", "at most 60", reached=own <= 60),
+        row("import, without the imports of its dependencies", own, "ms", "at most 60", reached=own <= 60),
         row("stronghold-p2p --help", shown, "ms", "under 300", reached=shown < 300),
     ]
 

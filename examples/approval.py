@@ -1,7 +1,7 @@
-"""A person decides: no rule is known at first, so you, as bob, are asked about each peer that requests something.
+"""Interactive approval: bob has no inbound rule, so you decide about each peer that sends a request.
 
 python examples/approval.py                    # answer yourself
-python examples/approval.py ping ask yes no    # or say beforehand what you will answer
+python examples/approval.py ping ask yes no    # answers given in advance
 """
 
 import asyncio
@@ -40,7 +40,7 @@ async def main() -> None:
     @bob.on_firewall_request
     async def decide(question: FirewallRequest) -> None:
         who = names[question.peer]
-        if question.kind == "peer":  # its first request: what applies to it from now on?
+        if question.kind == "peer":  # its first request: choose its rule
             question.set_rule(RULES[await choose(f"May {who} ask you?", *RULES)])
         elif await choose(f"May {who} send you a {question.type}?", "yes", "no") == "yes":
             question.approve()
@@ -60,7 +60,7 @@ async def main() -> None:
             for request in (Ping(), Message("hello")):
                 try:
                     outcome = await peer.send_request(address, request)
-                except (NoResponse, ProtocolNotSupported):  # what is rejected in everything does not see the protocol
+                except (NoResponse, ProtocolNotSupported):  # ProtocolNotSupported under REJECT_ALL
                     outcome = "rejected"
                 print(f"{names[peer.peer_id]}: {type(request).__name__} -> {outcome}")
 

@@ -1,4 +1,4 @@
-"""One peer asks another: the whole of it."""
+"""A complete program: one peer sends a request to another."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who may ask: rules by direction, by default and by peer."""
+"""Firewall rules by direction, as a default and for single peers."""
 
 import asyncio
 from typing import Any
@@ -27,14 +27,14 @@ async def main() -> None:
             print(await alice.send_request(address, "alice"))
             try:
                 await mallory.send_request(address, "mallory")
-            except ProtocolNotSupported:  # a peer that may ask nothing does not even see the protocol
+            except ProtocolNotSupported:  # under REJECT_ALL the protocol is not even offered
                 print("bob has nothing for mallory")
 
             alice.set_peer_rule(bob.peer_id, Rule.REJECT_ALL, direction=Direction.OUTBOUND)
             try:
                 await alice.send_request(address, "alice, again")
             except NotPermitted:  # decided here: nothing was sent
-                print("alice may not ask bob any more")
+                print("alice may no longer send requests to bob")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A protocol of one's own: streams with backpressure both ways, on the connection that requests use, too."""
+"""A custom protocol: streams with backpressure in both directions, on the same connection as requests."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Typed requests: a union of structs has the form that serde gives an enum, so peers in Rust understand it."""
+"""Typed requests: a union of structs is encoded like a Rust enum by serde, so Rust peers understand it."""
 
 import asyncio
 

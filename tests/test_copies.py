@@ -113,7 +113,7 @@ ERRORS = [
     InvalidAddress("/x", "unknown"),
     ListenError(ADDRESS, "in use"),
     KeyFileError("a.pem", "missing"),
-    PolicyError("p.toml", 7, "default.inbond", "is no known key"),
+    PolicyError("p.toml", 7, "default.inbond", "unknown key"),
     CertificateError("a.pem", "no such file or directory"),
     StateError("s.db", "is damaged"),
     EncodeError("too large"),

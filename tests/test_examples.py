@@ -23,7 +23,7 @@ PRINTS = {
         "carol: Message -> rejected\n"
     ),
     "echo.py": "{'echo': {'hello': 'bob'}}\n",
-    "firewall.py": "hello alice\nbob has nothing for mallory\nalice may not ask bob any more\n",
+    "firewall.py": "hello alice\nbob has nothing for mallory\nalice may no longer send requests to bob\n",
     "streams.py": "END TO END\n",
     "typed.py": "Put(name='answer', value=42) -> 1\nGet(name='answer') -> 42\nCount() -> 1\n",
 }

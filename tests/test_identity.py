@@ -121,7 +121,7 @@ P256, P384 = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec
     [
         pytest.param(b"", "required field", id="empty"),
         pytest.param(b"\x08\x04\x12\x00", "required field", id="unknown type"),
-        pytest.param(b"\x08\x01\x12\x20abc", "no protobuf", id="cut off"),
+        pytest.param(b"\x08\x01\x12\x20abc", "not a protobuf", id="cut off"),
         pytest.param(key_message(KeyType.ED25519, bytes(31)), "32 bytes", id="short Ed25519"),
         pytest.param(key_message(KeyType.SECP256K1, b"\x02" + b"\xff" * 32), "public key", id="point off the curve"),
         pytest.param(key_message(KeyType.SECP256K1, b""), "public key", id="no point"),
@@ -470,7 +470,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
         Keypair.load(tmp_path / "missing")
     with pytest.raises(KeyFileError, match="Is a directory"):
         Keypair.load(tmp_path)
-    with pytest.raises(KeyFileError, match="longer than 65536 bytes"):
+    with pytest.raises(KeyFileError, match="over 65,536 bytes"):
         Keypair.load("/dev/zero")
 
 

@@ -16,13 +16,13 @@ def clock() -> Clock:
 
 
 def test_one_line_in_an_interval(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    log = SparingLog(logging.WARNING, "a request by %s failed", clock=clock)
+    log = SparingLog(logging.WARNING, "a request from %s failed", clock=clock)
     for moment in range(1000):
         clock.now = moment * INTERVAL / 100
         log.write(moment)
     assert [record.getMessage() for record in caplog.records] == [
-        "a request by 0 failed",
-        *(f"a request by {number}00 failed (99 more like it were left out)" for number in range(1, 10)),
+        "a request from 0 failed",
+        *(f"a request from {number}00 failed (99 more like it were left out)" for number in range(1, 10)),
     ]
     assert {(record.name, record.levelno) for record in caplog.records} == {("stronghold_p2p", logging.WARNING)}
 

@@ -147,7 +147,7 @@ async def test_a_peer_that_starts_or_closes_in_another_thread() -> None:
 
         ended = asyncio.get_running_loop().run_in_executor(thread, asyncio.run, run())
         await asyncio.to_thread(running.wait)
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="already running"):
             await peer.start()
         with pytest.raises(RuntimeError, match="another event loop"):
             await peer.close()

@@ -96,7 +96,7 @@ def test_the_peer_is_the_one_at_the_end(text: str, peer_id: PeerId | None) -> No
 
 
 def test_nothing_but_a_peer() -> None:
-    with pytest.raises(InvalidAddress, match="nothing but a peer id"):
+    with pytest.raises(InvalidAddress, match="a peer id alone"):
         Multiaddr.parse(f"/p2p/{ALICE}").without_peer()
 
 

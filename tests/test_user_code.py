@@ -126,7 +126,7 @@ async def test_what_a_request_meets_ends_it_and_nothing_else(
     if fails:
         failed = (await next_event(events, RequestFailed)).error
         assert error in (failed, failed.__cause__)
-        assert "handler of a request" in caplog.text
+        assert "the handler failed on a request" in caplog.text
     elif place == "message":
         failed = (await next_event(events, RequestFailed)).error
         assert isinstance(failed, DecodeError)

@@ -15,7 +15,7 @@ def check_types(**arguments: tuple[object, type[object]]) -> None:
     for name, (value, expected) in arguments.items():
         if value is not None and not isinstance(value, expected):
             # Without the value, which may be a secret.
-            raise TypeError(f"{name}= takes {expected.__name__}, not {type(value).__name__}")
+            raise TypeError(f"expected {expected.__name__} for {name}=, got {type(value).__name__}")
 
 
 def seconds(timeout: float | None, default: float) -> float:
@@ -23,5 +23,5 @@ def seconds(timeout: float | None, default: float) -> float:
     if timeout is None:
         return default
     if not 0 <= timeout < MAX_TIMEOUT:
-        raise ValueError(f"a timeout is a number of seconds from 0 to {MAX_TIMEOUT:,.0f}, not {timeout}")
+        raise ValueError(f"expected a timeout of 0 to {MAX_TIMEOUT:,.0f} seconds, got {timeout}")
     return timeout

@@ -1,6 +1,6 @@
-"""Every limit and every time limit, in one place, each with its default and its reason.
+"""All size and time limits, with their defaults and reasons.
 
-Times are seconds, sizes bytes. ``Config()`` is safe on an open network; change single fields with
+Times are in seconds, sizes in bytes. ``Config()`` is safe on an open network; change single fields with
 ``Config(request_timeout=30)`` or ``dataclasses.replace``.
 """
 
@@ -21,74 +21,73 @@ T = TypeVar("T")
 
 
 def _limit(default: T, reason: str) -> T:
-    """A field. Its reason is where :func:`help` finds it, too: a docstring under the field would be lost."""
+    """A field with its reason as metadata, for :func:`help`: a docstring under the field would be lost."""
     limit: Any = field(default=default, metadata={"reason": inspect.cleandoc(reason)})
     return limit  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """What a peer waits for, and how much of anything it takes.
+    """Size and time limits of a peer.
 
     Raises:
-        ValueError: a value is not a positive finite number, or contradicts another one.
+        ValueError: a value is not a positive finite number, or inconsistent with another one.
     """
 
     # -- time limits -----------------------------------------------------------------------------
 
     request_timeout: float = _limit(
         10.0,
-        """A request of ours, from the call to the response, unless the call says otherwise. Inbound: from the opening
-        of the stream until the request is complete, so that a remote cannot hold one open by sending it byte by
-        byte.""",
+        """Outbound: from the call to the response, if the call has no timeout. Inbound: from the opening of the stream to
+        the complete request, so that a remote cannot hold a stream open by sending byte by byte.""",
     )
 
     handler_timeout: float = _limit(
         10.0,
-        """A handler, from the firewall's word to its response. As long as the requester waits by default.""",
+        """From the firewall's decision to the handler's response. Equals the requester's default.""",
     )
 
     firewall_timeout: float = _limit(
         10.0,
-        """The answer to a question of the firewall. As long as the requester waits by default; a requester of the Rust
-        crate waits no longer either, so a person who needs more time should set a rule.""",
+        """The answer to a question of the firewall. Equals the default of requesters, also of the Rust crate; people who
+        need more time should set a rule.""",
     )
 
     firewall_quiet: float = _limit(
         30.0,
-        """A peer that went unanswered, or withdrew its request before the answer, raises no new question for this
-        time: it cannot wear out a person.""",
+        """After an unanswered or withdrawn question, the same peer causes no new ones for this time, to protect people
+        from floods of questions.""",
     )
 
     connection_timeout: float = _limit(
         10.0,
-        """Connecting, from the first packet to the end of the upgrade. A remote that stalls in the handshake holds one
-        pending connection for no longer.""",
+        """Connecting, from the first packet to the end of the upgrade. Bounds how long a stalling remote holds a pending
+        connection.""",
     )
 
     idle_timeout: float = _limit(
         10.0,
-        """A connection without a stream is closed after this time. Below the 20 s of the Rust crate, so that we close
-        first and a request of ours never meets a connection that the remote is just closing.""",
+        """Connections without a stream are closed after this time. Below the 20 s of the Rust crate, so that we close
+        first: a request must not meet a connection that the remote is closing.""",
     )
 
     close_timeout: float = _limit(
         5.0,
-        """Closing: for running requests to end, for the last bytes to leave, for a half-closed stream's other half.
-        After it, what is left is reset.""",
+        """Closing: for running requests, the last bytes, and the other half of half-closed streams. The rest is then
+        reset.""",
     )
 
     dial_stagger: float = _limit(
         0.25,
-        """The lead that one address of a peer has before the next one is dialed beside it (RFC 8305, section 5). On
-        local networks it is shorter.""",
+        """The delay between dials to addresses of one peer (RFC 8305, section 5, "Connection Attempt Delay"). Shorter on
+        local networks.""",
     )
 
     # -- connections (the limits of the Rust crate's `ConnectionLimits`) ---------------------------
 
     max_pending_inbound_connections: int = _limit(
         256,
-        """Connections in their upgrade. Each costs a key exchange and two signatures: a flood must not take all the
+        """Connections in their upgrade. Each costs a key exchange and two signatures, so a flood would take all CPU
         time.""",
     )
 
@@ -99,139 +98,138 @@ class Config:
 
     max_dials_per_peer: int = _limit(
         8,
-        """Addresses of one peer that are dialed at once; further ones wait until one of them has failed. As in
-        go-libp2p and rust-libp2p: each takes a socket, and few peers are at more than two of their addresses.""",
+        """Addresses of one peer that are dialed at once; further ones wait until one fails. As in go-libp2p and
+        rust-libp2p: each takes a socket, and few peers answer at more than two of their addresses.""",
     )
 
     max_inbound_connections: int = _limit(
         4096,
-        """Established ones that remotes dialed. About 30 KiB each when idle.""",
+        """Established inbound connections. About 30 KiB each when idle.""",
     )
 
     max_outbound_connections: int = _limit(
         4096,
-        """Established ones that we dialed.""",
+        """Established outbound connections.""",
     )
 
     max_connections: int = _limit(
         8192,
-        """Established ones in all.""",
+        """Established connections in total.""",
     )
 
     max_connections_per_peer: int = _limit(
         5,
-        """Established ones with one peer, as in the Rust crate. One is enough; simultaneous dials and changing networks
-        make it two or three.""",
+        """Established connections with one peer, as in the Rust crate. One is enough; simultaneous dials and changing
+        networks cause two or three.""",
     )
 
     # -- streams ----------------------------------------------------------------------------------
 
     max_inbound_streams_per_connection: int = _limit(
         512,
-        """What a remote may have open on one connection at once (rust-yamux's number). What exceeds is reset.""",
+        """Open streams of a remote on one connection, as in rust-yamux. Further ones are reset.""",
     )
 
     max_outbound_streams_per_connection: int = _limit(
         256,
-        """What we open at once on a connection to a peer of this library; further ones wait. 256 is where go-yamux and
-        rust-yamux hold unacknowledged streams back.""",
+        """Streams that we open at once on a connection to a peer of this library; further ones wait. go-yamux and
+        rust-yamux hold back unacknowledged streams above 256.""",
     )
 
     max_outbound_streams_to_others: int = _limit(
         32,
-        """The same towards every other peer: js-libp2p serves 32 streams of a protocol at once and resets what
-        exceeds.""",
+        """The same for all other peers: js-libp2p serves 32 streams of a protocol at once, and resets further ones.""",
     )
 
     max_requests_in_flight_per_peer: int = _limit(
         1024,
         """Requests of one peer that are read or handled at once, over all of its connections; further ones wait in
-        their streams. It is what four connections of a peer of this library open.""",
+        their streams. Four connections of a peer of this library open as many.""",
     )
 
     max_requests_per_second_per_peer: float | None = _limit(
         None,
-        """Requests of one peer that are let in each second, by a token bucket of one second's; further ones wait in
-        their streams. None: no such limit, since what is a flood for one application is idle for another.""",
+        """Requests of one peer per second, by a token bucket with a capacity of one second; further ones wait in their
+        streams. None: no limit, since reasonable rates differ between applications.""",
     )
 
     max_negotiation_rounds: int = _limit(
         16,
-        """Protocols that a dialer may propose on one stream before it is reset: each costs a line of answer.""",
+        """Protocols that a dialer may propose on one stream before it is reset: each costs us an answer.""",
     )
 
     # -- questions of the firewall -----------------------------------------------------------------
 
     max_firewall_questions: int = _limit(
         1024,
-        """Open at once. More than a person answers; a program that answers is quicker than they come.""",
+        """Open questions. More than a person can answer; programs answer faster than questions arrive.""",
     )
 
     max_firewall_questions_per_peer: int = _limit(
         32,
-        """The same for one peer, so that it cannot keep others from being asked about.""",
+        """The same for one peer, so that it cannot block the questions about others.""",
     )
 
     max_firewall_waiting_requests: int = _limit(
         4096,
-        """Requests that wait for an answer, in all: each holds a stream and a task.""",
+        """Requests that wait for an answer, in total: each holds a stream and a task.""",
     )
 
     max_firewall_waiting_requests_per_peer: int = _limit(
         256,
-        """The same for one peer; what a peer of this library opens at once.""",
+        """The same for one peer; a peer of this library opens as many at once.""",
     )
 
     max_firewall_waiting_bytes: int = _limit(
         256 * MIB,
-        """Bytes of memory that those requests take, decoded, in all; estimated from above.""",
+        """Memory of those requests, decoded, in total; an upper estimate.""",
     )
 
     max_firewall_waiting_bytes_per_peer: int = _limit(
         64 * MIB,
-        """The same for one peer: one request of full size, whatever it holds. A megabyte of JSON may take sixty.""",
+        """The same for one peer: enough for one request of maximum size, since a megabyte of JSON can take 60 MB.""",
     )
 
     # -- memory -----------------------------------------------------------------------------------
 
     max_json_message: int = _limit(
         MIB,
-        """One JSON message. Decoding is synchronous: 16 MiB of ``[]`` would block the loop for seconds and cost
+        """One JSON message. Decoding is synchronous: 16 MiB of ``[]`` would block the loop for seconds and take
         1 GB.""",
     )
 
     max_msgpack_message: int = _limit(
         MIB,
-        """One MessagePack message; the reason is that of JSON.""",
+        """One MessagePack message, for the same reason.""",
     )
 
     max_raw_message: int = _limit(
         16 * MIB,
-        """One raw message: it is not decoded, so only its size matters.""",
+        """One raw message: not decoded, so only the size matters.""",
     )
 
     max_receive_window: int = _limit(
         16 * MIB,
-        """What one stream may have on its way to us: the bandwidth-delay product of 1 Gbit/s at 128 ms (go-yamux's
-        number). It starts at 256 KiB and grows to this only while the round-trip time asks for it.""",
+        """The maximum receive window of a stream: the bandwidth-delay product of 1 Gbit/s at 128 ms, as in go-yamux. It
+        starts at 256 KiB, and grows only if the round-trip time requires it.""",
     )
 
     max_receive_buffer: int = _limit(
         128 * MIB,
-        """Bytes received and not yet handed to the application, and receive windows beyond the initial 256 KiB a
-        stream, over all connections. Above it no window is given back and new streams are reset, so that a remote
-        stalls itself; at twice as much, which streams' initial windows can bring, whoever sends more is reset.""",
+        """Unread input, and receive windows beyond the initial 256 KiB per stream, over all connections. Above it, no
+        windows are returned and new streams are reset, so that a remote stalls itself. At twice this size, which initial
+        windows can cause, streams with further data are reset.""",
     )
 
     max_send_buffer: int = _limit(
         256 * KIB,
-        """Bytes that a connection's socket has not taken yet before writers wait (the socket's own buffer apart).""",
+        """Unsent bytes of a connection before writers wait, not counting the socket's own buffer.""",
     )
 
     max_control_backlog: int = _limit(
         256 * KIB,
-        """Answers (pongs, resets, acknowledgements) that wait because the remote does not read. Above it the
-        connection is closed: a remote that asks and does not read wants our memory.""",
+        """Unsent control frames (pongs, resets, acknowledgements). Above it the connection is closed: a remote that causes
+        replies without reading them would exhaust our memory.""",
     )
 
     def __post_init__(self) -> None:
@@ -244,7 +242,7 @@ class Config:
                 raise ValueError(f"Config.{limit.name} must be a positive {limit.type}, not {value!r}")
         if not 256 * KIB <= self.max_receive_window < 2**32:
             raise ValueError(
-                "Config.max_receive_window lies between Yamux's initial window, 262,144 bytes, and 2^32 - 1"
+                "Config.max_receive_window must lie between Yamux's initial window, 262,144 bytes, and 2^32 - 1"
             )
 
 
@@ -254,7 +252,11 @@ def _explanation() -> str:
         for limit in fields(Config)
     )
     return "\n\n".join(
-        (inspect.cleandoc(Config.__doc__ or ""), "Fields, with their defaults (times are seconds, sizes bytes):", *each)
+        (
+            inspect.cleandoc(Config.__doc__ or ""),
+            "Fields, with their defaults (times in seconds, sizes in bytes):",
+            *each,
+        )
     )
 
 

@@ -41,7 +41,7 @@ async def end_all(*steps: Callable[[], Awaitable[object] | None]) -> None:
             if raised is None:
                 raised = error
             else:
-                logger.exception("a further step of ending failed")
+                logger.exception("another step of the shutdown failed")
     if raised is not None:
         try:
             raise raised

@@ -1,33 +1,33 @@
 """Every error this library raises, as one tree.
 
 StrongholdError
-├── ClosedError                 our peer is not started, or closed
-├── InvalidAddress              the caller's address cannot be used
-├── ListenError                 an address cannot be listened on
-├── KeyFileError                a key file cannot be read or written
-├── CertificateError            a file of certificates, or of a certificate's key, cannot be used
-├── PolicyError                 a policy file says what it cannot
-├── StateError                  a state file cannot be used
-├── EncodeError                 the caller's value cannot be sent
-├── NotPermitted                our own firewall or a ban said no; not a byte left
-├── LimitExceeded               a limit of our own configuration struck
-├── DialError                   no connection; ``attempts`` holds each address with its reason and its time
-├── RequestTimeout              the time is up
-├── ConnectionLost              the connection went away under a stream
+├── ClosedError                 this peer is not started, or closed
+├── InvalidAddress              unusable address in a call
+├── ListenError                 cannot listen on an address
+├── KeyFileError                unusable key file
+├── CertificateError            unusable certificate file, or unusable private key of a certificate
+├── PolicyError                 invalid policy file
+├── StateError                  unusable state file
+├── EncodeError                 unencodable or oversized value in a call
+├── NotPermitted                refused by our own firewall or a ban; nothing was sent
+├── LimitExceeded               a limit of our own configuration is reached
+├── DialError                   no connection; ``attempts`` lists each address, its error and its duration
+├── RequestTimeout              the time limit is reached
+├── ConnectionLost              the connection ended under a stream
 ├── ProtocolNotSupported        the remote does not offer the protocol, or not to us
-├── NoResponse                  closed in order without one byte of response
+├── NoResponse                  the remote closed the stream without a response
 ├── StreamReset                 the remote reset the stream
-└── RemoteProtocolError         the remote broke a rule of a protocol
-    ├── TlsError                of TLS under a WebSocket: a certificate that is not valid, or no TLS at all
-    ├── WebSocketError          of WebSocket, or of its HTTP handshake
-    ├── NegotiationError        of multistream-select
-    ├── HandshakeError          of Noise, or of its libp2p payload
-    │   └── PeerIdMismatch      the remote is not the peer that was dialed
-    ├── MuxerError              of Yamux
-    └── DecodeError             bytes that are not what they should be: varint, protobuf, JSON, MessagePack
+└── RemoteProtocolError         protocol violation by the remote
+    ├── TlsError                TLS under a WebSocket: invalid certificate, failed handshake, or no TLS
+    ├── WebSocketError          WebSocket, or its HTTP handshake
+    ├── NegotiationError        multistream-select
+    ├── HandshakeError          Noise, or its libp2p payload
+    │   └── PeerIdMismatch      the remote is not the dialed peer
+    ├── MuxerError              Yamux
+    └── DecodeError             malformed varint, protobuf, JSON or MessagePack
 
-What the remote did wrong is a :class:`RemoteProtocolError`; every other branch names its culprit
-above. Match types, never messages: what an error says is in its attributes too.
+A protocol violation by the remote is a :class:`RemoteProtocolError`. Match types, never messages: the attributes hold
+the details.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ __all__ = [
 
 
 class StrongholdError(Exception):
-    """The root of the tree. An error can be copied and pickled, and so reaches whoever waits for another process."""
+    """The base class of all errors. Errors can be copied and pickled, for example across a process pool."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-        # Not as Python does it, by a call of the class with the text: each class takes arguments of its own.
+        # Python's default calls the class with the text, but each class has a signature of its own.
         return _restore, (type(self), self.args), self.__dict__
 
 
@@ -100,7 +100,7 @@ class InvalidAddress(StrongholdError, ValueError):
 
 
 class ListenError(StrongholdError, OSError):
-    """An address cannot be listened on: in use, not ours, or of an unsupported kind."""
+    """Cannot listen on an address: it is in use, not of this machine, or unsupported."""
 
     def __init__(self, address: Multiaddr | str, reason: str) -> None:
         super().__init__(f"cannot listen on {address}: {reason}")
@@ -109,7 +109,7 @@ class ListenError(StrongholdError, OSError):
 
 
 class KeyFileError(StrongholdError):
-    """A key file is missing, damaged, in the way, or the passphrase does not fit."""
+    """A key file is missing, damaged or already there, or the passphrase is wrong."""
 
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(f"key file {path}: {reason}")
@@ -118,7 +118,7 @@ class KeyFileError(StrongholdError):
 
 
 class CertificateError(StrongholdError):
-    """A file of certificates for TLS, or of a certificate's private key, is missing, or holds something else."""
+    """A TLS certificate file, or the file of its private key, is missing or invalid."""
 
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(f"certificate file {path}: {reason}")
@@ -127,8 +127,10 @@ class CertificateError(StrongholdError):
 
 
 class PolicyError(StrongholdError, ValueError):
-    """A policy file is missing, no TOML, or says what it cannot. ``line`` counts from 1, 0 if it is no line's fault; ``key``
-    is the dotted key, empty if it is no key's."""
+    """A policy file is missing, not TOML, or invalid.
+
+    ``line`` counts from 1; 0: no single line is at fault. ``key`` is the dotted key; empty: no single key is at fault.
+    """
 
     def __init__(self, path: object, line: int, key: str, reason: str) -> None:
         where = f"policy {path}" + (f", line {line}" if line else "") + (f", {key}" if key else "")
@@ -140,7 +142,7 @@ class PolicyError(StrongholdError, ValueError):
 
 
 class StateError(StrongholdError):
-    """A state file cannot be read or written, or is not one."""
+    """A state file cannot be read or written, or is not a state file."""
 
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(f"state file {path}: {reason}")
@@ -149,12 +151,14 @@ class StateError(StrongholdError):
 
 
 class EncodeError(StrongholdError, ValueError):
-    """A value of ours cannot be sent: its type, or its size."""
+    """A value cannot be sent: wrong type, or too large."""
 
 
 class NotPermitted(StrongholdError, PermissionError):
-    """Our own firewall, a ban or a policy forbids it. Nothing was sent, nothing was dialed. ``peer`` is None if it is
-    about an address, before anybody has proved who is there."""
+    """Refused by our own firewall, a ban or a policy. Nothing was sent.
+
+    ``peer`` is None for an address that was refused before any peer id was authenticated.
+    """
 
     def __init__(self, peer: PeerId | None, reason: str) -> None:
         super().__init__(f"not permitted{f' for peer {peer}' if peer else ''}: {reason}")
@@ -163,7 +167,7 @@ class NotPermitted(StrongholdError, PermissionError):
 
 
 class LimitExceeded(StrongholdError):
-    """A limit of our own struck; ``limit`` is the field of :class:`Config` that set it."""
+    """A limit of our own is reached; ``limit`` is the field of :class:`Config`."""
 
     def __init__(self, limit: str) -> None:
         super().__init__(f"Config.{limit} is reached")
@@ -171,9 +175,9 @@ class LimitExceeded(StrongholdError):
 
 
 class DialError(StrongholdError, ConnectionError):
-    """No connection to a peer could be made.
+    """No connection to a peer.
 
-    ``attempts`` lists every address, each with the exception that ended it and the time that it took.
+    ``attempts`` lists every address with its error and its duration in seconds.
     """
 
     def __init__(
@@ -189,7 +193,7 @@ class DialError(StrongholdError, ConnectionError):
 
 
 class RequestTimeout(StrongholdError, TimeoutError):
-    """The time for an operation is up. ``timeout`` is in seconds."""
+    """An operation exceeded its time limit. ``timeout`` is in seconds."""
 
     def __init__(self, timeout: float, what: str = "request") -> None:
         super().__init__(f"the {what} did not end within {timeout:g} s")
@@ -197,7 +201,7 @@ class RequestTimeout(StrongholdError, TimeoutError):
 
 
 class ConnectionLost(StrongholdError, ConnectionError):
-    """The connection went away under a stream; whether a request on it was handled is unknown."""
+    """The connection ended under a stream. It is unknown whether a request on it was handled."""
 
     def __init__(self, reason: str = "closed by the remote") -> None:
         super().__init__(f"connection lost: {reason}")
@@ -205,8 +209,11 @@ class ConnectionLost(StrongholdError, ConnectionError):
 
 
 class ProtocolNotSupported(StrongholdError):
-    """The remote does not offer the protocol, or not to us. ``code`` is the one with which it has refused the whole
-    connection (0x1007: we are banned; 0x1001: it has too many), 0 if it has not."""
+    """The remote does not offer the protocol, or not to us.
+
+    ``code`` is the error code if the remote refused the whole connection, else 0. Known codes (libp2p/specs
+    error-codes/README.md): 0x1007 for a ban or a policy, 0x1001 for too many connections.
+    """
 
     def __init__(self, protocol: str, code: int = 0) -> None:
         refused = f": it refuses the connection with code {code:#x}" if code else ""
@@ -216,15 +223,15 @@ class ProtocolNotSupported(StrongholdError):
 
 
 class NoResponse(StrongholdError):
-    """The stream was closed in order without one byte of response: rejected, or declined."""
+    """The remote closed the stream without a response: its firewall rejected the request, or its handler declined."""
 
     def __init__(self, peer: PeerId) -> None:
-        super().__init__(f"{peer} closed the request without a response: rejected, or declined")
+        super().__init__(f"{peer} closed the request without a response: rejected or declined")
         self.peer = peer
 
 
 class StreamReset(StrongholdError, ConnectionError):
-    """The remote reset the stream: it failed, or was over a limit. ``code`` is its error code, 0 if it gave none."""
+    """The remote reset the stream: its handler failed, or a limit was reached. ``code`` is its error code, or 0."""
 
     def __init__(self, code: int = 0) -> None:
         super().__init__("the remote reset the stream" + (f" with code {code}" if code else ""))
@@ -232,7 +239,7 @@ class StreamReset(StrongholdError, ConnectionError):
 
 
 class RemoteProtocolError(StrongholdError):
-    """The remote broke a rule of ``protocol``; ``reason`` says which."""
+    """The remote violated ``protocol``; ``reason`` says how."""
 
     def __init__(self, protocol: str, reason: str) -> None:
         super().__init__(f"{protocol}: {reason}")
@@ -241,35 +248,35 @@ class RemoteProtocolError(StrongholdError):
 
 
 class TlsError(RemoteProtocolError):
-    """The remote's certificate is not valid, the handshake of TLS failed, or the remote does not speak TLS."""
+    """The TLS handshake failed, the remote's certificate is invalid, or the remote does not speak TLS."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("tls", reason)
 
 
 class WebSocketError(RemoteProtocolError):
-    """The HTTP handshake of a WebSocket failed, or a frame breaks the protocol."""
+    """The HTTP handshake of a WebSocket failed, or a frame is invalid."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("websocket", reason)
 
 
 class NegotiationError(RemoteProtocolError):
-    """A line of multistream-select is malformed, too long, or out of place."""
+    """A multistream-select line is malformed, too long or unexpected."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("multistream-select", reason)
 
 
 class HandshakeError(RemoteProtocolError):
-    """The Noise handshake failed: a message that is short, altered or replayed, or a payload that does not verify."""
+    """The Noise handshake failed: a message is short, altered or replayed, or its payload does not verify."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("noise", reason)
 
 
 class PeerIdMismatch(HandshakeError):
-    """The remote proved to be ``actual``, not the peer ``expected`` that was dialed."""
+    """The handshake authenticated ``actual`` instead of the dialed peer ``expected``."""
 
     def __init__(self, expected: PeerId, actual: PeerId) -> None:
         super().__init__(f"dialed {expected}, but the remote is {actual}")
@@ -278,7 +285,7 @@ class PeerIdMismatch(HandshakeError):
 
 
 class MuxerError(RemoteProtocolError):
-    """A Yamux frame breaks the protocol; the session ends with Go Away ``code``."""
+    """A Yamux frame is invalid; the session ends with Go Away ``code``."""
 
     def __init__(self, reason: str, code: int = 1) -> None:
         super().__init__("yamux", reason)
@@ -286,4 +293,4 @@ class MuxerError(RemoteProtocolError):
 
 
 class DecodeError(RemoteProtocolError):
-    """Bytes from the remote are not a valid varint, protobuf message, or message of the codec."""
+    """Bytes from the remote are not a valid varint, protobuf message or codec message."""

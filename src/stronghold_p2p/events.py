@@ -1,4 +1,4 @@
-"""What a peer tells of itself: connections, listeners, requests that failed."""
+"""Events of a peer, and the values they hold: connections, listeners, failed requests, firewall decisions."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ __all__ = [
 
 
 class Direction(enum.Flag):
-    """Who asked whom: a connection's dialer, a request's sender."""
+    """Who initiated: the dialer of a connection, the sender of a request."""
 
     INBOUND = enum.auto()
-    """The remote asked us."""
+    """The remote: it dialed us, or sent us a request."""
     OUTBOUND = enum.auto()
-    """We asked the remote."""
+    """We: we dialed the remote, or sent it a request."""
     BOTH = INBOUND | OUTBOUND
 
 
 @dataclass(frozen=True, slots=True)
 class PathLimits:
-    """What a relay allows for one connection."""
+    """The limits of a relay for one connection."""
 
     seconds: float | None
-    """None: no limit of time."""
+    """Duration. None: no limit."""
     bytes: int | None
-    """In each direction. None: no limit of data."""
+    """Data in each direction. None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,38 +64,38 @@ class Path:
     transport: str
     """``"tcp"``, ``"ws"`` or ``"tls/ws"``."""
     dialed: Multiaddr | None = None
-    """The address that we dialed, without the peer id; None if the remote dialed us."""
+    """The dialed address, without the peer id; None if the remote dialed us."""
     relay: PeerId | None = None
     """The peer that forwards between the two ends; None for a direct path."""
     limits: PathLimits | None = None
-    """None for a path that nobody limits."""
+    """The relay's limits; None: no limits."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
-    """One established connection, as it was when this was made."""
+    """A snapshot of one established connection."""
 
     peer: PeerId
-    """Who is at the other end, proved by the handshake."""
+    """The remote peer id, authenticated by the handshake."""
     address: Multiaddr
     """The remote's address, without its peer id."""
     direction: Direction
     opened_at: float
     """Seconds since the epoch."""
     streams: int
-    """Streams open on it, of both sides."""
+    """Open streams, in both directions."""
     path: Path
     """The transport, and the relay if there is one."""
 
 
 class DialAttempt(NamedTuple):
-    """What became of one address of a peer that could not be dialed; of :class:`DialError`."""
+    """One failed address of a :class:`DialError`."""
 
     address: Multiaddr
-    """As it was dialed: by IP, also where a name was given; by name, if that was not resolved."""
+    """The address as dialed: a host name is resolved to an IP address, unless the resolution failed."""
     error: Exception
     seconds: float
-    """From its start to the error; 0 if it was not started."""
+    """From the start of the dial to the error; 0 if it was not started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +103,14 @@ class Listener:
     """One address that we listen on."""
 
     address: Multiaddr
-    """As bound, with our peer id; it may be a wildcard."""
+    """The bound address, with our peer id; may be a wildcard."""
     addresses: tuple[Multiaddr, ...]
-    """Every address it can be dialed at, a wildcard resolved to the interfaces' addresses."""
+    """Its dialable addresses; a wildcard is expanded to the addresses of the interfaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEstablished:
-    """A connection was upgraded: the peer is known, everything on it is encrypted."""
+    """A connection is established: authenticated and encrypted."""
 
     connection: ConnectionInfo
 
@@ -121,21 +121,21 @@ class ConnectionClosed:
 
     connection: ConnectionInfo
     error: Exception | None
-    """Why; None if it was closed in order by either side."""
+    """The cause; None for a regular close by either side."""
 
 
 @dataclass(frozen=True, slots=True)
 class InboundConnectionFailed:
-    """A remote connected and did not come through the upgrade, or was over a limit."""
+    """An inbound connection failed during the upgrade, or exceeded a limit."""
 
     address: Multiaddr
-    """Where it came from, without a peer id: none was proved."""
+    """The remote address, without a peer id, since none was authenticated."""
     error: Exception
 
 
 @dataclass(frozen=True, slots=True)
 class NewListener:
-    """We listen on an address from now on."""
+    """We listen on a new address."""
 
     listener: Listener
 
@@ -149,23 +149,25 @@ class ListenerClosed:
 
 @dataclass(frozen=True, slots=True)
 class PeerIdentified:
-    """A peer told about itself by the identify protocol, or told anew by identify push."""
+    """Information from a peer, by identify or identify push (libp2p/specs identify/README.md)."""
 
     peer: PeerId
     agent_version: str
-    """Free text of the remote, such as ``go-libp2p/0.51``; never trust it."""
+    """Free text from the remote, such as ``go-libp2p/0.51``; do not trust it."""
     protocols: tuple[str, ...]
-    """What it offers to us."""
+    """The protocols that it offers us."""
     listen_addresses: tuple[Multiaddr, ...]
-    """Where it says it can be dialed."""
+    """The addresses that it claims to listen on."""
     observed_address: Multiaddr | None
-    """Where it sees us."""
+    """Our address as seen by the remote."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFailed:
-    """An inbound request got no response though the firewall let it pass: the handler failed, was too slow, or returned
-    what cannot be encoded; or the request itself was not valid, or came too slowly. The log has a line, too."""
+    """An inbound request passed the firewall but got no response. Also logged.
+
+    Either the handler failed, was too slow or returned an unencodable value, or the request was invalid or too slow.
+    """
 
     peer: PeerId
     error: Exception
@@ -173,49 +175,51 @@ class RequestFailed:
 
 @dataclass(frozen=True, slots=True)
 class FirewallDecision:
-    """The firewall has decided a request. Never holds its content. There is one for each request, so only readers who
-    ask for them get them: ``events(decisions=True)``."""
+    """The firewall decided a request. Never holds its content.
+
+    There is one per request, so readers must opt in: ``events(decisions=True)``.
+    """
 
     peer: PeerId
     direction: Direction
     type: str | None
     """The type of the request; None if it has none, or was rejected before its body was read."""
     rule: str | None
-    """The rule that was in force, as text; None if there was none, and an answer or its lack decided."""
+    """The rule in force, as text; None if there was none, so that the answer to a question decided, or its absence."""
     layer: str
-    """Where the rule came from: ``policy peer``, ``peer``, ``policy default``, ``default`` or ``none``."""
+    """The layer of the rule: ``policy peer``, ``peer``, ``policy default``, ``default`` or ``none``."""
     allowed: bool
     waited: float
-    """Seconds for which an answer was waited for."""
+    """Time spent waiting for an answer, in seconds."""
 
 
 QuestionKind = Literal["peer", "request"]
-"""What the firewall asks: for a rule, since none is known for a peer; or about one request."""
+"""The kind of question: about a peer without a rule, or about one request."""
 
 Outcome = Literal["approved", "rejected", "rule set", "reconsidered", "timed out", "withdrawn", "unanswered", "closed"]
-"""How a question of the firewall has ended: by an answer; since another rule holds by now; since nobody has answered in
-time; since the last requester has gone; since all who could answer have failed or gone; since we close."""
+"""How a question ended: by an answer (the first three), by changed rules, without an answer in time, without remaining
+requests, without remaining answerers, or because the peer is closing."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirewallRequestOpened:
-    """A question of the firewall waits for an answer. One that is answered at once, or that nobody takes, never does.
+    """A question waits for an answer. Not emitted for questions that are answered immediately, or have no answerer.
 
-    Holds nothing of the request's content.
+    Never holds the content of the request.
     """
 
     id: int
-    """Counts up, from 1."""
+    """A counter, from 1."""
     peer: PeerId
     direction: Direction
     type: str | None
-    """The type of the request; of the first one, if the question is about the peer."""
+    """The type of the request; for a question about a peer, of the first one."""
     kind: QuestionKind
 
 
 @dataclass(frozen=True, slots=True)
 class FirewallRequestEnded:
-    """A question of the firewall that was open waits no longer."""
+    """An open question ended."""
 
     id: int
     peer: PeerId
@@ -227,28 +231,28 @@ class FirewallRequestEnded:
 
 @dataclass(frozen=True, slots=True)
 class PolicyLoaded:
-    """A policy file was read, and is in force."""
+    """A policy file was loaded, and is in force."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFailed:
-    """A policy file has changed and cannot be used: the policy before it stays in force."""
+    """A policy file changed and is unusable; the previous policy stays in force."""
 
     error: PolicyError
 
 
 @dataclass(frozen=True, slots=True)
 class StateFailed:
-    """A rule or a ban is in force but was not kept, or the changes of others were not seen."""
+    """A rule or ban is in force but was not stored, or external changes of the state file were not read."""
 
     error: StateError
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """This reader was too slow: ``count`` events were dropped here."""
+    """This reader was too slow: ``count`` events were dropped at this point."""
 
     count: int
 

@@ -106,7 +106,7 @@ class FirewallSources:
         self._events.emit(PolicyLoaded(str(self._policy)))
 
     def _policy_failed(self, error: PolicyError) -> None:
-        logger.warning("%s; the policy before stays in force", error)
+        logger.warning("%s; the previous policy stays in force", error)
         self._events.emit(PolicyFailed(error))
 
     # -- the state file --------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Who a peer is: key pairs, public keys, and the peer ids made from them (libp2p/specs peer-ids/peer-ids.md)."""
+"""Identities: key pairs, public keys and peer ids (libp2p/specs peer-ids/peer-ids.md)."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ __all__ = ["KeyType", "Keypair", "PeerId", "PublicKey"]
 
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
-"""As in go-libp2p: weaker keys prove nothing, and the time to verify with longer ones is an attacker's gain."""
+"""As in go-libp2p: shorter keys are insecure, and longer ones let an attacker consume CPU time."""
 
 _MAX_RSA_EXPONENT = (1 << 31) - 1
-"""As in Go's crypto/rsa: with an exponent as long as the modulus, verifying costs as much as signing."""
+"""As in Go's crypto/rsa: with a large exponent, verifying would cost as much as signing."""
 
 _MAX_PUBLIC_KEY = 1200
-"""Bytes of an encoded public key; an RSA key of 8,192 bits takes 1,067. What is longer is refused unread."""
+"""Bytes of an encoded public key; an RSA key of 8,192 bits takes 1,067. Longer ones are refused unread."""
 
 _MAX_INLINE_KEY = 42
 """Encoded keys of up to 42 bytes are their own multihash (peer-ids.md, "Peer Ids")."""
@@ -68,7 +68,7 @@ _AnyPrivateKey = Ed25519PrivateKey | RSAPrivateKey | EllipticCurvePrivateKey
 
 
 class KeyType(enum.IntEnum):
-    """The kinds of keys, numbered as in libp2p's ``KeyType``."""
+    """Key types, numbered as in libp2p's ``KeyType`` (peer-ids.md)."""
 
     RSA = 0
     ED25519 = 1
@@ -77,12 +77,15 @@ class KeyType(enum.IntEnum):
 
 
 class PeerId:
-    """The multihash of a peer's public key: immutable, hashable, a good key of a dict."""
+    """A peer id: the multihash of a public key (peer-ids.md, "Peer Ids"). Immutable and hashable."""
 
     __slots__ = ("_hash", "_multihash", "_text")
 
     def __init__(self, multihash: bytes) -> None:
-        """Raises ValueError; :meth:`parse` and :meth:`from_bytes` say whose fault it was."""
+        """
+        Raises:
+            ValueError: not a multihash of a public key. Prefer :meth:`parse` and :meth:`from_bytes`.
+        """
         if not _is_peer_id(multihash):
             raise ValueError("neither a sha2-256 multihash nor an encoded key of up to 42 bytes")
         self._multihash: Final = multihash
@@ -91,7 +94,11 @@ class PeerId:
 
     @classmethod
     def from_bytes(cls, multihash: bytes) -> PeerId:
-        """From the binary form, as a remote sends it. Raises DecodeError."""
+        """Decodes the binary form, as sent by remotes.
+
+        Raises:
+            DecodeError: not a peer id.
+        """
         try:
             return cls(bytes(multihash))
         except ValueError as error:
@@ -99,17 +106,25 @@ class PeerId:
 
     @classmethod
     def parse(cls, text: str) -> PeerId:
-        """From base58 (``12D3Koo...``, ``Qm...``) or CIDv1 text in base16, 32, 36 or 58. Raises InvalidAddress."""
+        """Parses base58 (``12D3Koo...``, ``Qm...``) or CIDv1 text in base16, 32, 36 or 58.
+
+        Raises:
+            InvalidAddress: not a peer id.
+        """
         return _parse_peer_id(text)
 
     @classmethod
     def of(cls, peer: object) -> PeerId:
-        """A peer id, or its text, as a peer id. Raises InvalidAddress; TypeError for anything else, which as a key of
-        rules or bans would never be met."""
+        """Converts a peer id or its text to a peer id.
+
+        Raises:
+            InvalidAddress: not the text of a peer id.
+            TypeError: another type, which would never match as a key of rules or bans.
+        """
         if isinstance(peer, str):
             return cls.parse(peer)
         if not isinstance(peer, PeerId):
-            raise TypeError(f"a PeerId or its text names a peer, not {peer!r}")
+            raise TypeError(f"expected a PeerId or its text, got {peer!r}")
         return peer
 
     def to_bytes(self) -> bytes:
@@ -138,20 +153,23 @@ class PeerId:
         return self._hash
 
     def __reduce__(self) -> tuple[type[PeerId], tuple[bytes]]:
-        return PeerId, (self._multihash,)  # without the hash: that of bytes differs from process to process
+        return PeerId, (self._multihash,)  # without the hash, which differs between processes
 
 
 class PublicKey:
-    """The public half of an identity: immutable, hashable.
+    """The public key of an identity. Immutable and hashable.
 
-    A key is its canonical encoding, as in go-libp2p and rust-libp2p: what was read in another form (fields out of
-    order, a compressed or uncompressed curve point) equals it, has the same peer id, and is written in canonical form.
+    Keys are compared by their canonical encoding, as in go-libp2p and rust-libp2p. A key read in another form (fields out
+    of order, a compressed or uncompressed curve point) is equal, has the same peer id, and is written canonically.
     """
 
     __slots__ = ("_encoded", "_key", "peer_id", "type")
 
     def __init__(self, key: PublicKeyTypes) -> None:
-        """Raises ValueError for an RSA key outside of 2,048 to 8,192 bits and for what libp2p knows no type of."""
+        """
+        Raises:
+            ValueError: an RSA key outside of 2,048 to 8,192 bits, or a type that libp2p does not support.
+        """
         self._key: Final = _supported(key)
         self.type: Final = _key_type(self._key)
         self._encoded: Final = _encode(self.type, _public_key_data(self._key))
@@ -159,9 +177,10 @@ class PublicKey:
 
     @classmethod
     def from_protobuf(cls, data: bytes) -> PublicKey:
-        """From libp2p's ``PublicKey`` message.
+        """Decodes libp2p's ``PublicKey`` message (peer-ids.md, "Keys").
 
-        Raises DecodeError for what is malformed, of an unsupported type, or an RSA key that is too short or too long.
+        Raises:
+            DecodeError: malformed, of an unsupported type, or an RSA key outside of 2,048 to 8,192 bits.
         """
         if len(data) > _MAX_PUBLIC_KEY:
             raise DecodeError("identity", f"a public key of {len(data)} bytes")
@@ -176,11 +195,11 @@ class PublicKey:
         return key
 
     def to_protobuf(self) -> bytes:
-        """As libp2p's ``PublicKey`` message, in the one encoding that peer ids are derived from."""
+        """Encodes libp2p's ``PublicKey`` message, in the canonical form that peer ids are derived from."""
         return self._encoded
 
     def verify(self, signature: bytes, data: bytes) -> bool:
-        """Whether ``signature`` over ``data`` was made with this key. Never raises."""
+        """Whether ``signature`` is a valid signature of ``data`` by this key. Never raises."""
         try:
             match self._key:
                 case Ed25519PublicKey() as ed25519:
@@ -209,15 +228,18 @@ class PublicKey:
 
 
 class Keypair:
-    """An identity: a private key with its public key. Nothing shows the private key but :meth:`to_protobuf`.
+    """An identity: a private key with its public key. Only :meth:`to_protobuf` and :meth:`save` expose the private key.
 
-    Immutable: its copy is itself. It cannot be pickled (TypeError), since pickles are stored and sent about unencrypted.
+    Immutable: a copy is the same object. Pickling raises TypeError, since pickles are stored and sent unencrypted.
     """
 
     __slots__ = ("_key", "public_key")
 
     def __init__(self, key: PrivateKeyTypes) -> None:
-        """Raises ValueError as :class:`PublicKey` does."""
+        """
+        Raises:
+            ValueError: as for :class:`PublicKey`.
+        """
         match key:
             case Ed25519PrivateKey() | RSAPrivateKey() | EllipticCurvePrivateKey():
                 self._key: Final = key
@@ -227,12 +249,16 @@ class Keypair:
 
     @classmethod
     def generate(cls) -> Keypair:
-        """A new Ed25519 identity."""
+        """Generates a new Ed25519 identity."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_protobuf(cls, data: bytes) -> Keypair:
-        """From libp2p's ``PrivateKey`` message. Raises ValueError for what is none, or of an unsupported type."""
+        """Decodes libp2p's ``PrivateKey`` message (peer-ids.md, "Keys").
+
+        Raises:
+            ValueError: malformed, or of an unsupported type.
+        """
         try:
             message = messages.parse(messages.PrivateKey, data, "identity")
             declared = KeyType(message.Type)
@@ -244,20 +270,21 @@ class Keypair:
         return pair
 
     def to_protobuf(self) -> bytes:
-        """As libp2p's ``PrivateKey`` message: the secret itself, in the clear."""
+        """Encodes libp2p's ``PrivateKey`` message: the unencrypted private key."""
         return _encode(self.public_key.type, _private_key_data(self._key))
 
     @classmethod
     def load(
         cls, path: str | os.PathLike[str], passphrase: str | bytes | Callable[[], str | bytes] | None = None
     ) -> Keypair:
-        """From a key file: PEM (PKCS#8, possibly encrypted) or libp2p's protobuf, told apart by their content.
+        """Reads a key file: PEM (PKCS#8, possibly encrypted) or libp2p's protobuf, recognized by content.
 
-        The passphrase may be a function, which is called if the file is encrypted; for a file that is not, a passphrase
-        is ignored. The file is read once, so it may be a pipe. Warns in the log if others can read it.
+        The passphrase can be a function, which is called only for encrypted files. For unencrypted files, a passphrase is
+        ignored. The file is read once, so it can be a pipe. Logs a warning if other users can read it.
 
-        Raises KeyFileError if it is missing, damaged, too long, of another form or no key, and if the passphrase is
-        missing or wrong.
+        Raises:
+            KeyFileError: the file is missing, damaged, too long, unsupported or not a key, or the passphrase is missing
+                or wrong.
         """
         data = key_file.read(path)
         try:
@@ -275,14 +302,14 @@ class Keypair:
         format: Literal["pem", "libp2p"] = "pem",
         force: bool = False,
     ) -> None:
-        """To a key file of mode 0600 that is complete and on disk, or not there at all.
+        """Writes a key file of mode 0600, atomically and synced to disk.
 
-        ``pem`` is PKCS#8, encrypted if there is a passphrase (AES-256; its 2,048 rounds of PBKDF2 do not make up for a
-        short passphrase); ``libp2p`` is the protobuf that the other implementations read, which cannot be encrypted.
+        ``pem`` is PKCS#8, encrypted with a passphrase (AES-256; its 2,048 rounds of PBKDF2 do not protect a short
+        passphrase). ``libp2p`` is the protobuf of the other implementations, which cannot be encrypted.
 
-        Raises KeyFileError if the file exists and ``force`` is not given, also if it comes into being meanwhile, if what
-        is there is no regular file, and if it cannot be written; ValueError for an empty passphrase or one for
-        ``libp2p``.
+        Raises:
+            KeyFileError: the file exists without ``force``, is not a regular file, or cannot be written.
+            ValueError: an empty passphrase, or a passphrase for ``libp2p``.
         """
         if format == "libp2p" and passphrase is not None:
             raise ValueError("a key file in libp2p's form cannot be encrypted")
@@ -291,11 +318,11 @@ class Keypair:
 
     @property
     def peer_id(self) -> PeerId:
-        """That of the public key."""
+        """The peer id of the public key."""
         return self.public_key.peer_id
 
     def sign(self, data: bytes) -> bytes:
-        """The signature that libp2p defines for this type of key (peer-ids.md, "Key Types")."""
+        """Signs ``data`` as libp2p defines for this key type (peer-ids.md, "Key Types")."""
         match self._key:
             case Ed25519PrivateKey() as ed25519:
                 return ed25519.sign(data)
@@ -316,8 +343,8 @@ class Keypair:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a Keypair is not pickled, since the pickle would show the private key: give its key file's path, or, where "
-            "that is safe, what to_protobuf() returns"
+            "a Keypair cannot be pickled, since the pickle would contain the private key: pass the path of its key file or, "
+            "where that is safe, the result of to_protobuf()"
         )
 
     def _to_pem(self, passphrase: str | bytes | None) -> bytes:
@@ -444,7 +471,7 @@ def _load_pem(data: bytes, passphrase: str | bytes | Callable[[], str | bytes] |
     except TypeError:  # encrypted
         pass
     except ValueError as error:
-        raise ValueError(f"damaged, or no private key: {error}") from error
+        raise ValueError(f"damaged, or not a private key: {error}") from error
     given = passphrase() if callable(passphrase) else passphrase
     if not given:
         raise ValueError("encrypted, a passphrase is needed")

@@ -84,7 +84,7 @@ def read(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         raise KeyFileError(path, error.strerror or str(error)) from error
     if len(data) > MAX_SIZE:
-        raise KeyFileError(path, f"longer than {MAX_SIZE} bytes, no key file")
+        raise KeyFileError(path, f"over {MAX_SIZE:,} bytes: not a key file")
     if mode & 0o077:
         logger.warning("key file %s is open to other users (mode %04o); `chmod 600` it", path, mode)
     return data

@@ -33,7 +33,7 @@ def check_loop(loop: AbstractEventLoop | None) -> None:
 def refuse_loop() -> NoReturn:
     """Raises the error for a call from elsewhere."""
     raise RuntimeError(
-        "the peer runs on another event loop: call it there, from another thread by asyncio.run_coroutine_threadsafe"
+        "the peer runs on another event loop: use it there (from another thread: asyncio.run_coroutine_threadsafe)"
     )
 
 

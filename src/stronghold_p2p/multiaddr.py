@@ -1,9 +1,8 @@
-"""Addresses that say how to reach a peer, layer by layer: ``/ip4/127.0.0.1/tcp/4001/p2p/12D3Koo...``.
+"""Multiaddresses: the layers of a peer's address, such as ``/ip4/127.0.0.1/tcp/4001/p2p/12D3Koo...``.
 
-The source is multiformats/multiaddr. Where the implementations differ, this one does as go-multiaddr: an address is
-never empty, a value holds no slash, ``unix`` takes the rest of the address as its path, ``memory`` is a number of 64
-bits, a peer id is stored as its multihash whatever its text was. A protocol that is not in the table at the end makes
-an address malformed.
+The specification is multiformats/multiaddr. Where implementations differ, this one follows go-multiaddr: an address is
+never empty, a value has no slash, ``unix`` takes the rest of the address as its path, ``memory`` is a 64-bit number, and a
+peer id is stored as its multihash. Protocols outside of the table at the end make an address malformed.
 """
 
 from __future__ import annotations
@@ -21,46 +20,59 @@ from .identity import PeerId
 __all__ = ["Component", "Multiaddr"]
 
 Component: TypeAlias = tuple[str, str | None]
-"""The name of a protocol and the text of its value, None for a protocol that takes none."""
+"""The name of a protocol and the text of its value; None for protocols without a value."""
 
 
 class Multiaddr:
-    """An address: immutable, hashable, equal to what has the same bytes. Iterates over its components."""
+    """A multiaddress (multiformats/multiaddr). Immutable, hashable, compared by bytes, iterable over its components."""
 
     __slots__ = ("_bytes", "_text", "components", "peer_id")
 
     def __init__(self, encoded: bytes) -> None:
-        """Raises ValueError; :meth:`parse` and :meth:`from_bytes` say whose fault it was."""
+        """
+        Raises:
+            ValueError: malformed. Prefer :meth:`parse` and :meth:`from_bytes`.
+        """
         parts = list(_split(encoded))
         last, value = parts[-1]
         self.components: Final[tuple[Component, ...]] = tuple(
             (protocol.name, protocol.decode(value) if value else None) for protocol, value in parts
         )
         self.peer_id: Final = PeerId(value) if last is _P2P else None
-        """The peer that the address leads to, which its last component names; one further left is a relay."""
+        """The peer id in the last component; a peer id before it is a relay."""
         self._bytes: Final = encoded
         self._text: Final = "".join(map(_component_text, self.components))
 
     @classmethod
     def parse(cls, text: str) -> Multiaddr:
-        """From text, which need not be canonical: ``/ipfs/`` is ``/p2p/``, trailing slashes mean nothing.
+        """Parses text. Accepts ``/ipfs/`` for ``/p2p/``, and trailing slashes.
 
-        Raises InvalidAddress.
+        Raises:
+            InvalidAddress: malformed.
         """
         return _parse(text)
 
     @classmethod
     def of(cls, address: object) -> Multiaddr:
-        """An address, or its text, as an address. Raises InvalidAddress; TypeError for anything else."""
+        """Converts an address or its text to an address.
+
+        Raises:
+            InvalidAddress: not the text of an address.
+            TypeError: another type.
+        """
         if isinstance(address, str):
             return cls.parse(address)
         if not isinstance(address, Multiaddr):
-            raise TypeError(f"a Multiaddr or its text says where, not {address!r}")
+            raise TypeError(f"expected a Multiaddr or its text, got {address!r}")
         return address
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Multiaddr:
-        """From the binary form, as a remote sends it. Raises DecodeError."""
+        """Decodes the binary form, as sent by remotes.
+
+        Raises:
+            DecodeError: malformed.
+        """
         try:
             return cls(bytes(data))
         except ValueError as error:
@@ -68,7 +80,7 @@ class Multiaddr:
 
     @classmethod
     def of_tcp(cls, host: str, port: int) -> Multiaddr:
-        """Where a TCP socket is, by the IP address and the port that the system names; every connection asks for it."""
+        """The address of a TCP socket, from a numeric IP address and a port. Fast, since every connection needs it."""
         ip = _IP6_CODE + inet_pton(AF_INET6, host) if ":" in host else _IP4_CODE + inet_pton(AF_INET, host)
         return cls(ip + _TCP_CODE + port.to_bytes(2))
 
@@ -80,30 +92,38 @@ class Multiaddr:
         return self._bytes
 
     def encapsulate(self, other: Multiaddr) -> Multiaddr:
-        """The address with ``other`` behind it."""
+        """The address with ``other`` appended."""
         return Multiaddr(self._bytes + other._bytes)
 
     def endswith(self, suffix: Multiaddr) -> bool:
-        """Whether the last components are those of ``suffix``."""
+        """Whether the address ends in the components of ``suffix``."""
         return self.components[-len(suffix.components) :] == suffix.components
 
     def decapsulate(self, suffix: Multiaddr) -> Multiaddr:
-        """The address without ``suffix``. Raises ValueError if it does not end in that."""
+        """The address without ``suffix``.
+
+        Raises:
+            ValueError: the address does not end in ``suffix``.
+        """
         if not self.endswith(suffix):
             raise ValueError(f"{self} does not end in {suffix}")
         return Multiaddr(self._bytes[: -len(suffix._bytes)])
 
     def with_peer(self, peer_id: PeerId) -> Multiaddr:
-        """This address, ending in ``/p2p/<peer_id>`` instead of the peer that it may end in."""
+        """The address with ``/p2p/<peer_id>`` at the end, in place of another one."""
         return Multiaddr(self._bytes_without_peer() + _peer_component(peer_id))
 
     def without_peer(self) -> Multiaddr:
-        """This address without the peer that it may end in. Raises InvalidAddress if there is nothing else in it."""
+        """The address without ``/p2p/<peer_id>`` at the end, if any.
+
+        Raises:
+            InvalidAddress: the address has no other component.
+        """
         if self.peer_id is None:
             return self
         encoded = self._bytes_without_peer()
         if not encoded:
-            raise InvalidAddress(self, "nothing but a peer id")
+            raise InvalidAddress(self, "a peer id alone, without an address")
         return Multiaddr(encoded)
 
     def __iter__(self) -> Iterator[Component]:
@@ -139,7 +159,7 @@ def _parse(text: str) -> Multiaddr:
 def _encode(text: str) -> bytes:
     empty, *rest = text.rstrip("/").split("/")
     if empty:
-        raise ValueError("does not begin with /, as /ip4/127.0.0.1/tcp/4001 does")
+        raise ValueError("does not begin with /, as in /ip4/127.0.0.1/tcp/4001")
     parts = iter(rest)
     encoded = bytearray()
     for name in parts:

@@ -1,4 +1,4 @@
-"""StrongholdP2p: a peer, the object that a user holds."""
+"""StrongholdP2p: a peer, the public object of this library."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ __all__ = ["StrongholdP2p"]
 
 
 class StrongholdP2p(Generic[Req, Res]):
-    """A peer: it sends requests to other peers and answers theirs, encrypted end to end, behind a firewall.
+    """A peer: sends requests to other peers and answers theirs, encrypted end to end, behind a firewall.
 
-    Runs on the event loop that is running; use it with ``async with``, or :meth:`start` and :meth:`close`. Handlers,
-    rules, bans and addresses may be set before; what needs the network raises :class:`ClosedError` outside of them.
-    From the start to the close all of it, and what it hands out, belongs to that loop: elsewhere it raises RuntimeError.
+    Use it with ``async with``, or call :meth:`start` and :meth:`close`, on a running event loop. Handlers, rules, bans and
+    addresses can be set before the start. Network operations need a started peer, and raise :class:`ClosedError`
+    otherwise. From start to close, the peer and its objects belong to that loop, and raise RuntimeError on any other.
 
-    Wherever a peer is expected, a :class:`PeerId` or its text does; wherever an address, a :class:`Multiaddr` or its
-    text. Times are seconds, sizes bytes.
+    Peers are given as a :class:`PeerId` or its text, addresses as a :class:`Multiaddr` or its text. Times are in seconds,
+    sizes in bytes.
     """
 
     def __init__(
@@ -73,30 +73,29 @@ class StrongholdP2p(Generic[Req, Res]):
     ) -> None:
         """
         Args:
-            keypair: who we are; None makes a new Ed25519 identity.
-            firewall: the rules to start with; None lets our own requests out, and asks about each peer that requests.
-            config: limits and time limits; None takes the defaults.
-            request_type: what requests are: anything that msgspec decodes, such as a Struct or a union of Structs;
-                None for any JSON value.
+            keypair: the identity; None generates a new Ed25519 key pair.
+            firewall: the initial rules; None allows outbound requests, and asks about each peer with inbound ones.
+            config: size and time limits; None: the defaults.
+            request_type: the type of requests: any type that msgspec decodes, such as a Struct or a union of Structs;
+                None: any JSON value.
             response_type: the same for responses.
-            codec: how both are encoded: ``"json"``, ``"msgpack"`` or ``"raw"`` (bytes); one a peer, each has its own
-                protocol id.
-            firewall_view: what rules and questions see of a request, so that a person or a log never sees its content;
-                None shows the request itself to rules and handlers, and its type alone to terminals and logs. If it
-                raises, the request is rejected.
-            policy: a policy, whose word goes before all rules set in code or by answers; or a policy file, which is
-                read at the start, and again whenever it changes.
-            state: a file that remembers over restarts what answers of the firewall and bans have decided.
-            authorities: a file of PEM: certificates by which servers of ``/tls/ws`` are verified, beside the system's.
+            codec: the encoding of both: ``"json"``, ``"msgpack"`` or ``"raw"`` (bytes); each has its own protocol id.
+            firewall_view: reduces a request to the parts that rules and questions may see, to hide its content from
+                people and logs. None: rules and handlers see the request itself, terminals and logs only its type. An
+                exception rejects the request.
+            policy: a policy, or a policy file, which is read at the start and whenever it changes. Takes precedence over
+                rules from code and answers.
+            state: a file that stores bans, and the rules from answers, over restarts.
+            authorities: a PEM file of additional trusted certificates for servers of ``/tls/ws``.
 
         Raises:
-            TypeError: an argument is of another type; no codec can be made for a request's or response's; a rule of
-                ``firewall`` or ``policy`` is by a type that no request has.
-            ValueError: there is no such codec.
+            TypeError: an argument has the wrong type, a request or response type has no codec, or a rule of
+                ``firewall`` or ``policy`` has a type that no request has.
+            ValueError: the codec is unknown.
         """
         check_types(keypair=(keypair, Keypair), firewall=(firewall, FirewallRules), config=(config, Config))
         if codec not in PROTOCOLS:
-            raise ValueError(f"there is no codec {codec!r}: there are {', '.join(PROTOCOLS)}")
+            raise ValueError(f"unknown codec {codec!r}: known are {', '.join(PROTOCOLS)}")
         self._keypair = keypair or Keypair.generate()
         self._config = config or Config()
         self._events = EventHub()
@@ -130,14 +129,14 @@ class StrongholdP2p(Generic[Req, Res]):
         )
         self._approvals.keep_rule = self._sources.keep_rule
         self.addresses = AddressBook(owner=self._owner)
-        """Where other peers can be dialed."""
+        """The known addresses of other peers."""
 
     def __repr__(self) -> str:
         return f"<StrongholdP2p {self.peer_id}>"
 
     @property
     def peer_id(self) -> PeerId:
-        """Who we are."""
+        """Our peer id."""
         return self._keypair.peer_id
 
     # -- life ------------------------------------------------------------------------------------
@@ -146,15 +145,15 @@ class StrongholdP2p(Generic[Req, Res]):
         """Starts the peer on the running event loop.
 
         Raises:
-            RuntimeError: it runs already.
-            ClosedError: it was closed; make another one.
-            PolicyError: the policy file cannot be read, or says what it cannot.
+            RuntimeError: the peer is already running.
+            ClosedError: the peer is closed; make a new one.
+            PolicyError: the policy file cannot be read, or is invalid.
             StateError: the state file cannot be used.
         """
         if self._closing is not None:
-            raise ClosedError("the peer was closed: make another one")
+            raise ClosedError("the peer is closed: make a new one")
         if self._swarm is not None or self._starting:
-            raise RuntimeError("the peer runs already")
+            raise RuntimeError("the peer is already running")
         self._owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
@@ -192,7 +191,7 @@ class StrongholdP2p(Generic[Req, Res]):
         return swarm
 
     async def close(self) -> None:
-        """Ends everything in order: running requests may end within ``Config.close_timeout``, new ones are refused."""
+        """Shuts down gracefully: running requests have ``Config.close_timeout`` seconds to end, new ones are refused."""
         self._owner.check()
         if self._closing is not None:
             await asyncio.shield(self._closing)
@@ -201,7 +200,7 @@ class StrongholdP2p(Generic[Req, Res]):
         self._closing = self._owner.loop.create_future()
         swarm, self._swarm = self._swarm, None
         await end_all(
-            self._approvals.close,  # first: what waits for an answer would hold up the connections
+            self._approvals.close,  # first: waiting requests would delay the connections
             *([swarm.close] if swarm is not None else []),
             self._responder.close,
             self._events.close,
@@ -222,30 +221,30 @@ class StrongholdP2p(Generic[Req, Res]):
     # -- asking ----------------------------------------------------------------------------------
 
     async def send_request(self, to: PeerId | Multiaddr | str, body: Req, *, timeout: float | None = None) -> Res:
-        """Sends a request and returns its response; dials if need be. ``timeout`` (None: ``Config.request_timeout``)
-        covers all of that. Cancelling the call resets the request's stream.
+        """Sends a request and returns its response, dialing if needed.
 
-        Nothing is sent twice: a request of which one byte reached a socket is never repeated; before that, it is tried
-        once more on a fresh connection.
+        ``timeout`` is in seconds and includes the dial (None: ``Config.request_timeout``). Cancelling the call resets the
+        request's stream. A request is never sent twice: it is retried once, on a new connection, only if none of its
+        bytes had reached a socket.
 
         Raises:
-            InvalidAddress: ``to`` is malformed, names no peer, or is us.
-            EncodeError: ``body`` cannot be sent.
-            NotPermitted: our own firewall or a ban forbids it; nothing was sent or dialed.
-            DialError: there is no connection to the peer.
+            InvalidAddress: ``to`` is malformed, has no peer id, or is this peer.
+            EncodeError: ``body`` cannot be encoded, or is too large.
+            NotPermitted: refused by our own firewall or a ban; nothing was sent or dialed.
+            DialError: no connection to the peer.
             ProtocolNotSupported: the peer does not offer requests, or not to us; it may have banned us.
             NoResponse: the peer rejected or declined the request.
-            StreamReset: the peer failed to answer, or a limit of it struck.
-            RemoteProtocolError: the response is cut off, too large, or not of the declared type.
-            ConnectionLost: the connection ended after the request had left; whether it was handled is unknown.
+            StreamReset: the peer's handler failed, or one of its limits is reached.
+            RemoteProtocolError: the response is truncated, too large, or not of the declared type.
+            ConnectionLost: the connection ended after the request was sent; it is unknown whether it was handled.
             RequestTimeout: the time is up.
-            ClosedError: we are not running.
+            ClosedError: this peer is not running.
         """
         swarm = self._running()
         peer, address = self._target(to)
         connection = swarm.connection(peer)
         if connection is None and (refusal := self._admission.refusal_of_peer(peer)):
-            raise NotPermitted(peer, refusal)  # before anybody is asked about it
+            raise NotPermitted(peer, refusal)  # instead of a question about it
         return await self._requester.request(
             peer,
             body,
@@ -255,32 +254,33 @@ class StrongholdP2p(Generic[Req, Res]):
         )
 
     async def connect(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> PeerId:
-        """Connects to a peer, unless it is connected already.
+        """Connects to a peer, if not yet connected. ``timeout`` is in seconds (None: ``Config.connection_timeout``).
 
         Raises:
-            InvalidAddress, NotPermitted, DialError, ClosedError: as for :meth:`send_request`, but for the firewall,
-                which guards requests.
+            InvalidAddress, NotPermitted, DialError, ClosedError: as for :meth:`send_request`; firewall rules do not
+                apply, only bans and the policy.
         """
         peer, address = self._target(to)
         await self._connect(peer, address, deadline_in(seconds(timeout, self._config.connection_timeout)))
         return peer
 
     async def disconnect(self, peer: PeerId | str) -> None:
-        """Closes every connection to ``peer``; what runs on them is lost."""
+        """Closes every connection to ``peer``, and loses all requests on them."""
         await self._running().disconnect(PeerId.of(peer))
 
     def is_connected(self, peer: PeerId | str) -> bool:
-        """Whether there is a connection to ``peer``."""
+        """Whether we are connected to ``peer``."""
         return self._running().connection(PeerId.of(peer)) is not None
 
     async def ping(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> float:
-        """The round-trip time to a peer in seconds, by libp2p's ping protocol; connects if need be.
+        """The round-trip time to a peer in seconds, by libp2p's ping protocol (libp2p/specs ping/ping.md).
+
+        Connects if needed. ``timeout`` is in seconds (None: ``Config.request_timeout``).
 
         Raises:
             InvalidAddress, NotPermitted, DialError, ClosedError: as for :meth:`connect`.
-            ProtocolNotSupported, StreamReset, NoResponse, RemoteProtocolError, ConnectionLost: the peer does not answer as it
-                should.
-            RequestTimeout: it does not answer in time (None: ``Config.request_timeout``).
+            ProtocolNotSupported, StreamReset, NoResponse, RemoteProtocolError, ConnectionLost: no valid answer.
+            RequestTimeout: no answer in time.
         """
         patience = seconds(timeout, self._config.request_timeout)
         peer, address = self._target(to)
@@ -291,15 +291,15 @@ class StrongholdP2p(Generic[Req, Res]):
     # -- answering -------------------------------------------------------------------------------
 
     def on_request(self, handler: Callable[[Request[Req]], Res | Awaitable[Res]]) -> Callable[[Request[Req]], Any]:
-        """Has ``handler``, plain or async, answer requests by what it returns; use it as a decorator.
+        """Sets the request handler, plain or async, which returns the response. Use it as a decorator.
 
-        If it raises, runs past ``Config.handler_timeout`` or returns what cannot be encoded, the request's stream is
-        reset, a :class:`RequestFailed` event says why, and the log has a line, with the traceback of what it raised,
-        SystemExit, too; only KeyboardInterrupt ends the program. There is one line a second of each kind. Without a
-        handler or an iterator the protocol is not offered.
+        If it raises, exceeds ``Config.handler_timeout``, or returns an unencodable value, the request's stream is reset.
+        This is reported as a :class:`RequestFailed` event and logged, at most one line of each kind per second, with the
+        traceback. Even SystemExit ends only the request; KeyboardInterrupt ends the program. Without a handler or an
+        iterator, the protocol is not offered.
 
         Raises:
-            RuntimeError: requests are answered already.
+            RuntimeError: requests already have a handler or an iterator.
         """
         self._owner.check()
         self._responder.set_handler(handler)
@@ -307,13 +307,15 @@ class StrongholdP2p(Generic[Req, Res]):
         return handler
 
     def requests(self, *, buffer: int = 64) -> AsyncIterator[Request[Req]]:
-        """Requests, for ``async for``; answer each with :meth:`Request.respond` or :meth:`Request.decline`, within
-        ``Config.handler_timeout``. One that is dropped unanswered is declined.
+        """An iterator over inbound requests, for ``async for``.
 
-        ``buffer`` requests are read ahead; further ones wait in their streams, which does not hold up the connection.
+        Answer each with :meth:`Request.respond` or :meth:`Request.decline` within ``Config.handler_timeout``. A request
+        that is garbage-collected without an answer is declined. ``buffer`` requests are read ahead; further ones wait in
+        their streams, without blocking the connection.
 
         Raises:
-            RuntimeError: requests are answered already.
+            RuntimeError: requests already have a handler or an iterator.
+            ValueError: ``buffer`` is below 1.
         """
         self._owner.check()
         queue = self._responder.open_queue(buffer, self._owner)
@@ -324,86 +326,102 @@ class StrongholdP2p(Generic[Req, Res]):
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """What we listen on, each with every address that it can be dialed at."""
+        """The addresses that we listen on, each with its dialable addresses."""
         self._owner.check()
         return self._swarm.listeners if self._swarm else ()
 
     async def listen(
         self, address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0", *, certificate: CertificateFiles | None = None
     ) -> Multiaddr:
-        """Listens on ``address``: TCP, or WebSocket (``.../ws``, ``.../tls/ws``). Returns it as bound, with ``/p2p/<us>``;
-        of a wildcard (0.0.0.0 or ::) the first real interface's, if there is one. :attr:`listeners` has all. TLS takes a
-        ``certificate``, two files of PEM: its chain and its private key. New connections see it change with the files.
+        """Listens on ``address``, for TCP or WebSocket (``.../ws``, ``.../tls/ws``).
+
+        Returns the bound address with ``/p2p/<our id>``; for a wildcard (0.0.0.0 or ::) that of the first interface, if
+        there is one. :attr:`listeners` has all of them. TLS needs a ``certificate``: two PEM files, the chain and the
+        private key. Changed files apply to new connections.
 
         Raises:
-            InvalidAddress: malformed, or of another peer.
-            ListenError: it is in use, not of this machine, not permitted or of another kind; or it is the certificate.
-            ClosedError: we are not running.
+            InvalidAddress: malformed, or with the id of another peer.
+            ListenError: in use, not of this machine, not permitted or unsupported, or the certificate is unusable.
+            ClosedError: this peer is not running.
         """
         listener = await self._running().listen(own_address(address, self.peer_id), certificate)
         return listener.addresses[0] if listener.addresses else listener.address
 
     async def stop_listening(self, address: Multiaddr | str | None = None) -> None:
-        """Stops listening on ``address``, as given to or returned by :meth:`listen`, or on all. Connections stay."""
+        """Stops listening on ``address``, as given to or returned by :meth:`listen`; None: on all. Connections stay open.
+
+        Raises:
+            InvalidAddress: malformed, or with the id of another peer.
+            ClosedError: this peer is not running.
+        """
         self._running().stop_listening(None if address is None else own_address(address, self.peer_id))
 
     # -- the firewall ----------------------------------------------------------------------------
 
     def set_firewall_default(self, rule: Rule | None, *, direction: Direction = Direction.BOTH) -> None:
-        """Sets the rule for peers without one of their own; None removes it. Takes effect at once, also on connected
-        peers and on requests that wait for an answer; a handler that runs already is left alone. Raises TypeError for a
-        rule by a type that no request has."""
+        """Sets the rule for peers without their own; None removes it.
+
+        Takes effect immediately, also for connected peers and waiting requests. Running handlers are not interrupted.
+
+        Raises:
+            TypeError: not a rule, or a rule with a type that no request has.
+        """
         self._owner.check()
         self._firewall.set_default(rule, direction)
 
     def remove_firewall_default(self, *, direction: Direction = Direction.BOTH) -> None:
-        """Removes the rule for peers without one of their own: they are asked about."""
+        """Removes the rule for peers without their own; their requests become questions."""
         self.set_firewall_default(None, direction=direction)
 
     def set_peer_rule(self, peer: PeerId | str, rule: Rule, *, direction: Direction = Direction.BOTH) -> None:
-        """Sets one peer's own rule. Takes effect at once, as :meth:`set_firewall_default`."""
+        """Sets one peer's own rule, with immediate effect as for :meth:`set_firewall_default`.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id.
+            TypeError: not a rule, or a rule with a type that no request has.
+        """
         self._owner.check()
         peer = PeerId.of(peer)
         self._firewall.set_peer_rule(peer, rule, direction)
-        # What code says now, an answer that was kept earlier must not undo at the next start.
+        # At the next start, a stored answer must not override the rule set in code now.
         self._sources.keep_rule(peer, direction, None)
 
     def remove_peer_rule(self, peer: PeerId | str, *, direction: Direction = Direction.BOTH) -> None:
-        """Removes one peer's own rule, also one that an answer set and a state file keeps: the default applies to it."""
+        """Removes one peer's own rule, including one from an answer in the state file; the default applies."""
         self._owner.check()
         peer = PeerId.of(peer)
         self._sources.keep_rule(peer, direction, None)
         self._firewall.set_peer_rule(peer, None, direction)
 
     def get_firewall_config(self) -> FirewallRules:
-        """The rules that calls and answers have set, as a copy. A policy's go before them."""
+        """A copy of the rules set by calls and answers, without those of a policy, which take precedence."""
         self._owner.check()
         return self._firewall.rules
 
     def on_firewall_request(self, handler: Callable[[FirewallRequest], Any]) -> Callable[[FirewallRequest], Any]:
-        """Has ``handler``, plain or async, answer the firewall's questions; use it as a decorator. It may also keep a
-        question and have it answered later. What it raises is logged, but for KeyboardInterrupt, which ends the program.
+        """Adds a handler, plain or async, for the firewall's questions. Use it as a decorator.
 
-        Any number of handlers and iterators get every question, and at once those that are open; the first answer
-        decides. A handler that raises leaves the question to the others. A question that nobody is left to answer is
-        rejected.
+        Any number of handlers and iterators get every question, including those already open. The first answer decides.
+        A plain handler can keep a question and answer it later. An exception is logged and leaves the question to the
+        others; KeyboardInterrupt ends the program. A question without any answerer is rejected.
         """
         self._owner.check()
         self._approvals.add_handler(handler)
         return handler
 
     def remove_firewall_handler(self, handler: Callable[[FirewallRequest], Any]) -> None:
-        """Undoes :meth:`on_firewall_request`: ``handler`` gives up the questions that it has, and is cancelled if it is
-        async. Without effect if it answers none."""
+        """Removes a handler added by :meth:`on_firewall_request`. It gives up its questions, and is cancelled if async.
+
+        Ignores an unknown handler.
+        """
         self._owner.check()
         self._approvals.remove_handler(handler)
 
     def firewall_requests(self, *, buffer: int = 64) -> FirewallRequestQueue:
-        """The firewall's questions, for ``async for``, as for :meth:`on_firewall_request`. While ``buffer`` of them wait
-        to be taken, further ones do not come here.
+        """An iterator over the firewall's questions, for ``async for``; see :meth:`on_firewall_request`.
 
-        ``close()`` ends the iteration and gives up all questions that came here. Once nobody holds the iterator any more,
-        it gives up those that nobody has taken.
+        With ``buffer`` waiting questions it gets no further ones. ``close()`` ends the iteration and gives up all its
+        questions. Garbage collection gives up the questions still in the buffer.
 
         Raises:
             ValueError: ``buffer`` is below 1.
@@ -412,22 +430,33 @@ class StrongholdP2p(Generic[Req, Res]):
         return self._approvals.open_queue(buffer, self._owner)
 
     async def reload_policy(self) -> None:
-        """Has the policy file read again now, changed or not; a :class:`PolicyLoaded` or :class:`PolicyFailed` event tells
-        how that went. Does nothing without a policy file."""
+        """Reloads the policy file, changed or not; without one, does nothing.
+
+        The result is a :class:`PolicyLoaded` or :class:`PolicyFailed` event.
+
+        Raises:
+            ClosedError: this peer is not running.
+        """
         self._running()
         self._sources.reload_policy()
 
     async def ban_peer(self, peer: PeerId | str) -> None:
-        """Closes every connection to ``peer``; neither side can make one until :meth:`unban_peer`. Its requests that
-        nobody has got yet are rejected, handlers at work on one are cancelled.
+        """Closes every connection to ``peer``, and refuses new ones in both directions until :meth:`unban_peer`.
+
+        Its waiting requests are rejected; handlers at work on its requests are cancelled.
 
         Raises:
-            StateError: the ban is in force, but could not be kept in the state file.
+            InvalidAddress: ``peer`` is not a peer id.
+            StateError: the ban is in force, but was not stored in the state file.
         """
         await self._set_banned(PeerId.of(peer), True)
 
     async def unban_peer(self, peer: PeerId | str) -> None:
-        """Lifts a ban by :meth:`ban_peer`; a policy's stays. Raises StateError likewise."""
+        """Lifts a ban by :meth:`ban_peer`; a ban by the policy stays.
+
+        Raises:
+            InvalidAddress, StateError: as for :meth:`ban_peer`.
+        """
         await self._set_banned(PeerId.of(peer), False)
 
     # -- seeing ----------------------------------------------------------------------------------
@@ -445,23 +474,30 @@ class StrongholdP2p(Generic[Req, Res]):
         when_full: Literal["drop_oldest", "drop_newest"] = "drop_oldest",
         decisions: bool = False,
     ) -> AsyncIterator[Event]:
-        """What happens from this call on, for ``async for``. ``buffer`` events wait for a slow reader; what is dropped
-        beyond that is counted in a :class:`Dropped` event. ``decisions`` adds a :class:`FirewallDecision` for each request,
-        for an audit. There is no blocking mode: a reader must not stop the network."""
+        """An iterator over events from this call on, for ``async for``.
+
+        ``buffer`` events wait for a slow reader; further ones are dropped, and counted in a :class:`Dropped` event. There
+        is no blocking mode: a reader must not stop the network. ``decisions`` adds a :class:`FirewallDecision` for each
+        request, for an audit.
+
+        Raises:
+            ValueError: ``buffer`` is below 1, or ``when_full`` is unknown.
+        """
         self._owner.check()
         return self._events.subscribe(buffer, when_full, self._owner, decisions=decisions)
 
     # -- below requests --------------------------------------------------------------------------
 
     async def open_stream(self, to: PeerId | Multiaddr | str, protocol: str, *, timeout: float | None = None) -> Stream:
-        """A stream for a protocol of one's own, which the firewall does not guard; connects if need be.
+        """Opens a stream for a custom protocol, connecting if needed. Firewall rules do not apply.
 
-        Negotiation is lazy: :class:`ProtocolNotSupported` comes from the first read, or from ``stream.negotiated()``.
+        ``timeout`` is in seconds (None: ``Config.request_timeout``). Negotiation is lazy: :class:`ProtocolNotSupported` is
+        raised by the first read, or by ``stream.negotiated()``.
 
         Raises:
             InvalidAddress, NotPermitted, DialError, ClosedError: as for :meth:`connect`.
             ConnectionLost: the connection ended before the stream was open.
-            RequestTimeout: the peer has as many streams open as it takes, for longer than ``timeout``.
+            RequestTimeout: the limit of streams on the connection was reached for longer than ``timeout``.
         """
         peer, address = self._target(to)
         patience = seconds(timeout, self._config.request_timeout)
@@ -474,18 +510,20 @@ class StrongholdP2p(Generic[Req, Res]):
             raise RequestTimeout(patience, "wait for a stream") from None
 
     def handle_stream(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
-        """Serves a protocol of one's own: ``handler`` runs as a task for each stream, which is closed when it returns
-        and reset when it raises, whatever that is; only KeyboardInterrupt ends the program. The firewall does not guard it.
+        """Serves a custom protocol. Firewall rules do not apply.
+
+        ``handler`` runs as a task for each stream. The stream is closed when it returns, and reset on any exception; only
+        KeyboardInterrupt ends the program.
 
         Raises:
-            RuntimeError: the protocol is served already.
-            ValueError: ``protocol`` is no protocol id.
+            RuntimeError: the protocol already has a handler.
+            ValueError: ``protocol`` is not a protocol id.
         """
         self._owner.check()
         check_protocol_id(protocol)
         own = {one for service in self._services for one in service.protocols}
         if protocol in {*self._responder.protocols, *self._stream_handlers, *own}:
-            raise RuntimeError(f"{protocol} is served already")
+            raise RuntimeError(f"{protocol} already has a handler")
         if self._swarm is not None:
             self._swarm.handle_coroutine(protocol, handler)
         self._stream_handlers[protocol] = handler
@@ -501,13 +539,13 @@ class StrongholdP2p(Generic[Req, Res]):
         return self._swarm
 
     def _permits(self, peer: PeerId, protocol: str) -> bool:
-        """The firewall guards the request protocols alone. Nobody is offered what nobody answers."""
+        """Firewall rules apply to request protocols only. Without a handler or iterator they are not offered."""
         return protocol not in self._responder.protocols or (
             self._responder.serving and not self._gate.rejects_all(peer, Direction.INBOUND)
         )
 
     def _refused(self, peer: PeerId, protocol: str) -> None:
-        """The peer has tried to open a protocol that it is not offered."""
+        """The peer tried to open a protocol that it is not offered."""
         if protocol in self._responder.protocols and self._responder.serving:
             self._gate.refuse(peer, Direction.INBOUND)
 
@@ -535,7 +573,7 @@ class StrongholdP2p(Generic[Req, Res]):
     def _target(self, to: PeerId | Multiaddr | str) -> tuple[PeerId, Multiaddr | None]:
         peer, address = parse_target(to) if isinstance(to, str) else split_target(to)
         if peer == self.peer_id:
-            raise InvalidAddress(to, "it is our own")
+            raise InvalidAddress(to, "it is of this peer itself")
         return peer, address
 
     async def _connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:

@@ -176,8 +176,8 @@ def test_the_times_of_both_sides_agree(cli: Cli) -> None:
         defaults[option] = float(found[1])
     assert set(defaults.values()) == {60.0}
     root = Path(__file__).parents[2]
-    assert "You have 60 s for an answer, and `request` waits 60 s" in (root / "README.md").read_text()
-    assert "You have 60 s for an answer (`--ask-timeout`)" in (root / "docs" / "FIREWALL.md").read_text()
+    assert "You have 60 s to answer (`--ask-timeout`), and `request` waits 60 s" in (root / "README.md").read_text()
+    assert "You have 60 s to answer (`--ask-timeout`)" in (root / "docs" / "FIREWALL.md").read_text()
 
 
 @pytest.mark.parametrize("command", ["demo", "key new", "key show", "listen", "request", "ping", "perf", "bench"])

@@ -89,7 +89,10 @@ def test_what_is_no_ip_address_passes(address: str) -> None:
 def test_a_relayed_address_is_of_no_allowed_network() -> None:
     """Else an allowed relay would let in whomever it likes."""
     relayed = f"/ip4/192.0.2.1/tcp/1/p2p/{RELAY}/p2p-circuit"
-    assert refusal(relayed, allow=networks("192.0.2.0/24")) == "it is relayed, and the policy allows networks"
+    assert (
+        refusal(relayed, allow=networks("192.0.2.0/24"))
+        == "it is relayed, and the policy has an allow list of networks"
+    )
     assert refusal(relayed, deny=networks("192.0.2.0/24")) is None
     assert refusal(relayed) is None
 
@@ -139,7 +142,7 @@ def test_allowed_peers_alone() -> None:
     admission = Admission()
     admission.set_policy(AdmissionRules(allow_peers=frozenset({ALICE})))
     assert admission.refusal_of_peer(ALICE) is None
-    assert admission.refusal_of_peer(BOB) == "it is none of the peers that the policy allows"
+    assert admission.refusal_of_peer(BOB) == "it is not among the peers that the policy allows"
 
 
 def test_a_denied_peer_though_it_is_allowed() -> None:

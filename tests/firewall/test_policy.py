@@ -127,14 +127,14 @@ def error_of(text: str) -> PolicyError:
     ("text", "line", "key", "reason"),
     [
         # keys
-        ("[default]\n\n[defaults]", 3, "defaults", "is no known key; did you mean default?"),
-        ("x = 1", 1, "x", "is no known key; known here are default, peers, networks, peer_ids and limits"),
-        ('[default]\ninbond = "ask"', 2, "default.inbond", "is no known key; did you mean inbound?"),
-        ("[networks]\npeers = []", 2, "networks.peers", "is no known key; known here are allow and deny"),
-        ("[peer_ids]\nalow = []", 2, "peer_ids.alow", "is no known key; did you mean allow?"),
-        ("[limits]\nrequests = 1", 2, "limits.requests", "is no known key; did you mean requests_in_flight?"),
-        ("[peers.a]\nban = true\nbanned = true", 3, "peers.a.banned", "is no known key; did you mean ban?"),
-        ("[peers]\n'a b' = {x = 1}", 2, 'peers."a b".x', "is no known key; known here are id, inbound, outbound and ban"),
+        ("[default]\n\n[defaults]", 3, "defaults", "unknown key; did you mean default?"),
+        ("x = 1", 1, "x", "unknown key; known keys are default, peers, networks, peer_ids and limits"),
+        ('[default]\ninbond = "ask"', 2, "default.inbond", "unknown key; did you mean inbound?"),
+        ("[networks]\npeers = []", 2, "networks.peers", "unknown key; known keys are allow and deny"),
+        ("[peer_ids]\nalow = []", 2, "peer_ids.alow", "unknown key; did you mean allow?"),
+        ("[limits]\nrequests = 1", 2, "limits.requests", "unknown key; did you mean requests_in_flight?"),
+        ("[peers.a]\nban = true\nbanned = true", 3, "peers.a.banned", "unknown key; did you mean ban?"),
+        ("[peers]\n'a b' = {x = 1}", 2, 'peers."a b".x', "unknown key; known keys are id, inbound, outbound and ban"),
         # tables
         ('# a\ndefault = "ask"', 2, "default", "must be a table, not a string"),
         ("[[default]]", 1, "default", "must be a table, not a list"),
@@ -165,10 +165,10 @@ def error_of(text: str) -> PolicyError:
         ('[peers.a]\nid = "12D3KooW"', 2, "peers.a.id", "'12D3KooW' is not a peer id"),
         (f'[peers.a]\nid = "{ALICE}"\nban = "no"', 3, "peers.a.ban", "must be true or false, not a string"),
         (f'[peers.a]\nid = "{ALICE}"\nban = 1', 3, "peers.a.ban", "must be true or false, not a whole number"),
-        (f'[peers.a]\nid = "{ALICE}"\n[peers.b]\nid = "{ALICE.to_cid()}"', 4, "peers.b.id", "is the id of a, too"),
+        (f'[peers.a]\nid = "{ALICE}"\n[peers.b]\nid = "{ALICE.to_cid()}"', 4, "peers.b.id", "is also the id of a"),
         (f'[peers.""]\nid = "{ALICE}"', 1, 'peers.""', "a name must be printable text"),
         (f'[peers."\\u001b[1m"]\nid = "{ALICE}"', 1, 'peers."\\u001b[1m"', "a name must be printable text"),
-        (f'[peers.{ALICE}]\nid = "{ALICE}"', 1, f"peers.{ALICE}", "a peer id is no name; give it as id"),
+        (f'[peers.{ALICE}]\nid = "{ALICE}"', 1, f"peers.{ALICE}", "a peer id cannot be a name; give it as id"),
         # networks
         ('networks.allow = "10.0.0.0/8"', 1, "networks.allow", "must be a list, not a string"),
         (
@@ -237,7 +237,7 @@ def test_rates_that_are_none(value: str) -> None:
 )
 def test_networks_that_are_none(text: str) -> None:
     error = error_of(f'networks.allow = ["{text}"]')
-    assert error.reason == f"'{text}' is no network, such as 10.0.0.0/8 or 2001:db8::/32"
+    assert error.reason == f"'{text}' is not a network, such as 10.0.0.0/8 or 2001:db8::/32"
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert (raised.value.path, raised.value.line) == (str(missing), 0)
     with pytest.raises(PolicyError, match="is a directory"):
         Policy.load(tmp_path)
-    with pytest.raises(PolicyError, match=f"longer than {MAX_SIZE} bytes"):
+    with pytest.raises(PolicyError, match=f"over {MAX_SIZE:,} bytes"):
         Policy.load("/dev/zero")
 
 
@@ -318,9 +318,9 @@ def test_ten_thousand_peers() -> None:
 @pytest.mark.parametrize(
     ("types", "reason"),
     [
-        ({"Ping", "Read"}, "no request is of type 'Pnig'; did you mean 'Ping'?"),
-        ({"Write", "Read"}, "no request is of type 'Pnig'; there are 'Read', 'Write'"),
-        (set(), "no request is of type 'Pnig': they have no types here"),
+        ({"Ping", "Read"}, "no request has the type 'Pnig'; did you mean 'Ping'?"),
+        ({"Write", "Read"}, "no request has the type 'Pnig'; known types are 'Read', 'Write'"),
+        (set(), "no request has the type 'Pnig': requests of this peer have no types"),
     ],
 )
 @pytest.mark.parametrize("by", ["default", "peer"])

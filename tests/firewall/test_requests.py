@@ -278,14 +278,14 @@ async def test_a_type_behind_its_wrappers(make_pair: MakePair, guard: str, type_
 def test_a_rule_by_a_type_that_no_request_has(arguments: Any) -> None:
     carol = Keypair.generate().peer_id
     for rules in FirewallRules(outbound=PINGS), FirewallRules(peers={carol: (PINGS, None)}):
-        with pytest.raises(TypeError, match="no request is of type 'Ping'"):
+        with pytest.raises(TypeError, match="no request has the type 'Ping'"):
             Peer(firewall=rules, **arguments)
-        with pytest.raises(TypeError, match="no request is of type 'Ping'"):
+        with pytest.raises(TypeError, match="no request has the type 'Ping'"):
             Peer(policy=Policy(rules=rules), **arguments)
     peer = Peer(**arguments)
-    with pytest.raises(TypeError, match="no request is of type 'Ping'"):
+    with pytest.raises(TypeError, match="no request has the type 'Ping'"):
         peer.set_peer_rule(carol, PINGS)
-    with pytest.raises(TypeError, match="no request is of type 'Ping'"):
+    with pytest.raises(TypeError, match="no request has the type 'Ping'"):
         peer.set_firewall_default(PINGS)
     assert peer.get_firewall_config() == FirewallRules()
 
@@ -294,7 +294,7 @@ async def test_an_answer_by_a_type_that_no_request_has(make_pair: MakePair) -> N
     pair: Pair = await make_pair(rules=FirewallRules(inbound=None), request_type=Read | None)
     asking = asyncio.create_task(pair.ask(Read("a")))
     await until(lambda: pair.questions)
-    with pytest.raises(TypeError, match="no request is of type 'Ping'; there are 'Read'"):
+    with pytest.raises(TypeError, match="no request has the type 'Ping'; known types are 'Read'"):
         pair.questions[0].set_rule(PINGS)
     assert pair.bob.get_firewall_config().peers == {}
     assert pair.questions[0].set_rule(Rule.restricted(allow={Read}))
@@ -304,7 +304,9 @@ async def test_an_answer_by_a_type_that_no_request_has(make_pair: MakePair) -> N
 async def test_a_policy_file_by_a_type_that_no_request_has(make_peer: MakePeer, tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text('[default]\ninbound = ["Ping"]')
-    with pytest.raises(PolicyError, match=r"line 2, default\.inbound: no request is of type 'Ping'; there are 'Read'"):
+    with pytest.raises(
+        PolicyError, match=r"line 2, default\.inbound: no request has the type 'Ping'; known types are 'Read'"
+    ):
         await make_peer(policy=path, request_type=Read)
     path.write_text('[default]\ninbound = ["Read"]')
     peer = await make_peer(policy=path, request_type=Read)
@@ -325,7 +327,7 @@ async def test_a_kept_rule_by_a_type_that_no_request_has_any_more(
     bob.on_request(lambda request: "handled")
     async with bob, Peer(keypair=keypair, request_type=Read) as alice:
         assert await outcome(alice.send_request(await bob.listen(), Read("a"))) is NoResponse
-    assert "no request is of type 'Ping'" in caplog.text
+    assert "no request has the type 'Ping'" in caplog.text
 
 
 # -- changes -------------------------------------------------------------------------------------------

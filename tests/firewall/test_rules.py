@@ -252,7 +252,7 @@ def test_a_type_that_no_request_has_is_refused() -> None:
     firewall.limit_types(None)
     firewall.limit_types(frozenset({"Ping", "Read"}))
     misspelt = Rule.restricted(allow={"Ping", "Raed"})
-    refusal = pytest.raises(TypeError, match="no request is of type 'Raed'; did you mean 'Read'")
+    refusal = pytest.raises(TypeError, match="no request has the type 'Raed'; did you mean 'Read'")
     with refusal:
         firewall.set_default(misspelt, OUT)
     with refusal:
@@ -262,7 +262,7 @@ def test_a_type_that_no_request_has_is_refused() -> None:
             firewall.check(rules)
     assert firewall.rules == FirewallRules(inbound=PINGS)
     firewall.set_peer_rule(ALICE, Rule.restricted(allow=()), IN)  # it says on its face that nothing passes
-    with pytest.raises(TypeError, match="'Ping': they have no types here"):
+    with pytest.raises(TypeError, match="'Ping': requests of this peer have no types"):
         firewall.limit_types(frozenset())
 
 
@@ -273,7 +273,7 @@ def test_a_rule_that_was_kept_holds_whatever_its_types(caplog: pytest.LogCapture
     assert not caplog.records
     firewall.restore_peer_rule(ALICE, PINGS, IN)
     assert firewall.find(ALICE, IN).rule is PINGS
-    assert f"{PINGS} that is kept for {ALICE}: no request is of type 'Ping'" in caplog.text
+    assert f"stored rule {PINGS} for {ALICE}: no request has the type 'Ping'" in caplog.text
 
 
 def test_a_direction_is_no_text() -> None:

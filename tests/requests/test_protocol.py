@@ -93,5 +93,5 @@ async def test_the_gate_guards_every_protocol(make_peer: MakePeer, speak_both: C
     bob.set_peer_rule(json.peer_id, Rule.ALLOW_ALL)
     assert {JSON, MSGPACK} <= set((await next_event(json.events(), PeerIdentified)).protocols)
     for protocol in JSON, MSGPACK:
-        with pytest.raises(RuntimeError, match="served already"):
+        with pytest.raises(RuntimeError, match="already has a handler"):
             bob.handle_stream(protocol, lambda stream: stream.close())

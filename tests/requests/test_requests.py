@@ -164,7 +164,7 @@ async def test_a_handler_that_is_too_slow(connect: Connect, caplog: pytest.LogCa
     assert isinstance(failed.error, RequestTimeout)
     assert failed.error.timeout == 0.02
     await cancelled.wait()
-    assert warnings_in(caplog) == [f"a request by {alice.peer_id} was reset: the handler did not end within 0.02 s"]
+    assert warnings_in(caplog) == [f"a request from {alice.peer_id} was reset: the handler did not end within 0.02 s"]
 
 
 async def test_a_second_handler_or_iterator(make_peer: MakePeer) -> None:
@@ -334,7 +334,7 @@ async def test_a_request_that_cannot_be_decoded(make_peer: MakePeer, caplog: pyt
         with pytest.raises(StreamReset):
             await alice.send_request(address, "secret")
         assert isinstance((await next_event(events, RequestFailed)).error, DecodeError)
-    assert warnings_in(caplog)[0] == f"a request by {alice.peer_id} cannot be decoded"
+    assert warnings_in(caplog)[0] == f"a request from {alice.peer_id} cannot be decoded"
     assert len(caplog.records) < 10  # one a second
     assert "secret" not in caplog.text
 
@@ -347,7 +347,7 @@ async def test_a_request_that_does_not_come_in_time(make_peer: MakePeer, caplog:
     failed = await next_event(events, RequestFailed)
     assert isinstance(failed.error, RequestTimeout)
     assert warnings_in(caplog) == [
-        f"a request by {failed.peer} was reset: the inbound request did not end within 0.02 s"
+        f"a request from {failed.peer} was reset: the inbound request did not end within 0.02 s"
     ]
     await remote.close()
 
@@ -360,7 +360,7 @@ async def test_a_response_that_the_requester_does_not_read(
     remote, events = await Remote.dial(await bob.listen()), bob.events()
     remote.send(data(1, lines(JSON) + b"\x011", Flag.SYN))
     failed = await next_event(events, RequestFailed)
-    assert warnings_in(caplog) == [f"a request by {failed.peer} was reset: the response did not end within 0.02 s"]
+    assert warnings_in(caplog) == [f"a request from {failed.peer} was reset: the response did not end within 0.02 s"]
     frames = await remote.frames_of(1)
     assert sum(len(frame.body) for frame in frames) == INITIAL_WINDOW
     assert frames[-1].flags & Flag.RST

@@ -223,13 +223,13 @@ async def test_what_stays_broken_is_told_once_until_it_is_mended(path: Path) -> 
 
 async def test_what_cannot_be_kept_is_told_to_both(path: Path) -> None:
     async with Remembering(path) as ours:
-        with pytest.raises(StateError, match="function"):
+        with pytest.raises(StateError, match="predicate"):
             await ours.keep_rule(ALICE, INBOUND, Rule.restricted(lambda *_: True))
         os.unlink(path)
         ours.keep_ban(ALICE, True)  # nobody waits for this one
         ours.keep_ban(BOB, True).cancel()
     assert [error.reason for error in ours.failures] == [
-        "a rule by a function cannot be kept",
+        "a rule with a predicate cannot be stored",
         "No such file or directory",
         "No such file or directory",
     ]

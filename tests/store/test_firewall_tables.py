@@ -50,7 +50,7 @@ def test_rules_and_bans_are_replaced_and_removed(path: Path) -> None:
 def test_a_rule_by_a_function_cannot_be_kept(path: Path) -> None:
     with opened(path) as file:
         file.set_rule(ALICE, BOTH, Rule.ASK)
-        with pytest.raises(StateError, match="a function cannot be kept"):
+        with pytest.raises(StateError, match="a predicate cannot be stored"):
             file.set_rule(ALICE, BOTH, Rule.restricted(lambda *_: True))
         assert file.read().rules == {(ALICE, INBOUND): Rule.ASK, (ALICE, OUTBOUND): Rule.ASK}
 
@@ -73,5 +73,5 @@ def test_rows_that_are_no_rules(path: Path, row: tuple[Any, ...]) -> None:
         with sqlite3.connect(path) as connection:
             connection.execute("INSERT INTO rules VALUES (?, ?, ?)", row)
         connection.close()
-        with pytest.raises(StateError, match="neither a rule nor a ban"):
+        with pytest.raises(StateError, match="an invalid rule or ban"):
             file.read()

@@ -452,13 +452,13 @@ async def test_every_address_has_its_own_reason_and_time(world: World) -> None:
     await world.clock.advance(0.1, step=0.1)
     attempts = await world.failure(call)
     assert {address: str(attempt.error) for address, attempt in attempts.items()} == {
-        QUIC: f"invalid address '{QUIC}': no transport supports it; there is fake",
+        QUIC: f"invalid address '{QUIC}': no transport supports it (available: fake)",
         denied: f"not permitted for peer {world.peer}: 10.0.0.1 is in the denied network 10.0.0.0/8",
-        wildcard: f"invalid address '{wildcard}': it stands for every interface of a listener: dial one of those",
+        wildcard: f"invalid address '{wildcard}': a wildcard cannot be dialed: dial the address of one interface",
         unknown: "the name cannot be resolved",
         ONE: "connection refused",
         TWO: "no answer in time",
-        THREE: "its turn did not come in time",
+        THREE: "not dialed before the time was up",
         "/dns4/slow/tcp/1": "no answer in time",
     }
     assert [type(attempts[address].error) for address in (QUIC, denied, TWO)] == [

@@ -115,9 +115,9 @@ async def test_the_first_transport_that_supports_the_address() -> None:
 async def test_an_address_that_no_transport_supports() -> None:
     address = Multiaddr.parse("/ip4/127.0.0.1/tcp/1")
     async with nodes(direct(), relayed()) as (alice, bob):
-        with pytest.raises(ListenError, match="no transport supports it; there is memory and circuit"):
+        with pytest.raises(ListenError, match=r"no transport supports it \(available: memory, circuit\)"):
             await bob.swarm.listen(address)
-        with pytest.raises(DialError, match="no transport supports it; there is memory and circuit"):
+        with pytest.raises(DialError, match=r"no transport supports it \(available: memory, circuit\)"):
             await alice.connect(bob, address)
 
 
@@ -156,7 +156,7 @@ async def test_a_policy_that_allows_networks_refuses_a_relayed_connection() -> N
     circuit = Multiaddr.parse(f"/ip4/10.0.0.1/tcp/1/p2p/{RELAY}/p2p-circuit")
     async with nodes(direct()) as (alice, bob):
         alice.admission.set_policy(AdmissionRules(allow_networks=(ip_network("10.0.0.0/8"),)))
-        with pytest.raises(DialError, match="it is relayed, and the policy allows networks"):
+        with pytest.raises(DialError, match="it is relayed, and the policy has an allow list of networks"):
             await alice.connect(bob, circuit)
 
 

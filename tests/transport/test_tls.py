@@ -295,9 +295,9 @@ async def test_a_remote_that_asks_for_new_keys_and_does_not_read() -> None:
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        (LISTEN, "takes a certificate"),
-        ("/ip4/127.0.0.1/tcp/0/wss", "takes a certificate"),
-        ("/ip4/127.0.0.1/tcp/0/tls/sni/bob.example/ws", "for whoever dials"),
+        (LISTEN, "needs a certificate"),
+        ("/ip4/127.0.0.1/tcp/0/wss", "needs a certificate"),
+        ("/ip4/127.0.0.1/tcp/0/tls/sni/bob.example/ws", "for dialing only"),
     ],
 )
 async def test_listening_without_a_certificate(address: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Where peers can be dialed: who named which address, and how dials to it went."""
+"""The address book: known addresses of peers, their sources, and the results of dials."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ from .entry import AddressEntry, AddressSource
 __all__ = ["AddressBook"]
 
 MAX_GIVEN_ADDRESSES: Final = 64
-"""Given addresses of one peer. A peer that restarts on ever new ports leaves one behind each time."""
+"""Given addresses of one peer: a peer that restarts on random ports would accumulate them."""
 MAX_TOLD_ADDRESSES: Final = 16
-"""Addresses of one peer from each other source: no source crowds out another one, nor makes a dial last for minutes."""
+"""Addresses of one peer from each other source, so that no source displaces another, or delays a dial by minutes."""
 MAX_TOLD_PEERS: Final = 4096
-"""Peers with addresses from others than our own code; the one heard of longest ago is forgotten first. A told address
-has up to 512 bytes: at the worst, a peer takes 8 KiB for each source."""
+"""Peers with addresses from remotes; the least recently updated one is forgotten first. Such an address has up to 512
+bytes, so a peer takes at most 8 KiB for each source."""
 
 
 class AddressBook:
     """The known addresses of peers, each with an :class:`AddressEntry`.
 
-    Given ones are kept until they are removed. Ones that remotes tell are kept within limits, never in place of given
-    ones. Whoever answers at an address must prove to be the peer: a wrong one costs a dial, no more.
+    Addresses from our own code are kept until they are removed. Addresses from remotes are kept within limits, and never
+    displace ours. The handshake authenticates the peer at an address, so a wrong address costs a failed dial only.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time, owner: Owner | None = None) -> None:
-        """``clock`` tells the time, in seconds since the epoch; ``owner`` has the event loop of the peer whose book it is,
-        on which alone it is used."""
+        """``clock`` gives the time in seconds since the epoch. ``owner`` restricts use to the event loop of its peer."""
         self.clock: Final = clock
         self._owner = owner or Owner()
         self._peers: dict[PeerId, _PeerAddresses] = {}
         self._told: OrderedDict[PeerId, None] = OrderedDict()
-        """The peers of MAX_TOLD_PEERS, the one heard of longest ago first."""
+        """Peers with addresses from remotes, least recently updated first."""
 
     def __iter__(self) -> Iterator[PeerId]:
         """The peers with a known address."""
@@ -50,12 +49,15 @@ class AddressBook:
         return isinstance(peer, PeerId) and bool(self.get(peer))
 
     def get(self, peer: PeerId | str) -> tuple[Multiaddr, ...]:
-        """The addresses of ``peer``, without its peer id: by source, then in the order of naming. A dial prefers the known
-        good ones."""
+        """The addresses of ``peer``, without its peer id, sorted by source and time. Dials prefer known good ones.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id.
+        """
         return tuple(entry.address for entry in self.entries(peer))
 
     def entries(self, peer: PeerId | str) -> tuple[AddressEntry, ...]:
-        """The same, each with what is known of it."""
+        """As :meth:`get`, with the source, expiry and dial results of each."""
         self._owner.check()
         peer = PeerId.of(peer)
         known = self._peers.get(peer)
@@ -73,22 +75,21 @@ class AddressBook:
         source: AddressSource = AddressSource.GIVEN,
         expires: float | None = None,
     ) -> None:
-        """Adds an address of ``peer``, which may also stand in the address itself (``/p2p/...``), until ``expires``
-        (seconds since the epoch; None: without end).
+        """Adds an address of ``peer``, whose id can also be in the address (``/p2p/...``).
 
-        A peer has at most 64 given addresses, and 16 of each other source: one more displaces the one with the oldest
-        success, or with none.
+        ``expires`` is in seconds since the epoch; None: never. A peer has at most 64 given addresses, and 16 of each other
+        source. Beyond that, the one with the oldest successful dial, or none, is displaced.
 
         Raises:
-            InvalidAddress: malformed, no peer is named, or two different ones are.
-            TypeError: ``address`` or ``peer`` is of another type.
+            InvalidAddress: malformed, without a peer id, or with another one than ``peer``.
+            TypeError: ``address`` or ``peer`` has the wrong type.
         """
         self._owner.check()
         peer, address = self._parse(address, peer)
         self._tell(peer, source).add(address, source, expires, self.clock())
 
     def remove(self, address: Multiaddr | str, peer: PeerId | str | None = None) -> None:
-        """Removes an address again, whoever named it. Unknown ones are ignored.
+        """Removes an address, whatever its source. Ignores unknown ones.
 
         Raises:
             InvalidAddress: as for :meth:`add`.
@@ -101,14 +102,13 @@ class AddressBook:
             self._forget_if_empty(peer)
 
     def learn(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
-        """Takes the word of the peer itself, by identify, in place of what it said before."""
+        """Replaces the addresses from identify by those of a new identify message."""
         known = self._tell(peer, AddressSource.IDENTIFY)
         known.replace(AddressSource.IDENTIFY, (address.without_peer() for address in addresses))
         self._forget_if_empty(peer)
 
     def succeeded(self, peer: PeerId, address: Multiaddr) -> None:
-        """A dial to ``address`` has led to ``peer``. One that nobody has named before was the target of a call: it is
-        kept as given."""
+        """Records a successful dial. An unknown address was the target of a call, and is added as given."""
         known = self._peers.setdefault(peer, _PeerAddresses())
         now = self.clock()
         if not known.names(address):
@@ -116,13 +116,13 @@ class AddressBook:
         known.succeeded(address, now)
 
     def failed(self, peer: PeerId, address: Multiaddr) -> None:
-        """A dial to ``address`` has not led to ``peer``. Unknown ones are ignored."""
+        """Records a failed dial. Ignores unknown addresses."""
         known = self._peers.get(peer)
         if known is not None and known.names(address):
             known.failed(address, self.clock())
 
     def _tell(self, peer: PeerId, source: AddressSource) -> _PeerAddresses:
-        """The addresses of ``peer``, for ``source`` to name some."""
+        """The addresses of ``peer``, to be changed by ``source``."""
         known = self._peers.setdefault(peer, _PeerAddresses())
         if source is not AddressSource.GIVEN:
             self._told[peer] = None
@@ -144,14 +144,14 @@ class AddressBook:
         named = address.peer_id
         peer = PeerId.of(peer) if peer is not None else named
         if peer is None:
-            raise InvalidAddress(address, "no peer is named: end it with /p2p/<peer id>, or give the peer")
+            raise InvalidAddress(address, "the peer id is missing: append /p2p/<peer id>, or pass the peer")
         if named is not None and named != peer:
-            raise InvalidAddress(address, f"it is an address of {named}, not of {peer}")
+            raise InvalidAddress(address, f"expected an address of {peer}, got one of {named}")
         return peer, address.without_peer()
 
 
 class _Outcomes(NamedTuple):
-    """How dials to an address went; the fields of an :class:`AddressEntry`."""
+    """Results of dials to an address; fields of :class:`AddressEntry`."""
 
     last_success: float | None = None
     last_failure: float | None = None
@@ -159,12 +159,12 @@ class _Outcomes(NamedTuple):
 
 
 class _PeerAddresses:
-    """One peer's: who names which address until when, and how dials to each went."""
+    """The addresses of one peer: sources, expiry and results of dials."""
 
     def __init__(self) -> None:
         self._named: dict[AddressSource, dict[Multiaddr, float | None]] = {}
         self._outcomes: dict[Multiaddr, _Outcomes] = {}
-        """Of addresses that somebody names; others are forgotten."""
+        """Only for addresses with a source."""
 
     def __bool__(self) -> bool:
         return bool(self._named)
@@ -225,6 +225,6 @@ class _PeerAddresses:
         self._forget_unnamed()
 
     def _forget_unnamed(self) -> None:
-        """Forgets sources that name nothing any more, and how dials to addresses went that nobody names."""
+        """Forgets empty sources, and results for addresses without a source."""
         self._named = {source: named for source, named in self._named.items() if named}
         self._outcomes = {address: outcomes for address, outcomes in self._outcomes.items() if self.names(address)}

@@ -1,4 +1,4 @@
-"""What is known of one address: who named it, until when, and how dials to it went."""
+"""One known address: its source, expiry and dial results."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["AddressEntry", "AddressSource"]
 
 
 class AddressSource(enum.Enum):
-    """Who named an address; in the order of trying, where nothing else tells addresses apart."""
+    """The source of an address, in order of preference if all else is equal."""
 
     GIVEN = "given"
     """Our own code: added to the book, or the target of a call that led to the peer."""
     SIGNED_RECORD = "signed record"
-    """The peer, in a record with its signature, whoever handed it on."""
+    """The peer, in a signed record, possibly forwarded by others."""
     IDENTIFY = "identify"
-    """The peer, over a connection of its own."""
+    """The peer, by identify over its own connection."""
     MDNS = "mdns"
     """A multicast on the local network."""
     RELAY = "relay"
@@ -29,17 +29,17 @@ class AddressSource(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class AddressEntry:
-    """One address of a peer, as it was when this was made. Times are seconds since the epoch."""
+    """A snapshot of one address of a peer. Times are in seconds since the epoch."""
 
     address: Multiaddr
     """Without the peer id."""
     source: AddressSource
-    """The first, if several named it."""
+    """The preferred source, if there are several."""
     expires: float | None = None
-    """When the last of them takes it back; None: never."""
+    """The latest expiry of all sources; None: never."""
     last_success: float | None = None
-    """When a dial to it last led to the peer."""
+    """The last successful dial; None if there was none."""
     last_failure: float | None = None
-    """When a dial to it last failed; None if none has since the last success."""
+    """The last failed dial since the last success; None if there was none."""
     failures: int = 0
     """Failed dials since the last success."""

@@ -20,7 +20,7 @@ def parse_target(text: str) -> tuple[PeerId, Multiaddr | None]:
         return PeerId.parse(text), None
     except InvalidAddress as error:
         example = "/ip4/127.0.0.1/tcp/4001/p2p/12D3Koo..."
-        raise InvalidAddress(text, f"{error.reason}; nor an address, as {example} is one") from None
+        raise InvalidAddress(text, f"{error.reason}; nor an address, such as {example}") from None
 
 
 def split_target(to: object) -> tuple[PeerId, Multiaddr | None]:
@@ -28,9 +28,9 @@ def split_target(to: object) -> tuple[PeerId, Multiaddr | None]:
     if isinstance(to, PeerId):
         return to, None
     if not isinstance(to, Multiaddr):
-        raise TypeError(f"a PeerId, a Multiaddr or the text of one names whom to reach, not {to!r}")
+        raise TypeError(f"expected a PeerId, a Multiaddr or the text of one, got {to!r}")
     if to.peer_id is None:
-        raise InvalidAddress(to, "it names no peer: end it with /p2p/<peer id>")
+        raise InvalidAddress(to, "the peer id is missing: append /p2p/<peer id>")
     return to.peer_id, to.without_peer() if len(to.components) > 1 else None
 
 
@@ -39,5 +39,5 @@ def own_address(address: Multiaddr | str, own: PeerId) -> Multiaddr:
     :meth:`Multiaddr.of`."""
     address = Multiaddr.of(address)
     if address.peer_id not in {None, own}:
-        raise InvalidAddress(address, "it is an address of another peer")
+        raise InvalidAddress(address, "it ends in the id of another peer")
     return address.without_peer()

@@ -1,4 +1,4 @@
-"""The firewall's questions, put to whoever reads and writes lines: a person, or a program."""
+"""Interactive approval: the firewall's questions as lines, for a person or a program."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class LineSource(Protocol):
 
 
 class Asker(abc.ABC):
-    """Has questions answered by lines. When these have ended, it answers no more: questions are left to others, or rejected
-    if there are none."""
+    """Answers questions from lines of input. At the end of the input it stops: other answerers get the questions, or they
+    are rejected if there are none."""
 
     def __init__(
         self, peer: StrongholdP2p[Any, Any], lines: LineSource, config: Config | None = None, *, on_stdout: bool = True
@@ -80,7 +80,7 @@ class Asker(abc.ABC):
             return
         if self._on_stdout and output.is_stalled():
             if not self._stalled:
-                logger.warning("what is printed is not read: requests that no rule decides are rejected until it is")
+                logger.warning("stdout is not being read: requests that no rule decides are rejected until it is")
             self._stalled = True
             question.reject()
             return
@@ -221,7 +221,7 @@ class Person(Asker):
             word = line.strip().lower()
             if word in WORDS:
                 return WORDS[word]
-            self._write(f"that is no answer: {CHOICES}" if word else CHOICES)
+            self._write(f"please answer {CHOICES}" if word else CHOICES)
         return None
 
 
@@ -308,7 +308,7 @@ class Program(Asker):
 
     def _take(self, line: bytes) -> None:
         if len(line) > MAX_LINE:
-            raise AnswerError(f"a line of over {MAX_LINE:,} bytes is no answer")
+            raise AnswerError(f"the answer is over {MAX_LINE:,} bytes")
         try:
             answer = msgspec.json.decode(line, type=_AnswerLine)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""``--audit``: each decision of the firewall as a line of JSON in a file. Never what a request holds."""
+"""``--audit``: each firewall decision as a line of JSON in a file, never the content of a request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE = 5.0
 
 
 class AuditFailed(Exception):
-    """Decisions cannot be written down, so none must be made."""
+    """The audit cannot be written, so the peer must stop deciding."""
 
     def __init__(self, path: object, reason: str | None) -> None:
         super().__init__(f"audit file {path}: {reason}")
@@ -109,7 +109,7 @@ async def end_audit(writing: asyncio.Task[None], file: AuditFile) -> None:
     done, _ = await asyncio.wait([writing], timeout=PATIENCE)
     if not done:
         writing.cancel()
-        raise AuditFailed(file.path, "does not take the last decisions")
+        raise AuditFailed(file.path, "the last decisions could not be written")
     await writing
 
 

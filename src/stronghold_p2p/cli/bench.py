@@ -1,4 +1,4 @@
-"""``bench``: how quick requests are, against a process of its own or another peer."""
+"""``bench``: the speed of requests, to a process of its own or to another peer."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def bench(
     seconds: Annotated[float, time_option("Seconds to measure for.")] = 5.0,
     codec: Codec = "json",
     target: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="Measure this peer, which must echo (default: start one).")
+        str | None, typer.Option(metavar="ADDR", help="Measure this peer; it must echo requests (default: start one).")
     ] = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
     """Measure the speed of requests.
 
-    Prints requests a second, latency, and MB/s: 10^6 bytes of requests and responses together.
+    Prints requests per second, latency, and MB/s (10^6 bytes, requests and responses together).
     """
     limit: int = getattr(Config(), f"max_{codec}_message")
     if size > limit:

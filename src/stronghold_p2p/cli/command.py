@@ -1,4 +1,4 @@
-"""What commands share: the flags of all of them, the event loop they run on, and the options that several have."""
+"""Shared by all commands: common flags and options, and the event loop."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _check_seconds(value: float) -> float:
 
 
 Address = Annotated[str, typer.Argument(metavar="ADDR", help="The peer: a multiaddress that ends in /p2p/<peer id>.")]
-Codec = Annotated[CodecName, typer.Option(help="How requests and responses are encoded; both peers use the same.")]
+Codec = Annotated[CodecName, typer.Option(help="Encoding of requests and responses; both peers must use the same.")]
 KeyFile = Annotated[
     Path | None, typer.Option("--key", metavar="FILE", help="The key file of this peer (default: a new identity).")
 ]
@@ -71,18 +71,18 @@ PassphraseFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help=f"Read the key file's passphrase from the first line of FILE (default: ${PASSPHRASE_VARIABLE}, or ask).",
+        help=f"Read the key file's passphrase from the first line of FILE (default: ${PASSPHRASE_VARIABLE}, or a prompt).",
     ),
 ]
 
 FLAGS = {
-    "json": typer.Option("--json", help="Print JSON, one object a line."),
+    "json": typer.Option("--json", help="Print JSON, one object per line."),
     "debug": typer.Option("--debug", help="Log connections, requests and decisions to stderr; add tracebacks."),
 }
 
 
 class UsageError(StrongholdError):
-    """The command cannot be run as it was written."""
+    """The command line is invalid."""
 
 
 class Terminated(BaseException):
@@ -185,11 +185,11 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
 
 
 def load_key(path: Path | None, passphrase_file: Path | None = None) -> Keypair | None:
-    """Read an identity, asking for the passphrase if the file is encrypted and nothing else has it.
+    """Read an identity, with a prompt for the passphrase if the file is encrypted and none was given.
 
     Raises:
-        KeyFileError: the file cannot be read, or the passphrase does not fit.
-        UsageError: the file is encrypted, and nobody can be asked; or there is a passphrase for no file.
+        KeyFileError: the file cannot be read, or the passphrase is wrong.
+        UsageError: the file is encrypted, and there is no terminal for a prompt; or a passphrase was given without a file.
     """
     if path is None:
         if passphrase_file is not None:
@@ -216,7 +216,7 @@ def passphrase(*prompts: str, file: Path | None = None) -> str:
         except EOFError:
             raise UsageError("the passphrase was not entered") from None
         except UnicodeDecodeError as error:
-            raise UsageError(f"the passphrase is no text in the encoding of the terminal, {error.encoding}") from None
+            raise UsageError(f"the passphrase is not valid in the terminal's encoding, {error.encoding}") from None
     first, *others = answers
     if not first:
         raise UsageError("the passphrase is empty")

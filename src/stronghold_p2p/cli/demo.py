@@ -1,4 +1,4 @@
-"""``demo``: the whole story on one machine, with a process for every peer."""
+"""``demo``: the main features on one machine, with a process for every peer."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ DONE, NOT_DIALED, NOT_OFFERED = 0, 3, 5
 
 
 class DemoFailed(Exception):
-    """Something did not happen as the story tells it."""
+    """A step of the demo did not go as expected."""
 
 
 async def demo() -> None:
-    """Show what the library does, in a few seconds.
+    """Demonstrate the library in a few seconds.
 
-    Real processes exchange requests. You see the encryption, the firewall and a wrong identity at work.
+    Real processes exchange requests. The demo shows the encryption, the firewall, and the refusal of a wrong identity.
     """
     start = time.perf_counter()
     tell = _Teller()

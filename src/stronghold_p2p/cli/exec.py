@@ -25,7 +25,7 @@ CHUNK = 65_536
 
 
 class CommandFailed(Exception):
-    """The command of an ``exec`` handler gave no answer."""
+    """The command of an ``exec`` handler failed."""
 
 
 def parse_command(command: str) -> list[str]:
@@ -35,9 +35,9 @@ def parse_command(command: str) -> list[str]:
     except ValueError as error:
         raise UsageError(f"the handler's command cannot be split: {error}") from error
     if not arguments:
-        raise UsageError("the handler has no command: exec:CMD")
+        raise UsageError("the handler has no command: write exec:CMD")
     if shutil.which(arguments[0]) is None:
-        raise UsageError(f"the handler's command cannot be run: {arguments[0]!r} is no program here")
+        raise UsageError(f"the handler's command cannot be run: {arguments[0]!r} is not an executable program")
     return arguments
 
 

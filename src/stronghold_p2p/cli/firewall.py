@@ -1,4 +1,4 @@
-"""``firewall``: see and edit a state file, also while a peer runs on it."""
+"""``firewall``: show and edit a state file, also while a peer uses it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["firewall"]
 
 firewall = typer.Typer(
     name="firewall",
-    help="Show and edit the rules and bans in a state file. A running peer notices within a second.",
+    help="Show and edit the rules and bans in a state file. A running peer applies changes within a second.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -72,7 +72,7 @@ def remove(peer: Peer, *, state: State, direction: Directions = "both") -> None:
 
 
 def ban(peer: Peer, *, state: State) -> None:
-    """Ban a peer: no connection with it, either way."""
+    """Ban a peer: no connections, in either direction."""
     _set_banned(state, peer, True)
 
 
@@ -105,7 +105,7 @@ def _set_banned(state: Path, peer: str, banned: bool) -> None:
 def _split(types: str) -> set[str]:
     names = {name.strip() for name in types.split(",")}
     if "" in names:
-        raise UsageError(f"--types takes names with commas between them, not {types!r}")
+        raise UsageError(f"--types takes names separated by commas, not {types!r}")
     try:
         types.encode()
     except UnicodeEncodeError:

@@ -16,7 +16,7 @@ __all__ = ["key"]
 
 key = typer.Typer(
     name="key",
-    help="Make and show key files. A key is the identity of a peer.",
+    help="Make and show key files. A key pair is the identity of a peer.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -28,7 +28,7 @@ def new(
     file: File,
     *,
     encrypt: Annotated[
-        bool, typer.Option("--passphrase", help="Encrypt the file; ask for the passphrase if nothing else has it.")
+        bool, typer.Option("--passphrase", help="Encrypt the file; prompt for the passphrase if it is not given.")
     ] = False,
     passphrase_file: PassphraseFile = None,
     format: Annotated[

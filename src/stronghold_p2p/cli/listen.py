@@ -50,62 +50,60 @@ def listen(
     *,
     allow_all: Annotated[bool, typer.Option("--allow-all", help="Allow every request.")] = False,
     reject_all: Annotated[bool, typer.Option("--reject-all", help="Reject every request.")] = False,
-    ask: Annotated[
-        bool, typer.Option("--ask", help="Requests that no rule decides are put to you, one by one.")
-    ] = False,
+    ask: Annotated[bool, typer.Option("--ask", help="Decide yourself about requests that no rule decides.")] = False,
     ask_timeout: Annotated[
         float,
-        time_option("Seconds to answer a question; then the request is rejected."),
+        time_option("Seconds to answer a question, before the request is rejected."),
     ] = PATIENCE,
     policy: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Take the rules from a policy file, and again whenever it changes."),
+        typer.Option(metavar="FILE", help="Read the rules from a policy file; reload it when it changes."),
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep bans, and rules from answers, in this file.")
+        Path | None, typer.Option(metavar="FILE", help="Store bans, and rules from answers, in this file.")
     ] = None,
     audit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append each decision of the firewall to this file, as JSON.")
+        Path | None, typer.Option(metavar="FILE", help="Append each firewall decision to this file, as JSON.")
     ] = None,
     handler: Annotated[
         str,
         typer.Option(
             metavar="echo|exec:CMD",
-            help="Answer with the request itself, or with what CMD prints; CMD gets the request on its stdin.",
+            help="Respond with the request itself (echo), or with the output of CMD, which reads the request from stdin.",
         ),
     ] = "echo",
     handler_timeout: Annotated[
         float,
-        time_option("Seconds for the handler to answer; then the request fails."),
+        time_option("Seconds for the handler to respond, before the request fails."),
     ] = PATIENCE,
     processes: Annotated[
-        int, typer.Option(min=1, metavar="N", help="How many CMDs run at once; further requests wait.")
+        int, typer.Option(min=1, metavar="N", help="How many commands run at once; further requests wait.")
     ] = 8,
     codec: Codec = "json",
     certificate: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What addresses with /tls/ws show: certificates, as PEM.")
+        Path | None, typer.Option(metavar="FILE", help="The certificate chain for /tls/ws addresses, as PEM.")
     ] = None,
     certificate_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The private key of the first of them, as PEM.")
+        Path | None, typer.Option(metavar="FILE", help="The private key of that certificate, as PEM.")
     ] = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
     """Run a peer that answers requests.
 
-    Say who decides about requests: --allow-all, --reject-all, --ask or --policy FILE. --ask and --policy go together.
-    Requests that no rule decides are put to you, on the terminal.
+    Choose who decides about requests: --allow-all, --reject-all, --ask or --policy FILE; --ask and --policy can be
+    combined. With --ask, you decide in the terminal about requests that no rule decides.
 
-    With --json a program can answer. A question is a line on stdout, {"event":"firewall","id":1,...}; its answer is a
-    line on stdin, {"id":1,"answer":"allow"}, or "always", "reject", "ban". When a question ends, a line
-    {"event":"ended","id":1,"reason":...} says why.
+    With --json, a program can decide. Each question is a line on stdout, {"event":"firewall","id":1,...}; the answer is
+    a line on stdin, {"id":1,"answer":"allow"}, or "always", "reject", "ban". The end of a question is a line
+    {"event":"ended","id":1,"reason":...}.
 
-    Ctrl-C or SIGTERM stops the peer, after the requests under way; SIGHUP has the policy file read again.
+    Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file.
     """
     if [allow_all, reject_all, ask or policy is not None].count(True) != 1:
         raise UsageError(
-            "say who decides about requests: --allow-all, --reject-all, --ask or --policy FILE; only --ask and --policy go"
-            " together"
+            "choose who decides about requests: --allow-all, --reject-all, --ask or --policy FILE; only --ask and --policy"
+            " can be combined"
         )
     places = _places(addresses or [DEFAULT_ADDRESS], certificate, certificate_key)
     answer = _handler(handler, codec, processes)
@@ -236,7 +234,7 @@ async def _tell(events: AsyncIterator[Event]) -> None:
             case Dropped(count) if output.is_json():
                 output.result({"event": "dropped", "count": count})
             case PolicyLoaded():
-                output.result({"event": "policy", "path": event.path}, f"policy        {event.path} is in force anew")
+                output.result({"event": "policy", "path": event.path}, f"policy        {event.path} was reloaded")
             case PolicyFailed() | StateFailed() if output.is_json():
                 output.error(event.error)
 
@@ -246,7 +244,7 @@ def _handler(description: str, codec: CodecName, processes: int) -> Handler:
     if description == "echo":
         return _echo
     if kind != "exec":
-        raise UsageError(f"no such handler: {description!r}; there are echo and exec:CMD")
+        raise UsageError(f"unknown handler {description!r}: expected echo or exec:CMD")
     return Exec(parse_command(command), codec=codec, processes=processes)
 
 

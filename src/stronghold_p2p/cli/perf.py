@@ -28,21 +28,21 @@ __all__ = ["Progress", "multiaddr", "perf"]
 def perf(
     *,
     run_server: Annotated[
-        bool, typer.Option("--run-server", help="Serve, under the well-known identity of the libp2p benchmark.")
+        bool,
+        typer.Option("--run-server", help="Run the server, under the well-known identity of the libp2p benchmark."),
     ] = False,
     server_address: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where the server listens.")
     ] = "127.0.0.1:4001",
     transport: Annotated[Literal["tcp"], typer.Option(help="The transport.")] = "tcp",
-    upload_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="Bytes to upload, first.")] = 0,
-    download_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="Bytes to download, then.")] = 0,
+    upload_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="Bytes to upload.")] = 0,
+    download_bytes: Annotated[int, typer.Option(min=0, metavar="N", help="Bytes to download, after the upload.")] = 0,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
-    """Measure throughput as the libp2p project does.
+    """Measure throughput with libp2p's perf protocol, /perf/1.0.0.
 
-    Speaks /perf/1.0.0. Prints a line of JSON each second, of what was transferred since the line before, and one with
-    the totals at the end.
+    Prints a line of JSON each second with the transfer since the previous line, and one with the totals at the end.
     """
     address = multiaddr(server_address, transport)
     keypair = None if run_server else load_key(key, passphrase_file)

@@ -32,7 +32,7 @@ async def listening(*options: str) -> AsyncIterator[str]:
         line = await process.stdout.readline()
         event = msgspec.json.decode(line) if line else {}
         if "address" not in event:
-            raise ProcessFailed(f"listen: {event.get('message', 'ended without a word')}")
+            raise ProcessFailed(f"listen: {event.get('message', 'ended without a message')}")
         yield event["address"]
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -36,7 +36,7 @@ def request(
     *,
     timeout: Annotated[
         float,
-        time_option("Seconds from the dial to the response; the other side may ask a person."),
+        time_option("Seconds from the dial to the response; a person may have to approve the request."),
     ] = PATIENCE,
     codec: Codec = "json",
     key: KeyFile = None,
@@ -44,7 +44,7 @@ def request(
 ) -> Coroutine[Any, Any, None]:
     """Send one request and print the response.
 
-    Both are JSON. With --codec raw they are bytes, sent and printed as they are.
+    Both are JSON. With --codec raw they are bytes, sent and printed unchanged.
     """
     value = _decode(_read_stdin(codec) if body == "-" else _to_bytes(body, codec), codec)
     return _request(address, value, timeout, codec, load_key(key, passphrase_file))
@@ -63,7 +63,7 @@ async def _request(address: str, value: Any, timeout: float, codec: CodecName, k
 def ping(
     address: Address,
     *,
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many pings, one after the other.")] = 5,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of pings, one after the other.")] = 5,
     timeout: Annotated[float, time_option("Seconds for the connection, and for each ping.")] = 10.0,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
@@ -99,7 +99,7 @@ def _read_stdin(codec: CodecName) -> bytes:
                 continue
             read += piece
             if len(read) > limit:
-                raise EncodeError(f"a message of over {limit} bytes is over the limit")
+                raise EncodeError(f"the request is over the limit of {limit} bytes")
     except OSError as error:
         raise UsageError(f"stdin cannot be read: {error.strerror or error}") from error
     return bytes(read)

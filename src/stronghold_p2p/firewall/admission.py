@@ -67,7 +67,7 @@ class Admission:
         if not self._limits_networks:
             return None
         if _is_relayed(address):
-            return "it is relayed, and the policy allows networks" if self._allow_networks else None
+            return "it is relayed, and the policy has an allow list of networks" if self._allow_networks else None
         ip = _ip_of(address)
         if ip is None:
             return None
@@ -88,7 +88,7 @@ class Admission:
         if peer in policy.deny_peers:
             return "the policy denies it"
         if policy.allow_peers and peer not in policy.allow_peers:
-            return "it is none of the peers that the policy allows"
+            return "it is not among the peers that the policy allows"
         return None
 
 

@@ -1,4 +1,4 @@
-"""Those who answer the firewall's questions: handlers, and iterators."""
+"""Answerers of the firewall's questions: handlers and iterators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["FirewallRequestQueue", "Handler", "Queue"]
 
 
 class Handler:
-    """A handler, plain or async. A plain one that returns keeps the question, and may have it answered later."""
+    """A handler, plain or async. A plain one keeps the question after it returns, for a later answer."""
 
     def __init__(self, function: Callable[[FirewallRequest], Any]) -> None:
         self.function: Final = function
@@ -33,7 +33,7 @@ class Handler:
             is_async = hasattr(answered, "__await__")
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - CancelledError, too: a plain function's is its own
+        except BaseException as error:  # noqa: BLE001 - also CancelledError, which a plain function raised itself
             self._log_failure.write(question.id, exc_info=error)
             return False
         if is_async:
@@ -43,8 +43,7 @@ class Handler:
         return True
 
     def drop(self, question: Question) -> None:
-        """Otherwise a remote would make as many handlers wait as it likes. One that has just ended the question may go
-        on."""
+        """Cancels the handler, so that a remote cannot accumulate waiting ones. The one that ended the question goes on."""
         task = self._tasks.get(question)
         if task is not None and task is not asyncio.current_task():
             del self._tasks[question]
@@ -66,12 +65,11 @@ class Handler:
     def _done(self, question: Question, answered: Awaitable[Any], task: asyncio.Task[None]) -> None:
         self._tasks.pop(question, None)
         if iscoroutine(answered):
-            answered.close()  # a task that is cancelled at once has not begun it, and never will
+            answered.close()  # a task cancelled before its first step never starts the coroutine
 
 
 class Queue:
-    """The questions that wait to be taken from an iterator. Those that end meanwhile leave it: they must not take the
-    place of others."""
+    """The questions in an iterator's buffer. Ended questions are removed to make room for others."""
 
     def __init__(self, size: int, owner: Owner) -> None:
         if size < 1:
@@ -79,7 +77,7 @@ class Queue:
         self.owner: Final = owner
         self.questions: Final[dict[Question, None]] = {}
         self.loop: asyncio.AbstractEventLoop | None = None
-        """The one that asks, once a question has come."""
+        """The event loop of the questions; None before the first."""
         self._size = size
         self._closed = False
         self._changed = asyncio.Event()
@@ -100,7 +98,11 @@ class Queue:
         self._changed.set()
 
     async def next(self) -> Question:
-        """The oldest, which leaves the queue. Raises StopAsyncIteration when there will be none."""
+        """Removes and returns the oldest question.
+
+        Raises:
+            StopAsyncIteration: the queue is closed and empty.
+        """
         self.owner.check()
         while not self.questions:
             if self._closed:
@@ -113,9 +115,9 @@ class Queue:
 
 
 class FirewallRequestQueue:
-    """The firewall's questions, for ``async for``, also by several tasks.
+    """An iterator over the firewall's questions, for ``async for``, also in several tasks.
 
-    It is asked until it is closed, or nobody holds it any more.
+    It gets questions until it is closed or garbage-collected.
     """
 
     def __init__(self, queue: Queue, remove: Callable[[Queue], None], forget: Callable[[Queue], None]) -> None:
@@ -130,7 +132,7 @@ class FirewallRequestQueue:
         return FirewallRequest(await self._queue.next())
 
     def close(self) -> None:
-        """Ends the iteration. Questions from here that nobody else can answer are rejected, also those taken."""
+        """Ends the iteration, and gives up all its questions. Those without another answerer are rejected."""
         self._queue.owner.check()
         self._remove(self._queue)
 

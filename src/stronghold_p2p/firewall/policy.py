@@ -1,7 +1,7 @@
-"""Policy files: in TOML, who may connect and who may ask what. Checked strictly, taken whole or not at all.
+"""Policy files: connections and requests to allow or refuse, in TOML. Strictly checked, loaded atomically.
 
-`docs/FIREWALL.md` has the format with an example. What a file says is a layer of its own: it goes before the rules that
-calls and answers have set, and reading it anew replaces nothing else.
+`docs/FIREWALL.md` has the format with an example. A policy is a separate layer: it takes precedence over rules from calls
+and answers, and a reload replaces only itself.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from .toml_lines import Key, key_lines
 __all__ = ["Policy", "PolicyWatch"]
 
 MAX_SIZE: Final = 16 * 1024 * 1024
-"""Bytes of a policy file; 10,000 peers take about 1.5 MB. The path may lead to something endless."""
+"""Bytes of a policy file; 10,000 peers take about 1.5 MB. The path may lead to an endless device."""
 
 MAX_LIMIT: Final = 1_000_000_000
-"""No limit that strikes is higher; infinity and numbers that no float holds are."""
+"""Above any useful limit; excludes infinity and integers too large for a float."""
 
 RULES: Final = {"allow": Rule.ALLOW_ALL, "reject": Rule.REJECT_ALL, "ask": Rule.ASK}
 
@@ -42,18 +42,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a policy file says. ``Policy()`` says nothing."""
+    """The content of a policy file. ``Policy()`` is empty."""
 
     rules: FirewallRules = field(default_factory=lambda: FirewallRules(outbound=None))
-    """The rules for requests. None where the file says nothing: what was set by calls and answers applies."""
+    """The rules for requests. None where the file has none: rules from calls and answers apply."""
     names: Mapping[PeerId, str] = field(default_factory=dict)
-    """What the file calls its peers."""
+    """The names of peers in the file."""
     admission: AdmissionRules = field(default_factory=AdmissionRules)
-    """Who may connect: bans, networks and peers."""
+    """Restrictions of connections: bans, networks and peers."""
     requests_in_flight: int | None = None
-    """Inbound requests of one peer that may run at once. None: as configured."""
+    """Concurrent inbound requests of one peer. None: as in :class:`Config`."""
     requests_per_second: float | None = None
-    """Inbound requests of one peer. None: as configured."""
+    """Inbound requests of one peer per second. None: as in :class:`Config`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", FrozenDict(self.names))
@@ -62,17 +62,17 @@ class Policy:
     def parse(
         cls, text: str, path: str | os.PathLike[str] = "<policy>", *, types: Collection[str] | None = None
     ) -> Policy:
-        """From the text of a policy file; ``path`` is named in errors, ``types`` are the names of the types that requests
-        can be of (None: any).
+        """Parses the text of a policy file. ``path`` appears in errors; ``types`` are the names of all request types
+        (None: any).
 
         Raises:
-            PolicyError: it is no TOML, or says what a policy cannot, or nothing at all; or names another type.
+            PolicyError: not TOML, empty, or invalid; or a rule has a type that is not in ``types``.
         """
         known = None if types is None else frozenset(types)
         root = _Table(_File(path, text, known), (), _parse_toml(path, text))
         root.check_keys("default", "peers", "networks", "peer_ids", "limits")
         if not root.values:
-            # An editor empties a file before it writes it anew: that must not lift every ban.
+            # Editors may truncate a file before they write it: that must not lift every ban.
             raise PolicyError(path, 0, "", "says nothing")
         peers = _read_peers(root.table("peers"))
         default = root.table("default")
@@ -108,8 +108,8 @@ class Policy:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, types: Collection[str] | None = None, wait: bool = False) -> Policy:
-        """From a policy file; ``types`` as for :meth:`parse`. A pipe is read with ``wait`` alone: it blocks until it is
-        closed, and is empty from then on.
+        """Reads a policy file; ``types`` as for :meth:`parse`. A pipe needs ``wait``, which blocks until the writer closes it;
+        it can be read only once.
 
         Raises:
             PolicyError: as for :meth:`parse`, or the file cannot be read.
@@ -123,7 +123,7 @@ class Policy:
 
 
 def _read(path: str | os.PathLike[str], wait: bool) -> bytes:
-    flags = 0 if wait else os.O_NONBLOCK  # with which a pipe opens though nobody writes to it
+    flags = 0 if wait else os.O_NONBLOCK  # opens a pipe without waiting for a writer
     try:
         with open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags)) as file:
             if not wait and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
@@ -132,7 +132,7 @@ def _read(path: str | os.PathLike[str], wait: bool) -> bytes:
     except OSError as error:
         raise PolicyError(path, 0, "", (error.strerror or str(error)).lower()) from error
     if len(data) > MAX_SIZE:
-        raise PolicyError(path, 0, "", f"longer than {MAX_SIZE} bytes, no policy")
+        raise PolicyError(path, 0, "", f"over {MAX_SIZE:,} bytes: not a policy file")
     return data
 
 
@@ -140,10 +140,10 @@ _Stamp = tuple[int, int, int, int]
 
 
 class PolicyWatch:
-    """Puts a policy file's policy in force, and puts it in force anew when the file changes or :meth:`reload` asks.
+    """Applies a policy file, and again when the file changes or on :meth:`reload`.
 
-    ``apply`` takes each policy. A file that is broken or missing leaves the one before in force and is told to
-    ``failed``, once. ``types`` as for :meth:`Policy.parse`. ``interval``: seconds from one look at the file to the next.
+    ``apply`` gets each policy. An invalid or missing file leaves the previous policy in force, and is reported to
+    ``failed`` once. ``types`` as for :meth:`Policy.parse`. ``interval``: seconds between checks of the file.
     """
 
     def __init__(
@@ -252,26 +252,30 @@ class _Table:
         self.values = values
 
     def error(self, reason: str, *below: str | int) -> PolicyError:
-        """What is wrong with the table, or what is ``below`` it."""
+        """An error at the table, or at a key ``below`` it."""
         return self.file.error((*self.key, *below), reason)
 
     def check_keys(self, *known: str) -> None:
-        """Raises PolicyError for the first key that is not ``known``."""
+        """Checks for unknown keys.
+
+        Raises:
+            PolicyError: for the first key that is not in ``known``.
+        """
         for name in self.values:
             if name not in known:
                 similar = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {similar[0]}?" if similar else f"known here are {_enumerate(known)}"
-                raise self.error(f"is no known key; {hint}", name)
+                hint = f"did you mean {similar[0]}?" if similar else f"known keys are {_enumerate(known)}"
+                raise self.error(f"unknown key; {hint}", name)
 
     def table(self, name: str) -> _Table:
         return _Table(self.file, (*self.key, name), self.take(name, partial(_exactly, dict)) or {})
 
     def take(self, name: str, read: Callable[[object], T]) -> T | None:
-        """What ``read`` makes of the value, None if there is none. ``read`` raises ValueError."""
+        """The value, converted by ``read``, which may raise ValueError; None if missing."""
         return self._read(self.values[name], read, name) if name in self.values else None
 
     def items(self, name: str, read: Callable[[object], T]) -> tuple[T, ...]:
-        """What ``read`` makes of each item of a list, empty if there is none."""
+        """The items of a list, each converted by ``read``; empty if missing."""
         taken: dict[T, None] = {}
         for index, item in enumerate(self.take(name, partial(_exactly, list)) or ()):
             value = self._read(item, read, name, index)
@@ -281,7 +285,7 @@ class _Table:
         return tuple(taken)
 
     def allow_list(self, name: str, read: Callable[[object], T]) -> tuple[T, ...]:
-        """The same. Whether an empty one lets nobody or everybody pass, nobody should have to guess."""
+        """As :meth:`items`, but an empty list is an error: it could mean allow all or allow none."""
         if self.values.get(name) == []:
             raise self.error("an empty list is ambiguous; to allow all, leave the key out", name)
         return self.items(name, read)
@@ -317,12 +321,12 @@ def _read_peers(table: _Table) -> list[_Peer]:
         if not name or not name.isprintable():
             raise entry.error("a name must be printable text")  # it is shown on terminals
         if _is_peer_id(name):
-            raise entry.error("a peer id is no name; give it as id")
+            raise entry.error("a peer id cannot be a name; give it as id")
         peer_id = entry.take("id", _peer_id)
         if peer_id is None:
             raise entry.error("has no id")
         if peer_id in peers:
-            raise entry.error(f"is the id of {peers[peer_id].name}, too", "id")
+            raise entry.error(f"is also the id of {peers[peer_id].name}", "id")
         ban = entry.take("ban", partial(_exactly, bool)) or False
         peers[peer_id] = _Peer(name, peer_id, entry.rule("inbound"), entry.rule("outbound"), ban)
     return list(peers.values())
@@ -407,7 +411,7 @@ def _network(value: object) -> Network:
     except ValueError:
         network = None
     if cidr is None or network is None:
-        raise ValueError(f"{text!r} is no network, such as 10.0.0.0/8 or 2001:db8::/32")
+        raise ValueError(f"{text!r} is not a network, such as 10.0.0.0/8 or 2001:db8::/32")
     if ip_address(cidr[1]) != network.network_address:
         raise ValueError(f"{text!r} has bits set beyond its prefix; the network is {network}")
     return network

@@ -1,4 +1,4 @@
-"""A question of the firewall: what is asked, who may answer, how it ends."""
+"""A question of the firewall: its content, its answerers and its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .rules import Rule, Subject, Verdict
 __all__ = ["Answer", "Answerer", "FirewallRequest", "Question", "QuestionHost"]
 
 Answer = Literal["pass", "reject", "reconsider"]
-"""What the requests are told that wait on a question."""
+"""The result for the requests that wait for a question."""
 
 ANSWERS: Final[dict[Outcome, Answer]] = {
     "approved": "pass",
@@ -29,13 +29,14 @@ ANSWERS: Final[dict[Outcome, Answer]] = {
 
 
 class FirewallRequest:
-    """A question of the firewall. Answer it once, with :meth:`approve`, :meth:`reject` or :meth:`set_rule`, from any
-    callback or task of the event loop; unanswered within ``Config.firewall_timeout`` it is as rejected.
+    """A question of the firewall. Answer it with :meth:`approve`, :meth:`reject` or :meth:`set_rule`.
 
-    Everybody who answers gets one of the same :attr:`id`, and the first answer ends the question for all. It also ends if
-    the last request that waits on it goes away, if a rule decides that was set meanwhile, or if nobody is left who could
-    answer. An answer after that changes nothing, and returns False; the async handlers still at work on the question are
-    cancelled, but for the one that has just ended it.
+    Answers can come from any callback or task of the event loop. Without an answer within ``Config.firewall_timeout``
+    the requests are rejected.
+
+    All answerers get the question with the same :attr:`id`, and the first answer ends it. It also ends when its last
+    request goes away, when a new rule decides it, or when its last answerer leaves. Later answers return False and have no
+    effect. The other async handlers of the question are then cancelled.
     """
 
     __slots__ = ("_question", "address", "direction", "expires", "id", "kind", "peer", "type", "view")
@@ -44,19 +45,19 @@ class FirewallRequest:
         subject = question.subject
         self._question = question
         self.id: Final = question.id
-        """Counts up within one :class:`StrongholdP2p`, from 1."""
+        """A counter within one :class:`StrongholdP2p`, from 1."""
         self.kind: Final = question.kind
-        """``"peer"``: no rule is known for this peer; ``"request"``: this one request."""
+        """``"peer"``: about a peer without a rule; ``"request"``: about this request."""
         self.peer: Final[PeerId] = subject.peer
         self.direction: Final[Direction] = subject.direction
         self.address: Final = question.address
-        """Where the peer is, if it is connected."""
+        """The remote address; None if not connected."""
         self.type: Final = subject.type
-        """The type of the request; of the first one, if the question is about the peer."""
+        """The type of the request; for a question about a peer, of the first one."""
         self.view: Final = subject.view
-        """What the firewall sees of it."""
+        """The view of the request, see ``firewall_view=``; by default the request itself."""
         self.expires: Final = question.expires
-        """When it ends unanswered, by the clock of the event loop: ``expires - loop.time()`` seconds are left."""
+        """The deadline by the clock of the event loop: ``expires - loop.time()`` is the remaining time in seconds."""
 
     def __repr__(self) -> str:
         # Never the view.
@@ -64,55 +65,55 @@ class FirewallRequest:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait on the answer; 0 when the question has ended."""
+        """The number of waiting requests; 0 when the question has ended."""
         return self._question.waiting
 
     @property
     def outcome(self) -> Outcome | None:
-        """How the question has ended; None while it is open."""
+        """How the question ended; None while it is open."""
         return self._question.outcome
 
     def approve(self) -> bool:
-        """The requests waiting pass; no rule is kept. False if the question has ended."""
+        """Lets the waiting requests pass, without setting a rule. False if the question has ended."""
         check_loop(self._question.loop)
         return self._question.end("approved")
 
     def reject(self) -> bool:
-        """The requests waiting are rejected; no rule is kept. False if the question has ended."""
+        """Rejects the waiting requests, without setting a rule. False if the question has ended."""
         check_loop(self._question.loop)
         return self._question.end("rejected")
 
     def set_rule(self, rule: Rule) -> bool:
-        """Keeps ``rule`` for the peer and this direction, and applies it to the requests waiting. False if the question
-        has ended: nothing is kept then.
+        """Sets ``rule`` for the peer in this direction, and applies it to the waiting requests. With a state file, the
+        rule is stored. False if the question has ended; then no rule is set.
 
         Raises:
-            TypeError: it is no rule.
+            TypeError: not a rule, or a rule with a type that no request has.
         """
         check_loop(self._question.loop)
         if not isinstance(rule, Rule):
-            raise TypeError(f"{rule!r} is no Rule")
+            raise TypeError(f"expected a Rule, got {rule!r}")
         return self._question.set_rule(rule)
 
 
 class Answerer(Protocol):
-    """Somebody who answers questions."""
+    """A handler or an iterator that answers questions."""
 
     def take(self, question: Question) -> bool:
-        """Whether it may answer the question, or does already; False if it fails at once, or has no room."""
+        """Offers the question. False if the answerer fails at once, or has no room."""
 
     def drop(self, question: Question) -> None:
-        """Its answer would change nothing any more."""
+        """The question has ended; its answer would have no effect."""
 
     def close(self) -> None:
-        """It is asked no more."""
+        """Ends the answerer; it gets no more questions."""
 
 
 class QuestionHost(Protocol):
-    """Whoever asks."""
+    """The owner of questions."""
 
     def set_rule(self, question: Question, rule: Rule) -> None:
-        """A rule is the answer. Ends the question, unless another rule goes before this one."""
+        """Sets a rule as the answer. This ends the question, unless another rule takes precedence."""
 
     def question_opened(self, question: Question) -> None: ...
 
@@ -120,10 +121,10 @@ class QuestionHost(Protocol):
 
 
 class Question:
-    """One question, and what waits on it.
+    """One question, and the requests that wait for it.
 
-    It is offered to those who answer, and then open if it has no answer yet; it ends once, with an outcome. It ends by
-    itself as soon as nobody waits on it, or nobody has it any more who could answer.
+    It is offered to all answerers, and is open if none answered at once. It ends once, with an outcome. Without waiting
+    requests or without answerers it ends by itself.
     """
 
     __slots__ = (
@@ -154,14 +155,14 @@ class Question:
         self.id: Final = id
         self.kind: Final[QuestionKind] = kind
         self.subject: Final = subject
-        """The request; the first one, if the question is about the peer."""
+        """The request; for a question about a peer, the first one."""
         self.address: Final = address
         self.rule: Final = rule
-        """The one that has it asked, if any."""
+        """The rule that caused the question, if any."""
         self.expires: Final = expires
         self.loop: Final = asyncio.get_running_loop()
         self.opened = False
-        """It has no answer though all have been offered it who could answer then."""
+        """All current answerers got it, and none answered at once."""
         self.outcome: Outcome | None = None
         self._host = host
         self._takers: dict[Answerer, None] = {}
@@ -172,13 +173,13 @@ class Question:
         return len(self._waiting)
 
     def join(self) -> asyncio.Future[Answer]:
-        """One more request waits on the answer."""
+        """Adds a waiting request."""
         answer: asyncio.Future[Answer] = self.loop.create_future()
         self._waiting[answer] = None
         return answer
 
     def leave(self, answer: asyncio.Future[Answer]) -> None:
-        """A request waits no longer, whether it has an answer or not."""
+        """Removes a waiting request, answered or not."""
         if answer in self._waiting:
             del self._waiting[answer]
             if not self._waiting:
@@ -191,7 +192,7 @@ class Question:
                 self.give_up(answerer)
 
     def open(self) -> None:
-        """All have been offered it who answer now."""
+        """Called when all current answerers were offered it."""
         if not self._takers:
             self.end("unanswered")
         elif self.outcome is None:
@@ -199,7 +200,7 @@ class Question:
             self._host.question_opened(self)
 
     def give_up(self, answerer: Answerer) -> None:
-        """It will not answer."""
+        """The answerer will not answer."""
         if answerer in self._takers:
             del self._takers[answerer]
             answerer.drop(self)
@@ -207,19 +208,19 @@ class Question:
                 self.end("unanswered")
 
     def set_rule(self, rule: Rule) -> bool:
-        """False if it has ended."""
+        """False if the question has ended."""
         if self.outcome is not None:
             return False
         self._host.set_rule(self, rule)
         if self.outcome is None:
-            # A policy's rule goes before this one and still says to ask: then the rule is the answer.
+            # The policy's ASK rule takes precedence: the new rule decides as an answer.
             verdict = rule.verdict(self.subject)
             if verdict is not Verdict.ASK:
                 self.end("rule set", "pass" if verdict is Verdict.ALLOW else "reject")
         return True
 
     def end(self, outcome: Outcome, answer: Answer | None = None) -> bool:
-        """Tells all whom it concerns; ``answer`` if it is not the outcome's. False if it has ended before."""
+        """Notifies requests, answerers and the host. ``answer`` overrides that of ``outcome``. False if already ended."""
         if self.outcome is not None:
             return False
         self.outcome = outcome

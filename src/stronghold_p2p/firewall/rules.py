@@ -1,5 +1,5 @@
-"""The firewall's rules: which requests may pass, by direction, by default and by peer. Pure decisions: no waiting, no
-I/O. Whoever must be asked first is asked in :mod:`.approvals`."""
+"""The firewall's rules, by direction, as a default and per peer. Pure decisions without waiting or I/O; questions are in
+:mod:`.approvals`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ logger = logging.getLogger("stronghold_p2p")
 INBOUND: Final = Direction.INBOUND  # a member's look-up in its class is slow before Python 3.12
 
 Predicate = Callable[[PeerId, Direction, Any], bool]
-"""Gets the peer, the direction, and what the firewall sees of the request; whether it may pass."""
+"""Gets the peer, the direction and the view of the request. Returns whether it passes."""
 
 
 class Verdict(enum.Enum):
-    """What a rule says of one request."""
+    """The result of a rule for one request."""
 
     ALLOW = enum.auto()
     REJECT = enum.auto()
@@ -42,29 +42,29 @@ class Subject:
     peer: PeerId
     direction: Direction
     type: str | None
-    """The request's type: a tagged union's variant, a struct's class, the text under ``type`` of an untyped object."""
+    """The request type: the variant of a tagged union, the class of a struct, or the field ``type`` of an untyped object."""
     view: Any
-    """The request itself, or what ``firewall_view=`` makes of it."""
+    """The request itself, or the result of ``firewall_view=``."""
 
 
 class Rule:
-    """What may pass: :attr:`ALLOW_ALL`, :attr:`REJECT_ALL`, :attr:`ASK`, or what :meth:`restricted` says. Immutable."""
+    """A rule: :attr:`ALLOW_ALL`, :attr:`REJECT_ALL`, :attr:`ASK`, or made by :meth:`restricted`. Immutable."""
 
     __slots__ = ("_log_failure", "_verdict", "allow", "predicate")
 
     ALLOW_ALL: ClassVar[Rule]
     """Every request passes, before its body is read."""
     REJECT_ALL: ClassVar[Rule]
-    """No request passes; a peer that it applies to is not even offered the protocol."""
+    """No request passes; the protocol is not even offered to the peer."""
     ASK: ClassVar[Rule]
-    """Every single request is asked about."""
+    """Each request is a question."""
 
     def __init__(self, verdict: Verdict | None, allow: frozenset[str] | None, predicate: Predicate | None) -> None:
         self._verdict: Final = verdict
         self.allow: Final = allow
-        """The types of requests that pass, for a rule by types."""
+        """The allowed request types; None for other rules."""
         self.predicate: Final = predicate
-        """What decides, for a rule by a function."""
+        """The deciding function; None for other rules."""
         self._log_failure = SparingLog(logging.ERROR, "a firewall predicate failed on a request: it is rejected")
 
     @overload
@@ -77,15 +77,14 @@ class Rule:
 
     @classmethod
     def restricted(cls, predicate: Predicate | None = None, /, *, allow: Collection[type | str] | None = None) -> Rule:
-        """Lets those requests pass whose type is among ``allow`` (classes, or their names; a request without a type
-        matches none), or for which ``predicate`` returns True. A predicate that raises anything but KeyboardInterrupt
-        rejects.
+        """A rule that passes requests with a type in ``allow``, or for which ``predicate`` returns True.
 
-        A name that no request can have, by the peer's ``request_type=``, is refused with a TypeError where the rule is
-        given to the peer.
+        ``allow`` holds classes or their names; requests without a type never match. An exception in the predicate rejects
+        the request, except KeyboardInterrupt. A type that no request of the peer's ``request_type=`` can have is a
+        TypeError when the rule is given to the peer.
 
         Raises:
-            TypeError: neither or both are given, or one is not what it should be.
+            TypeError: neither or both arguments are given, or one has the wrong type.
         """
         if (predicate is None) == (allow is None):
             raise TypeError("Rule.restricted takes either a predicate or allow=")
@@ -100,7 +99,7 @@ class Rule:
         return cls(None, frozenset(kind if isinstance(kind, str) else kind.__name__ for kind in kinds), None)
 
     def verdict(self, subject: Subject) -> Verdict:
-        """What the rule says of one request."""
+        """Applies the rule to one request."""
         if self._verdict is not None:
             return self._verdict
         if self.allow is not None:
@@ -125,7 +124,7 @@ class Rule:
 
     def __reduce__(self) -> str | tuple[type[Rule], tuple[None, frozenset[str] | None, Predicate | None]]:
         if self._verdict is not None:
-            return f"Rule.{_NAMES[self._verdict]}"  # the very object: the gate tells these three by identity
+            return f"Rule.{_NAMES[self._verdict]}"  # the same object: the gate compares these three by identity
         return Rule, (None, self.allow, self.predicate)
 
     def __repr__(self) -> str:
@@ -147,13 +146,13 @@ PeerRules = tuple[Rule | None, Rule | None]
 
 @dataclass(frozen=True, slots=True, init=False)
 class FirewallRules:
-    """A firewall's rules at one moment. The rule that applies is the peer's, else the default. None at all: a rule for
-    that peer is asked for."""
+    """An immutable set of firewall rules. A peer's own rule takes precedence over the default. Without either, requests
+    become a question about the peer."""
 
     inbound: Rule | None
-    """The default for requests of remotes to us."""
+    """The default for inbound requests."""
     outbound: Rule | None
-    """The default for our requests to remotes."""
+    """The default for outbound requests."""
     peers: Mapping[PeerId, PeerRules]
     """By peer: (inbound, outbound)."""
 
@@ -164,11 +163,11 @@ class FirewallRules:
         outbound: Rule | None = Rule.ALLOW_ALL,
         peers: Mapping[PeerId, PeerRules] | Mapping[str, PeerRules] = FrozenDict({}),
     ) -> None:
-        """``peers`` may name them as text.
+        """The keys of ``peers`` can be peer ids as text.
 
         Raises:
-            InvalidAddress: a text names no peer.
-            TypeError: what should be is no rule, no pair of rules, or no peer.
+            InvalidAddress: a key is not a peer id.
+            TypeError: a value is not a rule or a pair of rules, or a key is not a peer.
         """
         by_peer = {PeerId.of(peer): _pair(rules) for peer, rules in peers.items()}
         _check(inbound)
@@ -182,17 +181,17 @@ class FirewallRules:
 
     @classmethod
     def allow_all(cls) -> FirewallRules:
-        """Both directions are open to everybody."""
+        """Allows all requests in both directions."""
         return cls(inbound=Rule.ALLOW_ALL, outbound=Rule.ALLOW_ALL)
 
     @classmethod
     def reject_all(cls) -> FirewallRules:
-        """Both directions are closed to everybody."""
+        """Rejects all requests in both directions."""
         return cls(inbound=Rule.REJECT_ALL, outbound=Rule.REJECT_ALL)
 
     @classmethod
     def ask_all(cls) -> FirewallRules:
-        """Every request in both directions is asked about."""
+        """Makes every request in both directions a question."""
         return cls(inbound=Rule.ASK, outbound=Rule.ASK)
 
 
@@ -201,11 +200,11 @@ def _restore_rules(inbound: Rule | None, outbound: Rule | None, peers: Mapping[P
 
 
 Layer = Literal["policy peer", "peer", "policy default", "default", "none"]
-"""Where the rule that decided came from. The first of them that has one for a peer and direction decides."""
+"""The source of a rule. The first layer in this order with a rule for the peer and direction decides."""
 
 
 class AppliedRule(NamedTuple):
-    """The rule that applies, and the layer that it comes from."""
+    """The applicable rule and its layer."""
 
     rule: Rule | None
     layer: Layer
@@ -215,9 +214,9 @@ NO_RULE: Final = AppliedRule(None, "none")
 
 
 class _Side:
-    """The rules of one direction, in layers: a policy file's go before those that calls and answers have set.
+    """The rules of one direction, in layers: those of a policy take precedence over those of calls and answers.
 
-    What the layers come to is kept ready, since every request looks it up more than once.
+    The merged result is precomputed, since every request looks it up more than once.
     """
 
     __slots__ = ("_applied", "_default", "_policy_default", "_policy_peers", "default", "peers")
@@ -259,12 +258,12 @@ class _Side:
 
 
 class Firewall:
-    """The rules in force. A change takes effect with the next decision; ``changed`` is told of each, with the peer that
-    it concerns, None for all."""
+    """The rules in force. A change takes effect with the next decision, and calls ``changed`` with the affected peer; None:
+    all peers."""
 
     def __init__(self, rules: FirewallRules) -> None:
         self.types: frozenset[str] | None = None
-        """The names that requests' types can have; None: any."""
+        """The names of all request types; None: any."""
         self._inbound = _Side()
         self._outbound = _Side()
         self.changed: Callable[[PeerId | None], None] = lambda _: None
@@ -275,27 +274,31 @@ class Firewall:
             self.set_peer_rule(peer, outbound, Direction.OUTBOUND)
 
     def limit_types(self, types: frozenset[str] | None) -> None:
-        """Says which names the types of requests can have, None for any. Rules that name others are refused from now on,
-        since they would let nothing of that pass, and nobody would hear why.
+        """Sets the names of all request types; None: any. Rules with other types are errors from now on, since they would
+        silently reject requests.
 
         Raises:
-            TypeError: there is such a rule already.
+            TypeError: an existing rule has another type.
         """
         self.types = types
         self.check(self.rules)
 
     def check(self, rules: FirewallRules) -> None:
-        """Raises TypeError for rules by a type that no request has."""
+        """Checks the types in ``rules``.
+
+        Raises:
+            TypeError: a rule has a type that no request has.
+        """
         for rule in (rules.inbound, rules.outbound, *chain.from_iterable(rules.peers.values())):
             self._check(rule)
 
     def find(self, peer: PeerId, direction: Direction) -> AppliedRule:
-        """The rule that applies to requests of one direction with one peer."""
+        """The applicable rule for a peer and a direction."""
         return (self._inbound if direction is INBOUND else self._outbound).find(peer)
 
     @property
     def rules(self) -> FirewallRules:
-        """A copy of what calls and answers have set; a policy's rules, which go before them, are the policy's."""
+        """A copy of the rules from calls and answers, without those of a policy, which take precedence."""
         peers = {
             peer: (
                 self._inbound.peers.get(peer, NO_RULE).rule,
@@ -306,29 +309,36 @@ class Firewall:
         return FirewallRules(inbound=self._inbound.default.rule, outbound=self._outbound.default.rule, peers=peers)
 
     def peer_rule(self, peer: PeerId, direction: Direction) -> Rule | None:
-        """The rule that calls and answers have set for ``peer`` in one direction, whatever a policy says."""
+        """The rule of ``peer`` in one direction from calls and answers, ignoring the policy."""
         return (self._inbound if direction is Direction.INBOUND else self._outbound).peers.get(peer, NO_RULE).rule
 
     def set_default(self, rule: Rule | None, direction: Direction) -> None:
-        """Sets the default of each direction named; None removes it. Raises TypeError for what is no rule, and for a rule by
-        a type that no request has."""
+        """Sets the default of each given direction; None removes it.
+
+        Raises:
+            TypeError: not a rule, or a rule with a type that no request has.
+        """
         self._check(rule)
         for side in self._sides(direction):
             side.set_default(rule)
         self.changed(None)
 
     def set_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
-        """Sets one peer's rule in each direction named; None removes it. Raises TypeError as above."""
+        """Sets one peer's rule in each given direction; None removes it.
+
+        Raises:
+            TypeError: as for :meth:`set_default`.
+        """
         self._check(rule)
         for side in self._sides(direction):
             side.set_peer(peer, rule)
         self.changed(peer)
 
     def restore_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
-        """Sets a rule that was kept. It holds whatever its types are, since without it the default would apply; but if no
-        request has one of them, the log says so: the program may have changed since."""
+        """Sets a stored rule. Types that no request has are only logged: the program may have changed, and without the rule
+        the default would apply."""
         if (misfit := self._misfit(rule)) is not None:
-            logger.warning("the rule %r that is kept for %s: %s", rule, peer, misfit)
+            logger.warning("stored rule %r for %s: %s", rule, peer, misfit)
         for side in self._sides(direction):
             side.set_peer(peer, rule)
         self.changed(peer)
@@ -345,13 +355,13 @@ class Firewall:
             raise TypeError(f"{rule!r}: {misfit}")
 
     def _misfit(self, rule: Rule | None) -> str | None:
-        """Which of a rule's types is none of requests, in words; None if all are."""
+        """The error for a rule with a type that no request has; None if valid."""
         names = () if rule is None or rule.allow is None else sorted(rule.allow)
         return next(filter(None, (unknown_type(name, self.types) for name in names)), None)
 
     def _sides(self, direction: object) -> list[_Side]:
         if not isinstance(direction, Direction):
-            raise TypeError(f"{direction!r} is no Direction")
+            raise TypeError(f"expected a Direction, got {direction!r}")
         return [
             side
             for side, its in ((self._inbound, Direction.INBOUND), (self._outbound, Direction.OUTBOUND))
@@ -360,25 +370,25 @@ class Firewall:
 
 
 def unknown_type(name: str, types: frozenset[str] | None) -> str | None:
-    """What is wrong with ``name`` as a type of requests, whose types are ``types`` (None: any); None if nothing is."""
+    """The error for ``name`` if it is not in ``types``, the names of all request types (None: any); None if valid."""
     if types is None or name in types:
         return None
     if not types:
-        return f"no request is of type {name!r}: they have no types here"
+        return f"no request has the type {name!r}: requests of this peer have no types"
     similar = difflib.get_close_matches(name, types, n=1)
-    hint = f"did you mean {similar[0]!r}?" if similar else f"there are {', '.join(map(repr, sorted(types)))}"
-    return f"no request is of type {name!r}; {hint}"
+    hint = f"did you mean {similar[0]!r}?" if similar else f"known types are {', '.join(map(repr, sorted(types)))}"
+    return f"no request has the type {name!r}; {hint}"
 
 
 def _pair(rules: object) -> PeerRules:
     if not isinstance(rules, tuple) or len(rules) != 2:
-        raise TypeError(f"a peer's rules are a pair, (inbound, outbound), not {rules!r}")
+        raise TypeError(f"expected a pair of rules, (inbound, outbound), got {rules!r}")
     for rule in rules:
         _check(rule)
     return rules
 
 
 def _check(rule: object) -> None:
-    """What is no rule would fail at each request, in the hands of a remote."""
+    """Early, since a wrong object would fail at each request of a remote."""
     if rule is not None and not isinstance(rule, Rule):
-        raise TypeError(f"{rule!r} is no Rule")
+        raise TypeError(f"expected a Rule, got {rule!r}")

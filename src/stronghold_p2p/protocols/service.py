@@ -85,9 +85,7 @@ class Service:
 def check_protocol_id(protocol: str) -> None:
     """Raises ValueError if ``protocol`` is no protocol id."""
     if not protocol.startswith("/") or len(protocol.encode()) >= multistream.MAX_LINE or "\n" in protocol:
-        raise ValueError(
-            f"{protocol!r} is no protocol id: it begins with a slash, and is one line of at most 1,023 bytes"
-        )
+        raise ValueError(f"{protocol!r} is not a protocol id: one line of at most 1,023 bytes that begins with a slash")
 
 
 def in_task(handler: StreamCoroutine) -> StreamHandler:

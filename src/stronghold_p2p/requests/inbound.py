@@ -251,34 +251,35 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
 
 
 class Request(Generic[Req]):
-    """An inbound request that the firewall let pass."""
+    """An inbound request that passed the firewall."""
 
     __slots__ = ("_answerable", "_inbound", "body", "peer")
 
     def __init__(self, body: Req, inbound: InboundRequest[Req, Any]) -> None:
         self.body = body
-        """The request, decoded."""
+        """The decoded request."""
         self.peer: PeerId = inbound.stream.peer
-        """Who sent it, proved by the handshake."""
+        """The sender, authenticated by the handshake."""
         self._inbound = inbound
         self._answerable = False
-        """The user, and no handler, is to answer, and has not done so."""
+        """The request came from ``requests()`` and is not answered yet."""
 
     def __repr__(self) -> str:
         return f"<Request from {self.peer}>"  # never the content
 
     @property
     def connection(self) -> ConnectionInfo:
-        """The connection that it came on."""
+        """The connection of this request."""
         return self._inbound.stream.info
 
     async def respond(self, response: Any) -> None:
-        """Answers a request taken from ``requests()``; a handler returns its response instead. If the requester is gone
-        by now, or the time is up, nothing happens.
+        """Answers a request from ``requests()``; a handler returns its response instead.
+
+        Without effect if the requester has left, or the time is up.
 
         Raises:
-            EncodeError: the response cannot be encoded; the request can still be answered.
-            RuntimeError: the request was answered or declined before, or it is a handler's.
+            EncodeError: the response cannot be encoded, or is too large; the request can still be answered.
+            RuntimeError: the request is already answered or declined, or belongs to a handler.
         """
         self._check_answerable()
         message = self._inbound.protocol.responses.encode(response)
@@ -286,7 +287,7 @@ class Request(Generic[Req]):
         self._inbound.respond(message)
 
     async def decline(self) -> None:
-        """Closes the stream without a response, as a rejection does.
+        """Closes the stream without a response, like a rejection.
 
         Raises:
             RuntimeError: as for :meth:`respond`.
@@ -298,4 +299,4 @@ class Request(Generic[Req]):
     def _check_answerable(self) -> None:
         check_loop(self._inbound.stream.loop)
         if not self._answerable:
-            raise RuntimeError("this request was answered or declined before, or is answered by its handler")
+            raise RuntimeError("the request is already answered or declined, or its handler answers it")

@@ -50,9 +50,9 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         """Peers for whose next request a timer is set."""
         self._handler: Handler[Req, Res] | None = None
         self._queue: RequestQueue[Req, Res] | None = None
-        self._log_invalid = SparingLog(logging.WARNING, "a request by %s cannot be decoded")
-        self._log_late = SparingLog(logging.WARNING, "a request by %s was reset: %s")
-        self._log_failure = SparingLog(logging.ERROR, "the handler of a request by %s failed")
+        self._log_invalid = SparingLog(logging.WARNING, "a request from %s cannot be decoded")
+        self._log_late = SparingLog(logging.WARNING, "a request from %s was reset: %s")
+        self._log_failure = SparingLog(logging.ERROR, "the handler failed on a request from %s")
 
     def limit_traffic(self, in_flight: int, per_second: float | None) -> None:
         """Sets how many requests of one peer are handled at once, and are let in each second; None: no such limit."""
@@ -175,7 +175,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
 
     def _take_over(self) -> None:
         if self.serving:
-            raise RuntimeError("requests are answered already: by one handler, or one iterator")
+            raise RuntimeError("requests already have a handler or an iterator: only one can answer them")
         self.serving = True
 
     # -- the traffic of each peer ----------------------------------------------------------------

@@ -80,7 +80,7 @@ class FirewallMemory:
         try:
             await self._run(lambda database: self._known.begin(database, rules, bans))
             if not self._thread.is_open:
-                raise ClosedError("the state file was closed while it was opened")
+                raise ClosedError("the state file was closed while being opened")
         except BaseException:
             await self.close()
             raise

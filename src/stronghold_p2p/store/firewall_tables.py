@@ -44,7 +44,7 @@ class FirewallTables:
                 frozenset(PeerId(peer) for (peer,) in msgspec.convert(bans, list[tuple[bytes]])),
             )
         except (msgspec.MsgspecError, ValueError) as error:
-            raise StateError(self._database.path, f"holds what is neither a rule nor a ban: {error}") from error
+            raise StateError(self._database.path, f"contains an invalid rule or ban: {error}") from error
 
     def set_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> None:
         """Keeps the rule of a peer in each direction named; None removes it. A rule by a function cannot be kept: that
@@ -67,11 +67,13 @@ class FirewallTables:
 
     def _encode(self, rule: Rule) -> str:
         if rule.predicate is not None:
-            raise StateError(self._database.path, "a rule by a function cannot be kept")
+            raise StateError(self._database.path, "a rule with a predicate cannot be stored")
         try:
             return msgspec.json.encode(stored_form(rule)).decode()
         except UnicodeEncodeError as error:  # half of a surrogate pair
-            raise StateError(self._database.path, "a rule for a type that is no Unicode text cannot be kept") from error
+            raise StateError(
+                self._database.path, "a rule with a type name that is not valid Unicode cannot be stored"
+            ) from error
 
 
 def stored_form(rule: Rule) -> str | list[str]:

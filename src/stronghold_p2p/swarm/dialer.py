@@ -90,7 +90,7 @@ class Dialer:
             if not addresses:
                 raise DialError(peer)
             if len(self.dials) >= self.config.max_pending_outbound_connections:
-                raise DialError(peer, reason="max_pending_outbound_connections are being dialed already")
+                raise DialError(peer, reason="Config.max_pending_outbound_connections is reached")
             dial = self.dials[peer, initiator] = Dial(self, peer, initiator=initiator)
         dial.take_in(addresses)
         return dial
@@ -122,10 +122,10 @@ class Dialer:
             raise NotPermitted(peer, refusal)
         transport = next((one for one in self.transports if one.supports(address)), None)
         if transport is None:
-            names = " and ".join(one.name for one in self.transports)
-            raise InvalidAddress(address, f"no transport supports it; there is {names}")
+            names = ", ".join(one.name for one in self.transports)
+            raise InvalidAddress(address, f"no transport supports it (available: {names})")
         if address.components[0][1] in UNSPECIFIED:
-            raise InvalidAddress(address, "it stands for every interface of a listener: dial one of those")
+            raise InvalidAddress(address, "a wildcard cannot be dialed: dial the address of one interface")
         return transport
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -392,4 +392,4 @@ class _Attempt:
             return DialAttempt(self.address, self.error, self.seconds)
         if self.started:
             return DialAttempt(self.address, TimeoutError("no answer in time"), now - self.started)
-        return DialAttempt(self.address, TimeoutError("its turn did not come in time"), 0.0)
+        return DialAttempt(self.address, TimeoutError("not dialed before the time was up"), 0.0)

@@ -112,9 +112,9 @@ class Swarm:
     # -- protocols -------------------------------------------------------------------------------
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:
-        """Serves ``protocol``. Raises RuntimeError if it is served already."""
+        """Serves ``protocol``. Raises RuntimeError if it already has a handler."""
         if protocol in self._handlers:
-            raise RuntimeError(f"{protocol} is served already")
+            raise RuntimeError(f"{protocol} already has a handler")
         self._handlers[protocol] = handler
 
     def handle_coroutine(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
@@ -236,8 +236,8 @@ class Swarm:
         """Raises ListenError, and ClosedError if we are closing."""
         transport = next((one for one in self._transports if one.supports(address)), None)
         if transport is None:
-            supported = " and ".join(one.name for one in self._transports)
-            raise ListenError(address, f"no transport supports it; there is {supported}")
+            supported = ", ".join(one.name for one in self._transports)
+            raise ListenError(address, f"no transport supports it (available: {supported})")
         handle = await transport.listen(address, self._upgrade_inbound, certificate=certificate)
         try:
             if self._closing:

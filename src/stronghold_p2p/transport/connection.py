@@ -347,7 +347,7 @@ class Connection(StreamHost):
         if not output.congested:
             output.flush()  # first: while the remote takes it, we do the rest
         elif self._session.pending > self.config.max_control_backlog + FLUSH_SIZE:
-            self._fail(MuxerError("the remote does not read the answers that it asks for"))
+            self._fail(MuxerError("the remote does not read our replies"))
         alive = self._alive
         if not alive.at_work():
             if alive.in_use:

@@ -62,7 +62,7 @@ class SystemResolver:
         try:
             found = lookup.result()
         except UnicodeError as error:
-            raise OSError("no name of a host: it has at most 253 characters, in labels of 1 to 63") from error
+            raise OSError("not a host name: at most 253 characters, in labels of 1 to 63") from error
         except socket.gaierror as error:
             raise OSError(f"the name cannot be resolved: {(error.strerror or 'it is unknown').lower()}") from error
         # An address with a scope means nothing without its interface, which a multiaddr names apart.

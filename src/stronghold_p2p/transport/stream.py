@@ -1,4 +1,4 @@
-"""The coroutine face of a stream: what users of the library, and protocols off the hot path, read and write."""
+"""The coroutine API of a stream, for users of the library and protocols off the hot path."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ __all__ = ["Stream", "take_over"]
 
 
 class Stream:
-    """One stream of a connection, as its user sees it.
+    """One stream of a connection, for one reader and one writer at a time.
 
-    Bytes are read and written by coroutines, one reader and one writer at a time. ``async with`` closes the stream, and
-    resets it on an exception.
+    ``async with`` closes the stream, and resets it on an exception. Data received before an error is read first.
 
-    Every coroutine raises :class:`ProtocolNotSupported` if the remote does not speak the protocol, :class:`StreamReset`
-    if the remote reset the stream, :class:`ConnectionLost` if its connection ended, and :class:`ClosedError` if we ended
-    it. What came before is read first. Used elsewhere than on the peer's event loop, it raises RuntimeError.
+    Raises:
+        ProtocolNotSupported: from every coroutine: the remote does not speak the protocol.
+        StreamReset: from every coroutine: the remote reset the stream.
+        ConnectionLost: from every coroutine: the connection ended.
+        ClosedError: from every coroutine: we closed or reset the stream.
+        RuntimeError: from every call on another event loop, and for a second reader or writer.
     """
 
     __slots__ = ("_callbacks", "_substream")
@@ -42,7 +44,7 @@ class Stream:
 
     @property
     def peer(self) -> PeerId:
-        """Who is at the other end, proved by the handshake."""
+        """The remote peer id, authenticated by the handshake."""
         return self._substream.peer
 
     @property
@@ -56,7 +58,7 @@ class Stream:
         return self._substream.direction
 
     async def negotiated(self) -> None:
-        """Returns as soon as the remote has agreed to the protocol."""
+        """Waits until the remote has accepted the protocol."""
         check_loop(self._substream.loop)
         while not self._substream.is_negotiated:
             self._callbacks.check()
@@ -64,7 +66,7 @@ class Stream:
             await self._callbacks.agreement()
 
     async def read(self, n: int = 65_536) -> bytes:
-        """1 to ``n`` bytes, as soon as there are any; ``b""`` when the remote has sent all."""
+        """Reads 1 to ``n`` bytes, as soon as there are any; ``b""`` at the end of the stream."""
         check_loop(self._substream.loop)
         callbacks = self._callbacks
         while not callbacks.chunks:
@@ -76,10 +78,10 @@ class Stream:
         return callbacks.take(n)
 
     async def readexactly(self, n: int) -> bytes:
-        """``n`` bytes.
+        """Reads exactly ``n`` bytes.
 
         Raises:
-            RemoteProtocolError: the remote ended the stream before.
+            RemoteProtocolError: the stream ended before.
         """
         chunks: list[bytes] = []
         left = n
@@ -92,13 +94,13 @@ class Stream:
         return b"".join(chunks)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Sends all of ``data``, which may be reused afterwards; waits while the remote's window or the socket is full.
+        """Sends all of ``data``, which may be reused afterwards. Waits while the remote's window or the socket is full.
 
-        Cancelled while it waits, it leaves what it has begun to be sent, unless the stream is reset: nothing is cut off
-        in the middle. At most one such rest is kept, for which the next write waits.
+        A cancelled write still sends the rest of its ``data`` in the background, unless the stream is reset, so that data
+        is never truncated. The next write waits for that rest.
 
         Raises:
-            RuntimeError: after :meth:`close_write`, or another task writes.
+            RuntimeError: after :meth:`close_write`, or while another task writes.
         """
         check_loop(self._substream.loop)
         unchanging = data if isinstance(data, bytes) else bytes(data)
@@ -107,18 +109,18 @@ class Stream:
             await self._callbacks.departure()
 
     async def close_write(self) -> None:
-        """Tells the remote that we send no more (FIN). What it still sends can be read."""
+        """Closes our direction of the stream (FIN). Reading is still possible."""
         check_loop(self._substream.loop)
         if self._callbacks.attached:
             self._substream.finish()
 
     async def close(self) -> None:
-        """Ends our part: we send no more, and what still comes is dropped. Does not wait for the remote."""
+        """Closes the stream: sends FIN and discards further input. Does not wait for the remote."""
         check_loop(self._substream.loop)
         self._close()
 
     def reset(self, code: int = 0) -> None:
-        """Ends the stream at once, both ways (RST). ``code`` tells a remote that knows error codes why."""
+        """Resets both directions immediately (RST). ``code`` is an error code for remotes that support them."""
         check_loop(self._substream.loop)
         self._reset(code)
 
@@ -131,7 +133,7 @@ class Stream:
     ) -> None:
         if exc is None:
             self._close()
-        elif not self._substream.loop.is_closed():  # else Python clears away what is left of it
+        elif not self._substream.loop.is_closed():  # else the interpreter is shutting down
             self._reset(0)
 
     def _reset(self, code: int) -> None:
@@ -146,29 +148,29 @@ class Stream:
 
 
 class _Callbacks(StreamReceiver):
-    """What a substream tells, for the coroutines of its stream: apart from it, whose user is shown none of this."""
+    """Receives from the substream on behalf of :class:`Stream`, to keep these methods out of the public API."""
 
     __slots__ = ("_agreement", "_error", "_offset", "_reader", "_substream", "_writer", "attached", "chunks", "eof")
 
     def __init__(self, substream: Substream) -> None:
         self._substream = substream
         self.chunks: deque[bytes] | None = None
-        """What has come and was not read; None until something has, which an idle stream does not need."""
+        """Unread input; None until the first bytes, to keep idle streams small."""
         self.eof = False
-        """The remote has sent all, which no end of the connection takes back."""
+        """The remote sent FIN; a lost connection does not change that."""
         self.attached = True
-        """The substream is the stream's: nobody has taken it over."""
+        """The stream still owns its substream; False after :func:`take_over`."""
         self._offset = 0
         self._error: StrongholdError | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._agreement: asyncio.Future[None] | None = None
-        """Whoever waits for the protocol: reader and writer may, and others."""
+        """Wakes all who wait for the negotiation: the reader, the writer and others."""
 
     # -- called by the stream --------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raises what has ended the stream."""
+        """Raises the error that ended the stream, if any."""
         if self._error is not None:
             raise self._error
 
@@ -189,7 +191,7 @@ class _Callbacks(StreamReceiver):
         return data
 
     async def arrival(self) -> None:
-        """Until something has come, or nothing will."""
+        """Waits for input or the end of the stream."""
         if self._reader is not None:
             raise RuntimeError("another task reads this stream")
         self._reader = self._substream.loop.create_future()
@@ -199,7 +201,7 @@ class _Callbacks(StreamReceiver):
             self._reader = None
 
     async def departure(self) -> None:
-        """Until all that was written has left. Raises what has ended the stream before."""
+        """Waits until all written data has left. Raises the error that ended the stream before."""
         self.check()
         while self._substream.pending:
             if self._writer is not None:
@@ -212,23 +214,23 @@ class _Callbacks(StreamReceiver):
             self.check()
 
     async def agreement(self) -> None:
-        """Until the remote has agreed to the protocol, or the stream has ended."""
+        """Waits until the remote has accepted the protocol, or the stream has ended."""
         if self._agreement is None:
             self._agreement = self._substream.loop.create_future()
         await asyncio.wait((self._agreement,))  # one of those who wait may be cancelled
 
     def close(self, error: ClosedError) -> None:
-        """We have ended the stream: what came is dropped, unless the remote had ended it first."""
+        """We ended the stream: drops unread input, unless the remote ended it first."""
         if self._error is None:
             self.chunks = None
             self.eof = False
             self._fail(error)
 
     def detach(self) -> bytes:
-        """For :func:`take_over`: what has come and was not read."""
+        """For :func:`take_over`: returns the unread input."""
         self.check()
         if self.eof:
-            raise RemoteProtocolError(self._substream.protocol, "the stream ended where more was to come")
+            raise RemoteProtocolError(self._substream.protocol, "the stream ended before the expected bytes")
         early = bytearray()
         while self.chunks:
             early += self.take(len(self.chunks[0]))
@@ -261,7 +263,7 @@ class _Callbacks(StreamReceiver):
 
     def expired(self) -> None:
         self._substream.reset()
-        self._fail(ClosedError("the stream's time was up"))
+        self._fail(ClosedError("the stream timed out"))
 
     # -- details ---------------------------------------------------------------------------------
 
@@ -278,9 +280,9 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
 
 
 def take_over(stream: Stream) -> tuple[Substream, bytes]:
-    """What is under ``stream``, after a handshake that coroutines have read and written, and what has come since then.
+    """The substream of ``stream`` and its unread input, after a handshake with coroutines.
 
-    The caller sets another receiver at once, and ends the substream; ``stream`` counts as closed.
+    The caller must set another receiver at once, and end the substream later; ``stream`` counts as closed.
 
     Raises:
         StreamReset, ConnectionLost, ClosedError: the stream has ended.

@@ -261,7 +261,7 @@ class Substream(Writer):
             RuntimeError: after :meth:`finish` or :meth:`release`.
         """
         if self._finished:
-            raise RuntimeError("we have said that we send no more")
+            raise RuntimeError("we have closed our side of the stream")
         if self._state is ENDED:
             return False
         if not data:

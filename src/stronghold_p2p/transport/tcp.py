@@ -144,7 +144,7 @@ class TcpTransport:
                 lambda: self._pipe(INBOUND, connected), host, port, family=family, start_serving=False
             )
         except UnicodeError as error:
-            raise ListenError(address, f"{host!r} is no name of a host") from error
+            raise ListenError(address, f"{host!r} is not a host name") from error
         except OSError as error:
             # asyncio words a failed bind at length; the system's own words are enough.
             known = error.errno is not None and error.errno in errno.errorcode

@@ -62,7 +62,7 @@ class ServerCertificate:
             try:
                 await self.check()
             except CertificateError as error:
-                logger.warning("%s; the certificate before stays in use", error)
+                logger.warning("%s; the previous certificate stays in use", error)
 
 
 async def trust(authorities: str | os.PathLike[str] | None) -> ssl.SSLContext:

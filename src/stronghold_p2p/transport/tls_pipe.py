@@ -182,5 +182,5 @@ class TlsPipe:
 def _words(error: ssl.SSLError) -> str:
     """In OpenSSL's, such as ``TLSV1_ALERT_UNKNOWN_CA``."""
     known: str | None = getattr(error, "reason", None)  # it may be None, which its declared type denies
-    kind, alert, reason = (known or "the protocol was broken").replace("_", " ").lower().partition(" alert ")
+    kind, alert, reason = (known or "protocol error").replace("_", " ").lower().partition(" alert ")
     return f"the remote ended the handshake: {reason}" if alert else kind

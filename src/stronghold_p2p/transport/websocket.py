@@ -91,9 +91,9 @@ class WebSocketTransport:
             refuse_certificate(address, certificate)
             return _Listener(await self._tcp.listen(_tcp_part(address), websocket), form)
         if form == NAMED:
-            raise ListenError(address, "a name is for whoever dials: listen on .../tls/ws")
+            raise ListenError(address, "/sni is for dialing only: listen on .../tls/ws")
         if certificate is None:
-            raise ListenError(address, "TLS takes a certificate, and its private key")
+            raise ListenError(address, "TLS needs a certificate and its private key")
         try:
             shown = await ServerCertificate.load(certificate)
         except CertificateError as error:
@@ -134,9 +134,9 @@ def _ascii(address: Multiaddr, host: str) -> str:
     try:
         name = host.encode("idna").decode()
     except UnicodeError as error:
-        raise InvalidAddress(address, f"{host!r} is no name of a host") from error
+        raise InvalidAddress(address, f"{host!r} is not a host name") from error
     if len(name) > MAX_HOST:
-        raise InvalidAddress(address, f"a name of {len(name):,} characters is none of a host")
+        raise InvalidAddress(address, f"a host name of {len(name):,} characters is too long")
     return name
 
 

@@ -74,7 +74,7 @@ class Dialer:
         while not data.startswith(self._agreement):
             if not data.startswith(self._refusal):
                 if not self._agreement.startswith(data) and not self._refusal.startswith(data):
-                    raise NegotiationError(f"neither {self._proposed} nor na, but {data[:64]!r}")
+                    raise NegotiationError(f"expected {self._proposed} or na, got {data[:64]!r}")
                 self._buffer = data  # shorter than the line it begins
                 return b""
             data = data[len(self._refusal) :]
@@ -126,7 +126,7 @@ class Listener:
         if not self._header_seen:
             if not data.startswith(HEADER):
                 if not HEADER.startswith(data):
-                    raise NegotiationError(f"not the header, but {data[:64]!r}")
+                    raise NegotiationError(f"expected the header, got {data[:64]!r}")
                 self._buffer = data
                 return b""
             self._header_seen = True
@@ -161,7 +161,7 @@ def _decode_line(data: bytes, offset: int) -> tuple[str, int] | None:
         return None
     length, start = prefix
     if length > MAX_LINE:
-        raise NegotiationError(f"a line of {length} bytes, {MAX_LINE} is the limit")
+        raise NegotiationError(f"a line of {length} bytes is over the limit of {MAX_LINE}")
     end = start + length
     if end > len(data):
         return None

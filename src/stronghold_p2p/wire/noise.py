@@ -352,7 +352,7 @@ class HandshakeState:
     def _next_message(self, *, ours: bool) -> tuple[str, ...]:
         """The tokens of the next message."""
         if self.position == len(_XX) or ours != (self._initiator == (self.position % 2 == 0)):
-            raise RuntimeError("it is not the turn of this message")
+            raise RuntimeError("a handshake message out of turn")
         return _XX[self.position]
 
     @property

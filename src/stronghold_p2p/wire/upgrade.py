@@ -111,7 +111,7 @@ class Upgrade:
             yield
         length = int.from_bytes(self._inbound[:2])
         if length > MAX_HANDSHAKE_MESSAGE:
-            raise HandshakeError(f"a handshake message of {length} bytes, {MAX_HANDSHAKE_MESSAGE} is the limit")
+            raise HandshakeError(f"a handshake message of {length} bytes is over the limit of {MAX_HANDSHAKE_MESSAGE}")
         end = 2 + length
         while len(self._inbound) < end:
             yield

@@ -44,7 +44,7 @@ def parse(message_type: type[MessageT], data: bytes, protocol: str) -> MessageT:
     try:
         parsed = message_type.FromString(data)
     except message.DecodeError as error:
-        raise DecodeError(protocol, f"{message_type.__name__}: no protobuf message") from error
+        raise DecodeError(protocol, f"{message_type.__name__}: not a protobuf message") from error
     if not parsed.IsInitialized():  # FromString itself takes what lacks a required field, or has an unknown enum value
         raise DecodeError(protocol, f"{message_type.__name__}: a required field is missing")
     return parsed

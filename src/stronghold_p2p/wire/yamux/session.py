@@ -344,7 +344,7 @@ class Session:
 
     def _handle_syn(self, stream_id: int, stream: Stream | None, now: float) -> Stream | None:
         if stream is not None:
-            raise MuxerError(f"stream {stream_id} is open already")
+            raise MuxerError(f"stream {stream_id} is already open")
         if not stream_id or stream_id & 1 == self._initiator:
             raise MuxerError(f"the remote may not open stream {stream_id}")
         inbound_streams = len(self._streams) - self.outbound_streams
