@@ -231,6 +231,16 @@ def test_nothing_is_awaited_in_a_finally_block_that_may_be_compiled(path: Path) 
 
 
 @pytest.mark.parametrize("path", COMPILED, ids=name_of)
+def test_nothing_is_awaited_in_a_handler_that_raises_again_where_it_may_be_compiled(path: Path) -> None:
+    """For the same reason; ``ending.begin`` does that."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler):
+            inner = [part for statement in node.body for part in ast.walk(statement)]
+            if any(isinstance(part, ast.Raise) and part.exc is None for part in inner):
+                assert not [part for part in inner if isinstance(part, ast.Await)]
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=name_of)
 def test_no_exit_that_may_raise_is_awaited_by_what_may_be_compiled(path: Path) -> None:
     """mypyc would free the error once too often. The timeouts of asyncio raise at their exit only what passes there."""
     for node in ast.walk(ast.parse(path.read_text())):

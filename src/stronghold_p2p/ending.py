@@ -1,13 +1,28 @@
-"""Ending what has several parts."""
+"""Ending what has several parts, also what has only half begun."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-__all__ = ["end_all"]
+__all__ = ["begin", "end_all"]
 
 logger = logging.getLogger("stronghold_p2p")
+
+T = TypeVar("T")
+
+
+async def begin(start: Callable[[], Awaitable[T]], undo: Callable[[], Awaitable[object]]) -> T:
+    """What ``start`` returns; if it raises, or is cancelled, that is raised after ``undo``.
+
+    Here, since callers may be compiled: mypyc takes an error for one still being handled after an ``await`` in its handler.
+    """
+    try:
+        return await start()
+    except BaseException:
+        await undo()
+        raise
 
 
 async def end_all(*steps: Callable[[], Awaitable[object] | None]) -> None:

@@ -14,7 +14,7 @@ from .addresses.book import AddressBook
 from .addresses.target import own_address, parse_target, split_target
 from .arguments import check_types, seconds
 from .config import Config
-from .ending import end_all
+from .ending import begin, end_all
 from .errors import ClosedError, InvalidAddress, NotPermitted, RequestTimeout
 from .event_hub import EventHub
 from .events import ConnectionInfo, Direction, Event, Listener
@@ -157,16 +157,19 @@ class StrongholdP2p(Generic[Req, Res]):
         self._owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
-            await self._sources.start()
-            if self._closing is not None:
-                raise ClosedError("the peer was closed while it started")
-            self._swarm = self._make_swarm()
-        except BaseException:
-            await self._sources.close()
-            self._owner.loop = None
-            raise
+            self._swarm = await begin(self._start, self._undo_start)
         finally:
             self._starting = False
+
+    async def _start(self) -> Swarm:
+        await self._sources.start()
+        if self._closing is not None:
+            raise ClosedError("the peer was closed while it started")
+        return self._make_swarm()
+
+    async def _undo_start(self) -> None:
+        await self._sources.close()
+        self._owner.loop = None
 
     def _make_swarm(self) -> Swarm:
         swarm = Swarm(

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from conftest import MakePeer
 from support.clock import Clock
-from support.waiting import introduced, settled, until
+from support.waiting import begun, introduced, settled, until
 
 from stronghold_p2p import (
     Config,
@@ -159,6 +159,13 @@ async def clock(monkeypatch: pytest.MonkeyPatch, bob: Peer) -> Clock:
 
 def ended(number: int, reason: str) -> dict[str, Any]:
     return {"event": "ended", "id": number, "reason": reason}
+
+
+def seen_by(bob: Peer) -> list[FirewallRequest]:
+    """The questions that are open, and those to come, as whoever looks on sees them."""
+    questions: list[FirewallRequest] = []
+    bob.on_firewall_request(questions.append)
+    return questions
 
 
 async def failed(request: asyncio.Task[Any]) -> StrongholdError:
@@ -353,8 +360,9 @@ async def test_a_person_sees_one_question_at_a_time(
             "  type       Read",
             '  request    {"type":"Read"}',
         ]
+        questions = seen_by(bob)
         second, third = ask(alice, bob, 2), ask(carol, bob, 3)
-        await until(lambda: len(bob._approvals._questions) == 3)
+        await until(lambda: len(questions) == 3)
         console.type("what?\n")
         assert await console.shown() == f"please answer {shown[-1]}"
         console.type("Once\n")
@@ -378,8 +386,9 @@ async def test_a_person_is_asked_about_a_peer_and_all_that_it_waits_for(
     async with answering(Person(bob, Lines())):
         first = ask(alice, bob, 1)
         assert "May its request pass?" in await console.shown()
+        questions = seen_by(bob)
         others = [ask(carol, bob, 2), ask(carol, bob, 3)]
-        await until(lambda: bob._approvals._waiting == 3)
+        await until(lambda: sum(question.waiting for question in questions) == 3)
         console.type("o\n")
         assert await first == 1
         await console.shown()
@@ -392,8 +401,9 @@ async def test_always_answers_the_peers_other_questions(console: Console, alice:
     async with answering(Person(bob, Lines())):
         first = ask(alice, bob, 1)
         await console.shown()
+        questions = seen_by(bob)
         second = ask(alice, bob, 2)
-        await until(lambda: len(bob._approvals._questions) == 2)
+        await until(lambda: len(questions) == 2)
         console.type("always\n")
         assert [await first, await second] == [1, 2]
         assert await console.shown() == "allowed, and always from now on"
@@ -564,8 +574,7 @@ async def test_a_line_that_is_too_long_is_cut(console: Console) -> None:
 async def test_closing_ends_a_read(console: Console) -> None:
     lines = Lines()
     console.type("half a line")
-    reading = asyncio.create_task(lines.read())
-    await asyncio.sleep(0)
+    reading = await begun(lines.read())
     lines.close()
     assert await reading is None
 

@@ -557,6 +557,20 @@ async def test_a_handler_that_takes_another_away(make_desk: MakeDesk) -> None:
     desk.approvals.close()
 
 
+async def test_a_handler_that_takes_another_away_and_fails(desk: Desk) -> None:
+    """Nobody is left who could answer."""
+    await desk.ask()
+
+    def fails(_: FirewallRequest) -> None:
+        desk.approvals.remove_handler(desk.questions.append)
+        raise ValueError
+
+    desk.approvals.add_handler(fails)
+    await desk.clock.settle()
+    assert desk.outcomes == [False]
+    assert desk.questions[0].outcome == "unanswered"
+
+
 async def test_closing_an_iterator_ends_those_who_wait_for_it_and_all_its_questions(make_desk: MakeDesk) -> None:
     desk = make_desk()
     queue = desk.approvals.open_queue(8)

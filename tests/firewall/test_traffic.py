@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from conftest import PATIENCE, MakePeer
+from support.remote import JSON, Remote, lines
 from support.waiting import introduced, settled, until
+from support.yamux import data
 
 from stronghold_p2p import Config, FirewallRules, Keypair, Request, StreamReset, StrongholdP2p
 from stronghold_p2p.firewall.traffic import MIN_SWEEP, Traffic
+from stronghold_p2p.wire.yamux import Flag
 
 ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
 
@@ -81,6 +84,18 @@ def test_peers_with_a_full_bucket_are_swept() -> None:
     assert len(traffic) <= MIN_SWEEP
 
 
+def test_peers_are_swept_when_the_rate_was_lifted() -> None:
+    traffic: Traffic[str] = Traffic(100, 0.001)
+    for _ in range(2 * MIN_SWEEP - 1):
+        peer = Keypair.generate().peer_id
+        traffic.enter(peer, "a", 0.0)
+        traffic.leave(peer, "a")
+    traffic.per_second = None
+    for _ in range(2):
+        traffic.enter(Keypair.generate().peer_id, "a", 0.0)
+    assert len(traffic) == 2
+
+
 async def test_requests_in_flight_over_connections() -> None:
     running = most = 0
     config = Config(max_requests_in_flight_per_peer=2)
@@ -102,6 +117,38 @@ async def test_requests_in_flight_over_connections() -> None:
         answers = await asyncio.gather(*(alice.send_request(address, number) for number in range(50)))
         assert answers == list(range(50))
         assert most == 2
+
+
+async def test_a_handler_counts_until_it_has_ended() -> None:
+    """A remote that opens and resets must not have any number of them running, however long they take to end."""
+    running = 0
+    may_end = asyncio.Event()
+    config = Config(max_requests_in_flight_per_peer=2)
+    async with StrongholdP2p(firewall=FirewallRules.allow_all(), config=config) as bob:
+
+        @bob.on_request
+        async def answer(request: Request[int]) -> int:
+            nonlocal running
+            running += 1
+            try:
+                if request.body:
+                    await asyncio.Event().wait()
+            finally:
+                await may_end.wait()
+                running -= 1
+            return request.body
+
+        remote = await Remote.dial(await bob.listen())
+        for stream_id in range(1, 13, 2):
+            remote.send(data(stream_id, lines(JSON) + b"\x011", Flag.SYN))
+            await remote.frame()
+            remote.send(data(stream_id, flags=Flag.RST))
+            await settled()
+        assert running == 2
+        may_end.set()
+        await until(lambda: not running)
+        assert await remote.request(13, b"0") == b"\x010"
+        remote.abort()
 
 
 async def test_plain_handlers_do_not_recurse_through_what_waits() -> None:

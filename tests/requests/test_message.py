@@ -12,7 +12,7 @@ from support.compiled import replaces_parts
 
 from stronghold_p2p import DecodeError
 from stronghold_p2p.encoding import varint
-from stronghold_p2p.requests.message import MessageReader, MessageSink
+from stronghold_p2p.requests.message import MessageReader, send_message
 
 pytestmark = replaces_parts
 
@@ -31,7 +31,6 @@ class FakeStream:
         self.expected: list[int] = []
         self.pushed: list[bytes] = []
         self.takes = True
-        self.end = ""
 
     def arrive(self, data: bytes) -> bytes:
         self.window -= len(data)
@@ -57,12 +56,6 @@ class FakeStream:
     def push(self, data: bytes) -> bool:
         self.pushed.append(data)
         return self.takes
-
-    def release(self) -> None:
-        self.end = "released"
-
-    def reset(self, code: int = 0) -> None:
-        self.end = "reset"
 
 
 def framed(*messages: bytes) -> bytes:
@@ -241,7 +234,7 @@ def test_any_messages_cut_anywhere(messages: list[int], cuts: list[int], eager: 
 def test_a_long_message_is_not_copied(size: int, frames: int) -> None:
     stream: Any = FakeStream()
     message = bytes(size)
-    assert MessageSink(stream).send(message)
+    assert send_message(stream, message)
     assert b"".join(stream.pushed) == framed(message)
     assert len(stream.pushed) == frames
     assert (stream.pushed[-1] is message) == (frames == 2)
@@ -251,15 +244,7 @@ def test_a_long_message_is_not_copied(size: int, frames: int) -> None:
 def test_a_message_that_must_wait(size: int) -> None:
     stream: Any = FakeStream()
     stream.takes = False
-    sink = MessageSink(stream)
-    assert not sink.send(bytes(size))
+    assert not send_message(stream, bytes(size))
     stream.takes = True
-    assert sink.send(b"another")
+    assert send_message(stream, b"another")
     assert stream.pushed[-1] == framed(b"another")
-
-
-def test_the_end_of_a_sink() -> None:
-    for end, how in ((MessageSink.finish, "released"), (MessageSink.fail, "reset")):
-        stream: Any = FakeStream()
-        end(MessageSink(stream))
-        assert stream.end == how

@@ -141,8 +141,7 @@ async def test_our_newer_word_is_not_undone_by_an_older_one_of_others(path: Path
             theirs.set_rule(ALICE, BOTH, Rule.REJECT_ALL)
             theirs.set_banned(ALICE, True)
             theirs.set_banned(BOB, True)
-        check = asyncio.create_task(ours.memory.check())
-        await asyncio.sleep(0)  # the thread may have read by now, but we have not heard of it
+        check = await begun(ours.memory.check())  # the thread may have read by now, but we have not heard of it
         ours.keep_rule(ALICE, INBOUND, Rule.ASK)
         last = ours.keep_rule(ALICE, INBOUND, Rule.ALLOW_ALL)
         ours.keep_ban(BOB, False)

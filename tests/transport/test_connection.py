@@ -1,42 +1,28 @@
-"""Connections over memory pipes: flushes, limits, backpressure, and every way to end."""
+"""Connections over memory pipes: limits, backpressure, and every way to end."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support.clock import Clock
-from support.connections import ECHO, RAW, Host, Pair, connected
+from support.connections import ECHO, RAW, Host, connected
+from support.recorder import Recorder
 from support.remote import lines
-from support.waiting import settled, turns, until
+from support.waiting import begun, settled, turns, until
 from support.yamux import ping
 
-from stronghold_p2p import ClosedError, Config, ConnectionLost, EncodeError, HandshakeError, MuxerError, StreamReset
+from stronghold_p2p import ClosedError, Config, ConnectionLost, HandshakeError, MuxerError, StreamReset
 from stronghold_p2p.transport.connection import Connection
-from stronghold_p2p.transport.output import FLUSH_FRAMES
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.wire.yamux import HEADER_SIZE
 
 KIB = 1024
 LINES = len(lines(ECHO))
-
-
-class Counting:
-    """Counts the writes of a pipe."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, pipe: Any) -> None:
-        self.sizes: list[int] = []
-        write = pipe.write
-
-        def counted(data: bytes) -> None:
-            self.sizes.append(len(data))
-            write(data)
-
-        monkeypatch.setattr(pipe, "write", counted)
 
 
 async def read_all(stream: Stream) -> bytes:
@@ -46,202 +32,7 @@ async def read_all(stream: Stream) -> bytes:
     return bytes(received)
 
 
-# -- flushes -------------------------------------------------------------------------------------------
-
-
-async def test_what_is_written_in_one_turn_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with connected() as pair:
-        opened = [await pair.alice.open_substream(RAW) for _ in range(FLUSH_FRAMES - 1)]
-        writes = Counting(monkeypatch, pair.alice_pipe)
-        for number, stream in enumerate(opened):
-            assert stream.write_now(b"request %d" % number)
-        assert writes.sizes == []
-        accepted = [await pair.bob_host.recorders.get() for _ in opened]
-        assert len(writes.sizes) == 1
-        assert [bytes(end.received) for end in accepted] == [b"request %d" % n for n in range(len(opened))]
-
-
-async def test_a_request_and_its_answer_take_one_write_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with connected() as pair:
-        requests, answers = Counting(monkeypatch, pair.alice_pipe), Counting(monkeypatch, pair.bob_pipe)
-
-        def answer_at_once(connection: Connection, stream: Substream) -> None:
-            assert stream.write_now(b"pong")
-            stream.release()
-
-        monkeypatch.setattr(pair.bob_host, "stream_opened", answer_at_once)
-        stream = await pair.alice.open_stream(ECHO)
-        await stream.write(b"ping")
-        assert await read_all(stream) == b"pong"
-        assert len(requests.sizes) == 1
-        assert len(answers.sizes) == 1
-
-
-async def test_an_answer_that_shares_no_flush_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with connected() as pair:
-        (one, first), (other, second) = await pair.recorders(), await pair.recorders()
-        await settled()
-        writes = Counting(monkeypatch, pair.bob_pipe)
-        assert first.stream.write_now(b"answer")
-        first.stream.release()
-        assert writes.sizes == []  # another may be about to follow
-        await settled()
-        assert len(writes.sizes) == 1
-        one.stream.reset()
-        await settled()
-        writes.sizes.clear()
-        assert second.stream.write_now(b"answer")
-        second.stream.release()
-        assert len(writes.sizes) == 1
-        other.stream.reset()
-        await settled()
-
-
-class NextRequest:
-    """Opens a stream when another ends."""
-
-    def __init__(self, pair: Pair, writes: Counting) -> None:
-        self.pair = pair
-        self.writes = writes
-        self.before = self.after = -1
-        self.next: Substream | None = None
-
-    def data_received(self, data: bytes) -> None: ...
-
-    def agreed(self) -> None: ...
-    def resume_writing(self) -> None: ...
-
-    def eof_received(self) -> None:
-        self.ended.release()
-        self.before = len(self.writes.sizes)
-        self.next = self.pair.alice.open_substream_now(RAW)
-        assert self.next is not None
-        assert self.next.write_now(b"next")
-        self.after = len(self.writes.sizes)
-
-    def stream_failed(self, error: Exception) -> None: ...
-
-    def expired(self) -> None: ...
-    def connection_closing(self) -> None: ...
-
-    def after_the_end_of(self, stream: Substream) -> None:
-        self.ended = stream
-        stream.set_receiver(self)
-
-
-async def test_a_request_after_an_answer_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with connected() as pair:
-        outbound, inbound = await pair.recorders()
-        await settled()
-        writes = Counting(monkeypatch, pair.alice_pipe)
-        following = NextRequest(pair, writes)
-        following.after_the_end_of(outbound.stream)
-        inbound.stream.release()
-        await settled()
-        assert (following.before, following.after) == (0, 1)
-        assert following.next is not None
-        following.next.reset()
-        await settled()
-        # Without a word of the remote it waits for the end of the turn: by then the loop has looked whether it is there.
-        writes.sizes.clear()
-        alone = await pair.alice.open_substream(RAW)
-        assert alone.write_now(b"alone")
-        assert writes.sizes == []
-        await settled()
-        assert len(writes.sizes) == 1
-        alone.reset()
-
-
-async def test_the_lines_leave_at_the_end_of_the_turn_without_a_response() -> None:
-    async with connected() as pair:
-        stream = await pair.alice.open_stream(ECHO)
-        await stream.write(b"ping")
-        await stream.negotiated()
-        assert await (await pair.bob_host.inbound.get()).read() == b"ping"
-
-
-async def test_much_data_does_not_wait_for_the_end_of_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with connected() as pair:
-        outbound, _ = await pair.recorders()
-        writes = Counting(monkeypatch, pair.alice_pipe)
-        assert outbound.stream.write_now(bytes(200 * KIB))
-        assert len(writes.sizes) == 1
-
-
-@pytest.mark.parametrize("segment", [None, 1, 1000])
-async def test_bytes_arrive_in_order_however_the_pipe_cuts_them(segment: int | None) -> None:
-    async with connected(segment=segment) as pair:
-        outbound, inbound = await pair.streams()
-        sent = bytes(range(256)) * (20 if segment == 1 else 4000)
-
-        async def send() -> None:
-            await outbound.write(sent)
-            await outbound.close_write()
-
-        sending = asyncio.create_task(send())
-        assert await read_all(inbound) == sent
-        await sending
-        await inbound.close()
-        assert await outbound.read() == b""
-
-
-# -- how many streams ----------------------------------------------------------------------------------
-
-
-async def open_many(pair: Pair, count: int) -> tuple[list[Stream], list[asyncio.Task[Stream]]]:
-    """The streams that open at once, and the tasks of the others."""
-    tasks = [asyncio.create_task(pair.alice.open_stream(ECHO)) for _ in range(count)]
-    await settled()
-    return [task.result() for task in tasks if task.done()], [task for task in tasks if not task.done()]
-
-
-async def cancel(tasks: list[asyncio.Task[Stream]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def test_eight_streams_before_the_remotes_first_frame() -> None:
-    async with connected() as pair:
-        opened, waiting = await open_many(pair, 40)
-        assert len(opened) == 8
-        await opened[0].negotiated()  # which is the remote's first frame
-        await settled()
-        assert sum(task.done() for task in waiting) == 24
-        await cancel(waiting)
-
-
-async def test_streams_at_once_by_the_remotes_kind() -> None:
-    async with connected(Config(max_outbound_streams_per_connection=40)) as pair:
-        pair.alice.remote_identified((ECHO,), own_kind=False)
-        opened, waiting = await open_many(pair, 50)
-        assert len(opened) == 32
-        pair.alice.remote_identified((ECHO,), own_kind=True)
-        await settled()
-        assert sum(task.done() for task in waiting) == 8
-        await cancel(waiting)
-
-
-async def test_waiting_streams_open_in_order_as_others_end() -> None:
-    async with connected(Config(max_outbound_streams_to_others=2)) as pair:
-        opened, waiting = await open_many(pair, 5)
-        assert len(opened) == 2
-        assert pair.alice.open_substream_now(ECHO) is None
-        waiting[0].cancel()
-        for ended, follower in zip(opened, waiting[1:], strict=True):
-            ended.reset()
-            await follower
-        assert [task.done() for task in waiting] == [True, True, True]
-
-
-async def test_a_cancelled_turn_is_given_to_the_next() -> None:
-    async with connected(Config(max_outbound_streams_to_others=1)) as pair:
-        opened, waiting = await open_many(pair, 3)
-        opened[0].reset()
-        await turns(1)  # it is the first one's turn, who has not heard of it
-        waiting[0].cancel()
-        await waiting[1]
-        assert waiting[0].cancelled()
+# -- limits and backpressure ---------------------------------------------------------------------------
 
 
 async def test_inbound_streams_over_the_limit_are_reset() -> None:
@@ -252,43 +43,6 @@ async def test_inbound_streams_over_the_limit_are_reset() -> None:
             await third.negotiated()
         streams[0].reset()
         await pair.streams()
-
-
-async def test_waiting_for_a_stream_ends_with_the_connection() -> None:
-    async with connected(Config(max_outbound_streams_to_others=1)) as pair:
-        _, waiting = await open_many(pair, 4)
-        pair.alice.abort()
-        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [ConnectionLost] * 3
-
-
-async def test_no_stream_opens_on_a_connection_that_has_ended() -> None:
-    async with connected() as pair:
-        pair.alice.abort()
-        await pair.alice.closed
-        assert pair.alice.open_substream_now(ECHO) is None
-        with pytest.raises(ConnectionLost):
-            await pair.alice.open_stream(ECHO)
-
-
-async def test_no_stream_waits_on_a_connection_that_has_ended() -> None:
-    async with connected(Config(max_outbound_streams_to_others=1)) as pair:
-        _, waiting = await open_many(pair, 2)
-        pair.alice.abort()
-        await pair.alice.closed
-        with pytest.raises(ConnectionLost):
-            await pair.alice.open_stream(ECHO)
-        await asyncio.gather(*waiting, return_exceptions=True)
-
-
-async def test_a_stream_of_a_protocol_that_fits_no_line_opens_nothing() -> None:
-    async with connected() as pair:
-        with pytest.raises(EncodeError):
-            await pair.alice.open_stream("/" + "x" * 1024)
-        assert pair.alice.info.streams == 0
-
-
-# -- backpressure --------------------------------------------------------------------------------------
 
 
 async def test_a_writer_waits_for_window() -> None:
@@ -305,46 +59,9 @@ async def test_a_writer_waits_for_window() -> None:
         assert pair.bob_host.budget.used == 0
 
 
-async def test_writers_wait_while_the_remote_does_not_read_its_socket() -> None:
-    async with connected(Config(max_send_buffer=64 * KIB)) as pair:
-        first, inbound = await pair.streams()
-        second, _ = await pair.streams()
-        third, _ = await pair.recorders()
-        pair.bob_pipe.reading = False
-        await first.write(bytes(100 * KIB))
-        await settled()
-        assert pair.alice.output.congested
-        assert not third.stream.write_now(b"x")
-        writing = [asyncio.create_task(stream.write(b"y" * 1000)) for stream in (first, second)]
-        await settled()
-        assert not any(task.done() for task in writing)
-        pair.bob_pipe.reading = True
-        await asyncio.gather(*writing)
-        assert len(await inbound.readexactly(101_000)) == 101_000
-
-
-async def test_a_writer_that_waits_for_the_socket_is_noted_once() -> None:
-    # Else a remote that reads nothing and opens windows byte by byte would grow the list.
-    async with connected(Config(max_send_buffer=64 * KIB)) as pair:
-        outbound, _ = await pair.recorders()
-        pair.bob_pipe.reading = False
-        assert outbound.stream.push(bytes(100 * KIB))
-        await settled()
-        assert not outbound.stream.push(b"y")
-        references = set()
-        for _ in range(20):
-            await settled()
-            references.add(sys.getrefcount(outbound.stream))
-            outbound.stream.resume()
-        assert outbound.stream.pending
-        assert len(references) == 1
-        pair.bob_pipe.reading = True
-        await until(lambda: outbound.times_resumed)
-
-
 async def test_what_is_not_read_holds_up_no_other_stream() -> None:
     async with connected() as pair:
-        slow, _ = await pair.streams()
+        slow, unread = await pair.streams()
         writing = asyncio.create_task(slow.write(bytes(1024 * KIB)))
         quick, inbound = await pair.streams()
         await quick.write(b"past it")
@@ -353,6 +70,26 @@ async def test_what_is_not_read_holds_up_no_other_stream() -> None:
         slow.reset()
         with pytest.raises(ClosedError):
             await writing
+        await unread.close()
+
+
+@pytest.mark.parametrize("end", ["reset", "closed"])
+async def test_what_a_handler_has_not_read_counts_though_its_stream_has_ended(end: str) -> None:
+    """Else a remote that fills one stream after the other, and ends it, would have any number of them in memory."""
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await inbound.close_write()
+        await outbound.write(bytes(100 * KIB))
+        if end == "reset":
+            outbound.reset()
+        else:
+            await outbound.close_write()
+        await settled()
+        assert pair.bob_host.budget.used == 100 * KIB
+        await inbound.readexactly(40 * KIB)
+        assert pair.bob_host.budget.used == 60 * KIB
+        await inbound.close()
+        assert pair.bob_host.budget.used == 0
 
 
 async def test_no_window_is_given_back_while_the_budget_is_exhausted() -> None:
@@ -471,6 +208,52 @@ async def test_draining_an_idle_connection_closes_it() -> None:
     async with connected() as pair:
         pair.bob.drain()
         await asyncio.gather(pair.alice.closed, pair.bob.closed)
+
+
+async def test_a_stream_that_comes_during_the_farewell_has_one_of_its_own() -> None:
+    """It was opened before the remote could know; its response, too, must not be followed by a Go Away at once."""
+    async with connected() as pair:
+        pair.bob.drain()
+        outbound = Recorder(await pair.alice.open_substream(RAW))
+        outbound.stream.propose()
+        outbound.stream.finish()
+        await until(lambda: outbound.has_agreed)
+        inbound = await pair.bob_host.recorders.get()
+        pair.alice_pipe.reading = False
+        inbound.stream.write_now(b"response")
+        inbound.stream.release()
+        await settled()
+        assert not pair.bob.closing
+        pair.alice_pipe.reading = True
+        await pair.bob.closed
+        assert outbound.received == b"response"
+
+
+@pytest.mark.parametrize("end", [Connection.close, Connection.abort])
+async def test_a_connection_lost_says_who_has_ended_it(end: Callable[[Connection], None]) -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.recorders()
+        end(pair.alice)
+        await asyncio.gather(pair.alice.closed, pair.bob.closed)
+        assert str(outbound.error) == "connection lost: closed by us"
+        expected = "closed by the remote" if end is Connection.close else "reset by the other end"
+        assert str(inbound.error) == f"connection lost: {expected}"
+
+
+@pytest.mark.parametrize("end", [Connection.drain, Connection.close])
+async def test_who_waits_for_a_stream_hears_at_once_that_there_will_be_none(end: Callable[[Connection], None]) -> None:
+    """A request goes on to another connection then, however long this one takes to end."""
+    async with connected(Config(max_outbound_streams_to_others=1, max_send_buffer=64 * KIB)) as pair:
+        outbound, _ = await pair.recorders()
+        pair.bob_pipe.reading = False
+        outbound.stream.push(bytes(100 * KIB))
+        await settled()
+        assert pair.alice.output.congested
+        waiting = await begun(pair.alice.open_substream(RAW))
+        end(pair.alice)
+        with pytest.raises(ConnectionLost):
+            await waiting
+        assert not pair.alice_host.closed
 
 
 async def test_a_pipe_that_dies_half_way_ends_every_stream() -> None:

@@ -206,7 +206,7 @@ async def play(seed: int) -> None:
                     pair.alice_pipe.reading = not pair.alice_pipe.reading
                 case _:
                     frames = [bytes(anything(numbers, opened)) for _ in range(numbers.randint(1, 4))]
-                    pair.alice_pipe.write(pair.alice._noise.encrypt(frames))
+                    pair.alice_pipe.write(pair.alice_host.noise.encrypt(frames))
         pair.alice_pipe.reading = True
         await settled()
         if numbers.random() < 0.5:

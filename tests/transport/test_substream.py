@@ -80,7 +80,7 @@ async def test_a_reset_behind_fin_in_one_read_is_heard_of(pushed: int) -> None:
         outbound.stream.set_deadline(pair.alice.now() + 60)
         await settled()
         pair.bob_pipe.write(
-            pair.bob._noise.encrypt([bytes(yamux.data(1, flags=Flag.FIN)) + bytes(yamux.data(1, flags=Flag.RST))])
+            pair.bob_host.noise.encrypt([bytes(yamux.data(1, flags=Flag.FIN)) + bytes(yamux.data(1, flags=Flag.RST))])
         )
         await settled()
         assert outbound.eof
@@ -98,7 +98,7 @@ async def test_finishing_where_a_reset_came_in_the_same_read_hides_it_from_nobod
         outbound.stream.send_lines()
         await settled()
         flight = bytes(yamux.data(1, b"x", Flag.FIN)) + bytes(yamux.data(1, flags=Flag.RST))
-        pair.bob_pipe.write(pair.bob._noise.encrypt([flight]))
+        pair.bob_pipe.write(pair.bob_host.noise.encrypt([flight]))
         await settled()
         assert outbound.eof
         assert isinstance(outbound.error, StreamReset)

@@ -9,10 +9,12 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path as File
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from support.certificates import Authority
+from support.recording_pipe import RecordingPipe
 from support.waiting import next_event
 
 from stronghold_p2p import (
@@ -29,7 +31,9 @@ from stronghold_p2p import (
     WebSocketError,
 )
 from stronghold_p2p.transport import tls as certificates
+from stronghold_p2p.transport.pipe import NullReceiver
 from stronghold_p2p.transport.tls import ServerCertificate
+from stronghold_p2p.transport.tls_pipe import server_pipe
 
 LISTEN = "/ip4/127.0.0.1/tcp/0/tls/ws"
 
@@ -247,6 +251,42 @@ async def test_the_end_is_told_in_tls(authority: Authority) -> None:
         writer.close()
         failed = await next_event(events, InboundConnectionFailed)
         assert isinstance(failed.error, WebSocketError)
+
+
+async def test_a_remote_that_asks_for_new_keys_and_does_not_read() -> None:
+    """As Python's own client cannot: OpenSSL answers each such record at once."""
+
+    class Asked:
+        def __init__(self, outgoing: ssl.MemoryBIO) -> None:
+            self._outgoing = outgoing
+
+        def do_handshake(self) -> None: ...
+
+        def read(self, size: int) -> bytes:
+            self._outgoing.write(bytes(27))
+            raise ssl.SSLWantReadError
+
+    context = SimpleNamespace(wrap_bio=lambda incoming, outgoing, **_: Asked(outgoing))
+    lower = RecordingPipe()
+    pipe = server_pipe(lower, cast("ssl.SSLContext", context), Path("tls/ws"), lambda _: NullReceiver())
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            pipe.data_received(memoryview(bytes([22])))
+
+    ask(1)
+    assert lower.written == [bytes(27)]
+    pipe.pause_writing()
+    ask(100)
+    assert lower.written == [bytes(27)]
+    pipe.resume_writing()
+    assert lower.written == [bytes(27), bytes(2700)]
+    pipe.pause_writing()
+    ask(600)
+    aborted = [lower.aborted]
+    ask(10)
+    assert [*aborted, lower.aborted] == [False, True]
+    assert len(lower.written) == 2
 
 
 # -- what a listener shows -------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from support.recording_pipe import RecordingPipe
 from support.waiting import next_event
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
@@ -115,7 +116,7 @@ async def test_pongs_that_are_not_read_are_not_kept() -> None:
         pipes.append(pipe)
         return NullReceiver()
 
-    lower = Lower()
+    lower = RecordingPipe()
     pipe = server_pipe(lower, Path("ws"), connected)
     pipe.data_received(memoryview(head(*UPGRADE)))
     lower.written.clear()
@@ -329,24 +330,6 @@ async def test_the_name_of_the_server_is_in_the_request(
         request = await serving
         assert f"Host: {written}:{port}\r\n".encode() in request
         assert b"Authorization" not in request
-
-
-class Lower:
-    """A pipe that keeps what is written."""
-
-    receiver: PipeReceiver
-    remote_address = Multiaddr.parse("/ip4/127.0.0.1/tcp/1")
-    path = Path("tcp")
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-
-    def write(self, data: bytes | bytearray) -> None:
-        self.written.append(bytes(data))
-
-    def close(self) -> None: ...
-
-    def abort(self) -> None: ...
 
 
 # -- by hand -------------------------------------------------------------------------------------------

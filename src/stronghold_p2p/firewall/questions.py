@@ -189,7 +189,7 @@ class Question:
         if self.outcome is None:
             self._takers[answerer] = None  # first: what it takes, it may also give up at once
             if not answerer.take(self):
-                self._takers.pop(answerer, None)
+                self.give_up(answerer)
 
     def open(self) -> None:
         """Called when all current answerers were offered it."""

@@ -45,7 +45,8 @@ class Traffic(Generic[T]):
         """Whether ``request`` may proceed at once; otherwise it waits until :meth:`next` returns it."""
         share = self._shares.get(peer)
         if share is None:
-            self._sweep(now)
+            if len(self._shares) >= self._sweep_at:
+                self._sweep(now)
             share = self._shares[peer] = _Share(self._capacity, now)
         if share.waiting or not self._take(share, now):
             share.waiting[request] = None
@@ -108,11 +109,12 @@ class Traffic(Generic[T]):
     def _sweep(self, now: float) -> None:
         """Forgets peers with a full bucket whenever the number of peers has doubled, since a remote can create any
         number of peers."""
-        if len(self._shares) < self._sweep_at:
-            return
         for peer, share in list(self._shares.items()):
+            if share.in_flight or share.waiting:
+                continue
             if self.per_second is not None:
                 self._fill(share, now)
-            if not share.in_flight and not share.waiting and share.tokens >= self._capacity:
-                del self._shares[peer]
+                if share.tokens < self._capacity:
+                    continue
+            del self._shares[peer]
         self._sweep_at = max(MIN_SWEEP, 2 * len(self._shares))

@@ -17,7 +17,7 @@ from ..identity import PeerId
 from ..loops import check_loop
 from ..transport.receiver import StreamReceiver
 from ..transport.substream import Substream
-from .message import MessageReader, MessageSink
+from .message import MessageReader, send_message
 from .protocol import RequestProtocol
 
 __all__ = ["InboundRequest", "Request", "RequestHost", "State", "Step"]
@@ -87,7 +87,7 @@ class RequestHost(ABC, Generic[Req, Res]):
 
     @abstractmethod
     def ended(self, inbound: InboundRequest[Req, Res]) -> None:
-        """It has ended; called once for each."""
+        """It has ended, and so has its task; called once for each."""
 
 
 class InboundRequest(StreamReceiver, Generic[Req, Res]):
@@ -98,7 +98,6 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         "_host",
         "_message",
         "_reader",
-        "_sink",
         "_task",
         "protocol",
         "size",
@@ -114,7 +113,6 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         """Bytes of the message, once it has come whole."""
         self._host = host
         self._reader = MessageReader(stream, protocol.requests.max_size, paused=True)
-        self._sink = MessageSink(stream)
         self._message = b""
         self._awaited: Awaitable[Any] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -150,6 +148,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         if self.state is QUEUED:
             self.stream.let_go(self.size)
         self.state = TRANSITIONS[self.state][HAND_OVER]
+        self._task = None  # what has waited for the decision calls the handler now, and is not to be cancelled
 
     def run(self, answer: Awaitable[Res], response: Coroutine[Any, Any, None]) -> None:
         """``response`` waits for an asynchronous handler's ``answer``, which has a time limit."""
@@ -164,8 +163,8 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         if self.state is ENDED:
             return
         self.state = TRANSITIONS[self.state][RESPOND]
-        if self._sink.send(message):
-            self._sink.finish()
+        if send_message(self.stream, message):
+            self.stream.release()
             self._end()
         else:
             self.stream.set_deadline(self.stream.now() + self._host.config.request_timeout)
@@ -173,12 +172,12 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
     def reject(self) -> None:
         """The firewall or the user says no: the stream is closed without a byte."""
         self._end()
-        self._sink.finish()
+        self.stream.release()
 
     def reset(self) -> None:
         """There will be no response, by a fault of the remote or of ours."""
         self._end()
-        self._sink.fail()
+        self.stream.reset()
 
     # -- as the stream's receiver ----------------------------------------------------------------
 
@@ -208,7 +207,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
 
     def resume_writing(self) -> None:
         """All of the response has left."""
-        self._sink.finish()
+        self.stream.release()
         self._end()
 
     def stream_failed(self, error: StrongholdError) -> None:
@@ -237,10 +236,17 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         self._message = b""
         if self._reader.kept:
             self._reader.drop()
-        if self._task is not None and self._task is not asyncio.current_task(self.stream.loop):
-            self._task.cancel()
-            if iscoroutine(self._awaited) and getcoroutinestate(self._awaited) == CORO_CREATED:
-                self._awaited.close()  # the requester has left before it began, and so it never will
+        task = self._task
+        if task is None or task is asyncio.current_task(self.stream.loop) or task.done():
+            self._host.ended(self)
+            return
+        task.cancel()
+        if iscoroutine(self._awaited) and getcoroutinestate(self._awaited) == CORO_CREATED:
+            self._awaited.close()  # the requester has left before it began, and so it never will
+        # It may take its time to end. A remote that opens and resets would otherwise have any number of them running.
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, _task: asyncio.Task[None]) -> None:
         self._host.ended(self)
 
 

@@ -7,34 +7,21 @@ from ..errors import DecodeError
 from ..transport.receiver import append_chunk
 from ..transport.substream import MAX_JOIN_SIZE, Substream
 
-__all__ = ["MessageReader", "MessageSink"]
+__all__ = ["MessageReader", "send_message"]
 
 
-class MessageSink:
-    """Sends messages through a stream, one after the other, and ends it. No task waits while the remote does not read:
-    the stream keeps what is left, and its receiver hears by ``resume_writing`` when that has left."""
+def send_message(stream: Substream, message: bytes) -> bool:
+    """Sends one message. False if a part of it waits for the remote: the next one should wait, too.
 
-    __slots__ = ("_stream",)
-
-    def __init__(self, stream: Substream) -> None:
-        self._stream = stream
-
-    def send(self, message: bytes) -> bool:
-        """False if a part of ``message`` waits for the remote: the next one should wait, too. A long one is not copied."""
-        size = len(message)
-        if size <= MAX_JOIN_SIZE:
-            framed = varint.encode(size) + message
-            return self._stream.write_now(framed) or self._stream.push(framed)
-        self._stream.push(varint.encode(size))
-        return self._stream.push(message)
-
-    def finish(self) -> None:
-        """The last message has left: the stream is closed in order, and what still comes on it is dropped."""
-        self._stream.release()
-
-    def fail(self) -> None:
-        """No further message can be had: the stream is reset."""
-        self._stream.reset()
+    No task waits while the remote does not read: the stream keeps what is left, and its receiver hears by
+    ``resume_writing`` when that has left. A long message is not copied.
+    """
+    size = len(message)
+    if size <= MAX_JOIN_SIZE:
+        framed = varint.encode(size) + message
+        return stream.write_now(framed) or stream.push(framed)
+    stream.push(varint.encode(size))
+    return stream.push(message)
 
 
 class MessageReader:

@@ -15,7 +15,7 @@ from ..transport.connection import Connection
 from ..transport.receiver import StreamReceiver
 from ..transport.state import RemoteIdentify
 from ..transport.substream import Substream
-from .message import MessageReader, MessageSink
+from .message import MessageReader, send_message
 from .protocol import RequestProtocol
 
 __all__ = ["Requester"]
@@ -25,13 +25,12 @@ class _OutboundRequest(StreamReceiver):
     """A request of ours that is under way, as the receiver of its stream. ``response`` ends once, with the body or an
     error. The stream brings one message; what follows it is dropped with the stream."""
 
-    __slots__ = ("_reader", "_sent", "_sink", "_stream", "_timeout", "response")
+    __slots__ = ("_reader", "_sent", "_stream", "_timeout", "response")
 
     def __init__(self, stream: Substream, max_response: int, timeout: float) -> None:
         self.response: asyncio.Future[bytes] = stream.loop.create_future()
         self._stream = stream
         self._reader = MessageReader(stream, max_response)
-        self._sink = MessageSink(stream)
         self._timeout = timeout
         self._sent = False
         """The request was handed over whole."""
@@ -42,15 +41,15 @@ class _OutboundRequest(StreamReceiver):
         ``lazy``: without waiting for the remote to agree to the protocol."""
         if not lazy:
             self._stream.propose()
-        self._sent = self._sink.send(message)
+        self._sent = send_message(self._stream, message)
 
     def abandon(self) -> None:
         """Ends the stream without its answer. The Rust crate, which is known by having no identify, closes its connection
         on a reset while its handler works: it gets a FIN, and its response is dropped."""
         if self._sent and self._stream.remote_identify is RemoteIdentify.MISSING:
-            self._sink.finish()
+            self._stream.release()
         else:
-            self._sink.fail()
+            self._stream.reset()
 
     # -- as the stream's receiver ----------------------------------------------------------------
 
@@ -94,9 +93,9 @@ class _OutboundRequest(StreamReceiver):
     def _close(self) -> None:
         """The remote has said all that we want to know."""
         if self._sent:
-            self._sink.finish()
+            self._stream.release()
         else:
-            self._sink.fail()  # what of the request has not left is of no use to it
+            self._stream.reset()  # what of the request has not left is of no use to it
 
 
 class _NothingSent(Exception):

@@ -173,7 +173,7 @@ class Connection(StreamHost):
         self._greet()  # what was taken must not look as if it was not
         self._close(yamux.GoAwayCode.GATED if refused else yamux.GoAwayCode.NORMAL)
         # At once: a remote that does not read could put off the pipe's end, and be served until then.
-        self._lose_streams(None)
+        self._lose_streams(None, by_us=True)
 
     def drain(self) -> None:
         """Closes as soon as no stream is open that keeps the connection alive."""
@@ -187,6 +187,7 @@ class Connection(StreamHost):
         if self._state < CLOSING:
             self._enter(CLOSING)
         self.output.abort()
+        self._lose_streams(None, by_us=True)
 
     def ignore_for_keep_alive(self, stream: Substream) -> None:
         """The connection is closed, when idle or draining, though ``stream`` is open."""
@@ -353,6 +354,8 @@ class Connection(StreamHost):
                 alive.in_use = False
                 alive.idle_since = self.now()
                 self.tasks.fall_quiet()
+                if self._state is FAREWELL:
+                    self.output.ping()  # behind the response on a stream that has come meanwhile
             if DRAINING <= self._state < CLOSING:
                 self._close_when_heard()
         if self._slots.waiting:
@@ -373,6 +376,7 @@ class Connection(StreamHost):
     def _enter(self, state: ConnectionState) -> None:
         assert state in AFTER_CONNECTION[self._state], f"{state!r} after {self._state!r}"
         self._state = state
+        self._slots.close()  # there is no way back to OPEN
 
     def _fail(self, error: StrongholdError) -> None:
         """The remote broke the protocol: it hears why, if it listens, and the connection ends."""
@@ -406,11 +410,11 @@ class Connection(StreamHost):
         self.output.pipe_closed()
         self.deadlines.remove(self._tick, self)
         self._lose_streams(self._failure or error)
-        self._slots.close()
         self._host.connection_closed(self, self._failure or error)
         self.tasks.end(self._all_ended)
 
-    def _lose_streams(self, error: Exception | None) -> None:
+    def _lose_streams(self, error: Exception | None, *, by_us: bool = False) -> None:
+        reason = str(error) if error else "closed by us" if by_us else "closed by the remote"
         for muxed in self._session.streams:
             stream: Substream | None = muxed.owner
             self._session.reset(muxed)
@@ -419,7 +423,7 @@ class Connection(StreamHost):
             if self._refusal and not stream.is_negotiated:
                 stream.connection_lost(ProtocolNotSupported(stream.protocol, self._refusal))
             else:
-                lost = ConnectionLost(str(error)) if error else ConnectionLost()
+                lost = ConnectionLost(reason)
                 lost.__cause__ = error
                 stream.connection_lost(lost)
 

@@ -84,6 +84,7 @@ class Output:
         self._frames = 0
         self._closing = False
         self._ended = False
+        """The pipe has ended, or is about to: asyncio would log each further write, of which a remote can cause many."""
         # A dict for its order: a stream is in it once, though each window update wakes its writer.
         self._waiting: dict[Writer, None] = {}
 
@@ -160,6 +161,7 @@ class Output:
         self.congested = False
         self.flush()
         if self._closing:
+            self._ended = True
             self._loop.call_soon(self._pipe.close)  # asyncio's own loop ends a pipe twice that is closed in this call
         # In order each takes what it can; a writer that fills the socket again waits behind the others.
         waiting, self._waiting = self._waiting, {}
@@ -182,10 +184,12 @@ class Output:
         self._session.go_away(code)
         if not self.congested:
             self.flush()
+            self._ended = True
             self._pipe.close()
 
     def abort(self) -> None:
         """Ends the pipe now; what has not left is lost."""
+        self._ended = True
         self._pipe.abort()
 
     def pipe_closed(self) -> None:

@@ -23,7 +23,7 @@ class ConnectionState(IntEnum):
     DRAINING = 1
     """We open none, and close when none is open that keeps the connection alive."""
     FAREWELL = 2
-    """None is open; a pong shows that the remote has taken all before the Go Away."""
+    """None is open, or only what has come meanwhile; a pong shows that the remote has taken all before the Go Away."""
     CLOSING = 3
     """Go Away is said, or we abort; the pipe is about to end."""
     FAILED = 4
@@ -60,9 +60,9 @@ _C: Final = ConnectionState
 _S: Final = StreamState
 
 AFTER_CONNECTION: Final[Mapping[ConnectionState, frozenset[ConnectionState]]] = {
-    _C.OPEN: frozenset({_C.DRAINING, _C.CLOSING, _C.FAILED, _C.ENDED}),
-    _C.DRAINING: frozenset({_C.FAREWELL, _C.CLOSING, _C.FAILED, _C.ENDED}),
-    _C.FAREWELL: frozenset({_C.CLOSING, _C.FAILED, _C.ENDED}),
+    _C.OPEN: frozenset({_C.DRAINING, _C.CLOSING, _C.ENDED}),
+    _C.DRAINING: frozenset({_C.FAREWELL, _C.CLOSING, _C.ENDED}),
+    _C.FAREWELL: frozenset({_C.CLOSING, _C.ENDED}),
     _C.CLOSING: frozenset({_C.FAILED, _C.ENDED}),
     _C.FAILED: frozenset({_C.ENDED}),
     _C.ENDED: frozenset(),

@@ -34,6 +34,8 @@ class Stream:
 
     def __init__(self, substream: Substream) -> None:
         self._substream = substream
+        # Its handler is sure to close it; one of ours may be dropped. And only a remote would have many end unread.
+        substream.keeps_held = substream.direction is Direction.INBOUND
         self._callbacks = _Callbacks(substream)
         substream.set_receiver(self._callbacks)
 

@@ -111,6 +111,7 @@ class Substream(Writer):
         "_state",
         "_withheld",
         "is_negotiated",
+        "keeps_held",
         "loop",
         "now",
         "peer",
@@ -131,6 +132,8 @@ class Substream(Writer):
         """The protocol id; empty until the dialer of an inbound stream has proposed one that we serve."""
         self.is_negotiated = False
         """Both sides have agreed to the protocol, whatever has become of the stream since."""
+        self.keeps_held = False
+        """What is held is still read when the remote has ended the stream, and counts until we are done with it."""
         self._host = host
         self._output = host.output
         self._flushes_before = host.output.flushes
@@ -220,8 +223,8 @@ class Substream(Writer):
         self._output.expect(self._muxed, size)
 
     def hold(self, size: int) -> None:
-        """``size`` bytes that came are kept: they count as received until :meth:`let_go`, or until the stream has ended,
-        or we are done with it."""
+        """``size`` bytes that came are kept: they count as received until :meth:`let_go`, or until we are done with the
+        stream, or it has ended, but for :attr:`keeps_held`."""
         if self._receiver is not None:
             self._held += size
             self._host.budget.take(size)
@@ -297,13 +300,13 @@ class Substream(Writer):
 
     def release(self) -> None:
         """As :meth:`finish`, and drops what still comes. No window is given back, and what does not end in time is reset."""
+        if self._held:
+            self.let_go(self._held)
         if self._state >= RELEASED:
             return
         assert RELEASED in AFTER_STREAM[self._state]
         self._state = RELEASED
         self._receiver = None
-        if self._held:
-            self.let_go(self._held)
         if self._outbox is None:
             if self._lines_to_send:
                 self.send_lines()
@@ -319,6 +322,8 @@ class Substream(Writer):
 
     def reset(self, code: int = 0) -> None:
         """Ends the stream at once, both ways (RST). ``code`` tells a remote that knows error codes why."""
+        if self._held:
+            self.let_go(self._held)
         if self._state is not ENDED:
             self._receiver = None
             if not self._muxed.outbound:
@@ -388,6 +393,7 @@ class Substream(Writer):
             self._receiver.connection_closing()
 
     def connection_lost(self, error: StrongholdError) -> None:
+        self.keeps_held = False  # its handler is about to be cancelled, if it has begun at all
         self._end(error)
 
     def resume(self) -> None:
@@ -523,7 +529,7 @@ class Substream(Writer):
         """The stream has ended both ways. Without the cycles of references it is freed at once, not by the collector."""
         assert ENDED in AFTER_STREAM[self._state]
         self._state = ENDED
-        if self._held:
+        if self._held and not self.keeps_held:
             self.let_go(self._held)
         self._muxed.owner = None
         self._receiver = None

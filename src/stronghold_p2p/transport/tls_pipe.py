@@ -22,6 +22,9 @@ NO_TLS_ALERT: Final = b"\x15\x03\x01\x00\x02\x02\x46"
 RECORD_SIZE: Final = 16 * 1024
 """Bytes in a record at most."""
 
+MAX_ANSWERS: Final = 16 * 1024
+"""Bytes that OpenSSL has to answer, a new key for each that is asked for, while the remote does not read."""
+
 FAULTS: Final = {
     9: "that is not valid yet",
     10: "that has expired",
@@ -72,6 +75,7 @@ class TlsPipe:
         self._open = False
         """The handshake has ended."""
         self._error: TlsError | None = None
+        self._paused = False
         self._closing = False
 
     # -- as a pipe -------------------------------------------------------------------------------
@@ -122,9 +126,12 @@ class TlsPipe:
         self.receiver.pipe_closed(self._error or error)
 
     def pause_writing(self) -> None:
+        self._paused = True
         self.receiver.pause_writing()
 
     def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
         self.receiver.resume_writing()
 
     # -- details ---------------------------------------------------------------------------------
@@ -145,7 +152,11 @@ class TlsPipe:
                 else:
                     self.close()  # the remote has said that no more follows
         except ssl.SSLWantReadError:
-            self._flush()
+            if not self._paused:
+                self._flush()
+            elif self._outgoing.pending > MAX_ANSWERS:
+                self._error = TlsError("the remote asks for new keys, and does not read")
+                self.abort()
         except ssl.SSLCertVerificationError as error:
             fault = FAULTS.get(error.verify_code, f"that is not valid: {error.verify_message}")
             self._fail(f"expected a certificate for {self._host}, got one {fault}", error)

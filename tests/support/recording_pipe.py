@@ -1,0 +1,29 @@
+"""A byte pipe that leads nowhere, for tests of what lies over one."""
+
+from __future__ import annotations
+
+from stronghold_p2p.events import Path
+from stronghold_p2p.multiaddr import Multiaddr
+from stronghold_p2p.transport.pipe import PipeReceiver
+
+__all__ = ["RecordingPipe"]
+
+
+class RecordingPipe:
+    """Keeps what is written."""
+
+    receiver: PipeReceiver
+    remote_address = Multiaddr.parse("/ip4/127.0.0.1/tcp/1")
+    path = Path("tcp")
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.aborted = False
+
+    def write(self, data: bytes | bytearray) -> None:
+        self.written.append(bytes(data))
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None:
+        self.aborted = True
