@@ -1,4 +1,4 @@
-"""What callers pass, checked before anything happens."""
+"""Checks of arguments of public calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ MAX_TIMEOUT: Final = 366 * 86_400.0
 
 
 def check_types(**arguments: tuple[object, type[object]]) -> None:
-    """Raises TypeError for an argument that is neither None nor of the type beside it."""
+    """Checks the types of arguments; None is always valid.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+    """
     for name, (value, expected) in arguments.items():
         if value is not None and not isinstance(value, expected):
             # Without the value, which may be a secret.
@@ -19,7 +23,11 @@ def check_types(**arguments: tuple[object, type[object]]) -> None:
 
 
 def seconds(timeout: float | None, default: float) -> float:
-    """``timeout``, or if that is None the default. Raises ValueError for what is no time."""
+    """``timeout`` in seconds; if None, the default.
+
+    Raises:
+        ValueError: negative, too large or not a number.
+    """
     if timeout is None:
         return default
     if not 0 <= timeout < MAX_TIMEOUT:

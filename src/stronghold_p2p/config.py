@@ -109,7 +109,7 @@ class Config:
 
     max_outbound_connections: int = _limit(
         4096,
-        """Established outbound connections.""",
+        """Established outbound connections, with the same memory each.""",
     )
 
     max_connections: int = _limit(

@@ -1,4 +1,4 @@
-"""Hands events to those who read them."""
+"""Distributes events to readers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EventReader:
         if when_full not in {"drop_oldest", "drop_newest"}:
             raise ValueError(f"when_full must be 'drop_oldest' or 'drop_newest', not {when_full!r}")
         self.decisions = decisions
-        """Whether it gets the decisions of the firewall, too."""
+        """Whether it also gets firewall decisions."""
         self._owner = owner or Owner()
         self._size = buffer
         self._drop_oldest = when_full == "drop_oldest"
@@ -70,13 +70,13 @@ class EventReader:
 
 
 class EventHub:
-    """Hands events to every reader; a reader that nobody holds any more is forgotten."""
+    """Distributes events to all readers; garbage-collected readers are forgotten."""
 
     def __init__(self) -> None:
         self._readers: weakref.WeakSet[EventReader] = weakref.WeakSet()
         self._closed = False
         self.decisions_wanted = False
-        """Whether there may be a reader of decisions: nobody else need be told of each request."""
+        """Whether there may be a reader of decisions; without one, they are not created."""
 
     def subscribe(
         self,
@@ -86,7 +86,11 @@ class EventHub:
         *,
         decisions: bool = False,
     ) -> EventReader:
-        """A reader of what happens from now on, for use on the loop of ``owner``. Raises ValueError."""
+        """Adds a reader of events from now on, for use on the loop of ``owner``.
+
+        Raises:
+            ValueError: ``buffer`` is below 1, or ``when_full`` is unknown.
+        """
         reader = EventReader(buffer, when_full, owner, decisions=decisions)
         if self._closed:
             reader._close()
@@ -100,7 +104,7 @@ class EventHub:
             reader._put(event)
 
     def emit_decision(self, decision: FirewallDecision) -> None:
-        """As :meth:`emit`, to those who want decisions."""
+        """As :meth:`emit`, to readers of decisions only."""
         self.decisions_wanted = False
         for reader in self._readers:
             if reader.decisions:
@@ -108,7 +112,7 @@ class EventHub:
                 reader._put(decision)
 
     def close(self) -> None:
-        """Readers end after what they have not read yet."""
+        """Readers end after their remaining events."""
         self._closed = True
         for reader in self._readers:
             reader._close()

@@ -1,4 +1,4 @@
-"""What a policy and a state file say, put in force: at the start, and as they change."""
+"""Applies a policy and a state file: at the start, and when they change."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class FirewallSources:
-    """Feeds a firewall, its admission and its traffic limits from a policy and a state file; keeps in the state file what
-    answers and calls decide. ``admission_changed`` is called when connections may have lost their permission."""
+    """Applies a policy and a state file to the firewall, admission and traffic limits, and stores answers and bans in the
+    state file. ``admission_changed`` is called when existing connections may have to be closed."""
 
     def __init__(
         self,
@@ -41,7 +41,10 @@ class FirewallSources:
         events: EventHub,
         admission_changed: Callable[[], None],
     ) -> None:
-        """Raises TypeError if ``policy`` has a rule by a type that no request has."""
+        """
+        Raises:
+            TypeError: ``policy`` has a rule with a type that no request has.
+        """
         self._policy = policy
         self._firewall = firewall
         self._admission = admission
@@ -57,8 +60,12 @@ class FirewallSources:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
 
     async def start(self) -> None:
-        """Puts both in force. Raises PolicyError and StateError; then call :meth:`close`."""
-        # The policy first: if it is broken, no state file is made.
+        """Applies both.
+
+        Raises:
+            PolicyError, StateError: a file is unusable; call :meth:`close` then.
+        """
+        # The policy first: if it is invalid, no state file is created.
         if isinstance(self._policy, Policy):
             self._apply_policy(self._policy)
         elif self._policy is not None:
@@ -72,22 +79,22 @@ class FirewallSources:
             self._watch.start()
 
     async def close(self) -> None:
-        """Returns when the state file is written, and nothing is watched any more."""
+        """Stops watching the files. Returns when the state file is written."""
         await end_all(*(part.close for part in (self._watch, self._memory) if part is not None))
 
     def reload_policy(self) -> None:
-        """Has the policy file read now. Does nothing without one."""
+        """Reloads the policy file; without one, does nothing."""
         if self._watch is not None:
             self._watch.reload()
 
     def keep_rule(self, peer: PeerId, direction: Direction, rule: Rule | None) -> None:
-        """Keeps a rule of ``peer``, or with None forgets it."""
+        """Stores a rule of ``peer``; None deletes it."""
         if self._memory is not None:
             self._memory.keep_rule(peer, direction, rule)
 
     def keep_ban(self, peer: PeerId, banned: bool) -> asyncio.Future[None] | None:
-        """Keeps a ban, or forgets it. The future is done when that is on disk, and raises StateError; None if there is
-        nothing to wait for."""
+        """Stores or deletes a ban. The future completes when it is on disk, or with StateError; None without a state
+        file."""
         return self._memory.keep_ban(peer, banned) if self._memory is not None else None
 
     # -- the policy ------------------------------------------------------------------------------

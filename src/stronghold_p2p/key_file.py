@@ -1,4 +1,4 @@
-"""Key files as bytes: how they are read and written, and which forms there are that this library does not read."""
+"""Reading and writing key files as bytes, and recognizing unsupported formats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["is_pem", "read", "refusal", "write"]
 logger = logging.getLogger("stronghold_p2p")
 
 MAX_SIZE: Final = 1 << 16
-"""Bytes of a key file; an RSA key of 8,192 bits takes 6,566 in encrypted PEM. The path may lead to something endless."""
+"""Bytes of a key file; an RSA key of 8,192 bits takes 6,566 in encrypted PEM. The path may lead to an endless device."""
 
 BEGIN: Final = re.compile(rb"^-----BEGIN ([!-~ ]*)-----", re.MULTILINE)
 """RFC 7468, section 2; there may be text before it."""
@@ -57,7 +57,7 @@ def is_pem(data: bytes) -> bool:
 
 
 def refusal(data: bytes) -> str | None:
-    """Why a file that cannot be read was not, if its form is known and is none of ours."""
+    """The error for a file in a known but unsupported format; None for other files."""
     form: str | None
     labels = [label.decode("ascii") for label in BEGIN.findall(data)]
     if PEM_KEYS.intersection(labels):
@@ -107,7 +107,7 @@ def write(path: str | os.PathLike[str], data: bytes, *, force: bool) -> None:
 
 
 def _check_replaceable(path: str | os.PathLike[str]) -> None:
-    """A link is replaced, not followed; but whoever names one to a device means the device."""
+    """A link is replaced, not followed, unless it leads to a device."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Lines of the log that a remote can cause, which must not fill it."""
+"""Rate-limited logging, for lines that a remote can cause."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["SparingLog"]
 logger = logging.getLogger("stronghold_p2p")
 
 INTERVAL: Final = 1.0
-"""Seconds from one line of a kind to the next. Whoever reads sees within a second that something goes on, and how
-much of it; a remote that causes ten thousand a second, which takes no effort, adds 86,400 lines a day and no more."""
+"""Seconds between lines of one kind. A reader sees a problem and its extent within a second, and a remote that causes ten
+thousand a second adds at most 86,400 lines a day."""
 
 
 class SparingLog:

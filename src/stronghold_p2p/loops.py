@@ -1,4 +1,4 @@
-"""The event loop: whose an object is, its time, and which errors are not for it."""
+"""Event loop checks: the owner of an object, deadlines, and errors that must not be contained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Owner", "check_loop", "deadline_in", "is_contained", "refuse_loop"]
 
 
 class Owner:
-    """The event loop that a peer runs on: all that belongs to the peer is used there, and nowhere else."""
+    """The event loop of a peer, on which all its objects must be used."""
 
     __slots__ = ("loop",)
 
@@ -24,8 +24,12 @@ class Owner:
 
 
 def check_loop(loop: AbstractEventLoop | None) -> None:
-    """Raises RuntimeError unless ``loop`` is the one that runs here, or is None: nothing is locked against other threads,
-    and what waits for another loop's future waits for ever."""
+    """Checks that ``loop`` is the running one, or None: objects are not thread-safe, and waiting for a future of another
+    loop never ends.
+
+    Raises:
+        RuntimeError: another loop, or none, is running.
+    """
     if loop is not None and loop is not asyncio._get_running_loop():
         refuse_loop()
 

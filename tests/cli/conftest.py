@@ -112,7 +112,7 @@ def python(code: str) -> str:
 
 @contextlib.contextmanager
 def listening(*arguments: str, **options: Any) -> Iterator[str]:
-    """``listen`` in a process of its own; the address it can be dialled at."""
+    """``listen`` in a process of its own; the address it can be dialed at."""
     with process("listen", *arguments, "--json", **options) as listener:
         assert listener.stdout is not None
         event = json.loads(listener.stdout.readline())

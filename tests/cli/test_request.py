@@ -60,7 +60,7 @@ def test_the_request_is_read_from_stdin(cli: Cli, echo: str, monkeypatch: pytest
 
 @pytest.mark.parametrize("body", ["", "{", "{'a': 1}", "nan", '"\\ud800"', "[" * 100_000])
 def test_what_is_not_json_is_not_sent(cli: Cli, body: str) -> None:
-    asked = cli.json("request", closed_port(), body)  # dialled, it would be a DialError
+    asked = cli.json("request", closed_port(), body)  # dialed, it would be a DialError
     assert (asked.status, asked.line["error"]) == (2, "UsageError")
 
 

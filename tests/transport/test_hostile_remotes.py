@@ -400,7 +400,7 @@ async def test_a_flood_of_streams_that_are_reset_leaves_nothing(bob: StrongholdP
     await remote.close()
 
 
-# -- what a requester sees: DESIGN.md, section 4 -------------------------------------------------------
+# -- the errors of a requester --------------------------------------------------------------------------
 
 
 LINES = lines(JSON)

@@ -93,8 +93,8 @@ async def test_a_connection_that_closes_while_its_socket_is_full_ends_once() -> 
     await until(lambda: len(upgrades) == 2)
     listening.close()
     connections = [await upgrade.finished for upgrade in upgrades]
-    dialled = [connection.direction is Direction.OUTBOUND for connection in connections].index(True)
-    outbound, listener = connections[dialled], pipes[1 - dialled]
+    dialed = [connection.direction is Direction.OUTBOUND for connection in connections].index(True)
+    outbound, listener = connections[dialed], pipes[1 - dialed]
     stream = await outbound.open_stream(ECHO)
     await stream.negotiated()
     listener._transport.pause_reading()

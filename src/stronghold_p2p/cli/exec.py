@@ -29,7 +29,11 @@ class CommandFailed(Exception):
 
 
 def parse_command(command: str) -> list[str]:
-    """The arguments in a command's text. Raises UsageError if it is malformed, empty, or names no program."""
+    """The arguments in a command's text.
+
+    Raises:
+        UsageError: malformed, empty, or without an executable program.
+    """
     try:
         arguments = shlex.split(command)
     except ValueError as error:

@@ -19,7 +19,8 @@ _MAX_DIGITS = 256
 def decode(text: str) -> bytes:
     """The bytes of multibase text: base16 (f), base32 (b), base36 (k), base58btc (z) or base64url (u).
 
-    Raises ValueError for another prefix and for a character outside of the alphabet.
+    Raises:
+        ValueError: another prefix, or a character outside of the alphabet.
     """
     prefix, digits = text[:1], text[1:]
     match prefix:
@@ -58,7 +59,11 @@ def encode_base58(data: bytes) -> str:
 
 
 def decode_base58(text: str) -> bytes:
-    """The bytes of plain base58btc. Raises ValueError for a character outside of the alphabet."""
+    """The bytes of plain base58btc.
+
+    Raises:
+        ValueError: a character outside of the alphabet.
+    """
     return _decode_digits(text, _BASE58)
 
 

@@ -33,7 +33,8 @@ def encode(value: int) -> bytes:
 def decode(data: bytes | bytearray | memoryview, offset: int = 0) -> tuple[int, int] | None:
     """The value that begins at ``offset`` and the offset after it; None if ``data`` ends before the value does.
 
-    Raises DecodeError for a value that is longer than nine bytes or not minimal.
+    Raises:
+        DecodeError: longer than nine bytes, or not minimal.
     """
     try:
         first = data[offset]

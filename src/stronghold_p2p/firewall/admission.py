@@ -1,4 +1,4 @@
-"""Who may connect, below requests: bans, and a policy's lists of networks and peers. Pure decisions."""
+"""Admission of connections: bans, and a policy's lists of networks and peers. Pure decisions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IPV4_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionRules:
-    """A policy's part. Deny takes precedence over allow; an empty allow list allows everything."""
+    """The admission rules of a policy. Deny takes precedence over allow; an empty allow list allows everything."""
 
     allow_networks: tuple[Network, ...] = ()
     deny_networks: tuple[Network, ...] = ()
@@ -31,9 +31,9 @@ class AdmissionRules:
 
 
 class Admission:
-    """Decides which addresses and peers a connection may be made with, in either direction.
+    """Decides about connections by address and by peer, in both directions.
 
-    Bans come from calls (:meth:`ban`) and from a policy; neither lifts the other's. All the rest is a policy's.
+    Bans from calls (:meth:`ban`) and from a policy are independent. All other rules come from the policy.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Admission:
         return self._banned
 
     def ban(self, peer: PeerId) -> None:
-        """Refuses ``peer``, whatever a policy says."""
+        """Refuses ``peer``, regardless of the policy."""
         self._banned.add(peer)
 
     def unban(self, peer: PeerId) -> None:
@@ -54,16 +54,18 @@ class Admission:
         self._banned.discard(peer)
 
     def set_policy(self, rules: AdmissionRules) -> None:
-        """Replaces the policy's part, and nothing else."""
+        """Replaces the rules of the policy only."""
         self._policy = rules
         self._allow_networks = _NetworkSet(rules.allow_networks)
         self._deny_networks = _NetworkSet(rules.deny_networks)
         self._limits_networks = bool(rules.allow_networks or rules.deny_networks)
 
     def refusal_of_address(self, address: Multiaddr) -> str | None:
-        """Why there is no connection with ``address``, None if there may be one. A name passes: it is decided when it is
-        resolved. A relayed address is of no network, so none passes where networks are allowed expressly; else its
-        relay is decided when we connect to that."""
+        """The reason to refuse ``address``; None to admit it.
+
+        Host names are admitted here, and checked after resolution. Relayed addresses belong to no network: they are refused
+        if there is a list of allowed networks; otherwise the relay is checked when we connect to it.
+        """
         if not self._limits_networks:
             return None
         if _is_relayed(address):
@@ -79,7 +81,7 @@ class Admission:
         return None
 
     def refusal_of_peer(self, peer: PeerId) -> str | None:
-        """Why there is no connection with ``peer``, None if there may be one."""
+        """The reason to refuse ``peer``; None to admit it."""
         policy = self._policy
         if peer in self._banned:
             return "it is banned"
@@ -93,7 +95,7 @@ class Admission:
 
 
 class _NetworkSet:
-    """Finds an address in a time that grows with the number of different prefix lengths, not of networks."""
+    """Finds the network of an address in time proportional to the number of prefix lengths, not of networks."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self._by_mask: dict[int, dict[int, dict[int, Network]]] = {4: {}, 6: {}}
@@ -106,7 +108,7 @@ class _NetworkSet:
         return any(self._by_mask.values())
 
     def find(self, ip: IPv4Address | IPv6Address) -> Network | None:
-        """A network that ``ip`` is in."""
+        """A network that contains ``ip``, if any."""
         value = int(ip)
         for mask, networks in self._by_mask[ip.version].items():
             network = networks.get(value & mask)

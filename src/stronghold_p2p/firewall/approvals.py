@@ -1,4 +1,4 @@
-"""Asking: requests that no rule decides wait here for an answer, within limits."""
+"""Approvals: requests that no rule decides wait here for an answer, within limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 __all__ = ["Approvals"]
 
 MAX_QUIET_PEERS: Final = 16_384
-"""Peers remembered as unanswered; beyond that the oldest may ask again early, which the other limits still bound."""
+"""Peers remembered as unanswered; beyond that the oldest may cause a question early, within the other limits."""
 
 
 class Decision(NamedTuple):
@@ -33,18 +33,18 @@ class Decision(NamedTuple):
 class Approvals:
     """Decides requests that need an answer first.
 
-    A question about a peer holds all requests of that peer and direction. It is put to everybody who answers, and the
-    first answer decides; it is rejected as soon as nobody is left who could answer. How many questions are open, and how
-    many requests and bytes wait, is limited in all and by peer: what is over is rejected. A peer that went unanswered
-    raises no new question for ``Config.firewall_quiet``, so that it cannot wear out a person.
+    A question about a peer holds all requests of that peer and direction. All answerers get it, and the first answer
+    decides. Without any answerer it is rejected. Open questions, waiting requests and their bytes are limited, in total
+    and per peer; excess requests are rejected. After an unanswered question, a peer causes no new ones for
+    ``Config.firewall_quiet``, to protect people from floods.
 
-    ``emit`` gets an event for each question that comes to wait for its answer, and one when it has ended.
+    ``emit`` gets an event when a question starts to wait for an answer, and one when it ends.
     """
 
     def __init__(self, firewall: Firewall, config: Config, emit: Callable[[Event], None]) -> None:
         self.firewall = firewall
         self.keep_rule: Callable[[PeerId, Direction, Rule], object] = lambda *_: None
-        """Is told of each rule that an answer sets, for whoever remembers them."""
+        """Called with each rule set by an answer, to store it."""
         self._config = config
         self._emit = emit
         self._answerers: dict[Answerer, None] = {}
@@ -53,7 +53,7 @@ class Approvals:
         self._questions_by_peer: Counter[PeerId] = Counter()
         self._timers: dict[Question, asyncio.TimerHandle] = {}
         self._setting: Question | None = None
-        """The one whose answer sets a rule at this moment."""
+        """The question whose answer is setting a rule right now."""
         self._waiting = 0
         self._waiting_by_peer: Counter[PeerId] = Counter()
         self._bytes = 0
@@ -64,23 +64,27 @@ class Approvals:
     # -- who answers -----------------------------------------------------------------------------
 
     def add_handler(self, function: Callable[[FirewallRequest], Any]) -> None:
-        """Has ``function``, plain or async, answer questions, at once those that are open."""
+        """Adds a handler, plain or async, and offers it the open questions."""
         self._add(Handler(function))
 
     def remove_handler(self, function: Callable[[FirewallRequest], Any]) -> None:
-        """Undoes :meth:`add_handler`; open questions that nobody else can answer are rejected."""
+        """Removes a handler; open questions without another answerer are rejected."""
         for answerer in list(self._answerers):
             if isinstance(answerer, Handler) and answerer.function == function:
                 self._remove(answerer)
 
     def open_queue(self, buffer: int, owner: Owner | None = None) -> FirewallRequestQueue:
-        """Has whoever iterates over the queue answer, at once those that are open. Raises ValueError."""
+        """Adds an iterator, and offers it the open questions.
+
+        Raises:
+            ValueError: ``buffer`` is below 1.
+        """
         queue = Queue(buffer, owner or Owner())
         self._add(queue)
         return FirewallRequestQueue(queue, self._remove, self._forget)
 
     def close(self) -> None:
-        """Rejects what waits and what would have to wait, and ends handlers and iterations."""
+        """Rejects waiting and future questions, and ends handlers and iterators."""
         self._closed = True
         for question in list(self._questions.values()):
             question.end("closed")
@@ -102,7 +106,7 @@ class Approvals:
         answerer.close()
 
     def _forget(self, queue: Queue) -> None:
-        """Nobody holds its iterator any more. Whoever took a question from it may still answer that one."""
+        """The iterator was garbage-collected. Questions already taken from it can still be answered."""
         self._answerers.pop(queue, None)
         for question in list(queue.questions):
             question.give_up(queue)
@@ -110,7 +114,7 @@ class Approvals:
     # -- requests --------------------------------------------------------------------------------
 
     async def decide(self, subject: Subject, address: Multiaddr | None, size: int) -> Decision:
-        """Whether the request may pass, after asking if need be. ``size``: its bytes, which count as waiting."""
+        """Decides a request, with a question if needed. ``size``: its memory in bytes while it waits."""
         counted = False
         try:
             while True:
@@ -167,7 +171,7 @@ class Approvals:
     # -- questions -------------------------------------------------------------------------------
 
     def rules_changed(self, peer: PeerId | None) -> None:
-        """Has those questions reconsidered whose rule is another one now."""
+        """Re-evaluates the questions whose rule has changed."""
         for question in list(self._questions.values()):
             subject = question.subject
             if (peer is None or subject.peer == peer) and (
@@ -176,7 +180,7 @@ class Approvals:
                 question.end("rule set" if question is self._setting else "reconsidered")
 
     def set_rule(self, question: Question, rule: Rule) -> None:
-        """A rule is the answer. The question ends with that, unless a policy's rule goes before it."""
+        """Sets a rule as the answer. This ends the question, unless a policy's rule takes precedence."""
         peer, direction = question.subject.peer, question.subject.direction
         self._setting = question
         try:
@@ -194,7 +198,7 @@ class Approvals:
         del self._questions[_key(question)]
         _subtract(self._questions_by_peer, subject.peer, 1)
         self._timers.pop(question).cancel()
-        # A peer that withdraws what it asks could ask for ever; what we withdraw ourselves is no fault of the peer's.
+        # A peer could send and withdraw requests for ever. Requests that we withdraw ourselves do not count.
         if outcome == "timed out" or (outcome == "withdrawn" and subject.direction is Direction.INBOUND):
             self._silence(subject.peer)
         if question.opened:
@@ -211,13 +215,13 @@ class Approvals:
         )
 
     def _raise(self, question: Question) -> None:
-        """Puts a new question to all who answer, until one has."""
+        """Offers a new question to all answerers, until one answers."""
         self._questions[_key(question)] = question
         self._questions_by_peer[question.subject.peer] += 1
         loop = asyncio.get_running_loop()
         self._timers[question] = loop.call_at(question.expires, question.end, "timed out")
         for answerer in list(self._answerers):
-            if answerer in self._answerers:  # one may take another away
+            if answerer in self._answerers:  # one may remove another
                 question.offer(answerer)
         question.open()
 
@@ -234,7 +238,7 @@ def _key(question: Question) -> Hashable:
 
 
 def _subtract(counter: Counter[PeerId], peer: PeerId, number: int) -> None:
-    """Counts down, and forgets a peer at zero: a remote makes as many peers as it likes."""
+    """Counts down, and forgets a peer at zero, since a remote can create any number of peers."""
     counter[peer] -= number
     if not counter[peer]:
         del counter[peer]

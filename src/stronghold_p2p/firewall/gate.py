@@ -1,4 +1,4 @@
-"""The gate: the one path that every request takes past the firewall, inbound and outbound."""
+"""The gate: the single point where the firewall checks every request, inbound and outbound."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ ALLOW_ALL, REJECT_ALL = Rule.ALLOW_ALL, Rule.REJECT_ALL
 
 
 class RequestCodec(Protocol):
-    """What the gate asks of how a request is encoded."""
+    """The encoding of requests, as seen by the gate."""
 
     @property
     def type_name(self) -> Callable[[Any], str | None]:
-        """Gives the name that rules know a request's type by."""
+        """Returns the type name of a request, for rules."""
 
     def weight(self, data: bytes, /) -> int:
-        """Bytes of memory that the request in a message takes while it waits for an answer."""
+        """Memory in bytes of the decoded request while it waits for an answer."""
 
 
 class Gate:
-    """Decides each request by the rules in force, asks where they say so, and tells of every decision.
+    """Decides each request by the rules in force, with a question if needed, and reports every decision.
 
-    ``view`` makes what rules and questions see of a request, which is else the request itself.
+    ``view`` reduces a request for rules and questions; None: they see the request itself.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Gate:
         self._log_failure = SparingLog(logging.ERROR, "firewall_view failed on a request: it is rejected")
 
     def rejects_all(self, peer: PeerId, direction: Direction) -> bool:
-        """Whether every request is rejected, whatever it holds."""
+        """Whether every request is rejected, regardless of its content."""
         return self._firewall.find(peer, direction).rule is REJECT_ALL
 
     def refuse(self, peer: PeerId, direction: Direction) -> None:
-        """Tells of a request that was rejected before its body was read, as :meth:`rejects_all` allows."""
+        """Reports a request that was rejected before its body was read, see :meth:`rejects_all`."""
         self._tell(peer, direction, None, self._firewall.find(peer, direction), allowed=False)
 
     def decide(
@@ -100,7 +100,7 @@ class Gate:
         tell = partial(self._tell, subject.peer, subject.direction, subject.type)
         try:
             allowed, applied = await self._approvals.decide(subject, address, size)
-        except asyncio.CancelledError:  # the request went away before anybody answered
+        except asyncio.CancelledError:  # the request went away before an answer
             applied = self._firewall.find(subject.peer, subject.direction)
             tell(applied, allowed=False, waited=loop.time() - since)
             raise

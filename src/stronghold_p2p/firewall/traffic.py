@@ -1,4 +1,4 @@
-"""How many requests of one peer are handled at once, and how many a second. Pure: the time is an argument."""
+"""Limits of one peer's requests: in flight and per second. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Share:
 
 
 class Traffic(Generic[T]):
-    """Lets requests in, in order, within two limits by peer; what is over waits.
+    """Admits requests in order, within two limits per peer; excess requests wait.
 
     The bucket of a peer holds the requests of one second, so that many may come at once after a pause.
     """
@@ -42,7 +42,7 @@ class Traffic(Generic[T]):
         return len(self._shares)
 
     def enter(self, peer: PeerId, request: T, now: float) -> bool:
-        """Whether ``request`` may go on at once; else it waits until :meth:`next` gives it."""
+        """Whether ``request`` may proceed at once; otherwise it waits until :meth:`next` returns it."""
         share = self._shares.get(peer)
         if share is None:
             if len(self._shares) >= self._sweep_at:
@@ -107,8 +107,8 @@ class Traffic(Generic[T]):
         share.filled_at = now
 
     def _sweep(self, now: float) -> None:
-        """Forgets whose bucket is full again, whenever the number of peers has doubled: a remote makes as many as it
-        likes."""
+        """Forgets peers with a full bucket whenever the number of peers has doubled, since a remote can create any
+        number of peers."""
         for peer, share in list(self._shares.items()):
             if share.in_flight or share.waiting:
                 continue

@@ -24,12 +24,12 @@ SIZE: Final = 32
 """Bytes of a ping."""
 
 IDLE_TIMEOUT: Final = 10.0
-"""Seconds for a ping to come and its echo to go, after which a server closes the stream, as go-libp2p does: an idle remote
-holds nothing."""
+"""Seconds for receiving a ping and sending its echo. Then the server closes the stream, as in go-libp2p, so that an idle
+remote holds no resources."""
 
 
 class PingService(Service):
-    """Answers pings, and sends ours."""
+    """Answers pings of remotes, and sends our own."""
 
     def __init__(self) -> None:
         self.protocols = {PROTOCOL: self._serve}

@@ -1,4 +1,4 @@
-"""Services: what runs on every connection beside requests, such as identify and ping."""
+"""Services: protocols on every connection beside requests, such as identify and ping."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ __all__ = ["Service", "ServiceHost", "StreamHandler", "check_protocol_id", "in_t
 logger = logging.getLogger("stronghold_p2p")
 
 StreamHandler: TypeAlias = Callable[[Connection, Substream], None]
-"""Takes an inbound stream in the very callback in which its protocol was agreed; must not raise."""
+"""Gets an inbound stream in the same callback that completed its negotiation; must not raise."""
 
 StreamCoroutine: TypeAlias = Callable[[Connection, Stream], Awaitable[None]]
 """Serves an inbound stream, which is closed when it returns and reset when it raises."""
 
 
 class ServiceHost(Protocol):
-    """What services ask of the swarm."""
+    """The swarm, as seen by services."""
 
     keypair: Keypair
     config: Config
 
     @property
     def listen_addresses(self) -> tuple[Multiaddr, ...]:
-        """Where we can be dialed, without our peer id."""
+        """Our listen addresses, without our peer id."""
 
     @property
     def connected_peers(self) -> tuple[PeerId, ...]:
@@ -53,15 +53,15 @@ class ServiceHost(Protocol):
         """The protocols that ``peer`` may open now."""
 
     def identified(self, connection: Connection, identity: Identity) -> None:
-        """The remote has told what it is, for the first time or anew; the host tells every service."""
+        """The remote was identified, for the first time or again; the host notifies every service."""
 
 
 class Service:
-    """Protocols that are served to every peer, and what happens as connections come and go. The methods do nothing:
-    a service overrides those that it needs. They are called on the event loop and must not raise."""
+    """Protocols served to every peer, and callbacks for connections. A service overrides the methods that it needs. They
+    are called on the event loop and must not raise."""
 
     protocols: Mapping[str, StreamHandler] = MappingProxyType({})
-    """What it serves: the handler by protocol id."""
+    """The handlers, by protocol id."""
 
     host: ServiceHost
 
@@ -73,17 +73,21 @@ class Service:
         """A connection is established."""
 
     def identified(self, connection: Connection, identity: Identity) -> None:
-        """The remote has told its protocols and addresses."""
+        """The protocols and addresses of the remote are known."""
 
     def closed(self, connection: Connection) -> None:
         """A connection has ended, with all of its streams."""
 
     def offer_changed(self, peer: PeerId | None) -> None:
-        """What ``peer``, or every peer, may open has changed, or where we listen."""
+        """The protocols for ``peer`` (None: for all peers), or our listen addresses, have changed."""
 
 
 def check_protocol_id(protocol: str) -> None:
-    """Raises ValueError if ``protocol`` is no protocol id."""
+    """Checks a protocol id.
+
+    Raises:
+        ValueError: ``protocol`` is not a protocol id.
+    """
     if not protocol.startswith("/") or len(protocol.encode()) >= multistream.MAX_LINE or "\n" in protocol:
         raise ValueError(f"{protocol!r} is not a protocol id: one line of at most 1,023 bytes that begins with a slash")
 

@@ -16,7 +16,10 @@ class DeclaredType:
     """A type of requests or responses, by its members: those of a union, else itself alone."""
 
     def __init__(self, type_: Any) -> None:
-        """Raises TypeError if two members have one name, which rules could not tell apart."""
+        """
+        Raises:
+            TypeError: two members have one name, which rules could not tell apart.
+        """
         self.type: Final = type_
         members = list(dict.fromkeys(_members(type_)))
         if Any in members:

@@ -1,4 +1,4 @@
-"""Requests for whoever iterates over them."""
+"""The iterator over inbound requests."""
 
 from __future__ import annotations
 

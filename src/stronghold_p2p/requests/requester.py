@@ -1,4 +1,4 @@
-"""Our requests: each is sent once, and ends once."""
+"""Outbound requests: each is sent once, and ends once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The requests of remotes: past the gate, to a handler or an iterator, and their answers."""
+"""Inbound requests: through the gate, to a handler or an iterator, and their responses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Handler = Callable[["Request[Req]"], Res | Awaitable[Res]]
 
 
 class Responder(RequestHost[Req, Res], Generic[Req, Res]):
-    """Serves the requests of remotes, of every protocol alike: to a handler, or to whoever iterates over them."""
+    """Serves inbound requests of all request protocols, with a handler or an iterator."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         """What is served, by protocol id."""
         self.config = config
         self.serving = False
-        """There is someone to answer."""
+        """Whether there is a handler or an iterator."""
         self._gate = gate
         self._emit = emit
         self._traffic: Traffic[InboundRequest[Req, Res]] = Traffic(
             config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer
         )
         self._paced: dict[PeerId, asyncio.TimerHandle] = {}
-        """Peers for whose next request a timer is set."""
+        """Peers with a timer for their next request."""
         self._handler: Handler[Req, Res] | None = None
         self._queue: RequestQueue[Req, Res] | None = None
         self._log_invalid = SparingLog(logging.WARNING, "a request from %s cannot be decoded")
@@ -55,19 +55,27 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         self._log_failure = SparingLog(logging.ERROR, "the handler failed on a request from %s")
 
     def limit_traffic(self, in_flight: int, per_second: float | None) -> None:
-        """Sets how many requests of one peer are handled at once, and are let in each second; None: no such limit."""
+        """Sets the limits of requests per peer: in flight, and per second; None: no limit."""
         self._traffic.max_in_flight = in_flight
         self._traffic.per_second = per_second
         for peer in self._stop_pacing():
             self._admit_next_soon(peer)
 
     def set_handler(self, handler: Handler[Req, Res]) -> None:
-        """Has ``handler`` answer. Raises RuntimeError if someone answers already."""
+        """Sets the handler.
+
+        Raises:
+            RuntimeError: there already is a handler or an iterator.
+        """
         self._take_over()
         self._handler = handler
 
     def open_queue(self, buffer: int, owner: Owner | None = None) -> RequestQueue[Req, Res]:
-        """Has whoever iterates over the queue answer; it reads ``buffer`` requests ahead. Raises RuntimeError as above."""
+        """Makes the iterator, which reads ``buffer`` requests ahead.
+
+        Raises:
+            RuntimeError: there already is a handler or an iterator.
+        """
         queue: RequestQueue[Req, Res] = RequestQueue(buffer, owner)
         self._take_over()
         self._queue = queue

@@ -88,7 +88,7 @@ class Database:
 
     @property
     def data_version(self) -> int:
-        """Another number whenever somebody else has changed the file; our own changes leave it as it is."""
+        """A number that changes with every external change of the file, but not with our own."""
         with self._errors():
             self._check_in_place()
             (version,) = self._connection.execute("PRAGMA data_version").fetchone()

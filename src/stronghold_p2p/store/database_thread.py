@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class DatabaseThread:
-    """A thread that opens a state file, does what it is asked to in the order of the calls, and closes the file."""
+    """A thread that opens a state file, runs jobs in the order of the calls, and closes the file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path: Final = path

@@ -1,4 +1,4 @@
-"""What the firewall remembers over restarts, kept in step with a state file that others edit, too."""
+"""The stored rules and bans, synchronized with a state file that others can edit."""
 
 from __future__ import annotations
 
@@ -118,7 +118,11 @@ class FirewallMemory:
         return self._run(lambda database: self._known.set_banned(database, peer, banned), [(peer, None)])
 
     async def check(self) -> None:
-        """Applies what others have changed by now; this happens by itself every ``interval`` seconds. Raises StateError."""
+        """Applies external changes; runs automatically every ``interval`` seconds.
+
+        Raises:
+            StateError: the file cannot be read.
+        """
         await self._run(self._known.changes)
 
     async def _check_for_ever(self) -> None:

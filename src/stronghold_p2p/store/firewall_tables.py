@@ -1,4 +1,4 @@
-"""What the firewall keeps in a state file: the rules given as answers, and bans."""
+"""The tables of a state file: rules from answers, and bans."""
 
 from __future__ import annotations
 

@@ -112,7 +112,11 @@ class Swarm:
     # -- protocols -------------------------------------------------------------------------------
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:
-        """Serves ``protocol``. Raises RuntimeError if it already has a handler."""
+        """Serves ``protocol``.
+
+        Raises:
+            RuntimeError: the protocol already has a handler.
+        """
         if protocol in self._handlers:
             raise RuntimeError(f"{protocol} already has a handler")
         self._handlers[protocol] = handler
@@ -233,7 +237,12 @@ class Swarm:
         return tuple(self._listeners)
 
     async def listen(self, address: Multiaddr, certificate: CertificateFiles | None = None) -> Listener:
-        """Raises ListenError, and ClosedError if we are closing."""
+        """Listens on ``address``.
+
+        Raises:
+            ListenError: cannot listen on it.
+            ClosedError: this peer is closing.
+        """
         transport = next((one for one in self._transports if one.supports(address)), None)
         if transport is None:
             supported = ", ".join(one.name for one in self._transports)
@@ -359,7 +368,12 @@ class Swarm:
     def _establish(
         self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool
     ) -> Connection:
-        """Takes an upgraded connection. Raises NotPermitted for a peer that is refused, LimitExceeded over a limit."""
+        """Takes an upgraded connection.
+
+        Raises:
+            NotPermitted: the peer is refused.
+            LimitExceeded: a limit of connections is reached.
+        """
         peer = upgrade.remote_peer
         if self._closing:
             raise ClosedError

@@ -14,7 +14,8 @@ __all__ = ["dialer", "encode_lines", "listener", "read_proposal"]
 def encode_lines(protocol: str) -> bytes:
     """The two lines with which a dialer opens a stream, and which the listener echoes.
 
-    Raises EncodeError for a protocol that does not fit a line.
+    Raises:
+        EncodeError: the protocol id does not fit a line.
     """
     return multistream.HEADER + multistream.encode_line(protocol)
 

@@ -167,7 +167,8 @@ class TcpTransport:
 def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:
     """Where others can dial a TCP address that we listen on: itself, or for a wildcard every interface's, loopback last.
 
-    Raises ListenError if the system does not tell them.
+    Raises:
+        ListenError: the system cannot list them.
     """
     (kind, host), (_, port) = address.components
     if host not in {"0.0.0.0", "::"}:

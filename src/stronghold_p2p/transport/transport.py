@@ -30,7 +30,11 @@ class TransportListener(Protocol):
     @property
     def dialable(self) -> tuple[Multiaddr, ...]:
         """Where others can dial it, a wildcard expanded to the addresses that the interfaces have now, loopback last.
-        Empty if no interface has one. Raises ListenError if the interfaces cannot be listed."""
+        Empty if no interface has one.
+
+        Raises:
+            ListenError: the interfaces cannot be listed.
+        """
 
     def close(self) -> None:
         """Stops listening. The pipes that it has made stay."""
@@ -70,6 +74,10 @@ class Transport(Protocol):
 
 
 def refuse_certificate(address: Multiaddr, certificate: CertificateFiles | None) -> None:
-    """For addresses without TLS. Raises ListenError if there is a certificate."""
+    """For addresses without TLS.
+
+    Raises:
+        ListenError: there is a certificate.
+    """
     if certificate is not None:
         raise ListenError(address, "a certificate is for an address with TLS, such as /ip4/0.0.0.0/tcp/443/tls/ws")

@@ -36,7 +36,8 @@ def seal(keypair: Keypair, domain: str, payload_type: bytes, payload: bytes) -> 
 def open_envelope(data: bytes, domain: str, payload_type: bytes) -> tuple[PublicKey, bytes]:
     """The key that signed an envelope, and its payload.
 
-    Raises DecodeError for what is malformed, of another payload type, or not signed by its key for ``domain``.
+    Raises:
+        DecodeError: malformed, of another payload type, or not signed by its key for ``domain``.
     """
     envelope = messages.parse(messages.Envelope, data, "envelope")
     if envelope.payload_type != payload_type:
@@ -56,7 +57,11 @@ class PeerRecord:
     addresses: tuple[Multiaddr, ...]
 
     def seal(self, keypair: Keypair) -> bytes:
-        """An envelope with this record. Raises ValueError unless ``keypair`` is that of the record's peer."""
+        """An envelope with this record.
+
+        Raises:
+            ValueError: ``keypair`` is not that of the record's peer.
+        """
         if keypair.peer_id != self.peer_id:
             raise ValueError("a peer record is signed by its own peer")
         record = messages.PeerRecord(
@@ -71,7 +76,8 @@ class PeerRecord:
         """The record in an envelope. Addresses of protocols that are unknown here are left out, as in go-libp2p, and those
         after the first 256.
 
-        Raises DecodeError for an envelope that :func:`open_envelope` refuses, and if another peer has signed it.
+        Raises:
+            DecodeError: as for :func:`open_envelope`, or signed by another peer.
         """
         key, payload = open_envelope(data, _PEER_RECORD_DOMAIN, _PEER_RECORD_TYPE)
         record = messages.parse(messages.PeerRecord, payload, "envelope")

@@ -25,7 +25,8 @@ a line that is still incomplete."""
 def encode_line(line: str) -> bytes:
     """``line`` with its length before and the newline behind it.
 
-    Raises EncodeError if it contains a newline or is longer than ``MAX_LINE``.
+    Raises:
+        EncodeError: it contains a newline or is longer than ``MAX_LINE``.
     """
     encoded = line.encode() + b"\n"
     if len(encoded) > MAX_LINE or "\n" in line:
@@ -46,7 +47,10 @@ class Dialer:
     __slots__ = ("_agreement", "_buffer", "_outbound", "_proposals", "_proposed", "_refusal", "protocol")
 
     def __init__(self, protocol: str, *fallbacks: str) -> None:
-        """Raises EncodeError for a protocol that does not fit a line."""
+        """
+        Raises:
+            EncodeError: the protocol id does not fit a line.
+        """
         self.protocol: str | None = None
         """The agreed protocol."""
         self._proposed = protocol
@@ -65,7 +69,9 @@ class Dialer:
     def receive_data(self, data: bytes) -> bytes:
         """Takes a piece of the stream and returns what in it follows the agreed line: b"" while nothing is agreed.
 
-        Raises NegotiationError for anything but an answer, ProtocolNotSupported when all proposals were refused.
+        Raises:
+            NegotiationError: not an answer.
+            ProtocolNotSupported: all proposals were refused.
         """
         if self.protocol is not None:
             return data
@@ -116,7 +122,8 @@ class Listener:
     def receive_data(self, data: bytes) -> bytes:
         """Takes a piece of the stream and returns what in it follows the agreed line: b"" while nothing is agreed.
 
-        Raises NegotiationError for a line that is malformed or too long, and for one proposal too many.
+        Raises:
+            NegotiationError: a malformed or overlong line, or too many proposals.
         """
         if self.protocol is not None:
             return data

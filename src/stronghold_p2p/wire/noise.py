@@ -99,7 +99,11 @@ class NoiseHandshake:
         self._state = HandshakeState(initiator=initiator, ephemeral=ephemeral, static=identity.static)
 
     def write_message(self) -> bytes:
-        """The next message of ours, behind its length. Raises HandshakeError if the remote's key is of low order."""
+        """Our next message, with its length prefix.
+
+        Raises:
+            HandshakeError: the remote's key is of low order.
+        """
         message = self._state.write_message(b"" if self._state.position == 0 else self._identity.payload)
         return _pack_length(len(message)) + message
 
@@ -163,8 +167,10 @@ class NoiseTransport:
         """The messages that carry ``buffers``, in one new buffer: ready for one write, and not touched again.
 
         Small buffers share messages; those of 16 KiB and more are encrypted from where they lie. Keep a call below
-        some 512 KiB, so that the first bytes leave before the last are encrypted. Raises HandshakeError when the
-        nonces are used up.
+        some 512 KiB, so that the first bytes leave before the last are encrypted.
+
+        Raises:
+            HandshakeError: the nonces are used up.
         """
         if sum(map(len, buffers)) >= _LARGE:
             return self._encrypt_bulk(_arrange(buffers))
@@ -303,7 +309,11 @@ class HandshakeState:
         return self._symmetric.h
 
     def write_message(self, payload: bytes) -> bytes:
-        """The next message of ours. Raises HandshakeError if the remote's key is of low order."""
+        """Our next message.
+
+        Raises:
+            HandshakeError: the remote's key is of low order.
+        """
         tokens = self._next_message(ours=True)
         before = self._changeable
         message = b""
@@ -325,7 +335,11 @@ class HandshakeState:
         return message
 
     def read_message(self, message: bytes) -> bytes:
-        """The payload of the remote's next message. Raises HandshakeError for one that is not what it should be."""
+        """The payload of the remote's next message.
+
+        Raises:
+            HandshakeError: the message is invalid.
+        """
         tokens = self._next_message(ours=False)
         before = self._changeable
         try:
@@ -423,7 +437,10 @@ class SymmetricState:
         return ciphertext
 
     def decrypt_and_hash(self, ciphertext: bytes) -> bytes:
-        """Raises HandshakeError if the tag does not fit."""
+        """
+        Raises:
+            HandshakeError: the authentication tag is wrong.
+        """
         plaintext = ciphertext if self._cipher is None else self._cipher.decrypt_with_ad(self.h, ciphertext)
         self.mix_hash(ciphertext)
         return plaintext

@@ -71,7 +71,10 @@ class Upgrade:
         next(self._phases, None)
 
     def receive_eof(self) -> None:
-        """Raises HandshakeError unless done."""
+        """
+        Raises:
+            HandshakeError: the upgrade is not complete.
+        """
         if not self.done:
             raise HandshakeError("the stream ended within the upgrade")
 

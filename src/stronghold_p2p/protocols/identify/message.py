@@ -1,4 +1,4 @@
-"""Identify and identify push: what a peer tells of itself (libp2p/specs identify/README.md)."""
+"""Identify and identify push messages (libp2p/specs identify/README.md)."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ PUSH_PROTOCOL: Final = "/ipfs/id/push/1.0.0"
 _AGENT: Final = "stronghold-p2p-py"
 AGENT_VERSION: Final = f"{_AGENT}/{metadata.version('stronghold-p2p')}"
 PROTOCOL_VERSION: Final = "/stronghold-p2p/1.0.0"
-"""The family of protocols; by now peers of any family talk to each other."""
+"""The protocol family; current peers of any family are compatible."""
 
 MAX_SENT_SIZE: Final = 4096
-"""Bytes of our message: rust-libp2p reads no more, and only one message."""
+"""Bytes of our message: rust-libp2p reads no more than this, and only one message."""
 
 MAX_MESSAGES: Final = 10
 """Messages that one identity may come in, as in go-libp2p, which sends its signed record in one of its own."""
@@ -56,25 +56,25 @@ MAX_ADDRESS_SIZE: Final = 512
 """Bytes of an address that we look at: one may have thousands of components, and what is learned of peers is kept."""
 
 MAX_TEXT: Final = 256
-"""Characters of a version that we keep."""
+"""Characters kept of a version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a peer told of itself, within our limits. Nothing of it is proved but whose it is."""
+    """The identify information of a peer, within our limits. Only the peer id is authenticated."""
 
     peer_id: PeerId
-    """Who told it, as the connection has proved."""
+    """The sender, authenticated by the connection."""
     protocol_version: str
-    """Printable text; empty if it told none."""
+    """Printable text; empty if missing."""
     agent_version: str
-    """Printable text such as ``go-libp2p/0.51``; empty if it told none."""
+    """Printable text such as ``go-libp2p/0.51``; empty if missing."""
     protocols: tuple[str, ...]
-    """What it offers to us."""
+    """The protocols that it offers us."""
     listen_addresses: tuple[Multiaddr, ...]
-    """Where it says it can be dialed; those of its record if it tells no others that lead to it."""
+    """The addresses that it claims to listen on; those of its signed record if there are no others."""
     observed_address: Multiaddr | None
-    """Where it sees us."""
+    """Our address as seen by the peer."""
     signed_record: bytes
     """For :attr:`record`; empty if it told none."""
 
