@@ -90,7 +90,9 @@ class Exec:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:  # a request may end while asyncio waits for what it has started
             with suppress(OSError):
-                _kill_group(await starting)
+                process = await starting
+                _kill_group(process)
+                await process.wait()
             raise
 
 
