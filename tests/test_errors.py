@@ -140,4 +140,4 @@ def test_a_dial_error_names_every_attempt() -> None:
 
 def test_closed_says_what_to_do() -> None:
     assert "async with" in str(ClosedError())
-    assert str(StreamReset()) == "the remote reset the stream"
+    assert str(StreamReset()).startswith("the remote reset the stream: ")

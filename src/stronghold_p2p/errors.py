@@ -208,6 +208,9 @@ class ConnectionLost(StrongholdError, ConnectionError):
         self.reason = reason
 
 
+_REFUSALS = {0x1001: "it has too many connections", 0x1007: "a ban or a policy of the remote"}
+
+
 class ProtocolNotSupported(StrongholdError):
     """The remote does not offer the protocol, or not to us.
 
@@ -216,8 +219,11 @@ class ProtocolNotSupported(StrongholdError):
     """
 
     def __init__(self, protocol: str, code: int = 0) -> None:
-        refused = f": it refuses the connection with code {code:#x}" if code else ""
-        super().__init__(f"the remote does not offer {protocol} to us{refused}")
+        if code:
+            text = f"the remote refuses the connection, before {protocol}: {_REFUSALS.get(code, 'code')} ({code:#x})"
+        else:
+            text = f"the remote does not offer {protocol} to us"
+        super().__init__(text)
         self.protocol = protocol
         self.code = code
 
@@ -234,7 +240,8 @@ class StreamReset(StrongholdError, ConnectionError):
     """The remote reset the stream: its handler failed, or a limit was reached. ``code`` is its error code, or 0."""
 
     def __init__(self, code: int = 0) -> None:
-        super().__init__("the remote reset the stream" + (f" with code {code}" if code else ""))
+        why = "its handler failed or was too slow, or a limit applied"
+        super().__init__(f"the remote reset the stream{f' with code {code}' if code else ''}: {why}")
         self.code = code
 
 

@@ -101,7 +101,7 @@ def write(path: str | os.PathLike[str], data: bytes, *, force: bool) -> None:
             _check_replaceable(path)
         _write(Path(path), data, force)
     except FileExistsError as error:
-        raise KeyFileError(path, "exists, and is not overwritten without force (--force)") from error
+        raise KeyFileError(path, "exists: choose another name, or pass force=True (--force) to overwrite it") from error
     except OSError as error:
         raise KeyFileError(path, error.strerror or str(error)) from error
 

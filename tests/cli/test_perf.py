@@ -46,7 +46,8 @@ def test_a_server_that_cannot_listen_says_nothing_else(cli: Cli) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:", "127.0.0.1:http", ":4001", "127.0.0.1:65536"])
 def test_a_bad_address(cli: Cli, address: str) -> None:
     ran = cli.json("perf", "--server-address", address)
-    assert (ran.status, ran.line["error"]) == (2, "InvalidAddress")
+    assert (ran.status, ran.line["error"]) == (2, "UsageError")
+    assert ran.line["message"] == f"--server-address: expected HOST:PORT, got {address!r}"
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,13 @@ class Exec:
         body = request.body if self._raw else msgspec.json.encode(request.body)
         async with self._free:
             answer = await self._run(body)
-        return answer if self._raw else msgspec.json.decode(answer)
+        if self._raw:
+            return answer
+        try:
+            return msgspec.json.decode(answer)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            got = f"{len(answer):,} bytes that are not ({error})" if answer else "nothing"
+            raise CommandFailed(f"expected JSON on the stdout of {self._arguments[0]}, got {got}") from error
 
     async def _run(self, body: bytes) -> bytes:
         with _Feed(body) as feed, _Answer(self._limit) as answer:

@@ -69,7 +69,7 @@ def listen(
         str,
         typer.Option(
             metavar="echo|exec:CMD",
-            help="Respond with the request itself (echo), or with the output of CMD, which reads the request from stdin.",
+            help="Respond with the request itself (echo), or with the output of CMD, which reads the request from stdin. CMD runs without a shell.",
         ),
     ] = "echo",
     handler_timeout: Annotated[

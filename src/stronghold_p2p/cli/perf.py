@@ -18,7 +18,7 @@ from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..protocols import perf as protocol
 from . import output
-from .command import KeyFile, PassphraseFile, load_key
+from .command import KeyFile, PassphraseFile, UsageError, load_key
 from .listen import listen_on, serve
 from .story import running
 
@@ -102,6 +102,8 @@ def _print(kind: str, seconds: float, uploaded: int, downloaded: int) -> None:
 
 def multiaddr(address: str, transport: str) -> str:
     host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 0xFFFF:
+        raise UsageError(f"--server-address: expected HOST:PORT, got {address!r}")
     host = host.removeprefix("[").removesuffix("]")
     try:
         kind = f"ip{ipaddress.ip_address(host).version}"

@@ -113,6 +113,8 @@ def _to_bytes(argument: str, codec: CodecName) -> bytes:
 def _decode(body: bytes, codec: CodecName) -> Any:
     if codec == "raw":
         return body
+    if not body.strip():
+        raise UsageError("expected the request as JSON, got nothing")
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
