@@ -58,7 +58,7 @@ def test_a_command_that_is_gone_is_a_failed_handler(cli: Cli, tmp_path: Path) ->
 
 def test_a_command_that_is_slower_than_the_requester_waits(cli: Cli) -> None:
     with listening("--allow-all", "--handler", "exec:sleep 60") as address:
-        asked = cli.json("request", address, "{}", "--timeout", "0.2")
+        asked = cli.json("request", address, "{}", "--timeout", "1")
     assert (asked.status, asked.line["error"]) == (4, "RequestTimeout")
 
 
