@@ -15,6 +15,18 @@ __all__ = ["Authority"]
 
 NOW = datetime.now(UTC)
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 class Authority:
     """Signs certificates, and writes them to files in ``folder``."""
@@ -26,6 +38,7 @@ class Authority:
         certificate = (
             self._builder(self._name, self._key.public_key(), NOW + timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
             .sign(self._key, hashes.SHA256())
         )
         self.file = folder / f"{name}.pem"
@@ -64,6 +77,9 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(NOW - timedelta(days=3))
             .not_valid_after(end)
+            # RFC 5280 requires both, and Python from 3.13 on.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
 
 
