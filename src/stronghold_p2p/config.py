@@ -153,6 +153,19 @@ class Config:
         streams. None: no limit, since reasonable rates differ between applications.""",
     )
 
+    max_control_frames: int = _limit(
+        1024,
+        """Yamux frames without a payload that a remote may send at once on a connection: pings, window updates, empty
+        frames, frames for streams that have ended, resets of requests before their answer, protocols that are not offered.
+        As many as streams that two connections may have open. Beyond that the connection is closed.""",
+    )
+
+    max_control_frames_per_second: float = _limit(
+        100.0,
+        """The same for each second. Each data frame that we send allows eight more, since it may cause some: a peer that
+        reads byte by byte returns its window so.""",
+    )
+
     max_negotiation_rounds: int = _limit(
         16,
         """Protocols that a dialer may propose on one stream before it is reset: each costs us an answer.""",
@@ -216,9 +229,30 @@ class Config:
 
     max_receive_buffer: int = _limit(
         128 * MIB,
-        """Unread input, and receive windows beyond the initial 256 KiB per stream, over all connections. Above it, no
-        windows are returned and new streams are reset, so that a remote stalls itself. At twice this size, which initial
-        windows can cause, streams with further data are reset.""",
+        """Unread input, and receive windows beyond the initial 256 KiB per stream, over all connections. Each network and
+        peer may hold as much as is free. Above its share, no windows are returned and new streams are reset, so that a
+        remote stalls itself. At twice its share, which initial windows can cause, streams with further data are
+        reset.""",
+    )
+
+    unapproved_share: float = _limit(
+        1 / 16,
+        """The part of the memory above that is free for a peer that no firewall rule allows: enough for its first requests,
+        until somebody has answered.""",
+    )
+
+    max_response_buffer: int = _limit(
+        64 * MIB,
+        """Responses that wait because the remote does not read. One peer alone gets a third; a peer above its share is
+        served no further request until it reads. At this size the newest response of the largest holder is
+        reset.""",
+    )
+
+    turn_time: float = _limit(
+        0.005,
+        """Work on input in one turn of the event loop. The rest waits for the next turn, in which each network and each
+        connection is served in turn: longer than a request or a handshake takes, and short enough that nobody
+        notices.""",
     )
 
     max_send_buffer: int = _limit(

@@ -22,6 +22,7 @@ __all__ = [
     "FirewallRequestEnded",
     "FirewallRequestOpened",
     "InboundConnectionFailed",
+    "LimitReached",
     "Listener",
     "ListenerClosed",
     "NewListener",
@@ -131,6 +132,19 @@ class InboundConnectionFailed:
     address: Multiaddr
     """The remote address, without a peer id, since none was authenticated."""
     error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReached:
+    """A limit is reached, and something of the largest holder gave way. At most one event a second for each limit; also
+    logged."""
+
+    limit: str
+    """The field of :class:`Config`."""
+    network: str
+    """The network of the remote that gave way last, such as ``192.0.2.1/32``."""
+    count: int
+    """How often that happened since the last event of this limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +275,7 @@ Event = (
     ConnectionEstablished
     | ConnectionClosed
     | InboundConnectionFailed
+    | LimitReached
     | NewListener
     | ListenerClosed
     | PeerIdentified

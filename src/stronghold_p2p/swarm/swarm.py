@@ -31,6 +31,8 @@ from ..identity import Keypair, PeerId
 from ..multiaddr import Multiaddr
 from ..protocols import identify
 from ..protocols.service import Service, StreamHandler, in_task
+from ..resources.memory import Memory
+from ..resources.networks import networks_of
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
@@ -41,7 +43,6 @@ from ..transport.transport import CertificateFiles, Transport, TransportListener
 from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
-from ..wire.yamux import ReceiveBudget
 from .dialer import Dialer
 from .ephemeral import EphemeralKeys
 
@@ -75,7 +76,7 @@ class Swarm:
         self.peer_id = keypair.peer_id
         self.config = config
         self.deadlines = Deadlines(asyncio.get_running_loop())
-        self.budget = ReceiveBudget(config.max_receive_buffer)
+        self._memory = Memory(config.max_receive_buffer)
         self.listen_addresses: tuple[Multiaddr, ...] = ()
         """Where we can be dialed, without our peer id."""
         self._permits = permits
@@ -224,6 +225,7 @@ class Swarm:
         if not connections:
             del self._connections[connection.peer]
         self._counts[connection.direction] -= 1
+        self._memory.close(connection.budget)
         self._ended.add(connection)
         connection.closed.add_done_callback(lambda _: self._ended.discard(connection))
         for service in self._services:
@@ -383,7 +385,8 @@ class Swarm:
             raise NotPermitted(peer, refusal)
         self._check_limits(peer, direction)
         is_first = self.connection(peer) is None
-        connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path)
+        budget = self._memory.open(networks_of(pipe.remote_address), peer)
+        connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path, budget=budget)
         connections = self._connections.setdefault(peer, [])
         connections.append(connection)
         connections.sort(key=_preference)

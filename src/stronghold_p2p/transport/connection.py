@@ -12,6 +12,7 @@ from ..config import Config
 from ..errors import ConnectionLost, HandshakeError, MuxerError, ProtocolNotSupported, StrongholdError
 from ..events import ConnectionInfo, Direction, Path
 from ..identity import PeerId
+from ..resources.memory import MemoryShare
 from ..wire import yamux
 from ..wire.upgrade import Upgrade
 from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
@@ -47,7 +48,6 @@ class ConnectionHost(Protocol):
 
     config: Config
     deadlines: Deadlines
-    budget: yamux.ReceiveBudget
 
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""
@@ -77,11 +77,13 @@ class Connection(StreamHost):
         initiator: bool,
         direction: Direction,
         path: Path,
+        budget: MemoryShare,
     ) -> None:
-        """``initiator`` is the role in the handshake and in Yamux, ``direction`` who dialed: a hole punch sets them apart."""
+        """``initiator`` is the role in the handshake and in Yamux, ``direction`` who dialed: a hole punch sets them apart.
+        ``budget`` is the peer's share of the memory for what it sends."""
         self.config = host.config
         self.deadlines = host.deadlines
-        self.budget = host.budget
+        self.budget = budget
         self.peer = upgrade.remote_peer
         self.public_key = upgrade.remote_key
         self.direction = direction
@@ -99,7 +101,7 @@ class Connection(StreamHost):
             initiator=initiator,
             max_inbound_streams=host.config.max_inbound_streams_per_connection,
             max_receive_window=host.config.max_receive_window,
-            budget=host.budget,
+            budget=budget,
         )
         self.output = Output(self._session, upgrade.noise, pipe, self.loop, self._end_turn)
         self.tasks = HandlerTasks(self.loop)

@@ -19,6 +19,7 @@ from ..errors import (
 from ..events import ConnectionInfo, Direction
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
+from ..resources.memory import MemoryShare
 from ..wire import multistream, yamux
 from . import negotiation
 from .deadlines import Deadlines
@@ -57,7 +58,7 @@ class StreamHost(ABC):
     """The loop's time."""
     config: Config
     deadlines: Deadlines
-    budget: yamux.ReceiveBudget
+    budget: MemoryShare
     output: Output
     tasks: HandlerTasks
     remote_identify: RemoteIdentify
@@ -209,14 +210,12 @@ class Substream(Writer):
         self._receiver = receiver
 
     def credit(self, size: int) -> None:
-        """Lets the remote send ``size`` bytes more, or, while the budget is exhausted, as soon as it no longer is."""
+        """Lets the remote send ``size`` bytes more; while its share of the memory is used up, when that allows it."""
         budget = self._host.budget
-        if not budget.exhausted:
+        if budget.exhausted and not budget.may_credit(self):
+            self._withheld += size
+        else:
             self._output.credit(self._muxed, size)
-            return
-        if not self._withheld:
-            budget.when_available(self._credit_withheld)
-        self._withheld += size
 
     def expect(self, size: int) -> None:
         """``size`` bytes are to come: unless memory is short, the remote need not wait for window before they have."""
@@ -233,7 +232,10 @@ class Substream(Writer):
         """``size`` bytes of those are kept no longer."""
         if self._held:
             self._held -= size
-            self._host.budget.give(size)
+            budget = self._host.budget
+            budget.give(size)
+            if not self._held and budget.lead is self:
+                budget.leave(self)
 
     # -- sending ---------------------------------------------------------------------------------
 
@@ -404,6 +406,11 @@ class Substream(Writer):
             elif self._receiver is not None:
                 self._receiver.resume_writing()
 
+    def credit_withheld(self) -> None:
+        size, self._withheld = self._withheld, 0
+        if self._state <= OPEN:
+            self._output.credit(self._muxed, size)
+
     # -- negotiation -----------------------------------------------------------------------------
 
     def _negotiate(self, data: bytes) -> bytes:
@@ -520,17 +527,14 @@ class Substream(Writer):
         if receiver is not None:
             receiver.stream_failed(error)
 
-    def _credit_withheld(self) -> None:
-        size, self._withheld = self._withheld, 0
-        if self._state <= OPEN:
-            self.credit(size)
-
     def _detach(self) -> None:
         """The stream has ended both ways. Without the cycles of references it is freed at once, not by the collector."""
         assert ENDED in AFTER_STREAM[self._state]
         self._state = ENDED
         if self._held and not self.keeps_held:
             self.let_go(self._held)
+        if self._withheld or self._host.budget.lead is self:
+            self._host.budget.leave(self)
         self._muxed.owner = None
         self._receiver = None
         if self._outbox is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from typing import Final
 
 from .frame import INITIAL_WINDOW
@@ -14,47 +13,29 @@ GROWTH_ROUND_TRIPS: Final = 4
 """Half a window used up in fewer round trips than this means that the sender waits for windows (as in go-yamux)."""
 
 
-class ReceiveBudget:
-    """The bytes that all connections of a peer together may hold for the application.
+class ReceiveBudget(ABC):
+    """The bytes that a remote may have waiting for the application: those received and not yet handed over, and what
+    windows have grown by."""
 
-    Counted are bytes received and not yet handed over, and what windows have grown by. Yamux grants each stream its
-    first 256 KiB unasked, so what passes the limit gets no window back and no new stream; what passes twice the limit is
-    reset.
-    """
+    __slots__ = ("exhausted", "overrun")
 
-    __slots__ = ("_waiting", "exhausted", "limit", "overrun", "used")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = 0
-        self.exhausted = False
-        """The limit is reached. An attribute, as each frame asks for it."""
-        self.overrun = False
-        """Initial windows, which cannot be withheld, have taken it to twice the limit: who sends now is reset."""
-        self._waiting: deque[Callable[[], None]] = deque()
+    exhausted: bool
+    """The share is used up: no window is given back, and no stream opened. An attribute, as each frame asks for it."""
+    overrun: bool
+    """Initial windows, which cannot be withheld, have taken it to twice the share: who sends now is reset."""
 
     @property
+    @abstractmethod
     def room_to_grow(self) -> int:
-        """What windows may grow by now, out of one half of the budget.
+        """What windows may grow by now."""
 
-        What a window has grown by comes back when its stream ends: were all of it spent on that, no stream would get
-        window back and none would end. A remote that delays its pongs makes its windows grow as it likes.
-        """
-        return self.limit // 2 - self.used
-
+    @abstractmethod
     def take(self, size: int) -> None:
-        self.used += size
-        self.exhausted = self.used >= self.limit
-        self.overrun = self.used >= 2 * self.limit
+        """So many bytes more are held."""
 
+    @abstractmethod
     def give(self, size: int) -> None:
-        self.take(-size)
-        while self._waiting and not self.exhausted:
-            self._waiting.popleft()()
-
-    def when_available(self, callback: Callable[[], None]) -> None:
-        """Calls back once, as soon as the budget is no longer exhausted."""
-        self._waiting.append(callback)
+        """So many bytes are held no longer."""
 
 
 class ReceiveWindow:

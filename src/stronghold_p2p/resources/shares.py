@@ -1,0 +1,126 @@
+"""What many hold of one resource, by network and by peer: who is next, and who has the most."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Generic, TypeVar
+
+__all__ = ["Path", "Shares"]
+
+Path = tuple[Hashable, ...]
+"""A holder by its networks, from the largest to the smallest, and then perhaps its peer id."""
+
+T = TypeVar("T", bound=Hashable)
+
+
+class _Share(Generic[T]):
+    """What one holder has: items, and the shares of those within it. Those that were served last stand last."""
+
+    __slots__ = ("items", "key", "parent", "used", "within")
+
+    def __init__(self, parent: _Share[T] | None, key: Hashable) -> None:
+        self.parent = parent
+        self.key = key
+        self.used = 0
+        self.items: dict[T, int] = {}
+        self.within: dict[Hashable, _Share[T]] = {}
+
+
+class Shares(Generic[T]):
+    """Items, each with a size and a holder.
+
+    A remote can be any number of peers, and one network any number of remotes. So both questions are answered from the top
+    down: among the networks first, then among those within the one that was chosen.
+    """
+
+    def __init__(self) -> None:
+        self._root: _Share[T] = _Share(None, None)
+        self._holders: dict[T, _Share[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._holders)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._holders
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._holders)
+
+    @property
+    def used(self) -> int:
+        """The sum of all sizes."""
+        return self._root.used
+
+    def used_by(self, path: Path) -> int:
+        """The sum of the sizes of what the holder has."""
+        share: _Share[T] | None = self._root
+        for key in path:
+            share = share.within.get(key) if share is not None else None
+        return share.used if share is not None else 0
+
+    def items_of(self, path: Path) -> tuple[T, ...]:
+        """All that the holder has, and those within it."""
+        share = self._root
+        for key in path:
+            if key not in share.within:
+                return ()
+            share = share.within[key]
+        return tuple(_all_items(share))
+
+    def add(self, path: Path, item: T, size: int = 1) -> None:
+        """``item`` is not among them yet; ``size`` is at least 1."""
+        share = self._root
+        for key in path:
+            within = share.within.get(key)
+            if within is None:
+                within = share.within[key] = _Share(share, key)
+            share = within
+        share.items[item] = size
+        self._holders[item] = share
+        _change(share, size)
+
+    def discard(self, item: T) -> bool:
+        """Whether ``item`` was among them."""
+        share = self._holders.pop(item, None)
+        if share is None:
+            return False
+        _change(share, -share.items.pop(item))
+        return True
+
+    def next(self) -> T:
+        """Removes and returns the next one: every holder has its turn, and its oldest item is served first. There is one."""
+        share = self._root
+        while share.within:
+            key, chosen = next(iter(share.within.items()))
+            del share.within[key]  # it goes on at the end, if anything is left of it
+            share.within[key] = chosen
+            share = chosen
+        item = next(iter(share.items))
+        self.discard(item)
+        return item
+
+    def largest(self) -> Iterator[T]:
+        """The items of the largest holder, the oldest first: that is who gives way. There is one."""
+        share = self._root
+        while share.within:
+            share = max(share.within.values(), key=_used)
+        return iter(share.items)
+
+
+def _used(share: _Share[T]) -> int:
+    return share.used
+
+
+def _change(share: _Share[T] | None, size: int) -> None:
+    while share is not None:
+        share.used += size
+        parent = share.parent
+        if not share.used and parent is not None:
+            del parent.within[share.key]
+        share = parent
+
+
+def _all_items(share: _Share[T]) -> Iterator[T]:
+    yield from share.items
+    for within in share.within.values():
+        yield from _all_items(within)

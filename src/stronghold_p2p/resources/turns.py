@@ -1,0 +1,71 @@
+"""The event loop's time, shared by those who send: no remote keeps the others from being heard."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from .shares import Path, Shares
+
+__all__ = ["Turns", "clock"]
+
+clock: Final = time.perf_counter
+"""uvloop's own clock stands still during a turn."""
+
+
+class Turns:
+    """Input is worked on in the callback that brought it, until that has taken ``limit`` seconds; the turn is then over for
+    input, and what comes waits. In each following turn those that wait are worked on for as long, one piece for each
+    network and connection in turn.
+
+    Whoever works on input adds the time to :attr:`used`, and calls :meth:`end` if that exceeds :attr:`limit`. The time is
+    not set back every turn, which would cost each of them a callback: a turn may be over early, never late.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: float) -> None:
+        self.limit: Final = limit
+        self.used = 0.0
+        """Seconds."""
+        self.over = False
+        """What comes now waits."""
+        self._loop = loop
+        self._waiting: Shares[Callable[[], None]] = Shares()
+        self._scheduled = False
+
+    def end(self) -> None:
+        """The time is used up."""
+        self.over = True
+        self._schedule()
+
+    def wait(self, path: Path, work: Callable[[], None]) -> None:
+        """Has ``work`` called once, when it is the turn of the holder ``path``. It takes some milliseconds at most, and waits
+        again if something is left to do."""
+        self._waiting.add(path, work)
+        self._schedule()
+
+    def forget(self, work: Callable[[], None]) -> None:
+        """``work`` is not to be called any more."""
+        self._waiting.discard(work)
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._scheduled = self.over = False
+        self.used = 0.0
+        began = clock()
+        try:
+            while self._waiting:
+                self._waiting.next()()
+                if clock() - began > self.limit:
+                    self.over = True  # until the next turn: who has waited goes before what comes
+                    break
+        finally:
+            if self._waiting:
+                self.over = True
+            if self.over:
+                self._schedule()
