@@ -11,6 +11,9 @@ from typing import Final, TypeVar
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from stronghold_p2p import Config, Direction, Keypair, PeerId
+from stronghold_p2p.resources.memory import Memory, MemoryShare
+from stronghold_p2p.resources.networks import networks_of
+from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.deadlines import Deadlines
 from stronghold_p2p.transport.pipe import BytePipe
@@ -20,7 +23,6 @@ from stronghold_p2p.transport.transport import Connected
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 from stronghold_p2p.wire.noise import NoiseIdentity, NoiseTransport
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
-from stronghold_p2p.wire.yamux import ReceiveBudget
 
 from .memory import MemoryPipe, memory_pipes
 from .recorder import Recorder
@@ -43,7 +45,9 @@ class Host:
         self.config = config
         self.keypair = Keypair.generate()
         self.deadlines = Deadlines(asyncio.get_running_loop())
-        self.budget = ReceiveBudget(config.max_receive_buffer)
+        self.turns = Turns(asyncio.get_running_loop(), config.turn_time)
+        self.memory = Memory(config.max_receive_buffer)
+        self.budget: MemoryShare
         self.offered = {ECHO, RAW}
         self.inbound: asyncio.Queue[Stream] = asyncio.Queue()
         self.recorders: asyncio.Queue[Recorder] = asyncio.Queue()
@@ -80,7 +84,10 @@ class Host:
     def _establish(self, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool) -> Connection:
         self.noise = upgrade.noise
         direction = Direction.INBOUND if pipe.path.dialed is None else Direction.OUTBOUND
-        return Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=pipe.path)
+        self.budget = self.memory.open(networks_of(pipe.remote_address), upgrade.remote_peer)
+        return Connection(
+            self, pipe, upgrade, initiator=initiator, direction=direction, path=pipe.path, budget=self.budget
+        )
 
 
 class Pair:

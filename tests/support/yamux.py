@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from stronghold_p2p import Keypair
+from stronghold_p2p.resources.memory import Memory, MemoryShare
 from stronghold_p2p.wire.yamux import (
     HEADER,
     HEADER_SIZE,
@@ -13,7 +15,6 @@ from stronghold_p2p.wire.yamux import (
     Flag,
     FrameType,
     GoAwayReceived,
-    ReceiveBudget,
     Session,
     Stream,
     StreamEnded,
@@ -31,6 +32,7 @@ __all__ = [
     "connect",
     "data",
     "go_away",
+    "memory_share",
     "pieces",
     "ping",
     "read_frames",
@@ -92,6 +94,11 @@ def pieces(wire: bytes, size: int | None) -> Iterable[bytes]:
     return (wire[start : start + size] for start in range(0, len(wire), size)) if size else [wire]
 
 
+def memory_share(size: int) -> MemoryShare:
+    """The only one: all of its memory is free for it, and so it may hold a third."""
+    return Memory(3 * size).open(("192.0.2.1/32",), Keypair.generate().peer_id)
+
+
 class Endpoint:
     """One session, its clock, and what happened on it.
 
@@ -105,15 +112,18 @@ class Endpoint:
         cut: int | None = None,
         max_inbound_streams: int = 8,
         max_receive_window: int = 1 * MIB,
+        max_control_frames: int = 1024,
         budget: int = 64 * MIB,
     ) -> None:
         self.now = 1000.0
         self.cut = cut
-        self.budget = ReceiveBudget(budget)
+        self.budget = memory_share(budget)
         self.session = Session(
             initiator=initiator,
             max_inbound_streams=max_inbound_streams,
             max_receive_window=max_receive_window,
+            max_control_frames=max_control_frames,
+            max_control_frames_per_second=100.0,
             budget=self.budget,
         )
         self.inbound: dict[int, Stream] = {}
@@ -123,6 +133,8 @@ class Endpoint:
         """Gives the frames to the session; returns what it heard. Raises MuxerError as the session does."""
         for piece in pieces(b"".join(map(bytes, frames)), self.cut):
             self.session.receive_data(piece, self.now)
+            while self.session.unread:
+                self.session.go_on(self.now)
         return self.heard()
 
     def heard(self) -> list[Heard]:

@@ -30,6 +30,7 @@ def test_the_numbers_of_the_specification() -> None:
         ("PROTOCOL_ERROR", 1),
         ("INTERNAL_ERROR", 2),
         ("RESOURCE_LIMIT", 0x1001),
+        ("RATE_LIMIT", 0x1002),
         ("GATED", 0x1007),
     ]
 

@@ -144,7 +144,7 @@ class TestTooManyStreams:
         assert listener.receive(update(19, flags=SYN)) == [("opened", 19)]
 
     def test_none_is_taken_while_the_budget_is_exhausted(self, listener: Endpoint) -> None:
-        listener.budget.take(listener.budget.limit)
+        listener.budget.take(64 * MIB)
         assert listener.receive(data(1, b"now", SYN)) == []
         assert listener.sent() == [data(1, flags=RST)]
         listener.budget.give(1)
@@ -518,7 +518,8 @@ class TestViolations:
 
 
 class TestFloods:
-    """Frames that cost a remote 12 bytes, in numbers: none leaves anything behind but the answers due."""
+    """Frames that cost a remote 12 bytes, in numbers: none leaves anything behind, and what no honest remote sends ends
+    the session."""
 
     @pytest.mark.parametrize(
         ("frame", "heard"),
@@ -531,30 +532,66 @@ class TestFloods:
             (update(5, 1), []),
             (ping(0, ACK), []),
             (data(5, flags=FIN), []),
+            (data(5, flags=RST), []),
         ],
         ids=str,
     )
     def test_without_an_answer(self, frame: Frame, heard: list[Heard]) -> None:
-        endpoint = Endpoint()
+        endpoint = Endpoint(max_control_frames=1000)
         endpoint.accept(1)
-        flood = bytes(frame) * 1000
-        for _ in range(20):
-            assert endpoint.receive(flood) == heard * 1000
+        assert endpoint.receive(bytes(frame) * 1000) == heard * 1000
         assert endpoint.sent() == []
         assert len(endpoint.session) == 1
+        endpoint.now += 1
+        assert endpoint.receive(bytes(frame) * 100) == heard * 100
+        with pytest.raises(MuxerError, match="without a payload") as failure:
+            endpoint.receive(frame)
+        assert failure.value.code == GoAwayCode.RATE_LIMIT
+        assert endpoint.sent() == [go_away(GoAwayCode.RATE_LIMIT)]
 
-    def test_of_streams_opened_and_reset(self) -> None:
-        endpoint = Endpoint(max_inbound_streams=2)
-        flood = bytes(update(1, flags=SYN)) + bytes(data(1, flags=RST))
-        assert endpoint.receive(flood * 1000) == [("opened", 1), ("reset", 1, 0)] * 1000
+    @pytest.mark.parametrize(
+        "frames",
+        [
+            (ping(0),),
+            (update(1, flags=SYN), data(1, flags=RST)),
+            (data(1, b"a request", SYN), data(1, flags=RST)),
+        ],
+        ids=["pings", "opened and reset", "requests reset before their answer"],
+    )
+    def test_of_work(self, frames: tuple[Frame, ...]) -> None:
+        endpoint = Endpoint(max_control_frames=1000)
+        flood = b"".join(map(bytes, frames))
+        endpoint.receive(flood * 1000)
         assert len(endpoint.session) == 0
-        assert endpoint.sent() == []
+        with pytest.raises(MuxerError, match="without a payload"):
+            endpoint.receive(flood)
 
     def test_of_streams_that_exceed_is_answered_no_louder_than_it_came(self) -> None:
-        endpoint = Endpoint(max_inbound_streams=1)
-        flood = b"".join(bytes(update(stream_id, flags=SYN)) for stream_id in range(1, 2001, 2))
+        endpoint = Endpoint(max_inbound_streams=1, max_control_frames=1000)
+        flood = b"".join(bytes(update(stream_id, flags=SYN)) for stream_id in range(1, 2003, 2))
         assert endpoint.receive(flood) == [("opened", 1)]
         assert len(endpoint.output()) == len(flood) - 12
+        with pytest.raises(MuxerError, match="without a payload"):
+            endpoint.receive(update(3001, flags=SYN))
+
+    def test_what_our_data_causes_is_none(self) -> None:
+        endpoint = Endpoint(max_control_frames=8)
+        for stream_id in range(1, 2001, 2):
+            stream = endpoint.accept(stream_id)
+            endpoint.session.send_data(stream, b"a response")
+            endpoint.session.send_fin(stream)
+            endpoint.receive(bytes(update(stream_id, 1)) * 8 + bytes(data(stream_id, flags=FIN)))
+        assert len(endpoint.session) == 0
+
+    def test_some_frames_are_taken_at_once(self) -> None:
+        endpoint = Endpoint()
+        endpoint.session.receive_data(bytes(data(1, b"x", SYN)) + bytes(data(1, b"x")) * 150, endpoint.now)
+        taken = []
+        while endpoint.session.unread:
+            taken.append(len(endpoint.session.events_received()))
+            endpoint.session.go_on(endpoint.now)
+        assert taken == [65, 64]  # the first one has opened the stream, too
+        assert len(endpoint.session.events_received()) == 151 - 128
 
 
 def outcome(wire: bytes, cuts: list[int]) -> tuple[list[Heard], bytes, str]:
@@ -566,6 +603,8 @@ def outcome(wire: bytes, cuts: list[int]) -> tuple[list[Heard], bytes, str]:
     for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
         try:
             endpoint.session.receive_data(wire[start:end], endpoint.now)
+            while endpoint.session.unread:
+                endpoint.session.go_on(endpoint.now)
         except MuxerError as caught:
             assert not error
             error = str(caught)

@@ -33,6 +33,7 @@ from ..protocols import identify
 from ..protocols.service import Service, StreamHandler, in_task
 from ..resources.memory import Memory
 from ..resources.networks import networks_of
+from ..resources.turns import Turns
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
@@ -76,6 +77,7 @@ class Swarm:
         self.peer_id = keypair.peer_id
         self.config = config
         self.deadlines = Deadlines(asyncio.get_running_loop())
+        self.turns = Turns(asyncio.get_running_loop(), config.turn_time)
         self._memory = Memory(config.max_receive_buffer)
         self.listen_addresses: tuple[Multiaddr, ...] = ()
         """Where we can be dialed, without our peer id."""

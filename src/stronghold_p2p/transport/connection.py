@@ -13,6 +13,8 @@ from ..errors import ConnectionLost, HandshakeError, MuxerError, ProtocolNotSupp
 from ..events import ConnectionInfo, Direction, Path
 from ..identity import PeerId
 from ..resources.memory import MemoryShare
+from ..resources.networks import networks_of
+from ..resources.turns import Turns
 from ..wire import yamux
 from ..wire.upgrade import Upgrade
 from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
@@ -43,11 +45,17 @@ REFUSALS: Final = (yamux.GoAwayCode.GATED, yamux.GoAwayCode.RESOURCE_LIMIT)
 the lines first, and go-libp2p gates a connection before it takes any stream."""
 
 
+REFUSED_PROTOCOL: Final = 16
+"""What a protocol costs a remote that it is not offered, in frames without a payload: our answer allows it half as many
+again."""
+
+
 class ConnectionHost(Protocol):
     """What a connection asks of whoever holds it (the swarm)."""
 
     config: Config
     deadlines: Deadlines
+    turns: Turns
 
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""
@@ -96,11 +104,14 @@ class Connection(StreamHost):
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.now = self.loop.time
         self._host = host
+        self._pipe = pipe
         self._noise = upgrade.noise
         self._session = yamux.Session(
             initiator=initiator,
             max_inbound_streams=host.config.max_inbound_streams_per_connection,
             max_receive_window=host.config.max_receive_window,
+            max_control_frames=host.config.max_control_frames,
+            max_control_frames_per_second=host.config.max_control_frames_per_second,
             budget=budget,
         )
         self.output = Output(self._session, upgrade.noise, pipe, self.loop, self._end_turn)
@@ -114,6 +125,14 @@ class Connection(StreamHost):
         self._served: set[str] = set()
         # Inbound streams whose lines have not left: at the end of the turn they do, with a response if it is ready.
         self._greetings: list[Substream] = []
+        self._turns = host.turns
+        self._place = (*networks_of(pipe.remote_address), self)
+        self._waits = False
+        """Input is there that has not had its turn; the pipe is paused."""
+        self._unread: list[bytes] = []
+        """Messages of it."""
+        self._pipe_end: tuple[Exception | None] | None = None
+        """The pipe has ended with that error, while input waited."""
         self._alive = KeepAlive(self._session, self.now())
         self._tick = self.deadlines.add(self.now() + self.config.idle_timeout, self)
         """Of the deadline at which it is idle, or must have closed."""
@@ -231,7 +250,15 @@ class Connection(StreamHost):
         return self._host.offers(self.peer, protocol)
 
     def refused(self, protocol: str) -> None:
+        self.charge(REFUSED_PROTOCOL)
         self._host.stream_refused(self.peer, protocol)
+
+    def charge(self, frames: int) -> None:
+        """The remote has caused work without a payload, as much as so many frames. More than it may ends the connection."""
+        try:
+            self._session.charge(precise_time(), frames)
+        except MuxerError as error:
+            self._fail(error)
 
     def accept(self, stream: Substream) -> None:
         self._alive.background.discard(stream)
@@ -254,27 +281,60 @@ class Connection(StreamHost):
 
     def messages_received(self, messages: list[bytes]) -> None:
         """What the channel brought in one read; the upgrade gives what came with the handshake's last message."""
-        if not messages:
-            return  # a part of one
-        session = self._session
-        now = precise_time()
-        failure: MuxerError | None = None
-        for message in messages:
-            try:
-                session.receive_data(message, now)
-            except MuxerError as error:
-                failure = error
-                break
-        if self._slots.remote_silent:
-            self._slots.remote_heard()
-        output, tasks = self.output, self.tasks
+        if self._waits:
+            self._unread += messages  # their turn comes
+        elif messages:  # else a part of one came
+            self._work(messages, precise_time() + self._turns.limit)
+
+    def pipe_closed(self, error: Exception | None) -> None:
+        self.output.pipe_closed()
+        if self._waits:
+            self._pipe_end = (error,)  # what came before goes first
+        else:
+            self._end(error)
+
+    def pause_writing(self) -> None:
+        self.output.pause()
+
+    def resume_writing(self) -> None:
+        self.output.resume()
+
+    # -- work on input, by turns -----------------------------------------------------------------
+
+    def _work(self, messages: list[bytes], latest: float) -> None:
+        """Works on ``messages``, piece by piece until ``latest`` (by :data:`precise_time`). What is left has its turn later."""
+        session, output, tasks = self._session, self.output, self.tasks
         # Until the end of this call nothing schedules a flush of its own.
         scheduled, output.scheduled = output.scheduled, True
         output.heard = True
         tasks.woken = False
-        self._dispatch(session.events_received())
-        if failure is not None:
-            self._fail(failure)
+        if self._slots.remote_silent:
+            self._slots.remote_heard()
+        position = 0
+        more = True
+        while more:
+            failure: MuxerError | None = None
+            now = precise_time()
+            try:
+                while len(session.events) < yamux.FRAMES_AT_ONCE:
+                    if session.unread:
+                        session.go_on(now)
+                    elif position < len(messages):
+                        session.receive_data(messages[position], now)
+                        position += 1
+                    else:
+                        more = False
+                        break
+            except MuxerError as error:
+                failure = error
+            self._dispatch(session.events_received())
+            if failure is not None:
+                self._fail(failure)
+            if self._state >= FAILED:
+                break
+            if (more and precise_time() >= latest) or (not more and self._noise.unread):
+                self._wait_for_turn(messages[position:])
+                break
         if scheduled:
             return
         if tasks.woken:
@@ -283,14 +343,30 @@ class Connection(StreamHost):
         else:
             self._end_turn()
 
-    def pipe_closed(self, error: Exception | None) -> None:
-        self._end(error)
+    def _wait_for_turn(self, messages: list[bytes]) -> None:
+        """``messages``, and what the machines have unread, are worked on when it is our turn. Until then nothing is read."""
+        self._waits = True
+        self._unread = messages
+        self._pipe.pause_reading()
+        self._turns.wait(self._place, self._go_on)
 
-    def pause_writing(self) -> None:
-        self.output.pause()
-
-    def resume_writing(self) -> None:
-        self.output.resume()
+    def _go_on(self) -> None:
+        """Works on one piece more."""
+        self._waits = False
+        messages, self._unread = self._unread, []
+        if self._state < CLOSING:
+            try:
+                if not messages and not self._session.unread:
+                    messages = self._noise.decrypt()
+                self._work(messages, latest=0.0)
+            except HandshakeError as error:
+                self._fail(error)
+        if self._waits:
+            return
+        if self._pipe_end is not None:
+            self._end(*self._pipe_end)
+        else:
+            self._pipe.resume_reading()
 
     # -- called by the deadlines -----------------------------------------------------------------
 
@@ -384,7 +460,7 @@ class Connection(StreamHost):
         """The remote broke the protocol: it hears why, if it listens, and the connection ends."""
         logger.debug("%r failed: %s", self, error)
         if self._state < FAILED:
-            self._close(yamux.GoAwayCode.PROTOCOL_ERROR)
+            self._close(error.code if isinstance(error, MuxerError) else yamux.GoAwayCode.PROTOCOL_ERROR)
             self._enter(FAILED)
             self._failure = error
             self._lose_streams(error)
@@ -398,7 +474,7 @@ class Connection(StreamHost):
         elif not self._session.ping_pending:
             self.close()
 
-    def _close(self, code: yamux.GoAwayCode) -> None:
+    def _close(self, code: int) -> None:
         if self._state >= CLOSING:
             return
         self._enter(CLOSING)
@@ -409,7 +485,6 @@ class Connection(StreamHost):
     def _end(self, error: Exception | None) -> None:
         """The pipe has ended, and so does everything on it."""
         self._enter(ENDED)
-        self.output.pipe_closed()
         self.deadlines.remove(self._tick, self)
         self._lose_streams(self._failure or error)
         self._host.connection_closed(self, self._failure or error)

@@ -178,7 +178,7 @@ class Output:
 
     # -- ending ----------------------------------------------------------------------------------
 
-    def close(self, code: yamux.GoAwayCode) -> None:
+    def close(self, code: int) -> None:
         """Sends what is there and Go Away, then closes the pipe; both as soon as the socket takes it."""
         self._closing = True
         self._session.go_away(code)

@@ -44,6 +44,9 @@ does not know for the next line, and closes the connection if that is longer."""
 MAX_FRAME_BODY: Final = 256 * 1024
 """Bytes of a Data frame; rust-yamux takes 1 MiB at most. Smaller ones let other streams in between."""
 
+EMPTY_STREAM: Final = 4
+"""What a stream that ends before it has a protocol costs the remote, in frames without a payload."""
+
 MAX_JOIN_SIZE: Final = 16 * 1024
 """Bytes up to which joining data with what goes before it costs less than a frame of its own."""
 
@@ -83,6 +86,10 @@ class StreamHost(ABC):
     @abstractmethod
     def refused(self, protocol: str) -> None:
         """The remote has tried to open ``protocol``, which it may not."""
+
+    @abstractmethod
+    def charge(self, frames: int) -> None:
+        """The remote has caused work without a payload, as much as so many frames."""
 
     @abstractmethod
     def accept(self, stream: Substream) -> None:
@@ -377,6 +384,8 @@ class Substream(Writer):
 
     def eof_received(self) -> None:
         if not self.is_negotiated:
+            if not self._muxed.outbound:
+                self._host.charge(EMPTY_STREAM)
             # After "na", go, js and rust reset; the Rust crate closes before it: either way it does not serve us.
             self._output.reset(self._muxed, 0)
             self._end(ProtocolNotSupported(self.protocol))

@@ -47,6 +47,8 @@ MAX_PLAINTEXT: Final = _MAX_MESSAGE - _TAG
 _RESERVED_NONCE: Final = 2**64 - 1
 """Never used: whoever gets here must stop (Noise, section 5.1)."""
 
+_MESSAGES_AT_ONCE: Final = 256
+"""Messages that one call decrypts at most: 16 MiB of large ones, a fraction of a millisecond of empty ones."""
 _LARGE: Final = 16 * 1024
 """From this size on, copying a buffer in order to join it costs more than a message of its own."""
 
@@ -153,7 +155,7 @@ class NoiseTransport:
     Nonces are counted here and not by :class:`CipherState`, which would cost a call for each message.
     """
 
-    __slots__ = ("_carry", "_decrypt", "_encrypt", "_encrypt_into", "_received", "_sent")
+    __slots__ = ("_carry", "_decrypt", "_encrypt", "_encrypt_into", "_received", "_sent", "unread")
 
     def __init__(self, sending: CipherState, receiving: CipherState) -> None:
         self._encrypt = sending.aead.encrypt
@@ -162,6 +164,8 @@ class NoiseTransport:
         self._decrypt: Callable[..., bytes] = receiving.aead.decrypt
         self._received = receiving.nonce
         self._carry = bytearray()
+        self.unread = b""
+        """Messages that :meth:`decrypt` was given and has left for a later call."""
 
     def encrypt(self, buffers: Sequence[bytes | bytearray | memoryview]) -> bytes | bytearray:
         """The messages that carry ``buffers``, in one new buffer: ready for one write, and not touched again.
@@ -199,13 +203,17 @@ class NoiseTransport:
         self._sent = nonce
         return output
 
-    def decrypt(self, data: bytes | bytearray | memoryview) -> list[bytes]:
-        """The plaintext of every message that ends in ``data``, any piece of what the remote sends.
+    def decrypt(self, data: bytes | bytearray | memoryview = b"") -> list[bytes]:
+        """The plaintext of every message that ends in ``data``, any piece of what the remote sends; of many small ones, of
+        the first. Call it again, with or without data, while something is :attr:`unread`.
 
         ``data`` is read during the call only; what it has of a message that does not end in it is kept. Raises
         HandshakeError for a message that is short, altered, replayed or out of order, and when the nonces are used up;
         nothing is decrypted any more after that.
         """
+        if self.unread:
+            data = b"".join((self.unread, data))
+            self.unread = b""
         view = memoryview(data)
         end = len(view)
         if self._carry:
@@ -214,7 +222,7 @@ class NoiseTransport:
                 return []
             carried, self._carry = self._carry, bytearray()
             return self.decrypt(carried) + self.decrypt(view[message_end:])
-        plaintexts = []
+        plaintexts: list[bytes] = []
         decrypt = self._decrypt
         nonce = self._received
         offset = 0
@@ -223,6 +231,9 @@ class NoiseTransport:
                 stop = start + (view[offset] << 8 | view[offset + 1])
                 if stop > end:
                     break
+                if len(plaintexts) == _MESSAGES_AT_ONCE:
+                    self.unread = bytes(view[offset:])
+                    return plaintexts
                 if nonce == _RESERVED_NONCE:
                     _nonces_are_used_up()
                 plaintexts.append(decrypt(_pack_nonce(nonce), view[start:stop], None))

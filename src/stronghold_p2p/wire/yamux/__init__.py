@@ -3,6 +3,7 @@
 from .flow import ReceiveBudget
 from .frame import HEADER, HEADER_SIZE, INITIAL_WINDOW, Flag, FrameType, GoAwayCode
 from .session import (
+    FRAMES_AT_ONCE,
     DataReceived,
     Event,
     GoAwayReceived,
@@ -15,6 +16,7 @@ from .session import (
 )
 
 __all__ = [
+    "FRAMES_AT_ONCE",
     "HEADER",
     "HEADER_SIZE",
     "INITIAL_WINDOW",

@@ -47,6 +47,8 @@ class GoAwayCode(IntEnum):
     INTERNAL_ERROR = 2
     RESOURCE_LIMIT = 0x1001
     """There are too many connections."""
+    RATE_LIMIT = 0x1002
+    """The remote asks for work without an end, in frames that carry nothing."""
     GATED = 0x1007
     """There may be no connection with this remote: it is banned, or a policy refuses it."""
 

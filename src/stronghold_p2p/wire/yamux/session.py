@@ -31,6 +31,14 @@ __all__ = [
 
 MAX_ID: Final = 0xFFFFFFFF
 MAX_WINDOW: Final = 0xFFFFFFFF
+FRAMES_AT_ONCE: Final = 64
+"""Frames after which a call gives what has come so far: whoever drives the session can turn to another one. More than
+come in one read of honest remotes, and few enough for the most expensive ones to take some milliseconds."""
+
+ALLOWANCE_OF_DATA: Final = 8
+"""Frames without a payload that each data frame of ours allows. py-libp2p returns its window at each read, and reads
+lengths byte by byte: that makes eight of them for a small response."""
+
 RTT_MAX_AGE: Final = 10.0
 """Seconds after which a bulk transfer measures the round-trip time again (rust-yamux's interval)."""
 
@@ -132,7 +140,14 @@ class Session:
     """
 
     def __init__(
-        self, *, initiator: bool, max_inbound_streams: int, max_receive_window: int, budget: ReceiveBudget
+        self,
+        *,
+        initiator: bool,
+        max_inbound_streams: int,
+        max_receive_window: int,
+        max_control_frames: int,
+        max_control_frames_per_second: float,
+        budget: ReceiveBudget,
     ) -> None:
         self.outbound_streams = 0
         """Streams of ours that have not ended both ways; a remote counts them against its limits for as long."""
@@ -142,20 +157,30 @@ class Session:
         """Bytes that :meth:`data_to_send` would return."""
         self.can_open = True
         """Whether ids are left: a busy connection runs out of its 2^31 within a day, and a new one must follow it."""
+        self.unread = False
+        """Bytes are left that :meth:`receive_data` was given: :meth:`go_on` takes the next of them."""
         self._initiator = initiator
         self._max_inbound_streams = max_inbound_streams
         self._max_receive_window = max_receive_window
         self._budget = budget
         self._streams: dict[int, Stream] = {}
         self._next_id = 1 if initiator else 2
-        self._events: list[Event] = []
+        self.events: list[Event] = []
+        """What :meth:`events_received` would return."""
         self._output: list[bytes | memoryview] = []
         self._gone_away = False
         self._failed = False
+        self._max_allowance = float(max_control_frames)
+        self._allowance_per_second = max_control_frames_per_second
+        self._allowance = self._max_allowance
+        """Frames without a payload that the remote may send."""
+        self._allowance_at = 0.0
         self._ping_value = 0
         self._ping_sent_at: float | None = None
         self._rtt_measured_at = 0.0
-        # What the last call of receive_data left unfinished: a part of a header, or of a body.
+        # What the last call of receive_data left: frames; or a part of a header, or of a body.
+        self._rest = b""
+        self._rest_offset = 0
         self._header_part = b""
         self._body_left = 0
         self._body_stream: Stream | None = None
@@ -164,25 +189,49 @@ class Session:
     # -- the four verbs --------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Takes bytes from the connection, cut anywhere.
+        """Takes bytes from the connection, cut anywhere; some frames of them at once, and the rest by :meth:`go_on`.
+        Requires that nothing is :attr:`unread`.
 
         Raises:
             MuxerError: the remote broke the protocol. Events before that remain, a Go Away is ready to be sent; what
                 comes later is ignored.
         """
+        assert not self.unread
         if self._failed:
             return
         try:
-            self._receive(data, now)
+            self._receive(data, 0, now)
         except MuxerError as error:
-            self._failed = True
-            self.go_away(error.code)
+            self._fail(error)
             raise
+
+    def go_on(self, now: float) -> None:
+        """Takes the next frames of what is :attr:`unread`. Raises as :meth:`receive_data`."""
+        rest, self._rest = self._rest, b""
+        self.unread = False
+        try:
+            self._receive(rest, self._rest_offset, now)
+        except MuxerError as error:
+            self._fail(error)
+            raise
+
+    def charge(self, now: float, frames: int = 1) -> None:
+        """The remote has caused work without a payload, as much as so many control frames. An honest remote does that
+        seldom, or because of data that we sent.
+
+        Raises:
+            MuxerError: more than it may.
+        """
+        allowance = self._allowance + (now - self._allowance_at) * self._allowance_per_second
+        self._allowance_at = now
+        self._allowance = min(allowance, self._max_allowance) - frames
+        if self._allowance < 0:
+            raise MuxerError("too many frames without a payload", GoAwayCode.RATE_LIMIT)
 
     def events_received(self) -> list[Event]:
         """What has happened since the last call, in order."""
-        events = self._events
-        self._events = []
+        events = self.events
+        self.events = []
         return events
 
     def data_to_send(self) -> list[bytes | memoryview]:
@@ -220,6 +269,7 @@ class Session:
         self._output += (HEADER.pack(VERSION, DATA, stream.greeting, stream.id, size), data)
         stream.greeting = 0
         self.pending += HEADER_SIZE + size
+        self._allowance += ALLOWANCE_OF_DATA
 
     def send_fin(self, stream: Stream) -> None:
         """Half-closes the stream: we send no more."""
@@ -279,15 +329,21 @@ class Session:
 
     # -- frames in -------------------------------------------------------------------------------
 
-    def _receive(self, data: bytes, now: float) -> None:
-        offset = self._receive_body_part(data) if self._body_left else 0
+    def _receive(self, data: bytes, offset: int, now: float) -> None:
+        if self._body_left:
+            offset = self._receive_body_part(data)
         if self._header_part:
             data = self._header_part + data
             self._header_part = b""
         end = len(data)
         streams = self._streams
-        events = self._events
+        events = self.events
+        frames_left = FRAMES_AT_ONCE
         while end - offset >= HEADER_SIZE:
+            if not frames_left:
+                self._rest, self._rest_offset, self.unread = data, offset, True
+                return
+            frames_left -= 1
             version, kind, flags, stream_id, length = HEADER.unpack_from(data, offset)
             offset += HEADER_SIZE
             if version != VERSION:
@@ -298,6 +354,8 @@ class Session:
             stream = streams.get(stream_id)
             if flags & SYN:
                 stream = self._handle_syn(stream_id, stream, now)
+            elif stream is None or not length or kind == WINDOW_UPDATE:
+                self._charge_control_frame(stream, flags, now)
             if kind == WINDOW_UPDATE:
                 self._handle_window_update(stream, flags, length)
                 continue
@@ -335,7 +393,7 @@ class Session:
         if stream is not None:
             if size and stream.remote_open:
                 # Compiled, a slice of the whole would be a copy.
-                self._events.append(DataReceived(stream, data if size == len(data) else data[:size]))
+                self.events.append(DataReceived(stream, data if size == len(data) else data[:size]))
             if not self._body_left:
                 self._body_stream = None
                 if self._body_flags & (FIN | RST):
@@ -349,11 +407,18 @@ class Session:
             raise MuxerError(f"the remote may not open stream {stream_id}")
         inbound_streams = len(self._streams) - self.outbound_streams
         if self._gone_away or inbound_streams >= self._max_inbound_streams or self._budget.exhausted:
+            self.charge(now)
             self._send(DATA, RST, stream_id, 0)
             return None
         stream = self._streams[stream_id] = Stream(stream_id, now, outbound=False)
-        self._events.append(StreamOpened(stream))
+        self.events.append(StreamOpened(stream))
         return stream
+
+    def _charge_control_frame(self, stream: Stream | None, flags: int, now: float) -> None:
+        """Of a frame without SYN that has no payload for an open stream. The regular end of a stream is free: there is one
+        for each. So is a reset of what we have answered."""
+        if stream is None or not ((flags & RST and not stream.local_open) or (flags & FIN and stream.remote_open)):
+            self.charge(now)
 
     def _handle_window_update(self, stream: Stream | None, flags: int, delta: int) -> None:
         if stream is None:
@@ -366,22 +431,23 @@ class Session:
             if stream.send_window + delta > MAX_WINDOW:
                 raise MuxerError(f"a window update by {delta} overflows stream {stream.id}")
             stream.send_window += delta
-            self._events.append(WindowOpened(stream))
+            self.events.append(WindowOpened(stream))
         if flags & FIN:
             self._handle_end(stream, flags, 0)
 
     def _handle_end(self, stream: Stream, flags: int, code: int) -> None:
         if flags & RST:
             if self._forget(stream):
-                self._events.append(StreamReset(stream, code))
+                self.events.append(StreamReset(stream, code))
         elif stream.remote_open:
             stream.remote_open = False
             if not stream.local_open:
                 self._forget(stream)
-            self._events.append(StreamEnded(stream))
+            self.events.append(StreamEnded(stream))
 
     def _handle_session_frame(self, kind: int, flags: int, value: int, now: float) -> None:
         if kind == PING:
+            self.charge(now)
             if flags & SYN:
                 self._send(PING, ACK, 0, value)
             elif self._ping_sent_at is not None and value == self._ping_value:
@@ -391,9 +457,15 @@ class Session:
         elif kind == GO_AWAY:
             self._gone_away = True
             self.can_open = False
-            self._events.append(GoAwayReceived(value))
+            self.events.append(GoAwayReceived(value))
         else:
             raise MuxerError(f"frame type {kind} is unknown")
+
+    def _fail(self, error: MuxerError) -> None:
+        self._failed = True
+        self.unread = False
+        self._rest = b""
+        self.go_away(error.code)
 
     # -- frames out ------------------------------------------------------------------------------
 
