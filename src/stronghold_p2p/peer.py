@@ -35,6 +35,7 @@ from .protocols.ping import PingService
 from .protocols.service import Service, check_protocol_id
 from .requests import Request, Requester, Responder, make_protocols
 from .requests.codec import PROTOCOLS, CodecName
+from .resources.refusals import Refusals
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.resolver import SystemResolver
@@ -99,6 +100,7 @@ class StrongholdP2p(Generic[Req, Res]):
         self._keypair = keypair or Keypair.generate()
         self._config = config or Config()
         self._events = EventHub()
+        self._refusals = Refusals(self._events.emit)
         self._firewall = Firewall(firewall or FirewallRules())
         self._approvals = Approvals(self._firewall, self._config, self._events.emit)
         self._firewall.changed = self._firewall_changed
@@ -116,7 +118,9 @@ class StrongholdP2p(Generic[Req, Res]):
         self._firewall.limit_types(protocols[-1].requests.type_names)
         self._gate = Gate(self._firewall, self._approvals, firewall_view, self._events)
         self._requester: Requester[Req, Res] = Requester(protocols, self._gate)
-        self._responder: Responder[Req, Res] = Responder(protocols, self._gate, self._config, self._events.emit)
+        self._responder: Responder[Req, Res] = Responder(
+            protocols, self._gate, self._config, self._events.emit, self._refusals
+        )
         self._sources = FirewallSources(
             policy,
             state,
@@ -181,6 +185,8 @@ class StrongholdP2p(Generic[Req, Res]):
             services=self._services,
             admission=self._admission,
             permits=self._permits,
+            approves=self._approves,
+            refusals=self._refusals,
             refused=self._refused,
             emit=self._events.emit,
         )
@@ -543,6 +549,10 @@ class StrongholdP2p(Generic[Req, Res]):
         return protocol not in self._responder.protocols or (
             self._responder.serving and not self._gate.rejects_all(peer, Direction.INBOUND)
         )
+
+    def _approves(self, peer: PeerId) -> bool:
+        """A rule allows requests of the peer, some or all."""
+        return self._gate.allows_some(peer, Direction.INBOUND)
 
     def _refused(self, peer: PeerId, protocol: str) -> None:
         """The peer tried to open a protocol that it is not offered."""

@@ -51,6 +51,11 @@ class Gate:
         """Whether every request is rejected, regardless of its content."""
         return self._firewall.find(peer, direction).rule is REJECT_ALL
 
+    def allows_some(self, peer: PeerId, direction: Direction) -> bool:
+        """Whether a rule allows requests without an answer: all, or those of some types."""
+        rule = self._firewall.find(peer, direction).rule
+        return rule is not None and rule is not REJECT_ALL and rule is not Rule.ASK
+
     def refuse(self, peer: PeerId, direction: Direction) -> None:
         """Reports a request that was rejected before its body was read, see :meth:`rejects_all`."""
         self._tell(peer, direction, None, self._firewall.find(peer, direction), allowed=False)

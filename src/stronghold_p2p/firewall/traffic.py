@@ -1,4 +1,4 @@
-"""Limits of one peer's requests: in flight and per second. Pure: the time is an argument."""
+"""Limits of one peer's requests: in flight, per second, and while it does not read. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ T = TypeVar("T")
 class _Share:
     """One peer's share: what it has in flight, and its token bucket."""
 
-    __slots__ = ("filled_at", "in_flight", "tokens", "waiting")
+    __slots__ = ("blocked", "filled_at", "in_flight", "tokens", "waiting")
 
     def __init__(self, tokens: float, now: float) -> None:
+        self.blocked = False
         self.in_flight = 0
         self.tokens = tokens
         self.filled_at = now
@@ -67,6 +68,13 @@ class Traffic(Generic[T]):
             del self._shares[peer]
         return False
 
+    def block(self, peer: PeerId) -> None:
+        """No request of ``peer``, which has one in flight, proceeds until :meth:`unblock`."""
+        self._shares[peer].blocked = True
+
+    def unblock(self, peer: PeerId) -> None:
+        self._shares[peer].blocked = False
+
     def waits(self, peer: PeerId) -> bool:
         """Whether a request of ``peer`` waits."""
         share = self._shares.get(peer)
@@ -78,7 +86,7 @@ class Traffic(Generic[T]):
         if share is None or not share.waiting:
             return None
         if not self._take(share, now):
-            if share.in_flight >= self.max_in_flight:
+            if share.blocked or share.in_flight >= self.max_in_flight:
                 return None
             assert self.per_second is not None
             return (1.0 - share.tokens) / self.per_second
@@ -91,7 +99,7 @@ class Traffic(Generic[T]):
         return max(1.0, self.per_second or 1.0)
 
     def _take(self, share: _Share, now: float) -> bool:
-        if share.in_flight >= self.max_in_flight:
+        if share.in_flight >= self.max_in_flight or share.blocked:
             return False
         if self.per_second is not None:
             self._fill(share, now)

@@ -26,14 +26,12 @@ __all__ = ["InboundRequest", "Request", "RequestHost", "State", "Step"]
 class State(IntEnum):
     """Where a request is on its way; they stand in its order."""
 
-    WAITING = auto()
-    """Its peer's share of the traffic, or the buffer of who iterates, has no room: it gets no window back."""
-    HELD = auto()
-    """It has come whole while it waited."""
     READING = auto()
-    """There is room: it is read to its end."""
+    """It has not come whole. It takes no place of those that have, but memory of its peer's share."""
+    WAITING = auto()
+    """It is whole: it waits for its peer's share of the traffic, or for who iterates."""
     DECIDING = auto()
-    """It is whole: it is decoded, and the firewall decides."""
+    """It is decoded, and the firewall decides."""
     QUEUED = auto()
     """Let in: it waits for who iterates."""
     ANSWERING = auto()
@@ -47,8 +45,8 @@ class State(IntEnum):
 class Step(IntEnum):
     """What takes a request from one state to the next."""
 
-    ADMIT = auto()
     COMPLETE = auto()
+    ADMIT = auto()
     QUEUE = auto()
     HAND_OVER = auto()
     RESPOND = auto()
@@ -56,13 +54,12 @@ class Step(IntEnum):
 
 
 # A member's look-up in its class is slow before Python 3.12.
-WAITING, HELD, READING, DECIDING, QUEUED, ANSWERING, RESPONDING, ENDED = State
-ADMIT, COMPLETE, QUEUE, HAND_OVER, RESPOND, END = Step
+READING, WAITING, DECIDING, QUEUED, ANSWERING, RESPONDING, ENDED = State
+COMPLETE, ADMIT, QUEUE, HAND_OVER, RESPOND, END = Step
 
 TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
-    WAITING: {ADMIT: READING, COMPLETE: HELD, END: ENDED},
-    HELD: {ADMIT: DECIDING, END: ENDED},
-    READING: {COMPLETE: DECIDING, END: ENDED},
+    READING: {COMPLETE: WAITING, END: ENDED},
+    WAITING: {ADMIT: DECIDING, END: ENDED},
     DECIDING: {QUEUE: QUEUED, HAND_OVER: ANSWERING, END: ENDED},
     QUEUED: {HAND_OVER: ANSWERING, END: ENDED},
     ANSWERING: {RESPOND: RESPONDING, END: ENDED},
@@ -71,6 +68,9 @@ TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
 }
 """Every step that there is. Another one is a fault of ours, and a KeyError."""
 
+MIN_HELD: Final = 16 * 1024
+"""Bytes of a request that counts as memory of its peer until it has ended. Smaller ones are bounded by their number."""
+
 
 class RequestHost(ABC, Generic[Req, Res]):
     """What a request asks of whoever serves it. A class and no protocol: compiled, each call goes by its table."""
@@ -78,8 +78,16 @@ class RequestHost(ABC, Generic[Req, Res]):
     config: Config
 
     @abstractmethod
+    def completed(self, inbound: InboundRequest[Req, Res]) -> None:
+        """It has come whole: it is to be admitted, now or later."""
+
+    @abstractmethod
     def deliver(self, inbound: InboundRequest[Req, Res], message: bytes) -> None:
-        """It has come whole, and there is room for it."""
+        """It was admitted."""
+
+    @abstractmethod
+    def responding(self, inbound: InboundRequest[Req, Res], size: int) -> None:
+        """Its response, of ``size`` bytes, waits until the remote reads."""
 
     @abstractmethod
     def failed(self, inbound: InboundRequest[Req, Res], error: RequestTimeout | DecodeError) -> None:
@@ -87,7 +95,7 @@ class RequestHost(ABC, Generic[Req, Res]):
 
     @abstractmethod
     def ended(self, inbound: InboundRequest[Req, Res]) -> None:
-        """It has ended, and so has its task; called once for each."""
+        """It has ended, and so has its task; called once for each that was completed."""
 
 
 class InboundRequest(StreamReceiver, Generic[Req, Res]):
@@ -95,6 +103,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
 
     __slots__ = (
         "_awaited",
+        "_held",
         "_host",
         "_message",
         "_reader",
@@ -108,12 +117,14 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
     def __init__(self, stream: Substream, protocol: RequestProtocol[Req, Res], host: RequestHost[Req, Res]) -> None:
         self.stream = stream
         self.protocol = protocol
-        self.state = WAITING
+        self.state = READING
         self.size = 0
         """Bytes of the message, once it has come whole."""
         self._host = host
-        self._reader = MessageReader(stream, protocol.requests.max_size, paused=True)
+        self._reader = MessageReader(stream, protocol.requests.max_size)
         self._message = b""
+        self._held = False
+        """Its bytes count as memory of its peer."""
         self._awaited: Awaitable[Any] | None = None
         self._task: asyncio.Task[None] | None = None
         stream.set_receiver(self)
@@ -122,14 +133,12 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
     # -- its steps -------------------------------------------------------------------------------
 
     def admit(self) -> None:
-        """There is room for it: it is read to its end, and delivered."""
+        """There is room for it: it is delivered."""
         self.state = TRANSITIONS[self.state][ADMIT]
-        if self.state is READING:
-            self._reader.resume()
-        else:
-            self.stream.let_go(self.size)
-            message, self._message = self._message, b""
-            self._host.deliver(self, message)
+        if self._held and self.size < MIN_HELD:
+            self._let_go()
+        message, self._message = self._message, b""
+        self._host.deliver(self, message)
 
     def ask(self, permitted: Awaitable[bool], decision: Coroutine[Any, Any, None]) -> None:
         """Somebody is asked; ``decision`` waits for the answer, ``permitted``, which has a time limit of its own."""
@@ -138,15 +147,15 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         self._task = self.stream.spawn(decision)
 
     def queue(self) -> None:
-        """Whoever iterates has time to answer from now on. What it holds counts as received until it is handed over."""
+        """Whoever iterates has time to answer from now on."""
         self.state = TRANSITIONS[self.state][QUEUE]
-        self.stream.hold(self.size)
+        self._hold()
         self.stream.set_deadline(self.stream.now() + self._host.config.handler_timeout)
 
     def hand_over(self) -> None:
         """Its handler, or who iterates, has it."""
-        if self.state is QUEUED:
-            self.stream.let_go(self.size)
+        if self._held and self.size < MIN_HELD:
+            self._let_go()
         self.state = TRANSITIONS[self.state][HAND_OVER]
         self._task = None  # what has waited for the decision calls the handler now, and is not to be cancelled
 
@@ -163,11 +172,14 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         if self.state is ENDED:
             return
         self.state = TRANSITIONS[self.state][RESPOND]
+        if self._held:
+            self._let_go()
         if send_message(self.stream, message):
             self.stream.release()
             self._end()
         else:
             self.stream.set_deadline(self.stream.now() + self._host.config.request_timeout)
+            self._host.responding(self, len(message))
 
     def reject(self) -> None:
         """The firewall or the user says no: the stream is closed without a byte."""
@@ -195,11 +207,12 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
             self._reader.drop()
         self.size = len(message)
         self.state = TRANSITIONS[self.state][COMPLETE]
-        if self.state is DECIDING:
-            self._host.deliver(self, message)
-        else:
-            self._message = message
-            self.stream.hold(self.size)
+        self._message = message
+        if self.size >= MIN_HELD:
+            self._hold()
+        self._host.completed(self)
+        if self.state is WAITING:
+            self._hold()
 
     def eof_received(self) -> None:
         if COMPLETE in TRANSITIONS[self.state]:
@@ -229,13 +242,25 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
 
     # -- details ---------------------------------------------------------------------------------
 
+    def _hold(self) -> None:
+        if not self._held:
+            self._held = True
+            self.stream.hold(self.size)
+
+    def _let_go(self) -> None:
+        self._held = False
+        self.stream.let_go(self.size)
+
     def _end(self) -> None:
         if self.state is ENDED:
             return
+        was_read = self.state is not READING
         self.state = TRANSITIONS[self.state][END]
         self._message = b""
         if self._reader.kept:
             self._reader.drop()
+        if not was_read:
+            return
         task = self._task
         if task is None or task is asyncio.current_task(self.stream.loop) or task.done():
             self._host.ended(self)

@@ -39,19 +39,17 @@ class MessageReader:
         "_max_size",
         "_offset",
         "_owed",
-        "_paused",
         "_stream",
         "_total",
         "kept",
     )
 
-    def __init__(self, stream: Substream, max_size: int, *, paused: bool = False) -> None:
-        """``max_size`` is that of a message's body. ``paused``: as :meth:`resume` says."""
+    def __init__(self, stream: Substream, max_size: int) -> None:
+        """``max_size`` is that of a message's body."""
         self.kept = 0
         """Bytes that have come and were not given out."""
         self._stream = stream
         self._max_size = max_size
-        self._paused = paused
         self._chunks: list[bytes] = []
         self._offset = 0
         """Where in the first chunk the message under way begins."""
@@ -97,13 +95,6 @@ class MessageReader:
         self._give_back(self._owed - self.kept)
         return self._take_kept() if self.kept else None
 
-    def resume(self) -> None:
-        """A reader that was made paused gives no window back until this is called: the remote sends no more than one."""
-        self._paused = False
-        if self.kept and not self._given:
-            self._expect()
-            self._give_back(self._owed)
-
     def drop(self) -> None:
         """Forgets what was not given out."""
         self._stream.let_go(self.kept)
@@ -115,8 +106,7 @@ class MessageReader:
             self._read_length()
         if 0 <= self._total <= self.kept:
             return self._cut()
-        if not self._paused:
-            self._give_back(self._owed)
+        self._give_back(self._owed)
         return None
 
     def _read_length(self) -> None:
@@ -134,8 +124,9 @@ class MessageReader:
             raise DecodeError(self._stream.protocol, f"a message of {size} bytes is over the limit of {self._max_size}")
         self._head = start - self._offset
         self._total = self._head + size
-        if not self._paused:
-            self._expect()
+        if self.kept < self._total:
+            # The rest need not wait for its window, as far as memory allows.
+            self._stream.expect(self._total - self.kept)
 
     def _cut(self) -> bytes:
         """Takes the message, which is there whole, out of what is kept; its bytes are joined once."""
@@ -157,11 +148,6 @@ class MessageReader:
         self._total = -1
         self._given = True
         return b"".join(pieces)
-
-    def _expect(self) -> None:
-        """The rest of the message need not wait for its window, as far as memory allows."""
-        if self.kept < self._total:
-            self._stream.expect(self._total - self.kept)
 
     def _give_back(self, size: int) -> None:
         if size:

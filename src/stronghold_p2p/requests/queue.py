@@ -7,13 +7,16 @@ from typing import Any, Generic, Self
 
 from ..generics import Req, Res
 from ..loops import Owner
+from ..resources.networks import networks_of
+from ..resources.shares import Shares
 from .inbound import InboundRequest, Request
 
 __all__ = ["RequestQueue"]
 
 
 class RequestQueue(Generic[Req, Res]):
-    """Requests for ``async for``. What is beyond the buffer waits in its stream: it gets no more window."""
+    """Requests for ``async for``. A request takes a place in the buffer when it is whole. What is beyond the buffer waits:
+    each network and each peer has its turn."""
 
     def __init__(self, buffer: int, owner: Owner | None = None) -> None:
         if buffer < 1:
@@ -21,9 +24,8 @@ class RequestQueue(Generic[Req, Res]):
         self._owner = owner or Owner()
         self._room = buffer
         self._admitting = False
-        # Each request is in one of these at most, and those of the last two take room.
-        self._waiting: dict[InboundRequest[Req, Res], None] = {}
-        self._reading: set[InboundRequest[Req, Res]] = set()
+        # Each request is in one of these at most, and those of the second take room.
+        self._waiting: Shares[InboundRequest[Req, Res]] = Shares()
         self._ready: dict[InboundRequest[Req, Res], Request[Req]] = {}
         self._changed = asyncio.Event()
         self._closed = False
@@ -46,28 +48,22 @@ class RequestQueue(Generic[Req, Res]):
         return request
 
     def enter(self, inbound: InboundRequest[Req, Res]) -> None:
-        """A request has begun."""
-        self._waiting[inbound] = None
+        """A request is whole."""
+        stream = inbound.stream
+        self._waiting.add((*networks_of(stream.remote_address), stream.peer), inbound)
         self._admit()
 
     def put(self, inbound: InboundRequest[Req, Res], body: Req) -> None:
         """A request was let in: it takes its place in the buffer."""
-        if inbound in self._reading:
-            self._reading.discard(inbound)
-        else:
-            self._room -= 1  # it had left to wait for an answer
+        self._room -= 1
         inbound.queue()
         self._ready[inbound] = _QueuedRequest(body, inbound)
         self._changed.set()
 
     def leave(self, inbound: InboundRequest[Req, Res]) -> None:
-        """A request has ended before it was taken, or waits for an answer of the firewall."""
-        self._waiting.pop(inbound, None)
+        """A request has ended before it was taken."""
+        self._waiting.discard(inbound)
         if self._ready.pop(inbound, None) is not None:
-            self._room += 1
-            self._admit()
-        elif inbound in self._reading:
-            self._reading.discard(inbound)
             self._room += 1
             self._admit()
 
@@ -82,11 +78,7 @@ class RequestQueue(Generic[Req, Res]):
         self._admitting = True
         try:
             while self._waiting and self._room > 0:
-                inbound = next(iter(self._waiting))
-                del self._waiting[inbound]
-                self._room -= 1
-                self._reading.add(inbound)
-                inbound.admit()
+                self._waiting.next().admit()
         finally:
             self._admitting = False
 

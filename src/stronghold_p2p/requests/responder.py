@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic
+from typing import Any, Generic
 
 from ..config import Config
-from ..errors import DecodeError, RequestTimeout
+from ..errors import DecodeError, LimitExceeded, RequestTimeout
 from ..events import Direction, Event, RequestFailed
 from ..firewall.gate import Gate
 from ..firewall.traffic import Traffic
@@ -16,6 +16,9 @@ from ..generics import Req, Res
 from ..identity import PeerId
 from ..logs import SparingLog
 from ..loops import Owner, is_contained
+from ..resources.networks import networks_of
+from ..resources.refusals import Refusals
+from ..resources.shares import Path, Shares
 from ..transport.substream import Substream
 from .inbound import InboundRequest, Request, RequestHost
 from .protocol import RequestProtocol
@@ -35,6 +38,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         gate: Gate,
         config: Config,
         emit: Callable[[Event], None],
+        refusals: Refusals,
     ) -> None:
         self.protocols = {protocol.id: protocol for protocol in protocols}
         """What is served, by protocol id."""
@@ -46,6 +50,10 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         self._traffic: Traffic[InboundRequest[Req, Res]] = Traffic(
             config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer
         )
+        self._refusals = refusals
+        self._max_responses = config.max_response_buffer
+        self._responses: Shares[InboundRequest[Req, Res]] = Shares()
+        """Those whose remote does not read, with their sizes."""
         self._paced: dict[PeerId, asyncio.TimerHandle] = {}
         """Peers with a timer for their next request."""
         self._handler: Handler[Req, Res] | None = None
@@ -89,13 +97,16 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
 
     def accept(self, _connection: object, stream: Substream) -> None:
         """A remote has opened a stream for a request: it is offered the protocol, so not all that it asks is rejected."""
-        inbound = InboundRequest(stream, self.protocols[stream.protocol], self)
+        InboundRequest(stream, self.protocols[stream.protocol], self)
+
+    # -- as the requests' host -------------------------------------------------------------------
+
+    def completed(self, inbound: InboundRequest[Req, Res]) -> None:
+        stream = inbound.stream
         if self._traffic.enter(stream.peer, inbound, stream.now()):
             self._admit(inbound)
         else:
             self._admit_next_soon(stream.peer)
-
-    # -- as the requests' host -------------------------------------------------------------------
 
     def deliver(self, inbound: InboundRequest[Req, Res], message: bytes) -> None:
         codec = inbound.protocol.requests
@@ -111,9 +122,18 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         elif permitted is False:
             inbound.reject()
         else:
-            if self._queue is not None:
-                self._queue.leave(inbound)  # who waits for an answer takes no place of those that need none
             inbound.ask(permitted, self._wait_for_permission(inbound, permitted, body))
+
+    def responding(self, inbound: InboundRequest[Req, Res], size: int) -> None:
+        responses, limit = self._responses, self._max_responses
+        holder = _holder(inbound)
+        responses.add(holder, inbound, size)
+        if responses.free(holder, limit) <= 0:
+            self._traffic.block(inbound.stream.peer)
+        while responses.used > limit:
+            *_, newest = responses.largest()
+            self._refusals.add("max_response_buffer", networks_of(newest.stream.remote_address))
+            self._fail(newest, LimitExceeded("max_response_buffer"))
 
     def failed(self, inbound: InboundRequest[Req, Res], error: RequestTimeout | DecodeError) -> None:
         if isinstance(error, RequestTimeout):
@@ -126,6 +146,9 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         if self._queue is not None:
             self._queue.leave(inbound)
         peer = inbound.stream.peer
+        responses = self._responses
+        if responses and responses.discard(inbound) and responses.free(_holder(inbound), self._max_responses) > 0:
+            self._traffic.unblock(peer)
         if self._traffic.leave(peer, inbound):
             self._admit_next_soon(peer)
 
@@ -221,3 +244,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         for timer in paced.values():
             timer.cancel()
         return list(paced)
+
+
+def _holder(inbound: InboundRequest[Any, Any]) -> Path:
+    return (*networks_of(inbound.stream.remote_address), inbound.stream.peer)

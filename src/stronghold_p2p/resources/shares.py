@@ -43,29 +43,22 @@ class Shares(Generic[T]):
     def __contains__(self, item: object) -> bool:
         return item in self._holders
 
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._holders)
-
     @property
     def used(self) -> int:
         """The sum of all sizes."""
         return self._root.used
 
-    def used_by(self, path: Path) -> int:
-        """The sum of the sizes of what the holder has."""
-        share: _Share[T] | None = self._root
-        for key in path:
-            share = share.within.get(key) if share is not None else None
-        return share.used if share is not None else 0
-
-    def items_of(self, path: Path) -> tuple[T, ...]:
-        """All that the holder has, and those within it."""
+    def free(self, path: Path, limit: int) -> int:
+        """What the holder may have more of ``limit``: each may have as much as those above it leave free, so that a newcomer
+        always finds room ("dynamic thresholds", Choudhury and Hahne 1998)."""
         share = self._root
+        free = limit - share.used
         for key in path:
             if key not in share.within:
-                return ()
+                break
             share = share.within[key]
-        return tuple(_all_items(share))
+            free -= share.used
+        return free
 
     def add(self, path: Path, item: T, size: int = 1) -> None:
         """``item`` is not among them yet; ``size`` is at least 1."""
@@ -118,9 +111,3 @@ def _change(share: _Share[T] | None, size: int) -> None:
         if not share.used and parent is not None:
             del parent.within[share.key]
         share = parent
-
-
-def _all_items(share: _Share[T]) -> Iterator[T]:
-    yield from share.items
-    for within in share.within.values():
-        yield from _all_items(within)

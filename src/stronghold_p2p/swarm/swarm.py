@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -31,8 +32,11 @@ from ..identity import Keypair, PeerId
 from ..multiaddr import Multiaddr
 from ..protocols import identify
 from ..protocols.service import Service, StreamHandler, in_task
+from ..resources.descriptors import fit_to_descriptors
 from ..resources.memory import Memory
 from ..resources.networks import networks_of
+from ..resources.refusals import Refusals
+from ..resources.shares import Shares
 from ..resources.turns import Turns
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
@@ -44,10 +48,15 @@ from ..transport.transport import CertificateFiles, Transport, TransportListener
 from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
+from ..wire.yamux import GoAwayCode
 from .dialer import Dialer
 from .ephemeral import EphemeralKeys
 
 __all__ = ["Swarm"]
+
+ASKED_WHO_WE_ARE: Final = 32
+"""What a stream of identify costs a remote, in frames without a payload: our answer allows it half as many again. One
+is enough for a connection."""
 
 
 class Swarm:
@@ -70,18 +79,22 @@ class Swarm:
         services: Sequence[Service],
         admission: Admission,
         permits: Callable[[PeerId, str], bool],
+        approves: Callable[[PeerId], bool],
+        refusals: Refusals,
         refused: Callable[[PeerId, str], None],
         emit: Callable[[Event], None],
     ) -> None:
         self.keypair = keypair
         self.peer_id = keypair.peer_id
-        self.config = config
+        self.config = config = fit_to_descriptors(config)
         self.deadlines = Deadlines(asyncio.get_running_loop())
         self.turns = Turns(asyncio.get_running_loop(), config.turn_time)
         self._memory = Memory(config.max_receive_buffer)
         self.listen_addresses: tuple[Multiaddr, ...] = ()
         """Where we can be dialed, without our peer id."""
         self._permits = permits
+        self._approves = approves
+        self._refusals = refusals
         self._refused = refused
         self._emit = emit
         self._addresses = addresses
@@ -92,8 +105,10 @@ class Swarm:
         self._handlers: dict[str, StreamHandler] = {}
         self._connections: dict[PeerId, list[Connection]] = {}
         """The best path first, and among equals the oldest."""
-        self._counts = {Direction.INBOUND: 0, Direction.OUTBOUND: 0}
-        self._pending_inbound: dict[PipeUpgrade, int] = {}
+        self._inbound: Shares[Connection] = Shares()
+        self._outbound: set[Connection] = set()
+        self._pending_inbound: Shares[PipeUpgrade] = Shares()
+        self._pending_ticks: dict[PipeUpgrade, int] = {}
         self._dialer = Dialer(
             config,
             transports=self._transports,
@@ -138,6 +153,8 @@ class Swarm:
 
     def offer_changed(self, peer: PeerId | None = None) -> None:
         """What ``peer``, or every peer, may open has changed."""
+        for connection in self.connections if peer is None else self._connections.get(peer, ()):
+            self._set_share(connection)
         for service in self._services:
             service.offer_changed(peer)
 
@@ -146,6 +163,8 @@ class Swarm:
             self._refused(peer, protocol)
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
+        if stream.protocol == identify.PROTOCOL:
+            connection.charge(ASKED_WHO_WE_ARE)
         self._handlers[stream.protocol](connection, stream)
 
     def identified(self, connection: Connection, identity: identify.Identity) -> None:
@@ -210,7 +229,7 @@ class Swarm:
         """Closes every connection to ``peer``; returns when they have ended. ``refused``: it hears that there may be none."""
         connections = self._connections.get(peer, [])
         for connection in connections:
-            connection.close(refused=refused)
+            connection.close(GoAwayCode.GATED if refused else GoAwayCode.NORMAL)
         await _all_closed(connections)
 
     def admission_changed(self) -> None:
@@ -219,14 +238,15 @@ class Swarm:
             if self._admission.refusal_of_peer(connection.peer) or self._admission.refusal_of_address(
                 connection.remote_address
             ):
-                connection.close(refused=True)
+                connection.close(GoAwayCode.GATED)
 
     def connection_closed(self, connection: Connection, error: Exception | None) -> None:
         connections = self._connections[connection.peer]
         connections.remove(connection)
         if not connections:
             del self._connections[connection.peer]
-        self._counts[connection.direction] -= 1
+        self._inbound.discard(connection)
+        self._outbound.discard(connection)
         self._memory.close(connection.budget)
         self._ended.add(connection)
         connection.closed.add_done_callback(lambda _: self._ended.discard(connection))
@@ -298,7 +318,7 @@ class Swarm:
     async def _drain(self) -> None:
         """Takes nothing new; returns when what runs has ended, or ``close_timeout`` has passed."""
         self.stop_listening()
-        for upgrade in list(self._pending_inbound):
+        for upgrade in list(self._pending_ticks):
             upgrade.finished.cancel()
         self._dialer.close()
         connections = self.connections
@@ -346,9 +366,12 @@ class Swarm:
             pipe.abort()
             self._emit(InboundConnectionFailed(pipe.remote_address, error))
             return NullReceiver()
+        if len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
+            self._evict_pending()
         upgrade = self._upgrade(pipe, pipe.path, Direction.INBOUND, initiator=False, expected_peer=None)
         deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
-        self._pending_inbound[upgrade] = self.deadlines.add(deadline, upgrade)
+        self._pending_inbound.add(networks_of(pipe.remote_address), upgrade)
+        self._pending_ticks[upgrade] = self.deadlines.add(deadline, upgrade)
         upgrade.finished.add_done_callback(partial(self._inbound_finished, upgrade))
         return upgrade
 
@@ -359,12 +382,11 @@ class Swarm:
             return NotPermitted(None, refusal)
         if self._closing:
             return ClosedError("we are closing")
-        if len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
-            return LimitExceeded("max_pending_inbound_connections")
         return None
 
     def _inbound_finished(self, upgrade: PipeUpgrade, finished: asyncio.Future[Connection]) -> None:
-        self.deadlines.remove(self._pending_inbound.pop(upgrade), upgrade)
+        self._pending_inbound.discard(upgrade)
+        self.deadlines.remove(self._pending_ticks.pop(upgrade), upgrade)
         error = None if finished.cancelled() else finished.exception()
         if isinstance(error, Exception):
             self._emit(InboundConnectionFailed(upgrade.pipe.remote_address, error))
@@ -385,14 +407,18 @@ class Swarm:
         refusal = self._admission.refusal_of_address(pipe.remote_address)  # may have changed since the pipe was made
         if refusal is not None:
             raise NotPermitted(peer, refusal)
-        self._check_limits(peer, direction)
+        self._make_room(peer, direction)
         is_first = self.connection(peer) is None
         budget = self._memory.open(networks_of(pipe.remote_address), peer)
         connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path, budget=budget)
         connections = self._connections.setdefault(peer, [])
         connections.append(connection)
         connections.sort(key=_preference)
-        self._counts[direction] += 1
+        if direction is Direction.INBOUND:
+            self._inbound.add(networks_of(pipe.remote_address), connection)
+        else:
+            self._outbound.add(connection)
+        self._set_share(connection)
         self._emit(ConnectionEstablished(connection.info))
         for service in self._services:
             service.connected(connection)
@@ -402,17 +428,66 @@ class Swarm:
             self._dialer.peer_connected(connection)
         return connection
 
-    def _check_limits(self, peer: PeerId, direction: Direction) -> None:
+    def _set_share(self, connection: Connection) -> None:
+        """Whom we have dialed, or a rule allows, may hold a whole share of the memory."""
+        if connection.direction is Direction.OUTBOUND or self._approves(connection.peer):
+            connection.budget.factor = 1.0
+        elif not connection.budget.used:
+            connection.budget.factor = self.config.unapproved_share
+
+    # -- limits: the largest holder gives way ------------------------------------------------------
+
+    def _make_room(self, peer: PeerId, direction: Direction) -> None:
+        """For one connection more.
+
+        Raises:
+            LimitExceeded: nothing of ``peer``, or of those who have dialed us, can give way.
+        """
         limits = self.config
-        count = self._counts[direction]
-        if direction is Direction.OUTBOUND and count >= limits.max_outbound_connections:
+        own = [connection for connection in self._connections.get(peer, ()) if not connection.closing]
+        if len(own) >= limits.max_connections_per_peer:
+            self._evict("max_connections_per_peer", [connection for connection in own if not connection.at_work])
+        if direction is Direction.OUTBOUND and len(self._outbound) >= limits.max_outbound_connections:
             raise LimitExceeded("max_outbound_connections")
-        if direction is Direction.INBOUND and count >= limits.max_inbound_connections:
-            raise LimitExceeded("max_inbound_connections")
-        if sum(self._counts.values()) >= limits.max_connections:
-            raise LimitExceeded("max_connections")
-        if len(self._connections.get(peer, ())) >= limits.max_connections_per_peer:
-            raise LimitExceeded("max_connections_per_peer")
+        if direction is Direction.INBOUND and len(self._inbound) >= limits.max_inbound_connections:
+            self._evict("max_inbound_connections", self._inbound.largest())
+        if len(self._inbound) + len(self._outbound) >= limits.max_connections:
+            self._evict("max_connections", self._inbound.largest())
+
+    def _evict(self, limit: str, candidates: Iterable[Connection]) -> None:
+        """Closes the first that is not at work, else the last.
+
+        Raises:
+            LimitExceeded: there is none.
+        """
+        chosen = None
+        for chosen in candidates:
+            if not chosen.at_work:
+                break
+        if chosen is None:
+            raise LimitExceeded(limit)
+        self._refusals.add(limit, networks_of(chosen.remote_address))
+        self._inbound.discard(chosen)  # its place is free at once, however long it takes to end
+        self._outbound.discard(chosen)
+        if chosen.output.congested:
+            chosen.abort()  # it would not read why
+        else:
+            chosen.close(GoAwayCode.RESOURCE_LIMIT)
+
+    def _evict_pending(self) -> None:
+        """Gives up the oldest upgrade of the largest holder, if there is any."""
+        for upgrade in self._pending_inbound.largest():
+            self._refusals.add("max_pending_inbound_connections", networks_of(upgrade.pipe.remote_address))
+            self._pending_inbound.discard(upgrade)
+            upgrade.finished.cancel()
+            break
+
+    def _descriptors_exhausted(self) -> None:
+        """The process can open no socket more."""
+        if self._pending_inbound:
+            self._evict_pending()
+        elif self._inbound:
+            self._evict("max_inbound_connections", self._inbound.largest())
 
     def _listeners_changed(self) -> None:
         self.listen_addresses = tuple(

@@ -185,14 +185,19 @@ class Connection(StreamHost):
             raise ConnectionLost("the connection is closing")
         return self._open(protocol)
 
-    def close(self, *, refused: bool = False) -> None:
-        """Closes in order: Go Away, then the pipe. Streams still open are lost; await :attr:`closed` for the end.
-        ``refused``: the remote hears that there may be no connection with it."""
+    @property
+    def at_work(self) -> bool:
+        """Whether a stream is open that keeps the connection alive."""
+        return self._alive.at_work()
+
+    def close(self, code: yamux.GoAwayCode = yamux.GoAwayCode.NORMAL) -> None:
+        """Closes in order: Go Away with ``code``, then the pipe. Streams still open are lost; await :attr:`closed` for the
+        end."""
         for muxed in self._session.streams:
             if muxed.owner is not None:
                 muxed.owner.connection_closing()
         self._greet()  # what was taken must not look as if it was not
-        self._close(yamux.GoAwayCode.GATED if refused else yamux.GoAwayCode.NORMAL)
+        self._close(code)
         # At once: a remote that does not read could put off the pipe's end, and be served until then.
         self._lose_streams(None, by_us=True)
 
