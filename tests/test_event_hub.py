@@ -10,15 +10,21 @@ from typing import Any
 import pytest
 from support.waiting import begun
 
-from stronghold_p2p import Direction, Dropped, Keypair, RequestFailed
+from stronghold_p2p import Direction, Dropped, Keypair, PolicyError, PolicyFailed, RequestFailed
 from stronghold_p2p.event_hub import EventHub, EventReader
 
 PEER = Keypair.generate().peer_id
 EVENTS = [RequestFailed(PEER, ValueError(number)) for number in range(10)]
+RARE = PolicyFailed(PolicyError("policy.toml", 0, "", "missing"))
 
 
 async def read(reader: EventReader, count: int) -> list[Any]:
     return [await anext(reader) for _ in range(count)]
+
+
+async def read_all(hub: EventHub, reader: EventReader) -> list[Any]:
+    hub.close()
+    return [event async for event in reader]
 
 
 def hub_with(size: int, when_full: Any = "drop_oldest") -> tuple[EventHub, EventReader]:
@@ -58,6 +64,42 @@ async def test_the_oldest_are_dropped() -> None:
     assert await read(reader, 4) == [Dropped(7), *EVENTS[7:]]
     hub.emit(EVENTS[0])
     assert await read(reader, 1) == EVENTS[:1]
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_many_events_of_one_kind_leave_the_others(before: int) -> None:
+    """Remotes cause as many of some kinds as they like. What is missing is told where it begins."""
+    hub, reader = hub_with(3)
+    for event in (*EVENTS[:before], RARE, *EVENTS[before:]):
+        hub.emit(event)
+    rare_and_dropped = [RARE, Dropped(8)] if before == 0 else [Dropped(8), RARE]
+    assert await read(reader, 4) == [*rare_and_dropped, *EVENTS[8:]]
+    assert await read_all(hub, reader) == []
+
+
+@pytest.mark.parametrize("order", [(RARE, EVENTS[0]), (EVENTS[0], RARE)])
+async def test_of_kinds_with_as_many_events_the_oldest_is_dropped(order: tuple[Any, Any]) -> None:
+    hub, reader = hub_with(1)
+    for event in (*order, *order):
+        hub.emit(event)
+    assert await read(reader, 2) == [Dropped(3), order[1]]
+
+
+async def test_events_of_all_kinds_come_in_their_order() -> None:
+    hub, reader = hub_with(10)
+    events = [EVENTS[0], RARE, EVENTS[1], RARE]
+    for event in events:
+        hub.emit(event)
+    assert await read(reader, 4) == events
+
+
+async def test_the_newest_are_told_where_they_are_missing() -> None:
+    hub, reader = hub_with(2, "drop_newest")
+    for event in EVENTS[:4]:
+        hub.emit(event)
+    assert await read(reader, 1) == [EVENTS[0]]
+    hub.emit(EVENTS[4])
+    assert await read(reader, 3) == [EVENTS[1], Dropped(2), EVENTS[4]]
 
 
 async def test_the_newest_are_dropped() -> None:

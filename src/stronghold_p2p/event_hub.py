@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from typing import Literal, Self
 
 from .events import Dropped, Event, FirewallDecision
@@ -14,7 +14,12 @@ __all__ = ["EventHub", "EventReader"]
 
 
 class EventReader:
-    """An asynchronous iterator over events, from the moment of its making. Used by one task at a time."""
+    """An asynchronous iterator over events, from the moment of its making. Used by one task at a time.
+
+    With ``"drop_oldest"``, a full buffer loses the oldest event of the kind that it has most of: remotes cause some kinds at
+    will, such as failed connections, and these must not push out the rare others, such as a policy that failed. ``Dropped``
+    comes where the first one is missing, and counts all.
+    """
 
     def __init__(
         self,
@@ -33,8 +38,14 @@ class EventReader:
         self._owner = owner or Owner()
         self._size = buffer
         self._drop_oldest = when_full == "drop_oldest"
-        self._events: deque[Event] = deque()
+        self._kinds: defaultdict[type[Event], deque[tuple[int, Event]]] = defaultdict(deque)
+        """By kind, each with its number, in whose order they are read."""
+        self._waiting = 0
+        """Events in the buffer."""
+        self._last = 0
         self._dropped = 0
+        self._gap = 0
+        """The number of the first one that was dropped."""
         self._closed = False
         self._changed = asyncio.Event()
 
@@ -44,25 +55,35 @@ class EventReader:
     async def __anext__(self) -> Event:
         while True:
             self._owner.check()
-            # What was dropped stands where it is missing: before what is left of the old, after all of the new.
-            if self._dropped and (self._drop_oldest or not self._events):
+            oldest = min(filter(None, self._kinds.values()), key=_first, default=None)
+            if self._dropped and (oldest is None or self._gap < _first(oldest)):
                 dropped, self._dropped = self._dropped, 0
                 return Dropped(dropped)
-            if self._events:
-                return self._events.popleft()
+            if oldest is not None:
+                self._waiting -= 1
+                return oldest.popleft()[1]
             if self._closed:
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
 
     def _put(self, event: Event) -> None:
-        if len(self._events) >= self._size:
-            self._dropped += 1
-            if not self._drop_oldest:
-                return
-            self._events.popleft()
-        self._events.append(event)
+        self._last += 1
+        full = self._waiting == self._size
+        if full and not self._drop_oldest:
+            self._drop(self._last)
+            return
+        self._kinds[type(event)].append((self._last, event))
         self._changed.set()
+        if full:
+            self._drop(max(filter(None, self._kinds.values()), key=_most).popleft()[0])
+        else:
+            self._waiting += 1
+
+    def _drop(self, number: int) -> None:
+        """Counts an event that was dropped."""
+        self._gap = min(self._gap, number) if self._dropped else number
+        self._dropped += 1
 
     def _close(self) -> None:
         self._closed = True
@@ -116,3 +137,12 @@ class EventHub:
         self._closed = True
         for reader in self._readers:
             reader._close()
+
+
+def _first(events: deque[tuple[int, Event]]) -> int:
+    return events[0][0]
+
+
+def _most(events: deque[tuple[int, Event]]) -> tuple[int, int]:
+    """Among kinds with as many, the one with the older event."""
+    return len(events), -events[0][0]
