@@ -25,6 +25,7 @@ from stronghold_p2p.firewall.approvals import Approvals
 from stronghold_p2p.firewall.gate import Gate
 from stronghold_p2p.firewall.rules import Firewall
 from stronghold_p2p.requests.codec import make_codec
+from stronghold_p2p.resources.refusals import Refusals
 
 PEERS = 10_000
 IN_FLIGHT = 32
@@ -47,7 +48,7 @@ def decision_us(calls: int = 100_000) -> float:
     firewall = Firewall(rules(peer))
     codec = make_codec("json", None, max_size=2**20)
     events = EventHub()
-    approvals = Approvals(firewall, Config(), events.emit)
+    approvals = Approvals(firewall, Config(), events.emit, Refusals(events.emit))
     gate = Gate(firewall, approvals, None, events)
     message = codec.encode(BODY)
     best = float("inf")

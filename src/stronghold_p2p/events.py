@@ -210,9 +210,11 @@ class FirewallDecision:
 QuestionKind = Literal["peer", "request"]
 """The kind of question: about a peer without a rule, or about one request."""
 
-Outcome = Literal["approved", "rejected", "rule set", "reconsidered", "timed out", "withdrawn", "unanswered", "closed"]
+Outcome = Literal[
+    "approved", "rejected", "rule set", "reconsidered", "timed out", "withdrawn", "crowded out", "unanswered", "closed"
+]
 """How a question ended: by an answer (the first three), by changed rules, without an answer in time, without remaining
-requests, without remaining answerers, or because the peer is closing."""
+requests, to make room for others, without remaining answerers, or because the peer is closing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +268,7 @@ class StateFailed:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """This reader was too slow: ``count`` events were dropped at this point."""
+    """This reader was too slow: ``count`` events were dropped, the first of them at this point."""
 
     count: int
 

@@ -102,7 +102,7 @@ class StrongholdP2p(Generic[Req, Res]):
         self._events = EventHub()
         self._refusals = Refusals(self._events.emit)
         self._firewall = Firewall(firewall or FirewallRules())
-        self._approvals = Approvals(self._firewall, self._config, self._events.emit)
+        self._approvals = Approvals(self._firewall, self._config, self._events.emit, self._refusals)
         self._firewall.changed = self._firewall_changed
         self._swarm: Swarm | None = None
         self._authorities = authorities
@@ -426,8 +426,9 @@ class StrongholdP2p(Generic[Req, Res]):
     def firewall_requests(self, *, buffer: int = 64) -> FirewallRequestQueue:
         """An iterator over the firewall's questions, for ``async for``; see :meth:`on_firewall_request`.
 
-        With ``buffer`` waiting questions it gets no further ones. ``close()`` ends the iteration and gives up all its
-        questions. Garbage collection gives up the questions still in the buffer.
+        Questions come by turns among networks and then among peers. Of more than ``buffer`` waiting ones it gives up the
+        newest of the network and peer with the most. ``close()`` ends the iteration and gives up all its questions. Garbage
+        collection gives up the questions still in the buffer.
 
         Raises:
             ValueError: ``buffer`` is below 1.
@@ -482,9 +483,10 @@ class StrongholdP2p(Generic[Req, Res]):
     ) -> AsyncIterator[Event]:
         """An iterator over events from this call on, for ``async for``.
 
-        ``buffer`` events wait for a slow reader; further ones are dropped, and counted in a :class:`Dropped` event. There
-        is no blocking mode: a reader must not stop the network. ``decisions`` adds a :class:`FirewallDecision` for each
-        request, for an audit.
+        ``buffer`` events wait for a slow reader. Beyond that, ``"drop_oldest"`` drops the oldest event of the kind that most
+        of them have, so that what remotes cause at will does not push out the rare others; ``"drop_newest"`` drops the new
+        one. A :class:`Dropped` event counts them, where the first is missing. There is no blocking mode: a reader must not
+        stop the network. ``decisions`` adds a :class:`FirewallDecision` for each request, for an audit.
 
         Raises:
             ValueError: ``buffer`` is below 1, or ``when_full`` is unknown.

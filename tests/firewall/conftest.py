@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 from support.clock import Clock
 
-from stronghold_p2p import Config, Direction, FirewallRequest, FirewallRules, Keypair, PeerId
+from stronghold_p2p import Config, Direction, FirewallRequest, FirewallRules, Keypair, Multiaddr, PeerId
 from stronghold_p2p.events import Event
 from stronghold_p2p.firewall.approvals import Approvals
 from stronghold_p2p.firewall.rules import Firewall, Subject
+from stronghold_p2p.resources.refusals import Refusals
 
 ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
+STRANGERS = [PeerId.from_bytes(b"\x12\x20" + number.to_bytes(32)) for number in range(20)]
+HERE, THERE = "/ip4/192.0.2.1/tcp/1", "/ip4/198.51.100.1/tcp/1"
+"""Addresses of two networks."""
 NO_RULES = FirewallRules(outbound=None)
 
 
@@ -26,7 +30,7 @@ class Desk:
         self.config = config
         self.firewall = Firewall(rules)
         self.events: list[Event] = []
-        self.approvals = Approvals(self.firewall, config, self.events.append)
+        self.approvals = Approvals(self.firewall, config, self.events.append, Refusals(self.events.append))
         self.firewall.changed = self.approvals.rules_changed
         self.questions: list[FirewallRequest] = []
         self.requests: list[asyncio.Task[bool]] = []
@@ -38,16 +42,23 @@ class Desk:
         return self
 
     async def ask(
-        self, peer: PeerId = ALICE, kind: str = "Ping", *, way: Direction = Direction.INBOUND, size: int = 1
+        self,
+        peer: PeerId = ALICE,
+        kind: str = "Ping",
+        *,
+        way: Direction = Direction.INBOUND,
+        size: int = 1,
+        address: str | None = None,
     ) -> asyncio.Task[bool]:
         """A request that comes to wait, unless it is decided at once."""
-        request = asyncio.create_task(self.decide(Subject(peer, way, kind, "view"), size))
+        where = None if address is None else Multiaddr.parse(address)
+        request = asyncio.create_task(self.decide(Subject(peer, way, kind, "view"), size, where))
         self.requests.append(request)
         await self.clock.settle()
         return request
 
-    async def decide(self, subject: Subject, size: int) -> bool:
-        return (await self.approvals.decide(subject, None, size)).allowed
+    async def decide(self, subject: Subject, size: int, address: Multiaddr | None = None) -> bool:
+        return (await self.approvals.decide(subject, address, size)).allowed
 
     @property
     def outcomes(self) -> list[bool | None]:
@@ -56,11 +67,10 @@ class Desk:
 
     def check_empty(self) -> None:
         approvals = self.approvals
-        assert (approvals._waiting, approvals._bytes) == (0, 0)
         assert not approvals._questions
-        assert not approvals._questions_by_peer
-        assert not approvals._waiting_by_peer
-        assert not approvals._bytes_by_peer
+        assert not approvals._timers
+        for room in (approvals._open, approvals._waiting, approvals._bytes):
+            assert not room.used
         assert timers() == self._timers
 
 

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.waiting import begun
 
 from stronghold_p2p import Direction, FirewallRequest, FirewallRules, Rule
+from stronghold_p2p.firewall.answerers import Turns
 
-from .conftest import ALICE, BOB, NO_RULES, Desk, MakeDesk
+from .conftest import ALICE, BOB, HERE, NO_RULES, STRANGERS, THERE, Desk, MakeDesk
 
 IN = Direction.INBOUND
 ALLOW, REJECT, ASK = Rule.ALLOW_ALL, Rule.REJECT_ALL, Rule.ASK
@@ -245,6 +247,88 @@ async def test_a_full_queue_rejects_and_forgets(make_desk: MakeDesk) -> None:
     (await anext(queue)).approve()
     await desk.ask(BOB)
     assert (await anext(queue)).peer == BOB
+
+
+async def test_the_queue_takes_turns_among_networks_and_then_among_peers(make_desk: MakeDesk) -> None:
+    desk = make_desk(FirewallRules.ask_all())
+    queue = desk.approvals.open_queue(64)
+    asked = [(ALICE, HERE), (ALICE, HERE), (ALICE, HERE), (STRANGERS[0], HERE), (BOB, THERE), (BOB, THERE)]
+    for peer, address in asked:
+        await desk.ask(peer, address=address)
+    taken = [await anext(queue) for _ in asked]
+    assert [asked.index((question.peer, str(question.address))) for question in taken] == [0, 4, 3, 4, 0, 0]
+
+
+async def test_in_a_full_queue_the_network_with_most_questions_gives_way(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    queue = desk.approvals.open_queue(4)
+    for stranger in STRANGERS[:5]:
+        await desk.ask(stranger, address=HERE)
+    await desk.ask(BOB, address=THERE)
+    assert desk.outcomes == [None, None, None, False, False, None]
+    assert [(await anext(queue)).peer for _ in range(2)] == [STRANGERS[0], BOB]
+
+
+async def test_in_a_full_queue_our_own_requests_stay(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    queue = desk.approvals.open_queue(2)
+    for stranger in STRANGERS[:2]:
+        await desk.ask(stranger, way=Direction.OUTBOUND)
+    await desk.ask(BOB, address=THERE)
+    assert desk.outcomes == [None, None, False]
+    assert [(await anext(queue)).peer for _ in range(2)] == STRANGERS[:2]
+
+
+async def test_what_a_full_queue_gives_up_is_left_to_the_others(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    queue = desk.approvals.open_queue(2)
+    desk.listen()
+    for peer, address in ((STRANGERS[0], HERE), (STRANGERS[1], HERE), (BOB, THERE)):
+        await desk.ask(peer, address=address)
+    assert desk.outcomes == [None] * 3
+    assert [(await anext(queue)).peer for _ in range(2)] == [STRANGERS[0], BOB]
+    assert desk.questions[1].approve()
+
+
+# -- one at a time ------------------------------------------------------------------------------------
+
+
+async def test_turns_of_networks_and_peers(desk: Desk) -> None:
+    asked = [(STRANGERS[0], HERE), (STRANGERS[0], HERE), (STRANGERS[1], HERE), (BOB, THERE)]
+    desk.firewall.set_default(ASK, IN)
+    for peer, address in asked:
+        await desk.ask(peer, address=address)
+    turns = Turns()
+    shown: list[int] = []
+
+    async def show(question: FirewallRequest) -> None:
+        await turns.take(question)
+        shown.append(question.id)
+        await asyncio.sleep(0)
+        turns.pass_on()
+
+    await asyncio.gather(*map(show, desk.questions))
+    assert shown == [1, 2, 4, 3]
+    assert turns.waiting == 0
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before its turn", "as its turn comes"])
+async def test_a_turn_of_what_has_ended_goes_to_the_next(desk: Desk, late: bool) -> None:
+    for peer in (ALICE, *STRANGERS[:2]):
+        await desk.ask(peer)
+    turns = Turns()
+    await turns.take(desk.questions[0])
+    ended, following = [await begun(turns.take(question)) for question in desk.questions[1:]]
+    if late:
+        turns.pass_on()
+        ended.cancel()
+    else:
+        ended.cancel()
+        turns.pass_on()
+    await following
+    turns.pass_on()
+    await turns.take(desk.questions[0])
+    await asyncio.wait([ended])
 
 
 @pytest.mark.parametrize("end", ["time", "cancellation", "rule"])

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from stronghold_p2p import Config, Direction, FirewallRules, PeerId, Rule
-from stronghold_p2p.firewall import approvals as approval_module
+from stronghold_p2p import Config, Direction, FirewallRules, LimitReached, Multiaddr, PeerId, Rule
+from stronghold_p2p.firewall import silence as silence_module
 from stronghold_p2p.firewall.rules import Firewall, Subject
 
-from .conftest import ALICE, BOB, NO_RULES, Desk, MakeDesk
+from .conftest import ALICE, BOB, HERE, NO_RULES, STRANGERS, THERE, Desk, MakeDesk
 
 IN, OUT, BOTH = Direction.INBOUND, Direction.OUTBOUND, Direction.BOTH
 ALLOW, REJECT, ASK = Rule.ALLOW_ALL, Rule.REJECT_ALL, Rule.ASK
@@ -113,7 +113,7 @@ async def test_an_answer_in_time_makes_nobody_quiet(desk: Desk) -> None:
 
 
 async def test_how_many_quiet_peers_are_remembered(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approval_module, "MAX_QUIET_PEERS", 1)
+    monkeypatch.setattr(silence_module, "MAX_REMEMBERED", 1)
     await desk.ask(ALICE)
     await desk.clock.advance(1)
     await desk.ask(BOB)
@@ -122,6 +122,18 @@ async def test_how_many_quiet_peers_are_remembered(desk: Desk, monkeypatch: pyte
     assert desk.outcomes == [False, False, None]
     await desk.ask(BOB)
     assert desk.outcomes[3] is False
+
+
+async def test_a_network_of_many_peers_has_no_others_forgotten(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever is asked about in vain would be asked about again as soon as it came with other identities."""
+    monkeypatch.setattr(silence_module, "MAX_REMEMBERED", 2)
+    await desk.ask(BOB, address=THERE)
+    for stranger in STRANGERS[:3]:
+        await desk.ask(stranger, address=HERE)
+    await desk.clock.advance(10)
+    await desk.ask(BOB, address=THERE)
+    await desk.ask(STRANGERS[0], address=HERE)
+    assert desk.outcomes == [False, False, False, False, False, None]
 
 
 # -- what ends a question early -----------------------------------------------------------------------
@@ -231,19 +243,21 @@ async def test_closing_rejects_what_waits(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("limit", "value", "outcomes"),
     [
-        ("max_firewall_questions", 2, [None, None, False]),
+        ("max_firewall_questions", 2, [None, False, None]),
         ("max_firewall_questions_per_peer", 1, [None, False, None]),
-        ("max_firewall_waiting_requests", 2, [None, None, False]),
+        ("max_firewall_waiting_requests", 2, [None, False, None]),
         ("max_firewall_waiting_requests_per_peer", 1, [None, False, None]),
-        ("max_firewall_waiting_bytes", 200, [None, None, False]),
+        ("max_firewall_waiting_bytes", 200, [None, False, None]),
         ("max_firewall_waiting_bytes_per_peer", 100, [None, False, None]),
     ],
 )
 async def test_limits(make_desk: MakeDesk, limit: str, value: int, outcomes: list[bool | None]) -> None:
+    """The newest of Alice's gives way, whether that is beyond her own limit or has to make room for Bob's."""
     desk = make_desk(FirewallRules.ask_all(), **{limit: value}).listen()
     for peer in (ALICE, ALICE, BOB):
         await desk.ask(peer, size=100)
     assert desk.outcomes == outcomes
+    assert [event for event in desk.events if isinstance(event, LimitReached)] == [LimitReached(limit, "none", 1)]
     while None in desk.outcomes:
         for question in desk.questions:
             question.approve()
@@ -264,17 +278,125 @@ async def test_limits_are_for_those_that_wait(make_desk: MakeDesk) -> None:
 
 
 async def test_a_thousand_peers(make_desk: MakeDesk) -> None:
-    """All trigger a question: those within the limits wait, the rest is rejected, answers still arrive."""
+    """All trigger a question: those within the limits wait, one request of each, the rest is rejected, answers still
+    arrive."""
     desk = make_desk(max_firewall_questions=64, max_firewall_waiting_bytes=64_000).listen()
     peers = [PeerId.from_bytes(b"\x12\x20" + number.to_bytes(32)) for number in range(1000)]
     for peer in peers:
         await desk.ask(peer, size=1000)
         await desk.ask(peer, size=1000)
-    assert len(desk.questions) == desk.approvals._bytes // 2000 == 32
-    assert len(desk.approvals._waiting_by_peer) == 32
-    assert desk.outcomes.count(False) == 2 * (1000 - 32)
+    assert len(desk.questions) == 64
+    assert desk.outcomes.count(False) == 2000 - 64
     for question in desk.questions:
         assert question.approve()
     await desk.clock.settle()
     assert desk.outcomes.count(True) == 64
     desk.check_empty()
+
+
+# -- who gives way ------------------------------------------------------------------------------------
+
+LIMITS = [
+    {"max_firewall_questions": 8},
+    {"max_firewall_waiting_requests": 8},
+    {"max_firewall_waiting_bytes": 800},
+]
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
+@pytest.mark.parametrize("rules", [NO_RULES, FirewallRules.ask_all()], ids=["peer", "request"])
+async def test_a_network_with_many_peers_crowds_nobody_out(
+    make_desk: MakeDesk, rules: FirewallRules, limits: dict[str, int]
+) -> None:
+    desk = make_desk(rules, **limits).listen()
+    for stranger in STRANGERS:
+        await desk.ask(stranger, address=HERE, size=100)
+    assert desk.outcomes == [None] * 8 + [False] * 12  # who came last has no more than the others
+    await desk.ask(BOB, address=THERE, size=100)
+    assert desk.outcomes == [None] * 7 + [False] * 13 + [None]
+    assert [question.outcome for question in desk.questions] == [None] * 7 + ["crowded out", None]
+    await desk.ask(STRANGERS[-1], address=HERE, size=100)
+    assert desk.outcomes[-2:] == [None, False]
+    assert desk.questions[-1].peer == BOB
+    assert desk.questions[-1].approve()
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
+async def test_a_peer_with_many_requests_crowds_none_of_its_network_out(
+    make_desk: MakeDesk, limits: dict[str, int]
+) -> None:
+    desk = make_desk(FirewallRules.ask_all(), **limits).listen()
+    await desk.ask(BOB, address=HERE, size=100)
+    for _ in range(10):
+        await desk.ask(ALICE, address=HERE, size=100)
+    await desk.ask(STRANGERS[0], address=HERE, size=100)
+    assert desk.outcomes == [None] * 7 + [False] * 4 + [None]
+
+
+async def test_many_large_requests_give_way_to_a_small_one(make_desk: MakeDesk) -> None:
+    desk = make_desk(max_firewall_waiting_bytes=1000).listen()
+    for stranger in STRANGERS[:4]:
+        await desk.ask(stranger, address=HERE, size=250)
+    await desk.ask(BOB, address=THERE, size=1)
+    assert desk.outcomes == [None, None, None, False, None]
+
+
+async def test_nobody_gives_way_to_who_is_refused(make_desk: MakeDesk) -> None:
+    """Because it asks for more than others have, is quiet, or is over another limit."""
+    desk = make_desk(FirewallRules.ask_all(), max_firewall_waiting_bytes=1000, max_firewall_questions=3).listen()
+    await desk.ask(STRANGERS[0], address=HERE)
+    await desk.clock.advance(10)
+    await desk.ask(BOB, address=THERE, size=600)
+    await desk.ask(STRANGERS[1], address=HERE, size=601)
+    await desk.ask(STRANGERS[0], address=HERE, size=500)
+    await desk.ask(STRANGERS[2], address=HERE)
+    await desk.ask(STRANGERS[3], address=HERE)
+    await desk.ask(STRANGERS[4], address=HERE, size=500)  # the third question from there
+    assert desk.outcomes == [False, None, False, False, None, None, False]
+
+
+async def test_our_own_requests_do_not_give_way_to_remotes(make_desk: MakeDesk) -> None:
+    desk = make_desk(max_firewall_questions=4).listen()
+    for peer in STRANGERS[:3]:
+        await desk.ask(peer, way=OUT, address=HERE)
+    for stranger in STRANGERS[10:13]:
+        await desk.ask(stranger, address=HERE)
+    assert desk.outcomes == [None, None, None, None, False, False]
+    await desk.ask(STRANGERS[3], way=OUT)
+    await desk.ask(BOB, address=THERE)
+    await desk.ask(STRANGERS[4], way=OUT)
+    assert desk.outcomes == [None, None, None, False, False, False, None, False, False]
+
+
+async def test_who_gives_way_may_leave_others_with_the_question(make_desk: MakeDesk) -> None:
+    """One may come by the addresses of several networks."""
+    desk = make_desk(max_firewall_waiting_requests=3).listen()
+    await desk.ask(ALICE, address=THERE)
+    await desk.ask(ALICE, address=HERE)
+    await desk.ask(ALICE, address=HERE)
+    await desk.ask(BOB, address=THERE)
+    assert desk.outcomes == [None, None, False, None]
+    assert [question.waiting for question in desk.questions] == [2, 1]
+
+
+async def test_who_gave_way_may_be_asked_about_again(make_desk: MakeDesk) -> None:
+    desk = make_desk(max_firewall_questions=2).listen()
+    await desk.ask(STRANGERS[0], address=HERE)
+    await desk.ask(STRANGERS[1], address=HERE)
+    await desk.ask(BOB, address=THERE)
+    assert desk.questions[2].reject()
+    await desk.clock.settle()
+    await desk.ask(STRANGERS[1], address=HERE)
+    assert desk.outcomes == [None, False, False, None]
+
+
+async def test_who_was_answered_but_does_not_know_yet_does_not_give_way(make_desk: MakeDesk) -> None:
+    """Its place is free, and its answer stands."""
+    desk = make_desk(FirewallRules.ask_all(), max_firewall_waiting_requests=2).listen()
+    await desk.ask(ALICE, address=HERE)
+    await desk.ask(ALICE, address=HERE)
+    newcomer = asyncio.create_task(desk.decide(Subject(BOB, IN, None, None), 1, Multiaddr.parse(THERE)))
+    desk.requests.append(newcomer)
+    assert desk.questions[1].approve()  # before the newcomer has its turn, and in vain if it is over first
+    await desk.clock.settle()
+    assert desk.outcomes == [None, True, None]

@@ -31,6 +31,7 @@ from stronghold_p2p.firewall.approvals import Approvals
 from stronghold_p2p.firewall.gate import Gate
 from stronghold_p2p.firewall.rules import Firewall
 from stronghold_p2p.requests.codec import CodecName, make_codec
+from stronghold_p2p.resources.refusals import Refusals
 
 ALICE = Keypair.generate().peer_id
 IN, OUT = Direction.INBOUND, Direction.OUTBOUND
@@ -79,7 +80,7 @@ class Guard:
     ) -> None:
         self.firewall = Firewall(FirewallRules(inbound=rule, outbound=rule))
         self.hub = Hub()
-        self.approvals = Approvals(self.firewall, Config(), self.hub.emit)
+        self.approvals = Approvals(self.firewall, Config(), self.hub.emit, Refusals(self.hub.emit))
         self.firewall.changed = self.approvals.rules_changed
         self.questions: list[FirewallRequest] = []
         self.approvals.add_handler(self.questions.append)

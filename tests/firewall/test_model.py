@@ -13,7 +13,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from hypothesis import HealthCheck, settings
@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from support.clock import Clock
 from support.compiled import replaces_parts
 from support.loop import Loop
+from support.yamux import memory_share
 
 from stronghold_p2p import (
     Config,
@@ -43,7 +44,6 @@ from stronghold_p2p import (
 from stronghold_p2p.encoding import varint
 from stronghold_p2p.requests.codec import make_codec
 from stronghold_p2p.transport.state import RemoteIdentify
-from stronghold_p2p.wire.yamux import ReceiveBudget
 
 IN, OUT = Direction.INBOUND, Direction.OUTBOUND
 US: Final = Keypair.generate()
@@ -67,6 +67,8 @@ LISTENERS: Final = ("queue", "handler")
 """In the order in which they are asked."""
 
 Where = tuple[PeerId, Direction]
+Holder = tuple[str, PeerId]
+"""Of what waits: "ours", or "theirs" of the one network in which they all are, and the peer."""
 
 
 def _raises(peer: PeerId, direction: Direction, view: Any) -> bool:
@@ -163,7 +165,7 @@ class FakeConnection:
         self.network = network
         self.loop = network.loop
         self.now = network.loop.time
-        self.budget = ReceiveBudget(2**20)
+        self.budget = memory_share(2**20)
         self.streams: dict[FakeStream, None] = {}
         self.lost = False
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -243,7 +245,6 @@ class ModelRequest:
     size: int
     outcome: str = ""
     """Empty while it is undecided; then "passed", "rejected" or "gone"."""
-    counted: bool = False
     approved: bool = False
     """Somebody has let it pass."""
     canceled: bool = False
@@ -257,6 +258,10 @@ class ModelRequest:
     # Its end in the real world:
     stream: FakeStream | None = None
     call: asyncio.Task[Any] | None = None
+
+    @property
+    def holder(self) -> Holder:
+        return ("ours" if self.direction is OUT else "theirs"), self.peer
 
 
 @dataclass(eq=False)
@@ -273,6 +278,58 @@ class ModelQuestion:
     @property
     def where(self) -> Where:
         return self.first.peer, self.first.direction
+
+    @property
+    def holder(self) -> Holder:
+        return self.first.holder
+
+
+Item = TypeVar("Item", ModelRequest, ModelQuestion)
+
+
+class ModelShares(Generic[Item]):
+    """Items in the order in which they came. ``limit`` and ``limit_of_peer`` are for the sums of their sizes."""
+
+    def __init__(self, limit: int, limit_of_peer: int | None = None) -> None:
+        self.limit = limit
+        self.limit_of_peer = limit_of_peer
+        self.items: dict[Item, int] = {}
+        self.turns: list[str | Holder] = []
+        """All networks, and all holders. The one whose turn it is stands before the others of its kind."""
+
+    def add(self, item: Item, size: int = 1) -> None:
+        self.items[item] = size
+        self.turns += [one for one in (item.holder[0], item.holder) if one not in self.turns]
+
+    def discard(self, item: Item) -> None:
+        self.items.pop(item, None)
+        self.turns = [one for one in self.turns if self._used(one)]
+
+    def next(self) -> Item:
+        network = next(one for one in self.turns if isinstance(one, str))
+        holder = next(one for one in self.turns if one[0] == network)
+        for one in (network, holder):
+            self.turns.remove(one)
+            self.turns.append(one)
+        item = next(item for item in self.items if item.holder == holder)
+        self.discard(item)
+        return item
+
+    def refuses(self, item: Item) -> bool:
+        """Whether the item, which came last, is too much of its peer's, or itself what must go."""
+        of_peer = sum(size for other, size in self.items.items() if other.holder[1] == item.holder[1])
+        return (self.limit_of_peer is not None and of_peer > self.limit_of_peer) or self.excess() is item
+
+    def excess(self) -> Item | None:
+        """What must go."""
+        if sum(self.items.values()) <= self.limit:
+            return None
+        network = "theirs" if "theirs" in self.turns else "ours"
+        holder = max((one for one in reversed(self.turns) if one[0] == network), key=self._used)
+        return [item for item in self.items if item.holder == holder][-1]
+
+    def _used(self, one: str | Holder) -> int:
+        return sum(size for item, size in self.items.items() if one in (item.holder, item.holder[0]))
 
 
 @dataclass
@@ -291,8 +348,21 @@ class Model:
     """Those open."""
     asked: list[ModelQuestion] = field(default_factory=list)
     """Those that somebody has heard, in order."""
-    queue: list[ModelQuestion] = field(default_factory=list)
-    quiet: dict[PeerId, float] = field(default_factory=dict)
+    queue: ModelShares[ModelQuestion] = field(default_factory=lambda: ModelShares(QUEUE))
+    open: ModelShares[ModelQuestion] = field(
+        default_factory=lambda: ModelShares(CONFIG.max_firewall_questions, CONFIG.max_firewall_questions_per_peer)
+    )
+    waiting: ModelShares[ModelRequest] = field(
+        default_factory=lambda: ModelShares(
+            CONFIG.max_firewall_waiting_requests, CONFIG.max_firewall_waiting_requests_per_peer
+        )
+    )
+    bytes: ModelShares[ModelRequest] = field(
+        default_factory=lambda: ModelShares(
+            CONFIG.max_firewall_waiting_bytes, CONFIG.max_firewall_waiting_bytes_per_peer
+        )
+    )
+    quiet: dict[PeerId | str, float] = field(default_factory=dict)
     to_run: deque[ModelRequest] = field(default_factory=deque)
     """Whose turn it is as soon as the loop runs."""
     answer_at_once: str | None = None
@@ -343,10 +413,16 @@ class Model:
             if request not in self.to_run:
                 self.to_run.append(request)
 
-    def answer(self, question: ModelQuestion, answer: str) -> bool:
-        """Whether the answer came in time."""
+    def answer(self, question: ModelQuestion, answer: str) -> int:
+        """Whether the answer came in time; for that about a network, the questions that it rejects."""
         if not question.waiting:
             return False
+        if answer == "reject network":
+            self.quiet["theirs"] = self.now + CONFIG.firewall_quiet
+            rejected = [one for one in self.questions if one.first.direction is IN or one is question]
+            for one in rejected:
+                self._end(one, "reject", "rejected")
+            return len(rejected)
         if answer in ("approve", "reject"):
             self._end(question, answer, "approved" if answer == "approve" else "rejected")
             return True
@@ -365,7 +441,7 @@ class Model:
         """Who was asked so far is not asked any more."""
         self.listeners.discard(listener)
         if listener == "queue":
-            self.queue.clear()
+            self.queue = ModelShares(QUEUE)
         for question in list(self.questions):
             question.takers.discard(listener)
             if not question.takers:
@@ -380,9 +456,9 @@ class Model:
 
     def take(self) -> ModelQuestion | None:
         """The next question of the queue."""
-        if not self.queue:
+        if not self.queue.items:
             return None
-        question = self.queue.pop(0)
+        question = self.queue.next()
         self.asked.append(question)
         return question
 
@@ -428,12 +504,11 @@ class Model:
             if (word := says(rule, request)) != "ask":
                 self._decided(request, word == "allow", rule, layer)
                 return
-            if not request.counted and not self._has_room(request):
-                self._decided(request, False, rule, layer)
-                return
-            request.counted = True
             request.asked_by = rule, layer
-            if not self._ask(request, rule):
+            self.running = request
+            asked = self._ask(request, rule)
+            self.running = None
+            if not asked:
                 self._decided(request, False, rule, layer)
                 return
             answer, request.answer = request.answer, None
@@ -442,42 +517,80 @@ class Model:
 
     def _ask(self, request: ModelRequest, rule: str | None) -> bool:
         """False if there can be no question."""
-        mine = [question for question in self.questions if question.first.peer == request.peer]
-        if rule is None:
-            for question in mine:
-                if question.kind == "peer" and question.where == (request.peer, request.direction):
-                    question.waiting.append(request)
-                    request.question = question
-                    return True
-        if (
-            len(self.questions) >= CONFIG.max_firewall_questions
-            or len(mine) >= CONFIG.max_firewall_questions_per_peer
-            or self.quiet.get(request.peer, 0) > self.now
-            or not self.listeners
-        ):
-            return False
-        self.raised += 1
-        kind = "peer" if rule is None else "request"
-        question = ModelQuestion(self.raised, kind, request, rule, self.now + CONFIG.firewall_timeout, [request])
+        same = [one for one in self.questions if (one.kind, one.where) == ("peer", (request.peer, request.direction))]
+        question = same[0] if same and rule is None else None
+        if is_new := question is None:
+            if not self.listeners or any(self.quiet.get(who, 0) > self.now for who in request.holder):
+                return False
+            kind = "peer" if rule is None else "request"
+            expires = self.now + CONFIG.firewall_timeout
+            question = ModelQuestion(self.raised + 1, kind, request, rule, expires, [])
+            self.questions.append(question)
+        assert question is not None
+        question.waiting.append(request)
         request.question = question
-        self.questions.append(question)
-        self.running = request
+        if not self._find_room(request, question):
+            self._turn_away(request)
+            return False
+        if is_new:
+            self._put(question)
+        return True
+
+    def _find_room(self, request: ModelRequest, question: ModelQuestion) -> bool:
+        """Whether there is room, after others have given way."""
+        asked: list[tuple[ModelShares[Any], Any, int]] = [
+            (self.waiting, request, 1),
+            (self.bytes, request, request.size),
+            (self.open, question, 1),
+        ]
+        asked = [(shares, item, size) for shares, item, size in asked if item not in shares.items]
+        for shares, item, size in asked:
+            shares.add(item, size)
+        if any(shares.refuses(item) for shares, item, _ in asked):
+            return False
+        for shares, item, _ in asked:
+            while (excess := shares.excess()) is not None:
+                shares.discard(excess)
+                if excess is item:
+                    return False
+                if isinstance(excess, ModelQuestion):
+                    self._end(excess, "reject", "crowded out")
+                else:
+                    self._turn_away(excess)
+        return True
+
+    def _turn_away(self, request: ModelRequest) -> None:
+        self.waiting.discard(request)
+        self.bytes.discard(request)
+        question = request.question
+        if question is not None and request in question.waiting:
+            question.waiting.remove(request)
+            if not request.canceled and request is not self.running:
+                request.answer = "reject"
+                self.to_run.append(request)
+            if not question.waiting:
+                self._close(question, "crowded out")
+
+    def _put(self, question: ModelQuestion) -> None:
+        self.raised += 1
         for listener in LISTENERS:
             if listener in self.listeners and question.waiting:
                 self._offer(question, listener)
         if question.waiting and not question.takers:
             self._end(question, "reject", "unanswered")
-        self.running = None
         if question.waiting:
             question.opened = True
             self.told_of_questions.append(self._about(question))
-        return True
 
     def _offer(self, question: ModelQuestion, listener: str) -> None:
         if listener == "queue":
-            if len(self.queue) < QUEUE:
-                question.takers.add(listener)
-                self.queue.append(question)
+            question.takers.add(listener)
+            self.queue.add(question)
+            if (excess := self.queue.excess()) is not None:
+                self.queue.discard(excess)
+                excess.takers.discard(listener)
+                if excess.opened and not excess.takers:
+                    self._end(excess, "reject", "unanswered")
             return
         question.takers.add(listener)
         self.asked.append(question)
@@ -497,8 +610,8 @@ class Model:
 
     def _close(self, question: ModelQuestion, outcome: str) -> None:
         self.questions.remove(question)
-        if question in self.queue:
-            self.queue.remove(question)
+        self.queue.discard(question)
+        self.open.discard(question)
         if question.opened:
             self.told_of_questions.append((*self._about(question), outcome))
 
@@ -506,23 +619,14 @@ class Model:
     def _about(question: ModelQuestion) -> tuple[Any, ...]:
         return question.id, *question.where, question.first.type, question.kind
 
-    def _has_room(self, request: ModelRequest) -> bool:
-        held = [other for other in self.requests if other.counted]
-        of_peer = [other for other in held if other.peer == request.peer]
-        return (
-            len(held) < CONFIG.max_firewall_waiting_requests
-            and len(of_peer) < CONFIG.max_firewall_waiting_requests_per_peer
-            and sum(other.size for other in (*held, request)) <= CONFIG.max_firewall_waiting_bytes
-            and sum(other.size for other in (*of_peer, request)) <= CONFIG.max_firewall_waiting_bytes_per_peer
-        )
-
     def _decided(self, request: ModelRequest, allowed: bool, rule: str | None, layer: str) -> None:
         self._tell(request, rule, layer, allowed=allowed)
         self._gone(request, "passed" if allowed else "rejected")
 
     def _gone(self, request: ModelRequest, outcome: str) -> None:
         request.outcome = outcome
-        request.counted = False
+        self.waiting.discard(request)
+        self.bytes.discard(request)
         if request in self.requests:
             self.requests.remove(request)
 
@@ -570,7 +674,7 @@ class FirewallMachine(RuleBasedStateMachine):
         self.peer._swarm = self.network  # type: ignore[assignment]
         self.peer._owner.loop = self.loop
         self.peer.on_request(lambda request: self.passed(request.body["id"]))
-        self.events: Any = self.peer.events(buffer=10_000, decisions=True)
+        self.events = self._listen()
         self.asked: list[FirewallRequest] = []
         self.answer_at_once: str | None = None
         if "queue" in listeners:
@@ -667,12 +771,14 @@ class FirewallMachine(RuleBasedStateMachine):
     # -- questions --
 
     @precondition(lambda self: self.asked)
-    @rule(which=st.integers(0, 5), answer=answers, settle=st.booleans())
+    @rule(which=st.integers(0, 5), answer=answers | st.just("reject network"), settle=st.booleans())
     def answer(self, which: int, answer: str, settle: bool) -> None:
         """Early or late, once or again."""
         index = -1 - which % len(self.asked)
+        if answer == "reject network" and self.asked[index].network is None:
+            answer = "reject"
         expected = self.model.answer(self.model.asked[index], answer)
-        assert self._answer(self.asked[index], answer) is expected
+        assert self._answer(self.asked[index], answer) == expected
         self.finish(settle)
 
     @rule()
@@ -735,10 +841,10 @@ class FirewallMachine(RuleBasedStateMachine):
             for asked in model.asked
         ]
         assert len(approvals._questions) == len(model.questions)
-        assert approvals._waiting == len(model.requests)
+        assert len(approvals._waiting) == len(model.requests)
         assert Counter(self._told()) == Counter(model.told)  # what is due at one moment has no order
         assert Counter(self._told_of_questions()) == Counter(model.told_of_questions)
-        self.events._events.clear()
+        self.events = self._listen()
         model.told.clear()
         model.told_of_questions.clear()
         assert self.peer.get_firewall_config() == self._rules(model.defaults, model.peers)
@@ -769,15 +875,15 @@ class FirewallMachine(RuleBasedStateMachine):
         self._run_loop()
         approvals = self.peer._approvals
         assert not approvals._questions
-        assert not approvals._questions_by_peer
-        assert not approvals._waiting_by_peer
-        assert not approvals._bytes_by_peer
         assert not approvals._answerers
-        assert (approvals._waiting, approvals._bytes) == (0, 0)
+        assert (len(approvals._open), len(approvals._waiting), approvals._bytes.used) == (0, 0, 0)
         assert not asyncio.all_tasks(self.loop)
         assert not [timer for timer in self.loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
 
     # -- details --
+
+    def _listen(self) -> Any:
+        return self.peer.events(buffer=10_000, decisions=True)
 
     def hear(self, question: FirewallRequest) -> None:
         self.asked.append(question)
@@ -804,11 +910,13 @@ class FirewallMachine(RuleBasedStateMachine):
         return request
 
     @staticmethod
-    def _answer(question: FirewallRequest, answer: str) -> bool:
+    def _answer(question: FirewallRequest, answer: str) -> int:
         if answer == "approve":
             return question.approve()
         if answer == "reject":
             return question.reject()
+        if answer == "reject network":
+            return question.reject_network()
         return question.set_rule(RULES[answer])
 
     @staticmethod
@@ -840,12 +948,15 @@ class FirewallMachine(RuleBasedStateMachine):
         )
 
     def _told(self) -> list[tuple[Any, ...]]:
-        told = [event for event in self.events._events if isinstance(event, FirewallDecision)]
+        told = self._events(FirewallDecision)
         return [(one.peer, one.direction, one.type, one.rule, one.layer, one.allowed) for one in told]
 
     def _told_of_questions(self) -> list[tuple[Any, ...]]:
-        kinds = (FirewallRequestOpened, FirewallRequestEnded)
-        return [dataclasses.astuple(event) for event in self.events._events if isinstance(event, kinds)]
+        told = self._events(FirewallRequestOpened) + self._events(FirewallRequestEnded)
+        return [dataclasses.astuple(event) for event in told]
+
+    def _events(self, kind: type[Any]) -> list[Any]:
+        return [event for _, event in self.events._kinds[kind]]
 
     def _outcome(self, request: ModelRequest) -> str:
         if request.id in self.seen:

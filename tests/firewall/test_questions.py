@@ -17,9 +17,9 @@ from stronghold_p2p import (
 )
 from stronghold_p2p.events import Outcome, QuestionKind
 
-from .conftest import ALICE, BOB, NO_RULES, Desk, MakeDesk
+from .conftest import ALICE, BOB, HERE, NO_RULES, STRANGERS, THERE, Desk, MakeDesk
 
-IN = Direction.INBOUND
+IN, OUT = Direction.INBOUND, Direction.OUTBOUND
 ALLOW, REJECT, ASK = Rule.ALLOW_ALL, Rule.REJECT_ALL, Rule.ASK
 PINGS = Rule.restricted(allow={"Ping"})
 
@@ -118,6 +118,85 @@ async def test_an_answer_stands_though_a_rule_follows_at_once(desk: Desk) -> Non
     assert desk.outcomes == [True]
 
 
+# -- the answer to a whole network ---------------------------------------------------------------------
+
+SITE = "/ip6/2001:db8:0:ff00::1/tcp/1"
+
+
+async def test_all_from_a_network_are_rejected_at_once_and_for_a_while(make_desk: MakeDesk) -> None:
+    desk = make_desk(firewall_quiet=5).listen()
+    for stranger in STRANGERS[:3]:
+        await desk.ask(stranger, address=HERE)
+    await desk.ask(BOB, address=THERE)
+    assert desk.questions[1].reject_network() == 3
+    await desk.clock.settle()
+    assert desk.outcomes == [False, False, False, None]
+    assert [question.outcome for question in desk.questions] == ["rejected"] * 3 + [None]
+    await desk.ask(STRANGERS[3], address="/ip4/192.0.2.1/tcp/2")
+    assert desk.outcomes[-1] is False
+    assert len(desk.questions) == 4
+    await desk.clock.advance(5)
+    await desk.ask(STRANGERS[4], address=HERE)
+    assert desk.outcomes[-1] is None
+    assert desk.firewall.rules == NO_RULES
+
+
+@pytest.mark.parametrize(
+    ("address", "network", "same", "other"),
+    [
+        (HERE, "192.0.2.1/32", "/ip4/192.0.2.1/tcp/9/ws", "/ip4/192.0.2.2/tcp/1"),
+        ("/ip6/::ffff:192.0.2.1/tcp/1", "192.0.2.1/32", HERE, THERE),
+        (SITE, "2001:db8:0:ff00::/56", "/ip6/2001:db8:0:ffff::9/tcp/1", "/ip6/2001:db8::1/tcp/1"),
+        (f"{HERE}/p2p/{STRANGERS[9]}/p2p-circuit", "192.0.2.1/32", HERE, THERE),
+    ],
+    ids=["IPv4", "mapped", "IPv6", "relayed"],
+)
+async def test_what_the_network_of_a_question_is(desk: Desk, address: str, network: str, same: str, other: str) -> None:
+    for stranger, where in zip(STRANGERS, (address, same, other), strict=False):
+        await desk.ask(stranger, address=where)
+    assert [question.network == network for question in desk.questions] == [True, True, False]
+    assert desk.questions[0].reject_network() == 2
+    await desk.clock.settle()
+    assert desk.outcomes == [False, False, None]
+
+
+async def test_a_silenced_network_still_has_its_rules(desk: Desk) -> None:
+    await desk.ask(BOB, address=HERE)
+    desk.questions[0].reject_network()
+    desk.firewall.set_peer_rule(ALICE, ALLOW, IN)
+    await desk.ask(ALICE, address=HERE)
+    assert desk.outcomes == [False, True]
+
+
+async def test_our_own_requests_to_a_network_that_is_rejected(desk: Desk) -> None:
+    """They are not of that network; but the one whose question is answered so is rejected with it."""
+    await desk.ask(ALICE, way=OUT, address=HERE)
+    await desk.ask(BOB, way=OUT, address=HERE)
+    await desk.ask(BOB, address=HERE)
+    assert desk.questions[0].reject_network() == 2
+    await desk.clock.settle()
+    assert desk.outcomes == [False, None, False]
+    await desk.ask(STRANGERS[0], way=OUT, address=HERE)
+    assert desk.outcomes[-1] is None
+
+
+async def test_a_peer_that_is_not_connected_is_of_no_network(desk: Desk) -> None:
+    await desk.ask(way=OUT)
+    assert desk.questions[0].network is None
+    with pytest.raises(ValueError, match=r"question 1 is about a peer without a connection, .* use reject\(\)"):
+        desk.questions[0].reject_network()
+    assert desk.questions[0].outcome is None
+
+
+async def test_a_late_answer_silences_nobody(desk: Desk) -> None:
+    await desk.ask(address=HERE)
+    desk.questions[0].reject()
+    await desk.ask(BOB, address=HERE)
+    assert desk.questions[0].reject_network() == 0
+    await desk.ask(STRANGERS[0], address=HERE)
+    assert desk.outcomes == [False, None, None]
+
+
 # -- ids and time --------------------------------------------------------------------------------------
 
 
@@ -152,6 +231,11 @@ async def wait_in_vain(desk: Desk) -> None:
     await desk.clock.advance(desk.config.firewall_timeout)
 
 
+async def crowd_out(desk: Desk) -> None:
+    for stranger in STRANGERS[:2]:
+        await desk.ask(stranger, way=OUT)
+
+
 ENDS: list[tuple[Callable[[Desk], Any], str]] = [
     (lambda desk: desk.questions[0].approve(), "approved"),
     (lambda desk: desk.questions[0].reject(), "rejected"),
@@ -160,6 +244,7 @@ ENDS: list[tuple[Callable[[Desk], Any], str]] = [
     (lambda desk: desk.firewall.set_peer_rule(ALICE, ALLOW, IN), "reconsidered"),
     (wait_in_vain, "timed out"),
     (withdraw, "withdrawn"),
+    (crowd_out, "crowded out"),
     (lambda desk: desk.approvals.remove_handler(desk.questions.append), "unanswered"),
     (lambda desk: desk.approvals.close(), "closed"),
 ]
@@ -170,7 +255,7 @@ ENDS: list[tuple[Callable[[Desk], Any], str]] = [
 async def test_a_question_that_waits_is_told_and_so_is_its_end(
     make_desk: MakeDesk, rules: FirewallRules, end: Callable[[Desk], Any], outcome: Outcome
 ) -> None:
-    desk = make_desk(rules).listen()
+    desk = make_desk(rules, max_firewall_questions=2).listen()
     kind: QuestionKind = "peer" if rules is NO_RULES else "request"
     await desk.ask(kind="Ping")
     opened = FirewallRequestOpened(1, ALICE, IN, "Ping", kind)
@@ -178,7 +263,10 @@ async def test_a_question_that_waits_is_told_and_so_is_its_end(
     if isinstance(ending := end(desk), Coroutine):
         await ending
     await desk.clock.settle()
-    assert desk.events == [opened, FirewallRequestEnded(1, ALICE, IN, "Ping", kind, outcome)]
+    assert [event for event in desk.events if getattr(event, "id", 0) == 1] == [
+        opened,
+        FirewallRequestEnded(1, ALICE, IN, "Ping", kind, outcome),
+    ]
     assert desk.questions[0].outcome == outcome
     assert "view" not in repr(desk.events)
 

@@ -43,6 +43,7 @@ from stronghold_p2p.firewall.rules import Firewall
 from stronghold_p2p.requests import Requester
 from stronghold_p2p.requests.codec import make_codec
 from stronghold_p2p.requests.inbound import State
+from stronghold_p2p.resources.refusals import Refusals
 from stronghold_p2p.requests.protocol import RequestProtocol
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.output import FLUSH_FRAMES
@@ -695,7 +696,7 @@ async def test_a_request_of_which_no_byte_has_left_is_tried_once_more(twice: boo
     codec = make_codec("json", None, max_size=MIB)
     firewall = Firewall(FirewallRules())
     events = EventHub()
-    gate = Gate(firewall, Approvals(firewall, Config(), events.emit), None, events)
+    gate = Gate(firewall, Approvals(firewall, Config(), events.emit, Refusals(events.emit)), None, events)
     requester = Requester[Any, Any]([RequestProtocol(ECHO, codec, codec)], gate)
     async with connected() as lost, connected() as fresh:
         connects = 0

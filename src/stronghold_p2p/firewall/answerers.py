@@ -11,9 +11,11 @@ from typing import Any, Final, Self
 
 from ..logs import SparingLog
 from ..loops import Owner, is_contained
+from ..resources.shares import Shares
 from .questions import FirewallRequest, Question
+from .room import OURS
 
-__all__ = ["FirewallRequestQueue", "Handler", "Queue"]
+__all__ = ["FirewallRequestQueue", "Handler", "Queue", "Turns"]
 
 
 class Handler:
@@ -69,13 +71,16 @@ class Handler:
 
 
 class Queue:
-    """The questions in an iterator's buffer. Ended questions are removed to make room for others."""
+    """The questions in an iterator's buffer, which are taken by turns among networks, and then among peers.
+
+    Ended questions are removed to make room for others. Without room the newest one of the largest holder is given up.
+    """
 
     def __init__(self, size: int, owner: Owner) -> None:
         if size < 1:
             raise ValueError(f"buffer must be at least 1, not {size}")
         self.owner: Final = owner
-        self.questions: Final[dict[Question, None]] = {}
+        self.questions: Final[Shares[Question]] = Shares()
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the questions; None before the first."""
         self._size = size
@@ -83,22 +88,26 @@ class Queue:
         self._changed = asyncio.Event()
 
     def take(self, question: Question) -> bool:
-        if len(self.questions) >= self._size:
-            return False
+        self.questions.add(question.holder.path, question)
+        if len(self.questions) > self._size:
+            excess = self.questions.newest_of_largest(spared=OURS)
+            self.questions.discard(excess)
+            if excess is question:
+                return False
+            excess.give_up(self)
         self.loop = asyncio.get_running_loop()
-        self.questions[question] = None
         self._changed.set()
         return True
 
     def drop(self, question: Question) -> None:
-        self.questions.pop(question, None)
+        self.questions.discard(question)
 
     def close(self) -> None:
         self._closed = True
         self._changed.set()
 
     async def next(self) -> Question:
-        """Removes and returns the oldest question.
+        """Removes and returns the question whose turn it is.
 
         Raises:
             StopAsyncIteration: the queue is closed and empty.
@@ -109,13 +118,51 @@ class Queue:
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        question = next(iter(self.questions))
-        del self.questions[question]
-        return question
+        return self.questions.next()
+
+
+class Turns:
+    """One question at a time, by turns among networks, and then among peers: for whoever shows them to a person.
+
+    Each :meth:`take` that returns is followed by a :meth:`pass_on`.
+    """
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._waiting: Shares[asyncio.Future[None]] = Shares()
+
+    @property
+    def waiting(self) -> int:
+        """The number of those that wait for their turn."""
+        return len(self._waiting)
+
+    async def take(self, ask: FirewallRequest) -> None:
+        """Waits for the turn of a question. May be cancelled."""
+        if not self._taken:
+            self._taken = True
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(ask._question.holder.path, turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not self._waiting.discard(turn) and not turn.cancelled():
+                self.pass_on()  # it had come meanwhile
+            raise
+
+    def pass_on(self) -> None:
+        """Ends a turn."""
+        while self._waiting:
+            turn = self._waiting.next()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken = False
 
 
 class FirewallRequestQueue:
-    """An iterator over the firewall's questions, for ``async for``, also in several tasks.
+    """An iterator over the firewall's questions, for ``async for``, also in several tasks. They come by turns among networks,
+    and then among peers.
 
     It gets questions until it is closed or garbage-collected.
     """

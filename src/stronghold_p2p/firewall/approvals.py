@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
-from itertools import count
 from typing import Any, Final, NamedTuple
 
 from ..config import Config
@@ -13,14 +11,14 @@ from ..events import Direction, Event, FirewallRequestEnded, FirewallRequestOpen
 from ..identity import PeerId
 from ..loops import Owner
 from ..multiaddr import Multiaddr
+from ..resources.refusals import Refusals
 from .answerers import FirewallRequestQueue, Handler, Queue
 from .questions import Answer, Answerer, FirewallRequest, Question
+from .room import Holder, Room
 from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
+from .silence import Silence
 
 __all__ = ["Approvals"]
-
-MAX_QUIET_PEERS: Final = 16_384
-"""Peers remembered as unanswered; beyond that the oldest may cause a question early, within the other limits."""
 
 
 class Decision(NamedTuple):
@@ -30,35 +28,51 @@ class Decision(NamedTuple):
     applied: AppliedRule
 
 
+class _Request:
+    """A request that waits for an answer."""
+
+    __slots__ = ("address", "answer", "holder", "question", "size", "subject")
+
+    def __init__(self, subject: Subject, address: Multiaddr | None, size: int) -> None:
+        self.subject: Final = subject
+        self.address: Final = address
+        self.holder: Final = Holder.of(subject, address)
+        self.size: Final = size
+        self.question: Question | None = None
+        self.answer: asyncio.Future[Answer] | None = None
+        """What it waits for, from that question."""
+
+
 class Approvals:
     """Decides requests that need an answer first.
 
     A question about a peer holds all requests of that peer and direction. All answerers get it, and the first answer
-    decides. Without any answerer it is rejected. Open questions, waiting requests and their bytes are limited, in total
-    and per peer; excess requests are rejected. After an unanswered question, a peer causes no new ones for
+    decides. Without any answerer it is rejected. Open questions, waiting requests and their bytes have limited room, see
+    :class:`Room`; who gives way is rejected. After an unanswered question, a peer causes no new ones for
     ``Config.firewall_quiet``, to protect people from floods.
 
-    ``emit`` gets an event when a question starts to wait for an answer, and one when it ends.
+    ``emit`` gets an event when a question starts to wait for an answer, and one when it ends. ``refusals`` counts who gave
+    way.
     """
 
-    def __init__(self, firewall: Firewall, config: Config, emit: Callable[[Event], None]) -> None:
+    def __init__(self, firewall: Firewall, config: Config, emit: Callable[[Event], None], refusals: Refusals) -> None:
         self.firewall = firewall
         self.keep_rule: Callable[[PeerId, Direction, Rule], object] = lambda *_: None
         """Called with each rule set by an answer, to store it."""
         self._config = config
         self._emit = emit
         self._answerers: dict[Answerer, None] = {}
-        self._ids = count(1)
+        self._last_id = 0
         self._questions: dict[Hashable, Question] = {}
-        self._questions_by_peer: Counter[PeerId] = Counter()
         self._timers: dict[Question, asyncio.TimerHandle] = {}
         self._setting: Question | None = None
         """The question whose answer is setting a rule right now."""
-        self._waiting = 0
-        self._waiting_by_peer: Counter[PeerId] = Counter()
-        self._bytes = 0
-        self._bytes_by_peer: Counter[PeerId] = Counter()
-        self._quiet: OrderedDict[PeerId, float] = OrderedDict()
+        self._open: Room[Question] = Room(
+            "max_firewall_questions", config, refusals, lambda question: question.end("crowded out")
+        )
+        self._waiting: Room[_Request] = Room("max_firewall_waiting_requests", config, refusals, self._turn_away)
+        self._bytes: Room[_Request] = Room("max_firewall_waiting_bytes", config, refusals, self._turn_away)
+        self._silence = Silence(config.firewall_quiet)
         self._closed = False
 
     # -- who answers -----------------------------------------------------------------------------
@@ -115,58 +129,63 @@ class Approvals:
 
     async def decide(self, subject: Subject, address: Multiaddr | None, size: int) -> Decision:
         """Decides a request, with a question if needed. ``size``: its memory in bytes while it waits."""
-        counted = False
+        request = _Request(subject, address, max(size, 1))
         try:
             while True:
                 applied = self.firewall.find(subject.peer, subject.direction)
                 verdict = Verdict.ASK if applied.rule is None else applied.rule.verdict(subject)
                 if verdict is not Verdict.ASK:
                     return Decision(verdict is Verdict.ALLOW, applied)
-                if not counted:
-                    if not self._has_room(subject.peer, size):
-                        return Decision(False, applied)
-                    self._count(subject.peer, 1, size)
-                    counted = True
-                answer = await self._ask(subject, address, applied.rule)
+                answer = await self._ask(request, applied.rule)
                 if answer != "reconsider":
                     return Decision(answer == "pass", applied)
         finally:
-            if counted:
-                self._count(subject.peer, -1, -size)
+            self._leave(request)
 
-    async def _ask(self, subject: Subject, address: Multiaddr | None, rule: Rule | None) -> Answer:
+    async def _ask(self, request: _Request, rule: Rule | None) -> Answer:
         """Waits for the answer to the open question about the peer, or to a new one."""
+        subject = request.subject
         question = self._questions.get((subject.peer, subject.direction)) if rule is None else None
         is_new = question is None
         if question is None:
-            if not self._may_be_raised(subject.peer):
+            if not self._answerers or self._silence.includes(request.holder, _now()):
                 return "reject"
-            expires = asyncio.get_running_loop().time() + self._config.firewall_timeout
-            kind: QuestionKind = "peer" if rule is None else "request"
-            question = Question(next(self._ids), kind, subject, address, rule, expires, self)
-        answer = question.join()
+            question = self._make_question(request, rule)
+        request.question, request.answer = question, question.join()
         try:
-            if is_new:
-                self._raise(question)
-            return await answer
+            if not self._find_room(request, question):
+                question.turn_away(request.answer)
+            elif is_new:
+                self._put(question)
+            return await request.answer
         finally:
-            question.leave(answer)
+            question.leave(request.answer)
 
-    def _has_room(self, peer: PeerId, size: int) -> bool:
-        """Whether one more request may wait."""
-        config = self._config
-        return (
-            self._waiting < config.max_firewall_waiting_requests
-            and self._waiting_by_peer[peer] < config.max_firewall_waiting_requests_per_peer
-            and self._bytes + size <= config.max_firewall_waiting_bytes
-            and self._bytes_by_peer[peer] + size <= config.max_firewall_waiting_bytes_per_peer
-        )
+    def _find_room(self, request: _Request, question: Question) -> bool:
+        """Whether the request may wait, and its question be open; others may have to give way for that."""
+        places: list[tuple[Room[Any], Any, int]] = [
+            (self._waiting, request, 1),
+            (self._bytes, request, request.size),
+            (self._open, question, 1),
+        ]
+        places = [(room, item, size) for room, item, size in places if item not in room]
+        for room, item, size in places:
+            room.add(item, size)
+        # All are asked first: nobody must give way to a newcomer that is refused itself.
+        if any(room.refuses(item) for room, item, _ in places):
+            return False
+        return all(room.make(item) for room, item, _ in places)
 
-    def _count(self, peer: PeerId, requests: int, size: int) -> None:
-        self._waiting += requests
-        self._bytes += size
-        _subtract(self._waiting_by_peer, peer, -requests)
-        _subtract(self._bytes_by_peer, peer, -size)
+    def _turn_away(self, request: _Request) -> None:
+        """The request gives way."""
+        assert request.question is not None
+        assert request.answer is not None
+        self._leave(request)
+        request.question.turn_away(request.answer)
+
+    def _leave(self, request: _Request) -> None:
+        for room in (self._waiting, self._bytes):
+            room.discard(request)
 
     # -- questions -------------------------------------------------------------------------------
 
@@ -189,6 +208,12 @@ class Approvals:
             self._setting = None
         self.keep_rule(peer, direction, rule)
 
+    def reject_network(self, network: str) -> int:
+        """Silences a network, and rejects its open questions; their number."""
+        self._silence.begin(network, (network,), _now())
+        questions = [question for question in self._questions.values() if network in question.holder.networks]
+        return sum(question.end("rejected") for question in questions)
+
     def question_opened(self, question: Question) -> None:
         subject = question.subject
         self._emit(FirewallRequestOpened(question.id, subject.peer, subject.direction, subject.type, question.kind))
@@ -196,40 +221,32 @@ class Approvals:
     def question_ended(self, question: Question, outcome: Outcome) -> None:
         subject = question.subject
         del self._questions[_key(question)]
-        _subtract(self._questions_by_peer, subject.peer, 1)
-        self._timers.pop(question).cancel()
+        self._open.discard(question)
+        if question in self._timers:
+            self._timers.pop(question).cancel()
         # A peer could send and withdraw requests for ever. Requests that we withdraw ourselves do not count.
         if outcome == "timed out" or (outcome == "withdrawn" and subject.direction is Direction.INBOUND):
-            self._silence(subject.peer)
+            self._silence.begin(subject.peer, question.holder.networks, _now())
         if question.opened:
             self._emit(
                 FirewallRequestEnded(question.id, subject.peer, subject.direction, subject.type, question.kind, outcome)
             )
 
-    def _may_be_raised(self, peer: PeerId) -> bool:
-        return (
-            len(self._answerers) > 0
-            and len(self._questions) < self._config.max_firewall_questions
-            and self._questions_by_peer[peer] < self._config.max_firewall_questions_per_peer
-            and self._quiet.get(peer, 0.0) <= asyncio.get_running_loop().time()
-        )
-
-    def _raise(self, question: Question) -> None:
-        """Offers a new question to all answerers, until one answers."""
+    def _make_question(self, request: _Request, rule: Rule | None) -> Question:
+        kind: QuestionKind = "peer" if rule is None else "request"
+        expires = _now() + self._config.firewall_timeout
+        question = Question(self._last_id + 1, kind, request.subject, request.address, rule, expires, self)
         self._questions[_key(question)] = question
-        self._questions_by_peer[question.subject.peer] += 1
-        loop = asyncio.get_running_loop()
-        self._timers[question] = loop.call_at(question.expires, question.end, "timed out")
+        return question
+
+    def _put(self, question: Question) -> None:
+        """Offers a new question to all answerers, until one answers."""
+        self._last_id = question.id
+        self._timers[question] = question.loop.call_at(question.expires, question.end, "timed out")
         for answerer in list(self._answerers):
             if answerer in self._answerers:  # one may remove another
                 question.offer(answerer)
         question.open()
-
-    def _silence(self, peer: PeerId) -> None:
-        self._quiet[peer] = asyncio.get_running_loop().time() + self._config.firewall_quiet
-        self._quiet.move_to_end(peer)
-        if len(self._quiet) > MAX_QUIET_PEERS:
-            self._quiet.popitem(last=False)
 
 
 def _key(question: Question) -> Hashable:
@@ -237,8 +254,5 @@ def _key(question: Question) -> Hashable:
     return (question.subject.peer, question.subject.direction) if question.kind == "peer" else question.id
 
 
-def _subtract(counter: Counter[PeerId], peer: PeerId, number: int) -> None:
-    """Counts down, and forgets a peer at zero, since a remote can create any number of peers."""
-    counter[peer] -= number
-    if not counter[peer]:
-        del counter[peer]
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -9,6 +9,8 @@ from ..events import Direction, Outcome, QuestionKind
 from ..identity import PeerId
 from ..loops import check_loop
 from ..multiaddr import Multiaddr
+from ..resources.networks import networks_of
+from .room import Holder
 from .rules import Rule, Subject, Verdict
 
 __all__ = ["Answer", "Answerer", "FirewallRequest", "Question", "QuestionHost"]
@@ -23,20 +25,22 @@ ANSWERS: Final[dict[Outcome, Answer]] = {
     "reconsidered": "reconsider",
     "timed out": "reject",
     "withdrawn": "reject",
+    "crowded out": "reject",
     "unanswered": "reject",
     "closed": "reject",
 }
 
 
 class FirewallRequest:
-    """A question of the firewall. Answer it with :meth:`approve`, :meth:`reject` or :meth:`set_rule`.
+    """A question of the firewall. Answer it with :meth:`approve`, :meth:`reject`, :meth:`reject_network` or
+    :meth:`set_rule`.
 
     Answers can come from any callback or task of the event loop. Without an answer within ``Config.firewall_timeout``
     the requests are rejected.
 
     All answerers get the question with the same :attr:`id`, and the first answer ends it. It also ends when its last
-    request goes away, when a new rule decides it, or when its last answerer leaves. Later answers return False and have no
-    effect. The other async handlers of the question are then cancelled.
+    request goes away, when a new rule decides it, when others need its place, or when its last answerer leaves. Later
+    answers return False and have no effect. The other async handlers of the question are then cancelled.
     """
 
     __slots__ = ("_question", "address", "direction", "expires", "id", "kind", "peer", "type", "view")
@@ -64,6 +68,14 @@ class FirewallRequest:
         return f"<FirewallRequest {self.id}: {self.kind} {self.direction.name} {self.peer} {self.type or ''}>"
 
     @property
+    def network(self) -> str | None:
+        """The network of :attr:`address`, which :meth:`reject_network` is about; None if not connected.
+
+        For IPv4 it is the address alone (/32), for IPv6 a household's network (/56). A relayed peer has its relay's.
+        """
+        return None if self.address is None else networks_of(self.address)[-1]
+
+    @property
     def waiting(self) -> int:
         """The number of waiting requests; 0 when the question has ended."""
         return self._question.waiting
@@ -82,6 +94,22 @@ class FirewallRequest:
         """Rejects the waiting requests, without setting a rule. False if the question has ended."""
         check_loop(self._question.loop)
         return self._question.end("rejected")
+
+    def reject_network(self) -> int:
+        """Rejects this question and all others about requests from its :attr:`network`, and for ``Config.firewall_quiet``
+        every further request from there that would be a question. Sets no rule, and bans nobody.
+
+        Returns the number of rejected questions; 0 if the question has ended, and then it has no effect.
+
+        Raises:
+            ValueError: the peer is not connected, so its network is unknown.
+        """
+        check_loop(self._question.loop)
+        if self.network is None:
+            raise ValueError(
+                f"question {self.id} is about a peer without a connection, whose network is unknown: use reject()"
+            )
+        return self._question.reject_network(self.network)
 
     def set_rule(self, rule: Rule) -> bool:
         """Sets ``rule`` for the peer in this direction, and applies it to the waiting requests. With a state file, the
@@ -115,6 +143,9 @@ class QuestionHost(Protocol):
     def set_rule(self, question: Question, rule: Rule) -> None:
         """Sets a rule as the answer. This ends the question, unless another rule takes precedence."""
 
+    def reject_network(self, network: str) -> int:
+        """Silences a network. Returns the number of its questions, which this ends."""
+
     def question_opened(self, question: Question) -> None: ...
 
     def question_ended(self, question: Question, outcome: Outcome) -> None: ...
@@ -133,6 +164,7 @@ class Question:
         "_waiting",
         "address",
         "expires",
+        "holder",
         "id",
         "kind",
         "loop",
@@ -157,6 +189,7 @@ class Question:
         self.subject: Final = subject
         """The request; for a question about a peer, the first one."""
         self.address: Final = address
+        self.holder: Final = Holder.of(subject, address)
         self.rule: Final = rule
         """The rule that caused the question, if any."""
         self.expires: Final = expires
@@ -178,12 +211,18 @@ class Question:
         self._waiting[answer] = None
         return answer
 
-    def leave(self, answer: asyncio.Future[Answer]) -> None:
-        """Removes a waiting request, answered or not."""
+    def leave(self, answer: asyncio.Future[Answer], outcome: Outcome = "withdrawn") -> None:
+        """Removes a waiting request, answered or not. After the last one the question ends with ``outcome``."""
         if answer in self._waiting:
             del self._waiting[answer]
             if not self._waiting:
-                self.end("withdrawn")
+                self.end(outcome)
+
+    def turn_away(self, answer: asyncio.Future[Answer]) -> None:
+        """Rejects one waiting request, to make room for others."""
+        if not answer.done():
+            answer.set_result("reject")
+        self.leave(answer, "crowded out")
 
     def offer(self, answerer: Answerer) -> None:
         if self.outcome is None:
@@ -218,6 +257,13 @@ class Question:
             if verdict is not Verdict.ASK:
                 self.end("rule set", "pass" if verdict is Verdict.ALLOW else "reject")
         return True
+
+    def reject_network(self, network: str) -> int:
+        """0 if the question has ended."""
+        if self.outcome is not None:
+            return 0
+        others = self._host.reject_network(network)
+        return others + self.end("rejected")
 
     def end(self, outcome: Outcome, answer: Answer | None = None) -> bool:
         """Notifies requests, answerers and the host. ``answer`` overrides that of ``outcome``. False if already ended."""

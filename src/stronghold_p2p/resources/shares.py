@@ -43,10 +43,22 @@ class Shares(Generic[T]):
     def __contains__(self, item: object) -> bool:
         return item in self._holders
 
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._holders)
+
     @property
     def used(self) -> int:
         """The sum of all sizes."""
         return self._root.used
+
+    def used_by(self, path: Path) -> int:
+        """The sum of the sizes of what the holder has."""
+        share = self._root
+        for key in path:
+            if key not in share.within:
+                return 0
+            share = share.within[key]
+        return share.used
 
     def free(self, path: Path, limit: int) -> int:
         """What the holder may have more of ``limit``: each may have as much as those above it leave free, so that a newcomer
@@ -98,6 +110,14 @@ class Shares(Generic[T]):
         while share.within:
             share = max(share.within.values(), key=_used)
         return iter(share.items)
+
+    def newest_of_largest(self, spared: Hashable = None) -> T:
+        """The newest item of the largest holder, and among equals of who came last: a newcomer takes nothing from those
+        who have no more than it has. Nothing of the network ``spared``, unless there is nothing else. There is one."""
+        share = self._root
+        while share.within:
+            share = max(reversed(share.within.values()), key=lambda within: (within.key != spared, within.used))
+        return next(reversed(share.items))
 
 
 def _used(share: _Share[T]) -> int:
