@@ -26,7 +26,10 @@ from stronghold_p2p import (
     Direction,
     FirewallRequest,
     FirewallRules,
+    Multiaddr,
     NoResponse,
+    NotPermitted,
+    PeerId,
     Rule,
     StrongholdError,
     StrongholdP2p,
@@ -34,11 +37,15 @@ from stronghold_p2p import (
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.ask import MAX_TYPE, MAX_VIEW, Asker, Person, Program
 from stronghold_p2p.cli.stdin import MAX_LINE, Lines
+from stronghold_p2p.firewall.rules import Subject
 from stronghold_p2p.identity import Keypair
 
 from .conftest import WAIT, Cli, process, terminal
 
 Peer = StrongholdP2p[Any, Any]
+ALICE, *STRANGERS = [PeerId.from_bytes(b"\x12\x20" + number.to_bytes(32)) for number in range(101)]
+HERE, THERE = "/ip4/192.0.2.1/tcp/1", "/ip4/198.51.100.1/tcp/1"
+"""Addresses of two networks."""
 
 
 class Console:
@@ -109,6 +116,16 @@ async def answering(asker: Asker) -> AsyncIterator[None]:
 
 def ask(alice: Peer, bob: Peer, body: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(alice.send_request(bob.listeners[0].address, body, timeout=WAIT))
+
+
+def asked(bob: Peer, peer: PeerId, address: str) -> asyncio.Task[bool]:
+    """A request from an address from which no test can send one."""
+
+    async def decide() -> bool:
+        subject = Subject(peer, Direction.INBOUND, None, "view")
+        return (await bob._approvals.decide(subject, Multiaddr.parse(address), 1)).allowed
+
+    return asyncio.create_task(decide())
 
 
 class Overheard(Program):
@@ -231,6 +248,34 @@ async def test_a_ban(console: Console, alice: Peer, bob: Peer) -> None:
     assert bob.connections == ()
 
 
+async def test_a_program_rejects_a_network(console: Console, bob: Peer) -> None:
+    async with answering(Program(bob, Lines())):
+        requests = [asked(bob, peer, HERE) for peer in STRANGERS[:3]]
+        for _ in requests:
+            await console.shown()
+        console.answer(2, "reject_network")
+        shown = [await console.shown() for _ in requests]
+        assert sorted(shown, key=lambda record: record["id"]) == [ended(number, "rejected") for number in (1, 2, 3)]
+        assert await asked(bob, STRANGERS[3], HERE) is False
+        assert [await request for request in requests] == [False] * 3
+    assert console.nothing_more()
+
+
+async def test_a_program_cannot_reject_the_network_of_who_is_not_connected(
+    console: Console, make_peer: MakePeer, bob: Peer
+) -> None:
+    carol = await make_peer(firewall=FirewallRules(outbound=Rule.ASK))
+    async with answering(Program(carol, Lines())):
+        request = ask(carol, bob, 1)
+        assert (await console.shown())["address"] is None
+        console.answer(1, "reject_network")
+        assert (await console.shown())["message"] == (
+            'question 1 is about a peer without a connection, whose network is unknown: answer "reject" or "ban"'
+        )
+        console.answer(1, "reject")
+        assert isinstance(await failed(request), NotPermitted)
+
+
 async def test_answers_come_in_any_order(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(Program(bob, Lines())):
         requests = {}
@@ -240,6 +285,9 @@ async def test_answers_come_in_any_order(console: Console, alice: Peer, bob: Pee
         console.type('{"id":2,"answer":"allow"}\n{"id":1,"answer":"reject"}\n')
         assert await requests[2] == "second"
         assert isinstance(await failed(requests[1]), NoResponse)
+
+
+ANSWERS = '; expected {"id":1,"answer":A}, where A is one of "allow", "always", "reject", "reject_network", "ban"'
 
 
 @pytest.mark.parametrize(
@@ -266,7 +314,9 @@ async def test_a_bad_answer_is_told_and_changes_nothing(console: Console, alice:
         request = ask(alice, bob, 1)
         await console.shown()
         typed = asyncio.create_task(asyncio.to_thread(console.type, line + "\n"))  # more than a pipe holds
-        assert (await console.shown())["error"] == "AnswerError"
+        error = await console.shown()
+        assert error["error"] == "AnswerError"
+        assert "malformed" not in error["message"] or error["message"].endswith(ANSWERS)
         await typed
         assert not request.done()
         console.answer(1, "allow")
@@ -378,6 +428,66 @@ async def test_a_person_sees_one_question_at_a_time(
     assert console.nothing_more()
 
 
+async def test_a_crowd_keeps_nobody_waiting(console: Console, bob: Peer) -> None:
+    """A hundred identities of one address ask before somebody else: whose turn it is next but one at the latest."""
+    async with answering(Person(bob, Lines())):
+        crowd = [asked(bob, peer, HERE) for peer in STRANGERS]
+        await console.shown()
+        honest = asked(bob, ALICE, THERE)
+        await settled()
+        shown = []
+        for _ in range(2):
+            console.type("r\n")
+            assert await console.shown() == "rejected"
+            shown.append(await console.shown())
+        assert [str(ALICE) in text for text in shown] == [False, True]
+        console.type("once\n")
+        assert await honest
+        assert await console.shown() == "allowed, this once"
+        assert "reject its n(etwork)" in await console.shown()
+        console.type("N\n")
+        assert await console.shown() == (
+            "rejected with 97 more questions. You are not asked about requests from 192.0.2.1/32 for 30 s."
+        )
+        assert [await request for request in crowd] == [False] * 100
+        honest = asked(bob, ALICE, THERE)
+        assert "ended before" not in await console.shown()
+        console.type("network\n")
+        assert await console.shown() == "rejected. You are not asked about requests from 198.51.100.1/32 for 30 s."
+    assert console.nothing_more()
+
+
+async def test_a_person_hears_that_others_need_the_place(console: Console, make_peer: MakePeer) -> None:
+    bob = await make_peer(config=Config(max_firewall_questions=4), firewall=FirewallRules(inbound=Rule.ASK))
+    async with answering(Person(bob, Lines())):
+        requests = [asked(bob, peer, HERE) for peer in (ALICE, ALICE, ALICE, STRANGERS[0])]
+        for number in (1, 2):
+            assert f"question {number}:" in await console.shown()
+            console.type("o\n")
+            assert await requests[number - 1]
+            await console.shown()
+        assert "question 4:" in await console.shown()
+        requests += [asked(bob, STRANGERS[1], address) for address in (THERE, "/ip6/::1/tcp/1", "/dns/x.example/tcp/1")]
+        assert await requests[3] is False
+        assert await console.shown() == "question 4 has ended: too many others wait for an answer."
+        await console.shown()
+    assert await asyncio.gather(*requests) == [True, True, *[False] * 5]
+
+
+async def test_a_person_cannot_reject_the_network_of_who_is_not_connected(
+    console: Console, make_peer: MakePeer, bob: Peer
+) -> None:
+    carol = await make_peer(firewall=FirewallRules(outbound=Rule.ASK))
+    async with answering(Person(carol, Lines())):
+        request = ask(carol, bob, 1)
+        choices = (await console.shown()).splitlines()[-1]
+        assert choices == "o(nce), a(lways), r(eject) or b(an)?"
+        console.type("n\n")
+        assert await console.shown() == f"please answer {choices}"
+        console.type("r\n")
+        assert isinstance(await failed(request), NotPermitted)
+
+
 async def test_a_person_is_asked_about_a_peer_and_all_that_it_waits_for(
     console: Console, alice: Peer, bob: Peer, make_peer: MakePeer
 ) -> None:
@@ -409,7 +519,7 @@ async def test_always_answers_the_peers_other_questions(console: Console, alice:
         assert await console.shown() == "allowed, and always from now on"
         bob.set_peer_rule(alice.peer_id, Rule.ASK)
         third = ask(alice, bob, 3)
-        assert "\n1 question ended before it was shown\n" in await console.shown()
+        assert "\n1 question ended before being shown\n" in await console.shown()
         console.type("o\n")
         assert await third == 3
 

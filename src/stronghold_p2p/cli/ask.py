@@ -6,12 +6,13 @@ import abc
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 import msgspec
 
 from ..config import Config
 from ..events import Direction
+from ..firewall.answerers import Turns
 from ..firewall.questions import FirewallRequest
 from ..firewall.rules import Rule
 from ..peer import StrongholdP2p
@@ -28,7 +29,7 @@ MAX_TYPE = 100
 MAX_VIEW = 500
 """Characters that are shown of a request: enough to see what is asked for, and no more than a terminal holds."""
 
-Answer = Literal["allow", "always", "reject", "ban"]
+Answer = Literal["allow", "always", "reject", "reject_network", "ban"]
 
 
 class LineSource(Protocol):
@@ -94,8 +95,8 @@ class Asker(abc.ABC):
     async def _read(self) -> None:
         await asyncio.get_running_loop().create_future()
 
-    async def _answer(self, question: FirewallRequest, answer: Answer) -> bool:
-        """False if the question has ended; then the answer changes nothing."""
+    async def _answer(self, question: FirewallRequest, answer: Answer) -> int:
+        """The number of questions that it ended: 0 if this one has ended before; then the answer changes nothing."""
         match answer:
             case "allow":
                 return question.approve()
@@ -103,6 +104,8 @@ class Asker(abc.ABC):
                 return question.set_rule(Rule.ALLOW_ALL)
             case "reject":
                 return question.reject()
+            case "reject_network":
+                return question.reject_network()
             case "ban":
                 if not question.reject():  # first: closing its connections would end the question
                     return False
@@ -118,7 +121,7 @@ class Asker(abc.ABC):
 
 
 class Person(Asker):
-    """Shows one question at a time, in their order, as text."""
+    """Shows one question at a time as text, by turns among networks and then among peers."""
 
     def __init__(
         self,
@@ -131,23 +134,19 @@ class Person(Asker):
         """``write`` shows a text of one line or more; None: on stdout."""
         super().__init__(peer, lines, config, on_stdout=write is None)
         self._write = write or output.note
-        self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._turns = Turns()
         self._missed = 0
 
     async def _put(self, question: FirewallRequest) -> None:
-        self._waiting += 1
         try:
-            await self._turn.acquire()
+            await self._turns.take(question)
         except asyncio.CancelledError:
-            self._missed += 1
+            self._missed += question.outcome != "rejected"  # as the person has said, about all of a network
             raise
-        finally:
-            self._waiting -= 1
         try:
             await self._show(question)
         finally:
-            self._turn.release()
+            self._turns.pass_on()
 
     async def _show(self, question: FirewallRequest) -> None:
         if not question.waiting:
@@ -162,7 +161,7 @@ class Person(Asker):
                 await output.shown()
             self._missed = 0
             self._lines.discard()
-            answer = await self._read_answer()
+            answer = await self._read_answer(question)
             if answer is None:
                 self._leave()
                 return
@@ -170,7 +169,7 @@ class Person(Asker):
         except asyncio.CancelledError:
             self._write(self._ending(question))
             raise
-        self._write(DONE[answer] if answered else self._ending(question))
+        self._write(self._done(question, answer, answered) if answered else self._ending(question))
 
     def _text(self, question: FirewallRequest) -> str:
         if question.kind == "request":
@@ -190,10 +189,20 @@ class Person(Asker):
             f"  request    {_view(question)}",
         ]
         if self._missed:
-            lines.insert(0, f"{_count(self._missed, 'question')} ended before it was shown")
-        if self._waiting:
-            lines.append(f"  ({_count(self._waiting, 'more question')} waiting)")
-        return "\n".join(("", *lines, CHOICES))
+            lines.insert(0, f"{_count(self._missed, 'question')} ended before being shown")
+        if self._turns.waiting:
+            lines.append(f"  ({_count(self._turns.waiting, 'more question')} waiting)")
+        return "\n".join(("", *lines, _choices(question)))
+
+    def _done(self, question: FirewallRequest, answer: Answer, ended: int) -> str:
+        """Says what an answer has done, ``ended`` being the number of questions that it ended."""
+        if answer != "reject_network":
+            return DONE[answer]
+        others = f" with {_count(ended - 1, 'more question')}" if ended > 1 else ""
+        return (
+            f"rejected{others}. You are not asked about requests from {question.network} for"
+            f" {self._config.firewall_quiet:g} s."
+        )
 
     def _ending(self, question: FirewallRequest) -> str:
         """Says why a question that was shown needs no answer any more."""
@@ -207,6 +216,8 @@ class Person(Asker):
                 ending = "has ended: the request was withdrawn."
             case "reconsidered":
                 ending = "has ended: a rule decides it now."
+            case "crowded out":
+                ending = "has ended: too many others wait for an answer."
             case "unanswered":
                 ending = "has ended: nobody answers any more."
             case "closed":
@@ -215,17 +226,23 @@ class Person(Asker):
                 ending = f"was answered elsewhere: {question.outcome}."
         return f"question {question.id} {ending}"
 
-    async def _read_answer(self) -> Answer | None:
+    async def _read_answer(self, question: FirewallRequest) -> Answer | None:
         """What the person decides; None if there is nobody."""
+        choices = _choices(question)
         while (line := await self._lines.read()) is not None:
             word = line.strip().lower()
-            if word in WORDS:
-                return WORDS[word]
-            self._write(f"please answer {CHOICES}" if word else CHOICES)
+            answer = WORDS.get(word)
+            if answer is not None and (answer != "reject_network" or question.network is not None):
+                return answer
+            self._write(f"please answer {choices}" if word else choices)
         return None
 
 
-CHOICES = "o(nce), a(lways), r(eject) or b(an)?"
+def _choices(question: FirewallRequest) -> str:
+    reject = "r(eject)" if question.network is None else "r(eject), reject its n(etwork)"
+    return f"o(nce), a(lways), {reject} or b(an)?"
+
+
 WORDS: dict[bytes, Answer] = {
     b"once": "allow",
     b"o": "allow",
@@ -233,10 +250,12 @@ WORDS: dict[bytes, Answer] = {
     b"a": "always",
     b"reject": "reject",
     b"r": "reject",
+    b"network": "reject_network",
+    b"n": "reject_network",
     b"ban": "ban",
     b"b": "ban",
 }
-DONE: dict[Answer, str] = {
+DONE = {
     "allow": "allowed, this once",
     "always": "allowed, and always from now on",
     "reject": "rejected",
@@ -259,11 +278,12 @@ class Program(Asker):
         """``write`` shows a record, which is JSON; None: on stdout."""
         super().__init__(peer, lines, config, on_stdout=write is None)
         self._write = write or output.result
-        self._answers: dict[int, asyncio.Future[Answer | None]] = {}
+        self._answers: dict[int, tuple[FirewallRequest, asyncio.Future[Answer | None]]] = {}
         self._last = 0
 
     async def _put(self, question: FirewallRequest) -> None:
-        future = self._answers[question.id] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self._answers[question.id] = question, future
         self._last = question.id
         self._write(
             {
@@ -301,7 +321,7 @@ class Program(Asker):
                 except AnswerError as error:
                     self._write({"error": type(error).__name__, "message": str(error)})
         finally:
-            for future in self._answers.values():
+            for _, future in self._answers.values():
                 if not future.done():
                     future.set_result(None)
         await super()._read()
@@ -312,17 +332,27 @@ class Program(Asker):
         try:
             answer = msgspec.json.decode(line, type=_AnswerLine)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise AnswerError(f"malformed answer: {error}") from error
-        future = self._answers.get(answer.id)
-        if future is None or future.done():
+            raise AnswerError(f"malformed answer: {error}; {EXPECTED}") from error
+        question, future = self._answers.get(answer.id, (None, None))
+        if question is None or future is None or future.done():
             has_ended = 0 < answer.id <= self._last
             raise AnswerError(f"question {answer.id} has ended" if has_ended else f"there is no question {answer.id}")
+        if answer.answer == "reject_network" and question.network is None:
+            raise AnswerError(
+                f"question {answer.id} is about a peer without a connection, whose network is unknown: answer"
+                ' "reject" or "ban"'
+            )
         future.set_result(answer.answer)
 
 
 class _AnswerLine(msgspec.Struct, forbid_unknown_fields=True):
     id: int
     answer: Answer
+
+
+EXPECTED: Final = 'expected {"id":1,"answer":A}, where A is one of ' + ", ".join(
+    f'"{answer}"' for answer in get_args(Answer)
+)
 
 
 class AnswerError(Exception):
