@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from support.clock import Clock
 from support.compiled import replaces_parts
 from support.loop import Loop
+from support.yamux import memory_share
 
 from stronghold_p2p import (
     Config,
@@ -43,7 +44,6 @@ from stronghold_p2p import (
 from stronghold_p2p.encoding import varint
 from stronghold_p2p.requests.codec import make_codec
 from stronghold_p2p.transport.state import RemoteIdentify
-from stronghold_p2p.wire.yamux import ReceiveBudget
 
 IN, OUT = Direction.INBOUND, Direction.OUTBOUND
 US: Final = Keypair.generate()
@@ -163,7 +163,7 @@ class FakeConnection:
         self.network = network
         self.loop = network.loop
         self.now = network.loop.time
-        self.budget = ReceiveBudget(2**20)
+        self.budget = memory_share(2**20)
         self.streams: dict[FakeStream, None] = {}
         self.lost = False
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -243,6 +243,8 @@ class ModelRequest:
     size: int
     outcome: str = ""
     """Empty while it is undecided; then "passed", "rejected" or "gone"."""
+    dials: bool = False
+    """No connection was there when it was made."""
     counted: bool = False
     approved: bool = False
     """Somebody has let it pass."""
@@ -518,6 +520,8 @@ class Model:
 
     def _decided(self, request: ModelRequest, allowed: bool, rule: str | None, layer: str) -> None:
         self._tell(request, rule, layer, allowed=allowed)
+        if request.dials and self.rule_for(request.peer, OUT)[0] == "reject":
+            allowed = False  # a rule set since forbids the dial
         self._gone(request, "passed" if allowed else "rejected")
 
     def _gone(self, request: ModelRequest, outcome: str) -> None:
@@ -634,6 +638,7 @@ class FirewallMachine(RuleBasedStateMachine):
     def outbound(self, peer: PeerId, kind: Any, padding: int, settle: bool) -> None:
         request = self._request(peer, OUT, kind, padding)
         request.expires = self.clock.now + OUTBOUND_TIMEOUT
+        request.dials = peer not in self.network.connections_by_peer
         self.model.call(request)
         call = self.peer.send_request(peer, request.body, timeout=OUTBOUND_TIMEOUT)
         request.call = self.loop.create_task(call)
