@@ -122,14 +122,15 @@ class MemoryShare(ReceiveBudget):
         return (self.allowed - 4 * self.used) // 8
 
     def take(self, size: int) -> None:
-        self.used += size
+        self.used = used = self.used + size
+        free = self._limit
         holder: _Holder | None = self.holder
         while holder is not None:
             holder.used += size
+            free -= holder.used
             holder = holder.parent
-        allowed = self.allowed
-        self.exhausted = self.used > 0 and self.used >= allowed
-        self.overrun = self.used > 0 and self.used >= 2 * allowed
+        self.exhausted = used >= free * self.factor and used > 0
+        self.overrun = used >= (free + self._limit) * self.factor and used > 0
 
     def give(self, size: int) -> None:
         self.take(-size)

@@ -89,7 +89,7 @@ class Swarm:
         self.config = config = fit_to_descriptors(config)
         self.deadlines = Deadlines(asyncio.get_running_loop())
         self.turns = Turns(asyncio.get_running_loop(), config.turn_time)
-        self._memory = Memory(config.max_receive_buffer)
+        self.memory = Memory(config.max_receive_buffer)
         self.listen_addresses: tuple[Multiaddr, ...] = ()
         """Where we can be dialed, without our peer id."""
         self._permits = permits
@@ -247,7 +247,7 @@ class Swarm:
             del self._connections[connection.peer]
         self._inbound.discard(connection)
         self._outbound.discard(connection)
-        self._memory.close(connection.budget)
+        self.memory.close(connection.budget)
         self._ended.add(connection)
         connection.closed.add_done_callback(lambda _: self._ended.discard(connection))
         for service in self._services:
@@ -409,7 +409,7 @@ class Swarm:
             raise NotPermitted(peer, refusal)
         self._make_room(peer, direction)
         is_first = self.connection(peer) is None
-        budget = self._memory.open(networks_of(pipe.remote_address), peer)
+        budget = self.memory.open(networks_of(pipe.remote_address), peer)
         connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path, budget=budget)
         connections = self._connections.setdefault(peer, [])
         connections.append(connection)
