@@ -54,9 +54,10 @@ from .ephemeral import EphemeralKeys
 
 __all__ = ["Swarm"]
 
-ASKED_WHO_WE_ARE: Final = 32
-"""What a stream of identify costs a remote, in frames without a payload: our answer allows it half as many again. One
-is enough for a connection."""
+IDENTIFYING: Final = frozenset((identify.PROTOCOL, identify.PUSH_PROTOCOL))
+IDENTIFYING_FRAMES: Final = 32
+"""What a stream of these costs a remote, in frames without a payload: our answer allows it half as many again. A few are
+enough for a connection."""
 
 
 class Swarm:
@@ -163,8 +164,8 @@ class Swarm:
             self._refused(peer, protocol)
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
-        if stream.protocol == identify.PROTOCOL:
-            connection.charge(ASKED_WHO_WE_ARE)
+        if stream.protocol in IDENTIFYING:
+            connection.charge(IDENTIFYING_FRAMES)
         self._handlers[stream.protocol](connection, stream)
 
     def identified(self, connection: Connection, identity: identify.Identity) -> None:
