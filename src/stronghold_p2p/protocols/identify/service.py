@@ -57,8 +57,10 @@ class IdentifyService(Service):
         connection.loop.call_later(DELAY, self._begin, connection, self._offer(connection.peer))
 
     def closed(self, connection: Connection) -> None:
-        self._pushes.pop(connection, None)
         self._push_times.pop(connection, None)
+        unread = self._pushes.pop(connection, None)
+        if unread is not None:
+            unread.reset()
 
     def offer_changed(self, peer: PeerId | None) -> None:
         """Pushes to ``peer``, or all: to those that have heard it before and take pushes."""
