@@ -98,6 +98,7 @@ class IdentifyService(Service):
     def _take_push(self, connection: Connection, substream: Substream) -> None:
         """Only the newest is read, which tells all, and in the end one a second: each costs parsing, and tells every
         service."""
+        connection.ignore_for_keep_alive(substream)  # it may wait, and closing must not
         for older in (self._pushes.get(connection), self._reading_push.get(connection)):
             if older is not None:
                 older.reset()
