@@ -93,11 +93,15 @@ async def test_a_flood_of_pushes_is_read_in_part(make_peer: MakePeer, monkeypatc
 async def test_a_remote_that_pushes_without_an_end_is_cut_off(make_peer: MakePeer) -> None:
     alice, bob, address = await acquainted(make_peer)
     events = bob.events()
-    with pytest.raises(ConnectionLost):
+
+    async def push_without_an_end() -> None:
         for _ in range(100):
             async with await alice.open_stream(address, PUSH_PROTOCOL) as stream:
                 await stream.write(pushed("agent"))
                 await stream.negotiated()
+
+    with pytest.raises(ConnectionLost):
+        await push_without_an_end()
     assert "without a payload" in str((await next_event(events, ConnectionClosed)).error)
 
 
