@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stronghold_p2p.transport.deadlines import TICK, Deadlines, Expirable
+from stronghold_p2p.transport.deadlines import STRIKES_AT_ONCE, TICK, Deadlines, Expirable
 
 
 class FakeTimer:
@@ -92,6 +92,16 @@ def test_a_deadline_strikes_once_and_not_early(loop: FakeLoop, deadlines: Deadli
     assert item.expired == [pytest.approx(1000.5)]
     loop.advance(100)
     assert len(item.expired) == 1
+    assert loop.timers == []
+
+
+def test_many_that_are_due_strike_in_several_turns(loop: FakeLoop, deadlines: Deadlines) -> None:
+    items = [Item(loop) for _ in range(2 * STRIKES_AT_ONCE + 1)]
+    for item in items:
+        deadlines.add(1000.5, item)
+    loop.advance(1)
+    assert all(len(item.expired) == 1 for item in items)
+    assert loop.turns == 3
     assert loop.timers == []
 
 
