@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import random
 from typing import Any
@@ -290,3 +291,39 @@ def test_the_limit_is_of_the_configuration(name: CodecName) -> None:
 def test_raw_messages_have_no_values() -> None:
     (protocol,) = make_protocols("raw", None, None, Config(max_json_values=4, max_msgpack_values=4))
     assert protocol.requests.decode(protocol.requests.encode(b"," * MIB)) == b"," * MIB
+
+
+@both
+def test_nothing_is_collected_while_a_large_message_is_decoded(name: CodecName) -> None:
+    """On Python 3.11 the collector would run with the first lists, and go through all objects of the program."""
+    decoding = False
+    collections = 0
+
+    def collected(phase: str, info: object) -> None:
+        nonlocal collections
+        collections += decoding
+
+    data = codec(name).encode([[] for _ in range(20_000)])
+    decode = codec(name).decode
+    gc.callbacks.append(collected)
+    try:
+        decoding = True
+        decode(data)
+        decoding = False
+    finally:
+        gc.callbacks.remove(collected)
+    assert not collections
+    assert gc.isenabled()
+
+
+@both
+def test_the_collector_is_left_as_it_was(name: CodecName) -> None:
+    large = codec(name).encode(["a" * 100] * 1000)
+    for data in (large, large[:-1]):
+        for enabled in (False, True):
+            (gc.enable if enabled else gc.disable)()
+            try:
+                codec(name).decode(data)
+            except DecodeError:
+                pass
+            assert gc.isenabled() is enabled

@@ -17,6 +17,7 @@ same shape, as rmp-serde's named form.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Collection
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, Union
@@ -122,8 +123,16 @@ class Codec(Generic[T]):
         return value
 
     def _decode_checked(self, data: bytes) -> T:
+        """A large one is decoded with the garbage collector off, as it is in C code since Python 3.12: it would go
+        through all objects of the program, and many times through the new ones, which takes longer than to decode."""
         self._check(data, self._max_values)
-        return self._decode(data)
+        if len(data) <= UNCOUNTED or not gc.isenabled():
+            return self._decode(data)
+        gc.disable()
+        try:
+            return self._decode(data)
+        finally:
+            gc.enable()
 
 
 def make_codec(name: CodecName, type_: Any, *, max_size: int, max_values: int = sys.maxsize) -> Codec[Any]:
