@@ -126,7 +126,7 @@ class Connection(StreamHost):
         # Inbound streams whose lines have not left: at the end of the turn they do, with a response if it is ready.
         self._greetings: list[Substream] = []
         self._turns = host.turns
-        self._place = (*networks_of(pipe.remote_address), self)
+        self._place = (*networks_of(pipe.remote_address), id(self))
         self._waits = False
         """Input is there that has not had its turn; the pipe is paused."""
         self._unread: list[bytes] = []
