@@ -133,3 +133,14 @@ def closed_pipe() -> int:
     read_end, write_end = os.pipe()
     os.close(read_end)
     return write_end
+
+
+@pytest.mark.parametrize(("hard", "expected"), [(700, 700), (20_000, 16_384)])
+def test_a_peer_may_open_as_many_as_the_system_allows(hard: int, expected: int) -> None:
+    code = (
+        "import resource as r; from stronghold_p2p.cli import descriptors;"
+        f" r.setrlimit(r.RLIMIT_NOFILE, (128, {hard})); descriptors.raise_limit();"
+        " print(*r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=WAIT)
+    assert printed.stdout == f"{expected} {hard}\n"

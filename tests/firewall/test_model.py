@@ -245,6 +245,8 @@ class ModelRequest:
     size: int
     outcome: str = ""
     """Empty while it is undecided; then "passed", "rejected" or "gone"."""
+    dials: bool = False
+    """No connection was there when it was made."""
     approved: bool = False
     """Somebody has let it pass."""
     canceled: bool = False
@@ -621,6 +623,8 @@ class Model:
 
     def _decided(self, request: ModelRequest, allowed: bool, rule: str | None, layer: str) -> None:
         self._tell(request, rule, layer, allowed=allowed)
+        if request.dials and self.rule_for(request.peer, OUT)[0] == "reject":
+            allowed = False  # a rule set since forbids the dial
         self._gone(request, "passed" if allowed else "rejected")
 
     def _gone(self, request: ModelRequest, outcome: str) -> None:
@@ -738,6 +742,7 @@ class FirewallMachine(RuleBasedStateMachine):
     def outbound(self, peer: PeerId, kind: Any, padding: int, settle: bool) -> None:
         request = self._request(peer, OUT, kind, padding)
         request.expires = self.clock.now + OUTBOUND_TIMEOUT
+        request.dials = peer not in self.network.connections_by_peer
         self.model.call(request)
         call = self.peer.send_request(peer, request.body, timeout=OUTBOUND_TIMEOUT)
         request.call = self.loop.create_task(call)

@@ -10,7 +10,16 @@ from conftest import MakePeer
 from support.connections import ECHO, Pair, connected
 from support.waiting import next_event, settled, turns, until
 
-from stronghold_p2p import Config, Multiaddr, PeerIdentified, Stream, StreamReset, StrongholdP2p
+from stronghold_p2p import (
+    Config,
+    ConnectionClosed,
+    ConnectionLost,
+    Multiaddr,
+    PeerIdentified,
+    Stream,
+    StreamReset,
+    StrongholdP2p,
+)
 from stronghold_p2p.encoding import messages, varint
 from stronghold_p2p.protocols import identify
 from stronghold_p2p.protocols.identify import PUSH_PROTOCOL, IdentifyService, message
@@ -65,6 +74,35 @@ async def test_a_newer_push_takes_the_place_of_one_that_is_being_received(make_p
     async with await alice.open_stream(address, PUSH_PROTOCOL) as another:
         await another.write(pushed("another"))
     assert (await next_event(events, PeerIdentified)).agent_version == "another"
+
+
+async def test_a_flood_of_pushes_is_read_in_part(make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stronghold_p2p.protocols.identify.service.PUSH_INTERVAL", 1000)
+    alice, bob, address = await acquainted(make_peer)
+    events = bob.events()
+    for number in range(12):
+        async with await alice.open_stream(address, PUSH_PROTOCOL) as stream:
+            await stream.write(pushed(f"agent/{number}"))
+            await stream.negotiated()
+        await settled()
+    for number in range(8):
+        assert (await next_event(events, PeerIdentified)).agent_version == f"agent/{number}"
+    assert not events._events  # type: ignore[attr-defined]
+
+
+async def test_a_remote_that_pushes_without_an_end_is_cut_off(make_peer: MakePeer) -> None:
+    alice, bob, address = await acquainted(make_peer)
+    events = bob.events()
+
+    async def push_without_an_end() -> None:
+        for _ in range(100):
+            async with await alice.open_stream(address, PUSH_PROTOCOL) as stream:
+                await stream.write(pushed("agent"))
+                await stream.negotiated()
+
+    with pytest.raises(ConnectionLost):
+        await push_without_an_end()
+    assert "without a payload" in str((await next_event(events, ConnectionClosed)).error)
 
 
 async def test_pushes_that_come_at_once(make_peer: MakePeer) -> None:

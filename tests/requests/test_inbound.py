@@ -16,7 +16,7 @@ from stronghold_p2p.requests.protocol import RequestProtocol
 
 pytestmark = replaces_parts
 
-CODEC = make_codec("raw", None, max_size=1000)
+CODEC = make_codec("raw", None, max_size=20_000)
 PEER = Keypair.generate().peer_id
 CONFIG = Config(request_timeout=1, handler_timeout=2)
 
@@ -81,11 +81,20 @@ class Host(RequestHost[bytes, bytes]):
     def __init__(self, serve: Callable[[InboundRequest[bytes, bytes], bytes], None]) -> None:
         self.config = CONFIG
         self.serve = serve
+        self.has_room = True
+        self.waiting_responses: list[int] = []
         self.failures: list[Exception] = []
         self.times_ended = 0
 
+    def completed(self, inbound: InboundRequest[bytes, bytes]) -> None:
+        if self.has_room:
+            inbound.admit()
+
     def deliver(self, inbound: InboundRequest[bytes, bytes], message: bytes) -> None:
         self.serve(inbound, message)
+
+    def responding(self, inbound: InboundRequest[bytes, bytes], size: int) -> None:
+        self.waiting_responses.append(size)
 
     def failed(self, inbound: InboundRequest[bytes, bytes], error: RequestTimeout | DecodeError) -> None:
         self.failures.append(error)
@@ -98,8 +107,11 @@ class Host(RequestHost[bytes, bytes]):
 class Case:
     """A request that was just opened."""
 
-    def __init__(self, serve: Callable[[InboundRequest[bytes, bytes], bytes], None] = lambda *_: None) -> None:
+    def __init__(
+        self, serve: Callable[[InboundRequest[bytes, bytes], bytes], None] = lambda *_: None, *, room: bool = True
+    ) -> None:
         self.host = Host(serve)
+        self.host.has_room = room
         self.stream = FakeStream()
         stream: Any = self.stream
         self.inbound = InboundRequest(stream, RequestProtocol("/test/1.0.0", CODEC, CODEC), self.host)
@@ -121,7 +133,7 @@ def let_in(inbound: InboundRequest[bytes, bytes], message: bytes) -> None:
 
 
 def test_every_state_can_be_reached_and_left() -> None:
-    reached, left = {State.WAITING}, [State.WAITING]
+    reached, left = {State.READING}, [State.READING]
     while left:
         for state in TRANSITIONS[left.pop()].values():
             if state not in reached:
@@ -147,37 +159,42 @@ async def test_from_the_first_byte_to_the_last() -> None:
     inbound, stream = case.inbound, case.stream
     states = [case.state]
     assert stream.deadline == CONFIG.request_timeout
-    inbound.admit()
-    states.append(case.state)
     inbound.data_received(b"\x03a")
-    assert stream.window == 2
+    assert (stream.window, stream.held) == (2, 2)
     inbound.data_received(b"bc")
     states.append(case.state)
+    assert stream.held == 0
     inbound.respond(b"answer")
     states.append(case.state)
-    assert states == [State.WAITING, State.READING, State.ANSWERING, State.ENDED]
+    assert states == [State.READING, State.ANSWERING, State.ENDED]
     assert (stream.sent, stream.end, case.host.times_ended) == (b"\x06answer", "released", 1)
 
 
-async def test_one_that_comes_whole_while_it_waits() -> None:
-    case = Case(let_in)
+async def test_one_that_waits_for_room() -> None:
+    case = Case(let_in, room=False)
     case.inbound.data_received(b"\x03abc")
-    assert (case.state, case.stream.held, case.stream.window) == (State.HELD, 3, 0)
+    assert (case.state, case.stream.held, case.stream.window) == (State.WAITING, 3, 0)
     case.inbound.admit()
     assert (case.state, case.stream.held) == (State.ANSWERING, 0)
 
 
-async def test_one_that_comes_in_part_while_it_waits() -> None:
+async def test_a_large_one_counts_until_it_is_answered() -> None:
+    case = Case(let_in)
+    case.inbound.data_received(b"\x80\x80\x01" + bytes(16_384))
+    assert (case.state, case.stream.held) == (State.ANSWERING, 16_384)
+    case.inbound.respond(b"answer")
+    assert (case.state, case.stream.held) == (State.ENDED, 0)
+
+
+async def test_one_that_ends_before_it_is_whole_was_none() -> None:
     case = Case(let_in)
     case.inbound.data_received(b"\x03ab")
-    assert (case.state, case.stream.held, case.stream.window) == (State.WAITING, 3, 0)
-    case.inbound.admit()
-    assert (case.state, case.stream.held, case.stream.window) == (State.READING, 3, 3)
+    case.inbound.stream_failed(ConnectionLost())
+    assert (case.state, case.host.times_ended) == (State.ENDED, 0)
 
 
 async def test_what_follows_a_request_is_ignored() -> None:
     case = Case(keep)
-    case.inbound.admit()
     case.inbound.data_received(b"\x03abc\x03def")
     case.inbound.data_received(b"\x03ghi")
     case.inbound.eof_received()
@@ -186,7 +203,6 @@ async def test_what_follows_a_request_is_ignored() -> None:
 
 async def test_one_that_is_queued_counts_until_it_is_taken() -> None:
     case = Case(lambda inbound, message: inbound.queue())
-    case.inbound.admit()
     case.inbound.data_received(b"\x03abc")
     assert (case.state, case.stream.held) == (State.QUEUED, 3)
     assert case.stream.deadline == CONFIG.handler_timeout
@@ -196,12 +212,12 @@ async def test_one_that_is_queued_counts_until_it_is_taken() -> None:
 
 async def test_a_response_that_has_to_wait() -> None:
     case = Case(let_in)
-    case.inbound.admit()
     case.inbound.data_received(b"\x03abc")
     case.stream.takes = False
     case.inbound.respond(b"answer")
     assert (case.state, case.stream.end) == (State.RESPONDING, "")
     assert case.stream.deadline == CONFIG.request_timeout
+    assert case.host.waiting_responses == [6]
     case.inbound.resume_writing()
     assert (case.state, case.stream.end, case.host.times_ended) == (State.ENDED, "released", 1)
 
@@ -211,9 +227,8 @@ async def test_a_response_that_has_to_wait() -> None:
 async def test_an_end_in_each_state(state: State, end: str) -> None:
     case = Case({State.ANSWERING: let_in, State.RESPONDING: let_in}.get(state, keep))
     inbound, stream, host = case.inbound, case.stream, case.host
-    part = state in {State.WAITING, State.READING}
-    if state not in {State.WAITING, State.HELD}:
-        inbound.admit()
+    part = state is State.READING
+    host.has_room = state is not State.WAITING
     inbound.data_received(b"\x03ab" if part else b"\x03abc")
     if state is State.QUEUED:
         inbound.queue()
@@ -246,7 +261,7 @@ async def test_an_end_in_each_state(state: State, end: str) -> None:
         "rest": False,  # whether it is malformed does not matter
     }.get(end, True)
     assert (inbound.state is State.ENDED) == ends
-    assert host.times_ended == ends
+    assert host.times_ended == (ends and not part)
     if state is not State.ENDED:
         how = {"reject": "released", "closing": "released", "failed": ""}.get(end, "reset")
         assert stream.end == (how if ends else before)
@@ -259,7 +274,6 @@ async def test_an_end_in_each_state(state: State, end: str) -> None:
 @pytest.mark.parametrize("step", ["admit", "hand_over", "queue", "respond"])
 async def test_a_step_that_there_is_not(step: str) -> None:
     case = Case(keep)
-    case.inbound.admit()
     with pytest.raises(KeyError):
         getattr(case.inbound, step)(*[b""] * (step == "respond"))
     assert case.state is State.READING
@@ -267,7 +281,6 @@ async def test_a_step_that_there_is_not(step: str) -> None:
 
 async def test_a_response_to_whoever_is_gone() -> None:
     case = Case(let_in)
-    case.inbound.admit()
     case.inbound.data_received(b"\x03abc")
     request = Request(b"abc", case.inbound)
     case.inbound.stream_failed(ConnectionLost())

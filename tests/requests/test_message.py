@@ -116,26 +116,6 @@ def test_a_message_that_is_asked_for_before_it_is_whole() -> None:
     assert reader.take(stream.arrive(b"\0")) == bytes(500)
 
 
-def test_a_paused_reader_gives_no_window_back() -> None:
-    stream, reader = pair(paused=True)
-    assert reader.take(stream.arrive(framed(bytes(2000))[:900])) is None
-    assert (stream.window, stream.expected) == (WINDOW - 900, [])
-    reader.resume()
-    assert (stream.window, stream.expected) == (WINDOW, [1102])
-
-
-def test_a_paused_reader_that_is_resumed_before_anything_came() -> None:
-    stream, reader = pair(paused=True)
-    reader.resume()
-    assert reader.take(stream.arrive(framed(bytes(2000))[:900])) is None
-    assert (stream.window, stream.expected) == (WINDOW, [1102])
-
-
-def test_a_paused_reader_gives_out_what_is_whole() -> None:
-    stream, reader = pair(paused=True)
-    assert reader.take(stream.arrive(framed(b"whole"))) == b"whole"
-
-
 def test_what_is_dropped_counts_no_longer() -> None:
     stream, reader = pair()
     assert reader.take(stream.arrive(framed(b"first", b"second"))) == b"first"
@@ -186,11 +166,10 @@ sizes = st.integers(0, 300) | st.sampled_from([127, 128, 4095, 4096, 4097, 16_38
     messages=st.lists(sizes, max_size=12),
     cuts=st.lists(st.integers(1, 9) | st.integers(1, 20_000), min_size=1, max_size=8),
     eager=st.lists(st.booleans(), min_size=1, max_size=5),
-    paused=st.booleans(),
 )
-def test_any_messages_cut_anywhere(messages: list[int], cuts: list[int], eager: list[bool], paused: bool) -> None:
+def test_any_messages_cut_anywhere(messages: list[int], cuts: list[int], eager: list[bool]) -> None:
     """``eager``: whether what was given out is done with before the next piece comes."""
-    stream, reader = pair(paused=paused)
+    stream, reader = pair()
     bodies = [bytes((index % 256,)) * size for index, size in enumerate(messages)]
     wire = framed(*bodies)
     given_out: list[bytes] = []
@@ -205,9 +184,6 @@ def test_any_messages_cut_anywhere(messages: list[int], cuts: list[int], eager: 
             assert not given
             given_out.append(message)
             given = True
-        if paused and came > len(wire) // 2:
-            paused = False
-            reader.resume()
         while given and next(may_ask):
             message = reader.next()
             given = message is not None
@@ -215,9 +191,8 @@ def test_any_messages_cut_anywhere(messages: list[int], cuts: list[int], eager: 
                 given_out.append(message)
         done = sum(len(framed(body)) for body in given_out)
         assert reader.kept == stream.held == came - done
-        if not (given or paused):
+        if not given:
             assert stream.window == WINDOW
-    reader.resume()
     while given:
         message = reader.next()
         given = message is not None

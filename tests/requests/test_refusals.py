@@ -20,7 +20,7 @@ from stronghold_p2p import (
     Request,
     StrongholdP2p,
 )
-from stronghold_p2p.requests.inbound import State
+from stronghold_p2p.wire.yamux import GoAwayCode
 
 Peer = StrongholdP2p[Any, Any]
 Pair = tuple[Peer, Peer, Multiaddr]
@@ -48,11 +48,12 @@ async def test_a_banned_requester_learns_that_nothing_was_taken(pair: Pair) -> N
 
 
 async def test_a_requester_over_a_limit_learns_that_nothing_was_taken(make_peer: MakePeer) -> None:
+    """Nobody can give way: bob has dialed all whom he is connected to."""
     alice, carol = await make_peer(), await make_peer()
-    bob = await make_peer(config=Config(max_inbound_connections=1), firewall=FirewallRules.allow_all())
+    bob = await make_peer(config=Config(max_connections=1), firewall=FirewallRules.allow_all())
     bob.on_request(lambda request: request.body)
     address = await bob.listen()
-    assert await alice.send_request(address, 1) == 1
+    await bob.connect(await alice.listen())
     with pytest.raises(ProtocolNotSupported) as caught:
         await carol.send_request(address, 2)
     assert caught.value.code == 0x1001
@@ -73,16 +74,16 @@ async def test_a_ban_meets_requests_on_their_way(pair: Pair) -> None:
 
 
 async def test_a_ban_rejects_what_nobody_has_got(make_peer: MakePeer) -> None:
-    """Read in part, waiting for room, or ready to be taken."""
+    """Waiting for room, or ready to be taken. What is in part is lost with its stream."""
     alice = await make_peer()
     bob = await make_peer(firewall=FirewallRules.allow_all())
     bob.requests(buffer=1)
     queue: Any = bob._responder._queue
     address = await bob.listen()
     await alice.connect(address)
-    bodies = ("ready", "held", "x" * 500_000)
+    bodies = ("ready", "waits", "waits, too")
     asking = [asyncio.create_task(alice.send_request(address, body)) for body in bodies]
-    await until(lambda: [inbound.state for inbound in queue._waiting] == [State.HELD, State.WAITING])
+    await until(lambda: len(queue._waiting) == 2)
     assert len(queue._ready) == 1
     await bob.ban_peer(alice.peer_id)
     for outcome in await asyncio.gather(*asking, return_exceptions=True):
@@ -125,7 +126,7 @@ async def test_what_a_handler_has_got_does_not_look_as_if_it_was_not_taken(pair:
     @bob.on_request
     def answer(request: Request[Any]) -> Any:
         assert bob._swarm is not None
-        bob._swarm.connections[0].close(refused=True)
+        bob._swarm.connections[0].close(GoAwayCode.GATED)
 
     with pytest.raises(ConnectionLost):
         await alice.send_request(address, 1)

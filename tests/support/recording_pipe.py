@@ -25,5 +25,9 @@ class RecordingPipe:
 
     def close(self) -> None: ...
 
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
     def abort(self) -> None:
         self.aborted = True

@@ -10,9 +10,9 @@ from typing import Any
 import ifaddr
 import pytest
 from conftest import MakePeer
-from support.remote import Remote, listening
+from support.remote import Remote, lines, listening
 from support.waiting import begun, next_event, settled, turns, until
-from support.yamux import go_away
+from support.yamux import data, go_away
 
 from stronghold_p2p import (
     ClosedError,
@@ -26,6 +26,7 @@ from stronghold_p2p import (
     InvalidAddress,
     Keypair,
     LimitExceeded,
+    LimitReached,
     ListenerClosed,
     ListenError,
     Multiaddr,
@@ -38,6 +39,7 @@ from stronghold_p2p import (
 from stronghold_p2p.firewall.admission import AdmissionRules
 from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.stream import Stream
+from stronghold_p2p.wire.yamux import Flag
 
 Peer = StrongholdP2p[Any, Any]
 
@@ -320,35 +322,69 @@ async def test_idle_close_takes_what_is_not_used(make_peer: MakePeer) -> None:
 # -- limits and bans -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "limit",
-    ["max_inbound_connections", "max_connections", "max_connections_per_peer", "max_pending_inbound_connections"],
-)
-async def test_inbound_limits(make_peer: MakePeer, limit: str) -> None:
+@pytest.mark.parametrize("limit", ["max_inbound_connections", "max_connections", "max_connections_per_peer"])
+async def test_an_idle_connection_gives_way_to_a_newcomer(make_peer: MakePeer, limit: str) -> None:
     bob = await make_peer(config=Config(**{limit: 2}))
     address, events = await bob.listen(), bob.events()
     keypair = Keypair.generate()
-    if limit == "max_pending_inbound_connections":
-        remotes = [await Remote.connect(address, keypair) for _ in range(2)]
-        for remote in remotes:
-            await remote.greet()
-        third = await Remote.connect(address, keypair)
-        await third.raw_rest()
-    else:
-        remotes = [await Remote.dial(address, keypair) for _ in range(2)]
-        await until(lambda: len(bob.connections) == 2)
-        third = await Remote.dial(address, keypair)
-        assert await third.rest() == [go_away(0x1001)]
+    first, second = [await Remote.dial(address, keypair) for _ in range(2)]
+    await until(lambda: len(bob.connections) == 2)
+    third = await Remote.dial(address, keypair)
+    assert await first.rest() == [go_away(0x1001)]
+    assert await next_event(events, LimitReached) == LimitReached(limit, "127.0.0.1/32", 1)
+    assert (await next_event(events, ConnectionClosed)).error is None
+    assert len(bob.connections) == 2
+    for remote in (first, second, third):
+        await remote.close()
+
+
+async def test_a_peer_whose_connections_are_all_at_work_gets_no_further_one(make_peer: MakePeer) -> None:
+    bob = await make_peer(config=Config(max_connections_per_peer=1))
+    address, events = await bob.listen(), bob.events()
+    bob.handle_stream("/held/1.0.0", _hold)
+    keypair = Keypair.generate()
+    first = await Remote.dial(address, keypair)
+    first.send(data(1, lines("/held/1.0.0"), Flag.SYN))
+    await until(lambda: [connection.streams for connection in bob.connections] == [1])
+    second = await Remote.dial(address, keypair)
+    assert await second.rest() == [go_away(0x1001)]
     failed = await next_event(events, InboundConnectionFailed)
     assert isinstance(failed.error, LimitExceeded)
-    assert failed.error.limit == limit
-    for remote in (*remotes, third):
+    assert failed.error.limit == "max_connections_per_peer"
+    for remote in (first, second):
         await remote.close()
-    for _ in remotes:
-        await next_event(events, InboundConnectionFailed if "pending" in limit else ConnectionClosed)
-    another = await Remote.dial(address, keypair)
-    await until(lambda: len(bob.connections) == 1)  # there is room again
-    await another.close()
+
+
+async def _hold(stream: Stream) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_an_upgrade_gives_way_to_a_newcomer(make_peer: MakePeer) -> None:
+    bob = await make_peer(config=Config(max_pending_inbound_connections=2))
+    address, events = await bob.listen(), bob.events()
+    silent = [await Remote.connect(address) for _ in range(3)]
+    await silent[0].raw_rest()
+    assert (await next_event(events, LimitReached)).limit == "max_pending_inbound_connections"
+    remote = await Remote.dial(address)
+    await silent[1].raw_rest()
+    for each in (*silent, remote):
+        await each.close()
+
+
+@pytest.mark.parametrize("limit", ["max_inbound_connections", "max_pending_inbound_connections"])
+async def test_the_largest_network_gives_way(make_peer: MakePeer, limit: str) -> None:
+    bob = await make_peer(config=Config(**{limit: 4}))
+    ipv4, ipv6 = await bob.listen(), await bob.listen("/ip6/::1/tcp/0")
+    connect = Remote.connect if "pending" in limit else Remote.dial
+    honest = await connect(ipv4)
+    crowd = [await connect(ipv6) for _ in range(6)]
+    for remote in crowd[:3]:
+        await (remote.raw_rest() if "pending" in limit else remote.rest())
+    if "pending" in limit:
+        await honest.upgrade(initiator=True)
+    await until(lambda: "/ip4/127.0.0.1" in "".join(str(connection.address) for connection in bob.connections))
+    for remote in (honest, *crowd):
+        await remote.close()
 
 
 async def test_a_limit_for_each_peer_does_not_touch_others(make_peer: MakePeer) -> None:

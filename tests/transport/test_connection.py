@@ -93,7 +93,7 @@ async def test_what_a_handler_has_not_read_counts_though_its_stream_has_ended(en
 
 
 async def test_no_window_is_given_back_while_the_budget_is_exhausted() -> None:
-    config = Config(max_receive_buffer=300 * KIB)
+    config = Config(max_receive_buffer=3 * 300 * KIB)
     async with connected(bob_config=config) as pair:
         first, first_inbound = await pair.streams()
         second, second_inbound = await pair.streams()
@@ -111,7 +111,7 @@ async def test_no_window_is_given_back_while_the_budget_is_exhausted() -> None:
 
 
 async def test_a_window_withheld_is_given_back_to_the_stream_that_is_still_there() -> None:
-    async with connected(bob_config=Config(max_receive_buffer=256 * KIB)) as pair:
+    async with connected(bob_config=Config(max_receive_buffer=3 * 256 * KIB)) as pair:
         outbound, inbound = await pair.streams()
         other, other_inbound = await pair.streams()
         writing = asyncio.create_task(outbound.write(bytes(400 * KIB)))

@@ -1,11 +1,18 @@
-"""Descriptors 0, 1 and 2, which a parent may have closed, or led to where nothing can be written."""
+"""File descriptors: how many there may be; and 0, 1 and 2, which a parent may have closed, or led to where nothing can be
+written."""
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
+from contextlib import suppress
+from typing import Final
 
-__all__ = ["flush", "open_missing"]
+__all__ = ["flush", "open_missing", "raise_limit"]
+
+ENOUGH: Final = 16_384
+"""Descriptors for as many connections as a peer may have by default."""
 
 
 def open_missing() -> None:
@@ -22,6 +29,16 @@ def open_missing() -> None:
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  it is there to the end
+
+
+def raise_limit() -> None:
+    """As far as the system allows without asking, and there is use for it: the usual 1,024 are for programs that use
+    select(), and would be a limit of connections here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(ENOUGH, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # macOS allows fewer than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def flush() -> bool:

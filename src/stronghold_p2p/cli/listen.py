@@ -22,7 +22,7 @@ from ..multiaddr import Multiaddr
 from ..peer import StrongholdP2p
 from ..requests import Request
 from ..requests.codec import CodecName
-from . import output
+from . import descriptors, output
 from .ask import Asker, Person, Program
 from .audit import MAX_WAITING, AuditFile, end_audit, open_audit, write_audit
 from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
@@ -105,6 +105,7 @@ def listen(
             "choose who decides about requests: --allow-all, --reject-all, --ask or --policy FILE; only --ask and --policy"
             " can be combined"
         )
+    descriptors.raise_limit()
     places = _places(addresses or [DEFAULT_ADDRESS], certificate, certificate_key)
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, handler_timeout=handler_timeout)

@@ -17,6 +17,8 @@ same shape, as rmp-serde's named form.
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable, Collection
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, Union
 
@@ -25,6 +27,7 @@ from msgspec import UNSET
 
 from ..errors import DecodeError, EncodeError
 from .declared import DeclaredType, class_of
+from .values import UNCOUNTED, check_json, check_msgpack
 
 __all__ = ["PROTOCOLS", "Codec", "CodecName", "make_codec"]
 
@@ -46,9 +49,19 @@ T = TypeVar("T")
 class Codec(Generic[T]):
     """Encodes and decodes the messages of one direction."""
 
-    __slots__ = ("_decode", "_encode", "max_size", "name", "type_name", "type_names")
+    __slots__ = (
+        "_check",
+        "_decode",
+        "_encode",
+        "_max_values",
+        "_unchecked",
+        "max_size",
+        "name",
+        "type_name",
+        "type_names",
+    )
 
-    def __init__(self, name: CodecName, form: _Form, max_size: int) -> None:
+    def __init__(self, name: CodecName, form: _Form, max_size: int, max_values: int) -> None:
         self.name: Final = name
         self.max_size: Final = max_size
         """Bytes that an encoded message may have. Whoever receives one checks this before it is whole."""
@@ -59,7 +72,11 @@ class Codec(Generic[T]):
         self.type_names: Final = form.type_names
         """Every name that a message's type can have; None where messages are untyped, and it may be any text."""
         self._encode = form.encode
-        self._decode = form.decode
+        self._decode: Final[Callable[[bytes], T]] = form.decode
+        self._check = _CHECKS[name]
+        self._max_values = max_values
+        self._unchecked = {"json": min(UNCOUNTED, max_values), "msgpack": 0, "raw": sys.maxsize}[name]
+        """Bytes of a message that need not be checked."""
 
     def encode(self, value: T) -> bytes:
         """The bytes of ``value``.
@@ -68,14 +85,18 @@ class Codec(Generic[T]):
         What JSON has no number for, NaN and the infinities, becomes ``null``, as in JavaScript and serde_json.
 
         Raises:
-            EncodeError: the value is not of the declared type, has no such form, or is over ``max_size``.
+            EncodeError: the value is not of the declared type, has no such form, is over ``max_size``, or would be
+                refused by a peer with our limit of values.
         """
         try:
             data = self._encode(value)
+            size = len(data)
+            if self._unchecked < size <= self.max_size:
+                self._check(data, self._max_values)
         except Exception as error:  # its types are many: of the value's type, text, numbers, depth
             raise EncodeError(f"cannot be sent as {self.name}: {error}") from error
-        if len(data) > self.max_size:
-            raise EncodeError(f"a message of {len(data)} bytes is over the limit of {self.max_size}")
+        if size > self.max_size:
+            raise EncodeError(f"a message of {size} bytes is over the limit of {self.max_size}")
         return data
 
     def weight(self, data: bytes) -> int:
@@ -87,10 +108,10 @@ class Codec(Generic[T]):
         """The value in ``data``, all of it.
 
         Raises:
-            DecodeError: it is malformed, nested too deeply, or not of the declared type.
+            DecodeError: it is malformed, has too many values, is nested too deeply, or is not of the declared type.
         """
         try:
-            value: T = self._decode(data)
+            value = self._decode(data) if len(data) <= self._unchecked else self._decode_checked(data)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -101,13 +122,29 @@ class Codec(Generic[T]):
             raise DecodeError(self.name, reason) from error
         return value
 
+    def _decode_checked(self, data: bytes) -> T:
+        """A large one is decoded with the garbage collector off, as it is in C code since Python 3.12: it would go
+        through all objects of the program, and many times through the new ones, which takes longer than to decode."""
+        self._check(data, self._max_values)
+        if len(data) <= UNCOUNTED or not gc.isenabled():
+            return self._decode(data)
+        gc.disable()
+        try:
+            return self._decode(data)
+        finally:
+            gc.enable()
 
-def make_codec(name: CodecName, type_: Any, *, max_size: int) -> Codec[Any]:
-    """The codec ``name`` for messages of ``type_``, at most ``max_size`` bytes each.
+
+def make_codec(name: CodecName, type_: Any, *, max_size: int, max_values: int = sys.maxsize) -> Codec[Any]:
+    """The codec ``name`` for messages of ``type_``, of at most ``max_size`` bytes and ``max_values`` values each.
 
     ``type_`` is anything that msgspec supports; None means any JSON value. For ``"raw"`` it is None or ``bytes``.
-    Keys of MessagePack maps are text or bytes. Do not declare a set of numbers, or a dict with numbers for keys, where
-    a remote is hostile: Python's hashes of numbers are no secret, and those that collide take quadratic time.
+    Keys of MessagePack maps are text or bytes. Where a remote is hostile, do not declare
+
+    - a set of numbers, or a dict with numbers for keys: Python's hashes of numbers are no secret, and those that collide
+      take quadratic time;
+    - a union of structs with tags of their own within itself: msgspec reads an object up to its tag, and then again, on
+      every level anew, which takes over a second for a megabyte.
 
     Raises:
         TypeError: there can be no codec for the type.
@@ -115,7 +152,7 @@ def make_codec(name: CodecName, type_: Any, *, max_size: int) -> Codec[Any]:
     if name == "raw":
         if type_ not in (None, bytes):
             raise TypeError(f"the raw codec is for bytes, not for {type_!r}")
-        return Codec(name, _Form(_raw_encode, bytes, _nameless, frozenset()), max_size)
+        return Codec(name, _Form(_raw_encode, bytes, _nameless, frozenset()), max_size, max_values)
     notation = _NOTATIONS[name]
     declared = DeclaredType(Any if type_ is None else type_)
     if not declared.variants:
@@ -124,7 +161,7 @@ def make_codec(name: CodecName, type_: Any, *, max_size: int) -> Codec[Any]:
         form = _internally_tagged(notation, declared)
     else:
         form = _externally_tagged(notation, declared)
-    return Codec(name, form, max_size)
+    return Codec(name, form, max_size, max_values)
 
 
 # -- forms: how values of one type are written ---------------------------------------------------------
@@ -277,32 +314,16 @@ class _Notation(NamedTuple):
     """Makes the function that decodes to a type; raises TypeError."""
 
 
-def _json_decoder(type_: Any) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(type_).decode
-
-
-def _msgpack_decoder(type_: Any) -> Callable[[bytes], Any]:
-    decode_any = msgspec.msgpack.Decoder(type_).decode
-
-    def decode(data: bytes) -> Any:
-        _check_msgpack_keys(data)
-        return decode_any(data)
-
-    return decode
-
-
-_msgspec_msgpack_encode: Final = msgspec.msgpack.Encoder().encode
-
-
-def _msgpack_encode(value: Any) -> bytes:
-    data = _msgspec_msgpack_encode(value)
-    _check_msgpack_keys(data)
-    return data
-
-
 _NOTATIONS: Final = {
-    "json": _Notation(msgspec.json.Encoder().encode, _json_decoder),
-    "msgpack": _Notation(_msgpack_encode, _msgpack_decoder),
+    "json": _Notation(msgspec.json.Encoder().encode, lambda type_: msgspec.json.Decoder(type_).decode),
+    "msgpack": _Notation(msgspec.msgpack.Encoder().encode, lambda type_: msgspec.msgpack.Decoder(type_).decode),
+}
+
+
+_CHECKS: Final[dict[CodecName, Callable[[bytes, int], None]]] = {
+    "json": check_json,
+    "msgpack": check_msgpack,
+    "raw": lambda data, limit: None,
 }
 
 
@@ -345,63 +366,3 @@ _WEIGHERS: Final[dict[CodecName, Callable[[bytes], int]]] = {
     "msgpack": _msgpack_weight,
     "raw": len,
 }
-
-
-# -- keys of MessagePack maps --------------------------------------------------------------------------
-
-
-def _check_msgpack_keys(data: bytes) -> None:
-    """Raises ValueError if a map in the message ``data`` has a key that is neither text nor bytes.
-
-    msgspec takes numbers and arrays too, whose hashes Python does not salt: a megabyte of arrays made to collide, which
-    is easy, would take over a minute to become a dict.
-    """
-    try:
-        _skip_msgpack(data, 0, 1, False)
-    except IndexError:
-        pass  # cut short: msgspec will say so
-
-
-def _skip_msgpack(data: bytes, offset: int, values: int, is_map: bool) -> int:
-    """The offset after ``values`` values that begin at ``offset``; in a map, every second one is a key."""
-    for index in range(values):
-        head = data[offset]
-        if is_map and not index & 1 and head not in _KEY_HEADS:
-            raise ValueError("a map has a key that is neither text nor bytes")
-        if size := _SIZES[head]:
-            offset += size
-        elif head < 0x90:
-            offset = _skip_msgpack(data, offset + 1, 2 * (head & 0x0F), True)
-        elif head < 0xA0:
-            offset = _skip_msgpack(data, offset + 1, head & 0x0F, False)
-        else:
-            start = offset + 1 + _LENGTH_SIZES[head]
-            length = int.from_bytes(data[offset + 1 : start])
-            if head < 0xDC:
-                offset = start + length + (head in _EXT_HEADS)  # an extension's type stands behind its length
-            elif head < 0xDE:
-                offset = _skip_msgpack(data, start, length, False)
-            else:
-                offset = _skip_msgpack(data, start, 2 * length, True)
-    return offset
-
-
-# The formats of the MessagePack specification by their first byte.
-_SIZES: Final = [
-    *[1] * 0x80,  # positive fixint
-    *[1, *[0] * 0x0F] * 2,  # fixmap, fixarray; empty ones are done
-    *range(1, 0x21),  # fixstr
-    *[1, 1, 1, 1],  # nil, unused, false, true
-    *[0] * 6,  # bin 8 to 32, ext 8 to 32
-    *[5, 9, 2, 3, 5, 9, 2, 3, 5, 9],  # float 32 and 64, uint 8 to 64, int 8 to 64
-    *[3, 4, 6, 10, 18],  # fixext 1 to 16
-    *[0] * 7,  # str 8 to 32, array 16 and 32, map 16 and 32
-    *[1] * 0x20,  # negative fixint
-]
-"""Bytes of a value; 0 if that takes more than its first byte to tell."""
-_EXT_HEADS: Final = (0xC7, 0xC8, 0xC9)
-_KEY_HEADS: Final = frozenset((*range(0xA0, 0xC0), 0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB))
-_LENGTH_SIZES: Final = dict(
-    zip((*range(0xC4, 0xCA), *range(0xD9, 0xE0)), (1, 2, 4, 1, 2, 4, 1, 2, 4, 2, 4, 2, 4), strict=True)
-)
-"""Bytes of the length, or of the count, that follows the first byte."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import UnionType
 from typing import Any, Final, Generic
 
@@ -41,6 +42,7 @@ def make_protocols(
         TypeError: no codec can be made for a type.
     """
     max_size: int = getattr(config, f"max_{codec}_message")
-    requests = make_codec(codec, request_type, max_size=max_size)
-    responses = make_codec(codec, response_type, max_size=max_size)
+    max_values: int = getattr(config, f"max_{codec}_values", sys.maxsize)  # a raw message is none but itself
+    requests = make_codec(codec, request_type, max_size=max_size, max_values=max_values)
+    responses = make_codec(codec, response_type, max_size=max_size, max_values=max_values)
     return (RequestProtocol(PROTOCOLS[codec], requests, responses),)

@@ -146,8 +146,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         if self._queue is not None:
             self._queue.leave(inbound)
         peer = inbound.stream.peer
-        responses = self._responses
-        if responses and responses.discard(inbound) and responses.free(_holder(inbound), self._max_responses) > 0:
+        if self._responses and self._responses.discard(inbound):
             self._traffic.unblock(peer)
         if self._traffic.leave(peer, inbound):
             self._admit_next_soon(peer)

@@ -79,11 +79,11 @@ class MemoryShare(ReceiveBudget):
     """One peer's share.
 
     Yamux grants each stream its first 256 KiB unasked, so what passes the share gets no window back and no new stream;
-    what passes twice the share is reset. While it is passed, one stream goes on, so that messages which came in part do
-    not wait for each other.
+    what passes twice the share, of the peer or of its network, is reset. While it is passed, one stream goes on, so that
+    messages which came in part do not wait for each other.
     """
 
-    __slots__ = ("_limit", "_withheld", "factor", "holder", "lead", "members", "peer", "used")
+    __slots__ = ("_all", "_limit", "_network", "_withheld", "factor", "holder", "lead", "members", "peer", "used")
 
     def __init__(self, peer: PeerId, limit: int, holder: _Holder) -> None:
         self.peer: Final = peer
@@ -99,6 +99,9 @@ class MemoryShare(ReceiveBudget):
         self.lead: Crediting | None = None
         """The stream that goes on."""
         self._limit = limit
+        self._network = self._all = holder
+        while self._all.parent is not None:
+            self._network, self._all = self._all, self._all.parent
         self._withheld: dict[Crediting, None] = {}
 
     @property
@@ -122,14 +125,17 @@ class MemoryShare(ReceiveBudget):
         return (self.allowed - 4 * self.used) // 8
 
     def take(self, size: int) -> None:
-        self.used += size
+        self.used = used = self.used + size
+        free = self._limit
         holder: _Holder | None = self.holder
         while holder is not None:
             holder.used += size
+            free -= holder.used
             holder = holder.parent
-        allowed = self.allowed
-        self.exhausted = self.used > 0 and self.used >= allowed
-        self.overrun = self.used > 0 and self.used >= 2 * allowed
+        self.exhausted = used >= free * self.factor and used > 0
+        self.overrun = used > 0 and (
+            used >= (free + self._limit) * self.factor or self._network.used >= 2 * (self._limit - self._all.used)
+        )
 
     def give(self, size: int) -> None:
         self.take(-size)

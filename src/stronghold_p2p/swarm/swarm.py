@@ -54,9 +54,10 @@ from .ephemeral import EphemeralKeys
 
 __all__ = ["Swarm"]
 
-ASKED_WHO_WE_ARE: Final = 32
-"""What a stream of identify costs a remote, in frames without a payload: our answer allows it half as many again. One
-is enough for a connection."""
+IDENTIFYING: Final = frozenset((identify.PROTOCOL, identify.PUSH_PROTOCOL))
+IDENTIFYING_FRAMES: Final = 32
+"""What a stream of these costs a remote, in frames without a payload: our answer allows it half as many again. A few are
+enough for a connection."""
 
 
 class Swarm:
@@ -89,7 +90,7 @@ class Swarm:
         self.config = config = fit_to_descriptors(config)
         self.deadlines = Deadlines(asyncio.get_running_loop())
         self.turns = Turns(asyncio.get_running_loop(), config.turn_time)
-        self._memory = Memory(config.max_receive_buffer)
+        self.memory = Memory(config.max_receive_buffer)
         self.listen_addresses: tuple[Multiaddr, ...] = ()
         """Where we can be dialed, without our peer id."""
         self._permits = permits
@@ -163,8 +164,8 @@ class Swarm:
             self._refused(peer, protocol)
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
-        if stream.protocol == identify.PROTOCOL:
-            connection.charge(ASKED_WHO_WE_ARE)
+        if stream.protocol in IDENTIFYING:
+            connection.charge(IDENTIFYING_FRAMES)
         self._handlers[stream.protocol](connection, stream)
 
     def identified(self, connection: Connection, identity: identify.Identity) -> None:
@@ -247,7 +248,7 @@ class Swarm:
             del self._connections[connection.peer]
         self._inbound.discard(connection)
         self._outbound.discard(connection)
-        self._memory.close(connection.budget)
+        self.memory.close(connection.budget)
         self._ended.add(connection)
         connection.closed.add_done_callback(lambda _: self._ended.discard(connection))
         for service in self._services:
@@ -409,7 +410,7 @@ class Swarm:
             raise NotPermitted(peer, refusal)
         self._make_room(peer, direction)
         is_first = self.connection(peer) is None
-        budget = self._memory.open(networks_of(pipe.remote_address), peer)
+        budget = self.memory.open(networks_of(pipe.remote_address), peer)
         connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path, budget=budget)
         connections = self._connections.setdefault(peer, [])
         connections.append(connection)

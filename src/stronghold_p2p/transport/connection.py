@@ -126,7 +126,7 @@ class Connection(StreamHost):
         # Inbound streams whose lines have not left: at the end of the turn they do, with a response if it is ready.
         self._greetings: list[Substream] = []
         self._turns = host.turns
-        self._place = (*networks_of(pipe.remote_address), self)
+        self._place = (*networks_of(pipe.remote_address), id(self))
         self._waits = False
         """Input is there that has not had its turn; the pipe is paused."""
         self._unread: list[bytes] = []
@@ -289,7 +289,8 @@ class Connection(StreamHost):
         if self._waits:
             self._unread += messages  # their turn comes
         elif messages:  # else a part of one came
-            self._work(messages, precise_time() + self._turns.limit)
+            now = precise_time()
+            self._work(messages, now, now + self._turns.limit)
 
     def pipe_closed(self, error: Exception | None) -> None:
         self.output.pipe_closed()
@@ -306,8 +307,9 @@ class Connection(StreamHost):
 
     # -- work on input, by turns -----------------------------------------------------------------
 
-    def _work(self, messages: list[bytes], latest: float) -> None:
-        """Works on ``messages``, piece by piece until ``latest`` (by :data:`precise_time`). What is left has its turn later."""
+    def _work(self, messages: list[bytes], now: float, latest: float) -> None:
+        """Works on ``messages``, piece by piece until ``latest``; times are of :data:`precise_time`. What is left has its turn
+        later."""
         session, output, tasks = self._session, self.output, self.tasks
         # Until the end of this call nothing schedules a flush of its own.
         scheduled, output.scheduled = output.scheduled, True
@@ -315,21 +317,18 @@ class Connection(StreamHost):
         tasks.woken = False
         if self._slots.remote_silent:
             self._slots.remote_heard()
-        position = 0
+        following = iter(messages)
         more = True
         while more:
             failure: MuxerError | None = None
-            now = precise_time()
             try:
-                while len(session.events) < yamux.FRAMES_AT_ONCE:
-                    if session.unread:
-                        session.go_on(now)
-                    elif position < len(messages):
-                        session.receive_data(messages[position], now)
-                        position += 1
+                if not session.unread or session.go_on(now):
+                    for message in following:
+                        session.receive_data(message, now)
+                        if session.unread:
+                            break
                     else:
                         more = False
-                        break
             except MuxerError as error:
                 failure = error
             self._dispatch(session.events_received())
@@ -337,9 +336,13 @@ class Connection(StreamHost):
                 self._fail(failure)
             if self._state >= FAILED:
                 break
-            if (more and precise_time() >= latest) or (not more and self._noise.unread):
-                self._wait_for_turn(messages[position:])
-                break
+            if more:
+                now = precise_time()
+                if now >= latest:
+                    self._wait_for_turn(list(following))
+                    break
+            elif self._noise.unread:
+                self._wait_for_turn([])
         if scheduled:
             return
         if tasks.woken:
@@ -363,7 +366,7 @@ class Connection(StreamHost):
             try:
                 if not messages and not self._session.unread:
                     messages = self._noise.decrypt()
-                self._work(messages, latest=0.0)
+                self._work(messages, precise_time(), latest=0.0)
             except HandshakeError as error:
                 self._fail(error)
         if self._waits:

@@ -12,6 +12,10 @@ __all__ = ["Deadlines", "Expirable"]
 TICK: Final = 0.01
 """Seconds. A deadline strikes on the first tick after it, never early: so a thousand requests share one timer."""
 
+STRIKES_AT_ONCE: Final = 128
+"""Deadlines that strike in one turn of the loop: remotes can have many thousands strike on one tick, and each may reset a
+stream."""
+
 
 class Expirable(Protocol):
     """What can have a deadline; hashable by identity."""
@@ -80,9 +84,11 @@ class Deadlines:
         self._timer = None
         try:
             # One at a time: what expires may remove, or close, what would be next.
-            while self._order and self._order[0] <= self._struck_tick:
+            left = STRIKES_AT_ONCE
+            while left and self._order and self._order[0] <= self._struck_tick:
                 items = self._ticks[self._order[0]]
                 if items:
+                    left -= 1
                     items.pop().expire()
                 else:
                     del self._ticks[heappop(self._order)]

@@ -40,6 +40,10 @@ class BytePipe(Protocol):
     def write(self, data: bytes | bytearray) -> None:
         """Sends, or queues, all of ``data``, which must not be touched again: the pipe may keep a view of it."""
 
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
     def close(self) -> None:
         """Ends the pipe after what was written has left."""
 

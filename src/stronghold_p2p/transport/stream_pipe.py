@@ -63,6 +63,10 @@ class StreamPipe(StreamReceiver):
             if not self._substream.pending:
                 self._end(None)
 
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
     def abort(self) -> None:
         self._substream.reset()
         self._end(None)

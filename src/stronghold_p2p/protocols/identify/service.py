@@ -6,11 +6,12 @@ import asyncio
 import logging
 from typing import Final, TypeAlias
 
-from ...errors import ProtocolNotSupported, RequestTimeout, StrongholdError
+from ...errors import ProtocolNotSupported, StrongholdError
 from ...identity import PeerId
 from ...multiaddr import Multiaddr
 from ...transport.connection import Connection
 from ...transport.stream import Stream
+from ...transport.substream import Substream
 from ..service import Service, in_task
 from . import message
 
@@ -22,6 +23,12 @@ DELAY: Final = 0.01
 """Seconds that a new connection has for its first request, before we ask who the remote is: the answer takes the remote
 some of the time of a handshake, and us a signature to check."""
 
+PUSH_INTERVAL: Final = 1.0
+"""Seconds between two pushes that are read, but for the first ones: what a remote offers changes seldom."""
+
+PUSHES_AT_ONCE: Final = 8
+"""Those that are read without a pause, as when a peer begins to listen and sets its rules."""
+
 _Offer: TypeAlias = tuple[tuple[str, ...], tuple[Multiaddr, ...]]
 """The protocols that a peer may open, and where we listen."""
 
@@ -32,17 +39,28 @@ class IdentifyService(Service):
     def __init__(self) -> None:
         self.protocols = {
             message.PROTOCOL: in_task(self._serve),
-            message.PUSH_PROTOCOL: in_task(self._receive_push),
+            message.PUSH_PROTOCOL: self._take_push,
         }
         self._record: bytes | None = None
         """The addresses below as we have signed them, for all who identify us; None until one does."""
         self._record_addresses: tuple[Multiaddr, ...] = ()
-        self._receiving_push: dict[Connection, Stream] = {}
+        self._pushes: dict[Connection, Stream] = {}
+        """The newest that a remote has sent, and that is not read yet."""
+        self._reading_push: dict[Connection, Stream] = {}
+        """The one that is read, or was read last."""
+        self._push_readers: set[Connection] = set()
+        self._push_times: dict[Connection, float] = {}
 
     # -- as a service ----------------------------------------------------------------------------
 
     def connected(self, connection: Connection) -> None:
         connection.loop.call_later(DELAY, self._begin, connection, self._offer(connection.peer))
+
+    def closed(self, connection: Connection) -> None:
+        self._push_times.pop(connection, None)
+        unread = self._pushes.pop(connection, None)
+        if unread is not None:
+            unread.reset()
 
     def offer_changed(self, peer: PeerId | None) -> None:
         """Pushes to ``peer``, or all: to those that have heard it before and take pushes."""
@@ -77,25 +95,43 @@ class IdentifyService(Service):
                 # It changed before we could know that the remote takes pushes, and the remote may have heard the old.
                 self.offer_changed(connection.peer)
 
-    async def _receive_push(self, connection: Connection, stream: Stream) -> None:
-        # One at a time, since each costs parsing and a remote has hundreds of streams; and the newest, which tells all.
-        if (older := self._receiving_push.get(connection)) is not None:
-            older.reset()
-        self._receiving_push[connection] = stream
+    def _take_push(self, connection: Connection, substream: Substream) -> None:
+        """Only the newest is read, which tells all, and in the end one a second: each costs parsing, and tells every
+        service."""
+        connection.ignore_for_keep_alive(substream)  # it may wait, and closing must not
+        for older in (self._pushes.get(connection), self._reading_push.get(connection)):
+            if older is not None:
+                older.reset()
+        self._pushes[connection] = Stream(substream)
+        if connection not in self._push_readers:
+            self._push_readers.add(connection)
+            connection.spawn(self._read_pushes(connection))
+
+    async def _read_pushes(self, connection: Connection) -> None:
         try:
-            await self._read_push(connection, stream)
+            while connection in self._pushes:
+                await self._wait_for_push_time(connection)
+                self._reading_push[connection] = stream = self._pushes.pop(connection)
+                await self._read_push(connection, stream)
         finally:
-            if self._receiving_push.get(connection) is stream:
-                del self._receiving_push[connection]
+            self._push_readers.discard(connection)
+            self._reading_push.pop(connection, None)
+
+    async def _wait_for_push_time(self, connection: Connection) -> None:
+        """A leaky bucket: it is empty at the time that is kept, and each push fills it by one interval."""
+        now = connection.now()
+        full_by = max(self._push_times.get(connection, now), now) + PUSH_INTERVAL
+        self._push_times[connection] = full_by
+        await asyncio.sleep(full_by - PUSHES_AT_ONCE * PUSH_INTERVAL - now)
 
     async def _read_push(self, connection: Connection, stream: Stream) -> None:
-        timeout = self.host.config.request_timeout
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self.host.config.request_timeout), stream:
                 identity = await message.read(stream)
-        except TimeoutError:
-            raise RequestTimeout(timeout, "identify push") from None
-        self.host.identified(connection, identity)
+        except (StrongholdError, TimeoutError) as error:
+            logger.debug("a push of %r was not read: %s", connection, error)
+        else:
+            self.host.identified(connection, identity)
 
     # -- answering -------------------------------------------------------------------------------
 

@@ -165,8 +165,9 @@ class Session:
         self._budget = budget
         self._streams: dict[int, Stream] = {}
         self._next_id = 1 if initiator else 2
-        self.events: list[Event] = []
-        """What :meth:`events_received` would return."""
+        self._events: list[Event] = []
+        self._frames_left = FRAMES_AT_ONCE
+        """Those that are taken before what has happened is asked for."""
         self._output: list[bytes | memoryview] = []
         self._gone_away = False
         self._failed = False
@@ -189,8 +190,8 @@ class Session:
     # -- the four verbs --------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Takes bytes from the connection, cut anywhere; some frames of them at once, and the rest by :meth:`go_on`.
-        Requires that nothing is :attr:`unread`.
+        """Takes bytes from the connection, cut anywhere: some frames of them until :meth:`events_received` is called, and
+        the rest by :meth:`go_on`. Requires that nothing is :attr:`unread`.
 
         Raises:
             MuxerError: the remote broke the protocol. Events before that remain, a Go Away is ready to be sent; what
@@ -205,15 +206,17 @@ class Session:
             self._fail(error)
             raise
 
-    def go_on(self, now: float) -> None:
-        """Takes the next frames of what is :attr:`unread`. Raises as :meth:`receive_data`."""
+    def go_on(self, now: float) -> bool:
+        """Takes the next frames of what is :attr:`unread`; returns whether that was all. Raises as :meth:`receive_data`."""
         rest, self._rest = self._rest, b""
         self.unread = False
+        self._frames_left = FRAMES_AT_ONCE
         try:
             self._receive(rest, self._rest_offset, now)
         except MuxerError as error:
             self._fail(error)
             raise
+        return not self.unread
 
     def charge(self, now: float, frames: int = 1) -> None:
         """The remote has caused work without a payload, as much as so many control frames. An honest remote does that
@@ -230,8 +233,9 @@ class Session:
 
     def events_received(self) -> list[Event]:
         """What has happened since the last call, in order."""
-        events = self.events
-        self.events = []
+        events = self._events
+        self._events = []
+        self._frames_left = FRAMES_AT_ONCE
         return events
 
     def data_to_send(self) -> list[bytes | memoryview]:
@@ -337,10 +341,11 @@ class Session:
             self._header_part = b""
         end = len(data)
         streams = self._streams
-        events = self.events
-        frames_left = FRAMES_AT_ONCE
+        events = self._events
+        frames_left = self._frames_left
         while end - offset >= HEADER_SIZE:
             if not frames_left:
+                self._frames_left = 0
                 self._rest, self._rest_offset, self.unread = data, offset, True
                 return
             frames_left -= 1
@@ -354,8 +359,13 @@ class Session:
             stream = streams.get(stream_id)
             if flags & SYN:
                 stream = self._handle_syn(stream_id, stream, now)
-            elif stream is None or not length or kind == WINDOW_UPDATE:
-                self._charge_control_frame(stream, flags, now)
+            elif stream is None:
+                self.charge(now)
+            elif kind == WINDOW_UPDATE or not length:
+                # The regular end of a stream is free: there is one for each. So is a reset of what we have answered.
+                is_due = stream.remote_open if flags & FIN else flags & RST and not stream.local_open
+                if not is_due:
+                    self.charge(now)
             if kind == WINDOW_UPDATE:
                 self._handle_window_update(stream, flags, length)
                 continue
@@ -375,6 +385,7 @@ class Session:
                 self._body_left, self._body_stream, self._body_flags = length, stream, flags
                 if offset < end:
                     self._receive_body_part(data[offset:])
+                self._frames_left = frames_left
                 return
             if stream is not None:
                 if stream.remote_open:
@@ -382,6 +393,7 @@ class Session:
                 if flags & (FIN | RST):
                     self._handle_end(stream, flags, 0)
             offset = body_end
+        self._frames_left = frames_left
         if offset < end:
             self._header_part = data[offset:]
 
@@ -393,7 +405,7 @@ class Session:
         if stream is not None:
             if size and stream.remote_open:
                 # Compiled, a slice of the whole would be a copy.
-                self.events.append(DataReceived(stream, data if size == len(data) else data[:size]))
+                self._events.append(DataReceived(stream, data if size == len(data) else data[:size]))
             if not self._body_left:
                 self._body_stream = None
                 if self._body_flags & (FIN | RST):
@@ -411,14 +423,8 @@ class Session:
             self._send(DATA, RST, stream_id, 0)
             return None
         stream = self._streams[stream_id] = Stream(stream_id, now, outbound=False)
-        self.events.append(StreamOpened(stream))
+        self._events.append(StreamOpened(stream))
         return stream
-
-    def _charge_control_frame(self, stream: Stream | None, flags: int, now: float) -> None:
-        """Of a frame without SYN that has no payload for an open stream. The regular end of a stream is free: there is one
-        for each. So is a reset of what we have answered."""
-        if stream is None or not ((flags & RST and not stream.local_open) or (flags & FIN and stream.remote_open)):
-            self.charge(now)
 
     def _handle_window_update(self, stream: Stream | None, flags: int, delta: int) -> None:
         if stream is None:
@@ -431,19 +437,19 @@ class Session:
             if stream.send_window + delta > MAX_WINDOW:
                 raise MuxerError(f"a window update by {delta} overflows stream {stream.id}")
             stream.send_window += delta
-            self.events.append(WindowOpened(stream))
+            self._events.append(WindowOpened(stream))
         if flags & FIN:
             self._handle_end(stream, flags, 0)
 
     def _handle_end(self, stream: Stream, flags: int, code: int) -> None:
         if flags & RST:
             if self._forget(stream):
-                self.events.append(StreamReset(stream, code))
+                self._events.append(StreamReset(stream, code))
         elif stream.remote_open:
             stream.remote_open = False
             if not stream.local_open:
                 self._forget(stream)
-            self.events.append(StreamEnded(stream))
+            self._events.append(StreamEnded(stream))
 
     def _handle_session_frame(self, kind: int, flags: int, value: int, now: float) -> None:
         if kind == PING:
@@ -457,7 +463,7 @@ class Session:
         elif kind == GO_AWAY:
             self._gone_away = True
             self.can_open = False
-            self.events.append(GoAwayReceived(value))
+            self._events.append(GoAwayReceived(value))
         else:
             raise MuxerError(f"frame type {kind} is unknown")
 

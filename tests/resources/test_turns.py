@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from support.waiting import until
+
+from stronghold_p2p.resources import turns
+from stronghold_p2p.resources.turns import Turns
+
+
+class Time:
+    """Stands still unless work takes some."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    time = Time()
+    monkeypatch.setattr(turns, "clock", time)
+    return time
+
+
+def is_over(turns: Turns) -> bool:
+    return turns.over
+
+
+def worker(time: Time, done: list[str], name: str) -> Callable[[], None]:
+    def work() -> None:
+        time.now += 0.003
+        done.append(name)
+
+    return work
+
+
+async def test_a_turn_that_is_over_goes_on_in_the_next() -> None:
+    turns = Turns(asyncio.get_running_loop(), 0.005)
+    assert not is_over(turns)
+    turns.used = 0.006
+    turns.end()
+    assert is_over(turns)
+    await asyncio.sleep(0)
+    assert (turns.over, turns.used) == (False, 0.0)
+
+
+async def test_those_who_wait_are_served_by_networks_as_long_as_a_turn_lasts(time: Time) -> None:
+    loop = asyncio.get_running_loop()
+    turns = Turns(loop, 0.005)
+    done: list[str] = []
+    for number in range(4):
+        turns.wait(("crowd", str(number)), worker(time, done, f"crowd {number}"))
+    turns.wait(("other", "honest"), worker(time, done, "honest"))
+    await asyncio.sleep(0)
+    assert done == ["crowd 0", "honest"]  # for 6 ms
+    assert is_over(turns)
+    await asyncio.sleep(0)
+    assert done[2:] == ["crowd 1", "crowd 2"]
+    await until(lambda: not is_over(turns))
+    assert done[4:] == ["crowd 3"]
+
+
+async def test_what_is_forgotten_is_not_done(time: Time) -> None:
+    turns = Turns(asyncio.get_running_loop(), 0.005)
+    done: list[str] = []
+    first, second = worker(time, done, "first"), worker(time, done, "second")
+    turns.wait(("net", "a"), first)
+    turns.wait(("net", "b"), second)
+    turns.forget(first)
+    await asyncio.sleep(0)
+    assert done == ["second"]
+
+
+async def test_work_that_fails_does_not_stop_the_others(time: Time) -> None:
+    loop = asyncio.get_running_loop()
+    complaints: list[str] = []
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: complaints.append(str(context["exception"])))
+    turns = Turns(loop, 0.005)
+    done: list[str] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    turns.wait(("net", "a"), fail)
+    turns.wait(("net", "b"), worker(time, done, "second"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert (done, complaints) == (["second"], ["a fault of ours"])
+    loop.set_exception_handler(handler)
+
+
+async def test_work_may_wait_again(time: Time) -> None:
+    turns = Turns(asyncio.get_running_loop(), 0.005)
+    done: list[int] = []
+
+    def work(left: int) -> None:
+        time.now += 0.006
+        done.append(left)
+        if left:
+            turns.wait(("net", "a"), partial(work, left - 1))
+
+    turns.wait(("net", "a"), partial(work, 3))
+    await asyncio.sleep(0)
+    await until(lambda: not is_over(turns))
+    assert done == [3, 2, 1, 0]
