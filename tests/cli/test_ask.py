@@ -40,7 +40,7 @@ from stronghold_p2p.cli.stdin import MAX_LINE, Lines
 from stronghold_p2p.firewall.rules import Subject
 from stronghold_p2p.identity import Keypair
 
-from .conftest import WAIT, Cli, process, terminal
+from .conftest import WAIT, Cli, Terminal, process, terminal
 
 Peer = StrongholdP2p[Any, Any]
 ALICE, *STRANGERS = [PeerId.from_bytes(b"\x12\x20" + number.to_bytes(32)) for number in range(101)]
@@ -842,6 +842,41 @@ async def test_whoever_does_not_read_the_questions_stalls_nobody(make_peer: Make
         listener.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(listener.wait, WAIT) == 0
         await asyncio.gather(*asked, return_exceptions=True)
+
+
+CTRL_S, CTRL_Q = b"\x13", b"\x11"
+
+
+def stop(listener: Terminal) -> None:
+    """Stops the terminal's output; returns once it is."""
+    fcntl.ioctl(listener._master, termios.TIOCPKT, (1).to_bytes(4, sys.byteorder))
+    listener.type(CTRL_S)
+    while not os.read(listener._master, 65_536)[0] & termios.TIOCPKT_STOP:
+        pass
+    fcntl.ioctl(listener._master, termios.TIOCPKT, bytes(4))
+
+
+async def test_a_terminal_that_is_stopped_stalls_nobody(make_peer: MakePeer, tmp_path: Path) -> None:
+    """Ctrl-S, and then a question."""
+    alice, other = [await make_peer() for _ in range(2)]
+    policy = tmp_path / "policy.toml"
+    policy.write_text(PEER_ALLOWED.format(alice=alice.peer_id))
+    with terminal("listen", "--policy", str(policy), "--ask") as listener:
+        await asyncio.to_thread(listener.read_until, "listening on")
+        shown = await asyncio.to_thread(listener.read_until, "\r\n", after="listening on")
+        address = shown.split()[-1]
+        await other.connect(address)
+        await asyncio.to_thread(stop, listener)
+        request = asyncio.create_task(other.send_request(address, "x", timeout=WAIT))
+        await settled()
+        await other.ping(address)  # the request went before it
+        for _ in range(2):  # the question is put between them, if not before
+            assert await alice.send_request(address, "hello") == "hello"
+        listener.type(CTRL_Q)
+        await asyncio.to_thread(listener.read_until, "b(an)?")
+        listener.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(listener.wait) == 0
+        assert isinstance(await failed(request), NoResponse)
 
 
 async def test_a_question_that_nobody_would_see_is_rejected(
