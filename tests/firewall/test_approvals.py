@@ -355,6 +355,16 @@ async def test_nobody_gives_way_to_who_is_refused(make_desk: MakeDesk) -> None:
     assert desk.outcomes == [False, None, False, False, None, None, False]
 
 
+async def test_no_more_give_way_than_must(make_desk: MakeDesk) -> None:
+    """What makes room within one limit makes room within the others, too."""
+    desk = make_desk(FirewallRules.ask_all(), max_firewall_waiting_requests=4, max_firewall_waiting_bytes=800).listen()
+    for _ in range(3):
+        await desk.ask(ALICE, address=HERE, size=100)
+    await desk.ask(STRANGERS[0], address="/ip6/::1/tcp/1", size=500)
+    await desk.ask(BOB, address=THERE, size=10)
+    assert desk.outcomes == [None, None, False, None, None]
+
+
 async def test_our_own_requests_do_not_give_way_to_remotes(make_desk: MakeDesk) -> None:
     desk = make_desk(max_firewall_questions=4).listen()
     for peer in STRANGERS[:3]:

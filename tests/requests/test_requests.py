@@ -43,8 +43,8 @@ from stronghold_p2p.firewall.rules import Firewall
 from stronghold_p2p.requests import Requester
 from stronghold_p2p.requests.codec import make_codec
 from stronghold_p2p.requests.inbound import State
-from stronghold_p2p.resources.refusals import Refusals
 from stronghold_p2p.requests.protocol import RequestProtocol
+from stronghold_p2p.resources.refusals import Refusals
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.output import FLUSH_FRAMES
 from stronghold_p2p.transport.state import RemoteIdentify
