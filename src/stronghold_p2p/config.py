@@ -56,7 +56,7 @@ class Config:
     firewall_quiet: float = _limit(
         30.0,
         """After an unanswered or withdrawn question, the same peer causes no new ones for this time, to protect people
-        from floods of questions.""",
+        from floods of questions. After the answer "reject all from this network", that network causes none.""",
     )
 
     connection_timeout: float = _limit(
@@ -175,7 +175,8 @@ class Config:
 
     max_firewall_questions: int = _limit(
         1024,
-        """Open questions. More than a person can answer; programs answer faster than questions arrive.""",
+        """Open questions. More than a person can answer; programs answer faster than questions arrive. Beyond that, the
+        newest question of the network and peer with the most is rejected; so it is with the two other totals.""",
     )
 
     max_firewall_questions_per_peer: int = _limit(

@@ -115,8 +115,10 @@ class Shares(Generic[T]):
         """The newest item of the largest holder, and among equals of who came last: a newcomer takes nothing from those
         who have no more than it has. Nothing of the network ``spared``, unless there is nothing else. There is one."""
         share = self._root
-        while share.within:
-            share = max(reversed(share.within.values()), key=lambda within: (within.key != spared, within.used))
+        within = [each for key, each in share.within.items() if key != spared] or list(share.within.values())
+        while within:
+            share = max(reversed(within), key=_used)
+            within = list(share.within.values())
         return next(reversed(share.items))
 
 
