@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from attack import connections
+from attack import connections, requests
 from attack.terms import Attack
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: dict[str, Attack] = {attack.name: attack for attack in connections.ATTACKS}
+ATTACKS: dict[str, Attack] = {attack.name: attack for attack in (*requests.ATTACKS, *connections.ATTACKS)}
