@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from attack import connections, requests
+from attack import connections, frames, requests
 from attack.terms import Attack
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: dict[str, Attack] = {attack.name: attack for attack in (*requests.ATTACKS, *connections.ATTACKS)}
+ATTACKS: dict[str, Attack] = {
+    attack.name: attack for attack in (*requests.ATTACKS, *connections.ATTACKS, *frames.ATTACKS)
+}
