@@ -29,6 +29,7 @@ from stronghold_p2p.events import PathLimits
 from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
+from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.pipe import NullReceiver
 from stronghold_p2p.transport.resolver import SystemResolver
@@ -57,6 +58,7 @@ class Node:
             addresses=AddressBook(),
             services=(IdentifyService(), self.ping),
             admission=self.admission,
+            turns=Turns(asyncio.get_running_loop(), 1.0),
             permits=lambda peer, protocol: True,
             refused=lambda peer, protocol: None,
             emit=self.events.append,

@@ -55,8 +55,8 @@ class Swarm:
 
     ``transports`` make the pipes, the first that supports an address, which ``resolver`` has resolved; ``addresses`` takes
     what a peer tells of its addresses, and how dials went; ``services`` run on every connection; ``admission`` says with
-    whom there may be connections, ``permits`` whether a peer may open a protocol now; ``emit`` takes events. Nothing here
-    knows of requests.
+    whom there may be connections, ``turns`` whose input is worked on when, that of the pipes included, and ``permits``
+    whether a peer may open a protocol now; ``emit`` takes events. Nothing here knows of requests.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Swarm:
         addresses: AddressBook,
         services: Sequence[Service],
         admission: Admission,
+        turns: Turns,
         permits: Callable[[PeerId, str], bool],
         refused: Callable[[PeerId, str], None],
         emit: Callable[[Event], None],
@@ -77,7 +78,7 @@ class Swarm:
         self.peer_id = keypair.peer_id
         self.config = config
         self.deadlines = Deadlines(asyncio.get_running_loop())
-        self.turns = Turns(asyncio.get_running_loop(), config.turn_time)
+        self.turns = turns
         self._memory = Memory(config.max_receive_buffer)
         self.listen_addresses: tuple[Multiaddr, ...] = ()
         """Where we can be dialed, without our peer id."""

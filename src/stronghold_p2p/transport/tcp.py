@@ -16,6 +16,8 @@ from ..config import Config
 from ..errors import ListenError
 from ..events import Path
 from ..multiaddr import Multiaddr
+from ..resources.networks import networks_of
+from ..resources.turns import Turns, clock
 from .pipe import PipeReceiver
 from .resolver import NAME_FAMILIES
 from .transport import CertificateFiles, Connected, refuse_certificate
@@ -24,6 +26,13 @@ __all__ = ["TcpListener", "TcpPipe", "TcpTransport"]
 
 READ_BUFFER_SIZE: Final = 1024 * 1024
 """Bytes of one read at most. Measured with 1 MB messages: a quarter more than with 256 KiB, and less again with 2 MiB."""
+
+FIRST_READ: Final = 64 * 1024
+"""Bytes of a pipe's first read, and of each that follows a pause. They double while reads are full and worked on at once:
+what is not worked on is kept, for each of thousands of connections."""
+
+SMALL_READ: Final = 16 * 1024
+"""Bytes of a read while the turn is over: all of them are kept."""
 
 INBOUND: Final = Path("tcp")
 """The path of every pipe that a remote has dialed."""
@@ -35,28 +44,62 @@ class TcpPipe(asyncio.BufferedProtocol):
     """One TCP connection as a byte pipe. asyncio and uvloop set TCP_NODELAY by themselves.
 
     ``read_buffer`` is that of the event loop, shared by all of its pipes: what a read brings is consumed before the
-    callback returns.
+    callback returns, or copied if it has to wait for its turn.
     """
 
     receiver: PipeReceiver
     remote_address: Multiaddr
     _transport: asyncio.Transport
 
-    def __init__(self, read_buffer: memoryview, max_send_buffer: int, path: Path, connected: Connected) -> None:
+    def __init__(
+        self,
+        read_buffer: memoryview,
+        max_send_buffer: int,
+        max_read: int,
+        turns: Turns,
+        path: Path,
+        connected: Connected,
+    ) -> None:
         self.path = path
         self._read_buffer = read_buffer
         self._max_send_buffer = max_send_buffer
+        self._max_read = max_read
+        self._read_size = FIRST_READ
+        self._turns = turns
         self._connected = connected
+        self._paused = False
+        """By the receiver."""
+        self._kept = b""
+        """What was read and waits; the transport is paused until it has been worked on."""
+        self._end: tuple[Exception | None] | None = None
+        """The connection has ended with that error, while something waited."""
 
     # -- as a pipe -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray) -> None:
         self._transport.write(data)
 
+    def pause_reading(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._read_size = FIRST_READ
+            self._transport.pause_reading()
+            self._turns.forget(self._go_on)
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._kept:
+                self._wait_for_turn()
+            else:
+                self._transport.resume_reading()
+
     def close(self) -> None:
+        self._drop()
         self._transport.close()
 
     def abort(self) -> None:
+        self._drop()
         self._transport.abort()
 
     # -- as a protocol of asyncio ----------------------------------------------------------------
@@ -69,23 +112,66 @@ class TcpPipe(asyncio.BufferedProtocol):
         self.receiver = self._connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._read_buffer
+        return self._read_buffer[: SMALL_READ if self._turns.over else self._read_size]
 
     def buffer_updated(self, nbytes: int) -> None:
+        turns = self._turns
+        if turns.over or self._paused:
+            self._keep(nbytes)
+            return
+        used, began = turns.used, clock()
         try:
             self.receiver.data_received(self._read_buffer[:nbytes])
         except KeyboardInterrupt as error:
             # It must end the program; here uvloop would take it for the end of the connection.
             asyncio.get_running_loop().call_soon(_raise, error)
+        turns.used = used + clock() - began
+        if turns.used > turns.limit:
+            turns.end()
+        if nbytes == self._read_size < self._max_read and not self._paused:
+            self._read_size *= 2
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.receiver.pipe_closed(exc)
+        if self._kept:
+            self._end = (exc,)
+        else:
+            self.receiver.pipe_closed(exc)
 
     def pause_writing(self) -> None:
         self.receiver.pause_writing()
 
     def resume_writing(self) -> None:
         self.receiver.resume_writing()
+
+    # -- what waits ------------------------------------------------------------------------------
+
+    def _keep(self, nbytes: int) -> None:
+        """Has what was read wait, and nothing more read."""
+        self._kept += self._read_buffer[:nbytes]
+        self._read_size = FIRST_READ
+        self._transport.pause_reading()
+        if not self._paused:
+            self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        self._turns.wait((*networks_of(self.remote_address), self), self._go_on)
+
+    def _go_on(self) -> None:
+        """It is our turn."""
+        kept, self._kept = self._kept, b""
+        self.receiver.data_received(memoryview(kept))
+        if self._end is not None:
+            self.receiver.pipe_closed(*self._end)
+        elif not self._paused:
+            self._transport.resume_reading()
+
+    def _drop(self) -> None:
+        """The pipe ends by our own will: what waits is not heard."""
+        if self._kept:
+            self._kept = b""
+            self._turns.forget(self._go_on)
+            if self._end is not None:
+                asyncio.get_running_loop().call_soon(self.receiver.pipe_closed, *self._end)
 
 
 _read_buffers: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview]] = WeakKeyDictionary()
@@ -115,12 +201,17 @@ class TcpListener:
 
 
 class TcpTransport:
-    """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``; a name to dial is resolved before."""
+    """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``; a name to dial is resolved before.
+
+    ``turns`` share the loop's time among all pipes. ``max_read`` bytes are the most that a pipe reads at once.
+    """
 
     name: Final = "tcp"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, turns: Turns, *, max_read: int = READ_BUFFER_SIZE) -> None:
         self._max_send_buffer = config.max_send_buffer
+        self._turns = turns
+        self._max_read = max_read
         self._read_buffer = _read_buffer_of(asyncio.get_running_loop())
 
     def supports(self, address: Multiaddr) -> bool:
@@ -161,7 +252,7 @@ class TcpTransport:
         """Nothing to end: sockets belong to listeners and pipes."""
 
     def _pipe(self, path: Path, connected: Connected) -> TcpPipe:
-        return TcpPipe(self._read_buffer, self._max_send_buffer, path, connected)
+        return TcpPipe(self._read_buffer, self._max_send_buffer, self._max_read, self._turns, path, connected)
 
 
 def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:

@@ -16,6 +16,7 @@ from ..config import Config
 from ..errors import CertificateError, InvalidAddress, ListenError
 from ..events import Path
 from ..multiaddr import Multiaddr
+from ..resources.turns import Turns
 from . import tls_pipe
 from .pipe import BytePipe, PipeReceiver
 from .tcp import TcpTransport
@@ -30,6 +31,9 @@ NAMED: Final = ("tls", "sni", "ws")
 FORMS: Final = {PLAIN, ("tls", "ws"), ("wss",), NAMED}
 """What may stand behind TCP's part of an address."""
 
+MAX_READ: Final = 256 * 1024
+"""Bytes of one read at most. Measured with 1 MB messages: no fewer than with 1 MiB."""
+
 MAX_HOST: Final = 253
 """Characters of a name (RFC 1035, section 2.3.4)."""
 
@@ -42,8 +46,9 @@ class WebSocketTransport:
 
     name: Final = "ws"
 
-    def __init__(self, config: Config, authorities: str | os.PathLike[str] | None = None) -> None:
-        self._tcp = TcpTransport(config)
+    def __init__(self, config: Config, turns: Turns, authorities: str | os.PathLike[str] | None = None) -> None:
+        self._tcp = TcpTransport(config, turns, max_read=MAX_READ)
+        self._turns = turns
         self._authorities = authorities
         self._trust: ssl.SSLContext | None = None
         self._watches: set[asyncio.Task[NoReturn]] = set()
@@ -66,11 +71,11 @@ class WebSocketTransport:
         path = Path(_path_name(form), address)
 
         def websocket(lower: BytePipe) -> PipeReceiver:
-            return client_pipe(lower, host, int(port), path, connected, secure=form != PLAIN)
+            return client_pipe(lower, self._turns, host, int(port), path, connected, secure=form != PLAIN)
 
         def tls(lower: BytePipe) -> PipeReceiver:
             assert self._trust is not None
-            return tls_pipe.client_pipe(lower, self._trust, host, path, websocket)
+            return tls_pipe.client_pipe(lower, self._turns, self._trust, host, path, websocket)
 
         if form != PLAIN and self._trust is None:
             self._trust = await trust(self._authorities)
@@ -85,7 +90,7 @@ class WebSocketTransport:
         path = Path(_path_name(form))
 
         def websocket(lower: BytePipe) -> PipeReceiver:
-            return server_pipe(lower, path, connected)
+            return server_pipe(lower, self._turns, path, connected)
 
         if form == PLAIN:
             refuse_certificate(address, certificate)
@@ -100,7 +105,7 @@ class WebSocketTransport:
             raise ListenError(address, str(error)) from error
 
         def tls(lower: BytePipe) -> PipeReceiver:
-            return tls_pipe.server_pipe(lower, shown.context, path, websocket)
+            return tls_pipe.server_pipe(lower, self._turns, shown.context, path, websocket)
 
         tcp = await self._tcp.listen(_tcp_part(address), tls)
         watch = asyncio.get_running_loop().create_task(shown.watch())
