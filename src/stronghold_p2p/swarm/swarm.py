@@ -252,7 +252,9 @@ class Swarm:
         if transport is None:
             supported = ", ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it (available: {supported})")
-        handle = await transport.listen(address, self._upgrade_inbound, certificate=certificate)
+        handle = await transport.listen(
+            address, self._upgrade_inbound, certificate=certificate, exhausted=self._descriptors_exhausted
+        )
         try:
             if self._closing:
                 raise ClosedError
@@ -363,6 +365,13 @@ class Swarm:
         if len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
             return LimitExceeded("max_pending_inbound_connections")
         return None
+
+    def _descriptors_exhausted(self) -> None:
+        """The process can open no socket more: the oldest upgrade gives way."""
+        for upgrade in self._pending_inbound:
+            if not upgrade.finished.done():
+                upgrade.finished.cancel()
+                break
 
     def _inbound_finished(self, upgrade: PipeUpgrade, finished: asyncio.Future[Connection]) -> None:
         self.deadlines.remove(self._pending_inbound.pop(upgrade), upgrade)

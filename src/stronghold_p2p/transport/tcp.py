@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 from typing import Final, cast
 from weakref import WeakKeyDictionary
@@ -18,9 +20,10 @@ from ..events import Path
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
 from ..resources.turns import Turns, clock
+from .accepting import Acceptor, listening_sockets
 from .pipe import PipeReceiver
 from .resolver import NAME_FAMILIES
-from .transport import CertificateFiles, Connected, refuse_certificate
+from .transport import CertificateFiles, Connected, nothing_to_close, refuse_certificate
 
 __all__ = ["TcpListener", "TcpPipe", "TcpTransport"]
 
@@ -188,16 +191,16 @@ def _read_buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
 class TcpListener:
     """One TCP address that is listened on; a name may be several sockets."""
 
-    def __init__(self, server: asyncio.Server) -> None:
-        self._server = server
-        self.address = _multiaddr(server.sockets[0].getsockname())
+    def __init__(self, acceptor: Acceptor, address: Multiaddr) -> None:
+        self._acceptor = acceptor
+        self.address = address
 
     @property
     def dialable(self) -> tuple[Multiaddr, ...]:
         return interface_addresses(self.address)
 
     def close(self) -> None:
-        self._server.close()
+        self._acceptor.close()
 
 
 class TcpTransport:
@@ -212,7 +215,10 @@ class TcpTransport:
         self._max_send_buffer = config.max_send_buffer
         self._turns = turns
         self._max_read = max_read
-        self._read_buffer = _read_buffer_of(asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self._read_buffer = _read_buffer_of(self._loop)
+        self._accepted: set[asyncio.Task[object]] = set()
+        """One for each connection that is accepted, and is no pipe yet."""
 
     def supports(self, address: Multiaddr) -> bool:
         names = [name for name, _ in address.components]
@@ -221,38 +227,53 @@ class TcpTransport:
     async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
         family, host, port = _endpoint(address)
         path = Path(self.name, address)
-        loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
+        await self._loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
 
     async def listen(
-        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        certificate: CertificateFiles | None = None,
+        exhausted: Callable[[], None] = nothing_to_close,
     ) -> TcpListener:
         refuse_certificate(address, certificate)
         family, host, port = _endpoint(address)
-        loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(
-                lambda: self._pipe(INBOUND, connected), host, port, family=family, start_serving=False
-            )
+            sockets = await listening_sockets(family, host, port)
         except UnicodeError as error:
             raise ListenError(address, f"{host!r} is not a host name") from error
         except OSError as error:
-            # asyncio words a failed bind at length; the system's own words are enough.
             known = error.errno is not None and error.errno in errno.errorcode
             reason = os.strerror(error.errno or 0) if known else str(error)
             raise ListenError(address, reason.lower()) from error
-        try:
-            await server.start_serving()
-            return TcpListener(server)
-        except BaseException:
-            server.close()  # cancelled: nobody would have it, and it would listen for ever
-            raise
+        bound = _multiaddr(sockets[0].getsockname())
+        return TcpListener(Acceptor(sockets, partial(self._take, connected), exhausted), bound)
 
     async def close(self) -> None:
-        """Nothing to end: sockets belong to listeners and pipes."""
+        """Listeners and pipes are closed by whoever has them."""
+        for task in self._accepted:
+            task.cancel()
+        if self._accepted:
+            await asyncio.wait(self._accepted)
 
     def _pipe(self, path: Path, connected: Connected) -> TcpPipe:
         return TcpPipe(self._read_buffer, self._max_send_buffer, self._max_read, self._turns, path, connected)
+
+    def _take(self, connected: Connected, connection: socket.socket) -> None:
+        """Makes a pipe of a connection that was accepted."""
+        made = self._loop.connect_accepted_socket(lambda: self._pipe(INBOUND, connected), connection)
+        task = self._loop.create_task(made)
+        self._accepted.add(task)
+        task.add_done_callback(partial(self._taken, connection))
+
+    def _taken(self, connection: socket.socket, task: asyncio.Task[object]) -> None:
+        self._accepted.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:
+            connection.close()
+        if error is not None and not isinstance(error, OSError):  # else the remote did not wait
+            raise error
 
 
 def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 from ..config import Config
@@ -21,7 +22,7 @@ from . import tls_pipe
 from .pipe import BytePipe, PipeReceiver
 from .tcp import TcpTransport
 from .tls import ServerCertificate, trust
-from .transport import CertificateFiles, Connected, TransportListener, refuse_certificate
+from .transport import CertificateFiles, Connected, TransportListener, nothing_to_close, refuse_certificate
 
 __all__ = ["WebSocketTransport"]
 
@@ -82,7 +83,12 @@ class WebSocketTransport:
         await self._tcp.dial(_tcp_part(address), websocket if form == PLAIN else tls)
 
     async def listen(
-        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        certificate: CertificateFiles | None = None,
+        exhausted: Callable[[], None] = nothing_to_close,
     ) -> TransportListener:
         from .websocket_pipe import server_pipe
 
@@ -94,7 +100,7 @@ class WebSocketTransport:
 
         if form == PLAIN:
             refuse_certificate(address, certificate)
-            return _Listener(await self._tcp.listen(_tcp_part(address), websocket), form)
+            return _Listener(await self._tcp.listen(_tcp_part(address), websocket, exhausted=exhausted), form)
         if form == NAMED:
             raise ListenError(address, "/sni is for dialing only: listen on .../tls/ws")
         if certificate is None:
@@ -107,7 +113,7 @@ class WebSocketTransport:
         def tls(lower: BytePipe) -> PipeReceiver:
             return tls_pipe.server_pipe(lower, self._turns, shown.context, path, websocket)
 
-        tcp = await self._tcp.listen(_tcp_part(address), tls)
+        tcp = await self._tcp.listen(_tcp_part(address), tls, exhausted=exhausted)
         watch = asyncio.get_running_loop().create_task(shown.watch())
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
