@@ -36,6 +36,7 @@ from .protocols.service import Service, check_protocol_id
 from .requests import Request, Requester, Responder, make_protocols
 from .requests.codec import PROTOCOLS, CodecName
 from .resources.refusals import Refusals
+from .resources.turns import Turns
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.resolver import SystemResolver
@@ -176,14 +177,19 @@ class StrongholdP2p(Generic[Req, Res]):
         self._owner.loop = None
 
     def _make_swarm(self) -> Swarm:
+        turns = Turns(asyncio.get_running_loop(), self._config.turn_time)
         swarm = Swarm(
             self._keypair,
             self._config,
-            transports=(TcpTransport(self._config), WebSocketTransport(self._config, self._authorities)),
+            transports=(
+                TcpTransport(self._config, turns),
+                WebSocketTransport(self._config, turns, self._authorities),
+            ),
             resolver=SystemResolver(),
             addresses=self.addresses,
             services=self._services,
             admission=self._admission,
+            turns=turns,
             permits=self._permits,
             approves=self._approves,
             refusals=self._refusals,

@@ -35,6 +35,9 @@ FRAMES_AT_ONCE: Final = 64
 """Frames after which a call gives what has come so far: whoever drives the session can turn to another one. More than
 come in one read of honest remotes, and few enough for the most expensive ones to take some milliseconds."""
 
+LARGE_FRAME: Final = 13
+"""As a power of two, the bytes that count as a frame more: large messages take time to decode, too."""
+
 ALLOWANCE_OF_DATA: Final = 8
 """Frames without a payload that each data frame of ours allows. py-libp2p returns its window at each read, and reads
 lengths byte by byte: that makes eight of them for a small response."""
@@ -344,7 +347,7 @@ class Session:
         events = self._events
         frames_left = self._frames_left
         while end - offset >= HEADER_SIZE:
-            if not frames_left:
+            if frames_left <= 0:
                 self._frames_left = 0
                 self._rest, self._rest_offset, self.unread = data, offset, True
                 return
@@ -380,6 +383,7 @@ class Session:
                 raise MuxerError(f"{length} bytes exceed the window of {stream.receivable}")
             else:
                 stream.receivable -= length
+                frames_left -= length >> LARGE_FRAME
             body_end = offset + length
             if body_end > end:
                 self._body_left, self._body_stream, self._body_flags = length, stream, flags
