@@ -72,10 +72,6 @@ class MemoryPipe:
             self._closing = True
             self._other._schedule()
 
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
     def abort(self) -> None:
         """Both ends lose the connection, as with a TCP reset."""
         self.break_with(None)

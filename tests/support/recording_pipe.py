@@ -34,9 +34,5 @@ class RecordingPipe:
     def close(self) -> None:
         self.closed = True
 
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
     def abort(self) -> None:
         self.aborted = True

@@ -88,10 +88,6 @@ class StreamPipe(StreamReceiver):
             if not self._substream.pending:
                 self._end(None)
 
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
     def abort(self) -> None:
         self._drop()
         self._substream.reset()

@@ -105,12 +105,6 @@ class TcpPipe(asyncio.BufferedProtocol):
         self._drop()
         self._transport.abort()
 
-    def pause_reading(self) -> None:
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._transport.resume_reading()
-
     # -- as a protocol of asyncio ----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -123,10 +123,6 @@ class TlsPipe:
                 pass  # the remote has not said so yet
         self._end()
 
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
     def abort(self) -> None:
         self._closing = True
         self._intake.drop()

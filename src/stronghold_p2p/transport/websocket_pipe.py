@@ -130,10 +130,6 @@ class WebSocketPipe:
                 self._machine.send_close(CloseCode.NORMAL_CLOSURE)
             self._end()
 
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
     def abort(self) -> None:
         self._closing = True
         self._intake.drop()
