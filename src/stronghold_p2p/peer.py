@@ -196,6 +196,7 @@ class StrongholdP2p(Generic[Req, Res]):
             refused=self._refused,
             emit=self._events.emit,
         )
+        self._responder.turns = turns
         for protocol in self._responder.protocols:
             swarm.handle(protocol, self._responder.accept)
         for protocol, handler in self._stream_handlers.items():

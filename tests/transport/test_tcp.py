@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 from functools import partial
+from typing import Any
 
 import pytest
+from conftest import MakePeer
 from support.connections import ECHO, Host
 from support.waiting import until
 
@@ -169,3 +171,16 @@ asyncio.run(main())
     if "unshare" in done.stderr:
         pytest.skip(done.stderr)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_neither_end_waits_to_send_a_little(make_peer: MakePeer) -> None:
+    """Without TCP_NODELAY an answer waits for the acknowledgement of what was sent before."""
+    alice, bob = await make_peer(), await make_peer()
+    await alice.connect(await bob.listen())
+    await until(lambda: bob.connections)
+    for peer in (alice, bob):
+        assert peer._swarm is not None
+        [connection] = peer._swarm.connections
+        pipe: Any = connection._pipe
+        connected = pipe._transport.get_extra_info("socket")
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

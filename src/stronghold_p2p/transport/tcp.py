@@ -135,10 +135,18 @@ class TcpPipe(asyncio.BufferedProtocol):
             self._read_size *= 2
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._kept:
+        # An end takes time, too: each of hundreds of streams hears of it.
+        turns = self._turns
+        if self._kept or turns.over:
             self._end = (exc,)
-        else:
-            self.receiver.pipe_closed(exc)
+            if not self._kept:
+                self._wait_for_turn()
+            return
+        began = clock()
+        self.receiver.pipe_closed(exc)
+        turns.used += clock() - began
+        if turns.used > turns.limit:
+            turns.end()
 
     def pause_writing(self) -> None:
         self.receiver.pause_writing()
@@ -162,15 +170,17 @@ class TcpPipe(asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         """It is our turn."""
         kept, self._kept = self._kept, b""
-        self.receiver.data_received(memoryview(kept))
+        if kept:
+            self.receiver.data_received(memoryview(kept))
         if self._end is not None:
-            self.receiver.pipe_closed(*self._end)
+            end, self._end = self._end, None
+            self.receiver.pipe_closed(*end)
         elif not self._paused:
             self._transport.resume_reading()
 
     def _drop(self) -> None:
         """The pipe ends by our own will: what waits is not heard."""
-        if self._kept:
+        if self._kept or self._end is not None:
             self._kept = b""
             self._turns.forget(self._go_on)
             if self._end is not None:
