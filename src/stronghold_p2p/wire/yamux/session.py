@@ -35,12 +35,16 @@ FRAMES_AT_ONCE: Final = 64
 """Frames after which a call gives what has come so far: whoever drives the session can turn to another one. More than
 come in one read of honest remotes, and few enough for the most expensive ones to take some milliseconds."""
 
-LARGE_FRAME: Final = 13
-"""As a power of two, the bytes that count as a frame more: large messages take time to decode, too."""
-
 ALLOWANCE_OF_DATA: Final = 8
 """Frames without a payload that each data frame of ours allows. py-libp2p returns its window at each read, and reads
 lengths byte by byte: that makes eight of them for a small response."""
+
+RESET_FRAMES: Final = ALLOWANCE_OF_DATA + 2
+"""What the reset of a stream costs that we have not answered: its lines, which are data, have allowed some. A hundred
+requests may be cancelled at once without any lines, five hundred with them."""
+
+LARGE_FRAME: Final = 13
+"""As a power of two, the bytes that count as a frame more: large messages take time to decode, too."""
 
 RTT_MAX_AGE: Final = 10.0
 """Seconds after which a bulk transfer measures the round-trip time again (rust-yamux's interval)."""
@@ -366,9 +370,10 @@ class Session:
                 self.charge(now)
             elif kind == WINDOW_UPDATE or not length:
                 # The regular end of a stream is free: there is one for each. So is a reset of what we have answered.
-                is_due = stream.remote_open if flags & FIN else flags & RST and not stream.local_open
-                if not is_due:
+                if not flags & (FIN | RST):
                     self.charge(now)
+                elif stream.local_open if flags & RST else not stream.remote_open:
+                    self.charge(now, 1 if stream.outbound else RESET_FRAMES)
             if kind == WINDOW_UPDATE:
                 self._handle_window_update(stream, flags, length)
                 continue
