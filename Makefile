@@ -1,7 +1,8 @@
 # Every target sets itself up first: a virtual environment, renewed when pyproject.toml changes.
 #   PYTHON  the interpreter to make it from (default: the first of CANDIDATES that is 3.11 or newer)
 #   VENV    where it lies
-# and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken.
+# and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken, `make attack ATTACK=--quick` takes
+# a minute and a half.
 
 VENV ?= .venv
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
@@ -11,7 +12,7 @@ COMPILED := $(VENV)-compiled
 # Generated code refuses a protobuf older than its generator.
 PROTOBUF_GENERATOR := grpcio-tools==1.76.0
 
-.PHONY: help demo test test-compiled check format interop bench counts profile proto clean
+.PHONY: help demo test test-compiled check format interop bench counts attack profile proto clean
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +25,7 @@ help:
 	@echo "make interop   against go-, rust-, js- and py-libp2p (needs go, cargo and node)"
 	@echo "make bench     speed, side by side with other systems (needs go, cargo, node and a C compiler)"
 	@echo "make counts    what a fixed workload takes, against what was recorded"
+	@echo "make attack    attacks on a peer, and what must hold meanwhile (Linux; ten minutes)"
 	@echo "make profile   where the time goes: flame graphs, instructions"
 	@echo "make proto     generate the protobuf modules anew"
 	@echo "make clean     remove all that these have made"
@@ -40,7 +42,7 @@ test-compiled: $(COMPILED)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy src tests bench examples
+	$(BIN)/mypy src tests bench examples attack
 	$(BIN)/mypy interop/build.py interop/conftest.py interop/driver.py interop/test_*.py
 
 format: $(VENV)/.installed-dev
@@ -58,6 +60,9 @@ bench: $(VENV)/.installed-bench $(COMPILED)/.installed
 counts: $(VENV)/.installed
 	@$(BIN)/python -m bench.counts
 
+attack: $(VENV)/.installed
+	@$(BIN)/python -m attack $(ATTACK)
+
 profile: $(VENV)/.installed-bench
 	@$(BIN)/python -m bench.profile
 
@@ -66,7 +71,7 @@ proto: $(VENV)-proto/.installed
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src tests bench examples interop -name __pycache__ -prune -exec rm -rf {} +
+	find src tests bench examples interop attack -name __pycache__ -prune -exec rm -rf {} +
 	find src -name '*.so' -delete
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml

@@ -36,6 +36,7 @@ from .protocols.service import Service, check_protocol_id
 from .requests import Request, Requester, Responder, make_protocols
 from .requests.codec import PROTOCOLS, CodecName
 from .resources.refusals import Refusals
+from .resources.turns import Turns
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.resolver import SystemResolver
@@ -176,20 +177,26 @@ class StrongholdP2p(Generic[Req, Res]):
         self._owner.loop = None
 
     def _make_swarm(self) -> Swarm:
+        turns = Turns(asyncio.get_running_loop(), self._config.turn_time)
         swarm = Swarm(
             self._keypair,
             self._config,
-            transports=(TcpTransport(self._config), WebSocketTransport(self._config, self._authorities)),
+            transports=(
+                TcpTransport(self._config, turns),
+                WebSocketTransport(self._config, turns, self._authorities),
+            ),
             resolver=SystemResolver(),
             addresses=self.addresses,
             services=self._services,
             admission=self._admission,
+            turns=turns,
             permits=self._permits,
             approves=self._approves,
             refusals=self._refusals,
             refused=self._refused,
             emit=self._events.emit,
         )
+        self._responder.turns = turns
         for protocol in self._responder.protocols:
             swarm.handle(protocol, self._responder.accept)
         for protocol, handler in self._stream_handlers.items():

@@ -42,8 +42,9 @@ from stronghold_p2p.firewall.gate import Gate
 from stronghold_p2p.firewall.rules import Firewall
 from stronghold_p2p.requests import Requester
 from stronghold_p2p.requests.codec import make_codec
-from stronghold_p2p.requests.inbound import State
+from stronghold_p2p.requests.inbound import InboundRequest, State
 from stronghold_p2p.requests.protocol import RequestProtocol
+from stronghold_p2p.requests.requester import _OutboundRequest
 from stronghold_p2p.resources.refusals import Refusals
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.output import FLUSH_FRAMES
@@ -246,6 +247,45 @@ async def test_a_request_that_is_dropped_unanswered_is_declined(connect: Connect
     gc.collect()
     with pytest.raises(NoResponse):
         await asking
+
+
+@pytest.mark.parametrize("end", ["answered", "cancelled", "lost"])
+async def test_a_request_that_has_ended_is_freed_at_once(connect: Connect, end: str) -> None:
+    """By its last reference and not by the collector, which would take a tenth of a second for what a remote cancels."""
+    alice, bob, address = await connect()
+    handling: list[object] = []
+
+    @bob.on_request
+    async def answer(request: Request[Any]) -> Any:
+        handling.append(None)
+        if end != "answered":
+            await asyncio.Event().wait()
+
+    async def ask() -> None:
+        asking = asyncio.create_task(alice.send_request(address, 1))
+        if end == "cancelled":
+            await until(lambda: handling)
+            asking.cancel()
+        elif end == "lost":
+            await until(lambda: handling)
+            assert bob._swarm is not None
+            bob._swarm.connections[0].abort()
+            await until(lambda: not alice.connections)
+        await asyncio.gather(asking, return_exceptions=True)
+        await until(lambda: not bob._responder._traffic)
+
+    await introduced(alice, address)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            handling.clear()
+            await ask()
+        await settled()
+        left = [kept for kept in gc.get_objects() if isinstance(kept, (InboundRequest, _OutboundRequest))]
+    finally:
+        gc.enable()
+    assert len(left) <= 1  # the task of the last one stays until the next
 
 
 async def test_a_response_that_cannot_be_encoded_may_be_replaced(connect: Connect) -> None:

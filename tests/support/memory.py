@@ -32,6 +32,8 @@ class MemoryPipe:
         self._other: MemoryPipe
         self._inbox = bytearray()
         self._reading = True
+        self._held = False
+        """By the receiver."""
         self._paused = False
         self._closing = False
         self._closed = False
@@ -57,14 +59,18 @@ class MemoryPipe:
             self._paused = True
             self.receiver.pause_writing()
 
+    def pause_reading(self) -> None:
+        self._held = True
+
+    def resume_reading(self) -> None:
+        if self._held:
+            self._held = False
+            self._schedule()
+
     def close(self) -> None:
         if not self._closing:
             self._closing = True
             self._other._schedule()
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
     def abort(self) -> None:
         """Both ends lose the connection, as with a TCP reset."""
@@ -79,13 +85,13 @@ class MemoryPipe:
             self._loop.call_soon(lambda: self.receiver.pipe_closed(error))  # it may not be known yet
 
     def _schedule(self) -> None:
-        if not self._scheduled and self._reading:
+        if not self._scheduled and self._reading and not self._held:
             self._scheduled = True
             self._loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
         self._scheduled = False
-        if self._closed or not self._reading:
+        if self._closed or not self._reading or self._held:
             return
         if self._inbox:
             data = bytes(self._inbox[: self._segment])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from stronghold_p2p import ListenError, Multiaddr, Path
-from stronghold_p2p.transport.transport import CertificateFiles, Connected
+from stronghold_p2p.transport.transport import CertificateFiles, Connected, nothing_to_close
 
 from .memory import memory_pipes
 
@@ -49,7 +50,12 @@ class MemoryTransport:
         memory_pipes(connected, listener.connected, paths=(replace(self._path, dialed=address), self._path))
 
     async def listen(
-        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        certificate: CertificateFiles | None = None,
+        exhausted: Callable[[], None] = nothing_to_close,
     ) -> MemoryListener:
         if address in self.listening:
             raise ListenError(address, "in use")

@@ -19,15 +19,20 @@ class RecordingPipe:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.aborted = False
+        self.closed = False
+        self.paused = False
 
     def write(self, data: bytes | bytearray) -> None:
         self.written.append(bytes(data))
 
-    def close(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.paused = True
 
-    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.paused = False
 
-    def resume_reading(self) -> None: ...
+    def close(self) -> None:
+        self.closed = True
 
     def abort(self) -> None:
         self.aborted = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_network
@@ -37,7 +37,7 @@ from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.swarm.dialer import UNANSWERED, Dial, Dialer
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
-from stronghold_p2p.transport.transport import CertificateFiles, Connected, TransportListener
+from stronghold_p2p.transport.transport import CertificateFiles, Connected, TransportListener, nothing_to_close
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 LIMIT = 10.0
@@ -79,7 +79,12 @@ class Network:
             self.pipes.append(memory_pipes(connected, answer))
 
     async def listen(
-        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        certificate: CertificateFiles | None = None,
+        exhausted: Callable[[], None] = nothing_to_close,
     ) -> TransportListener:
         raise NotImplementedError
 

@@ -30,6 +30,7 @@ from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
 from stronghold_p2p.resources.refusals import Refusals
+from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.pipe import NullReceiver
 from stronghold_p2p.transport.resolver import SystemResolver
@@ -58,6 +59,7 @@ class Node:
             addresses=AddressBook(),
             services=(IdentifyService(), self.ping),
             admission=self.admission,
+            turns=Turns(asyncio.get_running_loop(), 1.0),
             permits=lambda peer, protocol: True,
             approves=lambda peer: True,
             refusals=Refusals(self.events.append),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,6 +12,7 @@ from support.waiting import settled, until
 
 from stronghold_p2p import Config, ConnectionLost, Multiaddr, Path, Stream, StreamReset
 from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.pipe import BytePipe
 from stronghold_p2p.transport.stream import take_over
 from stronghold_p2p.transport.stream_pipe import StreamPipe
 from stronghold_p2p.transport.transport import Connected
@@ -241,9 +242,11 @@ class Sink:
         self.received = bytearray()
         self.heard: list[str] = []
         self.error: Exception | None = None
+        self.then: Callable[[], None] = lambda: None
 
     def data_received(self, data: memoryview) -> None:
         self.received += data
+        self.then()
 
     def pipe_closed(self, error: Exception | None) -> None:
         self.heard.append("closed")
@@ -335,3 +338,123 @@ async def test_a_stream_whose_time_is_up_ends_the_pipe() -> None:
         assert sink.heard == ["closed"]
         with pytest.raises(StreamReset):
             await inbound.read()
+
+
+# -- a receiver that pauses it ---------------------------------------------------------------------------
+
+
+async def test_a_paused_receiver_gets_nothing_and_the_remote_stops_at_its_window() -> None:
+    async with connected(NO_GROWTH) as pair:
+        outbound, inbound = await pair.streams()
+        sink = Sink()
+        pipe = pipe_over(outbound, sink)
+        pipe.pause_reading()
+        pipe.pause_reading()
+        writing = asyncio.create_task(inbound.write(bytes(1024 * KIB)))
+        await settled()
+        assert sink.received == b""
+        assert not writing.done()
+        assert 255 * KIB < pair.alice_host.budget.used <= 256 * KIB
+        pipe.resume_reading()
+        pipe.resume_reading()
+        assert sink.received == b""
+        await writing
+        await settled()
+        assert len(sink.received) == 1024 * KIB
+        assert pair.alice_host.budget.used == 0
+
+
+async def test_pausing_in_the_call_that_brings_something() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        sink = Sink()
+        pipe = pipe_over(outbound, sink)
+        sink.then = pipe.pause_reading
+        pieces = [bytes([number]) * 5 * KIB for number in range(4)]  # each in a chunk of its own
+        for piece in pieces:
+            await inbound.write(piece)
+            await settled()
+        for count in range(1, 5):
+            await settled()
+            assert sink.received == b"".join(pieces[:count])
+            pipe.resume_reading()
+            assert sink.received == b"".join(pieces[:count])
+
+        def both() -> None:
+            pipe.pause_reading()
+            pipe.resume_reading()
+
+        sink.then = both
+        await inbound.write(b"and")
+        await inbound.write(b" more")
+        await settled()
+        assert sink.received == b"".join(pieces) + b"and more"
+
+
+async def test_what_came_behind_the_handshake_waits_too() -> None:
+    """And its window is not given back twice."""
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        await inbound.write(b"early")
+        await settled()
+        sink = Sink()
+
+        def paused(pipe: BytePipe) -> Sink:
+            pipe.pause_reading()
+            return sink
+
+        pipe = StreamPipe(outbound, remote_address=CIRCUIT, path=DIALED, max_send_buffer=64 * KIB, connected=paused)
+        await inbound.write(b", late")
+        await settled()
+        assert sink.received == b""
+        pipe.resume_reading()
+        await settled()
+        assert sink.received == b"early, late"
+        window = pipe._substream._muxed
+        assert window.consumed == len("early, late")
+
+
+@pytest.mark.parametrize("end", ["close_write", "reset", "lost"])
+async def test_an_end_that_comes_while_paused_is_told_after_what_came_before(end: str) -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        sink = Sink()
+        pipe = pipe_over(outbound, sink)
+        pipe.pause_reading()
+        await inbound.write(b"before")
+        await settled()
+        if end == "close_write":
+            await inbound.close_write()
+        elif end == "reset":
+            inbound.reset()
+        else:
+            pair.bob.abort()
+        await settled()
+        assert sink.heard == []
+        sink.then = lambda: sink.heard.append("data")
+        pipe.resume_reading()
+        await settled()
+        assert sink.received == b"before"
+        assert sink.heard == ["data", "closed"]
+        assert pair.alice_host.budget.used == 0
+        kinds = {"close_write": type(None), "reset": StreamReset, "lost": ConnectionLost}
+        assert isinstance(sink.error, kinds[end])
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_who_ends_a_paused_pipe_hears_nothing_more(end: str, reset: bool) -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        sink = Sink()
+        pipe = pipe_over(outbound, sink)
+        pipe.pause_reading()
+        await inbound.write(b"unheard")
+        if reset:
+            inbound.reset()
+        await settled()
+        getattr(pipe, end)()
+        pipe.resume_reading()
+        await settled()
+        assert (bytes(sink.received), sink.heard) == (b"", ["closed"])
+        assert pair.alice_host.budget.used == 0

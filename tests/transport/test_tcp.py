@@ -7,17 +7,26 @@ import socket
 import subprocess
 import sys
 from functools import partial
+from typing import Any
 
 import pytest
+from conftest import MakePeer
 from support.connections import ECHO, Host
 from support.waiting import until
 
 from stronghold_p2p import Config, Direction, Multiaddr, Path, PeerId
+from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver
 from stronghold_p2p.transport.tcp import TcpPipe, TcpTransport, interface_addresses
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 LIMIT = 100_000
+PATIENCE = 1000.0
+
+
+def turns() -> Turns:
+    """Of the running loop; they do not end by themselves."""
+    return Turns(asyncio.get_running_loop(), PATIENCE)
 
 
 class Receiver:
@@ -46,7 +55,8 @@ async def test_writers_wait_for_what_is_over_the_limit_and_not_in_the_socket() -
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        await TcpTransport(Config(max_send_buffer=LIMIT)).dial(Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{port}"), connected)
+        address = Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{port}")
+        await TcpTransport(Config(max_send_buffer=LIMIT), turns()).dial(address, connected)
         remote, _ = server.accept()
     pipe = pipes[0]
     assert isinstance(pipe, TcpPipe)
@@ -87,7 +97,7 @@ async def test_a_connection_that_closes_while_its_socket_is_full_ends_once() -> 
         upgrades.append(host.upgrade(pipe, expected_peer=expected_peer))
         return upgrades[-1]
 
-    transport = TcpTransport(config)
+    transport = TcpTransport(config, turns())
     listening = await transport.listen(Multiaddr.parse("/ip4/127.0.0.1/tcp/0"), partial(connected, bob, None))
     await transport.dial(listening.address, partial(connected, alice, bob.keypair.peer_id))
     await until(lambda: len(upgrades) == 2)
@@ -114,7 +124,7 @@ def test_what_is_no_wildcard_is_dialed_as_it_is() -> None:
 
 
 async def test_what_tcp_supports() -> None:
-    transport = TcpTransport(Config())
+    transport = TcpTransport(Config(), turns())
     assert transport.supports(Multiaddr.parse("/ip4/127.0.0.1/tcp/1"))
     for other in "/ip4/127.0.0.1", "/ip4/127.0.0.1/tcp/1/ws", "/ip4/127.0.0.1/udp/1", "/tcp/1":
         assert not transport.supports(Multiaddr.parse(other))
@@ -128,7 +138,7 @@ async def test_the_path_of_each_end() -> None:
         pipe.abort()
         return NullReceiver()
 
-    transport = TcpTransport(Config())
+    transport = TcpTransport(Config(), turns())
     listening = await transport.listen(Multiaddr.parse("/ip4/127.0.0.1/tcp/0"), connected)
     await transport.dial(listening.address, connected)
     await until(lambda: len(paths) == 2)
@@ -161,3 +171,16 @@ asyncio.run(main())
     if "unshare" in done.stderr:
         pytest.skip(done.stderr)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_neither_end_waits_to_send_a_little(make_peer: MakePeer) -> None:
+    """Without TCP_NODELAY an answer waits for the acknowledgement of what was sent before."""
+    alice, bob = await make_peer(), await make_peer()
+    await alice.connect(await bob.listen())
+    await until(lambda: bob.connections)
+    for peer in (alice, bob):
+        assert peer._swarm is not None
+        [connection] = peer._swarm.connections
+        pipe: Any = connection._pipe
+        connected = pipe._transport.get_extra_info("socket")
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

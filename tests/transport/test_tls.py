@@ -13,6 +13,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from support.certificates import Authority
 from support.recording_pipe import RecordingPipe
 from support.waiting import next_event
@@ -30,12 +33,15 @@ from stronghold_p2p import (
     TlsError,
     WebSocketError,
 )
+from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport import tls as certificates
+from stronghold_p2p.transport.intake import EMPTY_AT_ONCE
 from stronghold_p2p.transport.pipe import NullReceiver
 from stronghold_p2p.transport.tls import ServerCertificate
-from stronghold_p2p.transport.tls_pipe import server_pipe
+from stronghold_p2p.transport.tls_pipe import TlsPipe, server_pipe
 
 LISTEN = "/ip4/127.0.0.1/tcp/0/tls/ws"
+PATIENCE = 1000.0
 
 Peer = StrongholdP2p
 
@@ -263,30 +269,51 @@ async def test_a_remote_that_asks_for_new_keys_and_does_not_read() -> None:
         def do_handshake(self) -> None: ...
 
         def read(self, size: int) -> bytes:
-            self._outgoing.write(bytes(27))
+            self._outgoing.write(bytes(1000))
             raise ssl.SSLWantReadError
 
     context = SimpleNamespace(wrap_bio=lambda incoming, outgoing, **_: Asked(outgoing))
     lower = RecordingPipe()
-    pipe = server_pipe(lower, cast("ssl.SSLContext", context), Path("tls/ws"), lambda _: NullReceiver())
+    turns = Turns(asyncio.get_running_loop(), PATIENCE)
+    pipe = server_pipe(lower, turns, cast("ssl.SSLContext", context), Path("tls/ws"), lambda _: NullReceiver())
 
     def ask(times: int) -> None:
         for _ in range(times):
-            pipe.data_received(memoryview(bytes([22])))
+            pipe.data_received(memoryview(bytes([22, 3, 3, 0, 0])))
 
     ask(1)
-    assert lower.written == [bytes(27)]
+    assert lower.written == [bytes(1000)]
     pipe.pause_writing()
-    ask(100)
-    assert lower.written == [bytes(27)]
-    pipe.resume_writing()
-    assert lower.written == [bytes(27), bytes(2700)]
-    pipe.pause_writing()
-    ask(600)
-    aborted = [lower.aborted]
     ask(10)
+    assert lower.written == [bytes(1000)]
+    pipe.resume_writing()
+    assert lower.written == [bytes(1000), bytes(10_000)]
+    pipe.pause_writing()
+    ask(16)
+    aborted = [lower.aborted]
+    ask(1)
     assert [*aborted, lower.aborted] == [False, True]
     assert len(lower.written) == 2
+
+
+async def test_records_without_data_are_counted(authority: Authority, tmp_path: File) -> None:
+    """New keys, one after the other: OpenSSL takes any number of them in one call."""
+    receiver = Ended()
+    lower = RecordingPipe()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue("127.0.0.1"))
+    turns = Turns(asyncio.get_running_loop(), PATIENCE)
+    pipe = server_pipe(lower, turns, context, Path("tls/ws"), lambda _: receiver)
+    client = Client(pipe, lower, authority, tmp_path / "keys")
+    pipe.data_received(memoryview(client.encrypt(23, b"data")))
+    pipe.data_received(memoryview(b"".join(client.new_key() for _ in range(40))))
+    pipe.data_received(memoryview(client.encrypt(23, b"more")))
+    assert receiver.received == [b"data", b"more"]
+    closed = [lower.closed]
+    pipe.data_received(memoryview(b"".join(client.new_key() for _ in range(EMPTY_AT_ONCE))))
+    assert [*closed, lower.closed] == [False, True]
+    pipe.pipe_closed(None)
+    assert str(receiver.error) == "tls: expected data, got more than 10 records a second without any"
 
 
 # -- what a listener shows -------------------------------------------------------------------------------
@@ -421,3 +448,60 @@ async def shown_to_us(target: Multiaddr, authority: Authority) -> bytes | None:
     writer.close()
     await writer.wait_closed()
     return shown
+
+
+class Ended(NullReceiver):
+    """What came, and why the pipe has ended."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+        self.error: Exception | None = None
+
+    def data_received(self, data: memoryview) -> None:
+        self.received.append(bytes(data))
+
+    def pipe_closed(self, error: Exception | None) -> None:
+        self.error = error
+
+
+class Client:
+    """One of TLS 1.3 that encrypts its records by itself after the handshake (RFC 8446, sections 5.2 and 7)."""
+
+    def __init__(self, pipe: TlsPipe, lower: RecordingPipe, authority: Authority, keys: File) -> None:
+        context = ssl.create_default_context(cafile=authority.file)
+        context.keylog_filename = str(keys)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        machine = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        for _ in range(2):
+            try:
+                machine.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            pipe.data_received(memoryview(outgoing.read()))
+            incoming.write(b"".join(lower.written))
+        assert machine.cipher() == ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)
+        secrets = dict(line.split()[::2] for line in keys.read_text().splitlines() if line[0] != "#")
+        self._use(bytes.fromhex(secrets["CLIENT_TRAFFIC_SECRET_0"]))
+
+    def encrypt(self, kind: int, data: bytes) -> bytes:
+        """A record."""
+        nonce = (int.from_bytes(self._iv) ^ self._sent).to_bytes(12)
+        self._sent += 1
+        head = bytes([23, 3, 3]) + (len(data) + 17).to_bytes(2)
+        return head + AESGCM(self._key).encrypt(nonce, data + bytes([kind]), head)
+
+    def new_key(self) -> bytes:
+        """A record that says that the next one is encrypted with another key."""
+        record = self.encrypt(22, bytes([24, 0, 0, 1, 0]))
+        self._use(self._derive("traffic upd", 48))
+        return record
+
+    def _use(self, secret: bytes) -> None:
+        self._secret = secret
+        self._key, self._iv = self._derive("key", 32), self._derive("iv", 12)
+        self._sent = 0
+
+    def _derive(self, label: str, length: int) -> bytes:
+        name = b"tls13 " + label.encode()
+        info = length.to_bytes(2) + bytes([len(name)]) + name + bytes(1)
+        return HKDFExpand(hashes.SHA384(), length, info).derive(self._secret)

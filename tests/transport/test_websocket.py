@@ -26,6 +26,8 @@ from stronghold_p2p import (
     StrongholdP2p,
     WebSocketError,
 )
+from stronghold_p2p.resources.turns import Turns
+from stronghold_p2p.transport.intake import EMPTY_AT_ONCE
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from stronghold_p2p.transport.websocket import WebSocketTransport
 from stronghold_p2p.transport.websocket_pipe import MAX_HEAD_SIZE, MAX_MESSAGE_SIZE, server_pipe
@@ -94,7 +96,7 @@ async def test_a_websocket_where_plain_tcp_listens_and_the_reverse() -> None:
 
 
 async def test_what_it_supports() -> None:
-    transport = WebSocketTransport(Config())
+    transport = WebSocketTransport(Config(), Turns(asyncio.get_running_loop(), 1.0))
     for host in "/ip4/1.2.3.4", "/ip6/::1", "/dns4/example.com":
         for form in "/ws", "/tls/ws", "/wss", "/tls/sni/example.com/ws":
             assert transport.supports(Multiaddr.parse(f"{host}/tcp/1{form}"))
@@ -117,16 +119,44 @@ async def test_pongs_that_are_not_read_are_not_kept() -> None:
         return NullReceiver()
 
     lower = RecordingPipe()
-    pipe = server_pipe(lower, Path("ws"), connected)
+    pipe = server_pipe(lower, Turns(asyncio.get_running_loop(), 1.0), Path("ws"), connected)
     pipe.data_received(memoryview(head(*UPGRADE)))
     lower.written.clear()
     pipe.data_received(memoryview(frame(9, b"one")))
     assert lower.written == [bytes([0x8A, 3]) + b"one"]
     pipe.pause_writing()
-    pipe.data_received(memoryview(frame(9, b"two") * 1000))
+    pipe.data_received(memoryview(frame(9, b"two") * 50))
     pipe.resume_writing()
     pipe.data_received(memoryview(frame(9, b"six")))
     assert lower.written[1:] == [bytes([0x8A, 3]) + b"six"]
+
+
+@pytest.mark.parametrize(
+    "empty", [(9, b"?"), (9, b""), (10, b""), (0, b"")], ids=["ping", "empty ping", "pong", "continuation"]
+)
+async def test_frames_without_data_are_counted(empty: tuple[int, bytes]) -> None:
+    receiver = Ended()
+    lower = RecordingPipe()
+    turns = Turns(asyncio.get_running_loop(), 1000.0)
+    pipe = server_pipe(lower, turns, Path("ws"), lambda _: receiver)
+    pipe.data_received(memoryview(head(*UPGRADE)))
+    pipe.data_received(memoryview(frame(2, b"x", fin=False)))
+    flood = frame(*empty, fin=empty[0] != 0)
+    pipe.data_received(memoryview(flood * EMPTY_AT_ONCE))
+    closed = [lower.closed]
+    pipe.data_received(memoryview(flood * 10))
+    assert [*closed, lower.closed] == [False, True]
+    assert lower.written[-1].startswith(bytes([0x88])), "a close frame"
+    pipe.pipe_closed(None)
+    assert isinstance(receiver.error, WebSocketError)
+    assert str(receiver.error) == "websocket: expected data, got more than 10 frames a second without any"
+
+
+class Ended(NullReceiver):
+    error: Exception | None = None
+
+    def pipe_closed(self, error: Exception | None) -> None:
+        self.error = error
 
 
 # -- a client that is none -----------------------------------------------------------------------------
@@ -228,7 +258,7 @@ async def test_fragments_empty_ones_and_pings_between() -> None:
     """As go-libp2p sends messages over 4,096 bytes, and worse: the bytes are what they were."""
     hello = b"\x13/multistream/1.0.0\n\x07/noise\n"
     pieces = [hello[index : index + 1] for index in range(len(hello))]
-    frames = frame(2, b"", fin=False) + frame(0, b"", fin=False) * 1000
+    frames = frame(2, b"", fin=False) + frame(0, b"", fin=False) * 20
     frames += b"".join(frame(0, piece, fin=False) + frame(9, b"?") for piece in pieces) + frame(0, b"")
     async with listening() as (_, target):
         answer = await say(target, head(*UPGRADE), frames, until=b"/noise\n")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from contextlib import suppress
 from typing import Final
 from weakref import WeakValueDictionary
 
-from ..errors import NoResponse, RemoteProtocolError, RequestTimeout
+from ..errors import NoResponse, RemoteProtocolError, RequestTimeout, StrongholdError
 from ..identity import PeerId
 from ..transport.connection import Connection
+from ..transport.receiver import StreamReceiver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
-from .service import Service, StreamHandler, in_task
+from .service import Service
 
-__all__ = ["PROTOCOL", "PingService", "ping", "serve"]
+__all__ = ["PROTOCOL", "Echo", "PingService", "ping"]
 
 PROTOCOL: Final = "/ipfs/ping/1.0.0"
 
@@ -24,7 +24,7 @@ SIZE: Final = 32
 """Bytes of a ping."""
 
 IDLE_TIMEOUT: Final = 10.0
-"""Seconds for receiving a ping and sending its echo. Then the server closes the stream, as in go-libp2p, so that an idle
+"""Seconds from the echo of one ping to that of the next. Then the server closes the stream, as in go-libp2p, so that an idle
 remote holds no resources."""
 
 
@@ -33,7 +33,6 @@ class PingService(Service):
 
     def __init__(self) -> None:
         self.protocols = {PROTOCOL: self._serve}
-        self._serve_in_task: StreamHandler = in_task(lambda connection, stream: serve(stream))
         self._turns: WeakValueDictionary[PeerId, asyncio.Lock] = WeakValueDictionary()
 
     async def ping(self, connection: Connection, *, timeout: float, deadline: float) -> float:
@@ -55,7 +54,7 @@ class PingService(Service):
         # rust-libp2p holds one open for as long as it is connected, js-libp2p pings every 10 s: that is no use of the
         # connection.
         connection.ignore_for_keep_alive(substream)
-        self._serve_in_task(connection, substream)
+        Echo(substream)
 
 
 async def ping(stream: Stream) -> float:
@@ -80,19 +79,53 @@ async def ping(stream: Stream) -> float:
     return elapsed
 
 
-async def serve(stream: Stream) -> None:
-    """Echoes pings until the remote closes the stream, or sends or reads nothing for too long.
+class Echo(StreamReceiver):
+    """Echoes pings until the remote closes the stream, or sends or reads nothing for too long. A remote may ping as often as
+    it likes, so each takes no task."""
 
-    Raises:
-        RemoteProtocolError: the remote closed it in the middle of a ping.
-    """
-    with suppress(TimeoutError):
-        while True:
-            async with asyncio.timeout(IDLE_TIMEOUT):
-                payload = await _read_payload(stream)
-                if not payload:
-                    return
-                await stream.write(payload)
+    __slots__ = ("_part", "_stream", "_unsent")
+
+    def __init__(self, stream: Substream) -> None:
+        self._stream = stream
+        self._part = b""
+        """Of a payload that has not come whole."""
+        self._unsent = 0
+        """Bytes that wait until the remote reads: so long it may send no more than its window."""
+        stream.set_receiver(self)
+        self._put_off()
+
+    def data_received(self, data: bytes) -> None:
+        payloads = self._part + data
+        end = len(payloads) - len(payloads) % SIZE
+        self._part = payloads[end:]
+        if end:
+            if self._stream.push(payloads[:end]):
+                self._echoed(end)
+            else:
+                self._unsent += end
+
+    def resume_writing(self) -> None:
+        unsent, self._unsent = self._unsent, 0
+        self._echoed(unsent)
+
+    def eof_received(self) -> None:
+        if self._part:
+            self._stream.reset()  # in the middle of a ping
+        else:
+            self._stream.release()
+
+    def stream_failed(self, error: StrongholdError) -> None:
+        return  # there is nothing to end
+
+    def expired(self) -> None:
+        self._stream.release()
+
+    def _echoed(self, size: int) -> None:
+        self._stream.credit(size)
+        self._put_off()
+
+    def _put_off(self) -> None:
+        self._stream.set_deadline(self._stream.now() + IDLE_TIMEOUT)
 
 
 async def _read_payload(stream: Stream) -> bytes:

@@ -27,7 +27,7 @@ from msgspec import UNSET
 
 from ..errors import DecodeError, EncodeError
 from .declared import DeclaredType, class_of
-from .values import UNCOUNTED, check_json, check_msgpack
+from .values import UNCOUNTED, check_json, check_msgpack, check_own_json
 
 __all__ = ["PROTOCOLS", "Codec", "CodecName", "make_codec"]
 
@@ -51,6 +51,7 @@ class Codec(Generic[T]):
 
     __slots__ = (
         "_check",
+        "_check_own",
         "_decode",
         "_encode",
         "_max_values",
@@ -73,7 +74,7 @@ class Codec(Generic[T]):
         """Every name that a message's type can have; None where messages are untyped, and it may be any text."""
         self._encode = form.encode
         self._decode: Final[Callable[[bytes], T]] = form.decode
-        self._check = _CHECKS[name]
+        self._check, self._check_own = _CHECKS[name]
         self._max_values = max_values
         self._unchecked = {"json": min(UNCOUNTED, max_values), "msgpack": 0, "raw": sys.maxsize}[name]
         """Bytes of a message that need not be checked."""
@@ -92,7 +93,7 @@ class Codec(Generic[T]):
             data = self._encode(value)
             size = len(data)
             if self._unchecked < size <= self.max_size:
-                self._check(data, self._max_values)
+                self._check_own(data, self._max_values)
         except Exception as error:  # its types are many: of the value's type, text, numbers, depth
             raise EncodeError(f"cannot be sent as {self.name}: {error}") from error
         if size > self.max_size:
@@ -320,11 +321,14 @@ _NOTATIONS: Final = {
 }
 
 
-_CHECKS: Final[dict[CodecName, Callable[[bytes, int], None]]] = {
-    "json": check_json,
-    "msgpack": check_msgpack,
-    "raw": lambda data, limit: None,
+_Check = Callable[[bytes, int], None]
+
+_CHECKS: Final[dict[CodecName, tuple[_Check, _Check]]] = {
+    "json": (check_json, check_own_json),
+    "msgpack": (check_msgpack, check_msgpack),
+    "raw": (lambda data, limit: None, lambda data, limit: None),
 }
+"""Of what a remote has sent, and of what we send."""
 
 
 # -- how much memory values take -----------------------------------------------------------------------

@@ -261,7 +261,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
             self._reader.drop()
         if not was_read:
             return
-        task = self._task
+        task, self._task = self._task, None  # whose exception knows its frames, and so us
         if task is None or task is asyncio.current_task(self.stream.loop) or task.done():
             self._host.ended(self)
             return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Generic, Self
 
 from ..generics import Req, Res
 from ..loops import Owner
 from ..resources.networks import networks_of
 from ..resources.shares import Shares
+from ..resources.turns import Turns
 from .inbound import InboundRequest, Request
 
 __all__ = ["RequestQueue"]
@@ -18,10 +20,11 @@ class RequestQueue(Generic[Req, Res]):
     """Requests for ``async for``. A request takes a place in the buffer when it is whole. What is beyond the buffer waits:
     each network and each peer has its turn."""
 
-    def __init__(self, buffer: int, owner: Owner | None = None) -> None:
+    def __init__(self, buffer: int, turns: Callable[[], Turns], owner: Owner | None = None) -> None:
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
         self._owner = owner or Owner()
+        self._turns = turns
         self._room = buffer
         self._admitting = False
         # Each request is in one of these at most, and those of the second take room.
@@ -78,7 +81,11 @@ class RequestQueue(Generic[Req, Res]):
         self._admitting = True
         try:
             while self._waiting and self._room > 0:
-                self._waiting.next().admit()
+                turns = self._turns()
+                if turns.over:
+                    turns.wait(("requests()",), self._admit)
+                    break
+                turns.run(self._waiting.next().admit)
         finally:
             self._admitting = False
 

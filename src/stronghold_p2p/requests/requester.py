@@ -202,3 +202,5 @@ class Requester(Generic[Req, Res]):
             if stream.untouched:
                 raise _NothingSent(error) from error
             raise
+        finally:
+            del response, outbound  # its exception knows this frame

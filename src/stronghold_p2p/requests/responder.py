@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Generic
 
 from ..config import Config
@@ -19,8 +20,9 @@ from ..loops import Owner, is_contained
 from ..resources.networks import networks_of
 from ..resources.refusals import Refusals
 from ..resources.shares import Path, Shares
+from ..resources.turns import Turns
 from ..transport.substream import Substream
-from .inbound import InboundRequest, Request, RequestHost
+from .inbound import InboundRequest, Request, RequestHost, State
 from .protocol import RequestProtocol
 from .queue import RequestQueue
 
@@ -43,6 +45,8 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         self.protocols = {protocol.id: protocol for protocol in protocols}
         """What is served, by protocol id."""
         self.config = config
+        self.turns: Turns
+        """Set before the first request."""
         self.serving = False
         """Whether there is a handler or an iterator."""
         self._gate = gate
@@ -84,7 +88,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         Raises:
             RuntimeError: there already is a handler or an iterator.
         """
-        queue: RequestQueue[Req, Res] = RequestQueue(buffer, owner)
+        queue: RequestQueue[Req, Res] = RequestQueue(buffer, lambda: self.turns, owner)
         self._take_over()
         self._queue = queue
         return queue
@@ -165,7 +169,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
             if hasattr(answer, "__await__"):
                 inbound.run(answer, self._answer(inbound, answer))
             else:
-                inbound.respond(inbound.protocol.responses.encode(answer))
+                self._respond(inbound, answer)
         except KeyboardInterrupt:
             inbound.reset()  # closing must not wait for it
             raise
@@ -181,15 +185,30 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
             inbound.reject()
 
     async def _answer(self, inbound: InboundRequest[Req, Res], answer: Awaitable[Res]) -> None:
-        """Sends what an asynchronous handler returns."""
+        """Sends what an asynchronous handler returns. Hundreds may return in one turn of the loop, and each response take
+        a millisecond to encode: those have their turns, too."""
+        turns = self.turns
         try:
-            inbound.respond(inbound.protocol.responses.encode(await answer))
+            response = await answer
+            if turns.over:
+                turns.wait(_holder(inbound), partial(self._respond, inbound, response))
+            else:
+                turns.run(self._respond, inbound, response)
         except BaseException as error:
             if not is_contained(error, inbound.stream.loop):
                 if not isinstance(error, GeneratorExit):
                     inbound.reset()  # closing must not wait for it
                 raise
             self._handler_failed(inbound, error)  # whatever a handler raises ends its request, nothing else
+
+    def _respond(self, inbound: InboundRequest[Req, Res], response: Res) -> None:
+        try:
+            inbound.respond(inbound.protocol.responses.encode(response))
+        except KeyboardInterrupt:
+            inbound.reset()
+            raise
+        except BaseException as error:  # noqa: BLE001 - see _answer
+            self._handler_failed(inbound, error)
 
     def _handler_failed(self, inbound: InboundRequest[Req, Res], error: BaseException) -> None:
         self._log_failure.write(inbound.stream.peer, exc_info=error)
@@ -214,7 +233,14 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         """The limits of the peer's traffic allow it."""
         if self._queue is not None:
             self._queue.enter(inbound)
+        elif self.turns.over:
+            self.turns.wait(_holder(inbound), partial(self._admit_late, inbound))
         else:
+            self.turns.run(inbound.admit)
+
+    @staticmethod
+    def _admit_late(inbound: InboundRequest[Req, Res]) -> None:
+        if inbound.state is State.WAITING:
             inbound.admit()
 
     def _admit_next_soon(self, peer: PeerId, delay: float = 0.0) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from .shares import Path, Shares
 
@@ -20,8 +20,7 @@ class Turns:
     input, and what comes waits. In each following turn those that wait are worked on for as long, one piece for each
     network and connection in turn.
 
-    Whoever works on input adds the time to :attr:`used`, and calls :meth:`end` if that exceeds :attr:`limit`. The time is
-    not set back every turn, which would cost each of them a callback: a turn may be over early, never late.
+    The time is not set back every turn, which would cost each of them a callback: a turn may be over early, never late.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: float) -> None:
@@ -33,6 +32,14 @@ class Turns:
         self._loop = loop
         self._waiting: Shares[Callable[[], None]] = Shares()
         self._scheduled = False
+
+    def run(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Calls ``work`` now, and counts the time that it takes. What it runs in its turn is not counted twice."""
+        used, began = self.used, clock()
+        work(*arguments)
+        self.used = used + clock() - began
+        if self.used > self.limit:
+            self.end()
 
     def end(self) -> None:
         """The time is used up."""

@@ -65,8 +65,8 @@ class Swarm:
 
     ``transports`` make the pipes, the first that supports an address, which ``resolver`` has resolved; ``addresses`` takes
     what a peer tells of its addresses, and how dials went; ``services`` run on every connection; ``admission`` says with
-    whom there may be connections, ``permits`` whether a peer may open a protocol now; ``emit`` takes events. Nothing here
-    knows of requests.
+    whom there may be connections, ``turns`` whose input is worked on when, that of the pipes included, and ``permits``
+    whether a peer may open a protocol now; ``emit`` takes events. Nothing here knows of requests.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Swarm:
         addresses: AddressBook,
         services: Sequence[Service],
         admission: Admission,
+        turns: Turns,
         permits: Callable[[PeerId, str], bool],
         approves: Callable[[PeerId], bool],
         refusals: Refusals,
@@ -89,7 +90,7 @@ class Swarm:
         self.peer_id = keypair.peer_id
         self.config = config = fit_to_descriptors(config)
         self.deadlines = Deadlines(asyncio.get_running_loop())
-        self.turns = Turns(asyncio.get_running_loop(), config.turn_time)
+        self.turns = turns
         self.memory = Memory(config.max_receive_buffer)
         self.listen_addresses: tuple[Multiaddr, ...] = ()
         """Where we can be dialed, without our peer id."""
@@ -272,7 +273,9 @@ class Swarm:
         if transport is None:
             supported = ", ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it (available: {supported})")
-        handle = await transport.listen(address, self._upgrade_inbound, certificate=certificate)
+        handle = await transport.listen(
+            address, self._upgrade_inbound, certificate=certificate, exhausted=self._descriptors_exhausted
+        )
         try:
             if self._closing:
                 raise ClosedError

@@ -40,12 +40,15 @@ class BytePipe(Protocol):
     def write(self, data: bytes | bytearray) -> None:
         """Sends, or queues, all of ``data``, which must not be touched again: the pipe may keep a view of it."""
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        """Nothing is given to the receiver any more, not even in this very call of it, until :meth:`resume_reading`. What has
+        come meanwhile waits, and so does an end behind it. Calling it again changes nothing."""
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        """What has come is given to the receiver again, in callbacks of their own. Calling it again changes nothing."""
 
     def close(self) -> None:
-        """Ends the pipe after what was written has left."""
+        """Ends the pipe after what was written has left. What has come and waits is dropped."""
 
     def abort(self) -> None:
         """Ends the pipe now; what has not left is lost."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
 from ..errors import StrongholdError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from .pipe import PipeReceiver
-from .receiver import StreamReceiver
+from .receiver import StreamReceiver, append_chunk
 from .stream import Stream, take_over
 from .transport import Connected
 
@@ -18,7 +22,8 @@ class StreamPipe(StreamReceiver):
 
     The stream's window and its connection's socket are what the socket is to a TCP pipe: beyond ``max_send_buffer`` bytes
     that they have not taken, writers wait. What comes is given on at once, and its window back with it: the connection
-    inside has windows of its own, and a stream there that is not read holds up no other.
+    inside has windows of its own, and a stream there that is not read holds up no other. While the receiver has paused
+    the pipe, what comes is kept, and the remote stops when its window is used up.
     """
 
     receiver: PipeReceiver
@@ -32,15 +37,26 @@ class StreamPipe(StreamReceiver):
         """
         self._substream, early = take_over(stream)
         self._substream.set_receiver(self)
+        self._substream.keeps_held = (
+            True  # what is kept counts until it has been given on, also when the stream has ended
+        )
         self.remote_address = remote_address
         self.path = path
         self._max_send_buffer = max_send_buffer
         self._paused = False
+        self._stopped = False
+        """The receiver takes nothing."""
+        self._kept: deque[bytes] = deque()
+        """What has come and waits."""
+        self._credited = len(early)
+        """Bytes of that for which the remote has its window back."""
+        self._afterwards: Callable[[], None] | None = None
+        """What came behind that: an end."""
         self._closing = False
         self._ended = False
         self.receiver = connected(self)
         if early:
-            self.receiver.data_received(memoryview(early))
+            self.data_received(early)
 
     @property
     def pending(self) -> int:
@@ -57,30 +73,40 @@ class StreamPipe(StreamReceiver):
             self._paused = True
             self.receiver.pause_writing()
 
+    def pause_reading(self) -> None:
+        self._stopped = True
+
+    def resume_reading(self) -> None:
+        if self._stopped:
+            self._stopped = False
+            self._substream.loop.call_soon(self._give_on)
+
     def close(self) -> None:
         if not self._closing:
             self._closing = True
+            self._drop()
             if not self._substream.pending:
                 self._end(None)
 
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
     def abort(self) -> None:
+        self._drop()
         self._substream.reset()
         self._end(None)
 
     # -- as the stream's receiver ----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if not self._closing:
-            self.receiver.data_received(memoryview(data))
-            self._substream.credit(len(data))
+        if self._closing:
+            return
+        if self._stopped or self._kept:
+            append_chunk(self._kept, data)
+            self._substream.hold(len(data))
+        else:
+            self._give(data)
 
     def eof_received(self) -> None:
         """The other end sends no more: as a socket, the pipe ends when what was written has left."""
-        self.close()
+        self._after_input(self.close)
 
     def resume_writing(self) -> None:
         # The mark below which writers go on is zero: they write in this very callback, and into an open window, so the
@@ -92,12 +118,41 @@ class StreamPipe(StreamReceiver):
             self.receiver.resume_writing()
 
     def stream_failed(self, error: StrongholdError) -> None:
-        self._end(error)
+        self._after_input(partial(self._end, error))
 
     def expired(self) -> None:
         self.abort()
 
     # -- details ---------------------------------------------------------------------------------
+
+    def _give(self, data: bytes) -> None:
+        self.receiver.data_received(memoryview(data))
+        credited, self._credited = self._credited, 0
+        if len(data) > credited:
+            self._substream.credit(len(data) - credited)
+
+    def _give_on(self) -> None:
+        """Gives on what waits."""
+        while self._kept and not self._stopped:
+            data = self._kept.popleft()
+            self._substream.let_go(len(data))
+            self._give(data)
+        afterwards = self._afterwards
+        if afterwards is not None and not self._kept:
+            self._afterwards = None
+            afterwards()
+
+    def _after_input(self, end: Callable[[], None]) -> None:
+        if self._kept:
+            self._afterwards = end
+        else:
+            end()
+
+    def _drop(self) -> None:
+        """We end the pipe: what waits is not heard."""
+        self._substream.let_go(sum(map(len, self._kept)))
+        self._kept.clear()
+        self._afterwards = None
 
     def _end(self, error: Exception | None) -> None:
         """Tells the receiver in a turn of its own, as a socket does: it may be in the middle of writing."""

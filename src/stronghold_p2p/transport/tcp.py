@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 from typing import Final, cast
 from weakref import WeakKeyDictionary
@@ -16,14 +18,24 @@ from ..config import Config
 from ..errors import ListenError
 from ..events import Path
 from ..multiaddr import Multiaddr
+from ..resources.networks import networks_of
+from ..resources.turns import Turns, clock
+from .accepting import Acceptor, listening_sockets
 from .pipe import PipeReceiver
 from .resolver import NAME_FAMILIES
-from .transport import CertificateFiles, Connected, refuse_certificate
+from .transport import CertificateFiles, Connected, nothing_to_close, refuse_certificate
 
 __all__ = ["TcpListener", "TcpPipe", "TcpTransport"]
 
 READ_BUFFER_SIZE: Final = 1024 * 1024
 """Bytes of one read at most. Measured with 1 MB messages: a quarter more than with 256 KiB, and less again with 2 MiB."""
+
+FIRST_READ: Final = 64 * 1024
+"""Bytes of a pipe's first read, and of each that follows a pause. They double while reads are full and worked on at once:
+what is not worked on is kept, for each of thousands of connections."""
+
+SMALL_READ: Final = 16 * 1024
+"""Bytes of a read while the turn is over: all of them are kept."""
 
 INBOUND: Final = Path("tcp")
 """The path of every pipe that a remote has dialed."""
@@ -35,35 +47,63 @@ class TcpPipe(asyncio.BufferedProtocol):
     """One TCP connection as a byte pipe. asyncio and uvloop set TCP_NODELAY by themselves.
 
     ``read_buffer`` is that of the event loop, shared by all of its pipes: what a read brings is consumed before the
-    callback returns.
+    callback returns, or copied if it has to wait for its turn.
     """
 
     receiver: PipeReceiver
     remote_address: Multiaddr
     _transport: asyncio.Transport
 
-    def __init__(self, read_buffer: memoryview, max_send_buffer: int, path: Path, connected: Connected) -> None:
+    def __init__(
+        self,
+        read_buffer: memoryview,
+        max_send_buffer: int,
+        max_read: int,
+        turns: Turns,
+        path: Path,
+        connected: Connected,
+    ) -> None:
         self.path = path
         self._read_buffer = read_buffer
         self._max_send_buffer = max_send_buffer
+        self._max_read = max_read
+        self._read_size = FIRST_READ
+        self._turns = turns
         self._connected = connected
+        self._paused = False
+        """By the receiver."""
+        self._kept = b""
+        """What was read and waits; the transport is paused until it has been worked on."""
+        self._end: tuple[Exception | None] | None = None
+        """The connection has ended with that error, while something waited."""
 
     # -- as a pipe -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray) -> None:
         self._transport.write(data)
 
+    def pause_reading(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._read_size = FIRST_READ
+            self._transport.pause_reading()
+            self._turns.forget(self._go_on)
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._kept:
+                self._wait_for_turn()
+            else:
+                self._transport.resume_reading()
+
     def close(self) -> None:
+        self._drop()
         self._transport.close()
 
     def abort(self) -> None:
+        self._drop()
         self._transport.abort()
-
-    def pause_reading(self) -> None:
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._transport.resume_reading()
 
     # -- as a protocol of asyncio ----------------------------------------------------------------
 
@@ -75,23 +115,76 @@ class TcpPipe(asyncio.BufferedProtocol):
         self.receiver = self._connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._read_buffer
+        return self._read_buffer[: SMALL_READ if self._turns.over else self._read_size]
 
     def buffer_updated(self, nbytes: int) -> None:
+        turns = self._turns
+        if turns.over or self._paused:
+            self._keep(nbytes)
+            return
+        used, began = turns.used, clock()
         try:
             self.receiver.data_received(self._read_buffer[:nbytes])
         except KeyboardInterrupt as error:
             # It must end the program; here uvloop would take it for the end of the connection.
             asyncio.get_running_loop().call_soon(_raise, error)
+        turns.used = used + clock() - began
+        if turns.used > turns.limit:
+            turns.end()
+        if nbytes == self._read_size < self._max_read and not self._paused:
+            self._read_size *= 2
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # An end takes time, too: each of hundreds of streams hears of it.
+        turns = self._turns
+        if self._kept or turns.over:
+            self._end = (exc,)
+            if not self._kept:
+                self._wait_for_turn()
+            return
+        began = clock()
         self.receiver.pipe_closed(exc)
+        turns.used += clock() - began
+        if turns.used > turns.limit:
+            turns.end()
 
     def pause_writing(self) -> None:
         self.receiver.pause_writing()
 
     def resume_writing(self) -> None:
         self.receiver.resume_writing()
+
+    # -- what waits ------------------------------------------------------------------------------
+
+    def _keep(self, nbytes: int) -> None:
+        """Has what was read wait, and nothing more read."""
+        self._kept += self._read_buffer[:nbytes]
+        self._read_size = FIRST_READ
+        self._transport.pause_reading()
+        if not self._paused:
+            self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        self._turns.wait((*networks_of(self.remote_address), self), self._go_on)
+
+    def _go_on(self) -> None:
+        """It is our turn."""
+        kept, self._kept = self._kept, b""
+        if kept:
+            self.receiver.data_received(memoryview(kept))
+        if self._end is not None:
+            end, self._end = self._end, None
+            self.receiver.pipe_closed(*end)
+        elif not self._paused:
+            self._transport.resume_reading()
+
+    def _drop(self) -> None:
+        """The pipe ends by our own will: what waits is not heard."""
+        if self._kept or self._end is not None:
+            self._kept = b""
+            self._turns.forget(self._go_on)
+            if self._end is not None:
+                asyncio.get_running_loop().call_soon(self.receiver.pipe_closed, *self._end)
 
 
 _read_buffers: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview]] = WeakKeyDictionary()
@@ -108,26 +201,34 @@ def _read_buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
 class TcpListener:
     """One TCP address that is listened on; a name may be several sockets."""
 
-    def __init__(self, server: asyncio.Server) -> None:
-        self._server = server
-        self.address = _multiaddr(server.sockets[0].getsockname())
+    def __init__(self, acceptor: Acceptor, address: Multiaddr) -> None:
+        self._acceptor = acceptor
+        self.address = address
 
     @property
     def dialable(self) -> tuple[Multiaddr, ...]:
         return interface_addresses(self.address)
 
     def close(self) -> None:
-        self._server.close()
+        self._acceptor.close()
 
 
 class TcpTransport:
-    """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``; a name to dial is resolved before."""
+    """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``; a name to dial is resolved before.
+
+    ``turns`` share the loop's time among all pipes. ``max_read`` bytes are the most that a pipe reads at once.
+    """
 
     name: Final = "tcp"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, turns: Turns, *, max_read: int = READ_BUFFER_SIZE) -> None:
         self._max_send_buffer = config.max_send_buffer
-        self._read_buffer = _read_buffer_of(asyncio.get_running_loop())
+        self._turns = turns
+        self._max_read = max_read
+        self._loop = asyncio.get_running_loop()
+        self._read_buffer = _read_buffer_of(self._loop)
+        self._accepted: set[asyncio.Task[object]] = set()
+        """One for each connection that is accepted, and is no pipe yet."""
 
     def supports(self, address: Multiaddr) -> bool:
         names = [name for name, _ in address.components]
@@ -136,38 +237,53 @@ class TcpTransport:
     async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
         family, host, port = _endpoint(address)
         path = Path(self.name, address)
-        loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
+        await self._loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
 
     async def listen(
-        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        certificate: CertificateFiles | None = None,
+        exhausted: Callable[[], None] = nothing_to_close,
     ) -> TcpListener:
         refuse_certificate(address, certificate)
         family, host, port = _endpoint(address)
-        loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(
-                lambda: self._pipe(INBOUND, connected), host, port, family=family, start_serving=False
-            )
+            sockets = await listening_sockets(family, host, port)
         except UnicodeError as error:
             raise ListenError(address, f"{host!r} is not a host name") from error
         except OSError as error:
-            # asyncio words a failed bind at length; the system's own words are enough.
             known = error.errno is not None and error.errno in errno.errorcode
             reason = os.strerror(error.errno or 0) if known else str(error)
             raise ListenError(address, reason.lower()) from error
-        try:
-            await server.start_serving()
-            return TcpListener(server)
-        except BaseException:
-            server.close()  # cancelled: nobody would have it, and it would listen for ever
-            raise
+        bound = _multiaddr(sockets[0].getsockname())
+        return TcpListener(Acceptor(sockets, partial(self._take, connected), exhausted), bound)
 
     async def close(self) -> None:
-        """Nothing to end: sockets belong to listeners and pipes."""
+        """Listeners and pipes are closed by whoever has them."""
+        for task in self._accepted:
+            task.cancel()
+        if self._accepted:
+            await asyncio.wait(self._accepted)
 
     def _pipe(self, path: Path, connected: Connected) -> TcpPipe:
-        return TcpPipe(self._read_buffer, self._max_send_buffer, path, connected)
+        return TcpPipe(self._read_buffer, self._max_send_buffer, self._max_read, self._turns, path, connected)
+
+    def _take(self, connected: Connected, connection: socket.socket) -> None:
+        """Makes a pipe of a connection that was accepted."""
+        made = self._loop.connect_accepted_socket(lambda: self._pipe(INBOUND, connected), connection)
+        task = self._loop.create_task(made)
+        self._accepted.add(task)
+        task.add_done_callback(partial(self._taken, connection))
+
+    def _taken(self, connection: socket.socket, task: asyncio.Task[object]) -> None:
+        self._accepted.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:
+            connection.close()
+        if error is not None and not isinstance(error, OSError):  # else the remote did not wait
+            raise error
 
 
 def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:

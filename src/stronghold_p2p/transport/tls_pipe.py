@@ -8,6 +8,8 @@ from typing import Final
 from ..errors import TlsError
 from ..events import Path
 from ..multiaddr import Multiaddr
+from ..resources.turns import Turns
+from .intake import EMPTY_PER_SECOND, Allowance, Intake
 from .pipe import BytePipe, NullReceiver, PipeReceiver
 from .transport import Connected
 
@@ -19,8 +21,11 @@ RECORD_TYPES: Final = range(20, 24)
 NO_TLS_ALERT: Final = b"\x15\x03\x01\x00\x02\x02\x46"
 """The answer to what is no TLS: a fatal alert, "protocol version"."""
 
+HEAD_SIZE: Final = 5
+"""Bytes before a record: its type, a version, its length."""
+
 RECORD_SIZE: Final = 16 * 1024
-"""Bytes in a record at most."""
+"""Bytes of data in a record at most."""
 
 MAX_ANSWERS: Final = 16 * 1024
 """Bytes that OpenSSL has to answer, a new key for each that is asked for, while the remote does not read."""
@@ -37,29 +42,34 @@ FAULTS: Final = {
 """What may be wrong with a certificate, by OpenSSL's number (x509_vfy.h)."""
 
 
-def client_pipe(lower: BytePipe, context: ssl.SSLContext, host: str, path: Path, connected: Connected) -> TlsPipe:
+def client_pipe(
+    lower: BytePipe, turns: Turns, context: ssl.SSLContext, host: str, path: Path, connected: Connected
+) -> TlsPipe:
     """The client's end. The server's certificate must be for ``host``, a name or an IP address; a name is also what the
     server is told."""
-    pipe = TlsPipe(lower, context, host, path)
+    pipe = TlsPipe(lower, turns, context, host, path)
     pipe.receiver = connected(pipe)
     pipe.advance()
     return pipe
 
 
-def server_pipe(lower: BytePipe, context: ssl.SSLContext, path: Path, connected: Connected) -> TlsPipe:
+def server_pipe(lower: BytePipe, turns: Turns, context: ssl.SSLContext, path: Path, connected: Connected) -> TlsPipe:
     """The server's end."""
-    pipe = TlsPipe(lower, context, None, path)
+    pipe = TlsPipe(lower, turns, context, None, path)
     pipe.receiver = connected(pipe)
     return pipe
 
 
 class TlsPipe:
     """One end of TLS over ``lower``; the client's, if there is a ``host``. What is written before the handshake has ended
-    waits for that."""
+    waits for that.
+
+    OpenSSL gets one record at a time. It would work on any number of those without data in one call.
+    """
 
     receiver: PipeReceiver
 
-    def __init__(self, lower: BytePipe, context: ssl.SSLContext, host: str | None, path: Path) -> None:
+    def __init__(self, lower: BytePipe, turns: Turns, context: ssl.SSLContext, host: str | None, path: Path) -> None:
         self.remote_address = lower.remote_address.encapsulate(Multiaddr.parse("/tls"))
         self.path = path
         self.receiver = NullReceiver()
@@ -70,6 +80,14 @@ class TlsPipe:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=host is None, server_hostname=host)
         self._waiting: list[bytes | bytearray] = []
         """What was written before the handshake's end."""
+        self._intake = Intake(lower, turns, self._work, self._tell_end)
+        self._allowance = Allowance()
+        self._input = memoryview(b"")
+        """What has come and OpenSSL has not got."""
+        self._head = b""
+        """Of the record that it is getting."""
+        self._missing = 0
+        """Bytes of that behind its head."""
         self._begun = False
         """A byte has come."""
         self._open = False
@@ -89,6 +107,12 @@ class TlsPipe:
         else:
             self._waiting.append(data)
 
+    def pause_reading(self) -> None:
+        self._intake.pause()
+
+    def resume_reading(self) -> None:
+        self._intake.resume()
+
     def close(self) -> None:
         if self._closing:
             return
@@ -99,12 +123,9 @@ class TlsPipe:
                 pass  # the remote has not said so yet
         self._end()
 
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
     def abort(self) -> None:
         self._closing = True
+        self._intake.drop()
         self._lower.abort()
 
     # -- as the lower pipe's receiver ------------------------------------------------------------
@@ -119,15 +140,12 @@ class TlsPipe:
                     self._outgoing.write(NO_TLS_ALERT)
                 self._fail(f"expected TLS, got {bytes(data[:20])!r}")
                 return
-        self._incoming.write(data)
-        self.advance()
+        self._input = data
+        self._intake.go_on()
+        self._input = memoryview(bytes(self._input))  # what is left has to be copied
 
     def pipe_closed(self, error: Exception | None) -> None:
-        if self._error is None and not self._open and not self._closing:
-            self._error = TlsError("expected a handshake, but the remote ended the connection")
-            self._error.__cause__ = error
-        self._closing = True
-        self.receiver.pipe_closed(self._error or error)
+        self._intake.end(error)
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -140,8 +158,8 @@ class TlsPipe:
 
     # -- details ---------------------------------------------------------------------------------
 
-    def advance(self) -> None:
-        """Goes on as far as what has come allows."""
+    def advance(self) -> bool:
+        """Goes on as far as what OpenSSL has got allows, and returns whether there was data in it."""
         try:
             if not self._open:
                 self._tls.do_handshake()
@@ -149,12 +167,11 @@ class TlsPipe:
                 waiting, self._waiting = self._waiting, []
                 for data in waiting:
                     self.write(data)
-            while not self._closing:
-                data = self._tls.read(RECORD_SIZE)
-                if data:
-                    self.receiver.data_received(memoryview(data))
-                else:
-                    self.close()  # the remote has said that no more follows
+            data = self._tls.read(RECORD_SIZE)
+            if data:
+                self.receiver.data_received(memoryview(data))
+                return True
+            self.close()  # the remote has said that no more follows
         except ssl.SSLWantReadError:
             if not self._paused:
                 self._flush()
@@ -166,6 +183,39 @@ class TlsPipe:
             self._fail(f"expected a certificate for {self._host}, got one {fault}", error)
         except ssl.SSLError as error:
             self._fail(_words(error), error)
+        return False
+
+    def _work(self) -> bool:
+        """Has OpenSSL work on one record."""
+        if self._feed() and not self.advance() and not self._closing and not self._allowance.take():
+            self._fail(f"expected data, got more than {EMPTY_PER_SECOND:g} records a second without any")
+        return bool(self._input) and not self._closing
+
+    def _feed(self) -> bool:
+        """Gives OpenSSL what has come up to the end of a record; whether that has come."""
+        data = self._input
+        if not self._missing:
+            part = data[: HEAD_SIZE - len(self._head)]
+            self._head += part
+            self._incoming.write(part)
+            data = data[len(part) :]
+            if len(self._head) == HEAD_SIZE:
+                self._missing = int.from_bytes(self._head[3:])
+        part = data[: self._missing]
+        self._incoming.write(part)
+        self._input = data[len(part) :]
+        self._missing -= len(part)
+        if self._missing or len(self._head) < HEAD_SIZE:
+            return False
+        self._head = b""
+        return True
+
+    def _tell_end(self, error: Exception | None) -> None:
+        if self._error is None and not self._open and not self._closing:
+            self._error = TlsError("expected a handshake, but the remote ended the connection")
+            self._error.__cause__ = error
+        self._closing = True
+        self.receiver.pipe_closed(self._error or error)
 
     def _flush(self) -> None:
         if self._outgoing.pending:
@@ -180,6 +230,7 @@ class TlsPipe:
         """Sends what explains the end, an alert, and ends the pipe below."""
         self._flush()
         self._closing = True
+        self._intake.drop()
         self._lower.close()
 
 

@@ -10,7 +10,7 @@ from ..errors import ListenError
 from ..multiaddr import Multiaddr
 from .pipe import BytePipe, PipeReceiver
 
-__all__ = ["CertificateFiles", "Connected", "Transport", "TransportListener", "refuse_certificate"]
+__all__ = ["CertificateFiles", "Connected", "Transport", "TransportListener", "nothing_to_close", "refuse_certificate"]
 
 CertificateFiles: TypeAlias = tuple[str | os.PathLike[str], str | os.PathLike[str]]
 """A server's certificate for TLS, with those that lead to its authority behind it, and its private key: two files of
@@ -18,6 +18,10 @@ PEM."""
 
 Connected: TypeAlias = Callable[[BytePipe], PipeReceiver]
 """Called with each new pipe before its first byte comes; returns what receives for it."""
+
+
+def nothing_to_close() -> None:
+    """For listeners that nothing gives way to."""
 
 
 class TransportListener(Protocol):
@@ -60,9 +64,17 @@ class Transport(Protocol):
         """
 
     async def listen(
-        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        certificate: CertificateFiles | None = None,
+        exhausted: Callable[[], None] = nothing_to_close,
     ) -> TransportListener:
         """Listens on ``address``, with a ``certificate`` if that has TLS; cancelled, it leaves nothing open.
+
+        ``exhausted`` is called when a connection waits for which the system has no descriptor, or no memory: it may close
+        what matters least, and the connection is taken then. It is called again as long as that has not helped.
 
         Raises:
             ListenError: in use, not an address of this machine, or not permitted; a certificate that cannot be used, is

@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 from ..config import Config
 from ..errors import CertificateError, InvalidAddress, ListenError
 from ..events import Path
 from ..multiaddr import Multiaddr
+from ..resources.turns import Turns
 from . import tls_pipe
 from .pipe import BytePipe, PipeReceiver
 from .tcp import TcpTransport
 from .tls import ServerCertificate, trust
-from .transport import CertificateFiles, Connected, TransportListener, refuse_certificate
+from .transport import CertificateFiles, Connected, TransportListener, nothing_to_close, refuse_certificate
 
 __all__ = ["WebSocketTransport"]
 
@@ -29,6 +31,9 @@ NAMED: Final = ("tls", "sni", "ws")
 """To dial alone: the name that TLS and HTTP ask for, apart from where the server is."""
 FORMS: Final = {PLAIN, ("tls", "ws"), ("wss",), NAMED}
 """What may stand behind TCP's part of an address."""
+
+MAX_READ: Final = 256 * 1024
+"""Bytes of one read at most. Measured with 1 MB messages: no fewer than with 1 MiB."""
 
 MAX_HOST: Final = 253
 """Characters of a name (RFC 1035, section 2.3.4)."""
@@ -42,8 +47,9 @@ class WebSocketTransport:
 
     name: Final = "ws"
 
-    def __init__(self, config: Config, authorities: str | os.PathLike[str] | None = None) -> None:
-        self._tcp = TcpTransport(config)
+    def __init__(self, config: Config, turns: Turns, authorities: str | os.PathLike[str] | None = None) -> None:
+        self._tcp = TcpTransport(config, turns, max_read=MAX_READ)
+        self._turns = turns
         self._authorities = authorities
         self._trust: ssl.SSLContext | None = None
         self._watches: set[asyncio.Task[NoReturn]] = set()
@@ -66,18 +72,23 @@ class WebSocketTransport:
         path = Path(_path_name(form), address)
 
         def websocket(lower: BytePipe) -> PipeReceiver:
-            return client_pipe(lower, host, int(port), path, connected, secure=form != PLAIN)
+            return client_pipe(lower, self._turns, host, int(port), path, connected, secure=form != PLAIN)
 
         def tls(lower: BytePipe) -> PipeReceiver:
             assert self._trust is not None
-            return tls_pipe.client_pipe(lower, self._trust, host, path, websocket)
+            return tls_pipe.client_pipe(lower, self._turns, self._trust, host, path, websocket)
 
         if form != PLAIN and self._trust is None:
             self._trust = await trust(self._authorities)
         await self._tcp.dial(_tcp_part(address), websocket if form == PLAIN else tls)
 
     async def listen(
-        self, address: Multiaddr, connected: Connected, *, certificate: CertificateFiles | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        certificate: CertificateFiles | None = None,
+        exhausted: Callable[[], None] = nothing_to_close,
     ) -> TransportListener:
         from .websocket_pipe import server_pipe
 
@@ -85,11 +96,11 @@ class WebSocketTransport:
         path = Path(_path_name(form))
 
         def websocket(lower: BytePipe) -> PipeReceiver:
-            return server_pipe(lower, path, connected)
+            return server_pipe(lower, self._turns, path, connected)
 
         if form == PLAIN:
             refuse_certificate(address, certificate)
-            return _Listener(await self._tcp.listen(_tcp_part(address), websocket), form)
+            return _Listener(await self._tcp.listen(_tcp_part(address), websocket, exhausted=exhausted), form)
         if form == NAMED:
             raise ListenError(address, "/sni is for dialing only: listen on .../tls/ws")
         if certificate is None:
@@ -100,9 +111,9 @@ class WebSocketTransport:
             raise ListenError(address, str(error)) from error
 
         def tls(lower: BytePipe) -> PipeReceiver:
-            return tls_pipe.server_pipe(lower, shown.context, path, websocket)
+            return tls_pipe.server_pipe(lower, self._turns, shown.context, path, websocket)
 
-        tcp = await self._tcp.listen(_tcp_part(address), tls)
+        tcp = await self._tcp.listen(_tcp_part(address), tls, exhausted=exhausted)
         watch = asyncio.get_running_loop().create_task(shown.watch())
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)

@@ -39,6 +39,13 @@ ALLOWANCE_OF_DATA: Final = 8
 """Frames without a payload that each data frame of ours allows. py-libp2p returns its window at each read, and reads
 lengths byte by byte: that makes eight of them for a small response."""
 
+RESET_FRAMES: Final = ALLOWANCE_OF_DATA + 2
+"""What the reset of a stream costs that we have not answered: its lines, which are data, have allowed some. A hundred
+requests may be cancelled at once without any lines, five hundred with them."""
+
+LARGE_FRAME: Final = 13
+"""As a power of two, the bytes that count as a frame more: large messages take time to decode, too."""
+
 RTT_MAX_AGE: Final = 10.0
 """Seconds after which a bulk transfer measures the round-trip time again (rust-yamux's interval)."""
 
@@ -344,7 +351,7 @@ class Session:
         events = self._events
         frames_left = self._frames_left
         while end - offset >= HEADER_SIZE:
-            if not frames_left:
+            if frames_left <= 0:
                 self._frames_left = 0
                 self._rest, self._rest_offset, self.unread = data, offset, True
                 return
@@ -363,9 +370,10 @@ class Session:
                 self.charge(now)
             elif kind == WINDOW_UPDATE or not length:
                 # The regular end of a stream is free: there is one for each. So is a reset of what we have answered.
-                is_due = stream.remote_open if flags & FIN else flags & RST and not stream.local_open
-                if not is_due:
+                if not flags & (FIN | RST):
                     self.charge(now)
+                elif stream.local_open if flags & RST else not stream.remote_open:
+                    self.charge(now, 1 if stream.outbound else RESET_FRAMES)
             if kind == WINDOW_UPDATE:
                 self._handle_window_update(stream, flags, length)
                 continue
@@ -380,6 +388,7 @@ class Session:
                 raise MuxerError(f"{length} bytes exceed the window of {stream.receivable}")
             else:
                 stream.receivable -= length
+                frames_left -= length >> LARGE_FRAME
             body_end = offset + length
             if body_end > end:
                 self._body_left, self._body_stream, self._body_flags = length, stream, flags

@@ -1,0 +1,12 @@
+"""All attacks, by name."""
+
+from __future__ import annotations
+
+from attack import bodies, connections, frames, requests
+from attack.terms import Attack
+
+__all__ = ["ATTACKS"]
+
+ATTACKS: dict[str, Attack] = {
+    attack.name: attack for attack in (*requests.ATTACKS, *connections.ATTACKS, *frames.ATTACKS, *bodies.ATTACKS)
+}

@@ -1,0 +1,484 @@
+"""When a pipe gives on what has come: not while its receiver has paused it, and not when the turn is over."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path as File
+from typing import TypeAlias, cast
+
+import pytest
+from support.certificates import Authority
+from support.waiting import settled
+from websockets.client import ClientProtocol
+from websockets.uri import parse_uri
+
+from stronghold_p2p import Multiaddr, Path
+from stronghold_p2p.resources.turns import Turns
+from stronghold_p2p.transport import intake, tcp, tls_pipe, websocket_pipe
+from stronghold_p2p.transport.intake import EMPTY_AT_ONCE, Allowance
+from stronghold_p2p.transport.pipe import BytePipe, PipeReceiver
+from stronghold_p2p.transport.tcp import FIRST_READ, SMALL_READ, TcpPipe
+
+KIB = 1024
+MIB = 1024 * KIB
+REMOTE = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+
+
+class HeldTurns(Turns):
+    """A turn lasts until the test says so, or the receiver."""
+
+    def __init__(self) -> None:
+        super().__init__(asyncio.get_running_loop(), 1000.0)
+
+    def _schedule(self) -> None: ...
+
+    def next(self) -> None:
+        self._next_turn()
+
+
+class Receiver:
+    """What it was told, in order; ``then`` is called with each piece."""
+
+    def __init__(self) -> None:
+        self.told: list[bytes | Exception | None] = []
+        self.then: Callable[[bytes], None] = lambda data: None
+        self._within = False
+
+    @property
+    def received(self) -> bytes:
+        return b"".join(one for one in self.told if isinstance(one, bytes))
+
+    def data_received(self, data: memoryview) -> None:
+        assert not self._within, "called while it was at work"
+        self._within = True
+        self.told.append(bytes(data))
+        self.then(bytes(data))
+        self._within = False
+
+    def pipe_closed(self, error: Exception | None) -> None:
+        self.told.append(error)
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
+class Below:
+    """What lies under the pipe, a transport of asyncio or another pipe: gives on what the test has come from the remote."""
+
+    receiver: PipeReceiver
+    remote_address = REMOTE
+    path = Path("tcp")
+
+    def __init__(self) -> None:
+        self.paused = False
+        self.ended = False
+        self.written = bytearray()
+        self.take: Callable[[bytes], None]
+        self.end: Callable[[Exception | None], None]
+        self._queue: deque[bytes] = deque()
+
+    def come(self, data: bytes) -> None:
+        self._queue.append(data)
+        self._run()
+
+    def _run(self) -> None:
+        while self._queue and not self.paused and not self.ended:
+            self.take(self._queue.popleft())
+
+    def write(self, data: bytes | bytearray) -> None:
+        self.written += data
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+        asyncio.get_running_loop().call_soon(self._run)
+
+    def close(self) -> None:
+        if not self.ended:
+            self.ended = True
+            asyncio.get_running_loop().call_soon(self.end, None)
+
+    abort = close
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        assert name == "peername"
+        return "192.0.2.1", 1
+
+
+class Remote:
+    """The other end: ``send`` has the pipe decode ``pieces`` of data, which come in one read."""
+
+    def __init__(self, turns: Turns, below: Below, receiver: Receiver, pipe: BytePipe) -> None:
+        self.turns = turns
+        self.below = below
+        self.receiver = receiver
+        self.pipe = pipe
+
+    def encode(self, data: bytes) -> bytes:
+        return data
+
+    def send(self, *pieces: bytes) -> None:
+        self.below.come(b"".join(map(self.encode, pieces)))
+
+
+def over_tcp(turns: Turns, receiver: Receiver, _: Authority) -> Remote:
+    below = Below()
+    pipe = TcpPipe(memoryview(bytearray(MIB)), 1, MIB, turns, Path("tcp"), lambda pipe: receiver)
+    pipe.connection_made(cast("asyncio.BaseTransport", below))
+
+    def take(data: bytes) -> None:
+        room = pipe.get_buffer(-1)
+        room[: len(data)] = data
+        pipe.buffer_updated(len(data))
+
+    below.take, below.end = take, pipe.connection_lost
+    return Remote(turns, below, receiver, pipe)
+
+
+class WebSocketRemote(Remote):
+    """A client's end."""
+
+    machine: ClientProtocol
+
+    def encode(self, data: bytes) -> bytes:
+        self.machine.send_binary(data)
+        return b"".join(self.machine.data_to_send())
+
+
+def over_websocket(turns: Turns, receiver: Receiver, _: Authority) -> Remote:
+    below = Below()
+    pipe = websocket_pipe.server_pipe(below, turns, Path("ws"), lambda _: receiver)
+    below.take, below.end = lambda data: pipe.data_received(memoryview(data)), pipe.pipe_closed
+    remote = WebSocketRemote(turns, below, receiver, pipe)
+    remote.machine = machine = ClientProtocol(parse_uri("ws://localhost/"))
+    machine.send_request(machine.connect())
+    below.come(b"".join(machine.data_to_send()))
+    machine.receive_data(bytes(below.written))
+    return remote
+
+
+class TlsRemote(Remote):
+    """A client's end."""
+
+    client: ssl.SSLObject
+    outgoing: ssl.MemoryBIO
+
+    def encode(self, data: bytes) -> bytes:
+        self.client.write(data)
+        return self.outgoing.read()
+
+
+def over_tls(turns: Turns, receiver: Receiver, authority: Authority) -> Remote:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue("192.0.2.1"))
+    below = Below()
+    pipe = tls_pipe.server_pipe(below, turns, context, Path("tls/ws"), lambda _: receiver)
+    below.take, below.end = lambda data: pipe.data_received(memoryview(data)), pipe.pipe_closed
+    remote = TlsRemote(turns, below, receiver, pipe)
+    incoming, remote.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    trusting = ssl.create_default_context(cafile=authority.file)
+    remote.client = trusting.wrap_bio(incoming, remote.outgoing, server_hostname="192.0.2.1")
+    for _ in range(2):
+        try:
+            remote.client.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        below.come(remote.outgoing.read())
+        incoming.write(below.written)
+    return remote
+
+
+Make: TypeAlias = Callable[[Turns, Receiver, Authority], Remote]
+
+MAKERS: dict[str, Make] = {"tcp": over_tcp, "websocket": over_websocket, "tls": over_tls}
+
+
+@pytest.fixture
+async def turns() -> HeldTurns:
+    return HeldTurns()
+
+
+@pytest.fixture(params=MAKERS)
+async def remote(request: pytest.FixtureRequest, tmp_path: File, turns: HeldTurns) -> Remote:
+    make: Make = MAKERS[request.param]
+    return make(turns, Receiver(), Authority(tmp_path))
+
+
+@pytest.fixture(params=["websocket", "tls"])
+async def layered(request: pytest.FixtureRequest, tmp_path: File, turns: HeldTurns) -> Remote:
+    """Those of several pieces in one read."""
+    make: Make = MAKERS[request.param]
+    return make(turns, Receiver(), Authority(tmp_path))
+
+
+# -- paused by the receiver ----------------------------------------------------------------------------
+
+
+async def test_nothing_comes_while_paused(remote: Remote, turns: HeldTurns) -> None:
+    remote.send(b"one")
+    assert remote.receiver.told == [b"one"]
+    remote.pipe.pause_reading()
+    remote.pipe.pause_reading()
+    assert remote.below.paused
+    remote.send(b"two")
+    remote.send(b"three")
+    await settled()
+    turns.next()
+    assert remote.receiver.told == [b"one"]
+    remote.pipe.resume_reading()
+    remote.pipe.resume_reading()
+    assert remote.receiver.told == [b"one"]  # not in this call
+    await settled()
+    assert remote.receiver.told == [b"one", b"two", b"three"]
+    assert not remote.below.paused
+
+
+async def test_pausing_in_the_call_that_brings_something(layered: Remote, turns: HeldTurns) -> None:
+    layered.receiver.then = lambda data: layered.pipe.pause_reading()
+    layered.send(b"one", b"two", b"three")
+    layered.send(b"four")
+    for told in ([b"one"], [b"one", b"two"], [b"one", b"two", b"three"], [b"one", b"two", b"three", b"four"]):
+        await settled()
+        turns.next()
+        assert layered.receiver.told == told
+        assert layered.below.paused
+        layered.pipe.resume_reading()
+        assert layered.receiver.told == told
+        turns.next()
+
+
+async def test_pausing_and_resuming_in_one_call(layered: Remote, turns: HeldTurns) -> None:
+    def both(data: bytes) -> None:
+        layered.pipe.pause_reading()
+        layered.pipe.resume_reading()
+
+    layered.receiver.then = both
+    layered.send(b"one", b"two", b"three")
+    layered.send(b"four")
+    await settled()
+    turns.next()
+    await settled()
+    assert layered.receiver.told == [b"one", b"two", b"three", b"four"]
+    assert not layered.below.paused
+
+
+async def test_pausing_again_before_its_turn(layered: Remote, turns: HeldTurns) -> None:
+    layered.receiver.then = lambda data: layered.pipe.pause_reading()
+    layered.send(b"one", b"two")
+    for _ in range(2):
+        layered.pipe.resume_reading()
+        layered.pipe.pause_reading()
+        turns.next()
+    assert layered.receiver.told == [b"one"]
+    layered.pipe.resume_reading()
+    turns.next()
+    assert layered.receiver.told == [b"one", b"two"]
+
+
+async def test_an_end_comes_after_what_came_before(layered: Remote, turns: HeldTurns) -> None:
+    layered.receiver.then = lambda data: layered.pipe.pause_reading()
+    layered.send(b"one", b"two", b"three")
+    error = OSError("reset")
+    layered.below.end(error)
+    await settled()
+    for told in ([b"one"], [b"one", b"two"]):
+        assert layered.receiver.told == told
+        layered.pipe.resume_reading()
+        turns.next()
+    assert layered.receiver.told == [b"one", b"two", b"three", error]
+
+
+async def test_an_end_with_nothing_before_it_comes_at_once(remote: Remote) -> None:
+    remote.pipe.pause_reading()
+    error = OSError("reset")
+    remote.below.end(error)
+    assert remote.receiver.told == [error]
+
+
+# -- the turn is over ------------------------------------------------------------------------------------
+
+
+async def test_what_comes_when_the_turn_is_over_waits_for_its_own(layered: Remote, turns: HeldTurns) -> None:
+    pieces = [b"%d" % number for number in range(100)]
+
+    def end_turn(data: bytes) -> None:
+        turns.over = True
+
+    layered.receiver.then = end_turn
+    layered.send(*pieces)
+    layered.send(b"more")
+    first = len(layered.receiver.told)
+    assert 0 < first <= websocket_pipe.FRAMES_AT_ONCE + 1
+    assert layered.below.paused
+    for _ in range(2 * len(pieces)):
+        turns.next()
+        await settled()
+    assert layered.receiver.told == [*pieces, b"more"]
+    assert not layered.below.paused
+
+
+async def test_tcp_keeps_what_comes_when_the_turn_is_over(turns: HeldTurns, tmp_path: File) -> None:
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    turns.over = True
+    remote.send(b"one")
+    remote.send(b"two")
+    await settled()
+    assert remote.receiver.told == []
+    assert remote.below.paused
+    turns.next()
+    assert remote.receiver.told == [b"one"]
+    await settled()
+    assert remote.receiver.told == [b"one", b"two"]
+
+
+async def test_tcp_paused_while_it_waits_for_its_turn(turns: HeldTurns, tmp_path: File) -> None:
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    turns.over = True
+    remote.send(b"one")
+    remote.pipe.pause_reading()
+    turns.next()
+    assert remote.receiver.told == []
+    remote.below.end(None)
+    await settled()
+    assert remote.receiver.told == []
+    remote.pipe.resume_reading()
+    assert remote.receiver.told == []
+    turns.next()
+    assert remote.receiver.told == [b"one", None]
+
+
+async def test_tcp_paused_again_in_its_turn(turns: HeldTurns, tmp_path: File) -> None:
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    remote.receiver.then = lambda data: remote.pipe.pause_reading()
+    turns.over = True
+    remote.send(b"one")
+    remote.send(b"two")
+    turns.next()
+    await settled()
+    assert remote.receiver.told == [b"one"]
+    assert remote.below.paused
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_who_ends_the_pipe_hears_nothing_more(remote: Remote, turns: HeldTurns, end: str, ended: bool) -> None:
+    def over(data: bytes) -> None:
+        turns.over = True
+
+    remote.receiver.then = over
+    remote.send(b"one")
+    remote.send(*(b"%d" % number for number in range(100)))
+    before = list(remote.receiver.told)
+    assert 0 < len(before) < 100
+    if ended:
+        remote.below.ended = True
+        remote.below.end(OSError("reset"))
+    getattr(remote.pipe, end)()
+    assert remote.receiver.told == before  # not in this call
+    await settled()
+    turns.next()
+    assert len(remote.receiver.told) == len(before) + 1
+    assert not isinstance(remote.receiver.told[-1], bytes)
+
+
+async def test_the_time_of_each_read_is_counted(
+    turns: HeldTurns, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    passing_time(monkeypatch, remote, 400.0)
+    for used in 400.0, 800.0, 1200.0:
+        assert not turns.over
+        remote.send(b"x")
+        assert turns.used == used
+    assert turns.over
+
+
+async def test_a_read_of_many_pieces_is_worked_on_until_the_time_is_up(
+    layered: Remote, turns: HeldTurns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passing_time(monkeypatch, layered, 400.0)
+    layered.send(*(b"%d" % number for number in range(100)))
+    assert len(layered.receiver.told) <= websocket_pipe.FRAMES_AT_ONCE + 1
+    assert turns.over
+    assert layered.below.paused
+
+
+async def test_the_time_is_counted_once(turns: HeldTurns, tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though two layers count it."""
+    below = over_tcp(turns, Receiver(), Authority(tmp_path))
+    remote = over_websocket(turns, Receiver(), Authority(tmp_path))
+    cast("TcpPipe", below.pipe).receiver = cast("PipeReceiver", remote.pipe)
+    passing_time(monkeypatch, remote, 10.0)
+    below.send(b"".join(remote.encode(b"x") for _ in range(50)))
+    assert len(remote.receiver.told) == 50
+    assert turns.used == 500.0
+
+
+def passing_time(monkeypatch: pytest.MonkeyPatch, remote: Remote, seconds: float) -> None:
+    """Has each call of the receiver take so long."""
+    now = 100.0
+
+    def work(data: bytes) -> None:
+        nonlocal now
+        now += seconds
+
+    remote.receiver.then = work
+    for module in intake, tcp:
+        monkeypatch.setattr(module, "clock", lambda: now)
+
+
+# -- the size of reads -------------------------------------------------------------------------------------
+
+
+async def test_reads_grow_while_they_are_worked_on_at_once(turns: HeldTurns, tmp_path: File) -> None:
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    pipe = cast("TcpPipe", remote.pipe)
+
+    def room() -> int:
+        return len(pipe.get_buffer(-1))
+
+    assert room() == FIRST_READ
+    remote.send(bytes(FIRST_READ - 1))
+    assert room() == FIRST_READ
+    for size in 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, MIB:
+        assert room() == size
+        remote.send(bytes(size))
+    assert room() == MIB
+    remote.pipe.pause_reading()
+    remote.pipe.resume_reading()
+    assert room() == FIRST_READ
+    remote.send(bytes(FIRST_READ))
+    turns.over = True
+    assert room() == SMALL_READ
+    remote.send(bytes(SMALL_READ))
+    turns.next()
+    assert room() == FIRST_READ
+    remote.receiver.then = lambda data: remote.pipe.pause_reading()
+    remote.send(bytes(FIRST_READ))
+    assert room() == FIRST_READ
+
+
+# -- what has no data in it --------------------------------------------------------------------------------
+
+
+def test_an_allowance_is_used_up_and_fills_again() -> None:
+    now = 100.0
+    allowance = Allowance(lambda: now)
+
+    def take(count: int) -> bool:
+        return all(allowance.take() for _ in range(count))
+
+    assert take(EMPTY_AT_ONCE)
+    now += 0.5
+    assert take(5)
+    now += 1000.0
+    assert take(EMPTY_AT_ONCE)
+    assert not take(1)
