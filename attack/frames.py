@@ -140,7 +140,11 @@ async def websocket_frames(opcode: int, target: Target) -> None:
 
 
 ATTACKS = (
-    *(Attack(name=name, drive=partial(flood, make, MANY), must=CHEAP, quick=True) for name, make in FLOODS.items()),
+    *(
+        # An honest peer may ping as often as it likes, and one may ping in a loop: pings are served, by turns.
+        Attack(name=name, drive=partial(flood, make, MANY), must=HELD if name == "ping-streams" else CHEAP, quick=True)
+        for name, make in FLOODS.items()
+    ),
     *(
         Attack(name=f"{name}-alone", drive=partial(flood, FLOODS[name], 1), must=CHEAP)
         for name in ("identify-pushes", "syn-and-rst", "pings")
