@@ -433,9 +433,9 @@ class StrongholdP2p(Generic[Req, Res]):
     def firewall_requests(self, *, buffer: int = 64) -> FirewallRequestQueue:
         """An iterator over the firewall's questions, for ``async for``; see :meth:`on_firewall_request`.
 
-        Questions come by turns among networks and then among peers. Of more than ``buffer`` waiting ones it gives up the
-        newest of the network and peer with the most. ``close()`` ends the iteration and gives up all its questions. Garbage
-        collection gives up the questions still in the buffer.
+        Questions come by turns among networks and then peers. Of more than ``buffer`` waiting ones it gives up the newest of
+        the network and peer with most. ``close()`` ends the iteration and gives up all its questions; garbage collection
+        those still in the buffer.
 
         Raises:
             ValueError: ``buffer`` is below 1.
@@ -490,10 +490,9 @@ class StrongholdP2p(Generic[Req, Res]):
     ) -> AsyncIterator[Event]:
         """An iterator over events from this call on, for ``async for``.
 
-        ``buffer`` events wait for a slow reader. Beyond that, ``"drop_oldest"`` drops the oldest event of the kind that most
-        of them have, so that what remotes cause at will does not push out the rare others; ``"drop_newest"`` drops the new
-        one. A :class:`Dropped` event counts them, where the first is missing. There is no blocking mode: a reader must not
-        stop the network. ``decisions`` adds a :class:`FirewallDecision` for each request, for an audit.
+        ``buffer`` events wait for a slow reader, who must not stop the network. Beyond that, ``"drop_oldest"`` drops the oldest
+        of the most frequent kind, so that a remote's do not push out rare ones. A :class:`Dropped` event counts them, where
+        the first is missing. ``decisions`` adds a :class:`FirewallDecision` for each request, for an audit.
 
         Raises:
             ValueError: ``buffer`` is below 1, or ``when_full`` is unknown.

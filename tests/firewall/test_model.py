@@ -43,6 +43,7 @@ from stronghold_p2p import (
 )
 from stronghold_p2p.encoding import varint
 from stronghold_p2p.requests.codec import make_codec
+from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport.state import RemoteIdentify
 
 IN, OUT = Direction.INBOUND, Direction.OUTBOUND
@@ -677,6 +678,7 @@ class FirewallMachine(RuleBasedStateMachine):
         )
         self.peer._swarm = self.network  # type: ignore[assignment]
         self.peer._owner.loop = self.loop
+        self.peer._responder.turns = Turns(self.loop, 3600)  # no turn is too long: the model knows none
         self.peer.on_request(lambda request: self.passed(request.body["id"]))
         self.events = self._listen()
         self.asked: list[FirewallRequest] = []
