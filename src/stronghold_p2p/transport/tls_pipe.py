@@ -27,6 +27,9 @@ HEAD_SIZE: Final = 5
 RECORD_SIZE: Final = 16 * 1024
 """Bytes of data in a record at most."""
 
+RECORDS_AT_ONCE: Final = 32
+"""Records that OpenSSL gets at once: it would work on any number of those without data in one call."""
+
 MAX_ANSWERS: Final = 16 * 1024
 """Bytes that OpenSSL has to answer, a new key for each that is asked for, while the remote does not read."""
 
@@ -62,10 +65,7 @@ def server_pipe(lower: BytePipe, turns: Turns, context: ssl.SSLContext, path: Pa
 
 class TlsPipe:
     """One end of TLS over ``lower``; the client's, if there is a ``host``. What is written before the handshake has ended
-    waits for that.
-
-    OpenSSL gets one record at a time. It would work on any number of those without data in one call.
-    """
+    waits for that."""
 
     receiver: PipeReceiver
 
@@ -84,10 +84,10 @@ class TlsPipe:
         self._allowance = Allowance()
         self._input = memoryview(b"")
         """What has come and OpenSSL has not got."""
-        self._head = b""
-        """Of the record that it is getting."""
         self._missing = 0
-        """Bytes of that behind its head."""
+        """Bytes of the record that it has got a part of."""
+        self._records = 0
+        """Those that it has got and was not asked for."""
         self._begun = False
         """A byte has come."""
         self._open = False
@@ -140,9 +140,10 @@ class TlsPipe:
                     self._outgoing.write(NO_TLS_ALERT)
                 self._fail(f"expected TLS, got {bytes(data[:20])!r}")
                 return
-        self._input = data
+        self._input = data if not self._input else memoryview(bytes(self._input) + data)
         self._intake.go_on()
-        self._input = memoryview(bytes(self._input))  # what is left has to be copied
+        if self._input:
+            self._input = memoryview(bytes(self._input))  # what is left has to be copied
 
     def pipe_closed(self, error: Exception | None) -> None:
         self._intake.end(error)
@@ -158,8 +159,8 @@ class TlsPipe:
 
     # -- details ---------------------------------------------------------------------------------
 
-    def advance(self) -> bool:
-        """Goes on as far as what OpenSSL has got allows, and returns whether there was data in it."""
+    def advance(self) -> None:
+        """Goes on as far as what OpenSSL has got allows, and the receiver."""
         try:
             if not self._open:
                 self._tls.do_handshake()
@@ -167,48 +168,55 @@ class TlsPipe:
                 waiting, self._waiting = self._waiting, []
                 for data in waiting:
                     self.write(data)
-            data = self._tls.read(RECORD_SIZE)
-            if data:
-                self.receiver.data_received(memoryview(data))
-                return True
-            self.close()  # the remote has said that no more follows
+            while not (self._closing or self._intake.paused):
+                data = self._tls.read(RECORD_SIZE)
+                if data:
+                    self._records -= 1
+                    self.receiver.data_received(memoryview(data))
+                else:
+                    self.close()  # the remote has said that no more follows
         except ssl.SSLWantReadError:
             if not self._paused:
                 self._flush()
             elif self._outgoing.pending > MAX_ANSWERS:
                 self._error = TlsError("the remote asks for new keys, and does not read")
                 self.abort()
+                return
+            self._count_empty()
         except ssl.SSLCertVerificationError as error:
             fault = FAULTS.get(error.verify_code, f"that is not valid: {error.verify_message}")
             self._fail(f"expected a certificate for {self._host}, got one {fault}", error)
         except ssl.SSLError as error:
             self._fail(_words(error), error)
-        return False
 
     def _work(self) -> bool:
-        """Has OpenSSL work on one record."""
-        if self._feed() and not self.advance() and not self._closing and not self._allowance.take():
-            self._fail(f"expected data, got more than {EMPTY_PER_SECOND:g} records a second without any")
-        return bool(self._input) and not self._closing
+        if not self._records:
+            self._feed()
+        if self._records:
+            self.advance()
+        return not self._closing and (bool(self._records) or len(self._input) >= HEAD_SIZE)
 
-    def _feed(self) -> bool:
-        """Gives OpenSSL what has come up to the end of a record; whether that has come."""
-        data = self._input
-        if not self._missing:
-            part = data[: HEAD_SIZE - len(self._head)]
-            self._head += part
-            self._incoming.write(part)
-            data = data[len(part) :]
-            if len(self._head) == HEAD_SIZE:
-                self._missing = int.from_bytes(self._head[3:])
-        part = data[: self._missing]
-        self._incoming.write(part)
-        self._input = data[len(part) :]
-        self._missing -= len(part)
-        if self._missing or len(self._head) < HEAD_SIZE:
-            return False
-        self._head = b""
-        return True
+    def _feed(self) -> None:
+        """Gives OpenSSL some of the records that have come, and a part of the one that is coming."""
+        data, end = self._input, self._missing
+        size, records = len(data), int(0 < end)
+        while records < RECORDS_AT_ONCE and end + HEAD_SIZE <= size:
+            end += HEAD_SIZE + (data[end + 3] << 8 | data[end + 4])
+            records += 1
+        if end > size:
+            records -= 1
+        self._records = records
+        self._missing = max(end - size, 0)
+        self._incoming.write(data[:end])
+        self._input = data[end:]
+
+    def _count_empty(self) -> None:
+        """OpenSSL has no data more: what is left of the records had none."""
+        records, self._records = self._records, 0
+        for _ in range(records):
+            if not self._allowance.take():
+                self._fail(f"expected data, got more than {EMPTY_PER_SECOND:g} records a second without any")
+                return
 
     def _tell_end(self, error: Exception | None) -> None:
         if self._error is None and not self._open and not self._closing:

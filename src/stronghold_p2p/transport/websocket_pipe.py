@@ -64,7 +64,7 @@ def server_pipe(lower: BytePipe, turns: Turns, path: Path, connected: Connected)
 
 
 class _Reader(StreamReader):
-    """What the core reads from. It asks before each frame whether that is the end, and waits when we say nothing."""
+    """What the core reads from. It asks before each frame whether more is to come, and waits while it gets no answer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,15 +72,18 @@ class _Reader(StreamReader):
 
     @property
     def stopped(self) -> bool:
-        """Bytes have come that the core may not have looked at."""
+        """Something has come at which the core may not have looked."""
         return not self.frames_left and bool(self.buffer)
 
     def at_eof(self) -> Generator[None, None, bool]:
-        while self.stopped:
+        while True:
+            if not self.buffer:
+                if self.eof:
+                    return True
+            elif self.frames_left:
+                self.frames_left -= 1
+                return False
             yield
-        if self.frames_left:
-            self.frames_left -= 1
-        return (yield from super().at_eof())
 
 
 class WebSocketPipe:
@@ -155,7 +158,8 @@ class WebSocketPipe:
                 return
             self._head_size += len(data)
         self._feed(data)
-        self._intake.go_on()
+        if self._events or machine.state is not State.OPEN:  # else a part of a frame came
+            self._intake.go_on()
 
     def pipe_closed(self, error: Exception | None) -> None:
         self._intake.end(error)
