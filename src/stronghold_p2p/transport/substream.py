@@ -438,6 +438,8 @@ class Substream(Writer):
         try:
             return self._negotiate_slowly(data)
         except (NegotiationError, ProtocolNotSupported) as error:
+            if not self._muxed.outbound:
+                self._host.charge(EMPTY_STREAM)
             self._flush_machine()
             self._output.reset(self._muxed, 0)
             self._end(error)
