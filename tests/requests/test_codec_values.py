@@ -271,7 +271,7 @@ def test_honest_msgpack() -> None:
 # -- both ----------------------------------------------------------------------------------------------
 
 
-@both
+@pytest.mark.parametrize("name", ["msgpack"])
 def test_what_a_peer_would_refuse_is_not_sent(name: CodecName) -> None:
     with pytest.raises(
         EncodeError, match=f"cannot be sent as {name}: expected at most {LIMITS[name]} values, got more"

@@ -43,7 +43,10 @@ def worker(time: Time, done: list[str], name: str) -> Callable[[], None]:
 async def test_a_turn_that_is_over_goes_on_in_the_next() -> None:
     turns = Turns(asyncio.get_running_loop(), 0.005)
     assert not is_over(turns)
-    turns.used = 0.006
+    turns.used = 0.006  # of this turn and those before
+    turns.end()
+    assert (is_over(turns), turns.used) == (False, 0.0)
+    turns.used = 0.006  # of this turn
     turns.end()
     assert is_over(turns)
     await asyncio.sleep(0)

@@ -27,7 +27,7 @@ from msgspec import UNSET
 
 from ..errors import DecodeError, EncodeError
 from .declared import DeclaredType, class_of
-from .values import UNCOUNTED, check_json, check_msgpack, check_own_json
+from .values import UNCOUNTED, check_json, check_msgpack
 
 __all__ = ["PROTOCOLS", "Codec", "CodecName", "make_codec"]
 
@@ -86,8 +86,8 @@ class Codec(Generic[T]):
         What JSON has no number for, NaN and the infinities, becomes ``null``, as in JavaScript and serde_json.
 
         Raises:
-            EncodeError: the value is not of the declared type, has no such form, is over ``max_size``, or would be
-                refused by a peer with our limit of values.
+            EncodeError: the value is not of the declared type, has no such form, is over ``max_size``, or, in MessagePack,
+                would be refused by a peer with our limit of values.
         """
         try:
             data = self._encode(value)
@@ -324,11 +324,12 @@ _NOTATIONS: Final = {
 _Check = Callable[[bytes, int], None]
 
 _CHECKS: Final[dict[CodecName, tuple[_Check, _Check]]] = {
-    "json": (check_json, check_own_json),
+    "json": (check_json, lambda data, limit: None),
     "msgpack": (check_msgpack, check_msgpack),
     "raw": (lambda data, limit: None, lambda data, limit: None),
 }
-"""Of what a remote has sent, and of what we send."""
+"""Of what a remote has sent, and of what we send. JSON of our own is not looked at: that would double what it takes to send
+a long text, and the remote will do it."""
 
 
 # -- how much memory values take -----------------------------------------------------------------------

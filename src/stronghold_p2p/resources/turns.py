@@ -20,7 +20,8 @@ class Turns:
     input, and what comes waits. In each following turn those that wait are worked on for as long, one piece for each
     network and connection in turn.
 
-    The time is not set back every turn, which would cost each of them a callback: a turn may be over early, never late.
+    The time is not set back every turn, which would cost each of them a callback, but when it is used up for the first time
+    in a turn: that one is over if the same happens again. So it may last twice as long.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: float) -> None:
@@ -42,9 +43,12 @@ class Turns:
             self.end()
 
     def end(self) -> None:
-        """The time is used up."""
-        self.over = True
-        self._schedule()
+        """The time is used up, of this turn or of several."""
+        if self._scheduled:
+            self.over = True
+        else:
+            self.used = 0.0
+            self._schedule()
 
     def wait(self, path: Path, work: Callable[[], None]) -> None:
         """Has ``work`` called once, when it is the turn of the holder ``path``. It takes some milliseconds at most, and waits
