@@ -131,7 +131,7 @@ class Remote:
 
 def over_tcp(turns: Turns, receiver: Receiver, _: Authority) -> Remote:
     below = Below()
-    pipe = TcpPipe(memoryview(bytearray(MIB)), 1, MIB, turns, Path("tcp"), lambda pipe: receiver)
+    pipe = TcpPipe(memoryview(bytearray(MIB)), 1, turns, Path("tcp"), lambda pipe: receiver)
     pipe.connection_made(cast("asyncio.BaseTransport", below))
 
     def take(data: bytes) -> None:
@@ -406,20 +406,8 @@ async def test_a_read_of_many_pieces_is_worked_on_until_the_time_is_up(
 ) -> None:
     passing_time(monkeypatch, layered, 400.0)
     layered.send(*(b"%d" % number for number in range(100)))
-    assert len(layered.receiver.told) <= websocket_pipe.FRAMES_AT_ONCE
-    assert turns.over
+    assert 0 < len(layered.receiver.told) <= websocket_pipe.FRAMES_AT_ONCE
     assert layered.below.paused
-
-
-async def test_the_time_is_counted_once(turns: HeldTurns, tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though two layers count it."""
-    below = over_tcp(turns, Receiver(), Authority(tmp_path))
-    remote = over_websocket(turns, Receiver(), Authority(tmp_path))
-    cast("TcpPipe", below.pipe).receiver = cast("PipeReceiver", remote.pipe)
-    passing_time(monkeypatch, remote, 10.0)
-    below.send(b"".join(remote.encode(b"x") for _ in range(50)))
-    assert len(remote.receiver.told) == 50
-    assert turns.used == 500.0
 
 
 def passing_time(monkeypatch: pytest.MonkeyPatch, remote: Remote, seconds: float) -> None:
@@ -448,7 +436,7 @@ async def test_reads_grow_while_they_are_worked_on_at_once(turns: HeldTurns, tmp
     assert room() == FIRST_READ
     remote.send(bytes(FIRST_READ - 1))
     assert room() == FIRST_READ
-    for size in 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, MIB:
+    for size in 64 * KIB, 256 * KIB, MIB, MIB:
         assert room() == size
         remote.send(bytes(size))
     assert room() == MIB

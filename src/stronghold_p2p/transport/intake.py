@@ -38,7 +38,7 @@ class Allowance:
 
 class Intake:
     """Has a pipe work on what comes from the one below: in the callback that brings it, piece by piece. When the receiver
-    pauses or the turn is over, the pipe below is paused, and what is left waits.
+    pauses, the turn is over, or that has taken as long as a turn, the pipe below is paused, and what is left waits.
 
     ``work`` works on one piece, or on less of it if the receiver pauses, and returns whether something may be left.
     ``tell_end`` passes on the end of the pipe below.
@@ -89,12 +89,7 @@ class Intake:
         began = clock()
         try:
             while self._work():
-                now = clock()
-                turns.used += now - began
-                began = now
-                if turns.used > turns.limit:
-                    turns.end()
-                if self.paused or turns.over:
+                if self.paused or turns.over or clock() - began > turns.limit:
                     self._left = True
                     break
         finally:

@@ -31,11 +31,12 @@ READ_BUFFER_SIZE: Final = 1024 * 1024
 """Bytes of one read at most. Measured with 1 MB messages: a quarter more than with 256 KiB, and less again with 2 MiB."""
 
 FIRST_READ: Final = 64 * 1024
-"""Bytes of a pipe's first read, and of each that follows a pause. They double while reads are full and worked on at once:
-what is not worked on is kept, for each of thousands of connections."""
+"""Bytes of a pipe's first read, and of each that follows a pause. A read that is full and worked on at once allows four times
+as many: what is not worked on is kept, for each of thousands of connections."""
 
 SMALL_READ: Final = 16 * 1024
-"""Bytes of a read while the turn is over: all of them are kept."""
+"""Bytes of a read while the turn is over: all of them are kept. So few pipes keep a large read at any time: the first of
+them ends the turn for all, for as long as its own work takes."""
 
 INBOUND: Final = Path("tcp")
 """The path of every pipe that a remote has dialed."""
@@ -55,18 +56,11 @@ class TcpPipe(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
 
     def __init__(
-        self,
-        read_buffer: memoryview,
-        max_send_buffer: int,
-        max_read: int,
-        turns: Turns,
-        path: Path,
-        connected: Connected,
+        self, read_buffer: memoryview, max_send_buffer: int, turns: Turns, path: Path, connected: Connected
     ) -> None:
         self.path = path
         self._read_buffer = read_buffer
         self._max_send_buffer = max_send_buffer
-        self._max_read = max_read
         self._read_size = FIRST_READ
         self._turns = turns
         self._connected = connected
@@ -122,17 +116,17 @@ class TcpPipe(asyncio.BufferedProtocol):
         if turns.over or self._paused:
             self._keep(nbytes)
             return
-        used, began = turns.used, clock()
+        began = clock()
         try:
             self.receiver.data_received(self._read_buffer[:nbytes])
         except KeyboardInterrupt as error:
             # It must end the program; here uvloop would take it for the end of the connection.
             asyncio.get_running_loop().call_soon(_raise, error)
-        turns.used = used + clock() - began
+        turns.used += clock() - began
         if turns.used > turns.limit:
             turns.end()
-        if nbytes == self._read_size < self._max_read and not self._paused:
-            self._read_size *= 2
+        if nbytes == self._read_size and not self._paused:
+            self._read_size = min(4 * nbytes, READ_BUFFER_SIZE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         # An end takes time, too: each of hundreds of streams hears of it.
@@ -216,15 +210,14 @@ class TcpListener:
 class TcpTransport:
     """Dials and listens on ``/ip4|ip6|dns|dns4|dns6/.../tcp/...``; a name to dial is resolved before.
 
-    ``turns`` share the loop's time among all pipes. ``max_read`` bytes are the most that a pipe reads at once.
+    ``turns`` share the loop's time among all pipes.
     """
 
     name: Final = "tcp"
 
-    def __init__(self, config: Config, turns: Turns, *, max_read: int = READ_BUFFER_SIZE) -> None:
+    def __init__(self, config: Config, turns: Turns) -> None:
         self._max_send_buffer = config.max_send_buffer
         self._turns = turns
-        self._max_read = max_read
         self._loop = asyncio.get_running_loop()
         self._read_buffer = _read_buffer_of(self._loop)
         self._accepted: set[asyncio.Task[object]] = set()
@@ -268,7 +261,7 @@ class TcpTransport:
             await asyncio.wait(self._accepted)
 
     def _pipe(self, path: Path, connected: Connected) -> TcpPipe:
-        return TcpPipe(self._read_buffer, self._max_send_buffer, self._max_read, self._turns, path, connected)
+        return TcpPipe(self._read_buffer, self._max_send_buffer, self._turns, path, connected)
 
     def _take(self, connected: Connected, connection: socket.socket) -> None:
         """Makes a pipe of a connection that was accepted."""

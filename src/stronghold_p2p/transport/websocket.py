@@ -32,9 +32,6 @@ NAMED: Final = ("tls", "sni", "ws")
 FORMS: Final = {PLAIN, ("tls", "ws"), ("wss",), NAMED}
 """What may stand behind TCP's part of an address."""
 
-MAX_READ: Final = 512 * 1024
-"""Bytes of one read at most. Measured with 1 MB messages: as many as with 1 MiB, and a sixth more than with 256 KiB."""
-
 MAX_HOST: Final = 253
 """Characters of a name (RFC 1035, section 2.3.4)."""
 
@@ -48,7 +45,7 @@ class WebSocketTransport:
     name: Final = "ws"
 
     def __init__(self, config: Config, turns: Turns, authorities: str | os.PathLike[str] | None = None) -> None:
-        self._tcp = TcpTransport(config, turns, max_read=MAX_READ)
+        self._tcp = TcpTransport(config, turns)
         self._turns = turns
         self._authorities = authorities
         self._trust: ssl.SSLContext | None = None
