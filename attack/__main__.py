@@ -2,7 +2,7 @@
 
     python -m attack [NAME...] [--quick] [--seconds 8] [--uvloop] [--list]
 
-The status is 1 if what must hold did not.
+The status is 1 if what must hold did not, twice.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def main() -> int:
         loop="uvloop" if arguments.uvloop else "asyncio",
     )
     print(COLUMNS.format(*HEAD))
-    failed = sum(not passes(attack, options) for attack in attacks)
+    # Twice, if need be: what else runs on the machine takes time from all three processes.
+    failed = sum(not passes(attack, options) and not passes(attack, options) for attack in attacks)
     print(f"{len(attacks)} attacks, {failed} failed")
     return 1 if failed else 0
 
