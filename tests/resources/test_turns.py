@@ -69,6 +69,17 @@ async def test_those_who_wait_are_served_by_networks_as_long_as_a_turn_lasts(tim
     assert done[4:] == ["crowd 3"]
 
 
+async def test_what_waits_already_is_done_once(time: Time) -> None:
+    turns = Turns(asyncio.get_running_loop(), 0.005)
+    done: list[str] = []
+    work = worker(time, done, "work")
+    turns.wait(("net", "a"), work)
+    turns.wait(("net", "a"), work)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert done == ["work"]
+
+
 async def test_what_is_forgotten_is_not_done(time: Time) -> None:
     turns = Turns(asyncio.get_running_loop(), 0.005)
     done: list[str] = []

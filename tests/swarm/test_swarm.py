@@ -327,14 +327,20 @@ async def test_an_idle_connection_gives_way_to_a_newcomer(make_peer: MakePeer, l
     bob = await make_peer(config=Config(**{limit: 2}))
     address, events = await bob.listen(), bob.events()
     keypair = Keypair.generate()
-    first, second = [await Remote.dial(address, keypair) for _ in range(2)]
+    remotes = [await Remote.dial(address, keypair) for _ in range(2)]
     await until(lambda: len(bob.connections) == 2)
-    third = await Remote.dial(address, keypair)
-    assert await first.rest() == [go_away(0x1001)]
+    ends = [asyncio.create_task(remote.rest()) for remote in remotes]
+    remotes.append(await Remote.dial(address, keypair))
+    ended, others = await asyncio.wait(
+        ends, return_when=asyncio.FIRST_COMPLETED
+    )  # the one whom we do not ask who it is
+    assert [end.result() for end in ended] == [[go_away(0x1001)]]
+    for end in others:
+        end.cancel()
     assert await next_event(events, LimitReached) == LimitReached(limit, "127.0.0.1/32", 1)
     assert (await next_event(events, ConnectionClosed)).error is None
     assert len(bob.connections) == 2
-    for remote in (first, second, third):
+    for remote in remotes:
         await remote.close()
 
 
@@ -374,15 +380,16 @@ async def test_an_upgrade_gives_way_to_a_newcomer(make_peer: MakePeer) -> None:
 @pytest.mark.parametrize("limit", ["max_inbound_connections", "max_pending_inbound_connections"])
 async def test_the_largest_network_gives_way(make_peer: MakePeer, limit: str) -> None:
     bob = await make_peer(config=Config(**{limit: 4}))
+    events = bob.events()
     ipv4, ipv6 = await bob.listen(), await bob.listen("/ip6/::1/tcp/0")
     connect = Remote.connect if "pending" in limit else Remote.dial
     honest = await connect(ipv4)
     crowd = [await connect(ipv6) for _ in range(6)]
-    for remote in crowd[:3]:
-        await (remote.raw_rest() if "pending" in limit else remote.rest())
+    gone = await next_event(events, LimitReached)
+    assert (gone.limit, gone.network) == (limit, "::/48")
     if "pending" in limit:
         await honest.upgrade(initiator=True)
-    await until(lambda: "/ip4/127.0.0.1" in "".join(str(connection.address) for connection in bob.connections))
+    await until(lambda: [str(one.address) for one in bob.connections if "/ip4/" in str(one.address)])
     for remote in (honest, *crowd):
         await remote.close()
 

@@ -52,8 +52,9 @@ class Turns:
 
     def wait(self, path: Path, work: Callable[[], None]) -> None:
         """Has ``work`` called once, when it is the turn of the holder ``path``. It takes some milliseconds at most, and waits
-        again if something is left to do."""
-        self._waiting.add(path, work)
+        again if something is left to do. Work that waits already keeps its place."""
+        if work not in self._waiting:
+            self._waiting.add(path, work)
         self._schedule()
 
     def forget(self, work: Callable[[], None]) -> None:

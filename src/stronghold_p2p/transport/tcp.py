@@ -86,7 +86,7 @@ class TcpPipe(asyncio.BufferedProtocol):
     def resume_reading(self) -> None:
         if self._paused:
             self._paused = False
-            if self._kept:
+            if self._kept or self._end is not None:
                 self._wait_for_turn()
             else:
                 self._transport.resume_reading()
