@@ -132,7 +132,8 @@ async def _resolve(family: int, host: str, port: int) -> Iterable[tuple[int, tup
 
 
 def _listening_socket(family: int, where: tuple[Any, ...]) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY where it sees this protocol, which accepted connections have from here.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setblocking(False)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the connections of an earlier listener may linger
