@@ -19,7 +19,7 @@ from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport import accepting
 from stronghold_p2p.transport.accepting import AT_ONCE, Acceptor
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
-from stronghold_p2p.transport.tcp import TcpTransport
+from stronghold_p2p.transport.tcp import TcpPipe, TcpTransport
 
 ANY_PORT = Multiaddr.parse("/ip4/127.0.0.1/tcp/0")
 
@@ -183,6 +183,27 @@ async def test_a_newcomer_gets_in_though_others_hold_all_descriptors() -> None:
     assert lines
     known = ("no connection can be accepted: too many open files", "is reached: ")
     assert all(any(each in line for each in known) for line in lines), logged
+
+
+@pytest.mark.parametrize("address", ["/ip4/127.0.0.1/tcp/0", "/dns4/localhost/tcp/0"])
+async def test_no_end_of_a_connection_holds_back_what_is_written(address: str) -> None:
+    """As Nagle's algorithm does."""
+    pipes: list[BytePipe] = []
+
+    def connected(pipe: BytePipe) -> NullReceiver:
+        pipes.append(pipe)
+        return NullReceiver()
+
+    transport = TcpTransport(Config(), turns())
+    listener = await transport.listen(Multiaddr.parse(address), connected)
+    await transport.dial(listener.address, connected)
+    await until(lambda: len(pipes) == 2)
+    listener.close()
+    for pipe in pipes:
+        assert isinstance(pipe, TcpPipe)
+        assert pipe._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        pipe.abort()
+    await settled()
 
 
 # -- listening -------------------------------------------------------------------------------------------

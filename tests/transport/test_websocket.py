@@ -146,7 +146,7 @@ async def test_frames_without_data_are_counted(empty: tuple[int, bytes]) -> None
     closed = [lower.closed]
     pipe.data_received(memoryview(flood * 10))
     assert [*closed, lower.closed] == [False, True]
-    assert lower.written[-1].startswith(bytes([0x88])), "a close frame"
+    assert b"too many frames without data" in lower.written[-1]
     pipe.pipe_closed(None)
     assert isinstance(receiver.error, WebSocketError)
     assert str(receiver.error) == "websocket: expected data, got more than 10 frames a second without any"

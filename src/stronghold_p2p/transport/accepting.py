@@ -132,7 +132,7 @@ async def _resolve(family: int, host: str, port: int) -> Iterable[tuple[int, tup
 
 
 def _listening_socket(family: int, where: tuple[Any, ...]) -> socket.socket:
-    # asyncio sets TCP_NODELAY on connections whose protocol is told, which they have from the socket that accepts them.
+    # asyncio sets TCP_NODELAY where it sees this protocol, which accepted connections have from here.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setblocking(False)

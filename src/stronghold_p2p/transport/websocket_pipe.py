@@ -140,9 +140,9 @@ class WebSocketPipe:
 
     def flush(self) -> None:
         """Sends what the core has to send."""
-        for data in self._machine.data_to_send():
-            if data and not self._closing:  # an empty one says that no more follows: the pipe below is closed then
-                self._lower.write(data)
+        data = b"".join(self._machine.data_to_send())
+        if data and not self._closing:
+            self._lower.write(data)
 
     # -- as the lower pipe's receiver ------------------------------------------------------------
 
