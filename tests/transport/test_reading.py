@@ -471,3 +471,25 @@ def test_an_allowance_is_used_up_and_fills_again() -> None:
     now += 1000.0
     assert take(EMPTY_AT_ONCE)
     assert not take(1)
+
+
+async def test_an_end_waits_for_its_turn(turns: HeldTurns, tmp_path: File) -> None:
+    """Hundreds of streams may have to hear of it."""
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    turns.over = True
+    error = ConnectionResetError("gone")
+    remote.below.end(error)
+    assert remote.receiver.told == []
+    turns.next()
+    assert remote.receiver.told == [error]
+
+
+async def test_an_end_that_waits_is_told_of_once_whatever_else_ends_the_pipe(turns: HeldTurns, tmp_path: File) -> None:
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    turns.over = remote.below.ended = True
+    remote.below.end(None)
+    remote.pipe.close()
+    remote.pipe.abort()
+    turns.next()
+    await settled()
+    assert remote.receiver.told == [None]

@@ -178,7 +178,8 @@ class TcpPipe(asyncio.BufferedProtocol):
             self._kept = b""
             self._turns.forget(self._go_on)
             if self._end is not None:
-                asyncio.get_running_loop().call_soon(self.receiver.pipe_closed, *self._end)
+                end, self._end = self._end, None
+                asyncio.get_running_loop().call_soon(self.receiver.pipe_closed, *end)
 
 
 _read_buffers: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview]] = WeakKeyDictionary()
