@@ -1,0 +1,207 @@
+"""What one remote can fill is not taken from the others. Hostile remotes are on ::1, honest ones on 127.0.0.1."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import MakePeer
+from support.compiled import replaces_parts
+from support.remote import JSON, Remote, lines
+from support.waiting import next_event, settled, until
+from support.yamux import KIB, MIB, Frame, data
+
+from stronghold_p2p import (
+    Config,
+    FirewallRules,
+    LimitExceeded,
+    LimitReached,
+    Multiaddr,
+    Request,
+    RequestFailed,
+    Rule,
+    StrongholdP2p,
+)
+from stronghold_p2p.encoding import varint
+from stronghold_p2p.resources.turns import Turns
+from stronghold_p2p.wire.yamux import Flag
+
+SYN, ACK, FIN, RST = Flag.SYN, Flag.ACK, Flag.FIN, Flag.RST
+ASK = lines(JSON) + b"\x010"
+"""A request: the number 0."""
+
+
+async def places(bob: StrongholdP2p[Any, Any]) -> tuple[Multiaddr, Multiaddr]:
+    """For the hostile and the honest."""
+    return await bob.listen("/ip6/::1/tcp/0"), await bob.listen()
+
+
+def partial_requests(count: int, told: int, sent: int) -> list[Frame]:
+    """Which say that they are ``told`` bytes long."""
+    head = lines(JSON) + varint.encode(told)
+    return [data(2 * number + 1, head + bytes(sent), SYN) for number in range(count)]
+
+
+async def test_who_does_not_read_gets_no_further_response(make_peer: MakePeer) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all(), config=Config(max_response_buffer=6 * MIB))
+    handled = itertools.count()
+    bob.on_request(lambda request: (next(handled), "x" * MIB_OF_TEXT)[1])
+    hostile, honest = await places(bob)
+    remote = await Remote.dial(hostile)
+    remote.send(*(data(2 * number + 1, ASK, SYN) for number in range(100)))
+    await settled()
+    responder: Any = bob._responder
+    assert 2 <= len(responder._responses) <= 4  # a third of all, and what began with it
+    assert next(handled) == len(responder._responses)
+    alice = await make_peer()
+    assert len(await alice.send_request(honest, 0)) == MIB_OF_TEXT
+    remote.send(*(data(2 * number + 1, flags=RST) for number in range(100)))
+    await until(lambda: not responder._responses)
+    assert not responder._traffic
+    await remote.close()
+
+
+MIB_OF_TEXT = MIB - 100
+
+
+async def test_the_newest_response_of_the_largest_holder_gives_way(make_peer: MakePeer) -> None:
+    """Handlers that are at work already cannot be held back."""
+    bob = await make_peer(firewall=FirewallRules.allow_all(), config=Config(max_response_buffer=4 * MIB))
+    finish = asyncio.Event()
+    waiting: list[Request[Any]] = []
+
+    @bob.on_request
+    async def answer(request: Request[Any]) -> str:
+        waiting.append(request)
+        await finish.wait()
+        return "x" * MIB_OF_TEXT
+
+    events = bob.events()
+    hostile, honest = await places(bob)
+    remote = await Remote.dial(hostile)
+    remote.send(*(data(2 * number + 1, ASK, SYN) for number in range(10)))
+    await until(lambda: len(waiting) == 10)
+    alice = await make_peer()
+    asking = asyncio.create_task(alice.send_request(honest, 0))
+    await until(lambda: len(waiting) == 11)
+    finish.set()
+    assert len(await asking) == MIB_OF_TEXT
+    reached = await next_event(events, LimitReached)
+    assert (reached.limit, reached.network) == ("max_response_buffer", "::/48")
+    failed = await next_event(events, RequestFailed)
+    assert isinstance(failed.error, LimitExceeded)
+    responder: Any = bob._responder
+    assert responder._responses.used <= 4 * MIB
+    remote.abort()
+    await until(lambda: not responder._responses)
+
+
+async def test_requests_in_part_take_no_place_of_those_that_are_whole(make_peer: MakePeer) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    requests = bob.requests(buffer=2)
+    hostile, honest = await places(bob)
+    remote = await Remote.dial(hostile)
+    remote.send(*partial_requests(50, told=100, sent=10))
+    await settled()
+    alice = await make_peer()
+    for number in range(3):
+        asking = asyncio.create_task(alice.send_request(honest, number))
+        request = await anext(requests)
+        assert request.body == number
+        await request.respond(number)
+        assert await asking == number
+    await remote.close()
+
+
+async def test_iterating_serves_networks_by_turns(make_peer: MakePeer) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    requests = bob.requests(buffer=1)
+    hostile, honest = await places(bob)
+    remote = await Remote.dial(hostile)
+    remote.send(*(data(2 * number + 1, ASK, SYN) for number in range(50)))
+    queue: Any = bob._responder._queue
+    await until(lambda: len(queue._waiting) == 49)
+    alice = await make_peer()
+    asking = asyncio.create_task(alice.send_request(honest, "honest"))
+    await until(lambda: len(queue._waiting) == 50)
+    bodies = []
+    for _ in range(3):
+        request = await anext(requests)
+        bodies.append(request.body)
+        await request.respond(None)
+    assert "honest" in bodies
+    assert await asking is None
+    await remote.close()
+
+
+@pytest.mark.parametrize("identities", [1, 5])
+async def test_who_is_not_approved_fills_a_small_share(make_peer: MakePeer, identities: int) -> None:
+    bob = await make_peer(config=Config(max_receive_buffer=16 * MIB))
+    bob.on_request(lambda request: request.body)
+    hostile, honest = await places(bob)
+    alice = await make_peer()
+    bob.set_peer_rule(alice.peer_id, Rule.ALLOW_ALL)
+    await alice.connect(honest)
+    remotes = [await Remote.dial(hostile) for _ in range(identities)]
+    for remote in remotes:
+        remote.send(*partial_requests(60, told=500 * KIB, sent=100 * KIB))
+    await settled()
+    assert bob._swarm is not None
+    assert 0.5 * MIB < bob._swarm.memory.used < 10 * MIB
+    large = "y" * (900 * KIB)
+    assert await alice.send_request(honest, large) == large
+    for remote in remotes:
+        await remote.close()
+
+
+async def test_what_was_asked_for_may_fill_a_whole_share(make_peer: MakePeer) -> None:
+    """A response is not small because no rule allows its sender to ask."""
+    alice = await make_peer(codec="raw", config=Config(max_receive_buffer=32 * MIB))
+    bob = await make_peer(codec="raw", firewall=FirewallRules.allow_all())
+    bob.on_request(lambda request: bytes(6 * MIB))
+    await bob.connect(await alice.listen())
+    await until(lambda: alice.connections)
+    assert len(await alice.send_request(bob.peer_id, b"")) == 6 * MIB
+
+
+@replaces_parts
+async def test_requests_wait_while_a_turn_is_over(make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    handled: list[Any] = []
+    bob.on_request(lambda request: handled.append(request.body))
+    remote = await Remote.dial(await bob.listen())
+    turns = bob._responder.turns
+    with monkeypatch.context() as patch:
+        patch.setattr(turns, "_schedule", lambda: None)
+        remote.send(data(1, ASK, SYN), data(3, ASK, SYN))
+        bob._responder._let_in = as_long_as_a_turn(turns, bob._responder._let_in)  # type: ignore[method-assign]
+        await settled()
+        assert len(handled) == 1
+    turns._schedule()
+    await until(lambda: len(handled) == 2)
+    await remote.close()
+
+
+def as_long_as_a_turn(turns: Turns, work: Callable[..., None]) -> Callable[..., None]:
+    def slow(*arguments: Any) -> None:
+        work(*arguments)
+        turns.over = True
+
+    return slow
+
+
+@pytest.mark.parametrize("turn_time", [1e-9, 10.0])
+async def test_any_turn_serves_all_requests(make_peer: MakePeer, turn_time: float) -> None:
+    config = Config(turn_time=turn_time)
+    alice, bob = await make_peer(config=config), await make_peer(config=config, firewall=FirewallRules.allow_all())
+
+    @bob.on_request
+    async def answer(request: Request[Any]) -> Any:
+        return request.body
+
+    address = await bob.listen()
+    bodies = [number if number % 7 else str(number) * 20_000 for number in range(150)]
+    assert await asyncio.gather(*(alice.send_request(address, body) for body in bodies)) == bodies
