@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,13 +14,21 @@ from support.connections import ECHO, RAW, Host, connected
 from support.recorder import Recorder
 from support.remote import lines
 from support.waiting import begun, settled, turns, until
-from support.yamux import ping
+from support.yamux import data, ping
 
-from stronghold_p2p import ClosedError, Config, ConnectionLost, HandshakeError, MuxerError, StreamReset
+from stronghold_p2p import (
+    ClosedError,
+    Config,
+    ConnectionLost,
+    HandshakeError,
+    MuxerError,
+    ProtocolNotSupported,
+    StreamReset,
+)
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
-from stronghold_p2p.wire.yamux import HEADER_SIZE
+from stronghold_p2p.wire.yamux import HEADER_SIZE, GoAwayCode
 
 KIB = 1024
 LINES = len(lines(ECHO))
@@ -123,6 +132,57 @@ async def test_a_window_withheld_is_given_back_to_the_stream_that_is_still_there
         received += len(await inbound.readexactly(400 * KIB - received))
         await writing
         assert received == 400 * KIB
+
+
+async def test_what_comes_at_once_is_worked_on_by_turns() -> None:
+    """Piece by piece, with the pipe paused meanwhile, and others between."""
+    async with connected(bob_config=Config(turn_time=1e-9)) as pair:
+        outbound, inbound = await pair.streams()
+        frames = b"".join(bytes(data(1, bytes((number,)))) for number in range(200))
+        others: list[int] = []
+        pair.bob_host.turns.wait(("other", 1), lambda: others.append(len(inbound._callbacks.chunks or ())))
+        pair.bob.messages_received([frames, bytes(data(1, b"behind"))])
+        assert pair.bob_pipe._held
+        assert await inbound.readexactly(206) == bytes(range(200)) + b"behind"
+        assert others
+        await until(lambda: not pair.bob_pipe._held)
+        outbound.reset()
+
+
+async def test_what_came_before_the_end_is_worked_on_though_it_waits() -> None:
+    async with connected(bob_config=Config(turn_time=1e-9)) as pair:
+        _, inbound = await pair.streams()
+        frames = b"".join(bytes(data(1, b"x")) for _ in range(200))
+        pair.bob.messages_received([frames])
+        pair.bob_pipe.break_with(None)
+        assert await inbound.readexactly(200) == b"x" * 200
+        await pair.bob.closed
+        assert len(pair.bob_host.closed) == 1
+        pair.alice_pipe.break_with(None)
+
+
+async def test_a_remote_whose_input_waits_may_break_the_protocol() -> None:
+    async with connected(bob_config=Config(turn_time=1e-9)) as pair:
+        _, inbound = await pair.streams()
+        frames = b"".join(bytes(data(1, b"x")) for _ in range(200))
+        pair.bob.messages_received([frames + b"\x01" + bytes(11), frames])
+        await pair.bob.closed
+        assert isinstance(pair.bob_host.closed[0][1], MuxerError)
+        assert await inbound.readexactly(200) == b"x" * 200
+
+
+async def test_who_asks_for_work_without_an_end_is_cut_off_with_a_reason() -> None:
+    async with connected(bob_config=Config(max_control_frames=40)) as pair:
+        for number in range(3):
+            with pytest.raises(ProtocolNotSupported):
+                await (await pair.alice.open_stream(f"/unknown/{number}")).negotiated()
+        while not pair.bob_host.closed:
+            with suppress(ProtocolNotSupported, ConnectionLost):
+                await (await pair.alice.open_stream("/unknown")).negotiated()
+            await settled()
+        error = pair.bob_host.closed[0][1]
+        assert isinstance(error, MuxerError)
+        assert error.code == GoAwayCode.RATE_LIMIT
 
 
 async def test_a_remote_that_asks_and_does_not_read_is_cut_off() -> None:
