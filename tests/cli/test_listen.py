@@ -15,7 +15,7 @@ from support.certificates import Authority
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.listen import MAX_MESSAGE, _tell
 from stronghold_p2p.errors import DecodeError
-from stronghold_p2p.events import Dropped, Event, RequestFailed
+from stronghold_p2p.events import Dropped, Event, LimitReached, RequestFailed
 from stronghold_p2p.identity import Keypair
 
 from .conftest import WAIT, Cli, process
@@ -155,6 +155,7 @@ async def test_a_request_that_cannot_be_decoded_is_told_of() -> None:
 
     async def events() -> AsyncIterator[Event]:
         yield RequestFailed(peer, error)
+        yield LimitReached("max_connections", "192.0.2.1/32", 7)
         yield Dropped(3)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -165,6 +166,12 @@ async def test_a_request_that_cannot_be_decoded_is_told_of() -> None:
     assert (told["event"], told["peer"], told["error"]) == ("request_failed", str(peer), "DecodeError")
     assert len(told["message"]) == MAX_MESSAGE
     assert told["message"].isprintable()
+    assert await printed.get() == {
+        "event": "limit",
+        "limit": "max_connections",
+        "network": "192.0.2.1/32",
+        "count": 7,
+    }
     assert await printed.get() == {"event": "dropped", "count": 3}
 
 

@@ -15,7 +15,7 @@ import typer
 
 from ..config import Config
 from ..ending import end_all
-from ..events import Dropped, Event, PolicyFailed, PolicyLoaded, RequestFailed, StateFailed
+from ..events import Dropped, Event, LimitReached, PolicyFailed, PolicyLoaded, RequestFailed, StateFailed
 from ..firewall.policy import Policy
 from ..firewall.rules import FirewallRules, Rule
 from ..multiaddr import Multiaddr
@@ -232,6 +232,8 @@ async def _tell(events: AsyncIterator[Event]) -> None:
                         "message": output.printable(str(error), MAX_MESSAGE),
                     }
                 )
+            case LimitReached(limit, network, count) if output.is_json():
+                output.result({"event": "limit", "limit": limit, "network": network, "count": count})
             case Dropped(count) if output.is_json():
                 output.result({"event": "dropped", "count": count})
             case PolicyLoaded():
