@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from support.certificates import Authority
+from support.compiled import replaces_parts
 from support.recording_pipe import RecordingPipe
 from support.waiting import next_event
 
@@ -296,6 +297,7 @@ async def test_a_remote_that_asks_for_new_keys_and_does_not_read() -> None:
     assert len(lower.written) == 2
 
 
+@replaces_parts
 async def test_records_without_data_are_counted(authority: Authority, tmp_path: File) -> None:
     """New keys, one after the other: OpenSSL takes any number of them in one call."""
     receiver = Ended()

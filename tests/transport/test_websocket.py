@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from support.compiled import replaces_parts
 from support.recording_pipe import RecordingPipe
 from support.waiting import next_event
 from websockets.client import ClientProtocol
@@ -131,6 +132,7 @@ async def test_pongs_that_are_not_read_are_not_kept() -> None:
     assert lower.written[1:] == [bytes([0x8A, 3]) + b"six"]
 
 
+@replaces_parts
 @pytest.mark.parametrize(
     "empty", [(9, b"?"), (9, b""), (10, b""), (0, b"")], ids=["ping", "empty ping", "pong", "continuation"]
 )

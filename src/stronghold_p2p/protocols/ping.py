@@ -8,15 +8,15 @@ import time
 from typing import Final
 from weakref import WeakValueDictionary
 
-from ..errors import NoResponse, RemoteProtocolError, RequestTimeout, StrongholdError
+from ..errors import NoResponse, RemoteProtocolError, RequestTimeout
 from ..identity import PeerId
 from ..transport.connection import Connection
-from ..transport.receiver import StreamReceiver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
+from .echo import Echo
 from .service import Service
 
-__all__ = ["PROTOCOL", "Echo", "PingService", "ping"]
+__all__ = ["PROTOCOL", "PingService", "ping"]
 
 PROTOCOL: Final = "/ipfs/ping/1.0.0"
 
@@ -54,7 +54,7 @@ class PingService(Service):
         # rust-libp2p holds one open for as long as it is connected, js-libp2p pings every 10 s: that is no use of the
         # connection.
         connection.ignore_for_keep_alive(substream)
-        Echo(substream)
+        Echo(substream, SIZE, IDLE_TIMEOUT)
 
 
 async def ping(stream: Stream) -> float:
@@ -77,55 +77,6 @@ async def ping(stream: Stream) -> float:
     if echo != payload:
         raise RemoteProtocolError(PROTOCOL, "the echo differs from what was sent")
     return elapsed
-
-
-class Echo(StreamReceiver):
-    """Echoes pings until the remote closes the stream, or sends or reads nothing for too long. A remote may ping as often as
-    it likes, so each takes no task."""
-
-    __slots__ = ("_part", "_stream", "_unsent")
-
-    def __init__(self, stream: Substream) -> None:
-        self._stream = stream
-        self._part = b""
-        """Of a payload that has not come whole."""
-        self._unsent = 0
-        """Bytes that wait until the remote reads: so long it may send no more than its window."""
-        stream.set_receiver(self)
-        self._put_off()
-
-    def data_received(self, data: bytes) -> None:
-        payloads = self._part + data
-        end = len(payloads) - len(payloads) % SIZE
-        self._part = payloads[end:]
-        if end:
-            if self._stream.push(payloads[:end]):
-                self._echoed(end)
-            else:
-                self._unsent += end
-
-    def resume_writing(self) -> None:
-        unsent, self._unsent = self._unsent, 0
-        self._echoed(unsent)
-
-    def eof_received(self) -> None:
-        if self._part:
-            self._stream.reset()  # in the middle of a ping
-        else:
-            self._stream.release()
-
-    def stream_failed(self, error: StrongholdError) -> None:
-        return  # there is nothing to end
-
-    def expired(self) -> None:
-        self._stream.release()
-
-    def _echoed(self, size: int) -> None:
-        self._stream.credit(size)
-        self._put_off()
-
-    def _put_off(self) -> None:
-        self._stream.set_deadline(self._stream.now() + IDLE_TIMEOUT)
 
 
 async def _read_payload(stream: Stream) -> bytes:

@@ -25,13 +25,14 @@ class Allowance:
 
     def __init__(self, clock: Callable[[], float] = clock) -> None:
         self._clock = clock
-        self._left: float = EMPTY_AT_ONCE
+        self._left = float(EMPTY_AT_ONCE)
         self._filled_at = clock()
 
     def take(self) -> bool:
         """One has come. Whether that is allowed."""
         now = self._clock()
-        self._left = min(self._left + (now - self._filled_at) * EMPTY_PER_SECOND, EMPTY_AT_ONCE) - 1
+        left = self._left + (now - self._filled_at) * EMPTY_PER_SECOND
+        self._left = min(left, float(EMPTY_AT_ONCE)) - 1
         self._filled_at = now
         return self._left >= 0
 
