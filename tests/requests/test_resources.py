@@ -11,7 +11,7 @@ import pytest
 from conftest import MakePeer
 from support.compiled import replaces_parts
 from support.remote import JSON, Remote, lines
-from support.waiting import next_event, settled, until
+from support.waiting import introduced, next_event, settled, until
 from support.yamux import KIB, MIB, Frame, data
 
 from stronghold_p2p import (
@@ -65,6 +65,46 @@ async def test_who_does_not_read_gets_no_further_response(make_peer: MakePeer) -
 
 
 MIB_OF_TEXT = MIB - 100
+
+
+async def test_an_empty_response_may_have_to_wait(make_peer: MakePeer) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all(), codec="raw")
+    bob.on_request(lambda request: request.body if request.body == b"" else bytes(250_000))
+    remote = await Remote.dial(await bob.listen())
+    raw = lines("/stronghold-p2p/raw/1.0.0")
+    remote.send(*(data(2 * number + 1, raw + b"\x01?", SYN) for number in range(100)))
+    responder: Any = bob._responder
+    assert bob._swarm is not None
+    await until(lambda: bob._swarm and bob._swarm.connections and bob._swarm.connections[0].output.congested)
+    remote.send(*(data(2 * number + 1001, raw + b"\x00", SYN) for number in range(3)))
+    await settled()
+    remote.abort()
+    await until(lambda: not responder._responses and not responder._traffic)
+
+
+async def test_hundreds_of_requests_may_be_cancelled_at_once(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
+    finish = asyncio.Event()
+    handling: list[Any] = []
+
+    @bob.on_request
+    async def answer(request: Request[Any]) -> Any:
+        handling.append(request.body)
+        await finish.wait()
+        return request.body
+
+    address = await bob.listen()
+    await introduced(alice, address)
+    kept = asyncio.create_task(alice.send_request(address, "kept"))
+    asking = [asyncio.create_task(alice.send_request(address, number)) for number in range(250)]
+    await until(lambda: len(handling) == 251)
+    for call in asking:
+        call.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert bob._swarm is not None
+    await until(lambda: [connection.streams for connection in bob.connections] == [1])
+    finish.set()
+    assert await kept == "kept"
 
 
 async def test_the_newest_response_of_the_largest_holder_gives_way(make_peer: MakePeer) -> None:

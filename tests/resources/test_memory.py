@@ -113,6 +113,34 @@ def test_none_goes_on_in_an_overrun() -> None:
     assert stream.credited == 1
 
 
+def test_what_others_give_back_is_seen() -> None:
+    memory = Memory(300)
+    first, second = memory.open(NET, PEERS[0]), memory.open(NET, PEERS[1])
+    first.take(90)
+    second.take(60)
+    assert second.exhausted
+    first.give(90)
+    assert not second.is_exhausted()
+    second.take(60)
+    streams = [Stream(second) for _ in range(2)]
+    for stream in streams:
+        stream.credit()
+    assert [stream.credited for stream in streams] == [1, 0]
+    second.factor = 3.0
+    assert [stream.credited for stream in streams] == [1, 1]
+
+
+def test_one_goes_on_when_an_overrun_ends() -> None:
+    share = Memory(300).open(NET, PEERS[0])
+    share.take(250)
+    streams = [Stream(share) for _ in range(2)]
+    for stream in streams:
+        stream.credit()
+    share.give(100)
+    assert (share.exhausted, share.overrun) == (True, False)
+    assert [stream.credited for stream in streams] == [1, 0]
+
+
 def test_connections_of_a_peer_have_one_share() -> None:
     memory = Memory(300)
     first, second = memory.open(NET, PEERS[0]), memory.open(NET, PEERS[0])

@@ -40,17 +40,24 @@ def worker(time: Time, done: list[str], name: str) -> Callable[[], None]:
     return work
 
 
-async def test_a_turn_that_is_over_goes_on_in_the_next() -> None:
+async def test_a_turn_that_is_over_goes_on_in_the_next(time: Time) -> None:
     turns = Turns(asyncio.get_running_loop(), 0.005)
-    assert not is_over(turns)
-    turns.used = 0.006  # of this turn and those before
-    turns.end()
+    work = worker(time, [], "work")
+    turns.run(work)
+    assert (is_over(turns), turns.used) == (False, 0.003)
+    turns.run(work)  # it may be the time of several turns
     assert (is_over(turns), turns.used) == (False, 0.0)
-    turns.used = 0.006  # of this turn
-    turns.end()
+    turns.run(work)
+    turns.run(work)
     assert is_over(turns)
     await asyncio.sleep(0)
     assert (turns.over, turns.used) == (False, 0.0)
+
+
+async def test_what_is_run_within_is_counted_once(time: Time) -> None:
+    turns = Turns(asyncio.get_running_loop(), 1.0)
+    turns.run(turns.run, turns.run, worker(time, [], "work"))
+    assert turns.used == pytest.approx(0.003)
 
 
 async def test_those_who_wait_are_served_by_networks_as_long_as_a_turn_lasts(time: Time) -> None:

@@ -28,7 +28,8 @@ from stronghold_p2p import (
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
-from stronghold_p2p.wire.yamux import HEADER_SIZE, GoAwayCode
+from stronghold_p2p.wire import multistream
+from stronghold_p2p.wire.yamux import HEADER_SIZE, Flag, GoAwayCode
 
 KIB = 1024
 LINES = len(lines(ECHO))
@@ -183,6 +184,16 @@ async def test_who_asks_for_work_without_an_end_is_cut_off_with_a_reason() -> No
         error = pair.bob_host.closed[0][1]
         assert isinstance(error, MuxerError)
         assert error.code == GoAwayCode.RATE_LIMIT
+
+
+async def test_one_proposal_too_many_before_a_good_one() -> None:
+    async with connected(bob_config=Config(max_control_frames=20)) as pair:
+        lines_of = multistream.encode_line
+        proposals = multistream.HEADER + lines_of("/bad") + lines_of("/worse") + lines_of(ECHO)
+        pair.bob.messages_received([bytes(data(1, proposals, Flag.SYN))])
+        await pair.bob.closed
+        assert isinstance(pair.bob_host.closed[0][1], MuxerError)
+        assert pair.bob_host.inbound.empty()
 
 
 async def test_a_remote_that_asks_and_does_not_read_is_cut_off() -> None:

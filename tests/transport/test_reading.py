@@ -16,6 +16,7 @@ from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
 from stronghold_p2p import Multiaddr, Path
+from stronghold_p2p.resources import turns as resources_turns
 from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport import intake, tcp, tls_pipe, websocket_pipe
 from stronghold_p2p.transport.intake import EMPTY_AT_ONCE, Allowance
@@ -420,7 +421,7 @@ def passing_time(monkeypatch: pytest.MonkeyPatch, remote: Remote, seconds: float
         now += seconds
 
     remote.receiver.then = work
-    for module in intake, tcp:
+    for module in intake, tcp, resources_turns:
         monkeypatch.setattr(module, "clock", lambda: now)
 
 

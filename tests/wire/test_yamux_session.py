@@ -553,8 +553,8 @@ class TestFloods:
         ("frames", "times"),
         [
             ((ping(0),), 1000),
-            ((update(1, flags=SYN), data(1, flags=RST)), 100),
-            ((data(1, b"a request", SYN), data(1, flags=RST)), 100),
+            ((update(1, flags=SYN), data(1, flags=RST)), 500),
+            ((data(1, b"a request", SYN), data(1, flags=RST)), 500),
         ],
         ids=["pings", "opened and reset", "requests reset before their answer"],
     )
@@ -573,6 +573,18 @@ class TestFloods:
         assert len(endpoint.output()) == len(flood) - 12
         with pytest.raises(MuxerError, match="without a payload"):
             endpoint.receive(update(3001, flags=SYN))
+
+    def test_what_follows_a_stream_that_is_refused_is_free(self) -> None:
+        endpoint = Endpoint(max_inbound_streams=1, max_control_frames=100)
+        endpoint.accept(1)
+        for stream_id in range(3, 203, 2):
+            endpoint.receive(data(stream_id, b"x", SYN), data(stream_id, b"x"), data(stream_id, flags=FIN))
+            endpoint.now += 0.01  # for the refusal itself
+        endpoint.receive(data(201, b"x"), data(201, b"x"))
+        for _ in range(98):
+            endpoint.receive(data(201, b"x"))
+        with pytest.raises(MuxerError, match="without a payload"):
+            endpoint.receive(data(201, b"x"), data(201, b"x"), data(201, b"x"))
 
     def test_what_our_data_causes_is_none(self) -> None:
         endpoint = Endpoint(max_control_frames=8)

@@ -131,7 +131,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
     def responding(self, inbound: InboundRequest[Req, Res], size: int) -> None:
         responses, limit = self._responses, self._max_responses
         holder = _holder(inbound)
-        responses.add(holder, inbound, size)
+        responses.add(holder, inbound, max(size, 1))  # an empty one takes a place, too
         if responses.free(holder, limit) <= 0:
             self._traffic.block(inbound.stream.peer)
         while responses.used > limit:
@@ -202,6 +202,8 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
             self._handler_failed(inbound, error)  # whatever a handler raises ends its request, nothing else
 
     def _respond(self, inbound: InboundRequest[Req, Res], response: Res) -> None:
+        if inbound.state is State.ENDED:
+            return  # its requester has left while the response waited for its turn
         try:
             inbound.respond(inbound.protocol.responses.encode(response))
         except KeyboardInterrupt:

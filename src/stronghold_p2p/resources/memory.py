@@ -83,7 +83,7 @@ class MemoryShare(ReceiveBudget):
     messages which came in part do not wait for each other.
     """
 
-    __slots__ = ("_all", "_limit", "_network", "_withheld", "factor", "holder", "lead", "members", "peer", "used")
+    __slots__ = ("_all", "_factor", "_limit", "_network", "_withheld", "holder", "lead", "members", "peer", "used")
 
     def __init__(self, peer: PeerId, limit: int, holder: _Holder) -> None:
         self.peer: Final = peer
@@ -94,8 +94,7 @@ class MemoryShare(ReceiveBudget):
         self.exhausted = False
         self.overrun = False
         self.used = 0
-        self.factor = 1.0
-        """The part of what is free that this peer may hold."""
+        self._factor = 1.0
         self.lead: Crediting | None = None
         """The stream that goes on."""
         self._limit = limit
@@ -105,6 +104,16 @@ class MemoryShare(ReceiveBudget):
         self._withheld: dict[Crediting, None] = {}
 
     @property
+    def factor(self) -> float:
+        """The part of what is free that this peer may hold."""
+        return self._factor
+
+    @factor.setter
+    def factor(self, factor: float) -> None:
+        self._factor = factor
+        self._let_go_on()
+
+    @property
     def allowed(self) -> int:
         """The bytes that the peer may hold now."""
         free = self._limit
@@ -112,7 +121,7 @@ class MemoryShare(ReceiveBudget):
         while holder is not None:
             free -= holder.used
             holder = holder.parent
-        return int(free * self.factor)
+        return int(free * self._factor)
 
     @property
     def room_to_grow(self) -> int:
@@ -125,26 +134,36 @@ class MemoryShare(ReceiveBudget):
         return (self.allowed - 4 * self.used) // 8
 
     def take(self, size: int) -> None:
-        self.used = used = self.used + size
-        free = self._limit
+        self.used += size
         holder: _Holder | None = self.holder
         while holder is not None:
             holder.used += size
+            holder = holder.parent
+        self.is_exhausted()
+
+    def is_exhausted(self) -> bool:
+        used = self.used
+        free = self._limit
+        holder: _Holder | None = self.holder
+        while holder is not None:
             free -= holder.used
             holder = holder.parent
-        self.exhausted = used >= free * self.factor and used > 0
+        self.exhausted = used >= free * self._factor and used > 0
         self.overrun = used > 0 and (
-            used >= (free + self._limit) * self.factor or self._network.used >= 2 * (self._limit - self._all.used)
+            used >= (free + self._limit) * self._factor or self._network.used >= 2 * (self._limit - self._all.used)
         )
+        return self.exhausted
 
     def give(self, size: int) -> None:
         self.take(-size)
-        while self._withheld and not self.exhausted:
-            self._next().credit_withheld()
+        if self._withheld:
+            self._let_go_on()
 
     def may_credit(self, stream: Crediting) -> bool:
         """Whether ``stream`` may give window back although the share is exhausted; else :meth:`Crediting.credit_withheld`
         is called as soon as it may."""
+        if not self.is_exhausted():
+            return True
         if self.lead is None and not self.overrun:
             self.lead = stream
         if self.lead is stream:
@@ -157,9 +176,15 @@ class MemoryShare(ReceiveBudget):
         self._withheld.pop(stream, None)
         if self.lead is stream:
             self.lead = None
-            if self._withheld and not self.overrun:
-                self.lead = following = self._next()
-                following.credit_withheld()
+            self._let_go_on()
+
+    def _let_go_on(self) -> None:
+        """All that wait, if there is room; else one of them, if none goes on."""
+        while self._withheld and not self.is_exhausted():
+            self._next().credit_withheld()
+        if self._withheld and self.lead is None and not self.overrun:
+            self.lead = following = self._next()
+            following.credit_withheld()
 
     def _next(self) -> Crediting:
         stream = next(iter(self._withheld))

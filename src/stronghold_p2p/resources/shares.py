@@ -74,6 +74,7 @@ class Shares(Generic[T]):
 
     def add(self, path: Path, item: T, size: int = 1) -> None:
         """``item`` is not among them yet; ``size`` is at least 1."""
+        assert size > 0
         share = self._root
         for key in path:
             within = share.within.get(key)

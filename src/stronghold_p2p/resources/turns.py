@@ -27,7 +27,9 @@ class Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: float) -> None:
         self.limit: Final = limit
         self.used = 0.0
-        """Seconds."""
+        """Seconds of this turn, or of several."""
+        self.counted = 0.0
+        """Seconds in all."""
         self.over = False
         """What comes now waits."""
         self._loop = loop
@@ -36,14 +38,17 @@ class Turns:
 
     def run(self, work: Callable[..., None], *arguments: Any) -> None:
         """Calls ``work`` now, and counts the time that it takes. What it runs in its turn is not counted twice."""
-        used, began = self.used, clock()
+        began, counted = clock(), self.counted
         work(*arguments)
-        self.used = used + clock() - began
-        if self.used > self.limit:
-            self.end()
+        self.count(began, counted)
 
-    def end(self) -> None:
-        """The time is used up, of this turn or of several."""
+    def count(self, began: float, counted: float) -> None:
+        """Counts the time since ``began``, but for what was counted meanwhile: ``counted`` is what :attr:`counted` was then."""
+        seconds = clock() - began - (self.counted - counted)
+        self.counted += seconds
+        self.used += seconds
+        if self.used <= self.limit:
+            return
         if self._scheduled:
             self.over = True
         else:

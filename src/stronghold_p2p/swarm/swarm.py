@@ -167,6 +167,8 @@ class Swarm:
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
         if stream.protocol in IDENTIFYING:
             connection.charge(IDENTIFYING_FRAMES)
+            if connection.closing:
+                return  # that was one too many
         self._handlers[stream.protocol](connection, stream)
 
     def identified(self, connection: Connection, identity: identify.Identity) -> None:

@@ -362,7 +362,7 @@ class Connection(StreamHost):
         """Works on one piece more."""
         self._waits = False
         messages, self._unread = self._unread, []
-        if self._state < CLOSING:
+        if self._state < CLOSING or (self._state is CLOSING and not self.output.ended):
             try:
                 if not messages and not self._session.unread:
                     messages = self._noise.decrypt()

@@ -47,7 +47,6 @@ class Output:
     __slots__ = (
         "_closing",
         "_end_turn",
-        "_ended",
         "_frames",
         "_loop",
         "_noise",
@@ -55,6 +54,7 @@ class Output:
         "_session",
         "_waiting",
         "congested",
+        "ended",
         "flushes",
         "heard",
         "scheduled",
@@ -83,7 +83,7 @@ class Output:
         self._end_turn = end_turn
         self._frames = 0
         self._closing = False
-        self._ended = False
+        self.ended = False
         """The pipe has ended, or is about to: asyncio would log each further write, of which a remote can cause many."""
         # A dict for its order: a stream is in it once, though each window update wakes its writer.
         self._waiting: dict[Writer, None] = {}
@@ -145,7 +145,7 @@ class Output:
 
     def flush(self) -> None:
         """Gives to the pipe what is there."""
-        if self._session.pending and not self._ended:
+        if self._session.pending and not self.ended:
             self.flushes += 1
             self._frames = 0
             self._pipe.write(self._noise.encrypt(self._session.data_to_send()))
@@ -161,7 +161,7 @@ class Output:
         self.congested = False
         self.flush()
         if self._closing:
-            self._ended = True
+            self.ended = True
             self._loop.call_soon(self._pipe.close)  # asyncio's own loop ends a pipe twice that is closed in this call
         # In order each takes what it can; a writer that fills the socket again waits behind the others.
         waiting, self._waiting = self._waiting, {}
@@ -184,14 +184,14 @@ class Output:
         self._session.go_away(code)
         if not self.congested:
             self.flush()
-            self._ended = True
+            self.ended = True
             self._pipe.close()
 
     def abort(self) -> None:
         """Ends the pipe now; what has not left is lost."""
-        self._ended = True
+        self.ended = True
         self._pipe.abort()
 
     def pipe_closed(self) -> None:
         """There is nobody to write to any more."""
-        self._ended = True
+        self.ended = True

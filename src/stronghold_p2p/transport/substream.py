@@ -218,8 +218,10 @@ class Substream(Writer):
 
     def credit(self, size: int) -> None:
         """Lets the remote send ``size`` bytes more; while its share of the memory is used up, when that allows it."""
+        if not self._muxed.remote_open:
+            return
         budget = self._host.budget
-        if budget.exhausted and not budget.may_credit(self):
+        if budget.exhausted and self._held and not budget.may_credit(self):
             self._withheld += size
         else:
             self._output.credit(self._muxed, size)
@@ -376,7 +378,8 @@ class Substream(Writer):
             data = self._negotiate(data)
             if not data:
                 return
-        if self._host.budget.overrun and self._state is not ENDED:
+        budget = self._host.budget
+        if budget.overrun and self._state is not ENDED and budget.is_exhausted() and budget.overrun:
             self._output.reset(self._muxed, 0)
             self._end(LimitExceeded("max_receive_buffer"))
         elif self._receiver is not None:
@@ -453,6 +456,8 @@ class Substream(Writer):
             else:
                 self._machine = negotiation.listener(host.accepts, host.refused, host.config.max_negotiation_rounds)
         rest = self._machine.receive_data(data)
+        if self._state is ENDED:
+            return b""  # the remote has proposed too much, and lost the connection
         self._flush_machine()
         if self._machine is not None and self._machine.protocol is not None:
             protocol = self._machine.protocol

@@ -64,6 +64,7 @@ class TcpPipe(asyncio.BufferedProtocol):
         self._read_size = FIRST_READ
         self._turns = turns
         self._connected = connected
+        self._lost = False
         self._paused = False
         """By the receiver."""
         self._kept = b""
@@ -74,7 +75,8 @@ class TcpPipe(asyncio.BufferedProtocol):
     # -- as a pipe -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray) -> None:
-        self._transport.write(data)
+        if not self._lost:  # of which the receiver may not know yet
+            self._transport.write(data)
 
     def pause_reading(self) -> None:
         if not self._paused:
@@ -116,31 +118,25 @@ class TcpPipe(asyncio.BufferedProtocol):
         if turns.over or self._paused:
             self._keep(nbytes)
             return
-        began = clock()
+        began, counted = clock(), turns.counted
         try:
             self.receiver.data_received(self._read_buffer[:nbytes])
         except KeyboardInterrupt as error:
             # It must end the program; here uvloop would take it for the end of the connection.
             asyncio.get_running_loop().call_soon(_raise, error)
-        turns.used += clock() - began
-        if turns.used > turns.limit:
-            turns.end()
+        turns.count(began, counted)
         if nbytes == self._read_size and not self._paused:
             self._read_size = min(4 * nbytes, READ_BUFFER_SIZE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         # An end takes time, too: each of hundreds of streams hears of it.
-        turns = self._turns
-        if self._kept or turns.over:
+        self._lost = True
+        if self._kept or self._turns.over:
             self._end = (exc,)
             if not self._kept:
                 self._wait_for_turn()
-            return
-        began = clock()
-        self.receiver.pipe_closed(exc)
-        turns.used += clock() - began
-        if turns.used > turns.limit:
-            turns.end()
+        else:
+            self._turns.run(self.receiver.pipe_closed, exc)
 
     def pause_writing(self) -> None:
         self.receiver.pause_writing()
@@ -164,13 +160,15 @@ class TcpPipe(asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         """It is our turn."""
         kept, self._kept = self._kept, b""
-        if kept:
-            self.receiver.data_received(memoryview(kept))
-        if self._end is not None:
-            end, self._end = self._end, None
-            self.receiver.pipe_closed(*end)
-        elif not self._paused:
-            self._transport.resume_reading()
+        try:
+            if kept:
+                self.receiver.data_received(memoryview(kept))
+        finally:
+            if self._end is not None:
+                end, self._end = self._end, None
+                self.receiver.pipe_closed(*end)
+            elif not self._paused:
+                self._transport.resume_reading()
 
     def _drop(self) -> None:
         """The pipe ends by our own will: what waits is not heard."""

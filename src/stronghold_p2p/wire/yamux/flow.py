@@ -24,6 +24,10 @@ class ReceiveBudget(ABC):
     overrun: bool
     """Initial windows, which cannot be withheld, have taken it to twice the share: who sends now is reset."""
 
+    @abstractmethod
+    def is_exhausted(self) -> bool:
+        """Looks again, and sets the two above: others may have given something back."""
+
     @property
     @abstractmethod
     def room_to_grow(self) -> int:

@@ -36,12 +36,18 @@ FRAMES_AT_ONCE: Final = 64
 come in one read of honest remotes, and few enough for the most expensive ones to take some milliseconds."""
 
 ALLOWANCE_OF_DATA: Final = 8
-"""Frames without a payload that each data frame of ours allows. py-libp2p returns its window at each read, and reads
+"""Frames without a payload that each data frame of ours allows, and an answer twice as many. py-libp2p returns its window at each read, and reads
 lengths byte by byte: that makes eight of them for a small response."""
 
-RESET_FRAMES: Final = ALLOWANCE_OF_DATA + 2
-"""What the reset of a stream costs that we have not answered: its lines, which are data, have allowed some. A hundred
-requests may be cancelled at once without any lines, five hundred with them."""
+RESET_FRAMES: Final = 2
+"""What the reset of a stream costs that we have not answered: as many streams as there may be can be cancelled at once, but
+not again and again."""
+
+FRAMES_OF_REFUSED: Final = 4
+"""Frames that may be on their way on a stream when we refuse it, free of charge."""
+
+MAX_REFUSED: Final = 1024
+"""Streams of which that is remembered."""
 
 LARGE_FRAME: Final = 13
 """As a power of two, the bytes that count as a frame more: large messages take time to decode, too."""
@@ -171,6 +177,8 @@ class Session:
         self._max_receive_window = max_receive_window
         self._budget = budget
         self._streams: dict[int, Stream] = {}
+        self._refused: dict[int, int] = {}
+        """Streams that were refused, and how many frames more are free on each."""
         self._next_id = 1 if initiator else 2
         self._events: list[Event] = []
         self._frames_left = FRAMES_AT_ONCE
@@ -278,9 +286,12 @@ class Session:
         assert size <= stream.send_window
         stream.send_window -= size
         self._output += (HEADER.pack(VERSION, DATA, stream.greeting, stream.id, size), data)
+        if (
+            not stream.greeting or stream.outbound
+        ):  # else it may be the lines alone, of a stream that is reset before its answer
+            self._allowance += ALLOWANCE_OF_DATA
         stream.greeting = 0
         self.pending += HEADER_SIZE + size
-        self._allowance += ALLOWANCE_OF_DATA
 
     def send_fin(self, stream: Stream) -> None:
         """Half-closes the stream: we send no more."""
@@ -289,6 +300,8 @@ class Session:
         if stream.greeting:
             self._send(WINDOW_UPDATE, stream.greeting, stream.id, 0)
             stream.greeting = 0
+        if not stream.outbound:
+            self._allowance += 2 * ALLOWANCE_OF_DATA
         self._output.append(HEADER.pack(VERSION, DATA, FIN, stream.id, 0))
         self.pending += HEADER_SIZE
         stream.local_open = False
@@ -367,7 +380,8 @@ class Session:
             if flags & SYN:
                 stream = self._handle_syn(stream_id, stream, now)
             elif stream is None:
-                self.charge(now)
+                if not self._was_refused(stream_id):
+                    self.charge(now)
             elif kind == WINDOW_UPDATE or not length:
                 # The regular end of a stream is free: there is one for each. So is a reset of what we have answered.
                 if not flags & (FIN | RST):
@@ -427,13 +441,24 @@ class Session:
         if not stream_id or stream_id & 1 == self._initiator:
             raise MuxerError(f"the remote may not open stream {stream_id}")
         inbound_streams = len(self._streams) - self.outbound_streams
-        if self._gone_away or inbound_streams >= self._max_inbound_streams or self._budget.exhausted:
+        exhausted = self._budget.exhausted and self._budget.is_exhausted()
+        if self._gone_away or inbound_streams >= self._max_inbound_streams or exhausted:
             self.charge(now)
             self._send(DATA, RST, stream_id, 0)
+            if len(self._refused) >= MAX_REFUSED:
+                del self._refused[next(iter(self._refused))]
+            self._refused[stream_id] = FRAMES_OF_REFUSED
             return None
         stream = self._streams[stream_id] = Stream(stream_id, now, outbound=False)
         self._events.append(StreamOpened(stream))
         return stream
+
+    def _was_refused(self, stream_id: int) -> bool:
+        """Whether a frame is one of the few that were on their way when we refused its stream."""
+        left = self._refused.pop(stream_id, 0)
+        if left > 1:
+            self._refused[stream_id] = left - 1
+        return left > 0
 
     def _handle_window_update(self, stream: Stream | None, flags: int, delta: int) -> None:
         if stream is None:
