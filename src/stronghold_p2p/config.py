@@ -162,7 +162,7 @@ class Config:
 
     max_control_frames_per_second: float = _limit(
         100.0,
-        """The same for each second. Each data frame that we send allows eight more, since it may cause some: a peer that
+        """The same for each second. Data frames and answers that we send allow more, since they may cause some: a peer that
         reads byte by byte returns its window so.""",
     )
 
