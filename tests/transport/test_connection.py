@@ -189,7 +189,7 @@ async def test_who_asks_for_work_without_an_end_is_cut_off_with_a_reason() -> No
 async def test_one_proposal_too_many_before_a_good_one() -> None:
     async with connected(bob_config=Config(max_control_frames=20)) as pair:
         lines_of = multistream.encode_line
-        proposals = multistream.HEADER + lines_of("/bad") + lines_of("/worse") + lines_of(ECHO)
+        proposals = multistream.HEADER + b"".join(map(lines_of, ("/bad", "/worse", "/worst", ECHO)))
         pair.bob.messages_received([bytes(data(1, proposals, Flag.SYN))])
         await pair.bob.closed
         assert isinstance(pair.bob_host.closed[0][1], MuxerError)

@@ -45,9 +45,9 @@ REFUSALS: Final = (yamux.GoAwayCode.GATED, yamux.GoAwayCode.RESOURCE_LIMIT)
 the lines first, and go-libp2p gates a connection before it takes any stream."""
 
 
-REFUSED_PROTOCOL: Final = 16
-"""What a protocol costs a remote that it is not offered, in frames without a payload: our answer allows it half as many
-again."""
+REFUSED_PROTOCOL: Final = 9
+"""What a protocol costs a remote that it is not offered, in frames without a payload, of which our answer allows it eight
+again: a program that does not know that it is rejected may go on for a while."""
 
 
 class ConnectionHost(Protocol):

@@ -387,7 +387,7 @@ class Substream(Writer):
 
     def eof_received(self) -> None:
         if not self.is_negotiated:
-            if not self._muxed.outbound:
+            if not self._muxed.outbound and self._machine is None:
                 self._host.charge(EMPTY_STREAM)
             # After "na", go, js and rust reset; the Rust crate closes before it: either way it does not serve us.
             self._output.reset(self._muxed, 0)

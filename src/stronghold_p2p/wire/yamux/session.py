@@ -44,7 +44,7 @@ RESET_FRAMES: Final = 2
 not again and again."""
 
 FRAMES_OF_REFUSED: Final = 4
-"""Frames that may be on their way on a stream when we refuse it, free of charge."""
+"""Frames that may be on their way on a stream when we refuse or reset it, free of charge."""
 
 MAX_REFUSED: Final = 1024
 """Streams of which that is remembered."""
@@ -178,7 +178,7 @@ class Session:
         self._budget = budget
         self._streams: dict[int, Stream] = {}
         self._refused: dict[int, int] = {}
-        """Streams that were refused, and how many frames more are free on each."""
+        """Streams that we have refused or reset, and how many frames more are free on each."""
         self._next_id = 1 if initiator else 2
         self._events: list[Event] = []
         self._frames_left = FRAMES_AT_ONCE
@@ -311,6 +311,7 @@ class Session:
     def reset(self, stream: Stream, code: int = 0) -> None:
         """Ends the stream at once, both ways. A code needs a window update to carry it (go-yamux)."""
         if self._forget(stream) and stream.greeting != SYN:
+            self._refuse_frames_of(stream.id)
             self._send(WINDOW_UPDATE if code else DATA, RST, stream.id, code)
 
     def credit(self, stream: Stream, size: int, now: float) -> None:
@@ -445,16 +446,20 @@ class Session:
         if self._gone_away or inbound_streams >= self._max_inbound_streams or exhausted:
             self.charge(now)
             self._send(DATA, RST, stream_id, 0)
-            if len(self._refused) >= MAX_REFUSED:
-                del self._refused[next(iter(self._refused))]
-            self._refused[stream_id] = FRAMES_OF_REFUSED
+            self._refuse_frames_of(stream_id)
             return None
         stream = self._streams[stream_id] = Stream(stream_id, now, outbound=False)
         self._events.append(StreamOpened(stream))
         return stream
 
+    def _refuse_frames_of(self, stream_id: int) -> None:
+        """The remote does not know yet that we have reset the stream."""
+        if len(self._refused) >= MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
+        self._refused[stream_id] = FRAMES_OF_REFUSED
+
     def _was_refused(self, stream_id: int) -> bool:
-        """Whether a frame is one of the few that were on their way when we refused its stream."""
+        """Whether a frame is one of the few that were on their way when we reset its stream."""
         left = self._refused.pop(stream_id, 0)
         if left > 1:
             self._refused[stream_id] = left - 1
