@@ -15,6 +15,8 @@ from ..events import ConnectionInfo
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..loops import check_loop
+from ..resources.networks import networks_of
+from ..resources.shares import Path
 from ..transport.receiver import StreamReceiver
 from ..transport.substream import Substream
 from .message import MessageReader, send_message
@@ -129,6 +131,11 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         self._task: asyncio.Task[None] | None = None
         stream.set_receiver(self)
         stream.set_deadline(stream.now() + host.config.request_timeout)
+
+    @property
+    def holder(self) -> Path:
+        """Whose it is among what is shared."""
+        return (*networks_of(self.stream.remote_address), self.stream.peer)
 
     # -- its steps -------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from typing import Any, Generic, Self
 
 from ..generics import Req, Res
 from ..loops import Owner
-from ..resources.networks import networks_of
 from ..resources.shares import Shares
 from ..resources.turns import Turns
 from .inbound import InboundRequest, Request
@@ -52,8 +51,7 @@ class RequestQueue(Generic[Req, Res]):
 
     def enter(self, inbound: InboundRequest[Req, Res]) -> None:
         """A request is whole."""
-        stream = inbound.stream
-        self._waiting.add((*networks_of(stream.remote_address), stream.peer), inbound)
+        self._waiting.add(inbound.holder, inbound)
         self._admit()
 
     def put(self, inbound: InboundRequest[Req, Res], body: Req) -> None:

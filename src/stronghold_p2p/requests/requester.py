@@ -186,7 +186,8 @@ class Requester(Generic[Req, Res]):
                 raise _NothingSent(error) from error
             except TimeoutError:
                 raise RequestTimeout(timeout) from None
-        connection.budget.factor = max(connection.budget.factor, 1.0)  # who is asked may answer at length
+        if connection.budget.factor != 1.0:
+            connection.budget.factor = 1.0  # who is asked may answer at length
         outbound = _OutboundRequest(stream, protocol.responses.max_size, timeout)
         stream.set_deadline(deadline)
         response = outbound.response

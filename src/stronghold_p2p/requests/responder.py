@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Generic
+from typing import Generic
 
 from ..config import Config
 from ..errors import DecodeError, LimitExceeded, RequestTimeout
@@ -19,7 +19,7 @@ from ..logs import SparingLog
 from ..loops import Owner, is_contained
 from ..resources.networks import networks_of
 from ..resources.refusals import Refusals
-from ..resources.shares import Path, Shares
+from ..resources.shares import Shares
 from ..resources.turns import Turns
 from ..transport.substream import Substream
 from .inbound import InboundRequest, Request, RequestHost, State
@@ -130,7 +130,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
 
     def responding(self, inbound: InboundRequest[Req, Res], size: int) -> None:
         responses, limit = self._responses, self._max_responses
-        holder = _holder(inbound)
+        holder = inbound.holder
         responses.add(holder, inbound, max(size, 1))  # an empty one takes a place, too
         if responses.free(holder, limit) <= 0:
             self._traffic.block(inbound.stream.peer)
@@ -191,7 +191,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         try:
             response = await answer
             if turns.over:
-                turns.wait(_holder(inbound), partial(self._respond, inbound, response))
+                turns.wait(inbound.holder, partial(self._respond, inbound, response))
             else:
                 turns.run(self._respond, inbound, response)
         except BaseException as error:
@@ -236,7 +236,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         if self._queue is not None:
             self._queue.enter(inbound)
         elif self.turns.over:
-            self.turns.wait(_holder(inbound), partial(self._admit_late, inbound))
+            self.turns.wait(inbound.holder, partial(self._admit_late, inbound))
         else:
             self.turns.run(inbound.admit)
 
@@ -271,7 +271,3 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         for timer in paced.values():
             timer.cancel()
         return list(paced)
-
-
-def _holder(inbound: InboundRequest[Any, Any]) -> Path:
-    return (*networks_of(inbound.stream.remote_address), inbound.stream.peer)

@@ -83,7 +83,19 @@ class MemoryShare(ReceiveBudget):
     messages which came in part do not wait for each other.
     """
 
-    __slots__ = ("_all", "_factor", "_limit", "_network", "_withheld", "holder", "lead", "members", "peer", "used")
+    __slots__ = (
+        "_all",
+        "_factor",
+        "_free",
+        "_limit",
+        "_network",
+        "_withheld",
+        "holder",
+        "lead",
+        "members",
+        "peer",
+        "used",
+    )
 
     def __init__(self, peer: PeerId, limit: int, holder: _Holder) -> None:
         self.peer: Final = peer
@@ -97,7 +109,7 @@ class MemoryShare(ReceiveBudget):
         self._factor = 1.0
         self.lead: Crediting | None = None
         """The stream that goes on."""
-        self._limit = limit
+        self._limit = self._free = limit
         self._network = self._all = holder
         while self._all.parent is not None:
             self._network, self._all = self._all, self._all.parent
@@ -116,12 +128,8 @@ class MemoryShare(ReceiveBudget):
     @property
     def allowed(self) -> int:
         """The bytes that the peer may hold now."""
-        free = self._limit
-        holder: _Holder | None = self.holder
-        while holder is not None:
-            free -= holder.used
-            holder = holder.parent
-        return int(free * self._factor)
+        self.is_exhausted()
+        return int(self._free * self._factor)
 
     @property
     def room_to_grow(self) -> int:
@@ -142,12 +150,12 @@ class MemoryShare(ReceiveBudget):
         self.is_exhausted()
 
     def is_exhausted(self) -> bool:
-        used = self.used
-        free = self._limit
+        used, free = self.used, self._limit
         holder: _Holder | None = self.holder
         while holder is not None:
             free -= holder.used
             holder = holder.parent
+        self._free = free
         self.exhausted = used >= free * self._factor and used > 0
         self.overrun = used > 0 and (
             used >= (free + self._limit) * self._factor or self._network.used >= 2 * (self._limit - self._all.used)
