@@ -94,7 +94,10 @@ EDGES = {
     },
     "wire": {"encoding": "varints and protobuf messages"},
     "firewall": {"resources": "questions and what waits for them, by network and peer"},
-    "addresses": {},
+    "addresses": {
+        "resources": "room for what remotes tell, by network",
+        "wire": "signed peer records",
+    },
     "encoding": {},
 }
 """Which package may import which, and why. All may import the flat modules, except as FLAT_EDGES says."""
@@ -131,6 +134,8 @@ PURE = {
     "firewall.toml_lines": "text in, positions out",
     "addresses.target": "text in, peer and address out",
     "addresses.entry": "what is known of an address, as values",
+    "addresses.export": "text in, addresses out",
+    "addresses.peer_addresses": "addresses of one peer; the time is an argument",
     "swarm.ranking": "decisions; the time is an argument",
 }
 """What does no I/O, reads no clock and draws no random numbers, so that its tests need neither loop nor sleep."""

@@ -57,6 +57,7 @@ class Parts(Generic[Req, Res]):
         policy: Policy | str | os.PathLike[str] | None,
         state: str | os.PathLike[str] | None,
         authorities: str | os.PathLike[str] | None,
+        addresses: AddressBook | None,
     ) -> None:
         self.keypair = keypair
         self.config = config
@@ -65,7 +66,7 @@ class Parts(Generic[Req, Res]):
         self.firewall = Firewall(firewall)
         self.firewall.changed = self._firewall_changed
         self.admission = Admission()
-        self.addresses = AddressBook(owner=self.owner)
+        self.addresses = addresses if addresses is not None else AddressBook(config)
         self.ping = PingService()
         self.swarm: Swarm | None = None
         """None before the start, and from the close on."""
@@ -102,6 +103,7 @@ class Parts(Generic[Req, Res]):
             raise ClosedError("the peer is closed: make a new one")
         if self.swarm is not None or self._starting:
             raise RuntimeError("the peer is already running")
+        self.addresses.claim(self.owner)
         self.owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
