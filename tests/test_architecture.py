@@ -59,6 +59,7 @@ EDGES = {
         "protocols": "identify and ping",
         "requests": "sends and answers",
         "resources": "one for all parts",
+        "store": "the state file, and the address book in it",
         "swarm": "connections",
         "transport": "the transports, and streams of a user's own protocols",
     },
@@ -74,7 +75,11 @@ EDGES = {
         "transport": "a request is a stream",
     },
     "resources": {"wire": "the budget that a Yamux session asks"},
-    "store": {"firewall": "keeps its rules"},
+    "store": {
+        "addresses": "keeps the address book",
+        "firewall": "keeps its rules",
+        "resources": "changes that wait, by network",
+    },
     "swarm": {
         "addresses": "where to dial, and what is known of each address",
         "firewall": "admission alone: with whom there may be connections",

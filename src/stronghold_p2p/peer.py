@@ -72,7 +72,7 @@ class StrongholdP2p(Generic[Req, Res]):
                 exception rejects the request.
             policy: a policy, or a policy file, which is read at the start and whenever it changes. Takes precedence over
                 rules from code and answers.
-            state: a file that stores bans, and the rules from answers, over restarts.
+            state: a file that stores bans, the rules from answers, and the address book over restarts.
             authorities: a PEM file of additional trusted certificates for servers of ``/tls/ws``.
             addresses: the address book, with limits of its own; None: a new one with those of ``config``.
 

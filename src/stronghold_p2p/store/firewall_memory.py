@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -51,13 +50,13 @@ class FirewallMemory:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        thread: DatabaseThread,
         *,
         apply: Callable[[Sequence[Change]], None],
         failed: Callable[[StateError], None],
         interval: float = 0.5,
     ) -> None:
-        self._thread = DatabaseThread(path)
+        self._thread = thread
         self._known = _Known()
         self._apply = apply
         self._failed = failed
