@@ -45,7 +45,7 @@ class FirewallMemory:
     """The rules and bans in a state file, for an event loop.
 
     ``apply`` gets what the file holds at the start, and then what others change in it, within a second. ``failed`` gets
-    the errors of writing, and of reading after the start.
+    the errors of writing, and of reading after the start. ``thread`` is opened at the start, and closed at the end.
     """
 
     def __init__(
