@@ -53,6 +53,7 @@ class TcpPipe(asyncio.BufferedProtocol):
 
     receiver: PipeReceiver
     remote_address: Multiaddr
+    local_address: Multiaddr | None
     _transport: asyncio.Transport
 
     def __init__(
@@ -108,6 +109,7 @@ class TcpPipe(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=self._max_send_buffer)
         # None: the remote hung up between accept and here; connection_lost is about to be called.
         self.remote_address = _multiaddr(transport.get_extra_info("peername") or ("0.0.0.0", 0))
+        self.local_address = _multiaddr(transport.get_extra_info("sockname") or ("0.0.0.0", 0))
         self.receiver = self._connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
