@@ -173,7 +173,7 @@ class TestListener:
         machine = listener("/echo/1")
         with pytest.raises(NegotiationError, match="header"):
             feed(machine, header)
-        assert sent_by(machine) == b""
+        assert sent_by(machine) == HEADER
 
     def test_a_lazy_dialer_is_told_na_before_its_request_is_misread(self, feed: Feed) -> None:
         """What follows a refused proposal was meant for the protocol."""
