@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType, UnionType
 from typing import Any, Generic, Literal, Self
 
@@ -245,20 +245,29 @@ class StrongholdP2p(Generic[Req, Res]):
         return self._parts.swarm.listeners if self._parts.swarm else ()
 
     async def listen(
-        self, address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0", *, certificate: CertificateFiles | None = None
+        self,
+        address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0",
+        *,
+        certificate: CertificateFiles | None = None,
+        trusted_proxies: Sequence[str] = (),
     ) -> Multiaddr:
         """Listens on ``address``, for TCP or WebSocket (``.../ws``, ``.../tls/ws``).
 
         Returns the bound address with ``/p2p/<our id>``; for a wildcard (0.0.0.0 or ::) that of the first interface, if
         there is one. :attr:`listeners` has all of them. TLS needs a ``certificate``: two PEM files, the chain and the
-        private key. Changed files apply to new connections.
+        private key. Changed files apply to new connections. ``/ws`` and ``/tls/ws`` can share a port: the second call gives
+        the port of the first.
+
+        ``trusted_proxies`` are networks or IP addresses of reverse proxies, such as ``"10.0.0.0/8"``. A WebSocket from there
+        counts as from the address in the proxy's header, X-Forwarded-For or Forwarded, and is refused without a valid one.
 
         Raises:
             InvalidAddress: malformed, or with the id of another peer.
-            ListenError: in use, not of this machine, not permitted or unsupported, or the certificate is unusable.
+            ListenError: in use, not of this machine, not permitted or unsupported, or the certificate or a trusted proxy is
+                unusable.
             ClosedError: this peer is not running.
         """
-        listener = await self._parts.running().listen(own_address(address, self.peer_id), certificate)
+        listener = await self._parts.running().listen(own_address(address, self.peer_id), certificate, trusted_proxies)
         return listener.addresses[0] if listener.addresses else listener.address
 
     async def stop_listening(self, address: Multiaddr | str | None = None) -> None:
