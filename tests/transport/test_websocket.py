@@ -34,7 +34,8 @@ from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport.intake import EMPTY_AT_ONCE
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from stronghold_p2p.transport.websocket import WebSocketTransport
-from stronghold_p2p.transport.websocket_pipe import MAX_HEAD_SIZE, server_pipe
+from stronghold_p2p.transport.websocket_handshake import MAX_HEAD_SIZE
+from stronghold_p2p.transport.websocket_pipe import server_pipe
 from stronghold_p2p.wire import multistream
 from stronghold_p2p.wire.websocket import BINARY, CLOSE, FrameReader, encode_frame
 

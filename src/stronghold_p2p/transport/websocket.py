@@ -29,7 +29,7 @@ from .tls import ServerCertificate, trust
 from .transport import CertificateFiles, Connected, TransportListener, nothing_to_close, refuse_certificate
 
 if TYPE_CHECKING:
-    from websockets.datastructures import Headers
+    from .websocket_handshake import Handshake
 
 __all__ = ["WebSocketTransport"]
 
@@ -204,10 +204,10 @@ def _ascii(address: Multiaddr, host: str) -> str:
 
 
 def _readdress(
-    tcp: TcpPipe, connected: Connected, proxies: Sequence[Network], headers: Headers, pipe: BytePipe
+    tcp: TcpPipe, connected: Connected, proxies: Sequence[Network], handshake: Handshake, pipe: BytePipe
 ) -> None:
     """A trusted proxy has sent a request: the pipe is from whoever it forwards that for. Raises WebSocketError."""
-    client = client_of(headers.get_all("X-Forwarded-For"), headers.get_all("Forwarded"), proxies)
+    client = client_of(handshake.header("X-Forwarded-For"), handshake.header("Forwarded"), proxies)
     tcp.remote_address = Multiaddr.of_tcp(str(client), 0)  # nobody says which port
     pipe.receiver = connected(pipe)
 

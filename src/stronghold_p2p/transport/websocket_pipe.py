@@ -1,87 +1,53 @@
-"""A WebSocket as a byte pipe over another one (RFC 6455). Imported on first use: the package for its handshake takes 50 ms
-to import."""
+"""A WebSocket as a byte pipe over another one (RFC 6455). Imported on first use, as what it imports is."""
 
 from __future__ import annotations
 
-import logging
-import secrets
-from collections.abc import Callable, Generator
-from http import HTTPStatus
+import os
+from collections.abc import Callable
 from typing import Final
 
-from websockets.client import ClientProtocol
-from websockets.datastructures import Headers
 from websockets.exceptions import ProtocolError
 from websockets.frames import OK_CLOSE_CODES, Close, CloseCode
-from websockets.http11 import Request
-from websockets.protocol import State
-from websockets.server import ServerProtocol
-from websockets.streams import StreamReader
-from websockets.uri import WebSocketURI
 
 from ..errors import TlsError, WebSocketError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from ..resources.turns import Turns
-from ..wire import multistream
-from ..wire.websocket import BINARY, CLOSE, PING, PONG, TEXT, Frame, FrameReader, encode_frame
+from ..wire.websocket import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, encode_frame
 from .intake import EMPTY_PER_SECOND, Allowance, Intake
 from .pipe import BytePipe, NullReceiver, PipeReceiver
-from .tls_pipe import RECORD_TYPES
 from .transport import Connected
+from .websocket_handshake import Handshake
 
-__all__ = ["MAX_HEAD_SIZE", "WebSocketPipe", "client_pipe", "server_pipe"]
+__all__ = ["Readdress", "WebSocketPipe", "client_pipe", "server_pipe"]
 
-MAX_HEAD_SIZE: Final = 16 * 1024
-"""Bytes of an HTTP head: browsers and proxies send one or two thousand."""
-
-BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
-"""The answer to what is no HTTP, such as TLS: the client sees at once what is here."""
+Readdress = Callable[[Handshake, BytePipe], None]
+"""Called with each request, before that is accepted. Raises WebSocketError if it must not be."""
 
 MAX_REASON: Final = 123
 """Bytes of the reason in a close frame; ours are ASCII."""
 
 SUFFIX: Final = Multiaddr.parse("/ws")
 
-_logger: Final = logging.getLogger("stronghold_p2p.websocket")
-"""For the handshake's machine, whose errors are raised here."""
-_logger.propagate = False
-
 
 def client_pipe(
     lower: BytePipe, turns: Turns, host: str, port: int, path: Path, connected: Connected, *, secure: bool
 ) -> WebSocketPipe:
     """The client's end. ``host``, a name or an IP address, and ``port`` are for the request; ``secure``: over TLS."""
-    uri = WebSocketURI(secure, host, port, path="/", query="")  # not parsed: a remote may have told us the name
-    machine = ClientProtocol(uri, logger=_logger)
-    pipe = WebSocketPipe(lower, turns, machine, path)
-    machine.send_request(machine.connect())
+    handshake = Handshake.of_client(host, port, secure=secure)
+    pipe = WebSocketPipe(lower, turns, handshake, path, is_client=True)
     pipe.receiver = connected(pipe)
-    pipe.send_handshake()
+    lower.write(handshake.data_to_send())
     return pipe
 
 
 def server_pipe(
-    lower: BytePipe,
-    turns: Turns,
-    path: Path,
-    connected: Connected,
-    readdress: Callable[[Headers, BytePipe], None] | None = None,
+    lower: BytePipe, turns: Turns, path: Path, connected: Connected, readdress: Readdress | None = None
 ) -> WebSocketPipe:
-    """The server's end. ``readdress`` gets the headers of the request before that is accepted, and may raise
-    WebSocketError: it must not be."""
-    pipe = WebSocketPipe(lower, turns, ServerProtocol(logger=_logger), path, readdress)
+    """The server's end."""
+    pipe = WebSocketPipe(lower, turns, Handshake.of_server(), path, readdress, is_client=False)
     pipe.receiver = connected(pipe)
     return pipe
-
-
-class _Reader(StreamReader):
-    """What the handshake's machine reads from. It is to read the head alone: behind it, it never learns whether more is
-    to come."""
-
-    def at_eof(self) -> Generator[None, None, bool]:
-        while True:
-            yield
 
 
 class WebSocketPipe:
@@ -93,24 +59,22 @@ class WebSocketPipe:
         self,
         lower: BytePipe,
         turns: Turns,
-        machine: ClientProtocol | ServerProtocol,
+        handshake: Handshake,
         path: Path,
-        readdress: Callable[[Headers, BytePipe], None] | None = None,
+        readdress: Readdress | None = None,
+        *,
+        is_client: bool,
     ) -> None:
         self.path = path
         self.receiver = NullReceiver()
         self._lower = lower
-        self._is_client = isinstance(machine, ClientProtocol)
+        self._is_client = is_client
+        self._handshake: Handshake | None = handshake
+        """None when it has ended."""
         self._readdress = readdress
-        self._machine: ClientProtocol | ServerProtocol | None = machine
-        """For the handshake; None after it."""
-        machine.reader = _Reader()
-        machine.parser = machine.parse()  # anew: it had begun with another reader
-        next(machine.parser)
-        self._head_size = 0
         self._waiting: list[bytes | bytearray] = []
         """What was written before the handshake's end."""
-        self._frames = FrameReader(masked=not self._is_client)
+        self._frames = FrameReader(masked=not is_client)
         self._input = memoryview(b"")
         """What has come and was not worked on."""
         self._intake = Intake(lower, turns, self._work, self._tell_end)
@@ -126,7 +90,7 @@ class WebSocketPipe:
     # -- as a pipe -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray) -> None:
-        if self._machine is not None:
+        if self._handshake is not None:
             self._waiting.append(data)
         elif not self._closing:
             self._send(BINARY, data)
@@ -139,7 +103,7 @@ class WebSocketPipe:
 
     def close(self) -> None:
         if not self._closing:
-            if self._machine is None:
+            if self._handshake is None:
                 self._send(CLOSE, Close(CloseCode.NORMAL_CLOSURE, "").serialize())
             self._end()
 
@@ -153,8 +117,8 @@ class WebSocketPipe:
     def data_received(self, data: memoryview) -> None:
         if self._closing:
             return
-        if self._machine is not None:
-            data = self._shake_hands(self._machine, data)
+        if self._handshake is not None:
+            data = self._shake_hands(self._handshake, data)
             if not data:
                 return
         self._input = data
@@ -173,79 +137,41 @@ class WebSocketPipe:
         self._paused = False
         self.receiver.resume_writing()
 
-    # -- the handshake ---------------------------------------------------------------------------
+    # -- details ---------------------------------------------------------------------------------
 
-    def _shake_hands(self, machine: ClientProtocol | ServerProtocol, data: memoryview) -> memoryview:
+    def _shake_hands(self, handshake: Handshake, data: memoryview) -> memoryview:
         """Works on a part of the HTTP head, and returns what follows it."""
-        if not self._head_size and self._is_no_http(data):
-            return memoryview(b"")
-        self._head_size += len(data)
-        machine.receive_data(data)  # type: ignore[arg-type]  # it copies what it is given
-        for event in machine.events_received():
-            if isinstance(machine, ServerProtocol) and isinstance(event, Request):
-                self._accept(machine, event)
+        handshake.receive_data(data)
+        if handshake.requested:
+            self._answer(handshake)
             if self._closing:
                 return memoryview(b"")
-        answered = self.send_handshake()
-        if machine.handshake_exc is not None:
-            self._refuse_head(str(machine.handshake_exc), answered=answered)
-        elif machine.state is State.OPEN:
-            return self._begin(memoryview(machine.reader.buffer))
-        elif self._head_size > MAX_HEAD_SIZE:
-            self._refuse_head(f"expected an HTTP head of at most {MAX_HEAD_SIZE:,} bytes")
-        return memoryview(b"")
-
-    def _is_no_http(self, data: memoryview) -> bool:
-        """Says what the remote speaks instead, if that is known."""
-        if data[0] in RECORD_TYPES:
-            reason = "expected HTTP, got TLS, for which an address ends in /tls/ws"
-        elif data[:1] == multistream.HEADER[:1]:
-            reason = "expected HTTP, got libp2p without a WebSocket, for which an address ends before /ws"
-        else:
-            return False
-        self._refuse_head(reason)
-        return True
-
-    def _accept(self, machine: ServerProtocol, request: Request) -> None:
-        """Answers a request."""
-        response = None
-        if self._readdress is not None:
-            try:
-                self._readdress(request.headers, self)
-            except WebSocketError as error:
-                response = machine.reject(HTTPStatus.BAD_REQUEST, f"{error.reason}\n")
-                self._error = error
-            if self._closing:
-                return  # whoever the request comes from is refused
-        if response is None:
-            response = machine.accept(request)
-        machine.send_response(response)
-
-    def _begin(self, data: memoryview) -> memoryview:
-        """The handshake has ended, and ``data`` came behind it."""
-        self._machine = None
-        if data and not self._is_client:
+        if answer := handshake.data_to_send():
+            self._lower.write(answer)
+        if handshake.error is not None:
+            self._fail(handshake.error)
+        if not handshake.done:
+            return memoryview(b"")
+        self._handshake = None
+        behind = handshake.data_behind()
+        if behind and not self._is_client:
             self._fail("got frames before the handshake had ended")
             return memoryview(b"")
         waiting, self._waiting = self._waiting, []
         for written in waiting:
             self.write(written)
-        return data
+        return memoryview(behind)
 
-    def _refuse_head(self, reason: str, *, answered: bool = False) -> None:
-        if not answered and not self._is_client:
-            self._lower.write(BAD_REQUEST)
-        self._fail(reason)
-
-    def send_handshake(self) -> bool:
-        """Sends what the handshake's machine has to send, if it has."""
-        assert self._machine is not None
-        data = b"".join(self._machine.data_to_send())
-        if data:
-            self._lower.write(data)
-        return bool(data)
-
-    # -- frames ----------------------------------------------------------------------------------
+    def _answer(self, handshake: Handshake) -> None:
+        if self._readdress is not None:
+            try:
+                self._readdress(handshake, self)
+            except WebSocketError as error:
+                handshake.reject(error.reason)
+                return
+            if self._closing:  # whoever the request comes from is refused
+                return
+        handshake.accept()
 
     def _work(self) -> bool:
         """Works on a frame, and returns whether more may be there."""
@@ -255,11 +181,10 @@ class WebSocketPipe:
             self._refuse(CloseCode.PROTOCOL_ERROR, error.reason)
             return False
         if frame is not None:
-            self._handle(frame)
+            self._handle(frame.opcode, frame.data)
         return bool(self._input) and not self._closing
 
-    def _handle(self, frame: Frame) -> None:
-        opcode, data = frame
+    def _handle(self, opcode: int, data: bytes | memoryview) -> None:
         if opcode == TEXT:
             self._refuse(CloseCode.UNSUPPORTED_DATA, "expected binary messages, got text")
         elif opcode < CLOSE and data:
@@ -287,26 +212,24 @@ class WebSocketPipe:
         self._end()
 
     def _send(self, opcode: int, data: bytes | bytearray) -> None:
-        self._lower.write(encode_frame(opcode, data, secrets.token_bytes(4) if self._is_client else b""))
+        self._lower.write(encode_frame(opcode, data, os.urandom(4) if self._is_client else b""))
 
     def _refuse(self, code: CloseCode, reason: str) -> None:
         """The remote has sent what must not be, and hears so."""
         self._send(CLOSE, Close(code, reason[:MAX_REASON]).serialize())
         self._fail(reason)
 
-    # -- the end ---------------------------------------------------------------------------------
-
     def _tell_end(self, error: Exception | None) -> None:
-        machine = self._machine
-        if machine is not None and self._error is None and not isinstance(error, TlsError):  # TLS's says more
-            machine.receive_eof()  # an HTTP response may end with the connection
-            self._error = WebSocketError(str(machine.handshake_exc or "the connection ended before it was open"))
+        handshake = self._handshake
+        if handshake is not None and self._error is None and not isinstance(error, TlsError):  # TLS's says more
+            handshake.receive_eof()
+            self._error = WebSocketError(handshake.error or "")
             self._error.__cause__ = error
         self._closing = True
         self.receiver.pipe_closed(self._error or error)
 
     def _fail(self, reason: str) -> None:
-        self._error = self._error or WebSocketError(reason)
+        self._error = WebSocketError(reason)
         self._end()
 
     def _end(self) -> None:
