@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.certificates import Authority
+from support.recording_pipe import RecordingPipe
 from support.waiting import next_event
 
 from stronghold_p2p import (
@@ -22,6 +23,8 @@ from stronghold_p2p import (
     Multiaddr,
     StrongholdP2p,
 )
+from stronghold_p2p.transport.either_pipe import EitherPipe
+from stronghold_p2p.transport.pipe import NullReceiver
 
 Peer = StrongholdP2p[Any, Any]
 
@@ -119,6 +122,34 @@ async def test_a_connection_is_counted_before_its_first_byte(authority: Authorit
         assert len(failed.address.components) == 2  # over what is not known
         assert await reader.read() == b""
         writer.close()
+
+
+def test_before_the_first_byte_it_is_the_pipe_below() -> None:
+    lower, receiver = RecordingPipe(), Told()
+    pipe = EitherPipe(lower, {}, lambda _: receiver)
+    assert pipe.receiver is receiver
+    pipe.pause_writing()
+    pipe.resume_writing()
+    assert receiver.told == ["pause", "resume"]
+    pipe.pause_reading()
+    paused = [lower.paused]
+    pipe.resume_reading()
+    assert [*paused, lower.paused] == [True, False]
+    pipe.close()
+    pipe.abort()
+    assert lower.closed
+    assert lower.aborted
+
+
+class Told(NullReceiver):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pause_writing(self) -> None:
+        self.told.append("pause")
+
+    def resume_writing(self) -> None:
+        self.told.append("resume")
 
 
 async def test_a_connection_that_ends_before_its_first_byte(authority: Authority) -> None:

@@ -88,6 +88,14 @@ class TestDialer:
         assert dialer.protocol is None
 
     @pytest.mark.parametrize(
+        ("answer", "hint"),
+        [(b"HTTP/1.1 400 Bad Request", "append /ws"), (b"\x15\x03\x01\x00\x02\x02F", "append /tls/ws")],
+    )
+    def test_what_another_protocol_is(self, answer: bytes, hint: str) -> None:
+        with pytest.raises(NegotiationError, match=hint):
+            Dialer("/echo/1").receive_data(answer)
+
+    @pytest.mark.parametrize(
         "answer",
         [
             pytest.param(encode_line("/multistream/2.0.0"), id="another version"),

@@ -374,6 +374,7 @@ class Swarm:
         )
 
     def _upgrade_inbound(self, pipe: BytePipe) -> PipeReceiver:
+        """Begins the upgrade of ``pipe``, or looks anew at one whose address has changed."""
         known, _ = self._upgrading.get(pipe, (None, 0))
         error = self._inbound_refusal(pipe)
         if error is not None:
@@ -383,7 +384,7 @@ class Swarm:
             elif not known.finished.done():
                 known.finished.set_exception(error)
             return NullReceiver()
-        if known is not None:  # its address has become known
+        if known is not None:
             if self._pending_inbound.discard(known):
                 self._pending_inbound.add(networks_of(pipe.remote_address), known)
             return known
