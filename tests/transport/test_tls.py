@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path as File
 from types import SimpleNamespace
 from typing import Any, cast
@@ -270,7 +270,8 @@ async def test_a_handshake_that_stalls(authority: Authority) -> None:
         for (_, writer), size in zip(opened, cuts, strict=True):
             writer.write(hello[:size])
         for reader, writer in opened:
-            assert await reader.read() == b""
+            with suppress(ConnectionResetError):  # its time may have been up before that was written
+                assert await reader.read() == b""
             writer.close()
             assert "stalled" in str((await next_event(events, InboundConnectionFailed)).error)
 

@@ -84,7 +84,7 @@ class Handshake:
         self._size += len(data)
         self._machine.receive_data(data)  # type: ignore[arg-type]  # it copies what it is given
         for event in self._machine.events_received():
-            if isinstance(event, Request):
+            if isinstance(event, Request) and self._size <= MAX_HEAD_SIZE:
                 self._request = event
                 return
         self._look()
