@@ -22,6 +22,7 @@ class EitherPipe:
     first byte has come, it is ``lower`` itself that is written to and closed."""
 
     def __init__(self, lower: BytePipe, serve: Mapping[bool, Serve], connected: Connected) -> None:
+        self.local_address = lower.local_address
         self._pipe = self._lower = lower
         self._serve = serve
         self._connected = connected

@@ -32,6 +32,8 @@ class BytePipe(Protocol):
 
     receiver: PipeReceiver
     """Who is called; the upgrade first, then the connection."""
+    local_address: Multiaddr | None
+    """Where our end of the socket is that everything goes through; None for a stream of another connection."""
 
     @property
     def remote_address(self) -> Multiaddr:

@@ -78,6 +78,7 @@ class TlsPipe:
     receiver: PipeReceiver
 
     def __init__(self, lower: BytePipe, turns: Turns, context: ssl.SSLContext, host: str | None, path: Path) -> None:
+        self.local_address = lower.local_address
         self.path = path
         self.receiver = NullReceiver()
         self._lower = lower

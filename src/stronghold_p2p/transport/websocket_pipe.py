@@ -65,6 +65,7 @@ class WebSocketPipe:
         *,
         is_client: bool,
     ) -> None:
+        self.local_address = lower.local_address
         self.path = path
         self.receiver = NullReceiver()
         self._lower = lower
