@@ -197,10 +197,11 @@ async def test_addresses_that_come_and_go_are_printed(capsys: pytest.CaptureFixt
         yield AddressesChanged((here, there), (there,))
         yield AddressesChanged((here,), ())
 
-    await _tell(events())
-    await output.shown()
-    assert capsys.readouterr().out == f"listening on  {there}\n"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_json", False)  # another test may have left it so
+        await _tell(events())
+        await output.shown()
+        assert capsys.readouterr().out == f"listening on  {there}\n"
         patch.setattr(output, "_json", True)
         await _tell(events())
         await output.shown()
