@@ -43,7 +43,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy src tests bench examples attack
-	$(BIN)/mypy interop/build.py interop/conftest.py interop/driver.py interop/test_*.py
+	$(BIN)/mypy interop/build.py interop/conftest.py interop/driver.py interop/chromium.py interop/test_*.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
