@@ -114,7 +114,9 @@ async def opened(url: str, profile: Path) -> AsyncIterator[Page]:
     """A page in a browser of its own, whose files lie in ``profile``, for as long as the context."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     assert program, f"no browser: none of {', '.join(PROGRAMS)} is in PATH (Debian: apt-get install chromium)"
-    browser = await asyncio.create_subprocess_exec(program, *FLAGS, f"--user-data-dir={profile}", stderr=PIPE)
+    command = (program, *FLAGS, f"--user-data-dir={profile}")
+    # With room for all that it ever complains of: nobody reads that.
+    browser = await asyncio.create_subprocess_exec(*command, stderr=PIPE, limit=MAX_MESSAGE)
     try:
         address = await _devtools_address(browser)
         async with connect(address) as devtools:

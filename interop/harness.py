@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 from stronghold_p2p import StrongholdP2p
 
-__all__ = ["Test", "redis"]
+__all__ = ["Test"]
 
 SUFFIX = {"tcp": "", "ws": "/ws"}
 """What follows the port in an address, by transport."""

@@ -18,6 +18,7 @@ from .driver import WAIT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+READY = "document.querySelector('button:enabled')"
 NEWEST = "document.querySelector('#requests li')"
 PARTS = f"['code', '.state', '.detail'].map(part => {NEWEST}.querySelector(part).textContent)"
 """What the newest request's entry tells: the request, its state, and a detail."""
@@ -66,9 +67,8 @@ async def test_page(tmp_path: Path) -> None:
     async with serving(folder) as terminal:
         url = (await terminal.line()).removeprefix("Open ")
         async with opened(url, tmp_path / "profile") as page:
-            us = await page.wait_for(
-                "(text => text.startsWith('12D3') && text)(document.getElementById('self').textContent)"
-            )
+            await page.wait_for(READY)
+            us = await page.evaluate("document.getElementById('self').textContent")
             assert await page.evaluate("document.getElementById('connection').textContent") == "not connected"
 
             await page.click("#ping button")
@@ -121,6 +121,7 @@ async def test_page_while_the_peer_goes_away(tmp_path: Path) -> None:
     async with serving(folder) as terminal:
         url = (await terminal.line()).removeprefix("Open ")
         async with opened(url, tmp_path / "profile") as page:
+            await page.wait_for(READY)
             await page.click("#sign button")
             await terminal.line()
             await terminal.close()
@@ -137,6 +138,7 @@ async def test_page_without_a_peer(tmp_path: Path) -> None:
             await page.call(
                 "Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=True
             )
+            await page.wait_for(READY)
             nodes = (await page.call("Accessibility.getFullAXTree"))["nodes"]
             named = [(node["role"]["value"], node["name"]["value"]) for node in nodes if "name" in node]
             assert [name for role, name in named if role == "button"] == ["Ping", "Sign", "Erase"]

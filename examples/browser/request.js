@@ -40,10 +40,14 @@ export async function sendRequest (node, address, request, { signal }) {
     await stream.close({ signal })
     return JSON.parse(new TextDecoder().decode(response.subarray()))
   } catch (error) {
-    stream.abort(error)
     if (connection.status !== 'open') {
       throw new Error('The connection was lost. Whether the request was handled is unknown.')
     }
-    throw error.name === 'UnexpectedEOFError' && !responded ? new Rejected() : error
+    if (error.name === 'UnexpectedEOFError' && !responded) {
+      await stream.close({ signal })
+      throw new Rejected()
+    }
+    stream.abort(error)
+    throw error
   }
 }
