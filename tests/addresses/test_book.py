@@ -26,7 +26,7 @@ def address(port: int) -> Multiaddr:
 
 def test_added_addresses_come_in_order_then_those_that_the_peer_told() -> None:
     book = AddressBook()
-    book.learn(PEER, [address(3), address(1)])
+    book.tell(PEER, IDENTIFY, [address(3), address(1)])
     book.add(address(2), PEER)
     book.add(str(address(1)), str(PEER))
     book.add(address(1), PEER)
@@ -65,7 +65,7 @@ def test_addresses_that_cannot_be_added(text: str, peer: PeerId | str | None) ->
 def test_removing() -> None:
     book = AddressBook()
     book.add(address(1), PEER)
-    book.learn(PEER, [address(1), address(2)])
+    book.tell(PEER, IDENTIFY, [address(1), address(2)])
     book.remove(address(9), PEER)
     book.remove(address(9), OTHER)
     book.remove(address(1).with_peer(PEER))
@@ -77,17 +77,17 @@ def test_removing() -> None:
 
 def test_a_peers_new_word_replaces_the_old_one() -> None:
     book = AddressBook()
-    book.learn(PEER, [address(1).with_peer(PEER), address(1)])
+    book.tell(PEER, IDENTIFY, [address(1).with_peer(PEER), address(1)])
     assert book.get(PEER) == (address(1),)
-    book.learn(PEER, [address(2)])
+    book.tell(PEER, IDENTIFY, [address(2)])
     assert book.get(PEER) == (address(2),)
-    book.learn(PEER, [])
+    book.tell(PEER, IDENTIFY, [])
     assert PEER not in book
 
 
 def test_entries_tell_who_named_an_address_first_of_all() -> None:
     book = AddressBook()
-    book.learn(PEER, [address(1), address(2)])
+    book.tell(PEER, IDENTIFY, [address(1), address(2)])
     book.add(address(2), PEER)
     book.add(address(3), PEER, source=MDNS, expires=2**40)
     book.add(address(1), PEER, source=MDNS, expires=2**40)
@@ -103,11 +103,11 @@ def test_entries_tell_who_named_an_address_first_of_all() -> None:
 def test_what_one_source_takes_back_another_may_still_name() -> None:
     clock = Clock()
     book = AddressBook(clock=clock)
-    book.learn(PEER, [address(1)])
+    book.tell(PEER, IDENTIFY, [address(1)])
     book.add(address(1), PEER, source=MDNS, expires=clock.now + 120)
-    book.learn(PEER, [])
+    book.tell(PEER, IDENTIFY, [])
     assert book.entries(PEER) == (AddressEntry(address(1), MDNS, expires=clock.now + 120),)
-    book.learn(PEER, [address(1)])
+    book.tell(PEER, IDENTIFY, [address(1)])
     clock.now += 120
     assert book.entries(PEER) == (AddressEntry(address(1), IDENTIFY),)
 
@@ -130,7 +130,7 @@ def test_an_address_expires_when_its_last_source_does() -> None:
 def test_outcomes() -> None:
     clock = Clock()
     book = AddressBook(clock=clock)
-    book.learn(PEER, [address(1), address(2)])
+    book.tell(PEER, IDENTIFY, [address(1), address(2)])
     book.failed(PEER, address(1))
     clock.now += 10
     book.failed(PEER, address(1))
@@ -147,8 +147,8 @@ def test_outcomes() -> None:
     book.failed(PEER, address(1))
     (entry, _) = book.entries(PEER)
     assert (entry.failures, entry.last_failure, entry.last_success) == (1, clock.now, worked)
-    book.learn(PEER, [])
-    book.learn(PEER, [address(1)])
+    book.tell(PEER, IDENTIFY, [])
+    book.tell(PEER, IDENTIFY, [address(1)])
     assert book.entries(PEER) == (AddressEntry(address(1), IDENTIFY),)  # forgotten with the address
 
 
@@ -170,7 +170,7 @@ def test_one_address_too_many_displaces_the_one_with_the_oldest_success(source: 
         if port != 2:
             clock.now += 1
             book.succeeded(PEER, address(port))
-    book.learn(PEER, [address(9000)])  # another source has its own room
+    book.tell(PEER, IDENTIFY, [address(9000)])  # another source has its own room
     for port, displaced in (1001, 2), (1002, 1001), (1003, 1002):
         book.add(address(port), PEER, source=source)
         left = book.get(PEER)
@@ -185,7 +185,7 @@ def test_one_address_too_many_displaces_the_one_with_the_oldest_success(source: 
 
 def test_a_peer_is_not_believed_without_end() -> None:
     book = AddressBook()
-    book.learn(PEER, map(address, range(1, 1000)))
+    book.tell(PEER, IDENTIFY, map(address, range(1, 1000)))
     assert len(book.get(PEER)) == MAX_TOLD_ADDRESSES
 
 
@@ -194,7 +194,7 @@ def test_nor_are_peers_without_end() -> None:
     peers = [PeerId.from_bytes(b"\x12\x20" + number.to_bytes(32)) for number in range(MAX_TOLD_PEERS + 10)]
     book.add(address(1), peers[0])
     for peer in peers:
-        book.learn(peer, [address(2)])
+        book.tell(peer, IDENTIFY, [address(2)])
     known = set(book)
     assert len(known) == MAX_TOLD_PEERS + 1
     assert peers[0] in known  # what was added is not forgotten
@@ -202,7 +202,7 @@ def test_nor_are_peers_without_end() -> None:
     assert peers[-1] in known
     for peer in peers[11:]:
         book.add(address(3), peer, source=MDNS)  # heard of again, by whomever
-    book.learn(OTHER, [address(1)])
+    book.tell(OTHER, IDENTIFY, [address(1)])
     assert peers[10] not in book
     assert peers[11] in book
 
@@ -212,5 +212,5 @@ def test_what_is_given_outlives_what_is_told() -> None:
     peers = [PeerId.from_bytes(b"\x12\x20" + number.to_bytes(32)) for number in range(MAX_TOLD_PEERS + 1)]
     book.add(address(1), peers[0])
     for peer in peers:
-        book.learn(peer, [address(2)])
+        book.tell(peer, IDENTIFY, [address(2)])
     assert book.get(peers[0]) == (address(1),)

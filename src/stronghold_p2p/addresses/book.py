@@ -101,10 +101,27 @@ class AddressBook:
             known.remove(address)
             self._forget_if_empty(peer)
 
-    def learn(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
-        """Replaces the addresses from identify by those of a new identify message."""
-        known = self._tell(peer, AddressSource.IDENTIFY)
-        known.replace(AddressSource.IDENTIFY, (address.without_peer() for address in addresses))
+    def tell(
+        self,
+        peer: PeerId | str,
+        source: AddressSource,
+        addresses: Iterable[Multiaddr],
+        *,
+        expires: float | None = None,
+        by: Multiaddr | None = None,
+    ) -> None:
+        """Replaces what ``source`` has told of ``peer`` by ``addresses``, of which the first 16 are taken.
+
+        ``expires`` is in seconds since the epoch; None: never. ``by`` is the address of the remote that told it, if one
+        did. Addresses that end in the id of another peer are left out, and those without anything but a peer id.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id.
+        """
+        self._owner.check()
+        peer = PeerId.of(peer)
+        known = self._tell(peer, source)
+        known.replace(source, filter(None, (_address_of(peer, address) for address in addresses)), expires)
         self._forget_if_empty(peer)
 
     def succeeded(self, peer: PeerId, address: Multiaddr) -> None:
@@ -150,6 +167,13 @@ class AddressBook:
         return peer, address.without_peer()
 
 
+def _address_of(peer: PeerId, address: Multiaddr) -> Multiaddr | None:
+    """``address`` without the peer id at its end; None if that is another one, or all there is."""
+    if address.peer_id is None:
+        return address
+    return address.without_peer() if address.peer_id == peer and len(address.components) > 1 else None
+
+
 class _Outcomes(NamedTuple):
     """Results of dials to an address; fields of :class:`AddressEntry`."""
 
@@ -193,8 +217,8 @@ class _PeerAddresses:
             del named[min(list(named)[:-1], key=self._last_success)]
             self._forget_unnamed()
 
-    def replace(self, source: AddressSource, addresses: Iterable[Multiaddr]) -> None:
-        self._named[source] = dict.fromkeys(list(dict.fromkeys(addresses))[:MAX_TOLD_ADDRESSES])
+    def replace(self, source: AddressSource, addresses: Iterable[Multiaddr], expires: float | None) -> None:
+        self._named[source] = dict.fromkeys(list(dict.fromkeys(addresses))[:MAX_TOLD_ADDRESSES], expires)
         self._forget_unnamed()
 
     def remove(self, address: Multiaddr) -> None:
