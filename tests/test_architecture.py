@@ -48,12 +48,19 @@ EDGES = {
     "peer": {
         "addresses": "where peers are",
         "firewall": "rules, questions, policy",
-        "protocols": "ping",
+        "requests": "sends and answers",
+        "transport": "streams of a user's own protocols",
+        "wiring": "what it consists of",
+    },
+    "wiring": {
+        "addresses": "where peers are",
+        "firewall": "rules, questions, admission",
+        "firewall_sources": "policy and state file, in force",
+        "protocols": "identify and ping",
         "requests": "sends and answers",
         "resources": "one for all parts",
-        "firewall_sources": "policy and state file, in force",
         "swarm": "connections",
-        "transport": "streams of a user's own protocols",
+        "transport": "the transports, and streams of a user's own protocols",
     },
     "firewall_sources": {
         "firewall": "what they feed: rules, admission",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from types import TracebackType, UnionType
 from typing import Any, Generic, Literal, Self
 
@@ -14,36 +12,22 @@ from .addresses.book import AddressBook
 from .addresses.target import own_address, parse_target, split_target
 from .arguments import check_types, seconds
 from .config import Config
-from .ending import begin, end_all
-from .errors import ClosedError, InvalidAddress, NotPermitted, RequestTimeout
-from .event_hub import EventHub
+from .errors import InvalidAddress, NotPermitted, RequestTimeout
 from .events import ConnectionInfo, Direction, Event, Listener
-from .firewall.admission import Admission
 from .firewall.answerers import FirewallRequestQueue
-from .firewall.approvals import Approvals
-from .firewall.gate import Gate
 from .firewall.policy import Policy
 from .firewall.questions import FirewallRequest
-from .firewall.rules import Firewall, FirewallRules, Rule
-from .firewall_sources import FirewallSources
+from .firewall.rules import FirewallRules, Rule
 from .generics import Req, Res
 from .identity import Keypair, PeerId
-from .loops import Owner, deadline_in, refuse_loop
+from .loops import deadline_in
 from .multiaddr import Multiaddr
-from .protocols.identify import IdentifyService
-from .protocols.ping import PingService
-from .protocols.service import Service, check_protocol_id
-from .requests import Request, Requester, Responder, make_protocols
+from .requests import Request
 from .requests.codec import PROTOCOLS, CodecName
-from .resources.refusals import Refusals
-from .resources.turns import Turns
-from .swarm.swarm import Swarm
 from .transport.connection import Connection
-from .transport.resolver import SystemResolver
 from .transport.stream import Stream
-from .transport.tcp import TcpTransport
 from .transport.transport import CertificateFiles
-from .transport.websocket import WebSocketTransport
+from .wiring import Parts
 
 __all__ = ["StrongholdP2p"]
 
@@ -98,42 +82,19 @@ class StrongholdP2p(Generic[Req, Res]):
         check_types(keypair=(keypair, Keypair), firewall=(firewall, FirewallRules), config=(config, Config))
         if codec not in PROTOCOLS:
             raise ValueError(f"unknown codec {codec!r}: known are {', '.join(PROTOCOLS)}")
-        self._keypair = keypair or Keypair.generate()
-        self._config = config or Config()
-        self._events = EventHub()
-        self._refusals = Refusals(self._events.emit)
-        self._firewall = Firewall(firewall or FirewallRules())
-        self._approvals = Approvals(self._firewall, self._config, self._events.emit, self._refusals)
-        self._firewall.changed = self._firewall_changed
-        self._swarm: Swarm | None = None
-        self._authorities = authorities
-        self._starting = False
-        self._owner = Owner()
-        self._closing: asyncio.Future[None] | None = None
-        """Done when the first call of :meth:`close` has ended."""
-        self._admission = Admission()
-        self._ping = PingService()
-        self._services: tuple[Service, ...] = (IdentifyService(), self._ping)
-        self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
-        protocols = make_protocols(codec, request_type, response_type, self._config)
-        self._firewall.limit_types(protocols[-1].requests.type_names)
-        self._gate = Gate(self._firewall, self._approvals, firewall_view, self._events)
-        self._requester: Requester[Req, Res] = Requester(protocols, self._gate)
-        self._responder: Responder[Req, Res] = Responder(
-            protocols, self._gate, self._config, self._events.emit, self._refusals
+        self._parts: Parts[Req, Res] = Parts(
+            keypair=keypair or Keypair.generate(),
+            firewall=firewall or FirewallRules(),
+            config=config or Config(),
+            request_type=request_type,
+            response_type=response_type,
+            codec=codec,
+            firewall_view=firewall_view,
+            policy=policy,
+            state=state,
+            authorities=authorities,
         )
-        self._sources = FirewallSources(
-            policy,
-            state,
-            firewall=self._firewall,
-            admission=self._admission,
-            responder=self._responder,
-            config=self._config,
-            events=self._events,
-            admission_changed=self._admission_changed,
-        )
-        self._approvals.keep_rule = self._sources.keep_rule
-        self.addresses = AddressBook(owner=self._owner)
+        self.addresses: AddressBook = self._parts.addresses
         """The known addresses of other peers."""
 
     def __repr__(self) -> str:
@@ -142,7 +103,7 @@ class StrongholdP2p(Generic[Req, Res]):
     @property
     def peer_id(self) -> PeerId:
         """Our peer id."""
-        return self._keypair.peer_id
+        return self._parts.keypair.peer_id
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -155,72 +116,12 @@ class StrongholdP2p(Generic[Req, Res]):
             PolicyError: the policy file cannot be read, or is invalid.
             StateError: the state file cannot be used.
         """
-        if self._closing is not None:
-            raise ClosedError("the peer is closed: make a new one")
-        if self._swarm is not None or self._starting:
-            raise RuntimeError("the peer is already running")
-        self._owner.loop = asyncio.get_running_loop()
-        self._starting = True
-        try:
-            self._swarm = await begin(self._start, self._undo_start)
-        finally:
-            self._starting = False
-
-    async def _start(self) -> Swarm:
-        await self._sources.start()
-        if self._closing is not None:
-            raise ClosedError("the peer was closed while it started")
-        return self._make_swarm()
-
-    async def _undo_start(self) -> None:
-        await self._sources.close()
-        self._owner.loop = None
-
-    def _make_swarm(self) -> Swarm:
-        turns = Turns(asyncio.get_running_loop(), self._config.turn_time)
-        swarm = Swarm(
-            self._keypair,
-            self._config,
-            transports=(
-                TcpTransport(self._config, turns),
-                WebSocketTransport(self._config, turns, self._authorities),
-            ),
-            resolver=SystemResolver(),
-            addresses=self.addresses,
-            services=self._services,
-            admission=self._admission,
-            turns=turns,
-            permits=self._permits,
-            approves=self._approves,
-            refusals=self._refusals,
-            refused=self._refused,
-            emit=self._events.emit,
-        )
-        self._responder.turns = turns
-        for protocol in self._responder.protocols:
-            swarm.handle(protocol, self._responder.accept)
-        for protocol, handler in self._stream_handlers.items():
-            swarm.handle_coroutine(protocol, handler)
-        return swarm
+        await self._parts.start()
 
     async def close(self) -> None:
         """Shuts down gracefully: running requests have ``Config.close_timeout`` seconds to end, new ones are refused."""
-        self._owner.check()
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
-            return
-        self._owner.loop = asyncio.get_running_loop()
-        self._closing = self._owner.loop.create_future()
-        swarm, self._swarm = self._swarm, None
-        await end_all(
-            self._approvals.close,  # first: waiting requests would delay the connections
-            *([swarm.close] if swarm is not None else []),
-            self._responder.close,
-            self._events.close,
-            self._sources.close,
-            partial(self._closing.set_result, None),
-            partial(setattr, self._owner, "loop", None),
-        )
+        self._parts.owner.check()
+        await self._parts.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -253,15 +154,15 @@ class StrongholdP2p(Generic[Req, Res]):
             RequestTimeout: the time is up.
             ClosedError: this peer is not running.
         """
-        swarm = self._running()
+        swarm = self._parts.running()
         peer, address = self._target(to)
         connection = swarm.connection(peer)
-        if connection is None and (refusal := self._admission.refusal_of_peer(peer)):
+        if connection is None and (refusal := self._parts.admission.refusal_of_peer(peer)):
             raise NotPermitted(peer, refusal)  # instead of a question about it
-        return await self._requester.request(
+        return await self._parts.requester.request(
             peer,
             body,
-            timeout=seconds(timeout, self._config.request_timeout),
+            timeout=seconds(timeout, self._parts.config.request_timeout),
             connection=connection,
             connect=lambda deadline: self._connect(peer, address, deadline),
         )
@@ -274,16 +175,16 @@ class StrongholdP2p(Generic[Req, Res]):
                 apply, only bans and the policy.
         """
         peer, address = self._target(to)
-        await self._connect(peer, address, deadline_in(seconds(timeout, self._config.connection_timeout)))
+        await self._connect(peer, address, deadline_in(seconds(timeout, self._parts.config.connection_timeout)))
         return peer
 
     async def disconnect(self, peer: PeerId | str) -> None:
         """Closes every connection to ``peer``, and loses all requests on them."""
-        await self._running().disconnect(PeerId.of(peer))
+        await self._parts.running().disconnect(PeerId.of(peer))
 
     def is_connected(self, peer: PeerId | str) -> bool:
         """Whether we are connected to ``peer``."""
-        return self._running().connection(PeerId.of(peer)) is not None
+        return self._parts.running().connection(PeerId.of(peer)) is not None
 
     async def ping(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> float:
         """The round-trip time to a peer in seconds, by libp2p's ping protocol (libp2p/specs ping/ping.md).
@@ -295,11 +196,11 @@ class StrongholdP2p(Generic[Req, Res]):
             ProtocolNotSupported, StreamReset, NoResponse, RemoteProtocolError, ConnectionLost: no valid answer.
             RequestTimeout: no answer in time.
         """
-        patience = seconds(timeout, self._config.request_timeout)
+        patience = seconds(timeout, self._parts.config.request_timeout)
         peer, address = self._target(to)
         deadline = deadline_in(patience)
         connection = await self._connect(peer, address, deadline)
-        return await self._ping.ping(connection, timeout=patience, deadline=deadline)
+        return await self._parts.ping.ping(connection, timeout=patience, deadline=deadline)
 
     # -- answering -------------------------------------------------------------------------------
 
@@ -314,9 +215,9 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             RuntimeError: requests already have a handler or an iterator.
         """
-        self._owner.check()
-        self._responder.set_handler(handler)
-        self._offer_changed()
+        self._parts.owner.check()
+        self._parts.responder.set_handler(handler)
+        self._parts.offer_changed()
         return handler
 
     def requests(self, *, buffer: int = 64) -> AsyncIterator[Request[Req]]:
@@ -330,9 +231,9 @@ class StrongholdP2p(Generic[Req, Res]):
             RuntimeError: requests already have a handler or an iterator.
             ValueError: ``buffer`` is below 1.
         """
-        self._owner.check()
-        queue = self._responder.open_queue(buffer, self._owner)
-        self._offer_changed()
+        self._parts.owner.check()
+        queue = self._parts.responder.open_queue(buffer, self._parts.owner)
+        self._parts.offer_changed()
         return queue
 
     # -- listening -------------------------------------------------------------------------------
@@ -340,8 +241,8 @@ class StrongholdP2p(Generic[Req, Res]):
     @property
     def listeners(self) -> tuple[Listener, ...]:
         """The addresses that we listen on, each with its dialable addresses."""
-        self._owner.check()
-        return self._swarm.listeners if self._swarm else ()
+        self._parts.owner.check()
+        return self._parts.swarm.listeners if self._parts.swarm else ()
 
     async def listen(
         self, address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0", *, certificate: CertificateFiles | None = None
@@ -357,7 +258,7 @@ class StrongholdP2p(Generic[Req, Res]):
             ListenError: in use, not of this machine, not permitted or unsupported, or the certificate is unusable.
             ClosedError: this peer is not running.
         """
-        listener = await self._running().listen(own_address(address, self.peer_id), certificate)
+        listener = await self._parts.running().listen(own_address(address, self.peer_id), certificate)
         return listener.addresses[0] if listener.addresses else listener.address
 
     async def stop_listening(self, address: Multiaddr | str | None = None) -> None:
@@ -367,7 +268,7 @@ class StrongholdP2p(Generic[Req, Res]):
             InvalidAddress: malformed, or with the id of another peer.
             ClosedError: this peer is not running.
         """
-        self._running().stop_listening(None if address is None else own_address(address, self.peer_id))
+        self._parts.running().stop_listening(None if address is None else own_address(address, self.peer_id))
 
     # -- the firewall ----------------------------------------------------------------------------
 
@@ -379,8 +280,8 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             TypeError: not a rule, or a rule with a type that no request has.
         """
-        self._owner.check()
-        self._firewall.set_default(rule, direction)
+        self._parts.owner.check()
+        self._parts.firewall.set_default(rule, direction)
 
     def remove_firewall_default(self, *, direction: Direction = Direction.BOTH) -> None:
         """Removes the rule for peers without their own; their requests become questions."""
@@ -393,23 +294,23 @@ class StrongholdP2p(Generic[Req, Res]):
             InvalidAddress: ``peer`` is not a peer id.
             TypeError: not a rule, or a rule with a type that no request has.
         """
-        self._owner.check()
+        self._parts.owner.check()
         peer = PeerId.of(peer)
-        self._firewall.set_peer_rule(peer, rule, direction)
+        self._parts.firewall.set_peer_rule(peer, rule, direction)
         # At the next start, a stored answer must not override the rule set in code now.
-        self._sources.keep_rule(peer, direction, None)
+        self._parts.sources.keep_rule(peer, direction, None)
 
     def remove_peer_rule(self, peer: PeerId | str, *, direction: Direction = Direction.BOTH) -> None:
         """Removes one peer's own rule, including one from an answer in the state file; the default applies."""
-        self._owner.check()
+        self._parts.owner.check()
         peer = PeerId.of(peer)
-        self._sources.keep_rule(peer, direction, None)
-        self._firewall.set_peer_rule(peer, None, direction)
+        self._parts.sources.keep_rule(peer, direction, None)
+        self._parts.firewall.set_peer_rule(peer, None, direction)
 
     def get_firewall_config(self) -> FirewallRules:
         """A copy of the rules set by calls and answers, without those of a policy, which take precedence."""
-        self._owner.check()
-        return self._firewall.rules
+        self._parts.owner.check()
+        return self._parts.firewall.rules
 
     def on_firewall_request(self, handler: Callable[[FirewallRequest], Any]) -> Callable[[FirewallRequest], Any]:
         """Adds a handler, plain or async, for the firewall's questions. Use it as a decorator.
@@ -418,8 +319,8 @@ class StrongholdP2p(Generic[Req, Res]):
         A plain handler can keep a question and answer it later. An exception is logged and leaves the question to the
         others; KeyboardInterrupt ends the program. A question without any answerer is rejected.
         """
-        self._owner.check()
-        self._approvals.add_handler(handler)
+        self._parts.owner.check()
+        self._parts.approvals.add_handler(handler)
         return handler
 
     def remove_firewall_handler(self, handler: Callable[[FirewallRequest], Any]) -> None:
@@ -427,8 +328,8 @@ class StrongholdP2p(Generic[Req, Res]):
 
         Ignores an unknown handler.
         """
-        self._owner.check()
-        self._approvals.remove_handler(handler)
+        self._parts.owner.check()
+        self._parts.approvals.remove_handler(handler)
 
     def firewall_requests(self, *, buffer: int = 64) -> FirewallRequestQueue:
         """An iterator over the firewall's questions, for ``async for``; see :meth:`on_firewall_request`.
@@ -440,8 +341,8 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             ValueError: ``buffer`` is below 1.
         """
-        self._owner.check()
-        return self._approvals.open_queue(buffer, self._owner)
+        self._parts.owner.check()
+        return self._parts.approvals.open_queue(buffer, self._parts.owner)
 
     async def reload_policy(self) -> None:
         """Reloads the policy file, changed or not; without one, does nothing.
@@ -451,8 +352,8 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             ClosedError: this peer is not running.
         """
-        self._running()
-        self._sources.reload_policy()
+        self._parts.running()
+        self._parts.sources.reload_policy()
 
     async def ban_peer(self, peer: PeerId | str) -> None:
         """Closes every connection to ``peer``, and refuses new ones in both directions until :meth:`unban_peer`.
@@ -463,7 +364,7 @@ class StrongholdP2p(Generic[Req, Res]):
             InvalidAddress: ``peer`` is not a peer id.
             StateError: the ban is in force, but was not stored in the state file.
         """
-        await self._set_banned(PeerId.of(peer), True)
+        await self._parts.set_banned(PeerId.of(peer), True)
 
     async def unban_peer(self, peer: PeerId | str) -> None:
         """Lifts a ban by :meth:`ban_peer`; a ban by the policy stays.
@@ -471,15 +372,15 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             InvalidAddress, StateError: as for :meth:`ban_peer`.
         """
-        await self._set_banned(PeerId.of(peer), False)
+        await self._parts.set_banned(PeerId.of(peer), False)
 
     # -- seeing ----------------------------------------------------------------------------------
 
     @property
     def connections(self) -> tuple[ConnectionInfo, ...]:
         """All established connections."""
-        self._owner.check()
-        return tuple(connection.info for connection in self._swarm.connections) if self._swarm else ()
+        self._parts.owner.check()
+        return tuple(connection.info for connection in self._parts.swarm.connections) if self._parts.swarm else ()
 
     def events(
         self,
@@ -497,8 +398,8 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             ValueError: ``buffer`` is below 1, or ``when_full`` is unknown.
         """
-        self._owner.check()
-        return self._events.subscribe(buffer, when_full, self._owner, decisions=decisions)
+        self._parts.owner.check()
+        return self._parts.events.subscribe(buffer, when_full, self._parts.owner, decisions=decisions)
 
     # -- below requests --------------------------------------------------------------------------
 
@@ -514,7 +415,7 @@ class StrongholdP2p(Generic[Req, Res]):
             RequestTimeout: the limit of streams on the connection was reached for longer than ``timeout``.
         """
         peer, address = self._target(to)
-        patience = seconds(timeout, self._config.request_timeout)
+        patience = seconds(timeout, self._parts.config.request_timeout)
         deadline = deadline_in(patience)
         connection = await self._connect(peer, address, deadline)
         try:
@@ -533,60 +434,10 @@ class StrongholdP2p(Generic[Req, Res]):
             RuntimeError: the protocol already has a handler.
             ValueError: ``protocol`` is not a protocol id.
         """
-        self._owner.check()
-        check_protocol_id(protocol)
-        own = {one for service in self._services for one in service.protocols}
-        if protocol in {*self._responder.protocols, *self._stream_handlers, *own}:
-            raise RuntimeError(f"{protocol} already has a handler")
-        if self._swarm is not None:
-            self._swarm.handle_coroutine(protocol, handler)
-        self._stream_handlers[protocol] = handler
-        self._offer_changed()
+        self._parts.owner.check()
+        self._parts.handle_stream(protocol, handler)
 
     # -- details ---------------------------------------------------------------------------------
-
-    def _running(self) -> Swarm:
-        if self._swarm is None:
-            raise ClosedError
-        if _get_running_loop() is not self._owner.loop:
-            refuse_loop()
-        return self._swarm
-
-    def _permits(self, peer: PeerId, protocol: str) -> bool:
-        """Firewall rules apply to request protocols only. Without a handler or iterator they are not offered."""
-        return protocol not in self._responder.protocols or (
-            self._responder.serving and not self._gate.rejects_all(peer, Direction.INBOUND)
-        )
-
-    def _approves(self, peer: PeerId) -> bool:
-        """A rule allows requests of the peer, some or all."""
-        return self._gate.allows_some(peer, Direction.INBOUND)
-
-    def _refused(self, peer: PeerId, protocol: str) -> None:
-        """The peer tried to open a protocol that it is not offered."""
-        if protocol in self._responder.protocols and self._responder.serving:
-            self._gate.refuse(peer, Direction.INBOUND)
-
-    async def _set_banned(self, peer: PeerId, banned: bool) -> None:
-        self._owner.check()
-        (self._admission.ban if banned else self._admission.unban)(peer)
-        kept = self._sources.keep_ban(peer, banned)
-        if banned and self._swarm is not None:
-            await self._swarm.disconnect(peer, refused=True)
-        if kept is not None:
-            await kept
-
-    def _firewall_changed(self, peer: PeerId | None) -> None:
-        self._approvals.rules_changed(peer)
-        self._offer_changed(peer)
-
-    def _admission_changed(self) -> None:
-        if self._swarm is not None:
-            self._swarm.admission_changed()
-
-    def _offer_changed(self, peer: PeerId | None = None) -> None:
-        if self._swarm is not None:
-            self._swarm.offer_changed(peer)
 
     def _target(self, to: PeerId | Multiaddr | str) -> tuple[PeerId, Multiaddr | None]:
         peer, address = parse_target(to) if isinstance(to, str) else split_target(to)
@@ -597,4 +448,4 @@ class StrongholdP2p(Generic[Req, Res]):
     async def _connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
         """A connection to ``peer`` before ``deadline`` (the loop's time)."""
         addresses = self.addresses.get(peer) if address is None else (address,)
-        return await self._running().connect(peer, addresses, deadline)
+        return await self._parts.running().connect(peer, addresses, deadline)

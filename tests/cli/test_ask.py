@@ -123,7 +123,7 @@ def asked(bob: Peer, peer: PeerId, address: str) -> asyncio.Task[bool]:
 
     async def decide() -> bool:
         subject = Subject(peer, Direction.INBOUND, None, "view")
-        return (await bob._approvals.decide(subject, Multiaddr.parse(address), 1)).allowed
+        return (await bob._parts.approvals.decide(subject, Multiaddr.parse(address), 1)).allowed
 
     return asyncio.create_task(decide())
 

@@ -122,7 +122,7 @@ async def test_without_debug_nothing_is_wrapped_and_nothing_read() -> None:
 
     assert story.told_handler(echo) is echo
     async with story.running(StrongholdP2p()) as peer:
-        assert not peer._events.decisions_wanted
+        assert not peer._parts.events.decisions_wanted
 
 
 async def test_a_peer_that_does_not_start_is_closed(debug: None, tmp_path: Any) -> None:

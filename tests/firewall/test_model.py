@@ -676,9 +676,9 @@ class FirewallMachine(RuleBasedStateMachine):
             ),
             firewall_view=lambda body: len(body["padding"]),
         )
-        self.peer._swarm = self.network  # type: ignore[assignment]
-        self.peer._owner.loop = self.loop
-        self.peer._responder.turns = Turns(self.loop, 3600)  # no turn is too long: the model knows none
+        self.peer._parts.swarm = self.network  # type: ignore[assignment]
+        self.peer._parts.owner.loop = self.loop
+        self.peer._parts.responder.turns = Turns(self.loop, 3600)  # no turn is too long: the model knows none
         self.peer.on_request(lambda request: self.passed(request.body["id"]))
         self.events = self._listen()
         self.asked: list[FirewallRequest] = []
@@ -720,7 +720,7 @@ class FirewallMachine(RuleBasedStateMachine):
     )
     def set_policy(self, defaults: dict[Direction, str], of_peers: dict[Where, str], settle: bool) -> None:
         self.model.policy_defaults, self.model.policy_peers = dict(defaults), dict(of_peers)
-        self.peer._firewall.set_policy(self._rules(defaults, of_peers))
+        self.peer._parts.firewall.set_policy(self._rules(defaults, of_peers))
         self.model.changed(None)
         self.finish(settle)
 
@@ -730,12 +730,12 @@ class FirewallMachine(RuleBasedStateMachine):
     def inbound(self, peer: PeerId, kind: Any, padding: int, settle: bool) -> None:
         request = self._request(peer, IN, kind, padding)
         connection = self.network.open(peer)
-        offered = self.peer._permits(peer, "/stronghold-p2p/1.0.0")
+        offered = self.peer._parts._permits(peer, "/stronghold-p2p/1.0.0")
         self.model.arrive(request)
         assert offered == (self.model.rule_for(peer, IN)[0] != "reject")
         if offered:
             request.stream = FakeStream(connection, lambda stream, message: None)
-            self.peer._responder.accept(None, request.stream)  # type: ignore[arg-type]
+            self.peer._parts.responder.accept(None, request.stream)  # type: ignore[arg-type]
             message = msgspec.json.encode(request.body)
             request.stream.receiver.data_received(varint.encode(len(message)) + message)
         self.finish(settle)
@@ -842,7 +842,7 @@ class FirewallMachine(RuleBasedStateMachine):
             return
         self.model.settle()
         self._run_loop()
-        model, approvals = self.model, self.peer._approvals
+        model, approvals = self.model, self.peer._parts.approvals
         assert [self._seen(question) for question in self.asked] == [
             (asked.id, asked.kind, *asked.where, asked.first.type, asked.first.padding, len(asked.waiting))
             for asked in model.asked
@@ -880,7 +880,7 @@ class FirewallMachine(RuleBasedStateMachine):
                 request.call.cancel()
         self._run(self.peer.close())
         self._run_loop()
-        approvals = self.peer._approvals
+        approvals = self.peer._parts.approvals
         assert not approvals._questions
         assert not approvals._answerers
         assert (len(approvals._open), len(approvals._waiting), approvals._bytes.used) == (0, 0, 0)

@@ -20,8 +20,8 @@ from stronghold_p2p import (
     ProtocolNotSupported,
     Rule,
     StrongholdP2p,
+    wiring,
 )
-from stronghold_p2p import peer as peer_module
 from stronghold_p2p.requests.protocol import RequestProtocol, make_protocols
 from stronghold_p2p.transport.state import RemoteIdentify
 
@@ -37,13 +37,13 @@ def speak_both(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def make_both(codec: Any, *arguments: Any) -> tuple[RequestProtocol[Any, Any], ...]:
         return make_protocols("msgpack", *arguments) + make_protocols("json", *arguments)
 
-    return lambda: monkeypatch.setattr(peer_module, "make_protocols", make_both)
+    return lambda: monkeypatch.setattr(wiring, "make_protocols", make_both)
 
 
 def identified(peer: StrongholdP2p[Any, Any]) -> bool:
     """Whether the one that it is connected to has told what it is."""
-    assert peer._swarm is not None
-    return peer._swarm.connections[0].remote_identify is RemoteIdentify.SERVED
+    assert peer._parts.swarm is not None
+    return peer._parts.swarm.connections[0].remote_identify is RemoteIdentify.SERVED
 
 
 async def test_protocols_beside_each_other(make_peer: MakePeer, speak_both: Callable[[], None]) -> None:

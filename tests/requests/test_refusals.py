@@ -66,8 +66,8 @@ async def test_a_ban_meets_requests_on_their_way(pair: Pair) -> None:
     await until(lambda: bob.connections)
     asking = [asyncio.create_task(alice.send_request(address, number)) for number in range(3)]
     await turns(1)
-    assert alice._swarm is not None
-    assert alice._swarm.connections[0].info.streams == 3
+    assert alice._parts.swarm is not None
+    assert alice._parts.swarm.connections[0].info.streams == 3
     await bob.ban_peer(alice.peer_id)
     for outcome in await asyncio.gather(*asking, return_exceptions=True):
         assert isinstance(outcome, ProtocolNotSupported)
@@ -78,7 +78,7 @@ async def test_a_ban_rejects_what_nobody_has_got(make_peer: MakePeer) -> None:
     alice = await make_peer()
     bob = await make_peer(firewall=FirewallRules.allow_all())
     bob.requests(buffer=1)
-    queue: Any = bob._responder._queue
+    queue: Any = bob._parts.responder._queue
     address = await bob.listen()
     await alice.connect(address)
     bodies = ("ready", "waits", "waits, too")
@@ -125,8 +125,8 @@ async def test_what_a_handler_has_got_does_not_look_as_if_it_was_not_taken(pair:
 
     @bob.on_request
     def answer(request: Request[Any]) -> Any:
-        assert bob._swarm is not None
-        bob._swarm.connections[0].close(GoAwayCode.GATED)
+        assert bob._parts.swarm is not None
+        bob._parts.swarm.connections[0].close(GoAwayCode.GATED)
 
     with pytest.raises(ConnectionLost):
         await alice.send_request(address, 1)

@@ -268,11 +268,11 @@ async def test_a_request_that_has_ended_is_freed_at_once(connect: Connect, end: 
             asking.cancel()
         elif end == "lost":
             await until(lambda: handling)
-            assert bob._swarm is not None
-            bob._swarm.connections[0].abort()
+            assert bob._parts.swarm is not None
+            bob._parts.swarm.connections[0].abort()
             await until(lambda: not alice.connections)
         await asyncio.gather(asking, return_exceptions=True)
-        await until(lambda: not bob._responder._traffic)
+        await until(lambda: not bob._parts.responder._traffic)
 
     await introduced(alice, address)
     gc.collect()
@@ -330,7 +330,7 @@ async def test_requests_beyond_the_buffer_wait_in_their_streams(connect: Connect
     requests = bob.requests(buffer=2)
     body = "x" * 400_000  # more than the first window of a stream
     asking = [asyncio.create_task(alice.send_request(address, [number, body])) for number in range(6)]
-    queue: Any = bob._responder._queue
+    queue: Any = bob._parts.responder._queue
     await until(lambda: len(queue._waiting) == 4)
     assert await alice.ping(address) > 0  # which holds up nobody else
     taken = []
@@ -346,7 +346,7 @@ async def test_requests_that_end_in_the_queue_make_room(connect: Connect) -> Non
     alice, bob, address = await connect()
     requests = bob.requests(buffer=1)
     await introduced(alice, address)
-    queue: Any = bob._responder._queue
+    queue: Any = bob._parts.responder._queue
     taken = asyncio.create_task(alice.send_request(address, "taken"))
     await until(lambda: len(queue._ready) == 1)
     cancelled = [asyncio.create_task(alice.send_request(address, number)) for number in range(5)]
@@ -425,7 +425,7 @@ async def test_hundreds_of_invalid_requests_that_waited(make_peer: MakePeer) -> 
     requests = bob.requests(buffer=1)
     address = await bob.listen()
     await introduced(alice, address)
-    queue: Any = bob._responder._queue
+    queue: Any = bob._parts.responder._queue
     valid = asyncio.create_task(alice.send_request(address, 1))
     await until(lambda: len(queue._ready) == 1)
     invalid = [asyncio.create_task(alice.send_request(address, "no number")) for _ in range(350)]
@@ -442,9 +442,9 @@ async def test_what_nobody_has_taken_counts_as_received_and_goes_with_its_reques
     requests = bob.requests(buffer=2)
     address = await bob.listen()
     asking = [asyncio.create_task(alice.send_request(address, bytes(10_000))) for _ in range(3)]
-    queue: Any = bob._responder._queue
-    assert bob._swarm is not None
-    budget = bob._swarm.memory
+    queue: Any = bob._parts.responder._queue
+    assert bob._parts.swarm is not None
+    budget = bob._parts.swarm.memory
     await until(lambda: len(queue._ready) == 2)
     assert budget.used >= 20_000
     request = await anext(requests)
@@ -577,8 +577,8 @@ async def test_many_requests_of_one_turn_leave_in_few_writes(connect: Connect) -
     alice, bob, address = await connect()
     bob.on_request(echo)
     assert await alice.send_request(address, 0) == 0
-    assert alice._swarm is not None
-    (connection,) = alice._swarm.connections
+    assert alice._parts.swarm is not None
+    (connection,) = alice._parts.swarm.connections
     await until(lambda: connection.remote_identify is RemoteIdentify.SERVED and not connection.info.streams)
     await settled()
     before = connection.output.flushes
@@ -611,8 +611,8 @@ async def test_large_ones_within_a_small_budget_all_end(connect: Connect) -> Non
     asking = (alice.send_request(address, body, timeout=PATIENCE) for body in bodies)
     assert await asyncio.gather(*asking) == bodies
     for peer in alice, bob:
-        assert peer._swarm is not None
-        swarm = peer._swarm
+        assert peer._parts.swarm is not None
+        swarm = peer._parts.swarm
         await until(lambda swarm=swarm: swarm.memory.used == 0)  # type: ignore[misc]
 
 
@@ -694,8 +694,8 @@ async def test_a_connection_lost_in_the_middle(connect: Connect) -> None:
 
     asking = asyncio.create_task(alice.send_request(address, 1))
     await running.wait()
-    assert bob._swarm is not None
-    bob._swarm.connections[0].abort()
+    assert bob._parts.swarm is not None
+    bob._parts.swarm.connections[0].abort()
     with pytest.raises(ConnectionLost):
         await asking
 

@@ -53,7 +53,7 @@ async def test_who_does_not_read_gets_no_further_response(make_peer: MakePeer) -
     remote = await Remote.dial(hostile)
     remote.send(*(data(2 * number + 1, ASK, SYN) for number in range(100)))
     await settled()
-    responder: Any = bob._responder
+    responder: Any = bob._parts.responder
     assert 2 <= len(responder._responses) <= 4  # a third of all, and what began with it
     assert next(handled) == len(responder._responses)
     alice = await make_peer()
@@ -73,9 +73,11 @@ async def test_an_empty_response_may_have_to_wait(make_peer: MakePeer) -> None:
     remote = await Remote.dial(await bob.listen())
     raw = lines("/stronghold-p2p/raw/1.0.0")
     remote.send(*(data(2 * number + 1, raw + b"\x01?", SYN) for number in range(100)))
-    responder: Any = bob._responder
-    assert bob._swarm is not None
-    await until(lambda: bob._swarm and bob._swarm.connections and bob._swarm.connections[0].output.congested)
+    responder: Any = bob._parts.responder
+    assert bob._parts.swarm is not None
+    await until(
+        lambda: bob._parts.swarm and bob._parts.swarm.connections and bob._parts.swarm.connections[0].output.congested
+    )
     remote.send(*(data(2 * number + 1001, raw + b"\x00", SYN) for number in range(3)))
     await settled()
     remote.abort()
@@ -101,7 +103,7 @@ async def test_hundreds_of_requests_may_be_cancelled_at_once(make_peer: MakePeer
     for call in asking:
         call.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
-    assert bob._swarm is not None
+    assert bob._parts.swarm is not None
     await until(lambda: [connection.streams for connection in bob.connections] == [1])
     finish.set()
     assert await kept == "kept"
@@ -133,7 +135,7 @@ async def test_the_newest_response_of_the_largest_holder_gives_way(make_peer: Ma
     assert (reached.limit, reached.network) == ("max_response_buffer", "::/48")
     failed = await next_event(events, RequestFailed)
     assert isinstance(failed.error, LimitExceeded)
-    responder: Any = bob._responder
+    responder: Any = bob._parts.responder
     assert responder._responses.used <= 4 * MIB
     remote.abort()
     await until(lambda: not responder._responses)
@@ -162,7 +164,7 @@ async def test_iterating_serves_networks_by_turns(make_peer: MakePeer) -> None:
     hostile, honest = await places(bob)
     remote = await Remote.dial(hostile)
     remote.send(*(data(2 * number + 1, ASK, SYN) for number in range(50)))
-    queue: Any = bob._responder._queue
+    queue: Any = bob._parts.responder._queue
     await until(lambda: len(queue._waiting) == 49)
     alice = await make_peer()
     asking = asyncio.create_task(alice.send_request(honest, "honest"))
@@ -189,8 +191,8 @@ async def test_who_is_not_approved_fills_a_small_share(make_peer: MakePeer, iden
     for remote in remotes:
         remote.send(*partial_requests(60, told=500 * KIB, sent=100 * KIB))
     await settled()
-    assert bob._swarm is not None
-    assert 0.5 * MIB < bob._swarm.memory.used < 10 * MIB
+    assert bob._parts.swarm is not None
+    assert 0.5 * MIB < bob._parts.swarm.memory.used < 10 * MIB
     large = "y" * (900 * KIB)
     assert await alice.send_request(honest, large) == large
     for remote in remotes:
@@ -213,11 +215,11 @@ async def test_requests_wait_while_a_turn_is_over(make_peer: MakePeer, monkeypat
     handled: list[Any] = []
     bob.on_request(lambda request: handled.append(request.body))
     remote = await Remote.dial(await bob.listen())
-    turns = bob._responder.turns
+    turns = bob._parts.responder.turns
     with monkeypatch.context() as patch:
         patch.setattr(turns, "_schedule", lambda: None)
         remote.send(data(1, ASK, SYN), data(3, ASK, SYN))
-        bob._responder._let_in = as_long_as_a_turn(turns, bob._responder._let_in)  # type: ignore[method-assign]
+        bob._parts.responder._let_in = as_long_as_a_turn(turns, bob._parts.responder._let_in)  # type: ignore[method-assign]
         await settled()
         assert len(handled) == 1
     turns._schedule()

@@ -66,8 +66,8 @@ async def unused_port() -> int:
 
 
 def swarm_of(peer: Peer) -> Swarm:
-    assert peer._swarm is not None
-    return peer._swarm
+    assert peer._parts.swarm is not None
+    return peer._parts.swarm
 
 
 def tcp(port: int) -> Multiaddr:
@@ -467,7 +467,7 @@ async def test_a_policy_that_denies_a_peer_tells_it(make_peer: MakePeer) -> None
     keypair = Keypair.generate()
     remote = await Remote.dial(await bob.listen(), keypair)
     await until(lambda: bob.connections)
-    bob._admission.set_policy(AdmissionRules(deny_peers=frozenset({keypair.peer_id})))
+    bob._parts.admission.set_policy(AdmissionRules(deny_peers=frozenset({keypair.peer_id})))
     swarm_of(bob).admission_changed()
     assert await remote.rest() == [go_away(0x1007)]
     await remote.close()

@@ -608,8 +608,8 @@ async def test_a_cancelled_request_is_reset_but_where_a_reset_ends_the_connectio
         remote = await listener.accept_upgraded([JSON] if identify is RemoteIdentify.SERVED else None)
         request = await remote.frame()
         assert request is not None
-        assert alice._swarm is not None
-        (connection,) = alice._swarm.connections
+        assert alice._parts.swarm is not None
+        (connection,) = alice._parts.swarm.connections
         following = asyncio.create_task(remote.frame())  # also answers identify, or resets it
         if identify is RemoteIdentify.UNKNOWN:
             assert connection.remote_identify is identify  # it is asked 10 ms after the connection was made
@@ -625,7 +625,7 @@ async def test_a_cancelled_request_is_reset_but_where_a_reset_ends_the_connectio
         assert request is not None
         remote.send(data(request.stream_id, LINES + b"\x012", ACK))
         assert await requesting == 2
-        assert alice._swarm.connections == (connection,)
+        assert alice._parts.swarm.connections == (connection,)
         await remote.close()
 
 

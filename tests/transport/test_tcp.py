@@ -179,8 +179,8 @@ async def test_neither_end_waits_to_send_a_little(make_peer: MakePeer) -> None:
     await alice.connect(await bob.listen())
     await until(lambda: bob.connections)
     for peer in (alice, bob):
-        assert peer._swarm is not None
-        [connection] = peer._swarm.connections
+        assert peer._parts.swarm is not None
+        [connection] = peer._parts.swarm.connections
         pipe: Any = connection._pipe
         connected = pipe._transport.get_extra_info("socket")
         assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

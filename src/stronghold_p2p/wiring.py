@@ -1,0 +1,231 @@
+"""The parts of a peer: makes them, connects them, and runs them from start to close."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from asyncio import _get_running_loop
+from collections.abc import Awaitable, Callable
+from functools import partial
+from types import UnionType
+from typing import Any, Generic
+
+from .addresses.book import AddressBook
+from .config import Config
+from .ending import begin, end_all
+from .errors import ClosedError
+from .event_hub import EventHub
+from .events import Direction
+from .firewall.admission import Admission
+from .firewall.approvals import Approvals
+from .firewall.gate import Gate
+from .firewall.policy import Policy
+from .firewall.rules import Firewall, FirewallRules
+from .firewall_sources import FirewallSources
+from .generics import Req, Res
+from .identity import Keypair, PeerId
+from .loops import Owner, refuse_loop
+from .protocols.identify import IdentifyService
+from .protocols.ping import PingService
+from .protocols.service import Service, check_protocol_id
+from .requests import Requester, Responder, make_protocols
+from .requests.codec import CodecName
+from .resources.refusals import Refusals
+from .resources.turns import Turns
+from .swarm.swarm import Swarm
+from .transport.resolver import SystemResolver
+from .transport.stream import Stream
+from .transport.tcp import TcpTransport
+from .transport.websocket import WebSocketTransport
+
+__all__ = ["Parts"]
+
+
+class Parts(Generic[Req, Res]):
+    """What a :class:`StrongholdP2p` consists of; the arguments are those of its constructor."""
+
+    def __init__(
+        self,
+        *,
+        keypair: Keypair,
+        firewall: FirewallRules,
+        config: Config,
+        request_type: type[Req] | UnionType | None,
+        response_type: type[Res] | UnionType | None,
+        codec: CodecName,
+        firewall_view: Callable[[Req], Any] | None,
+        policy: Policy | str | os.PathLike[str] | None,
+        state: str | os.PathLike[str] | None,
+        authorities: str | os.PathLike[str] | None,
+    ) -> None:
+        self.keypair = keypair
+        self.config = config
+        self.owner = Owner()
+        self.events = EventHub()
+        self.firewall = Firewall(firewall)
+        self.firewall.changed = self._firewall_changed
+        self.admission = Admission()
+        self.addresses = AddressBook(owner=self.owner)
+        self.ping = PingService()
+        self.swarm: Swarm | None = None
+        """None before the start, and from the close on."""
+        self._refusals = Refusals(self.events.emit)
+        self.approvals = Approvals(self.firewall, config, self.events.emit, self._refusals)
+        protocols = make_protocols(codec, request_type, response_type, config)
+        self.firewall.limit_types(protocols[-1].requests.type_names)
+        self.gate = Gate(self.firewall, self.approvals, firewall_view, self.events)
+        self.requester: Requester[Req, Res] = Requester(protocols, self.gate)
+        self.responder: Responder[Req, Res] = Responder(protocols, self.gate, config, self.events.emit, self._refusals)
+        self.sources = FirewallSources(
+            policy,
+            state,
+            firewall=self.firewall,
+            admission=self.admission,
+            responder=self.responder,
+            config=config,
+            events=self.events,
+            admission_changed=self._admission_changed,
+        )
+        self.approvals.keep_rule = self.sources.keep_rule
+        self._authorities = authorities
+        self._services: tuple[Service, ...] = (IdentifyService(), self.ping)
+        self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
+        self._starting = False
+        self._closing: asyncio.Future[None] | None = None
+        """Done when the first call of :meth:`close` has ended."""
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """As :meth:`StrongholdP2p.start`."""
+        if self._closing is not None:
+            raise ClosedError("the peer is closed: make a new one")
+        if self.swarm is not None or self._starting:
+            raise RuntimeError("the peer is already running")
+        self.owner.loop = asyncio.get_running_loop()
+        self._starting = True
+        try:
+            self.swarm = await begin(self._start, self._undo_start)
+        finally:
+            self._starting = False
+
+    async def _start(self) -> Swarm:
+        await self.sources.start()
+        if self._closing is not None:
+            raise ClosedError("the peer was closed while it started")
+        return self._make_swarm()
+
+    async def _undo_start(self) -> None:
+        await self.sources.close()
+        self.owner.loop = None
+
+    def _make_swarm(self) -> Swarm:
+        turns = Turns(asyncio.get_running_loop(), self.config.turn_time)
+        swarm = Swarm(
+            self.keypair,
+            self.config,
+            transports=(
+                TcpTransport(self.config, turns),
+                WebSocketTransport(self.config, turns, self._authorities),
+            ),
+            resolver=SystemResolver(),
+            addresses=self.addresses,
+            services=self._services,
+            admission=self.admission,
+            turns=turns,
+            permits=self._permits,
+            approves=self._approves,
+            refusals=self._refusals,
+            refused=self._refused,
+            emit=self.events.emit,
+        )
+        self.responder.turns = turns
+        for protocol in self.responder.protocols:
+            swarm.handle(protocol, self.responder.accept)
+        for protocol, handler in self._stream_handlers.items():
+            swarm.handle_coroutine(protocol, handler)
+        return swarm
+
+    async def close(self) -> None:
+        """As :meth:`StrongholdP2p.close`."""
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+            return
+        self.owner.loop = asyncio.get_running_loop()
+        self._closing = self.owner.loop.create_future()
+        swarm, self.swarm = self.swarm, None
+        await end_all(
+            self.approvals.close,  # first: waiting requests would delay the connections
+            *([swarm.close] if swarm is not None else []),
+            self.responder.close,
+            self.events.close,
+            self.sources.close,
+            partial(self._closing.set_result, None),
+            partial(setattr, self.owner, "loop", None),
+        )
+
+    def running(self) -> Swarm:
+        """The swarm.
+
+        Raises:
+            ClosedError: not started, or closed.
+            RuntimeError: called on another event loop.
+        """
+        if self.swarm is None:
+            raise ClosedError
+        if _get_running_loop() is not self.owner.loop:
+            refuse_loop()
+        return self.swarm
+
+    # -- changes ---------------------------------------------------------------------------------
+
+    def handle_stream(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
+        """As :meth:`StrongholdP2p.handle_stream`."""
+        check_protocol_id(protocol)
+        own = {one for service in self._services for one in service.protocols}
+        if protocol in {*self.responder.protocols, *self._stream_handlers, *own}:
+            raise RuntimeError(f"{protocol} already has a handler")
+        if self.swarm is not None:
+            self.swarm.handle_coroutine(protocol, handler)
+        self._stream_handlers[protocol] = handler
+        self.offer_changed()
+
+    async def set_banned(self, peer: PeerId, banned: bool) -> None:
+        """As :meth:`StrongholdP2p.ban_peer`, and back."""
+        self.owner.check()
+        (self.admission.ban if banned else self.admission.unban)(peer)
+        kept = self.sources.keep_ban(peer, banned)
+        if banned and self.swarm is not None:
+            await self.swarm.disconnect(peer, refused=True)
+        if kept is not None:
+            await kept
+
+    def offer_changed(self, peer: PeerId | None = None) -> None:
+        """The protocols that ``peer``, or every peer, may open have changed."""
+        if self.swarm is not None:
+            self.swarm.offer_changed(peer)
+
+    def _firewall_changed(self, peer: PeerId | None) -> None:
+        self.approvals.rules_changed(peer)
+        self.offer_changed(peer)
+
+    def _admission_changed(self) -> None:
+        if self.swarm is not None:
+            self.swarm.admission_changed()
+
+    # -- what the swarm asks -----------------------------------------------------------------------
+
+    def _permits(self, peer: PeerId, protocol: str) -> bool:
+        """Firewall rules apply to request protocols only. Without a handler or iterator they are not offered."""
+        return protocol not in self.responder.protocols or (
+            self.responder.serving and not self.gate.rejects_all(peer, Direction.INBOUND)
+        )
+
+    def _approves(self, peer: PeerId) -> bool:
+        """A rule allows requests of the peer, some or all."""
+        return self.gate.allows_some(peer, Direction.INBOUND)
+
+    def _refused(self, peer: PeerId, protocol: str) -> None:
+        """The peer tried to open a protocol that it is not offered."""
+        if protocol in self.responder.protocols and self.responder.serving:
+            self.gate.refuse(peer, Direction.INBOUND)
