@@ -66,7 +66,7 @@ async def failure(address: Multiaddr | str, authority: Authority | None = None) 
     async with StrongholdP2p(authorities=authority.file if authority else None) as alice:
         with pytest.raises(DialError) as caught:
             await alice.connect(address)
-    ((_, error, _),) = caught.value.attempts
+    ((_, error, *_),) = caught.value.attempts
     return error
 
 

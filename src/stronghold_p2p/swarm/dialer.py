@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+import math
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, Protocol
 
 from ..addresses.book import AddressBook
+from ..addresses.entry import AddressEntry, AddressSource
 from ..config import Config
 from ..errors import (
     ClosedError,
@@ -23,10 +26,10 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.pipe import BytePipe, PipeReceiver
-from ..transport.resolver import Resolver, names_host
+from ..transport.resolver import Resolved, Resolver, is_name, names_host
 from ..transport.transport import Transport
 from ..transport.upgrade import PipeUpgrade
-from .ranking import Candidate, rank
+from .ranking import Candidate, Network, is_local, rank
 
 __all__ = ["Dial", "Dialer", "MakeUpgrade"]
 
@@ -37,7 +40,19 @@ has sent for the third time."""
 OURS: Final = (ClosedError, LimitExceeded, NotPermitted)
 """Errors of our own making, which say nothing about an address."""
 
-UNSPECIFIED: Final = {"0.0.0.0", "::"}
+MAX_DEPTH: Final = 4
+"""Names that lead to each other, as in go-libp2p."""
+
+MAX_NAMES: Final = 32
+"""Names looked up for one that was given, itself among them, as in rust-libp2p."""
+
+MAX_ADDRESSES: Final = 32
+"""Addresses dialed for one name that was given. Whoever owns the name can have us knock at the doors of others."""
+
+MIN_TTL: Final = 60.0
+MAX_TTL: Final = 86_400.0
+"""Seconds for which the address book keeps what a TXT record says, whatever that says of it: a dial under way needs it,
+and nothing on the network stays for ever."""
 
 
 class MakeUpgrade(Protocol):
@@ -53,7 +68,8 @@ class Dialer:
     """Dials peers.
 
     An address goes to the first of ``transports`` that supports it, a name first to the ``resolver``; ``admission`` says
-    what may be dialed, ``addresses`` what is known of it, and hears how it went.
+    what may be dialed, ``addresses`` what is known of it, and hears how it went. ``own_addresses`` are those of our
+    listeners, ``networks`` those of this machine's interfaces.
     """
 
     def __init__(
@@ -64,6 +80,8 @@ class Dialer:
         resolver: Resolver,
         admission: Admission,
         addresses: AddressBook,
+        own_addresses: Callable[[], Iterable[Multiaddr]],
+        networks: Callable[[], Iterable[Network]],
         upgrade: MakeUpgrade,
     ) -> None:
         self.config = config
@@ -71,6 +89,8 @@ class Dialer:
         self.resolver = resolver
         self.admission = admission
         self.addresses = addresses
+        self.own_addresses = own_addresses
+        self.networks = networks
         self.upgrade = upgrade
         self.dials: dict[tuple[PeerId, bool], Dial] = {}
         """Those under way, by peer and role."""
@@ -110,8 +130,8 @@ class Dialer:
         """Returns when all that was begun has ended."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def transport_for(self, peer: PeerId, address: Multiaddr) -> Transport:
-        """What dials ``address``.
+    def transport_for(self, peer: PeerId, address: Multiaddr) -> Transport | None:
+        """What dials ``address``; None for a ``/dnsaddr``, which stands for any address.
 
         Raises:
             NotPermitted: a policy refuses it.
@@ -120,12 +140,17 @@ class Dialer:
         refusal = self.admission.refusal_of_address(address)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
+        # What a relay's name stands for is not looked up here.
+        if address.components[0][0] == "dnsaddr" and "p2p-circuit" not in dict(address.components):
+            return None
         transport = next((one for one in self.transports if one.supports(address)), None)
         if transport is None:
             names = ", ".join(one.name for one in self.transports)
             raise InvalidAddress(address, f"no transport supports it (available: {names})")
-        if address.components[0][1] in UNSPECIFIED:
-            raise InvalidAddress(address, "a wildcard cannot be dialed: dial the address of one interface")
+        if not names_host(address):
+            _check_ip(address)
+            if any(address.components[:2] == own.components[:2] for own in self.own_addresses()):
+                raise InvalidAddress(address, "we listen on it ourselves")
         return transport
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -166,7 +191,7 @@ class Dial:
 
     def take_in(self, addresses: Iterable[Multiaddr]) -> None:
         """Dials these too, but for those that it has dialed already."""
-        self._take_in([_Attempt(address, address) for address in addresses])
+        self._take_in([_Attempt(address) for address in addresses])
 
     async def outcome(self, deadline: float) -> Connection:
         """The connection; whoever leaves last ends the dial.
@@ -217,7 +242,7 @@ class Dial:
                 continue  # about to start: see _start
             attempt.task.cancel()
             if now - attempt.started >= UNANSWERED:
-                attempt.fail(TimeoutError("no answer in time"), now)
+                attempt.fail(attempt.timeout("in time"), now)
                 self._report_failure(attempt)
 
     def _error(self) -> DialError:
@@ -242,26 +267,44 @@ class Dial:
                 self.finish(error)
                 return
             else:
-                (by_name if names_host(attempt.address) else by_ip).append(attempt)
+                (by_name if is_name(attempt.address) else by_ip).append(attempt)
         self._schedule(by_ip)
-        self._looking_up.update(dict.fromkeys(by_name))
-        for attempt in by_name:
-            if not self._over:
-                self._start(attempt, self._look_up(attempt))
+        self._schedule_lookups(by_name)
         self._proceed()
 
     def _schedule(self, attempts: list[_Attempt]) -> None:
         now = self._loop.time()
         if len(attempts) > 1:
             book = self._dialer.addresses
-            known = {entry.address: entry for entry in book.entries(self.peer)}
-            candidates = [Candidate(attempt.address, known.get(attempt.dialed)) for attempt in attempts]
+            known = self._known()
+            candidates = [Candidate(attempt.address, attempt.entry(known)) for attempt in attempts]
+            networks = self._dialer.networks() if any(map(is_local, candidates)) else ()
             attempts = []
-            for address, delay in rank(candidates, book.clock(), self._config.dial_stagger):
+            for address, delay in rank(candidates, book.clock(), self._config.dial_stagger, networks):
                 attempts.append(self._attempts[address])
                 attempts[-1].due = now + delay
         self._queue += attempts
         self._queue.sort(key=lambda attempt: attempt.due)
+
+    def _schedule_lookups(self, attempts: list[_Attempt]) -> None:
+        """Starts all at once: the resolver has them wait for each other."""
+        known = self._known() if attempts else {}
+        for attempt in list(attempts):
+            if attempt.resolution is None:
+                entry = known.get(attempt.address)
+                told = entry is not None and entry.source is not AddressSource.GIVEN
+                attempt.resolution = _Resolution(told, self._loop.time() + self._config.connection_timeout)
+            error = attempt.resolution.refusal_of(attempt)
+            if error is not None:
+                attempt.error = error
+                attempts.remove(attempt)
+        self._looking_up.update(dict.fromkeys(attempts))
+        for attempt in attempts:
+            if not self._over:
+                self._start(attempt, self._look_up(attempt))
+
+    def _known(self) -> dict[Multiaddr, AddressEntry]:
+        return {entry.address: entry for entry in self._dialer.addresses.entries(self.peer)}
 
     def _proceed(self) -> None:
         """Starts what is due; the next one at once if none is in flight."""
@@ -293,17 +336,40 @@ class Dial:
     # -- one address -----------------------------------------------------------------------------
 
     async def _look_up(self, attempt: _Attempt) -> None:
+        resolution = attempt.resolution
+        assert resolution is not None
         try:
-            async with asyncio.timeout(self._config.connection_timeout):
-                found = await self._dialer.resolver.resolve(attempt.address)
+            async with asyncio.timeout_at(resolution.deadline):
+                found = await self._dialer.resolver.resolve(attempt.address, self.peer, told=resolution.told)
         except OSError as error:
             self._failed(attempt, error)
         except Exception as error:  # noqa: BLE001 - so does one of the resolver
             self.finish(error)
         else:
+            self._resolved(attempt, resolution, found)
+
+    def _resolved(self, attempt: _Attempt, resolution: _Resolution, found: Resolved) -> None:
+        del self._looking_up[attempt]
+        if found.ttl is not None:
+            self._tell(resolution, found.addresses, found.ttl)
+        new = [address for address in found.addresses if address not in self._attempts]
+        further = [attempt.leads_to(address) for address in resolution.room_for(new)]
+        if further:
             attempt.resolved = True
-            del self._looking_up[attempt]
-            self._take_in([_Attempt(address, attempt.dialed, named=attempt.address) for address in found])
+        elif new:
+            attempt.fail(OSError(f"its names lead to more than {MAX_ADDRESSES} addresses"), self._loop.time())
+        else:
+            # Perhaps to itself. It is no failure: those may lead to the peer.
+            known = ", ".join(map(str, found.addresses))
+            attempt.fail(OSError(f"it leads to nothing new, but to {known}"), self._loop.time())
+        self._take_in(further)
+
+    def _tell(self, resolution: _Resolution, addresses: Iterable[Multiaddr], ttl: float) -> None:
+        """Tells the address book what TXT records say: all those of one name that was given, since they replace others."""
+        book = self._dialer.addresses
+        resolution.records.update(dict.fromkeys(one for one in addresses if one.components[0][0] != "dnsaddr"))
+        resolution.expires = min(resolution.expires, book.clock() + min(max(ttl, MIN_TTL), MAX_TTL))
+        book.tell(self.peer, AddressSource.DNSADDR, resolution.records, expires=resolution.expires)
 
     async def _try(self, attempt: _Attempt) -> None:
         try:
@@ -315,7 +381,7 @@ class Dial:
             self.finish(error)
         else:
             del self._in_flight[attempt]
-            self._dialer.addresses.succeeded(self.peer, attempt.dialed)
+            self._report_success(attempt)
             self.finish(connection)
 
     async def _connect(self, attempt: _Attempt) -> Connection:
@@ -345,32 +411,88 @@ class Dial:
         self._looking_up.pop(attempt, None)
         self._in_flight.pop(attempt, None)
         if isinstance(error, TimeoutError) and not error.args:
-            error = TimeoutError(f"no answer within {self._config.connection_timeout:g} s")
+            error = attempt.timeout(f"within {self._config.connection_timeout:g} s")
         attempt.fail(error, self._loop.time())
         if not isinstance(error, OURS):
             self._report_failure(attempt)
         self._proceed()
 
+    def _report_success(self, attempt: _Attempt) -> None:
+        """Tells the address book of the address as it was given, and of those on the way that it knows."""
+        known = self._known()
+        for address in {attempt.dialed, *(one for one in (*attempt.names, attempt.address) if one in known)}:
+            self._dialer.addresses.succeeded(self.peer, address)
+
     def _report_failure(self, attempt: _Attempt) -> None:
-        """Tells the address book; of a name, when the last of its addresses has failed."""
-        alike = [one for one in self._attempts.values() if one.dialed == attempt.dialed and not one.resolved]
-        if all(one.error is not None for one in alike):
-            self._dialer.addresses.failed(self.peer, attempt.dialed)
+        """Tells the address book, of those that it knows; of a name, when the last of its addresses has failed."""
+        for address in (*attempt.names, attempt.address):
+            ends = [one for one in self._attempts.values() if address in (*one.names, one.address) and not one.resolved]
+            if all(one.error is not None for one in ends):
+                self._dialer.addresses.failed(self.peer, address)
+
+
+class _Resolution:
+    """What one name leads to that was given: limits, since whoever owns it can have it lead anywhere."""
+
+    __slots__ = ("addresses", "deadline", "expires", "names", "records", "told")
+
+    def __init__(self, told: bool, deadline: float) -> None:
+        self.told = told
+        """By a remote, not by our own code."""
+        self.deadline = deadline
+        """For all look-ups, on the loop's clock."""
+        self.names = 0
+        """Names looked up."""
+        self.addresses = 0
+        """Addresses found, those by name among them."""
+        self.records: dict[Multiaddr, None] = {}
+        """Addresses that TXT records have told."""
+        self.expires = math.inf
+        """The first of these, in seconds since the epoch."""
+
+    def refusal_of(self, attempt: _Attempt) -> OSError | None:
+        """Why the name is not looked up."""
+        if len(attempt.names) >= MAX_DEPTH:
+            return OSError(f"more than {MAX_DEPTH} names lead to each other")
+        if self.names >= MAX_NAMES:
+            return OSError(f"its names lead to more than {MAX_NAMES} names")
+        self.names += 1
+        return None
+
+    def room_for(self, addresses: list[Multiaddr]) -> list[Multiaddr]:
+        """Those of ``addresses`` that may be dialed."""
+        addresses = addresses[: MAX_ADDRESSES - self.addresses]
+        self.addresses += len(addresses)
+        return addresses
 
 
 class _Attempt:
     """One address of a dial, and how it fares."""
 
-    __slots__ = ("address", "dialed", "due", "error", "named", "resolved", "seconds", "started", "task", "transport")
+    __slots__ = (
+        "address",
+        "due",
+        "error",
+        "names",
+        "resolution",
+        "resolved",
+        "seconds",
+        "started",
+        "task",
+        "transport",
+    )
 
-    def __init__(self, address: Multiaddr, dialed: Multiaddr, *, named: Multiaddr | None = None) -> None:
+    def __init__(
+        self, address: Multiaddr, names: tuple[Multiaddr, ...] = (), resolution: _Resolution | None = None
+    ) -> None:
         self.address = address
         """By IP; or by name, which is looked up."""
-        self.dialed = dialed
-        """The same as it was given, perhaps by name."""
-        self.named = named
-        """The same by the name that was looked up for it; None if none was."""
+        self.names = names
+        """What was looked up to find it, the address that was given first."""
+        self.resolution = resolution
+        """Of names, and of what they lead to."""
         self.transport: Transport | None = None
+        """None for names, too, that stand for whole addresses."""
         self.due = 0.0
         """When it starts, on the loop's clock, unless none is in flight before."""
         self.started = 0.0
@@ -382,6 +504,26 @@ class _Attempt:
         self.seconds = 0.0
         """From its start to the error."""
 
+    @property
+    def dialed(self) -> Multiaddr:
+        """The same as it was given, perhaps by name."""
+        return self.names[0] if self.names else self.address
+
+    @property
+    def named(self) -> Multiaddr | None:
+        """The same by the name of its host, if that was looked up."""
+        return self.names[-1] if self.names and names_host(self.names[-1]) else None
+
+    def leads_to(self, address: Multiaddr) -> _Attempt:
+        return _Attempt(address, (*self.names, self.address), self.resolution)
+
+    def entry(self, known: dict[Multiaddr, AddressEntry]) -> AddressEntry | None:
+        """What is known of it, or else of the last name before it."""
+        return next((known[one] for one in (self.address, *reversed(self.names)) if one in known), None)
+
+    def timeout(self, time: str) -> TimeoutError:
+        return TimeoutError(f"{'not looked up' if is_name(self.address) else 'no answer'} {time}")
+
     def fail(self, error: Exception, now: float) -> None:
         self.error = error
         self.seconds = now - self.started
@@ -389,7 +531,19 @@ class _Attempt:
     def summary(self, now: float) -> DialAttempt:
         """For a caller, who waits no longer."""
         if self.error is not None:
-            return DialAttempt(self.address, self.error, self.seconds)
+            return DialAttempt(self.address, self.error, self.seconds, self.names)
         if self.started:
-            return DialAttempt(self.address, TimeoutError("no answer in time"), now - self.started)
-        return DialAttempt(self.address, TimeoutError("not dialed before the time was up"), 0.0)
+            return DialAttempt(self.address, self.timeout("in time"), now - self.started, self.names)
+        return DialAttempt(self.address, TimeoutError("not dialed before the time was up"), 0.0, self.names)
+
+
+def _check_ip(address: Multiaddr) -> None:
+    """Raises InvalidAddress if the IP address that ``address`` begins with is none to dial."""
+    kind, host = address.components[0]
+    if kind not in {"ip4", "ip6"}:
+        return
+    ip = ip_address(host or "")
+    if ((ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip).is_unspecified:
+        raise InvalidAddress(address, "a wildcard cannot be dialed: dial the address of one interface")
+    if isinstance(ip, IPv6Address) and ip.is_link_local:
+        raise InvalidAddress(address, "a link-local address cannot be dialed: it does not tell the interface")

@@ -41,6 +41,7 @@ from ..resources.shares import Shares
 from ..resources.turns import Turns
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
+from ..transport.local_networks import local_networks
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
 from ..transport.stream import Stream
@@ -118,6 +119,8 @@ class Swarm:
             resolver=resolver,
             admission=admission,
             addresses=addresses,
+            own_addresses=lambda: self.listen_addresses,
+            networks=local_networks,
             upgrade=self._upgrade_outbound,
         )
         self._listeners: dict[Listener, tuple[TransportListener, Multiaddr]] = {}
@@ -281,6 +284,8 @@ class Swarm:
         """
         transport = next((one for one in self._transports if one.supports(address)), None)
         if transport is None:
+            if address.components[0][0] == "dnsaddr":
+                raise ListenError(address, "/dnsaddr is for dialing only: listen on /ip4, /ip6, /dns4 or /dns6")
             supported = ", ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it (available: {supported})")
         handle = await transport.listen(

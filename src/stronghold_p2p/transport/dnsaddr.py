@@ -15,17 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["TxtRecords", "addresses_in"]
 
-KEY: Final = "dnsaddr"
-"""Of the records that are addresses, ``dnsaddr=/ip4/...``; the names of those records begin with it, too."""
+PREFIX: Final = "_dnsaddr"
+"""Where the records of a name are."""
+
+KEY: Final = b"dnsaddr"
+"""Of those that are addresses, ``dnsaddr=/ip4/...``."""
 
 MAX_RECORDS: Final = 32
 """Addresses taken of one name. Those of go and js have four to six for each peer; rust takes 16."""
 
 TIME: Final = 5.0
-"""Seconds for one name: two tries for each of two name servers."""
+"""Seconds for one name, as for dnspython and glibc's resolver."""
 
-TRY_TIME: Final = 1.25
-"""Seconds for one try; iroh's DNS has 3 for all."""
+TRIES: Final = 4
+"""Questions in that time, if none is answered: two to each of two name servers."""
 
 UDP_PAYLOAD: Final = 1232
 """Bytes of an answer by UDP, which no network splits (dnsflagday.net/2020); a longer one comes by TCP."""
@@ -52,14 +55,14 @@ class TxtRecords:
         import dns.nameserver
         import dns.resolver
 
-        name = f"_{KEY}.{host.removesuffix('.')}"
+        name = f"{PREFIX}.{host.removesuffix('.')}"
         try:
             # Read anew each time: the system's name servers are others in another network.
             resolver = dns.resolver.Resolver(configure=self._name_servers is None)
             if self._name_servers is not None:
                 resolver.nameservers = [dns.nameserver.Do53Nameserver(*each) for each in self._name_servers]
             resolver.use_edns(0, payload=UDP_PAYLOAD)
-            resolver.timeout = min(TRY_TIME, self._time)
+            resolver.timeout = self._time / TRIES
             # By labels, since a text may have escapes.
             asked = dns.name.Name([*name.encode().split(b"."), b""])
             answer = resolver.resolve(asked, "TXT", search=False, lifetime=self._time)
@@ -98,11 +101,11 @@ def addresses_in(records: Iterable[bytes], suffix: Sequence[Component], peer: Pe
 
 def _address_in(record: bytes) -> Multiaddr | str:
     """The address, or what kind of a record it is instead."""
+    key, _, value = record.partition(b"=")
+    if key != KEY:
+        return "for something else"
     try:
-        key, _, value = record.decode().partition("=")
-        if key != KEY:
-            return "for something else"
-        address = Multiaddr.parse(value)
+        address = Multiaddr.parse(value.decode())
     except (InvalidAddress, UnicodeDecodeError):
         return "that are not addresses"
     return address if len(address.components) > 1 or address.peer_id is None else "that are not addresses"
