@@ -49,7 +49,7 @@ def test_a_record_with_the_peer_or_without_any() -> None:
 def test_the_peer_is_compared_as_such_not_as_text() -> None:
     assert taken(f"dnsaddr={ONE}/ipfs/{BOB}") == [ONE]
     relayed = f"{ONE}/p2p/{BOB}/p2p-circuit"  # Bob is the relay
-    with pytest.raises(OSError, match=": 1 of other peers$"):
+    with pytest.raises(OSError, match=r": 1 of other peers$"):
         taken(f"dnsaddr={relayed}/p2p/{CAROL}")
 
 
@@ -62,7 +62,7 @@ def test_what_follows_the_name_is_a_suffix_by_components() -> None:
     records = f"dnsaddr={ONE}/p2p/{BOB}", "dnsaddr=/ip4/1.2.3.4/tcp/11", f"dnsaddr={ONE}/ws"
     assert taken(*records, suffix="/tcp/1") == [ONE]
     assert taken(*records, suffix="/ws") == [f"{ONE}/ws"]
-    with pytest.raises(OSError, match=": 3 with another end than the address$"):
+    with pytest.raises(OSError, match=r": 3 with another end than the address$"):
         taken(*records, suffix=f"/dns4/x{ONE}/ws")  # longer than any
 
 
@@ -227,7 +227,9 @@ async def test_a_name_server_that_answers_nothing_of_use(server: NameServer, ans
         await resolve(server, time=0.2)
 
 
-@pytest.mark.parametrize("answer", [silence, garbage, cut_short, lambda question: b"", lambda question: b"\xff" * 65_535])
+@pytest.mark.parametrize(
+    "answer", [silence, garbage, cut_short, lambda question: b"", lambda question: b"\xff" * 65_535]
+)
 async def test_a_name_server_that_answers_nothing_of_use_by_tcp(server: NameServer, answer: Answer) -> None:
     def by_udp_then_tcp(question: dns.message.Message) -> bytes | None:
         if server.asked[-1][1] == "tcp":

@@ -187,17 +187,17 @@ async def test_work_in_a_thread_that_nobody_waits_for() -> None:
 
 
 def test_work_that_outlasts_its_loop_is_dropped() -> None:
-    end = threading.Event()
+    begun, end = threading.Event(), threading.Event()
     threads: list[threading.Thread] = []
 
     def work() -> None:
         threads.append(threading.current_thread())
+        begun.set()
         end.wait()
 
     async def leave() -> None:
         in_thread(work)
-        while not threads:
-            await asyncio.sleep(0)
+        await in_thread(begun.wait)
 
     asyncio.run(leave())
     end.set()

@@ -110,7 +110,7 @@ async def test_a_name_without_an_address_of_the_family(names: Names, kind: str, 
     ],
 )
 async def test_what_is_no_name(names: Names, name: str) -> None:
-    with pytest.raises(OSError, match="^not a host name: at most 253 characters"):
+    with pytest.raises(OSError, match=r"^not a host name: at most 253 characters"):
         await resolve(f"/dns4/{name}/tcp/1")
     assert not names.asked
 

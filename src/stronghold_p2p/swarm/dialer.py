@@ -180,6 +180,8 @@ class Dial:
         """Those to be started, the next one first."""
         self._timer: asyncio.TimerHandle | None = None
         """For the next one."""
+        self._last_start = 0.0
+        """Of a dial to an address, on the loop's clock."""
         # Dicts for their order: whoever was first goes on first.
         self._looking_up: dict[_Attempt, None] = {}
         self._in_flight: dict[_Attempt, None] = {}
@@ -273,18 +275,25 @@ class Dial:
         self._proceed()
 
     def _schedule(self, attempts: list[_Attempt]) -> None:
-        now = self._loop.time()
-        if len(attempts) > 1:
-            book = self._dialer.addresses
-            known = self._known()
-            candidates = [Candidate(attempt.address, attempt.entry(known)) for attempt in attempts]
-            networks = self._dialer.networks() if any(map(is_local, candidates)) else ()
-            attempts = []
-            for address, delay in rank(candidates, book.clock(), self._config.dial_stagger, networks):
-                attempts.append(self._attempts[address])
-                attempts[-1].due = now + delay
-        self._queue += attempts
-        self._queue.sort(key=lambda attempt: attempt.due)
+        """Ranks them together with those that wait: each look-up finds some."""
+        if not attempts:
+            return
+        start = self._loop.time()
+        if self._in_flight:
+            start = max(start, self._last_start + self._config.dial_stagger)
+        waiting = [*self._queue, *attempts]
+        if len(waiting) == 1:
+            waiting[0].due = start
+            self._queue = waiting
+            return
+        book = self._dialer.addresses
+        known = self._known()
+        candidates = [Candidate(attempt.address, attempt.entry(known)) for attempt in waiting]
+        networks = self._dialer.networks() if any(map(is_local, candidates)) else ()
+        self._queue = []
+        for address, delay in rank(candidates, book.clock(), self._config.dial_stagger, networks):
+            self._queue.append(self._attempts[address])
+            self._queue[-1].due = start + delay
 
     def _schedule_lookups(self, attempts: list[_Attempt]) -> None:
         """Starts all at once: the resolver has them wait for each other."""
@@ -318,6 +327,7 @@ class Dial:
                     return
             attempt = self._queue.pop(0)
             self._in_flight[attempt] = None
+            self._last_start = self._loop.time()
             self._start(attempt, self._try(attempt))
         if not (self._over or self._in_flight or self._looking_up):
             self.finish(None)
