@@ -181,6 +181,7 @@ class Swarm:
         self._addresses.tell(
             connection.peer, AddressSource.IDENTIFY, identity.listen_addresses, by=connection.remote_address
         )
+        self._addresses.hold_record(connection.peer, identity.signed_record)
         for service in self._services:
             service.identified(connection, identity)
         self._emit(
