@@ -12,7 +12,8 @@ from support.waiting import settled
 
 from stronghold_p2p import AddressSource, HandshakeError, Multiaddr, NotPermitted
 from stronghold_p2p.firewall.admission import AdmissionRules
-from stronghold_p2p.swarm.dialer import MAX_ADDRESSES, MAX_DEPTH, MAX_NAMES, MAX_TTL, MIN_TTL
+from stronghold_p2p.swarm.attempt import MAX_ADDRESSES, MAX_DEPTH, MAX_NAMES
+from stronghold_p2p.swarm.dialer import MAX_TTL, MIN_TTL
 
 RECORDS, OTHER = "/dnsaddr/bob.example", "/dnsaddr/other.example"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
@@ -20,7 +19,6 @@ from ..errors import (
     NotPermitted,
     StrongholdError,
 )
-from ..events import DialAttempt
 from ..firewall.admission import Admission
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
@@ -29,6 +27,7 @@ from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.resolver import Resolved, Resolver, is_name, names_host
 from ..transport.transport import Transport
 from ..transport.upgrade import PipeUpgrade
+from .attempt import MAX_ADDRESSES, Attempt, Resolution
 from .ranking import Candidate, Network, is_local, rank
 
 __all__ = ["Dial", "Dialer", "MakeUpgrade"]
@@ -39,15 +38,6 @@ has sent for the third time."""
 
 OURS: Final = (ClosedError, LimitExceeded, NotPermitted)
 """Errors of our own making, which say nothing about an address."""
-
-MAX_DEPTH: Final = 4
-"""Names that lead to each other, as in go-libp2p."""
-
-MAX_NAMES: Final = 32
-"""Names looked up for one that was given, itself among them, as in rust-libp2p."""
-
-MAX_ADDRESSES: Final = 32
-"""Addresses dialed for one name that was given. Whoever owns the name can have us knock at the doors of others."""
 
 MIN_TTL: Final = 60.0
 MAX_TTL: Final = 86_400.0
@@ -175,16 +165,16 @@ class Dial:
         self._dialer = dialer
         self._config = dialer.config
         self._loop = asyncio.get_running_loop()
-        self._attempts: dict[Multiaddr, _Attempt] = {}
-        self._queue: list[_Attempt] = []
+        self._attempts: dict[Multiaddr, Attempt] = {}
+        self._queue: list[Attempt] = []
         """Those to be started, the next one first."""
         self._timer: asyncio.TimerHandle | None = None
         """For the next one."""
         self._last_start = 0.0
         """Of a dial to an address, on the loop's clock."""
         # Dicts for their order: whoever was first goes on first.
-        self._looking_up: dict[_Attempt, None] = {}
-        self._in_flight: dict[_Attempt, None] = {}
+        self._looking_up: dict[Attempt, None] = {}
+        self._in_flight: dict[Attempt, None] = {}
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._outcome: Connection | Exception | None = None
         self._over = False
@@ -193,7 +183,7 @@ class Dial:
 
     def take_in(self, addresses: Iterable[Multiaddr]) -> None:
         """Dials these too, but for those that it has dialed already."""
-        self._take_in([_Attempt(address) for address in addresses])
+        self._take_in([Attempt(address) for address in addresses])
 
     async def outcome(self, deadline: float) -> Connection:
         """The connection; whoever leaves last ends the dial.
@@ -254,9 +244,9 @@ class Dial:
 
     # -- the race --------------------------------------------------------------------------------
 
-    def _take_in(self, attempts: Iterable[_Attempt]) -> None:
-        by_ip: list[_Attempt] = []
-        by_name: list[_Attempt] = []
+    def _take_in(self, attempts: Iterable[Attempt]) -> None:
+        by_ip: list[Attempt] = []
+        by_name: list[Attempt] = []
         for attempt in attempts:
             if attempt.address in self._attempts:
                 continue
@@ -274,7 +264,7 @@ class Dial:
         self._schedule_lookups(by_name)
         self._proceed()
 
-    def _schedule(self, attempts: list[_Attempt]) -> None:
+    def _schedule(self, attempts: list[Attempt]) -> None:
         """Ranks them together with those that wait: each look-up finds some."""
         if not attempts:
             return
@@ -295,14 +285,14 @@ class Dial:
             self._queue.append(self._attempts[address])
             self._queue[-1].due = start + delay
 
-    def _schedule_lookups(self, attempts: list[_Attempt]) -> None:
+    def _schedule_lookups(self, attempts: list[Attempt]) -> None:
         """Starts all at once: the resolver has them wait for each other."""
         known = self._known() if attempts else {}
         for attempt in list(attempts):
             if attempt.resolution is None:
                 entry = known.get(attempt.address)
                 told = entry is not None and entry.source is not AddressSource.GIVEN
-                attempt.resolution = _Resolution(told, self._loop.time() + self._config.connection_timeout)
+                attempt.resolution = Resolution(told, self._loop.time() + self._config.connection_timeout)
             error = attempt.resolution.refusal_of(attempt)
             if error is not None:
                 attempt.error = error
@@ -337,7 +327,7 @@ class Dial:
             self._timer.cancel()
         self._timer = self._loop.call_later(seconds, self._proceed)
 
-    def _start(self, attempt: _Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _start(self, attempt: Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
         attempt.started = self._loop.time()
         attempt.task = self._dialer.spawn(coroutine)
         if self._over:
@@ -345,7 +335,7 @@ class Dial:
 
     # -- one address -----------------------------------------------------------------------------
 
-    async def _look_up(self, attempt: _Attempt) -> None:
+    async def _look_up(self, attempt: Attempt) -> None:
         resolution = attempt.resolution
         assert resolution is not None
         try:
@@ -358,7 +348,7 @@ class Dial:
         else:
             self._resolved(attempt, resolution, found)
 
-    def _resolved(self, attempt: _Attempt, resolution: _Resolution, found: Resolved) -> None:
+    def _resolved(self, attempt: Attempt, resolution: Resolution, found: Resolved) -> None:
         del self._looking_up[attempt]
         if found.ttl is not None:
             self._tell(resolution, found.addresses, found.ttl)
@@ -374,14 +364,14 @@ class Dial:
             attempt.fail(OSError(f"it leads to nothing new, but to {known}"), self._loop.time())
         self._take_in(further)
 
-    def _tell(self, resolution: _Resolution, addresses: Iterable[Multiaddr], ttl: float) -> None:
+    def _tell(self, resolution: Resolution, addresses: Iterable[Multiaddr], ttl: float) -> None:
         """Tells the address book what TXT records say: all those of one name that was given, since they replace others."""
         book = self._dialer.addresses
         resolution.records.update(dict.fromkeys(one for one in addresses if one.components[0][0] != "dnsaddr"))
         resolution.expires = min(resolution.expires, book.clock() + min(max(ttl, MIN_TTL), MAX_TTL))
         book.tell(self.peer, AddressSource.DNSADDR, resolution.records, expires=resolution.expires)
 
-    async def _try(self, attempt: _Attempt) -> None:
+    async def _try(self, attempt: Attempt) -> None:
         try:
             async with asyncio.timeout(self._config.connection_timeout):
                 connection = await self._connect(attempt)
@@ -394,7 +384,7 @@ class Dial:
             self._report_success(attempt)
             self.finish(connection)
 
-    async def _connect(self, attempt: _Attempt) -> Connection:
+    async def _connect(self, attempt: Attempt) -> Connection:
         upgrade: PipeUpgrade | None = None
 
         def connected(pipe: BytePipe) -> PipeReceiver:
@@ -417,7 +407,7 @@ class Dial:
         if isinstance(self._outcome, Connection) and not finished.cancelled() and finished.exception() is None:
             finished.result().drain()
 
-    def _failed(self, attempt: _Attempt, error: Exception) -> None:
+    def _failed(self, attempt: Attempt, error: Exception) -> None:
         self._looking_up.pop(attempt, None)
         self._in_flight.pop(attempt, None)
         if isinstance(error, TimeoutError) and not error.args:
@@ -427,124 +417,18 @@ class Dial:
             self._report_failure(attempt)
         self._proceed()
 
-    def _report_success(self, attempt: _Attempt) -> None:
+    def _report_success(self, attempt: Attempt) -> None:
         """Tells the address book of the address as it was given, and of those on the way that it knows."""
         known = self._known()
         for address in {attempt.dialed, *(one for one in (*attempt.names, attempt.address) if one in known)}:
             self._dialer.addresses.succeeded(self.peer, address)
 
-    def _report_failure(self, attempt: _Attempt) -> None:
+    def _report_failure(self, attempt: Attempt) -> None:
         """Tells the address book, of those that it knows; of a name, when the last of its addresses has failed."""
         for address in (*attempt.names, attempt.address):
             ends = [one for one in self._attempts.values() if address in (*one.names, one.address) and not one.resolved]
             if all(one.error is not None for one in ends):
                 self._dialer.addresses.failed(self.peer, address)
-
-
-class _Resolution:
-    """What one name leads to that was given: limits, since whoever owns it can have it lead anywhere."""
-
-    __slots__ = ("addresses", "deadline", "expires", "names", "records", "told")
-
-    def __init__(self, told: bool, deadline: float) -> None:
-        self.told = told
-        """By a remote, not by our own code."""
-        self.deadline = deadline
-        """For all look-ups, on the loop's clock."""
-        self.names = 0
-        """Names looked up."""
-        self.addresses = 0
-        """Addresses found, those by name among them."""
-        self.records: dict[Multiaddr, None] = {}
-        """Addresses that TXT records have told."""
-        self.expires = math.inf
-        """The first of these, in seconds since the epoch."""
-
-    def refusal_of(self, attempt: _Attempt) -> OSError | None:
-        """Why the name is not looked up."""
-        if len(attempt.names) >= MAX_DEPTH:
-            return OSError(f"more than {MAX_DEPTH} names lead to each other")
-        if self.names >= MAX_NAMES:
-            return OSError(f"its names lead to more than {MAX_NAMES} names")
-        self.names += 1
-        return None
-
-    def room_for(self, addresses: list[Multiaddr]) -> list[Multiaddr]:
-        """Those of ``addresses`` that may be dialed."""
-        addresses = addresses[: MAX_ADDRESSES - self.addresses]
-        self.addresses += len(addresses)
-        return addresses
-
-
-class _Attempt:
-    """One address of a dial, and how it fares."""
-
-    __slots__ = (
-        "address",
-        "due",
-        "error",
-        "names",
-        "resolution",
-        "resolved",
-        "seconds",
-        "started",
-        "task",
-        "transport",
-    )
-
-    def __init__(
-        self, address: Multiaddr, names: tuple[Multiaddr, ...] = (), resolution: _Resolution | None = None
-    ) -> None:
-        self.address = address
-        """By IP; or by name, which is looked up."""
-        self.names = names
-        """What was looked up to find it, the address that was given first."""
-        self.resolution = resolution
-        """Of names, and of what they lead to."""
-        self.transport: Transport | None = None
-        """None for names, too, that stand for whole addresses."""
-        self.due = 0.0
-        """When it starts, on the loop's clock, unless none is in flight before."""
-        self.started = 0.0
-        """When it did; 0: not yet."""
-        self.task: asyncio.Task[None] | None = None
-        self.resolved = False
-        """It is a name, and its addresses go on in its place."""
-        self.error: Exception | None = None
-        self.seconds = 0.0
-        """From its start to the error."""
-
-    @property
-    def dialed(self) -> Multiaddr:
-        """The same as it was given, perhaps by name."""
-        return self.names[0] if self.names else self.address
-
-    @property
-    def named(self) -> Multiaddr | None:
-        """The same by the name of its host, if that was looked up."""
-        return self.names[-1] if self.names and names_host(self.names[-1]) else None
-
-    def leads_to(self, address: Multiaddr) -> _Attempt:
-        return _Attempt(address, (*self.names, self.address), self.resolution)
-
-    def entry(self, known: dict[Multiaddr, AddressEntry]) -> AddressEntry | None:
-        """What is known of it, or else of the last name before it."""
-        return next((known[one] for one in (self.address, *reversed(self.names)) if one in known), None)
-
-    def timeout(self, time: str) -> TimeoutError:
-        return TimeoutError(f"{'not looked up' if is_name(self.address) else 'no answer'} {time}")
-
-    def fail(self, error: Exception, now: float) -> None:
-        self.error = error
-        self.seconds = now - self.started
-
-    def summary(self, now: float) -> DialAttempt:
-        """For a caller, who waits no longer."""
-        if self.error is not None:
-            return DialAttempt(self.address, self.error, self.seconds, self.names)
-        if self.started:
-            return DialAttempt(self.address, self.timeout("in time"), now - self.started, self.names)
-        return DialAttempt(self.address, TimeoutError("not dialed before the time was up"), 0.0, self.names)
 
 
 def _check_ip(address: Multiaddr) -> None:
