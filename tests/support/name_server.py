@@ -53,7 +53,7 @@ class NameServer:
         return response.to_wire()
 
 
-def txt(*records: str | bytes, ttl: int = 300) -> Answer:
+def txt(*records: str | bytes, ttl: int = 300) -> Callable[[dns.message.Message], bytes]:
     """Records of type TXT, in strings of 255 bytes."""
 
     def answer(question: dns.message.Message) -> bytes:

@@ -71,7 +71,7 @@ def test_a_value_may_have_an_equals_sign() -> None:
 
 
 def test_what_is_skipped_is_counted_if_nothing_is_left() -> None:
-    useless = [
+    useless: list[str | bytes] = [
         f"dnsaddr={ONE}/p2p/{CAROL}",
         f"dnsaddr={TWO}/p2p/{CAROL}",
         "dnsaddr=nonsense",
