@@ -124,7 +124,7 @@ class World:
         self.network, self.names = Network(), Names()
         self.admission = Admission()
         self.book = AddressBook(clock=self.clock)
-        self.own: list[Multiaddr] = []
+        self.own: list[str] = []
         """Where Alice listens."""
         self.calls: list[asyncio.Task[Connection]] = []
         self.upgrades: list[tuple[str, bool]] = []
@@ -135,7 +135,7 @@ class World:
             resolver=self.names,
             admission=self.admission,
             addresses=self.book,
-            own_addresses=lambda: self.own,
+            is_own=lambda address: str(address) in self.own,
             networks=lambda: [ip_network("192.168.1.0/24")],
             upgrade=self.upgrade,
         )

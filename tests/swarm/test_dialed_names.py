@@ -341,14 +341,8 @@ async def test_leaving_ends_a_look_up_when_nobody_else_waits(world: World) -> No
     ],
 )
 async def test_what_is_never_dialed(world: World, address: str, reason: str, by_name: bool) -> None:
-    world.own = [Multiaddr.parse("/ip4/192.168.1.1/tcp/4001/ws")]  # whatever is spoken on the port
+    world.own = ["/ip4/192.168.1.1/tcp/4001"]
     world.names.answers[NAME] = [address]
     attempts = await world.failure(world.call(NAME if by_name else address))
     assert reason in str(attempts[address].error)
     assert world.network.dialed == []
-
-
-async def test_another_port_or_host_is_not_our_own(world: World) -> None:
-    world.own = [Multiaddr.parse("/ip4/1.2.3.1/tcp/2"), Multiaddr.parse("/ip4/1.2.3.2/tcp/1")]
-    world.network.answers[ONE] = world.answer
-    await world.call(ONE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from typing import Any, Final, Protocol
 
 from ..addresses.book import AddressBook
@@ -28,6 +28,7 @@ from ..transport.resolver import Resolved, Resolver, is_name, names_host
 from ..transport.transport import Transport
 from ..transport.upgrade import PipeUpgrade
 from .attempt import MAX_ADDRESSES, Attempt, Resolution
+from .own_addresses import host_of, is_wildcard
 from .ranking import Candidate, Network, is_local, rank
 
 __all__ = ["Dial", "Dialer", "MakeUpgrade"]
@@ -58,8 +59,8 @@ class Dialer:
     """Dials peers.
 
     An address goes to the first of ``transports`` that supports it, a name first to the ``resolver``; ``admission`` says
-    what may be dialed, ``addresses`` what is known of it, and hears how it went. ``own_addresses`` are those of our
-    listeners, ``networks`` those of this machine's interfaces.
+    what may be dialed, ``addresses`` what is known of it, and hears how it went. ``is_own`` says whether an
+    address leads to our own listeners, ``networks`` are those of this machine.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Dialer:
         resolver: Resolver,
         admission: Admission,
         addresses: AddressBook,
-        own_addresses: Callable[[], Iterable[Multiaddr]],
+        is_own: Callable[[Multiaddr], bool],
         networks: Callable[[], Iterable[Network]],
         upgrade: MakeUpgrade,
     ) -> None:
@@ -79,7 +80,7 @@ class Dialer:
         self.resolver = resolver
         self.admission = admission
         self.addresses = addresses
-        self.own_addresses = own_addresses
+        self.is_own = is_own
         self.networks = networks
         self.upgrade = upgrade
         self.dials: dict[tuple[PeerId, bool], Dial] = {}
@@ -111,6 +112,11 @@ class Dialer:
         if dial is not None:
             dial.finish(connection)
 
+    def network_left(self) -> None:
+        """An address of ours is gone: what was sent from it is never answered."""
+        for dial in list(self.dials.values()):
+            dial.start_again()
+
     def close(self) -> None:
         """Ends every dial."""
         for dial in list(self.dials.values()):
@@ -139,7 +145,7 @@ class Dialer:
             raise InvalidAddress(address, f"no transport supports it (available: {names})")
         if not names_host(address):
             _check_ip(address)
-            if any(address.components[:2] == own.components[:2] for own in self.own_addresses()):
+            if self.is_own(address):
                 raise InvalidAddress(address, "we listen on it ourselves")
         return transport
 
@@ -219,6 +225,19 @@ class Dial:
             if not told.done():
                 told.set_result(None)
         self._end()
+
+    def start_again(self) -> None:
+        """Dials anew the addresses that are in flight."""
+        now = self._loop.time()
+        for attempt in list(self._in_flight):
+            if attempt.task is not None:  # else it is about to start: see _start
+                attempt.task.cancel()
+                del self._in_flight[attempt]
+                again = self._attempts[attempt.address] = Attempt(attempt.address, attempt.names, attempt.resolution)
+                again.transport, again.due = attempt.transport, now
+                self._queue.append(again)
+        self._queue.sort(key=lambda attempt: attempt.due)
+        self._proceed()
 
     def _end(self) -> None:
         if self._over:
@@ -433,11 +452,8 @@ class Dial:
 
 def _check_ip(address: Multiaddr) -> None:
     """Raises InvalidAddress if the IP address that ``address`` begins with is none to dial."""
-    kind, host = address.components[0]
-    if kind not in {"ip4", "ip6"}:
-        return
-    ip = ip_address(host or "")
-    if ((ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip).is_unspecified:
+    if is_wildcard(address):
         raise InvalidAddress(address, "a wildcard cannot be dialed: dial the address of one interface")
+    ip = host_of(address)
     if isinstance(ip, IPv6Address) and ip.is_link_local:
         raise InvalidAddress(address, "a link-local address cannot be dialed: it does not tell the interface")

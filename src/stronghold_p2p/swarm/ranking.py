@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final, NamedTuple, TypeAlias
 
 from ..addresses.entry import AddressEntry, AddressSource
 from ..multiaddr import Multiaddr
 from ..transport.resolver import interleave
+from .own_addresses import host_of
 
 __all__ = ["Candidate", "Network", "is_local", "rank"]
 
@@ -126,24 +127,16 @@ def _is_ipv6(candidate: Candidate) -> bool:
 
 def is_local(candidate: Candidate) -> bool:
     """Whether it leads to the peer only from its own machine or network."""
-    ip = _ip_of(candidate)
+    ip = host_of(candidate.address)
     return _is_heard(candidate) or (ip is not None and not ip.is_global)
 
 
 def _is_near(candidate: Candidate, networks: tuple[Network, ...]) -> bool:
     """Whether it is on this machine, or in one of ``networks``."""
-    ip = _ip_of(candidate)
+    ip = host_of(candidate.address)
     return _is_heard(candidate) or (ip is not None and (ip.is_loopback or any(ip in one for one in networks)))
 
 
 def _is_heard(candidate: Candidate) -> bool:
     """On our own network, though it may be a public address."""
     return candidate.entry is not None and candidate.entry.source is AddressSource.MDNS
-
-
-def _ip_of(candidate: Candidate) -> IPv4Address | IPv6Address | None:
-    kind, host = candidate.address.components[0]
-    if kind not in {"ip4", "ip6"}:
-        return None
-    ip = ip_address(host or "")
-    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
