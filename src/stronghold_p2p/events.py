@@ -98,6 +98,8 @@ class DialAttempt(NamedTuple):
     error: Exception
     seconds: float
     """From the start of the dial to the error; 0 if it was not started."""
+    names: tuple[Multiaddr, ...] = ()
+    """The names that were resolved to find it, the given address first. Empty: it was given itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -398,6 +398,29 @@ async def test_a_machine_with_many_addresses_tells_some(machine: Machine) -> Non
     assert len(machine.told_to("/ip4/192.168.1.99", "/ip4/192.168.1.1/tcp/9")) == MAX_TOLD
 
 
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [
+        ("/ip4/192.168.1.5/tcp/9", True),
+        ("/ip4/192.168.1.5/tcp/9/ws", True),  # whatever is spoken there
+        ("/ip6/::ffff:192.168.1.5/tcp/9", True),
+        ("/ip4/127.9.9.9/tcp/9", True),
+        ("/ip4/192.168.1.5/tcp/8", False),
+        ("/ip4/192.168.1.6/tcp/9", False),
+        ("/ip6/::1/tcp/9", False),  # another socket
+        ("/ip4/10.0.0.9/tcp/9", True),  # of no interface, but listened on
+        ("/ip4/9.9.9.9/tcp/443/wss", False),  # a proxy, which may stand before others, too
+        ("/dns4/example.com/tcp/9", False),
+        ("/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X", False),
+    ],
+)
+async def test_which_addresses_lead_to_ourselves(machine: Machine, address: str, own: bool) -> None:
+    machine.become(*LO, *on(2, "192.168.1.5"))
+    await machine.listen("/ip4/0.0.0.0/tcp/9", "/ip4/9.9.9.9/tcp/443/wss")
+    await machine.listen("/ip4/10.0.0.9/tcp/9")
+    assert machine.listeners.is_own(Multiaddr.parse(address)) is own
+
+
 # -- what remotes observe ------------------------------------------------------------------------------
 
 SEEN = "/ip4/9.9.9.9/tcp/4001"

@@ -67,7 +67,7 @@ async def failure(address: Multiaddr | str, authority: Authority | None = None) 
     async with StrongholdP2p(authorities=authority.file if authority else None) as alice:
         with pytest.raises(DialError) as caught:
             await alice.connect(address)
-    ((_, error, _),) = caught.value.attempts
+    ((_, error, *_),) = caught.value.attempts
     return error
 
 
@@ -474,11 +474,11 @@ async def test_new_connections_see_the_new_certificate(
 def leads_here(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Has ``name`` stand for this machine."""
 
-    async def resolve(host: str, *_: object, **__: object) -> list[Any]:
+    def resolve(host: str, *_: object, **__: object) -> list[Any]:
         assert host == name
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 def port_of(address: Multiaddr) -> int:

@@ -490,11 +490,11 @@ async def test_the_name_of_the_server_is_in_the_request(
 ) -> None:
     port = server.getsockname()[1]
 
-    async def resolve(host: str, *_: object, **__: object) -> list[Any]:
-        assert name.endswith(host)
+    def resolve(host: str, *_: object, **__: object) -> list[Any]:
+        assert host == written
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     async with StrongholdP2p() as alice, StrongholdP2p() as bob:
         serving = asyncio.create_task(serve(server, b""))
         with pytest.raises(DialError):

@@ -73,6 +73,8 @@ class Listeners:
         """As :meth:`Swarm.listen`."""
         transport = next((one for one in self._transports if one.supports(address)), None)
         if transport is None:
+            if address.components[0][0] == "dnsaddr":
+                raise ListenError(address, "/dnsaddr is for dialing only: listen on /ip4, /ip6, /dns4 or /dns6")
             supported = ", ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it (available: {supported})")
         handle = await transport.listen(
@@ -143,6 +145,17 @@ class Listeners:
         relayed = connection.path.relay is not None
         remote = Scope.PUBLIC if relayed else scope_of(connection.remote_address)
         return select(self._own, remote, self._interface_of(connection.local_address))
+
+    def is_own(self, address: Multiaddr) -> bool:
+        """Whether whoever dials ``address`` from here comes to one of the listeners. Not so where a proxy is announced."""
+        ip = host_of(address)
+        for bound in (entry.handle.address for entry in self._entries):
+            if ip is None or bound.components[1:2] != address.components[1:2]:
+                continue
+            here = ip.is_loopback or any(one.ip == ip for one in self._interfaces.addresses)
+            if host_of(bound) == ip or (is_wildcard(bound) and bound.components[0][0] == f"ip{ip.version}" and here):
+                return True
+        return False
 
     # -- what remotes observe ----------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ from ..resources.shares import Shares
 from ..resources.turns import Turns
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
-from ..transport.interfaces import InterfaceAddress, InterfaceWatch
+from ..transport.interfaces import InterfaceAddress, InterfaceWatch, list_networks
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
 from ..transport.stream import Stream
@@ -114,16 +114,6 @@ class Swarm:
         self._pending_inbound: Shares[PipeUpgrade] = Shares()
         self._upgrading: dict[BytePipe, tuple[PipeUpgrade, int]] = {}
         """The inbound ones, each with its deadline."""
-        self._dialer = Dialer(
-            config,
-            transports=self._transports,
-            resolver=resolver,
-            admission=admission,
-            addresses=addresses,
-            upgrade=self._upgrade_outbound,
-        )
-        self._interfaces = interfaces
-        self._interfaces.changed = self._interfaces_changed
         self._listeners = Listeners(
             self.peer_id,
             self._transports,
@@ -133,6 +123,18 @@ class Swarm:
             emit=emit,
             changed=self.offer_changed,
         )
+        self._dialer = Dialer(
+            config,
+            transports=self._transports,
+            resolver=resolver,
+            admission=admission,
+            addresses=addresses,
+            is_own=self._listeners.is_own,
+            networks=list_networks,
+            upgrade=self._upgrade_outbound,
+        )
+        self._interfaces = interfaces
+        self._interfaces.changed = self._interfaces_changed
         self._admission = admission
         self._closing = False
         self._ended: set[Connection] = set()
