@@ -81,6 +81,9 @@ class Service:
     def offer_changed(self, peer: PeerId | None) -> None:
         """The protocols for ``peer`` (None: for all peers), or our listen addresses, have changed."""
 
+    def network_changed(self) -> None:
+        """The addresses of this machine's interfaces have changed. Connections over those that are gone are ending."""
+
 
 def check_protocol_id(protocol: str) -> None:
     """Checks a protocol id.

@@ -248,6 +248,11 @@ class Swarm:
             ):
                 connection.close(GoAwayCode.GATED)
 
+    def network_changed(self) -> None:
+        """The addresses of this machine's interfaces have changed."""
+        for service in self._services:
+            service.network_changed()
+
     def connection_closed(self, connection: Connection, error: Exception | None) -> None:
         connections = self._connections[connection.peer]
         connections.remove(connection)
