@@ -1,0 +1,228 @@
+"""Discovery of peers on the local network by mDNS (libp2p/specs discovery/mdns.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from typing import Final
+
+from ..addresses.book import AddressBook
+from ..addresses.entry import AddressSource
+from ..config import Config
+from ..errors import ListenError
+from ..events import Event, PeerDiscovered, PeerExpired
+from ..identity import PeerId
+from ..multiaddr import Multiaddr
+from ..protocols.service import Service, ServiceHost
+from ..resources.networks import networks_of
+from ..resources.refusals import Refusals
+from ..resources.turns import Turns
+from . import links, packets
+from .intake import Intake
+from .links import Interface, Link
+from .neighbors import Change, Neighbors
+from .texts import IP, announced_addresses, encode_text, sightings
+
+__all__ = ["Mdns"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+FIND_TIME: Final = 5.0
+"""Seconds in which somebody answers who is there: a packet or two may be lost."""
+LOOK_INTERVAL: Final = 1.0
+"""Seconds between looks at what has expired, at least."""
+
+
+class Mdns(Service):
+    """Announces our listen addresses, each on its own interface, and finds the peers that announce theirs.
+
+    What is heard goes into ``addresses``, and as events to ``emit``. It is a hint: anybody on the network can say
+    anything, and the handshake proves who is there.
+    """
+
+    def __init__(
+        self,
+        own: PeerId,
+        config: Config,
+        *,
+        addresses: AddressBook,
+        turns: Turns,
+        refusals: Refusals,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._own = own
+        self._book = addresses
+        self._turns = turns
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._intake = Intake()
+        self._neighbors = Neighbors(
+            own, config.max_discovered_peers, lambda sender: refusals.add("max_discovered_peers", sender)
+        )
+        self._links: dict[tuple[int, IP], Link] = {}
+        """By the index of the interface and our address there."""
+        self._announcements: dict[int, packets.Announcement] = {}
+        """By the index of the interface."""
+        self._own_ips: frozenset[IP] = frozenset()
+        self._listen_addresses: tuple[Multiaddr, ...] = ()
+        self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
+        self._looking: asyncio.TimerHandle | None = None
+        self._last_look = float("-inf")
+        self._next_look = float("inf")
+        self._closed = False
+
+    def open(self) -> None:
+        """Begins to listen and to ask.
+
+        Raises:
+            ListenError: on no interface, since another program does not share the port.
+        """
+        failure = self._update_links()
+        if not self._links:
+            if failure is not None:
+                self._closed = True
+                raise ListenError(f"/ip4/{links.GROUPS[4]}/udp/{links.PORT}", f"mDNS: {failure.strerror or failure}")
+            logger.warning("mDNS: no interface is up; it begins with the first one")
+
+    def close(self) -> None:
+        """Says goodbye. What was found stays in the address book until it expires."""
+        self._closed = True
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def find(self, peer: PeerId) -> tuple[Multiaddr, ...]:
+        """The addresses of ``peer``; asks for it, unless they are known.
+
+        Raises:
+            TimeoutError: it has not answered.
+        """
+        if peer not in self._neighbors:
+            for link in self._links.values():
+                link.ask()
+            found: asyncio.Future[None] = self._loop.create_future()
+            waiting = self._waiting.setdefault(peer, set())
+            waiting.add(found)
+            try:
+                async with asyncio.timeout(FIND_TIME):
+                    await found
+            except TimeoutError:
+                raise TimeoutError(f"nobody on the local network answered within {FIND_TIME:g} s") from None
+            finally:
+                waiting.discard(found)
+                if not waiting and self._waiting.get(peer) is waiting:
+                    del self._waiting[peer]
+        return self._neighbors.addresses(peer)
+
+    # -- as a service ----------------------------------------------------------------------------
+
+    def attach(self, host: ServiceHost) -> None:
+        super().attach(host)
+        self.offer_changed(None)
+
+    def offer_changed(self, peer: PeerId | None) -> None:
+        if self.host.listen_addresses != self._listen_addresses and not self._closed:
+            self._listen_addresses = self.host.listen_addresses
+            self.network_changed()
+
+    def network_changed(self) -> None:
+        if not self._closed:
+            failure = self._update_links()
+            if failure is not None:
+                logger.debug("mDNS: an interface is left out: %s", failure)
+
+    # -- interfaces ------------------------------------------------------------------------------
+
+    def _update_links(self) -> OSError | None:
+        """One link for each interface and family, that tells of our addresses there. Returns why one could not be made."""
+        failure = None
+        try:
+            present = links.interfaces()
+        except OSError as error:
+            return error
+        self._own_ips = frozenset(ip for interface in present for ip in interface.ips)
+        wanted = {(one.number, source): one for one in present for source in _sources(one)}
+        for gone in self._links.keys() - wanted.keys():
+            self._links.pop(gone).close()
+        for (index, source), interface in wanted.items():
+            if (index, source) not in self._links:
+                try:
+                    self._links[index, source] = Link(interface, source, self._turns, self)
+                except OSError as error:
+                    failure = error
+        announcements = {}
+        for interface in present:
+            announcement = self._announcement(interface)
+            if announcement is not None:
+                announcements[interface.number] = announcement
+        self._announcements = announcements
+        for (index, _), link in self._links.items():
+            link.announce(announcements.get(index))
+        return failure
+
+    def _announcement(self, interface: Interface) -> packets.Announcement | None:
+        """What we tell there: under a new name if it is not what we told before, since go reports a name once."""
+        addresses = announced_addresses(self._listen_addresses, interface.ips)
+        before = self._announcements.get(interface.number)
+        if before is not None and before.text == encode_text(addresses, self._own):
+            return before
+        return packets.announcement(links.new_name(), addresses, self._own)
+
+    # -- packets ---------------------------------------------------------------------------------
+
+    def read(self) -> float:
+        return self._intake.read(self._loop.time())
+
+    def heard(self, link: Link, data: bytes, sender: str) -> None:
+        if packets.concerns_us(data) and self._intake.takes(sender, len(data)):
+            self._turns.run(self._take, link, data, ip_address(sender.partition("%")[0]))
+
+    def _take(self, link: Link, data: bytes, sender: IP) -> None:
+        message = packets.read(data)
+        if isinstance(message, packets.Query):
+            link.answer(message)
+        elif message is not None:
+            for instance, _, ttl in message.texts:
+                link.knows(instance, ttl)
+            source = Multiaddr.parse(f"/ip{sender.version}/{sender}")
+            found = sightings(message.texts, sender, is_local=sender in self._own_ips)
+            path = (*networks_of(source), str(sender))
+            self._changed(self._neighbors.heard(found, path, self._loop.time()), by=source)
+
+    def _look(self) -> None:
+        """Forgets what has expired."""
+        self._next_look = float("inf")
+        self._last_look = self._loop.time()
+        self._changed(self._neighbors.expire(self._last_look))
+
+    def _changed(self, changes: Iterable[Change], by: Multiaddr | None = None) -> None:
+        for peer, addresses, expires, differs in changes:
+            valid = expires - self._loop.time()
+            self._book.tell(peer, AddressSource.MDNS, addresses, expires=self._book.clock() + valid, by=by)
+            if differs:
+                self._emit(PeerDiscovered(peer, addresses) if addresses else PeerExpired(peer))
+            if addresses:
+                for found in self._waiting.pop(peer, ()):
+                    if not found.done():
+                        found.set_result(None)
+        self._look_in_time()
+
+    def _look_in_time(self) -> None:
+        when = max(self._neighbors.next_expiry, self._last_look + LOOK_INTERVAL)
+        if when < self._next_look:
+            if self._looking is not None:
+                self._looking.cancel()
+            self._next_look = when
+            self._looking = self._loop.call_at(when, self._look)
+
+
+def _sources(interface: Interface) -> list[IP]:
+    """Our addresses from which we send there, one for each family. The loopback interface has no multicast by IPv6."""
+    families = {ip.version: ip for ip in reversed(interface.ips)}
+    if interface.is_loopback:
+        families.pop(6, None)
+    return list(families.values())
