@@ -50,7 +50,7 @@ from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
 from ..wire.yamux import GoAwayCode
-from .dialer import Dialer
+from .dialer import Dialer, Find
 from .ephemeral import EphemeralKeys
 
 __all__ = ["Swarm"]
@@ -67,7 +67,8 @@ class Swarm:
     ``transports`` make the pipes, the first that supports an address, which ``resolver`` has resolved; ``addresses`` takes
     what a peer tells of its addresses, and how dials went; ``services`` run on every connection; ``admission`` says with
     whom there may be connections, ``turns`` whose input is worked on when, that of the pipes included, and ``permits``
-    whether a peer may open a protocol now; ``emit`` takes events. Nothing here knows of requests.
+    whether a peer may open a protocol now; ``emit`` takes events; ``find`` looks for peers that are dialed by their id alone.
+    Nothing here knows of requests.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Swarm:
         refusals: Refusals,
         refused: Callable[[PeerId, str], None],
         emit: Callable[[Event], None],
+        find: Find | None = None,
     ) -> None:
         self.keypair = keypair
         self.peer_id = keypair.peer_id
@@ -119,6 +121,7 @@ class Swarm:
             admission=admission,
             addresses=addresses,
             upgrade=self._upgrade_outbound,
+            find=find,
         )
         self._listeners: dict[Listener, tuple[TransportListener, Multiaddr]] = {}
         """Each with what makes its pipes, and the address that we were told to listen on."""
@@ -210,9 +213,11 @@ class Swarm:
                 return connection
         return None
 
-    async def connect(self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float) -> Connection:
+    async def connect(
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, *, find: bool = False
+    ) -> Connection:
         """A connection to ``peer`` by ``deadline`` (the loop's time): the one there is, or the outcome of one dial to the
-        addresses of all callers.
+        addresses of all callers, and with ``find`` to those that are found.
 
         Raises:
             ClosedError: we are closing.
@@ -226,7 +231,7 @@ class Swarm:
         if connection is not None:
             return connection
         try:
-            return await self._dialer.dial(peer, addresses).outcome(deadline)
+            return await self._dialer.dial(peer, addresses, find=find).outcome(deadline)
         except DialError:
             connection = self.connection(peer)  # a relayed one, or made in the very turn in which the time was up
             if connection is None:
