@@ -354,10 +354,10 @@ async def test_many_who_seek_ask_once_a_second(world: World, remote: Neighbor) -
     await world.clock.advance(0.25)
     remote.received()
     calls = []
-    for _ in range(16):
-        calls += [await begun(alice.mdns.find(Keypair.generate().peer_id)) for _ in range(4)]
-        await world.clock.advance(0.25)
-    assert len(remote.questions()) <= 4
+    for _ in range(200):
+        calls.append(await begun(alice.mdns.find(Keypair.generate().peer_id)))
+        await world.clock.advance(0.02)
+    assert 3 <= len(remote.questions()) <= 4
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
@@ -404,7 +404,7 @@ async def test_what_the_system_says_no_to_is_left_out(
 
     monkeypatch.setattr(links, "interfaces", fail)
     bob.listen(HERE, ALSO_HERE)
-    assert caplog.messages[-1] == "mDNS: an interface is left out: the table is full"
+    assert caplog.messages[-1] == "mDNS: not on every interface: the table is full"
     await world.clock.advance(1.25)
     assert alice.events == [found(HERE, peer=bob.peer)]
 
@@ -424,7 +424,7 @@ async def test_a_port_that_is_not_shared_is_a_clear_error() -> None:
         other.bind(("", links.PORT))
         node = Node(Config(), Clock(0.0))
         with pytest.raises(
-            ListenError, match=r"^cannot listen on /ip4/224\.0\.0\.251/udp/\d+: mDNS: Address already in use$"
+            ListenError, match=r"^cannot listen on /ip4/224\.0\.0\.251/udp/\d+: mDNS: address already in use$"
         ):
             node.mdns.open()
         node.mdns.close()

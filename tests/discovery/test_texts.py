@@ -134,6 +134,7 @@ def test_one_instance_is_one_peer() -> None:
         "/dns4/example.com/tcp/1",
         "/dnsaddr/example.com",
         f"/ip4/192.168.1.7/tcp/1/p2p/{CAROL}/p2p-circuit",
+        "/ip4/10.0.0.1/tcp/1" + 7 * "/ws",
         "/unix/tmp/socket",
     ],
     ids=lambda address: address[:20],

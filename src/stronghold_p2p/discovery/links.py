@@ -79,16 +79,17 @@ class LinkOwner(Protocol):
 
 
 def interfaces() -> list[Interface]:
-    """Those of this machine, now.
+    """Those of this machine, now, with the addresses that others could be told: not IPv6's link-local ones.
 
     Raises:
         OSError: the system cannot list them.
     """
-    return [
-        Interface(adapter.index, adapter.name, tuple(_ip_of(ip.ip) for ip in adapter.ips))
-        for adapter in ifaddr.get_adapters()
-        if adapter.index is not None
-    ]
+    found = []
+    for adapter in ifaddr.get_adapters():
+        ips = tuple(ip for ip in (_ip_of(given.ip) for given in adapter.ips) if ip.version == 4 or not ip.is_link_local)
+        if ips and adapter.index is not None:
+            found.append(Interface(adapter.index, adapter.name, ips))
+    return found
 
 
 def new_name() -> str:
@@ -144,7 +145,10 @@ class Link:
     def ask(self) -> None:
         """Asks everybody, now or in a second, and then with growing intervals."""
         self._interval = FIRST_INTERVAL
-        self._ask_at(max(self._loop.time() + _delay(), self._last_question + FIRST_INTERVAL), all_peers=True)
+        when = max(self._loop.time() + _delay(), self._last_question + FIRST_INTERVAL)
+        if self._asking is not None:
+            when = min(when, self._asking.when())  # else many who call would put it off
+        self._ask_at(when, all_peers=True)
 
     def _ask_at(self, when: float, *, all_peers: bool) -> None:
         if self._asking is not None:

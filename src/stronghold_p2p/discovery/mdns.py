@@ -61,10 +61,10 @@ class Mdns(Service):
         self._neighbors = Neighbors(
             own, config.max_discovered_peers, lambda sender: refusals.add("max_discovered_peers", sender)
         )
-        self._links: dict[tuple[int, IP], Link] = {}
-        """By the index of the interface and our address there."""
+        self._links: dict[tuple[int, IP | None], Link] = {}
+        """By the number of the interface, and our address there; None for that of IPv6, which the system chooses."""
         self._announcements: dict[int, packets.Announcement] = {}
-        """By the index of the interface."""
+        """By the number of the interface."""
         self._own_ips: frozenset[IP] = frozenset()
         self._listen_addresses: tuple[Multiaddr, ...] = ()
         self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
@@ -83,7 +83,9 @@ class Mdns(Service):
         if not self._links:
             if failure is not None:
                 self._closed = True
-                raise ListenError(f"/ip4/{links.GROUPS[4]}/udp/{links.PORT}", f"mDNS: {failure.strerror or failure}")
+                raise ListenError(
+                    f"/ip4/{links.GROUPS[4]}/udp/{links.PORT}", f"mDNS: {(failure.strerror or str(failure)).lower()}"
+                )
             logger.warning("mDNS: no interface is up; it begins with the first one")
 
     def close(self) -> None:
@@ -133,7 +135,7 @@ class Mdns(Service):
         if not self._closed:
             failure = self._update_links()
             if failure is not None:
-                logger.debug("mDNS: an interface is left out: %s", failure)
+                logger.debug("mDNS: not on every interface: %s", failure)
 
     # -- interfaces ------------------------------------------------------------------------------
 
@@ -145,23 +147,21 @@ class Mdns(Service):
         except OSError as error:
             return error
         self._own_ips = frozenset(ip for interface in present for ip in interface.ips)
-        wanted = {(one.number, source): one for one in present for source in _sources(one)}
+        wanted: dict[tuple[int, IP | None], tuple[Interface, IP]] = {}
+        for interface in present:
+            for source in _sources(interface):
+                wanted[interface.number, source if source.version == 4 else None] = interface, source
         for gone in self._links.keys() - wanted.keys():
             self._links.pop(gone).close()
-        for (index, source), interface in wanted.items():
-            if (index, source) not in self._links:
-                try:
-                    self._links[index, source] = Link(interface, source, self._turns, self)
-                except OSError as error:
-                    failure = error
-        announcements = {}
-        for interface in present:
-            announcement = self._announcement(interface)
-            if announcement is not None:
-                announcements[interface.number] = announcement
-        self._announcements = announcements
-        for (index, _), link in self._links.items():
-            link.announce(announcements.get(index))
+        for key in wanted.keys() - self._links.keys():
+            try:
+                self._links[key] = Link(*wanted[key], self._turns, self)
+            except OSError as error:
+                failure = error
+        announcements = {interface.number: self._announcement(interface) for interface in present}
+        self._announcements = {number: one for number, one in announcements.items() if one is not None}
+        for (number, _), link in self._links.items():
+            link.announce(announcements[number])
         return failure
 
     def _announcement(self, interface: Interface) -> packets.Announcement | None:

@@ -14,7 +14,7 @@ from .texts import Sighting
 
 __all__ = ["Change", "Neighbors"]
 
-MAX_ADDRESSES: Final = 32
+MAX_ADDRESSES: Final = 24
 """Addresses of one peer: a host on two networks announces a dozen on each."""
 MAX_TTL: Final = 4500
 """Seconds, the longest TTL of RFC 6762, section 10: a peer that has left in silence is not remembered for ever."""

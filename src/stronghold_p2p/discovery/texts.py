@@ -33,6 +33,9 @@ MAX_STRING: Final = 255
 MAX_STRINGS: Final = 64
 """Strings of one packet that are looked at; parsing one takes some 20 us. js announces every address of its machine."""
 
+MAX_COMPONENTS: Final = 8
+"""Of an address that somebody announces. Each takes 100 bytes of memory, and only those of WebTransport have seven."""
+
 KEY: Final = "dnsaddr"
 KNOWN_TO_ALL: Final = {"tcp", "ws", "wss", "tls", "sni"}
 """Protocols after the IP address that js-libp2p can parse, and we listen on."""
@@ -126,13 +129,13 @@ def _dialable(address: Multiaddr, source: IP, *, is_local: bool) -> Multiaddr | 
     A neighbour does not choose the names that we look up, and a loopback address, or one of a relay, is none of its own.
     """
     ip = ip_of(address)
-    if ip is None or ip.is_multicast or any(name == "p2p-circuit" for name, _ in address):
+    if len(address.components) > MAX_COMPONENTS or ip is None or ip.is_multicast:
         return None
     if ip.is_unspecified and ip.version == source.version:
         ip = source
         head = Multiaddr.parse(f"/ip{ip.version}/{ip}")
         address = Multiaddr(head.to_bytes() + address.to_bytes()[len(head.to_bytes()) :])
-    if ip.is_unspecified or (ip.is_loopback and not is_local):
+    if ip.is_unspecified or (ip.is_loopback and not is_local) or any(name == "p2p-circuit" for name, _ in address):
         return None
     if isinstance(ip, IPv6Address) and ip.is_link_local:
         return None  # it means nothing without the interface, which an address does not tell
