@@ -94,6 +94,7 @@ EDGES = {
         "addresses": "the book takes what is found",
         "protocols": "it is a service: it hears of listeners and interfaces",
         "resources": "what senders may fill, and the loop's time",
+        "transport": "the addresses of the interfaces",
     },
     "protocols": {
         "encoding": "protobuf messages and their lengths",
@@ -148,6 +149,7 @@ PURE = {
     "addresses.entry": "what is known of an address, as values",
     "addresses.export": "text in, addresses out",
     "addresses.peer_addresses": "addresses of one peer; the time is an argument",
+    "swarm.own_addresses": "decisions; the time is an argument",
     "swarm.ranking": "decisions; the time is an argument",
     "discovery.texts": "what is announced, as text and as values",
     "discovery.packets": "bytes in, values out",

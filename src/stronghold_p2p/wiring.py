@@ -35,6 +35,7 @@ from .resources.turns import Turns
 from .store.address_memory import AddressMemory
 from .store.database_thread import DatabaseThread
 from .swarm.swarm import Swarm
+from .transport.interfaces import InterfaceWatch
 from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
@@ -143,8 +144,9 @@ class Parts(Generic[Req, Res]):
 
     def _make_swarm(self) -> Swarm:
         turns = Turns(asyncio.get_running_loop(), self.config.turn_time)
+        interfaces = InterfaceWatch()
         if self._uses_mdns:
-            self._mdns = self._make_mdns(turns)
+            self._mdns = self._make_mdns(turns, interfaces)
         swarm = Swarm(
             self.keypair,
             self.config,
@@ -153,6 +155,7 @@ class Parts(Generic[Req, Res]):
                 WebSocketTransport(self.config, turns, self._authorities),
             ),
             resolver=SystemResolver(),
+            interfaces=interfaces,
             addresses=self.addresses,
             services=self._services if self._mdns is None else (*self._services, self._mdns),
             admission=self.admission,
@@ -171,7 +174,7 @@ class Parts(Generic[Req, Res]):
             swarm.handle_coroutine(protocol, handler)
         return swarm
 
-    def _make_mdns(self, turns: Turns) -> Mdns:
+    def _make_mdns(self, turns: Turns, interfaces: InterfaceWatch) -> Mdns:
         """Raises ListenError."""
         from .discovery.mdns import Mdns  # with zeroconf, for which nobody else need wait
 
@@ -179,6 +182,7 @@ class Parts(Generic[Req, Res]):
             self.keypair.peer_id,
             self.config,
             addresses=self.addresses,
+            interfaces=interfaces,
             turns=turns,
             refusals=self._refusals,
             emit=self.events.emit,

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -35,6 +36,8 @@ from stronghold_p2p.discovery.mdns import FIND_TIME, Mdns
 from stronghold_p2p.discovery.packets import TTL, Answer
 from stronghold_p2p.resources.refusals import Refusals
 from stronghold_p2p.resources.turns import Turns
+from stronghold_p2p.transport import interfaces
+from stronghold_p2p.transport.interfaces import InterfaceAddress, InterfaceWatch
 
 STRANGER = Keypair.generate().peer_id
 HERE = Multiaddr.parse("/ip4/127.0.0.1/tcp/4001")
@@ -58,10 +61,12 @@ class Node:
     def __post_init__(self) -> None:
         self.book = AddressBook(clock=self.clock)
         self.turns = Turns(asyncio.get_running_loop(), self.config.turn_time)
+        self.interfaces = InterfaceWatch()
         self.mdns = Mdns(
             self.peer,
             self.config,
             addresses=self.book,
+            interfaces=self.interfaces,
             turns=self.turns,
             refusals=Refusals(self.events.append, clock=lambda: self.clock() + HOURS),
             emit=self.events.append,
@@ -70,6 +75,11 @@ class Node:
     def listen(self, *addresses: Multiaddr) -> None:
         self.listen_addresses = addresses
         self.mdns.offer_changed(None)
+
+    def move_to(self, *addresses: InterfaceAddress) -> None:
+        """Other interfaces come up, or none."""
+        self.interfaces.addresses = addresses
+        self.mdns.network_changed()
 
 
 class World:
@@ -97,6 +107,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield world
     for node in world.nodes:
         node.mdns.close()
+        node.interfaces.close()
 
 
 @pytest.fixture
@@ -370,43 +381,49 @@ async def test_many_who_seek_ask_once_a_second(world: World, remote: Neighbor) -
 async def test_interfaces_come_and_go(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loopback = links.interfaces()
+    loopback = interfaces.list_addresses()
     bob = world.node(HERE)
     await world.clock.advance(2.5)
-    monkeypatch.setattr(links, "interfaces", list)
+    monkeypatch.setattr(interfaces, "list_addresses", list)
     alice = world.node()
     assert caplog.messages == ["mDNS: no interface is up; it begins with the first one"]
     await world.clock.advance(2.5)
     assert alice.events == []
-    monkeypatch.setattr(links, "interfaces", lambda: loopback)
-    alice.mdns.network_changed()
+    alice.move_to(*loopback)
     await world.clock.advance(1.25)
     assert alice.events == [found(HERE, peer=bob.peer)]
-    monkeypatch.setattr(links, "interfaces", list)
-    bob.mdns.network_changed()
+    bob.move_to(*(address._replace(usable=False) for address in loopback))
     await settled()
     assert alice.events[1:] == [PeerExpired(bob.peer)]
 
 
-async def test_what_the_system_says_no_to_is_left_out(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_address_that_is_new_is_announced(world: World) -> None:
+    alice, bob = world.node(), world.node(HERE, ALSO_HERE)
+    first, second = sorted(interfaces.list_addresses(), key=lambda address: address.ip.version)
+    bob.move_to(first)
+    await world.clock.advance(2.5)
+    bob.move_to(first, second)
+    await world.clock.advance(1.25)
+    assert alice.events == [found(HERE, peer=bob.peer), found(HERE, ALSO_HERE, peer=bob.peer)]
+
+
+async def test_what_the_system_says_no_to_is_left_out(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "stronghold_p2p")
-    (loopback,) = links.interfaces()
-    gone = loopback._replace(number=2**30)
-    monkeypatch.setattr(links, "interfaces", lambda: [gone, loopback])
     alice, bob = world.node(), world.node(HERE)
-    await world.clock.advance(0.25)
-    assert alice.events == [found(HERE, peer=bob.peer)]
-
-    def fail() -> list[links.Interface]:
-        raise OSError("the table is full")
-
-    monkeypatch.setattr(links, "interfaces", fail)
-    bob.listen(HERE, ALSO_HERE)
-    assert caplog.messages[-1] == "mDNS: not on every interface: the table is full"
+    bob.move_to(*bob.interfaces.addresses, InterfaceAddress(ip_address("192.0.2.1"), 2**30))
+    assert caplog.messages[-1] == "mDNS: not on every interface: [Errno 19] No such device"
     await world.clock.advance(1.25)
     assert alice.events == [found(HERE, peer=bob.peer)]
+
+
+@pytest.mark.usefixtures("world")
+async def test_a_system_that_lists_no_interfaces_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> list[InterfaceAddress]:
+        raise OSError("the table is full")
+
+    monkeypatch.setattr(interfaces, "list_addresses", fail)
+    with pytest.raises(ListenError, match="mDNS: the table is full"):
+        Node(Config(), Clock(0.0)).mdns.open()
 
 
 async def test_a_packet_that_cannot_be_sent_is_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +444,6 @@ async def test_a_port_that_is_not_shared_is_a_clear_error() -> None:
             ListenError, match=r"^cannot listen on /ip4/224\.0\.0\.251/udp/\d+: mDNS: address already in use$"
         ):
             node.mdns.open()
-        node.mdns.close()
 
 
 # -- what others may send ----------------------------------------------------------------------------------

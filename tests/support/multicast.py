@@ -11,17 +11,18 @@ import pytest
 
 from stronghold_p2p.discovery import links, packets
 from stronghold_p2p.discovery.packets import Query
+from stronghold_p2p.transport import interfaces
 
 __all__ = ["Neighbor", "neighbor", "only_loopback"]
 
 
 def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """mDNS of peers made from now on is heard by nobody else."""
-    (loopback,) = (one for one in links.interfaces() if one.is_loopback)
+    loopback = [address for address in interfaces.list_addresses() if address.ip.is_loopback]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setattr(links, "PORT", free.getsockname()[1])
-    monkeypatch.setattr(links, "interfaces", lambda: [loopback])
+    monkeypatch.setattr(interfaces, "list_addresses", lambda: loopback)
 
 
 class Neighbor:
@@ -55,8 +56,8 @@ def neighbor() -> Iterator[Neighbor]:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         opened.bind(("", links.PORT))
-        (loopback,) = links.interfaces()
-        member = struct.pack("=4s4si", socket.inet_aton(links.GROUPS[4]), b"\x7f\0\0\1", loopback.number)
+        loopback = interfaces.list_addresses()[0].interface
+        member = struct.pack("=4s4si", socket.inet_aton(links.GROUPS[4]), b"\x7f\0\0\1", loopback)
         opened.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
         opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, member)
         yield Neighbor(opened)

@@ -10,17 +10,14 @@ import socket
 import string
 import struct
 import sys
-from ipaddress import ip_address
-from typing import Final, NamedTuple, Protocol
-
-import ifaddr
+from typing import Final, Protocol
 
 from ..resources.turns import Turns
 from . import packets
 from .packets import Announcement
 from .texts import IP
 
-__all__ = ["PORT", "Interface", "Link", "interfaces", "new_name"]
+__all__ = ["PORT", "Link", "new_name"]
 
 logger = logging.getLogger("stronghold_p2p")
 
@@ -55,19 +52,6 @@ NAME_LENGTH: Final = range(32, 64)
 """Characters of an instance's name, as go-, rust- and js-libp2p have it."""
 
 
-class Interface(NamedTuple):
-    """A network interface and its IP addresses."""
-
-    number: int
-    """Its index, for the system."""
-    name: str
-    ips: tuple[IP, ...]
-
-    @property
-    def is_loopback(self) -> bool:
-        return any(ip.is_loopback for ip in self.ips)
-
-
 class LinkOwner(Protocol):
     """What a link reports to."""
 
@@ -76,20 +60,6 @@ class LinkOwner(Protocol):
 
     def heard(self, link: Link, data: bytes, sender: str) -> None:
         """``data`` has come from the IP address ``sender``."""
-
-
-def interfaces() -> list[Interface]:
-    """Those of this machine, now, with the addresses that others could be told: not IPv6's link-local ones.
-
-    Raises:
-        OSError: the system cannot list them.
-    """
-    found = []
-    for adapter in ifaddr.get_adapters():
-        ips = tuple(ip for ip in (_ip_of(given.ip) for given in adapter.ips) if ip.version == 4 or not ip.is_link_local)
-        if ips and adapter.index is not None:
-            found.append(Interface(adapter.index, adapter.name, ips))
-    return found
 
 
 def new_name() -> str:
@@ -105,14 +75,15 @@ class Link:
         OSError: the interface has no multicast, or the port cannot be shared with whoever has it.
     """
 
-    def __init__(self, interface: Interface, source: IP, turns: Turns, owner: LinkOwner) -> None:
-        self.interface = interface
+    def __init__(self, interface: int, source: IP, turns: Turns, owner: LinkOwner) -> None:
+        """``interface`` is its number; ``source`` one of our addresses there, from which IPv4 is sent."""
+        self._interface = interface
         self._turns = turns
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._socket = _open(interface, source)
         group = GROUPS[source.version]
-        self._group = (group, PORT) if source.version == 4 else (group, PORT, 0, interface.number)
+        self._group = (group, PORT) if source.version == 4 else (group, PORT, 0, interface)
         self._announcement: Announcement | None = None
         self._is_told = False
         """Somebody may have heard of the announcement."""
@@ -228,7 +199,7 @@ class Link:
         try:
             self._socket.sendto(packet, self._group)
         except OSError as error:
-            logger.debug("mDNS on %s: not sent: %s", self.interface.name, error)  # as if it were lost on its way
+            logger.debug("mDNS on interface %d: not sent: %s", self._interface, error)  # as if it were lost on its way
 
     def _readable(self) -> None:
         for _ in range(READ_AT_ONCE):
@@ -239,7 +210,7 @@ class Link:
             except BlockingIOError:
                 return
             except OSError as error:  # the interface is down
-                logger.debug("mDNS on %s: %s", self.interface.name, error)
+                logger.debug("mDNS on interface %d: %s", self._interface, error)
                 return
             pause = self._owner.read()
             if len(data) <= MAX_PACKET:
@@ -250,14 +221,13 @@ class Link:
                 return
 
 
-def _open(interface: Interface, source: IP) -> socket.socket:
+def _open(interface: int, source: IP) -> socket.socket:
     """A socket for the group on this interface alone.
 
     Bound to the group, which Linux allows, it gets no unicast: nothing from outside of the network, and nothing that is
     meant for another program with the same port.
     """
     group = GROUPS[source.version]
-    index = interface.number
     family = socket.AF_INET if source.version == 4 else socket.AF_INET6
     opened = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -268,25 +238,21 @@ def _open(interface: Interface, source: IP) -> socket.socket:
             opened.bind((group if IS_LINUX else "", PORT))
             if IS_LINUX:  # else it gets what other sockets have joined for, on other interfaces
                 opened.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
-            member = struct.pack("=4s4si", socket.inet_aton(group), source.packed, index)
+            member = struct.pack("=4s4si", socket.inet_aton(group), source.packed, interface)
             opened.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
             opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, member)
             opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
         else:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            opened.bind((group, PORT, 0, index) if IS_LINUX else ("", PORT))
-            member = socket.inet_pton(family, group) + struct.pack("@I", index)
+            opened.bind((group, PORT, 0, interface) if IS_LINUX else ("", PORT))
+            member = socket.inet_pton(family, group) + struct.pack("@I", interface)
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, member)
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, interface)
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
     except BaseException:
         opened.close()
         raise
     return opened
-
-
-def _ip_of(given: str | tuple[str, int, int]) -> IP:
-    return ip_address(given if isinstance(given, str) else given[0])
 
 
 def _delay() -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from ipaddress import ip_address
 from typing import Final
 
@@ -19,9 +19,10 @@ from ..protocols.service import Service, ServiceHost
 from ..resources.networks import networks_of
 from ..resources.refusals import Refusals
 from ..resources.turns import Turns
+from ..transport.interfaces import InterfaceWatch
 from . import links, packets
 from .intake import Intake
-from .links import Interface, Link
+from .links import Link
 from .neighbors import Change, Neighbors
 from .texts import IP, announced_addresses, encode_text, sightings
 
@@ -48,12 +49,14 @@ class Mdns(Service):
         config: Config,
         *,
         addresses: AddressBook,
+        interfaces: InterfaceWatch,
         turns: Turns,
         refusals: Refusals,
         emit: Callable[[Event], None],
     ) -> None:
         self._own = own
         self._book = addresses
+        self._interfaces = interfaces
         self._turns = turns
         self._emit = emit
         self._loop = asyncio.get_running_loop()
@@ -77,20 +80,24 @@ class Mdns(Service):
         """Begins to listen and to ask.
 
         Raises:
-            ListenError: on no interface, since another program does not share the port.
+            ListenError: on no interface, since another program does not share the port, or the system forbids it.
         """
-        failure = self._update_links()
+        try:
+            self._interfaces.need(self)
+            failure = self._update_links()
+            if failure is not None and not self._links:
+                raise failure
+        except OSError as error:
+            self.close()
+            reason = f"mDNS: {(error.strerror or str(error)).lower()}"
+            raise ListenError(f"/ip4/{links.GROUPS[4]}/udp/{links.PORT}", reason) from error
         if not self._links:
-            if failure is not None:
-                self._closed = True
-                raise ListenError(
-                    f"/ip4/{links.GROUPS[4]}/udp/{links.PORT}", f"mDNS: {(failure.strerror or str(failure)).lower()}"
-                )
             logger.warning("mDNS: no interface is up; it begins with the first one")
 
     def close(self) -> None:
         """Says goodbye. What was found stays in the address book until it expires."""
         self._closed = True
+        self._interfaces.release(self)
         for link in self._links.values():
             link.close()
         self._links.clear()
@@ -141,33 +148,36 @@ class Mdns(Service):
 
     def _update_links(self) -> OSError | None:
         """One link for each interface and family, that tells of our addresses there. Returns why one could not be made."""
-        failure = None
-        try:
-            present = links.interfaces()
-        except OSError as error:
-            return error
-        self._own_ips = frozenset(ip for interface in present for ip in interface.ips)
-        wanted: dict[tuple[int, IP | None], tuple[Interface, IP]] = {}
-        for interface in present:
-            for source in _sources(interface):
-                wanted[interface.number, source if source.version == 4 else None] = interface, source
+        present: dict[int, list[IP]] = {}
+        for ip, interface, usable in self._interfaces.addresses:
+            if usable:
+                present.setdefault(interface, []).append(ip)
+        self._own_ips = frozenset(ip for ips in present.values() for ip in ips)
+        wanted = {
+            (interface, source if source.version == 4 else None): source
+            for interface, ips in present.items()
+            for source in _sources(ips)
+        }
         for gone in self._links.keys() - wanted.keys():
             self._links.pop(gone).close()
-        for key in wanted.keys() - self._links.keys():
+        failure = None
+        for interface, source in wanted.keys() - self._links.keys():
             try:
-                self._links[key] = Link(*wanted[key], self._turns, self)
+                link = Link(interface, wanted[interface, source], self._turns, self)
             except OSError as error:
                 failure = error
-        announcements = {interface.number: self._announcement(interface) for interface in present}
-        self._announcements = {number: one for number, one in announcements.items() if one is not None}
-        for (number, _), link in self._links.items():
-            link.announce(announcements[number])
+            else:
+                self._links[interface, source] = link
+        announcements = {interface: self._announcement(interface, ips) for interface, ips in present.items()}
+        self._announcements = {interface: one for interface, one in announcements.items() if one is not None}
+        for (interface, _), link in self._links.items():
+            link.announce(announcements[interface])
         return failure
 
-    def _announcement(self, interface: Interface) -> packets.Announcement | None:
+    def _announcement(self, interface: int, ips: Collection[IP]) -> packets.Announcement | None:
         """What we tell there: under a new name if it is not what we told before, since go reports a name once."""
-        addresses = announced_addresses(self._listen_addresses, interface.ips)
-        before = self._announcements.get(interface.number)
+        addresses = announced_addresses(self._listen_addresses, ips)
+        before = self._announcements.get(interface)
         if before is not None and before.text == encode_text(addresses, self._own):
             return before
         return packets.announcement(links.new_name(), addresses, self._own)
@@ -220,9 +230,9 @@ class Mdns(Service):
             self._looking = self._loop.call_at(when, self._look)
 
 
-def _sources(interface: Interface) -> list[IP]:
-    """Our addresses from which we send there, one for each family. The loopback interface has no multicast by IPv6."""
-    families = {ip.version: ip for ip in reversed(interface.ips)}
-    if interface.is_loopback:
+def _sources(ips: Iterable[IP]) -> list[IP]:
+    """The first of our addresses on an interface by each family. Only by IPv4 has the loopback interface multicast."""
+    families = {ip.version: ip for ip in reversed(list(ips))}
+    if any(ip.is_loopback for ip in families.values()):
         families.pop(6, None)
     return list(families.values())
