@@ -56,6 +56,7 @@ class Node:
     clock: Clock
     peer: PeerId = field(default_factory=lambda: Keypair.generate().peer_id)
     listen_addresses: tuple[Multiaddr, ...] = ()
+    dialed: list[tuple[PeerId, tuple[Multiaddr, ...]]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -71,6 +72,9 @@ class Node:
             refusals=Refusals(self.events.append, clock=lambda: self.clock() + HOURS),
             emit=self.events.append,
         )
+
+    def found(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> None:
+        self.dialed.append((peer, addresses))
 
     def listen(self, *addresses: Multiaddr) -> None:
         self.listen_addresses = addresses
@@ -273,6 +277,19 @@ async def test_a_question_tells_what_is_known_and_will_be(world: World, remote: 
     assert known == [both] * 4 + [frozenset({f"long.{SERVICE}"})] * (len(known) - 4), "we ourselves are not known to us"
 
 
+async def test_a_question_has_room_for_those_heard_of_last(world: World, remote: Neighbor) -> None:
+    world.node()
+    await world.clock.advance(0.25)
+    instances = [f"{number:063}" for number in range(2 * links.MAX_KNOWN)]
+    for instance in instances:
+        remote.send(answer(HERE, instance=instance, ttl=4000))
+        await settled()
+    remote.received()
+    await world.clock.advance(1.0)
+    (question,) = remote.questions()
+    assert question.known == {f"{instance}.{SERVICE}" for instance in instances[-links.MAX_KNOWN :]}
+
+
 async def test_many_who_ask_get_one_answer_a_second(world: World, remote: Neighbor) -> None:
     world.node(HERE)
     await world.clock.advance(10.0)
@@ -328,8 +345,14 @@ async def test_who_asks_for_one_name(world: World, remote: Neighbor, asked: str)
 async def test_a_peer_that_is_known_is_found_at_once(world: World, remote: Neighbor) -> None:
     alice = world.node()
     remote.send(answer(HERE))
-    await world.clock.advance(1.0)
+    await world.clock.advance(10.0)
+    remote.received()
     assert await alice.mdns.find(STRANGER) == (HERE,)
+    await world.clock.advance(0.25)
+    assert len(remote.questions()) == 1, "it may have moved"
+    remote.send(answer(ELSEWHERE))
+    await settled()
+    assert alice.dialed == [(STRANGER, (HERE,)), (STRANGER, (ELSEWHERE, HERE))]
 
 
 async def test_a_peer_that_is_asked_for_is_found(world: World) -> None:

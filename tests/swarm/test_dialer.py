@@ -371,6 +371,24 @@ async def test_only_who_asks_for_a_search_has_one(world: World) -> None:
     assert world.search.asked == []
 
 
+async def test_what_is_heard_of_later_is_dialed_too(world: World) -> None:
+    world.network.answers[TWO] = world.answer
+    call = world.call(find=True)
+    world.search.found(ONE)  # where it was before
+    await world.clock.advance(2.0)
+    world.dialer.found(world.peer, map(Multiaddr.parse, (ONE, TWO)))
+    assert (await call).peer == world.peer
+    assert world.started == {ONE: 0.0, TWO: 2.0}
+
+
+async def test_a_dial_to_an_address_takes_no_others(world: World) -> None:
+    world.call(ONE)
+    await settled()
+    world.dialer.found(world.peer, [Multiaddr.parse(TWO)])
+    await world.clock.advance(1.0)
+    assert world.started == {ONE: 0.0}
+
+
 async def test_nobody_who_answers_is_told_of(world: World) -> None:
     call = world.call(find=True)
     await world.clock.advance(5.0)

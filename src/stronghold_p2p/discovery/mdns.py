@@ -105,14 +105,15 @@ class Mdns(Service):
             self._looking.cancel()
 
     async def find(self, peer: PeerId) -> tuple[Multiaddr, ...]:
-        """The addresses of ``peer``; asks for it, unless they are known.
+        """The addresses of ``peer``: those that are known, else those that it answers. It is asked in any case: it may have
+        others by now, of which the host hears.
 
         Raises:
             TimeoutError: it has not answered.
         """
+        for link in self._links.values():
+            link.ask()
         if peer not in self._neighbors:
-            for link in self._links.values():
-                link.ask()
             found: asyncio.Future[None] = self._loop.create_future()
             waiting = self._waiting.setdefault(peer, set())
             waiting.add(found)
@@ -215,6 +216,7 @@ class Mdns(Service):
             self._book.tell(peer, AddressSource.MDNS, addresses, expires=self._book.clock() + valid, by=by)
             if differs:
                 self._emit(PeerDiscovered(peer, addresses) if addresses else PeerExpired(peer))
+                self.host.found(peer, addresses)
             if addresses:
                 for found in self._waiting.pop(peer, ()):
                     if not found.done():

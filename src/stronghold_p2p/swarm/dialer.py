@@ -103,6 +103,12 @@ class Dialer:
         dial.take_in(addresses, find=self.find if find else None)
         return dial
 
+    def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
+        """``peer`` was heard of at these addresses: a dial that looks for it takes them in."""
+        dial = self.dials.get((peer, True))
+        if dial is not None and dial.searching:
+            dial.take_in(addresses)
+
     def peer_connected(self, connection: Connection) -> None:
         """The peer has dialed us: a dial to it need not go on."""
         dial = self.dials.get((connection.peer, True))
@@ -178,6 +184,11 @@ class Dial:
         self._over = False
 
     # -- callers ---------------------------------------------------------------------------------
+
+    @property
+    def searching(self) -> bool:
+        """Whether it takes any address of the peer, not only those that callers have named."""
+        return self._search is not None
 
     def take_in(self, addresses: Iterable[Multiaddr], *, find: Find | None = None) -> None:
         """Dials these too, but for those that it has dialed already; and those that are found, if it is not looking yet."""

@@ -249,6 +249,9 @@ class Swarm:
                 raise
             return connection
 
+    def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
+        self._dialer.found(peer, addresses)
+
     async def disconnect(self, peer: PeerId, *, refused: bool = False) -> None:
         """Closes every connection to ``peer``; returns when they have ended. ``refused``: it hears that there may be none."""
         connections = self._connections.get(peer, [])
