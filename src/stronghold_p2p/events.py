@@ -96,7 +96,8 @@ class DialAttempt(NamedTuple):
     """One failed address of a :class:`DialError`."""
 
     address: Multiaddr
-    """The address as dialed: a host name is resolved to an IP address, unless the resolution failed."""
+    """The address as dialed: a host name is resolved to an IP address, unless the resolution failed. The peer id alone: the
+    search on the local network."""
     error: Exception
     seconds: float
     """From the start of the dial to the error; 0 if it was not started."""

@@ -1,4 +1,4 @@
-"""DNS packets, written byte by byte: those of other implementations' mDNS, as REACH tells of them."""
+"""DNS packets, written byte by byte, and the mDNS answers of other implementations, as they are on the wire."""
 
 from __future__ import annotations
 

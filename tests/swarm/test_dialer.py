@@ -34,7 +34,7 @@ from stronghold_p2p import (
     PeerIdMismatch,
 )
 from stronghold_p2p.firewall.admission import Admission, AdmissionRules
-from stronghold_p2p.swarm.dialer import UNANSWERED, Dial, Dialer
+from stronghold_p2p.swarm.dialer import MAX_FOUND, UNANSWERED, Dial, Dialer
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from stronghold_p2p.transport.transport import CertificateFiles, Connected, TransportListener, nothing_to_close
@@ -379,6 +379,16 @@ async def test_what_is_heard_of_later_is_dialed_too(world: World) -> None:
     world.dialer.found(world.peer, map(Multiaddr.parse, (ONE, TWO)))
     assert (await call).peer == world.peer
     assert world.started == {ONE: 0.0, TWO: 2.0}
+
+
+async def test_what_is_found_is_limited(world: World) -> None:
+    call = world.call(find=True)
+    addresses = [Multiaddr.parse(f"/ip4/10.0.{number}.1/tcp/1") for number in range(MAX_FOUND + 10)]
+    for address in addresses:
+        world.network.answers[str(address)] = REFUSED
+        world.dialer.found(world.peer, [address])
+    world.search.found("/ip4/10.1.0.1/tcp/1")
+    assert set(await world.failure(call)) == {str(address) for address in addresses[:MAX_FOUND]}
 
 
 async def test_a_dial_to_an_address_takes_no_others(world: World) -> None:

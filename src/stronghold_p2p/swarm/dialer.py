@@ -34,6 +34,9 @@ UNANSWERED: Final = 3.0
 """Seconds after which an address that has not answered counts as failed, though its dial ends before its time: the system
 has sent for the third time."""
 
+MAX_FOUND: Final = 64
+"""Addresses that the search of a dial comes upon: anybody on the local network can announce any number."""
+
 OURS: Final = (ClosedError, LimitExceeded, NotPermitted)
 """Errors of our own making, which say nothing about an address."""
 
@@ -106,8 +109,8 @@ class Dialer:
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
         """``peer`` was heard of at these addresses: a dial that looks for it takes them in."""
         dial = self.dials.get((peer, True))
-        if dial is not None and dial.searching:
-            dial.take_in(addresses)
+        if dial is not None:
+            dial.found(addresses)
 
     def peer_connected(self, connection: Connection) -> None:
         """The peer has dialed us: a dial to it need not go on."""
@@ -172,6 +175,8 @@ class Dial:
         self._attempts: dict[Multiaddr, _Attempt] = {}
         self._search: _Attempt | None = None
         """For addresses of which nobody has told us."""
+        self._found = 0
+        """How many it has come upon."""
         self._queue: list[_Attempt] = []
         """Those to be started, the next one first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -185,11 +190,6 @@ class Dial:
 
     # -- callers ---------------------------------------------------------------------------------
 
-    @property
-    def searching(self) -> bool:
-        """Whether it takes any address of the peer, not only those that callers have named."""
-        return self._search is not None
-
     def take_in(self, addresses: Iterable[Multiaddr], *, find: Find | None = None) -> None:
         """Dials these too, but for those that it has dialed already; and those that are found, if it is not looking yet."""
         if find is not None and self._search is None:
@@ -198,6 +198,13 @@ class Dial:
             self._looking_up[self._search] = None
             self._start(self._search, self._find(self._search, find))
         self._take_in([_Attempt(address, address) for address in addresses])
+
+    def found(self, addresses: Iterable[Multiaddr]) -> None:
+        """The peer was heard of there. Dials these too, if it looks for any."""
+        if self._search is not None:
+            new = [address for address in addresses if address not in self._attempts][: MAX_FOUND - self._found]
+            self._found += len(new)
+            self._take_in([_Attempt(address, address) for address in new])
 
     async def outcome(self, deadline: float) -> Connection:
         """The connection; whoever leaves last ends the dial.
@@ -362,7 +369,7 @@ class Dial:
         else:
             attempt.resolved = True
             self._looking_up.pop(attempt, None)
-            self._take_in([_Attempt(address, address) for address in found])
+            self.found(found)
 
     async def _try(self, attempt: _Attempt) -> None:
         try:
