@@ -76,5 +76,5 @@ def test_a_changed_copy() -> None:
 
 @pytest.mark.parametrize("interval", [15, 20])
 def test_a_ping_has_time_to_be_answered(interval: float) -> None:
-    with pytest.raises(ValueError, match="liveness_timeout must exceed Config.liveness_interval"):
+    with pytest.raises(ValueError, match="liveness_timeout must exceed"):
         Config(liveness_interval=interval)

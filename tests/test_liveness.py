@@ -18,11 +18,16 @@ from support.yamux import ping
 from stronghold_p2p import (
     Config,
     ConnectionClosed,
+    ConnectionEstablished,
     ConnectionLost,
     FirewallRules,
+    InvalidAddress,
+    KeepFailed,
+    NotPermitted,
     RequestTimeout,
     StrongholdP2p,
 )
+from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.tcp import USER_TIMEOUT
 from stronghold_p2p.wire.yamux import Flag, FrameType
 
@@ -84,9 +89,84 @@ async def test_the_system_gives_up_as_early_at_both_ends(make_peer: MakePeer) ->
     await alice.connect(await bob.listen())
     await until(lambda: bob.connections)
     for peer in (alice, bob):
-        assert peer._parts.swarm is not None
-        [connection] = peer._parts.swarm.connections
+        [connection] = _connections(peer)
         pipe: Any = connection._pipe
         connected = pipe._transport.get_extra_info("socket")
         assert USER_TIMEOUT is not None
         assert connected.getsockopt(socket.IPPROTO_TCP, USER_TIMEOUT) == 15_000
+
+
+# -- kept peers --------------------------------------------------------------------------------------------
+
+
+async def test_a_peer_that_is_kept_from_the_start(make_peer: MakePeer) -> None:
+    bob = await make_peer(config=Config(idle_timeout=0.05))
+    address = await bob.listen()
+    alice: StrongholdP2p[Any, Any] = StrongholdP2p(config=Config(idle_timeout=0.05))
+    alice.keep(str(bob.peer_id))
+    alice.keep(bob.peer_id)
+    alice.addresses.add(address)
+    async with alice:
+        events = alice.events()
+        established = await next_event(events, ConnectionEstablished)
+        assert established.connection.peer == bob.peer_id
+        await until(lambda: [one for one in _connections(bob) if one._alive.held])
+        alice.unkeep(str(bob.peer_id))
+        closed = await next_event(events, ConnectionClosed)
+        assert closed.error is None
+
+
+async def test_a_peer_that_is_kept_is_dialed_once_its_address_is_known(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    address = await bob.listen()
+    events = alice.events()
+    alice.keep(bob.peer_id)
+    failed = await next_event(events, KeepFailed)
+    assert failed.peer == bob.peer_id
+    assert "no address is known" in str(failed.error)
+    assert failed.retry_after > 0
+    alice.addresses.add(address)
+    await until(lambda: alice.is_connected(bob.peer_id))
+
+
+async def test_a_banned_peer_is_not_kept_until_it_is_unbanned(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    alice.addresses.add(await bob.listen())
+    events = alice.events()
+    alice.keep(bob.peer_id)
+    await next_event(events, ConnectionEstablished)
+    await alice.ban_peer(bob.peer_id)
+    failed = await next_event(events, KeepFailed)
+    assert isinstance(failed.error, NotPermitted)
+    assert not alice.is_connected(bob.peer_id)
+    await alice.unban_peer(bob.peer_id)
+    await next_event(events, ConnectionEstablished)
+
+
+async def test_a_peer_that_a_policy_refuses_is_kept_once_it_does_not(make_peer: MakePeer, tmp_path: Path) -> None:
+    bob = await make_peer()
+    address = await bob.listen()
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'[peer_ids]\ndeny = ["{bob.peer_id}"]\n')
+    alice = await make_peer(policy=policy)
+    events = alice.events()
+    alice.addresses.add(address)
+    alice.keep(bob.peer_id)
+    failed = await next_event(events, KeepFailed)
+    assert isinstance(failed.error, NotPermitted)
+    policy.write_text("")
+    await alice.reload_policy()
+    await next_event(events, ConnectionEstablished)
+
+
+async def test_what_cannot_be_kept(make_peer: MakePeer) -> None:
+    peer = await make_peer()
+    for wrong in ("bob", str(peer.peer_id), f"/ip4/127.0.0.1/tcp/1/p2p/{peer.peer_id}"):
+        with pytest.raises(InvalidAddress):
+            peer.keep(wrong)
+    peer.unkeep(peer.peer_id)
+
+
+def _connections(peer: StrongholdP2p[Any, Any]) -> tuple[Connection, ...]:
+    assert peer._parts.swarm is not None
+    return peer._parts.swarm.connections

@@ -22,6 +22,7 @@ __all__ = [
     "FirewallRequestEnded",
     "FirewallRequestOpened",
     "InboundConnectionFailed",
+    "KeepFailed",
     "LimitReached",
     "Listener",
     "ListenerClosed",
@@ -123,6 +124,17 @@ class ConnectionClosed:
     connection: ConnectionInfo
     error: Exception | None
     """The cause; None for a regular close by either side."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFailed:
+    """A peer that is to be kept connected is not, and could not be dialed. Emitted once for each kind of error, until it is
+    connected."""
+
+    peer: PeerId
+    error: Exception
+    retry_after: float
+    """Seconds until the next dial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +289,7 @@ Event = (
     ConnectionEstablished
     | ConnectionClosed
     | InboundConnectionFailed
+    | KeepFailed
     | LimitReached
     | NewListener
     | ListenerClosed

@@ -194,6 +194,29 @@ class StrongholdP2p(Generic[Req, Res]):
         """Whether we are connected to ``peer``."""
         return self._parts.running().connection(PeerId.of(peer)) is not None
 
+    def keep(self, peer: PeerId | str) -> None:
+        """Keeps ``peer`` connected from now on, or from the start, until :meth:`unkeep`.
+
+        It is dialed at its known addresses, and again whenever the connection ends: after a second, then after growing times
+        of up to a minute or so; at once when it has a new address, or our network changes. A :class:`KeepFailed` event says
+        why it cannot be reached. A dead connection is noticed within ``Config.liveness_timeout``, and neither side closes an
+        idle one; peers of other implementations may.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id, or is this peer.
+        """
+        self._parts.owner.check()
+        self._parts.keeper.keep(self._target(PeerId.of(peer))[0])
+
+    def unkeep(self, peer: PeerId | str) -> None:
+        """Ends what :meth:`keep` began: the connection is closed once it is idle. Ignores other peers.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id.
+        """
+        self._parts.owner.check()
+        self._parts.keeper.unkeep(PeerId.of(peer))
+
     async def ping(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> float:
         """The round-trip time to a peer in seconds, by libp2p's ping protocol (libp2p/specs ping/ping.md).
 

@@ -34,7 +34,9 @@ from .resources.refusals import Refusals
 from .resources.turns import Turns
 from .store.address_memory import AddressMemory
 from .store.database_thread import DatabaseThread
+from .swarm.keeper import Keeper
 from .swarm.swarm import Swarm
+from .transport.connection import Connection
 from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
@@ -97,7 +99,8 @@ class Parts(Generic[Req, Res]):
             else None
         )
         self._authorities = authorities
-        self._services: tuple[Service, ...] = (IdentifyService(), self.ping)
+        self.keeper = Keeper(self._connect_kept, self.events.emit)
+        self._services: tuple[Service, ...] = (IdentifyService(), self.ping, self.keeper)
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._starting = False
         self._closing: asyncio.Future[None] | None = None
@@ -112,12 +115,14 @@ class Parts(Generic[Req, Res]):
         if self.swarm is not None or self._starting:
             raise RuntimeError("the peer is already running")
         self.addresses.claim(self.owner)
+        self.addresses.address_added = self.keeper.address_added
         self.owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
             self.swarm = await begin(self._start, self._undo_start)
         finally:
             self._starting = False
+        self.keeper.start()
 
     async def _start(self) -> Swarm:
         await self.sources.start()
@@ -172,6 +177,7 @@ class Parts(Generic[Req, Res]):
         swarm, self.swarm = self.swarm, None
         await end_all(
             self.approvals.close,  # first: waiting requests would delay the connections
+            self.keeper.close,
             *([swarm.close] if swarm is not None else []),
             self.responder.close,
             self.events.close,
@@ -213,6 +219,8 @@ class Parts(Generic[Req, Res]):
         kept = self.sources.keep_ban(peer, banned)
         if banned and self.swarm is not None:
             await self.swarm.disconnect(peer, refused=True)
+        if not banned:
+            self.keeper.retry(peer)
         if kept is not None:
             await kept
 
@@ -228,6 +236,10 @@ class Parts(Generic[Req, Res]):
     def _admission_changed(self) -> None:
         if self.swarm is not None:
             self.swarm.admission_changed()
+            self.keeper.retry_all()
+
+    async def _connect_kept(self, peer: PeerId, deadline: float) -> Connection:
+        return await self.running().connect(peer, self.addresses.get(peer), deadline)
 
     # -- what the swarm asks -----------------------------------------------------------------------
 
