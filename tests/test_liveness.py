@@ -154,7 +154,7 @@ async def test_a_peer_that_a_policy_refuses_is_kept_once_it_does_not(make_peer: 
     alice.keep(bob.peer_id)
     failed = await next_event(events, KeepFailed)
     assert isinstance(failed.error, NotPermitted)
-    policy.write_text("")
+    policy.write_text(f'[peer_ids]\nallow = ["{bob.peer_id}"]\n')
     await alice.reload_policy()
     await next_event(events, ConnectionEstablished)
 
