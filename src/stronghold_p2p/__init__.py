@@ -34,6 +34,7 @@ from .errors import (
     WebSocketError,
 )
 from .events import (
+    AddressesChanged,
     ConnectionClosed,
     ConnectionEstablished,
     ConnectionInfo,
@@ -73,6 +74,7 @@ __all__ = [
     "AddressBookError",
     "AddressEntry",
     "AddressSource",
+    "AddressesChanged",
     "CertificateError",
     "ClosedError",
     "Config",

@@ -37,6 +37,7 @@ from .store.database_thread import DatabaseThread
 from .swarm.keeper import Keeper
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
+from .transport.interfaces import InterfaceWatch
 from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
@@ -150,6 +151,7 @@ class Parts(Generic[Req, Res]):
                 WebSocketTransport(self.config, turns, self._authorities),
             ),
             resolver=SystemResolver(),
+            interfaces=InterfaceWatch(),
             addresses=self.addresses,
             services=self._services,
             admission=self.admission,

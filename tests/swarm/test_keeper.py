@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -34,9 +35,10 @@ from stronghold_p2p.swarm.keeper import DIALS_AT_ONCE, PROTOCOL, Keeper
 from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.deadlines import Deadlines
+from stronghold_p2p.transport.interfaces import InterfaceWatch
 from stronghold_p2p.transport.resolver import SystemResolver
 
-PEER = Keypair.generate().peer_id
+PEER, OTHER = (Keypair.generate().peer_id for _ in range(2))
 
 ADDRESS = Multiaddr.parse("/memory/1")
 
@@ -62,6 +64,7 @@ class Host:
         self.began = clock.now
         self.dials: list[tuple[PeerId, float]] = []
         """Each peer that was dialed, and when."""
+        self.watched = False
         self.under_way = 0
         self.most_under_way = 0
         self.outcome: Callable[[], Awaitable[None]] = self.refuse
@@ -76,6 +79,14 @@ class Host:
 
     def connection(self, peer: PeerId) -> Connection | None:
         return None
+
+    def watch_network(self, who: object) -> None:
+        assert who is self.keeper
+        self.watched = True
+
+    def unwatch_network(self, who: object) -> None:
+        assert who is self.keeper
+        self.watched = False
 
     async def refuse(self) -> None:
         raise DialError(PEER, [DialAttempt(ADDRESS, ConnectionRefusedError(), 0.0)])
@@ -182,6 +193,27 @@ async def test_a_change_of_the_network_ends_the_wait(host: Host, clock: Clock) -
     assert len(host.dials) == before + 2  # delays begin anew
 
 
+async def test_the_network_is_watched_while_somebody_is_kept(host: Host) -> None:
+    watched = []
+    for change in (host.keeper.keep, host.keeper.unkeep):
+        for peer in (PEER, OTHER):
+            change(peer)
+            watched.append(host.watched)
+    assert watched == [True, True, True, False]
+    host.keeper.keep(PEER)
+    await host.keeper.close()
+    assert not host.watched
+
+
+async def test_a_network_that_cannot_be_watched(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(who: object) -> None:
+        raise OSError("no descriptors left")
+
+    monkeypatch.setattr(host, "watch_network", refuse)
+    host.keeper.keep(PEER)
+    assert len(host.keeper._kept) == 1
+
+
 async def test_new_addresses_are_dialed_soon_however_many_are_told(host: Host, clock: Clock) -> None:
     host.keeper.keep(PEER)
     await clock.advance(100)
@@ -258,6 +290,10 @@ async def test_who_is_not_to_be_kept_before_it_was_dialed(host: Host, clock: Clo
 # -- how the connection stays open -----------------------------------------------------------------------------
 
 
+def no_monitor() -> socket.socket:
+    raise OSError("of a network in memory")
+
+
 class Node:
     """A swarm with a keeper."""
 
@@ -270,6 +306,7 @@ class Node:
             config or Config(),
             transports=(transport,),
             resolver=SystemResolver(),
+            interfaces=InterfaceWatch(lister=list, monitor=no_monitor),
             addresses=self.addresses,
             services=(IdentifyService(), *((self.keeper,) if keeps else ())),
             admission=Admission(),
@@ -366,6 +403,20 @@ async def test_a_remote_that_restarts_is_connected_within_seconds(clock: Clock) 
         await bob.swarm.disconnect(alice.peer_id)
         await clock.advance(1.5)
         assert len(alice.swarm.connections) == 1
+
+
+async def test_a_connection_from_an_address_that_is_gone_is_made_anew_at_once(clock: Clock) -> None:
+    async with nodes() as (alice, bob):
+        alice.keeper.keep(bob.peer_id)
+        await clock.advance(1)
+        (first,) = alice.swarm.connections
+        first.abort(ConnectionLost("the local address is gone"))
+        alice.keeper.network_changed()
+        await clock.advance(0.1, step=0.01)
+        (second,) = alice.swarm.connections
+        assert second is not first
+        await clock.advance(60)
+        assert alice.swarm.connections == (second,)
 
 
 async def test_a_dead_path_is_noticed_and_dialed_again(clock: Clock) -> None:

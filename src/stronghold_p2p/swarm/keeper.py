@@ -84,6 +84,7 @@ class Keeper(Service):
         if peer not in self._kept:
             self._kept[peer] = kept = _Kept(self, peer)
             if self._running:
+                self._watch_network()
                 self._find(kept)
 
     def unkeep(self, peer: PeerId) -> None:
@@ -95,10 +96,14 @@ class Keeper(Service):
             dialing = self._dialing.get(kept)
             if dialing is not None:
                 dialing.cancel()
+            if self._running and not self._kept:
+                self.host.unwatch_network(self)
 
     def start(self) -> None:
         """Connections can be made now."""
         self._running = True
+        if self._kept:
+            self._watch_network()
         for kept in self._kept.values():
             self._find(kept)
 
@@ -110,6 +115,7 @@ class Keeper(Service):
         for kept in self._kept.values():
             self._stop_waiting(kept)
         self.host.deadlines.remove(self._tick, self)
+        self.host.unwatch_network(self)
         dialing = tuple(self._dialing.values())
         for task in dialing:
             task.cancel()
@@ -128,10 +134,14 @@ class Keeper(Service):
     def retry(self, peer: PeerId) -> None:
         """The same of one, if it is to be kept."""
         kept = self._kept.get(peer)
-        if kept is not None:
-            kept.failures = 0
-            if kept.tick:
-                self._find(kept)
+        if kept is None:
+            return
+        kept.failures = 0
+        if kept.connection is not None and kept.connection.closing:
+            self._let_go(kept)  # its address is gone
+            self._find(kept)
+        elif kept.tick:
+            self._find(kept)
 
     def address_added(self, peer: PeerId) -> None:
         """``peer`` has an address more, which anybody may have told: it is dialed soon, but no more often than before."""
@@ -170,6 +180,12 @@ class Keeper(Service):
         """The next one may be dialed."""
         self._tick = 0
         self._dial_next()
+
+    def _watch_network(self) -> None:
+        try:
+            self.host.watch_network(self)
+        except OSError as error:
+            logger.debug("changes of the network are not noticed: %s", error)
 
     # -- connecting ----------------------------------------------------------------------------------
 
