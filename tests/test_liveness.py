@@ -104,8 +104,7 @@ async def test_a_peer_that_is_kept_from_the_start(make_peer: MakePeer) -> None:
     address = await bob.listen()
     alice: StrongholdP2p[Any, Any] = StrongholdP2p(config=Config(idle_timeout=0.05))
     alice.keep(str(bob.peer_id))
-    alice.keep(bob.peer_id)
-    alice.addresses.add(address)
+    alice.keep(address)
     async with alice:
         events = alice.events()
         established = await next_event(events, ConnectionEstablished)
@@ -161,7 +160,7 @@ async def test_a_peer_that_a_policy_refuses_is_kept_once_it_does_not(make_peer: 
 
 async def test_what_cannot_be_kept(make_peer: MakePeer) -> None:
     peer = await make_peer()
-    for wrong in ("bob", str(peer.peer_id), f"/ip4/127.0.0.1/tcp/1/p2p/{peer.peer_id}"):
+    for wrong in ("bob", str(peer.peer_id), f"/ip4/127.0.0.1/tcp/1/p2p/{peer.peer_id}", "/ip4/127.0.0.1/tcp/1"):
         with pytest.raises(InvalidAddress):
             peer.keep(wrong)
     peer.unkeep(peer.peer_id)

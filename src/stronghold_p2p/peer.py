@@ -194,19 +194,22 @@ class StrongholdP2p(Generic[Req, Res]):
         """Whether we are connected to ``peer``."""
         return self._parts.running().connection(PeerId.of(peer)) is not None
 
-    def keep(self, peer: PeerId | str) -> None:
-        """Keeps ``peer`` connected from now on, or from the start, until :meth:`unkeep`.
+    def keep(self, to: PeerId | Multiaddr | str) -> None:
+        """Keeps a peer connected, from now or from the start on, until :meth:`unkeep`.
 
-        It is dialed at its known addresses, and again whenever the connection ends: after a second, then after growing times
-        of up to a minute or so; at once when it has a new address, or our network changes. A :class:`KeepFailed` event says
-        why it cannot be reached. A dead connection is noticed within ``Config.liveness_timeout``, and neither side closes an
-        idle one; peers of other implementations may.
+        It is dialed at its known addresses, to which that in ``to`` is added, and again whenever the connection ends: after
+        about a second, then after growing times of up to about a minute. A new address, or a change of our network, makes
+        that at once. A :class:`KeepFailed` event says why it cannot be reached. A dead connection is noticed within
+        ``Config.liveness_timeout``. An idle one is closed by neither side, but peers of other implementations may do so.
 
         Raises:
-            InvalidAddress: ``peer`` is not a peer id, or is this peer.
+            InvalidAddress: malformed, without a peer id, or of this peer.
         """
         self._parts.owner.check()
-        self._parts.keeper.keep(self._target(PeerId.of(peer))[0])
+        peer, address = self._target(to)
+        if address is not None:
+            self.addresses.add(address, peer)
+        self._parts.keeper.keep(peer)
 
     def unkeep(self, peer: PeerId | str) -> None:
         """Ends what :meth:`keep` began: the connection is closed once it is idle. Ignores other peers.
