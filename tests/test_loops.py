@@ -39,6 +39,8 @@ PEER_ACTS: dict[str, Act] = {
     "connect": lambda peer: peer.connect(OTHER),
     "disconnect": lambda peer: peer.disconnect(OTHER),
     "is_connected": lambda peer: peer.is_connected(OTHER),
+    "keep": lambda peer: peer.keep(OTHER),
+    "unkeep": lambda peer: peer.unkeep(OTHER),
     "ping": lambda peer: peer.ping(OTHER),
     "on_request": lambda peer: peer.on_request(lambda request: None),
     "requests": lambda peer: peer.requests(),

@@ -23,6 +23,7 @@ __all__ = [
     "FirewallRequestEnded",
     "FirewallRequestOpened",
     "InboundConnectionFailed",
+    "KeepFailed",
     "LimitReached",
     "Listener",
     "ListenerClosed",
@@ -130,6 +131,17 @@ class ConnectionClosed:
     connection: ConnectionInfo
     error: Exception | None
     """The cause; None for a regular close by either side."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFailed:
+    """A peer that is to be kept connected is not, and could not be dialed. Emitted once for each kind of error, until it is
+    connected."""
+
+    peer: PeerId
+    error: Exception
+    retry_after: float
+    """Seconds until the next dial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +324,7 @@ Event = (
     ConnectionEstablished
     | ConnectionClosed
     | InboundConnectionFailed
+    | KeepFailed
     | LimitReached
     | NewListener
     | ListenerClosed

@@ -24,7 +24,6 @@ from .loops import deadline_in
 from .multiaddr import Multiaddr
 from .requests import Request
 from .requests.codec import PROTOCOLS, CodecName
-from .transport.connection import Connection
 from .transport.stream import Stream
 from .transport.transport import CertificateFiles
 from .wiring import Parts
@@ -178,7 +177,7 @@ class StrongholdP2p(Generic[Req, Res]):
             body,
             timeout=seconds(timeout, self._parts.config.request_timeout),
             connection=connection,
-            connect=lambda deadline: self._connect(peer, address, deadline),
+            connect=lambda deadline: self._parts.connect(peer, address, deadline),
         )
 
     async def connect(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> PeerId:
@@ -189,7 +188,7 @@ class StrongholdP2p(Generic[Req, Res]):
                 apply, only bans and the policy.
         """
         peer, address = self._target(to)
-        await self._connect(peer, address, deadline_in(seconds(timeout, self._parts.config.connection_timeout)))
+        await self._parts.connect(peer, address, deadline_in(seconds(timeout, self._parts.config.connection_timeout)))
         return peer
 
     async def disconnect(self, peer: PeerId | str) -> None:
@@ -199,6 +198,32 @@ class StrongholdP2p(Generic[Req, Res]):
     def is_connected(self, peer: PeerId | str) -> bool:
         """Whether we are connected to ``peer``."""
         return self._parts.running().connection(PeerId.of(peer)) is not None
+
+    def keep(self, to: PeerId | Multiaddr | str) -> None:
+        """Keeps a peer connected, from now or from the start on, until :meth:`unkeep`.
+
+        It is dialed at its known addresses, to which that in ``to`` is added, and again whenever the connection ends: after
+        about a second, then after growing times of up to about a minute. A new address, or a change of our network, makes
+        that at once. A :class:`KeepFailed` event says why it cannot be reached. A dead connection is noticed within
+        ``Config.liveness_timeout``. An idle one is closed by neither side, but peers of other implementations may do so.
+
+        Raises:
+            InvalidAddress: malformed, without a peer id, or of this peer.
+        """
+        self._parts.owner.check()
+        peer, address = self._target(to)
+        if address is not None:
+            self.addresses.add(address, peer)
+        self._parts.keeper.keep(peer)
+
+    def unkeep(self, peer: PeerId | str) -> None:
+        """Ends what :meth:`keep` began: the connection is closed once it is idle. Ignores other peers.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id.
+        """
+        self._parts.owner.check()
+        self._parts.keeper.unkeep(PeerId.of(peer))
 
     async def ping(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> float:
         """The round-trip time to a peer in seconds, by libp2p's ping protocol (libp2p/specs ping/ping.md).
@@ -213,7 +238,7 @@ class StrongholdP2p(Generic[Req, Res]):
         patience = seconds(timeout, self._parts.config.request_timeout)
         peer, address = self._target(to)
         deadline = deadline_in(patience)
-        connection = await self._connect(peer, address, deadline)
+        connection = await self._parts.connect(peer, address, deadline)
         return await self._parts.ping.ping(connection, timeout=patience, deadline=deadline)
 
     # -- answering -------------------------------------------------------------------------------
@@ -458,7 +483,7 @@ class StrongholdP2p(Generic[Req, Res]):
         peer, address = self._target(to)
         patience = seconds(timeout, self._parts.config.request_timeout)
         deadline = deadline_in(patience)
-        connection = await self._connect(peer, address, deadline)
+        connection = await self._parts.connect(peer, address, deadline)
         try:
             async with asyncio.timeout_at(deadline):
                 return await connection.open_stream(protocol)
@@ -485,8 +510,3 @@ class StrongholdP2p(Generic[Req, Res]):
         if peer == self.peer_id:
             raise InvalidAddress(to, "it is of this peer itself")
         return peer, address
-
-    async def _connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
-        """A connection to ``peer`` before ``deadline`` (the loop's time)."""
-        addresses = self.addresses.get(peer) if address is None else (address,)
-        return await self._parts.running().connect(peer, addresses, deadline, find=address is None)

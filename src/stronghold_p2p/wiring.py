@@ -25,6 +25,7 @@ from .firewall_sources import FirewallSources
 from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
+from .multiaddr import Multiaddr
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.service import Service, check_protocol_id
@@ -34,7 +35,9 @@ from .resources.refusals import Refusals
 from .resources.turns import Turns
 from .store.address_memory import AddressMemory
 from .store.database_thread import DatabaseThread
+from .swarm.keeper import Keeper
 from .swarm.swarm import Swarm
+from .transport.connection import Connection
 from .transport.interfaces import InterfaceWatch
 from .transport.resolver import SystemResolver
 from .transport.stream import Stream
@@ -104,7 +107,8 @@ class Parts(Generic[Req, Res]):
         self._authorities = authorities
         self._uses_mdns = mdns
         self._mdns: Mdns | None = None
-        self._services: tuple[Service, ...] = (IdentifyService(), self.ping)
+        self.keeper = Keeper(lambda peer, deadline: self.connect(peer, None, deadline), self.events.emit)
+        self._services: tuple[Service, ...] = (IdentifyService(), self.ping, self.keeper)
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._starting = False
         self._closing: asyncio.Future[None] | None = None
@@ -119,12 +123,14 @@ class Parts(Generic[Req, Res]):
         if self.swarm is not None or self._starting:
             raise RuntimeError("the peer is already running")
         self.addresses.claim(self.owner)
+        self.addresses.address_added = self.keeper.address_added
         self.owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
             self.swarm = await begin(self._start, self._undo_start)
         finally:
             self._starting = False
+        self.keeper.start()
 
     async def _start(self) -> Swarm:
         await self.sources.start()
@@ -205,6 +211,7 @@ class Parts(Generic[Req, Res]):
         await end_all(
             self._close_mdns,
             self.approvals.close,  # first: waiting requests would delay the connections
+            self.keeper.close,
             *([swarm.close] if swarm is not None else []),
             self.responder.close,
             self.events.close,
@@ -226,6 +233,14 @@ class Parts(Generic[Req, Res]):
             refuse_loop()
         return self.swarm
 
+    async def connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
+        """A connection to ``peer`` before ``deadline`` (the loop's time): at ``address``, or at those that are known or found.
+
+        Raises: as for :meth:`Swarm.connect`.
+        """
+        addresses = self.addresses.get(peer) if address is None else (address,)
+        return await self.running().connect(peer, addresses, deadline, find=address is None)
+
     # -- changes ---------------------------------------------------------------------------------
 
     def handle_stream(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
@@ -246,6 +261,8 @@ class Parts(Generic[Req, Res]):
         kept = self.sources.keep_ban(peer, banned)
         if banned and self.swarm is not None:
             await self.swarm.disconnect(peer, refused=True)
+        if not banned:
+            self.keeper.retry(peer)
         if kept is not None:
             await kept
 
@@ -261,6 +278,7 @@ class Parts(Generic[Req, Res]):
     def _admission_changed(self) -> None:
         if self.swarm is not None:
             self.swarm.admission_changed()
+            self.keeper.retry_all()
 
     # -- what the swarm asks -----------------------------------------------------------------------
 

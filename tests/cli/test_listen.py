@@ -86,6 +86,7 @@ PORT_IN_USE = "a port in use"
         (("--allow-all", "/ip4/127.0.0.1/udp/0"), 1, "ListenError"),
         (("--allow-all", "/ip4/127.0.0.1/tcp/0", PORT_IN_USE), 1, "ListenError"),
         (("--allow-all", "--announce", "/ip4/0.0.0.0/tcp/1"), 2, "InvalidAddress"),
+        (("--allow-all", "--keep", "/ip4/127.0.0.1/tcp/1"), 2, "InvalidAddress"),
         (("--policy", "missing"), 1, "PolicyError"),
         (("--allow-all", "--key", "missing"), 1, "KeyFileError"),
         (("--allow-all", "--handler", "exec:missing"), 2, "UsageError"),
@@ -220,6 +221,15 @@ def test_what_is_announced_is_printed_with_the_rest() -> None:
     assert tuple(printed[1:3]) == announced
     assert printed[0].startswith("/ip4/127.0.0.1/tcp/")
     assert printed[3].startswith("/ip4/127.0.0.1/tcp/")
+
+
+def test_why_a_peer_is_not_kept_is_printed() -> None:
+    peer = Keypair.generate().peer_id
+    with process("listen", "--allow-all", "--json", "--keep", f"/ip4/127.0.0.1/tcp/1/p2p/{peer}") as listener:
+        assert listener.stdout is not None
+        printed = [json.loads(listener.stdout.readline()) for _ in range(2)]
+    (failed,) = (line for line in printed if line["event"] == "keep_failed")
+    assert (failed["peer"], failed["error"]) == (str(peer), "DialError")
 
 
 def test_a_question_that_nobody_answers_ends_after_its_time(cli: Cli) -> None:

@@ -19,6 +19,7 @@ from ..events import (
     AddressesChanged,
     Dropped,
     Event,
+    KeepFailed,
     LimitReached,
     PolicyFailed,
     PolicyLoaded,
@@ -27,6 +28,7 @@ from ..events import (
 )
 from ..firewall.policy import Policy
 from ..firewall.rules import FirewallRules, Rule
+from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..peer import StrongholdP2p
 from ..requests import Request
@@ -110,8 +112,12 @@ def listen(
         list[str] | None,
         typer.Option(
             metavar="NETWORK",
-            help="Believe the reverse proxies in NETWORK, such as 10.0.0.0/8, for whom they forward a WebSocket; may be repeated.",
+            help="Believe the reverse proxies in NETWORK, such as 10.0.0.0/8, for whom they forward a WebSocket. Repeatable.",
         ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDR", help="Stay connected to the peer at this address. Repeatable."),
     ] = None,
     announce: Annotated[
         list[str] | None,
@@ -159,6 +165,8 @@ def listen(
         mdns=mdns,
     )
     peer.on_request(told_handler(answer))
+    for address in keep or ():
+        peer.keep(address)
     made = _missing(state, audit)
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
     opened = None if audit is None else open_audit(audit)
@@ -275,17 +283,12 @@ async def _tell(events: AsyncIterator[Event]) -> None:
     async for event in events:
         match event:
             case RequestFailed(peer, error) if output.is_json():
-                output.result(
-                    {
-                        "event": "request_failed",
-                        "peer": str(peer),
-                        "error": type(error).__name__,
-                        "message": output.printable(str(error), MAX_MESSAGE),
-                    }
-                )
+                output.result({"event": "request_failed", **_failure(peer, error)})
             case AddressesChanged(addresses, new) if new or output.is_json():
                 record = {"event": "addresses", "addresses": list(map(str, addresses))}
                 output.result(record, "\n".join(f"listening on  {address}" for address in new))
+            case KeepFailed(peer, error) if output.is_json():
+                output.result({"event": "keep_failed", **_failure(peer, error)})
             case LimitReached(limit, network, count) if output.is_json():
                 output.result({"event": "limit", "limit": limit, "network": network, "count": count})
             case Dropped(count) if output.is_json():
@@ -294,6 +297,14 @@ async def _tell(events: AsyncIterator[Event]) -> None:
                 output.result({"event": "policy", "path": event.path}, f"policy        {event.path} was reloaded")
             case PolicyFailed() | StateFailed() if output.is_json():
                 output.error(event.error)
+
+
+def _failure(peer: PeerId, error: Exception) -> dict[str, str]:
+    return {
+        "peer": str(peer),
+        "error": type(error).__name__,
+        "message": output.printable(str(error), MAX_MESSAGE),
+    }
 
 
 def _handler(description: str, codec: CodecName, processes: int) -> Handler:

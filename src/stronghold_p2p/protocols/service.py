@@ -14,6 +14,7 @@ from ..logs import SparingLog
 from ..loops import is_contained
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
+from ..transport.deadlines import Deadlines
 from ..transport.stream import Stream
 from ..transport.substream import Substream
 from ..wire import multistream
@@ -37,6 +38,7 @@ class ServiceHost(Protocol):
 
     keypair: Keypair
     config: Config
+    deadlines: Deadlines
 
     @property
     def listen_addresses(self) -> tuple[Multiaddr, ...]:

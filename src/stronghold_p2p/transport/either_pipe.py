@@ -54,6 +54,9 @@ class EitherPipe:
     def pause_reading(self) -> None:
         self._pipe.pause_reading()
 
+    def silence(self) -> float:
+        return self._pipe.silence()
+
     def resume_reading(self) -> None:
         self._pipe.resume_reading()
 
