@@ -32,3 +32,9 @@ def require(missing: str | None) -> None:
     """Skips the test if something is ``missing``."""
     if missing is not None:
         (pytest.fail if os.environ.get("REQUIRE_NAMESPACES") else pytest.skip)(missing)
+
+
+def peer_of(listener: HostProcess) -> str:
+    """The id of a peer that begins to listen."""
+    peer: str = listener.event("listening")["address"].rpartition("/p2p/")[2]
+    return peer

@@ -8,18 +8,18 @@ from typing import Any
 
 from support.namespaces import HostProcess
 
-from .conftest import MakeLink
+from .conftest import MakeLink, peer_of
 
 RATE = 100e6
 DELAY = 0.05
 MANY_REQUESTS = str(Path(__file__).parent / "programs" / "many_requests.py")
 
 
-def test_a_thousand_requests_are_answered_though_frames_are_lost(make_link: MakeLink) -> None:
+def test_a_peer_is_found_and_answers_a_thousand_requests_though_frames_are_lost(make_link: MakeLink) -> None:
     with (
         make_link(rate=RATE, delay=DELAY, loss=0.01) as (alice, bob, link),
-        bob.stronghold_p2p("listen", "/ip4/0.0.0.0/tcp/0", "--allow-all") as listener,
-        alice.python(MANY_REQUESTS, listener.event("listening")["address"], "1000", "100") as asker,
+        bob.stronghold_p2p("listen", "--mdns", "--allow-all") as listener,
+        alice.python(MANY_REQUESTS, peer_of(listener), "1000", "100") as asker,
     ):
         assert asker.event("done")["answered"] == 1000
         assert sum(way["lost"] for way in look(link)["carried"]) > 0

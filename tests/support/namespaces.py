@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
@@ -61,7 +62,7 @@ class Host:
 
     @contextlib.contextmanager
     def process(self, *command: str) -> Iterator[HostProcess]:
-        """A command that runs as long as the context: then it is interrupted, and must end."""
+        """A command that runs as long as the context: then its input ends, it is interrupted, and it must end."""
         with _process(self.command(*command)) as process:
             yield process
 
@@ -86,11 +87,12 @@ class HostProcess:
         assert self.process.stdout is not None
         return self.process.stdout
 
-    def line(self) -> Any:
-        """The next line that it prints."""
+    def line(self, wait: float = WAIT) -> Any:
+        """The next line that it prints, within ``wait`` seconds."""
+        end = time.monotonic() + wait
         while b"\n" not in self._buffer:
-            ready, _, _ = select.select([self._stdout], [], [], WAIT)
-            assert ready, f"{self.process.args!r} has printed no line within {WAIT} s"
+            ready, _, _ = select.select([self._stdout], [], [], max(end - time.monotonic(), 0))
+            assert ready, f"{self.process.args!r} has not printed what was expected within {WAIT} s"
             data = os.read(self._stdout.fileno(), 65536)
             assert data, f"{self.process.args!r} has ended; the rest of its output: {self._buffer!r}"
             self._buffer += data
@@ -99,7 +101,8 @@ class HostProcess:
 
     def event(self, name: str) -> Any:
         """The next line that tells of this event; those before it are passed over."""
-        while (line := self.line()).get("event") != name:
+        end = time.monotonic() + WAIT
+        while (line := self.line(end - time.monotonic())).get("event") != name:
             pass
         return line
 
@@ -209,6 +212,8 @@ def _process(command: Sequence[str]) -> Iterator[HostProcess]:
         try:
             yield HostProcess(process)
         finally:
+            assert process.stdin is not None
+            process.stdin.close()
             process.send_signal(signal.SIGINT)
             try:
                 process.wait(WAIT)

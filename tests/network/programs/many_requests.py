@@ -1,6 +1,6 @@
-"""A program: sends COUNT requests to a peer, so many AT_ONCE, and prints how many were answered by their own body.
+"""A program: finds a peer by mDNS, sends it COUNT requests, so many AT_ONCE, and prints how many were answered by their body.
 
-many_requests.py TO COUNT AT_ONCE
+many_requests.py PEER COUNT AT_ONCE
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ async def main(to: str, count: int, at_once: int) -> None:
             response = await peer.send_request(to, number, timeout=20)
             answered += response == number
 
-    async with StrongholdP2p() as peer:
+    async with StrongholdP2p(mdns=True) as peer:
         await asyncio.gather(*(ask(peer) for _ in range(at_once)))
     print(json.dumps({"event": "done", "answered": answered}))
 
