@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.namespaces import Host, HostProcess, cable, missing_for_hosts
+from support.namespaces import Host, HostProcess, cable, missing_for_hosts, require
 
 from .driver import command_line
 
@@ -16,8 +15,7 @@ from .driver import command_line
 @pytest.fixture
 def pair() -> Iterator[tuple[Host, Host]]:
     """Two hosts on a cable."""
-    if (missing := missing_for_hosts()) is not None:
-        (pytest.fail if os.environ.get("REQUIRE_NAMESPACES") else pytest.skip)(missing)
+    require(missing_for_hosts())
     with cable() as joined:
         yield joined
 

@@ -1,13 +1,12 @@
-"""Hosts that tests talk between; where a system has none, the tests are skipped, or fail if REQUIRE_NAMESPACES is set."""
+"""Hosts that tests talk between, where the system permits them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from support.namespaces import Host, HostProcess, cable, link, missing_for_hosts, missing_for_links
+from support.namespaces import Host, HostProcess, cable, link, missing_for_hosts, missing_for_links, require
 
 Link = tuple[Host, Host, HostProcess]
 MakeLink = Callable[..., AbstractContextManager[Link]]
@@ -26,12 +25,6 @@ def make_link() -> MakeLink:
     """Makes two hosts on an emulated link."""
     require(missing_for_links())
     return link
-
-
-def require(missing: str | None) -> None:
-    """Skips the test if something is ``missing``."""
-    if missing is not None:
-        (pytest.fail if os.environ.get("REQUIRE_NAMESPACES") else pytest.skip)(missing)
 
 
 def peer_of(listener: HostProcess) -> str:

@@ -7,22 +7,16 @@ from support.namespaces import INTERFACE, Host
 from .conftest import peer_of
 
 
-def test_a_peer_is_asked_by_its_id_alone(pair: tuple[Host, Host]) -> None:
+def test_a_peer_is_asked_and_pinged_by_its_id_alone(pair: tuple[Host, Host]) -> None:
     alice, bob = pair
-    with (
-        bob.stronghold_p2p("listen", "/ip4/0.0.0.0/tcp/0", "--mdns", "--allow-all") as listener,
-        alice.stronghold_p2p("request", peer_of(listener), '"you"') as asker,
-    ):
-        assert asker.line() == "you"
-
-
-def test_a_peer_is_pinged_by_its_id_alone(pair: tuple[Host, Host]) -> None:
-    alice, bob = pair
-    with (
-        bob.stronghold_p2p("listen", "/ip4/0.0.0.0/tcp/0", "--mdns", "--allow-all") as listener,
-        alice.stronghold_p2p("ping", peer_of(listener), "--count", "1") as pinger,
-    ):
-        assert "rtt_ms" in pinger.line()
+    with bob.stronghold_p2p("listen", "--mdns", "--allow-all") as listener:
+        peer = peer_of(listener)
+        with (
+            alice.stronghold_p2p("request", peer, '"you"') as asker,
+            alice.stronghold_p2p("ping", peer, "--count", "1") as pinger,
+        ):
+            assert asker.line() == "you"
+            assert "rtt_ms" in pinger.line()
 
 
 def test_a_peer_is_discovered_with_its_address(pair: tuple[Host, Host]) -> None:

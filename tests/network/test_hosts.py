@@ -8,9 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.namespaces import WAIT, Host, missing_for_hosts
-
-from .conftest import require
+from support.namespaces import WAIT, Host, missing_for_hosts, require
 
 TESTS = Path(__file__).parents[1]
 

@@ -20,7 +20,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-__all__ = ["Host", "HostProcess", "cable", "hosts", "link", "missing_for_hosts", "missing_for_links"]
+import pytest
+
+__all__ = ["Host", "HostProcess", "cable", "hosts", "link", "missing_for_hosts", "missing_for_links", "require"]
 
 WAIT: Final = 30
 """Seconds after which a process has failed; none waits for them."""
@@ -38,18 +40,14 @@ class Host:
     """A network namespace, with its loopback interface up, and two addresses once it is joined to another host."""
 
     def __init__(self, pid: int, number: int) -> None:
-        self._pid = pid
+        self.pid = pid
+        """Of a process in it."""
         self.ip4 = f"10.16.0.{number}"
         self.ip6 = f"fd16::{number}"
 
-    @property
-    def pid(self) -> int:
-        """Of a process in it."""
-        return self._pid
-
     def command(self, *command: str) -> list[str]:
         """What runs ``command`` in it, and has that end with us."""
-        enter = ["nsenter", "--target", str(self._pid), "--user", "--net", "--preserve-credentials"]
+        enter = ["nsenter", "--target", str(self.pid), "--user", "--net", "--preserve-credentials"]
         return [*enter, "setpriv", "--pdeathsig", "KILL", "--", *command]
 
     def run(self, *command: str, text: str = "") -> str:
@@ -173,6 +171,12 @@ def _configure(host: Host) -> None:
         f"link set {INTERFACE} up",
         f"route add 224.0.0.0/4 dev {INTERFACE}",
     )
+
+
+def require(missing: str | None) -> None:
+    """Skips the test if something is ``missing``, or fails it where REQUIRE_NAMESPACES is set."""
+    if missing is not None:
+        (pytest.fail if os.environ.get("REQUIRE_NAMESPACES") else pytest.skip)(missing)
 
 
 @functools.cache
