@@ -119,7 +119,7 @@ class Connection(StreamHost):
         self._slots = StreamSlots(self._session, host.config, self.loop)
         self._state = ConnectionState.OPEN
         self._failure: StrongholdError | None = None
-        """What the remote did, in the state FAILED."""
+        """Why it ends, if neither side has closed it."""
         self._refusal = 0
         """The code with which the remote has refused the connection."""
         self._served: set[str] = set()
@@ -133,9 +133,9 @@ class Connection(StreamHost):
         """Messages of it."""
         self._pipe_end: tuple[Exception | None] | None = None
         """The pipe has ended with that error, while input waited."""
-        self._alive = KeepAlive(self._session, self.now())
-        self._tick = self.deadlines.add(self.now() + self.config.idle_timeout, self)
-        """Of the deadline at which it is idle, or must have closed."""
+        self._alive = KeepAlive(self._session, pipe, self.output, host.config, self.now())
+        self._tick = self.deadlines.add(self.now() + self._alive.look(self.now(), wanted=False), self)
+        """Of the deadline at which it is looked after, or must have closed."""
         pipe.receiver = self
 
     def __repr__(self) -> str:
@@ -187,8 +187,8 @@ class Connection(StreamHost):
 
     @property
     def at_work(self) -> bool:
-        """Whether a stream is open that keeps the connection alive."""
-        return self._alive.at_work()
+        """Whether a stream is open that keeps the connection alive, or we want to stay connected."""
+        return self._alive.kept or self._alive.at_work()
 
     def close(self, code: yamux.GoAwayCode = yamux.GoAwayCode.NORMAL) -> None:
         """Closes in order: Go Away with ``code``, then the pipe. Streams still open are lost; await :attr:`closed` for the
@@ -213,11 +213,19 @@ class Connection(StreamHost):
         if self._state < CLOSING:
             self._enter(CLOSING)
         self.output.abort()
-        self._lose_streams(None, by_us=True)
+        self._lose_streams(self._failure, by_us=True)
 
     def ignore_for_keep_alive(self, stream: Substream) -> None:
         """The connection is closed, when idle or draining, though ``stream`` is open."""
         self._alive.background.add(stream)
+
+    def keep(self, kept: bool = True) -> None:
+        """We want to stay connected: until we do not, the connection is not closed when idle, and a dead path is noticed."""
+        self._alive.kept = kept
+
+    def hold(self, held: bool = True) -> None:
+        """The remote wants that. It stands behind those at work all the same, when one has to give way."""
+        self._alive.held = held
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
         """Runs ``coroutine`` for as long as the connection lives at most; it must not raise. See :class:`HandlerTasks`."""
@@ -379,17 +387,23 @@ class Connection(StreamHost):
     # -- called by the deadlines -----------------------------------------------------------------
 
     def expire(self) -> None:
-        """Closes the connection if it is idle, aborts it if closing takes too long."""
+        """Closes the connection if it is idle, ends it if the path is dead, aborts it if closing takes too long."""
         self._tick = 0
         if self._state >= CLOSING:
             self.output.abort()
             return
-        at_work = self._alive.at_work() or self._slots.wanted
-        idle_until = (self.now() if at_work else self._alive.idle_since) + self.config.idle_timeout
-        if idle_until <= self.now():
-            self.close()
+        now = self.now()
+        wait = self._alive.look(now, wanted=self._slots.wanted)
+        if wait > 0:
+            self._tick = self.deadlines.add(now + wait, self)
+        elif self._alive.lost:
+            seconds = self.config.liveness_timeout
+            self._failure = ConnectionLost(
+                f"nothing came from the remote for {seconds:g} s, not even an answer to a ping"
+            )
+            self.abort()
         else:
-            self._tick = self.deadlines.add(idle_until, self)
+            self.close()
 
     # -- details ---------------------------------------------------------------------------------
 
@@ -499,7 +513,10 @@ class Connection(StreamHost):
         self.tasks.end(self._all_ended)
 
     def _lose_streams(self, error: Exception | None, *, by_us: bool = False) -> None:
-        reason = str(error) if error else "closed by us" if by_us else "closed by the remote"
+        if isinstance(error, ConnectionLost):
+            reason = error.reason
+        else:
+            reason = str(error) if error else "closed by us" if by_us else "closed by the remote"
         for muxed in self._session.streams:
             stream: Substream | None = muxed.owner
             self._session.reset(muxed)

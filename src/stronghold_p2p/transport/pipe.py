@@ -44,6 +44,10 @@ class BytePipe(Protocol):
         """Nothing is given to the receiver any more, not even in this very call of it, until :meth:`resume_reading`. What has
         come meanwhile waits, and so does an end behind it. Calling it again changes nothing."""
 
+    def silence(self) -> float:
+        """Seconds since the last byte came from the remote. 0 while that says nothing: what has come waits, reading is
+        paused, or the system has not taken all that was written and itself ends a pipe whose remote takes nothing."""
+
     def resume_reading(self) -> None:
         """What has come is given to the receiver again, in callbacks of their own. Calling it again changes nothing."""
 

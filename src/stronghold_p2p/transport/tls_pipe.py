@@ -110,6 +110,9 @@ class TlsPipe:
     def pause_reading(self) -> None:
         self._intake.pause()
 
+    def silence(self) -> float:
+        return self._lower.silence()  # which is paused while anything waits here
+
     def resume_reading(self) -> None:
         self._intake.resume()
 

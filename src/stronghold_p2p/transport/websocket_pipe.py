@@ -124,6 +124,9 @@ class WebSocketPipe:
     def pause_reading(self) -> None:
         self._intake.pause()
 
+    def silence(self) -> float:
+        return self._lower.silence()  # which is paused while anything waits here
+
     def resume_reading(self) -> None:
         self._intake.resume()
 
