@@ -19,6 +19,7 @@ import json
 import os
 import random
 import select
+import signal
 import struct
 import sys
 import time
@@ -143,6 +144,6 @@ def main(pid: int, interface: str, rate: float, delay: float, loss: float, queue
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with its input
     pid, interface, rate, delay, loss, queue = sys.argv[1:]
-    with contextlib.suppress(KeyboardInterrupt):
-        main(int(pid), interface, float(rate), float(delay), float(loss), int(queue))
+    main(int(pid), interface, float(rate), float(delay), float(loss), int(queue))
