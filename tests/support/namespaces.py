@@ -117,20 +117,11 @@ def hosts(count: int = 2) -> Iterator[tuple[Host, ...]]:
     with contextlib.ExitStack() as stack:
         found: list[Host] = []
         for number in range(1, count + 1):
+            enter = "unshare --user --map-root-user --net"
             if found:
-                enter = [
-                    "nsenter",
-                    "--target",
-                    str(found[0].pid),
-                    "--user",
-                    "--preserve-credentials",
-                    "unshare",
-                    "--net",
-                ]
-            else:
-                enter = ["unshare", "--user", "--map-root-user", "--net"]
+                enter = f"nsenter --target {found[0].pid} --user --preserve-credentials unshare --net"
             # Ends when its input does, so at the latest with the process that made it.
-            holder = stack.enter_context(_process([*enter, "sh", "-c", "echo '\"ready\"' && exec cat"]))
+            holder = stack.enter_context(_process([*enter.split(), "sh", "-c", "echo '\"ready\"' && exec cat"]))
             assert holder.line() == "ready"
             host = Host(holder.process.pid, number)
             # Nobody else has our addresses: they are used at once, not looked for on the link for a second.
