@@ -11,6 +11,7 @@ from .identity import PeerId
 from .multiaddr import Multiaddr
 
 __all__ = [
+    "AddressesChanged",
     "ConnectionClosed",
     "ConnectionEstablished",
     "ConnectionInfo",
@@ -106,7 +107,8 @@ class Listener:
     address: Multiaddr
     """The bound address, with our peer id; may be a wildcard."""
     addresses: tuple[Multiaddr, ...]
-    """Its dialable addresses; a wildcard is expanded to the addresses of the interfaces."""
+    """Its dialable addresses: a wildcard is expanded to the addresses that the interfaces have now; then names, and announced
+    ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,17 @@ class ListenerClosed:
     """We no longer listen on an address."""
 
     listener: Listener
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    """Our dialable addresses changed while the listeners stayed: those of the interfaces did, or enough remotes have reached us
+    at another one."""
+
+    addresses: tuple[Multiaddr, ...]
+    """All addresses now, with our peer id."""
+    new: tuple[Multiaddr, ...]
+    """Those of them that are new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +293,7 @@ Event = (
     | LimitReached
     | NewListener
     | ListenerClosed
+    | AddressesChanged
     | PeerIdentified
     | RequestFailed
     | FirewallDecision

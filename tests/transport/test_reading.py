@@ -74,6 +74,7 @@ class Below:
 
     receiver: PipeReceiver
     remote_address = REMOTE
+    local_address: Multiaddr | None = None
     path = Path("tcp")
 
     def __init__(self) -> None:

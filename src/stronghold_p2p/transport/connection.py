@@ -97,6 +97,7 @@ class Connection(StreamHost):
         self.direction = direction
         self.path = path
         self.remote_address = pipe.remote_address
+        self.local_address = pipe.local_address
         self.opened_at = time.time()
         self.remote_identify = RemoteIdentify.UNKNOWN
         """Whether the remote has told its protocols, or never will."""
@@ -208,8 +209,9 @@ class Connection(StreamHost):
             if not self.output.scheduled:
                 self.output.schedule()
 
-    def abort(self) -> None:
-        """Ends the connection now; what has not left is lost."""
+    def abort(self, error: ConnectionLost | None = None) -> None:
+        """Ends the connection now; what has not left is lost. ``error`` is why, if not by our own will."""
+        self._failure = self._failure or error
         if self._state < CLOSING:
             self._enter(CLOSING)
         self.output.abort()
@@ -403,8 +405,7 @@ class Connection(StreamHost):
         if wait > 0:
             self._tick = self.deadlines.add(now + wait, self)
         elif self._alive.lost:
-            self._failure = ConnectionLost(self._alive.lost)
-            self.abort()
+            self.abort(ConnectionLost(self._alive.lost))
         else:
             self.close()
 
