@@ -30,6 +30,8 @@ __all__ = [
     "Outcome",
     "Path",
     "PathLimits",
+    "PeerDiscovered",
+    "PeerExpired",
     "PeerIdentified",
     "PolicyFailed",
     "PolicyLoaded",
@@ -190,6 +192,23 @@ class PeerIdentified:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerDiscovered:
+    """A peer announces itself on the local network by mDNS, or announces other addresses than before. Nothing is proven:
+    anybody on the network can announce anybody."""
+
+    peer: PeerId
+    addresses: tuple[Multiaddr, ...]
+    """All that it announces, without its peer id."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerExpired:
+    """A peer no longer announces itself on the local network. Connections with it stay."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFailed:
     """An inbound request passed the firewall but got no response. Also logged.
 
@@ -294,6 +313,8 @@ Event = (
     | NewListener
     | ListenerClosed
     | AddressesChanged
+    | PeerDiscovered
+    | PeerExpired
     | PeerIdentified
     | RequestFailed
     | FirewallDecision

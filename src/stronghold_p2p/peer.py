@@ -57,6 +57,7 @@ class StrongholdP2p(Generic[Req, Res]):
         state: str | os.PathLike[str] | None = None,
         authorities: str | os.PathLike[str] | None = None,
         addresses: AddressBook | None = None,
+        mdns: bool = False,
     ) -> None:
         """
         Args:
@@ -75,6 +76,9 @@ class StrongholdP2p(Generic[Req, Res]):
             state: a file that stores bans, the rules from answers, and the address book over restarts.
             authorities: a PEM file of additional trusted certificates for servers of ``/tls/ws``.
             addresses: the address book, with limits of its own; None: a new one with those of ``config``.
+            mdns: whether to find peers on the local network, and to be found there (libp2p/specs discovery/mdns.md). It
+                tells everybody on the network our peer id and listen addresses, each on its own interface. Found peers can
+                be dialed by their id alone; nothing else is dialed. What mDNS says is not proven, the handshake is.
 
         Raises:
             TypeError: an argument has the wrong type, a request or response type has no codec, or a rule of
@@ -101,6 +105,7 @@ class StrongholdP2p(Generic[Req, Res]):
             state=state,
             authorities=authorities,
             addresses=addresses,
+            mdns=mdns,
         )
         self.addresses: AddressBook = self._parts.addresses
         """The known addresses of other peers."""
@@ -123,6 +128,7 @@ class StrongholdP2p(Generic[Req, Res]):
             ClosedError: the peer is closed; make a new one.
             PolicyError: the policy file cannot be read, or is invalid.
             StateError: the state file cannot be used.
+            ListenError: ``mdns`` is on, and another program does not share its port.
         """
         await self._parts.start()
 
@@ -474,4 +480,4 @@ class StrongholdP2p(Generic[Req, Res]):
     async def _connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
         """A connection to ``peer`` before ``deadline`` (the loop's time)."""
         addresses = self.addresses.get(peer) if address is None else (address,)
-        return await self._parts.running().connect(peer, addresses, deadline)
+        return await self._parts.running().connect(peer, addresses, deadline, find=address is None)

@@ -108,6 +108,21 @@ class Names:
         return [Multiaddr.parse(found) for found in answer or ()]
 
 
+class Search:
+    """For the addresses of peers. It goes on until it has an answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[PeerId] = []
+        self.answer: asyncio.Future[list[Multiaddr]] = asyncio.get_running_loop().create_future()
+
+    async def find(self, peer: PeerId) -> list[Multiaddr]:
+        self.asked.append(peer)
+        return await asyncio.shield(self.answer)
+
+    def found(self, *addresses: str) -> None:
+        self.answer.set_result(list(map(Multiaddr.parse, addresses)))
+
+
 class World:
     """Alice, who dials, and all that she needs; Bob, who is dialed."""
 
@@ -118,7 +133,7 @@ class World:
         self.begun = self.clock.now
         self.alice, self.bob = Host(Config()), Host(Config())
         self.peer = self.bob.keypair.peer_id
-        self.network, self.names = Network(), Names()
+        self.network, self.names, self.search = Network(), Names(), Search()
         self.admission = Admission()
         self.book = AddressBook(clock=self.clock)
         self.calls: list[asyncio.Task[Connection]] = []
@@ -131,6 +146,7 @@ class World:
             admission=self.admission,
             addresses=self.book,
             upgrade=self.upgrade,
+            find=self.search.find,
         )
 
     def upgrade(self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, initiator: bool) -> PipeUpgrade:
@@ -146,12 +162,14 @@ class World:
         """Somebody takes the connection, and says nothing."""
         return NullReceiver()
 
-    def dial(self, *addresses: str, initiator: bool = True, peer: PeerId | None = None) -> Dial:
-        return self.dialer.dial(peer or self.peer, map(Multiaddr.parse, addresses), initiator=initiator)
+    def dial(self, *addresses: str, initiator: bool = True, peer: PeerId | None = None, find: bool = False) -> Dial:
+        return self.dialer.dial(peer or self.peer, map(Multiaddr.parse, addresses), initiator=initiator, find=find)
 
-    def call(self, *addresses: str, initiator: bool = True, timeout: float = 1000.0) -> asyncio.Task[Connection]:
+    def call(
+        self, *addresses: str, initiator: bool = True, timeout: float = 1000.0, find: bool = False
+    ) -> asyncio.Task[Connection]:
         """A caller who waits."""
-        dial = self.dial(*addresses, initiator=initiator)
+        dial = self.dial(*addresses, initiator=initiator, find=find)
         self.calls.append(asyncio.create_task(dial.outcome(self.clock.now + timeout)))
         return self.calls[-1]
 
@@ -300,6 +318,99 @@ async def test_another_identity_does_not_end_the_race(world: World) -> None:
     assert connection.peer == world.peer
     assert [dialed for dialed, _ in world.upgrades] == [ONE, TWO]
     stranger.deadlines.close()
+
+
+# -- a search for addresses ----------------------------------------------------------------------------
+
+NOBODY = TimeoutError("nobody on the local network answered within 5 s")
+
+
+async def test_what_is_found_is_dialed(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    call = world.call(find=True)
+    await world.clock.advance(1.0)
+    assert world.search.asked == [world.peer]
+    world.search.found(ONE)
+    assert (await call).peer == world.peer
+    assert world.started == {ONE: 1.0}
+
+
+async def test_what_is_known_is_dialed_meanwhile(world: World) -> None:
+    world.network.answers |= {ONE: REFUSED, TWO: world.answer}
+    call = world.call(ONE, find=True)
+    await world.clock.advance(1.0)
+    assert world.started == {ONE: 0.0}
+    assert not call.done(), "another address may be found"
+    world.search.found(ONE, TWO)
+    assert (await call).peer == world.peer
+    assert world.started == {ONE: 0.0, TWO: 1.0}
+
+
+async def test_a_search_ends_with_the_dial(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    await world.call(ONE, find=True)
+    await settled()
+    assert len(world.dialer._tasks) == 0
+
+
+async def test_later_callers_share_the_search(world: World) -> None:
+    calls = [world.call(ONE), world.call(find=True), world.call(find=True)]
+    await settled()
+    assert world.search.asked == [world.peer]
+    world.network.answers[TWO] = world.answer
+    world.search.found(TWO)
+    await world.clock.advance(0.5)
+    assert len({await call for call in calls}) == 1
+
+
+async def test_only_who_asks_for_a_search_has_one(world: World) -> None:
+    with pytest.raises(DialError, match=r"no address is known$"):
+        world.dial()
+    world.call(ONE)
+    await settled()
+    assert world.search.asked == []
+
+
+async def test_nobody_who_answers_is_told_of(world: World) -> None:
+    call = world.call(find=True)
+    await world.clock.advance(5.0)
+    world.search.answer.set_exception(NOBODY)
+    with pytest.raises(DialError) as caught:
+        await call
+    reason = "no address is known, and nobody on the local network answered within 5 s"
+    assert str(caught.value) == f"cannot dial {world.peer}: {reason}"
+    ((address, error, seconds),) = caught.value.attempts
+    assert (str(address), error) == (f"/p2p/{world.peer}", NOBODY)
+    assert seconds == pytest.approx(5.0)
+
+
+async def test_nobody_who_answers_is_told_of_beside_what_was_dialed(world: World) -> None:
+    world.network.answers[ONE] = REFUSED
+    call = world.call(ONE, find=True)
+    await world.clock.advance(5.0)
+    world.search.answer.set_exception(NOBODY)
+    attempts = await world.failure(call)
+    assert {address: attempt.error for address, attempt in attempts.items()} == {
+        f"/p2p/{world.peer}": NOBODY,
+        ONE: REFUSED,
+    }
+
+
+async def test_a_caller_without_patience_ends_the_search(world: World) -> None:
+    call = world.call(find=True, timeout=0.5)
+    await world.clock.advance(0.5)
+    with pytest.raises(DialError, match=r"no address is known, and nobody on the local network answered in time$"):
+        await call
+    await settled()
+    assert len(world.dialer._tasks) == 0
+
+
+async def test_a_fault_of_the_search_ends_the_dial(world: World) -> None:
+    call = world.call(find=True)
+    await settled()
+    world.search.answer.set_exception(ZeroDivisionError("a fault"))
+    with pytest.raises(ZeroDivisionError):
+        await call
 
 
 async def test_what_is_in_flight_when_an_address_of_ours_is_gone_is_dialed_anew(world: World) -> None:

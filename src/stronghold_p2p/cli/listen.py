@@ -42,6 +42,8 @@ from .story import running, told_handler
 __all__ = ["listen", "listen_on", "serve"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
+MDNS_ADDRESS = "/ip4/0.0.0.0/tcp/0"
+"""The default with --mdns: whoever announces a peer wants it found from other machines."""
 
 MAX_MESSAGE = 500
 """Characters that are shown of why a request failed: the message may quote what the remote sent."""
@@ -54,7 +56,11 @@ Place = tuple[Multiaddr | str, tuple[Path, Path] | None]
 
 def listen(
     addresses: Annotated[
-        list[str] | None, typer.Argument(metavar="ADDR", help=f"Where to listen (default: {DEFAULT_ADDRESS}).")
+        list[str] | None,
+        typer.Argument(
+            metavar="ADDR",
+            help=f"Where to listen (default: {DEFAULT_ADDRESS}; with --mdns: {MDNS_ADDRESS}, on every interface).",
+        ),
     ] = None,
     *,
     allow_all: Annotated[bool, typer.Option("--allow-all", help="Allow every request.")] = False,
@@ -102,6 +108,10 @@ def listen(
             help="Tell other peers this address, too: of a port that a router forwards, or of a reverse proxy. Repeatable.",
         ),
     ] = None,
+    mdns: Annotated[
+        bool,
+        typer.Option("--mdns", help="Announce the peer to everybody on the local network, with its id and addresses."),
+    ] = False,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -122,7 +132,7 @@ def listen(
             " can be combined"
         )
     descriptors.raise_limit()
-    places = _places(addresses or [DEFAULT_ADDRESS], certificate, certificate_key)
+    places = _places(addresses or [MDNS_ADDRESS if mdns else DEFAULT_ADDRESS], certificate, certificate_key)
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, handler_timeout=handler_timeout)
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
@@ -133,12 +143,13 @@ def listen(
         # A pipe is read here, once: it may take its time, and cannot be looked at again.
         policy=Policy.load(policy, wait=True) if policy is not None and policy.is_fifo() else policy,
         state=state,
+        mdns=mdns,
     )
     peer.on_request(told_handler(answer))
     made = _missing(state, audit)
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
     opened = None if audit is None else open_audit(audit)
-    return _listen(peer, places, announce or (), asker, opened, made, reloads=policy is not None)
+    return _listen(peer, places, announce or (), asker, opened, made, reloads=policy is not None, mdns=mdns)
 
 
 async def _listen(
@@ -150,6 +161,7 @@ async def _listen(
     made: list[Path],
     *,
     reloads: bool,
+    mdns: bool,
 ) -> None:
     """``made`` are the files that are new: they are removed if the start fails."""
     auditing = None
@@ -170,6 +182,8 @@ async def _listen(
             await listen_on(peer, places, announce)
             made.clear()
             output.note(f"peer id       {peer.peer_id}")
+            if mdns:
+                output.note("announced     to everybody on the local network, by mDNS")
             await serve(peer)
     except ExceptionGroup as group:
         raise group.exceptions[0] from None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from ..addresses.book import AddressBook
 from ..config import Config
@@ -28,7 +28,7 @@ from ..transport.transport import Transport
 from ..transport.upgrade import PipeUpgrade
 from .ranking import Candidate, rank
 
-__all__ = ["Dial", "Dialer", "MakeUpgrade"]
+__all__ = ["Dial", "Dialer", "Find", "MakeUpgrade"]
 
 UNANSWERED: Final = 3.0
 """Seconds after which an address that has not answered counts as failed, though its dial ends before its time: the system
@@ -38,6 +38,10 @@ OURS: Final = (ClosedError, LimitExceeded, NotPermitted)
 """Errors of our own making, which say nothing about an address."""
 
 UNSPECIFIED: Final = {"0.0.0.0", "::"}
+
+
+Find: TypeAlias = Callable[[PeerId], Awaitable[Iterable[Multiaddr]]]
+"""Looks for the addresses of a peer on the local network. Raises TimeoutError."""
 
 
 class MakeUpgrade(Protocol):
@@ -53,7 +57,8 @@ class Dialer:
     """Dials peers.
 
     An address goes to the first of ``transports`` that supports it, a name first to the ``resolver``; ``admission`` says
-    what may be dialed, ``addresses`` what is known of it, and hears how it went.
+    what may be dialed, ``addresses`` what is known of it, and hears how it went. ``find`` looks for peers that are dialed
+    by their id alone.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Dialer:
         admission: Admission,
         addresses: AddressBook,
         upgrade: MakeUpgrade,
+        find: Find | None = None,
     ) -> None:
         self.config = config
         self.transports = transports
@@ -72,14 +78,16 @@ class Dialer:
         self.admission = admission
         self.addresses = addresses
         self.upgrade = upgrade
+        self.find = find
         self.dials: dict[tuple[PeerId, bool], Dial] = {}
         """Those under way, by peer and role."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def dial(self, peer: PeerId, addresses: Iterable[Multiaddr], *, initiator: bool = True) -> Dial:
+    def dial(self, peer: PeerId, addresses: Iterable[Multiaddr], *, initiator: bool = True, find: bool = False) -> Dial:
         """The dial to ``peer`` that is under way, to ``addresses`` too from now on; or a new one.
 
-        ``initiator`` is the role in the handshake: a hole punch may dial as the responder.
+        ``initiator`` is the role in the handshake: a hole punch may dial as the responder. ``find``: look for further
+        addresses meanwhile.
 
         Raises:
             DialError: no address is known, or too many peers are being dialed.
@@ -87,12 +95,12 @@ class Dialer:
         dial = self.dials.get((peer, initiator))
         if dial is None:
             addresses = tuple(addresses)
-            if not addresses:
+            if not addresses and not (find and self.find):
                 raise DialError(peer)
             if len(self.dials) >= self.config.max_pending_outbound_connections:
                 raise DialError(peer, reason="Config.max_pending_outbound_connections is reached")
             dial = self.dials[peer, initiator] = Dial(self, peer, initiator=initiator)
-        dial.take_in(addresses)
+        dial.take_in(addresses, find=self.find if find else None)
         return dial
 
     def peer_connected(self, connection: Connection) -> None:
@@ -156,6 +164,8 @@ class Dial:
         self._config = dialer.config
         self._loop = asyncio.get_running_loop()
         self._attempts: dict[Multiaddr, _Attempt] = {}
+        self._search: _Attempt | None = None
+        """For addresses of which nobody has told us."""
         self._queue: list[_Attempt] = []
         """Those to be started, the next one first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -169,8 +179,13 @@ class Dial:
 
     # -- callers ---------------------------------------------------------------------------------
 
-    def take_in(self, addresses: Iterable[Multiaddr]) -> None:
-        """Dials these too, but for those that it has dialed already."""
+    def take_in(self, addresses: Iterable[Multiaddr], *, find: Find | None = None) -> None:
+        """Dials these too, but for those that it has dialed already; and those that are found, if it is not looking yet."""
+        if find is not None and self._search is None:
+            only_id = Multiaddr.parse(f"/p2p/{self.peer}")
+            self._search = self._attempts[only_id] = _Attempt(only_id, only_id)
+            self._looking_up[self._search] = None
+            self._start(self._search, self._find(self._search, find))
         self._take_in([_Attempt(address, address) for address in addresses])
 
     async def outcome(self, deadline: float) -> Connection:
@@ -241,7 +256,10 @@ class Dial:
     def _error(self) -> DialError:
         now = self._loop.time()
         attempts = [attempt.summary(now) for attempt in self._attempts.values() if not attempt.resolved]
-        return DialError(self.peer, attempts)
+        reason = None
+        if self._search is not None and len(self._attempts) == len(attempts) == 1:
+            reason = f"no address is known, and {self._search.error or 'nobody on the local network answered in time'}"
+        return DialError(self.peer, attempts, reason)
 
     # -- the race --------------------------------------------------------------------------------
 
@@ -322,6 +340,18 @@ class Dial:
             attempt.resolved = True
             del self._looking_up[attempt]
             self._take_in([_Attempt(address, attempt.dialed, named=attempt.address) for address in found])
+
+    async def _find(self, attempt: _Attempt, find: Find) -> None:
+        try:
+            found = await find(self.peer)
+        except TimeoutError as error:
+            self._failed(attempt, error)
+        except Exception as error:  # noqa: BLE001 - and one of the search
+            self.finish(error)
+        else:
+            attempt.resolved = True
+            self._looking_up.pop(attempt, None)
+            self._take_in([_Attempt(address, address) for address in found])
 
     async def _try(self, attempt: _Attempt) -> None:
         try:

@@ -49,7 +49,7 @@ from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
 from ..wire.yamux import GoAwayCode
-from .dialer import Dialer
+from .dialer import Dialer, Find
 from .ephemeral import EphemeralKeys
 from .listeners import Listeners
 from .own_addresses import Scope, host_of, scope_of
@@ -69,7 +69,7 @@ class Swarm:
     watched while a listener or a connection depends on them; ``addresses`` takes what a peer tells of its addresses, and how
     dials went; ``services`` run on every connection; ``admission`` says with whom there may be connections, ``turns`` whose
     input is worked on when, that of the pipes included, and ``permits`` whether a peer may open a protocol now; ``emit``
-    takes events. Nothing here knows of requests.
+    takes events; ``find`` looks for peers that are dialed by their id alone. Nothing here knows of requests.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Swarm:
         refusals: Refusals,
         refused: Callable[[PeerId, str], None],
         emit: Callable[[Event], None],
+        find: Find | None = None,
     ) -> None:
         self.keypair = keypair
         self.peer_id = keypair.peer_id
@@ -120,6 +121,7 @@ class Swarm:
             admission=admission,
             addresses=addresses,
             upgrade=self._upgrade_outbound,
+            find=find,
         )
         self._interfaces = interfaces
         self._interfaces.changed = self._interfaces_changed
@@ -222,9 +224,11 @@ class Swarm:
                 return connection
         return None
 
-    async def connect(self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float) -> Connection:
+    async def connect(
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, *, find: bool = False
+    ) -> Connection:
         """A connection to ``peer`` by ``deadline`` (the loop's time): the one there is, or the outcome of one dial to the
-        addresses of all callers.
+        addresses of all callers, and with ``find`` to those that are found.
 
         Raises:
             ClosedError: we are closing.
@@ -238,7 +242,7 @@ class Swarm:
         if connection is not None:
             return connection
         try:
-            return await self._dialer.dial(peer, addresses).outcome(deadline)
+            return await self._dialer.dial(peer, addresses, find=find).outcome(deadline)
         except DialError:
             connection = self.connection(peer)  # a relayed one, or made in the very turn in which the time was up
             if connection is None:
