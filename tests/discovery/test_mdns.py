@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from support import dns
@@ -57,6 +58,7 @@ class Node:
     peer: PeerId = field(default_factory=lambda: Keypair.generate().peer_id)
     listen_addresses: tuple[Multiaddr, ...] = ()
     events: list[Event] = field(default_factory=list)
+    connections: dict[PeerId, Mock] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.book = AddressBook(clock=self.clock)
@@ -71,6 +73,9 @@ class Node:
             refusals=Refusals(self.events.append, clock=lambda: self.clock() + HOURS),
             emit=self.events.append,
         )
+
+    def connection(self, peer: PeerId) -> Mock | None:
+        return self.connections.get(peer)
 
     def listen(self, *addresses: Multiaddr) -> None:
         self.listen_addresses = addresses
@@ -214,6 +219,15 @@ async def test_other_addresses_are_told_without_a_gap(world: World) -> None:
     bob.listen()
     await settled()
     assert alice.events[3:] == [PeerExpired(bob.peer)]
+
+
+async def test_the_connection_to_a_peer_that_may_have_moved_is_checked(world: World, remote: Neighbor) -> None:
+    alice = world.node()
+    connection = alice.connections[STRANGER] = Mock()
+    for address, checks in ((HERE, 1), (HERE, 1), (ELSEWHERE, 2)):
+        remote.send(answer(address))
+        await settled()
+        assert connection.check.call_count == checks
 
 
 async def test_a_change_has_a_new_name_since_go_reports_each_name_once(world: World, remote: Neighbor) -> None:

@@ -215,6 +215,9 @@ class Mdns(Service):
             self._book.tell(peer, AddressSource.MDNS, addresses, expires=self._book.clock() + valid, by=by)
             if differs:
                 self._emit(PeerDiscovered(peer, addresses) if addresses else PeerExpired(peer))
+                connection = self.host.connection(peer)
+                if connection is not None:
+                    connection.check()  # it may have moved
             if addresses:
                 for found in self._waiting.pop(peer, ()):
                     if not found.done():
