@@ -145,6 +145,7 @@ PURE = {
     "firewall.admission": "decisions",
     "firewall.traffic": "decisions; the time is an argument",
     "firewall.toml_lines": "text in, positions out",
+    "transport.forwarding": "headers in, an address out",
     "addresses.target": "text in, peer and address out",
     "addresses.entry": "what is known of an address, as values",
     "addresses.export": "text in, addresses out",

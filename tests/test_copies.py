@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from stronghold_p2p import (
     AddressBookError,
     AddressEntry,
+    AddressesChanged,
     AddressSource,
     CertificateError,
     ClosedError,
@@ -341,6 +342,7 @@ EVENTS: list[Event] = [
     LimitReached("max_inbound_connections", "192.0.2.1/32", 3),
     NewListener(LISTENER),
     ListenerClosed(LISTENER),
+    AddressesChanged((ADDRESS,), ()),
     PeerIdentified(PEER, "go-libp2p/0.51", ("/a", "/b"), (ADDRESS,), None),
     RequestFailed(PEER, RequestTimeout(1.5, "handler")),
     FirewallDecision(PEER, Direction.BOTH, "Ping", "Rule.ASK", "peer", True, 0.5),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType, UnionType
 from typing import Any, Generic, Literal, Self
 
@@ -271,13 +271,18 @@ class StrongholdP2p(Generic[Req, Res]):
         address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0",
         *,
         certificate: CertificateFiles | None = None,
+        trusted_proxies: Sequence[str] = (),
         announce: Multiaddr | str | Iterable[Multiaddr | str] = (),
     ) -> Multiaddr:
         """Listens on ``address``, for TCP or WebSocket (``.../ws``, ``.../tls/ws``).
 
         Returns the bound address with ``/p2p/<our id>``; for a wildcard (0.0.0.0 or ::) that of the first interface, if
         there is one. :attr:`listeners` has all of them, and follows the interfaces: see :class:`AddressesChanged`. TLS needs
-        a ``certificate``: two PEM files, the chain and the private key. Changed files apply to new connections.
+        a ``certificate``: two PEM files, the chain and the private key. Changed files apply to new connections. ``/ws`` and
+        ``/tls/ws`` can share a port: the second call gives the port of the first.
+
+        ``trusted_proxies`` are networks or IP addresses of reverse proxies, such as ``"10.0.0.0/8"``. A WebSocket from there
+        counts as from the address in the proxy's header, X-Forwarded-For or Forwarded, and is refused without a valid one.
 
         ``announce`` are addresses that lead here by other means, such as a port forwarded by a router, or the name of a
         reverse proxy. Remotes are told them beside our own, each remote those that it can reach: private addresses only on
@@ -285,11 +290,15 @@ class StrongholdP2p(Generic[Req, Res]):
 
         Raises:
             InvalidAddress: malformed, with the id of another peer, or none that can be announced.
-            ListenError: in use, not of this machine, not permitted or unsupported, or the certificate is unusable.
+            ListenError: in use, not of this machine, not permitted or unsupported, or the certificate or a trusted proxy is
+                unusable.
             ClosedError: this peer is not running.
         """
         listener = await self._parts.running().listen(
-            own_address(address, self.peer_id), certificate, announced_addresses(announce, self.peer_id)
+            own_address(address, self.peer_id),
+            certificate,
+            announced_addresses(announce, self.peer_id),
+            trusted_proxies,
         )
         return listener.addresses[0] if listener.addresses else listener.address
 

@@ -84,6 +84,7 @@ class Network:
         connected: Connected,
         *,
         certificate: CertificateFiles | None = None,
+        trusted_proxies: Sequence[str] = (),
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> TransportListener:
         raise NotImplementedError

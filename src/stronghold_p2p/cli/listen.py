@@ -9,7 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -50,8 +50,13 @@ MAX_MESSAGE = 500
 
 Handler = Callable[[Request[Any]], Awaitable[Any]]
 
-Place = tuple[Multiaddr | str, tuple[Path, Path] | None]
-"""An address, and the files of the certificate that it takes, if it takes one."""
+
+class Place(NamedTuple):
+    """An address to listen on, with what it takes."""
+
+    address: Multiaddr | str
+    certificate: tuple[Path, Path] | None = None
+    trusted_proxies: Sequence[str] = ()
 
 
 def listen(
@@ -101,6 +106,13 @@ def listen(
     certificate_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The private key of that certificate, as PEM.")
     ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NETWORK",
+            help="Believe the reverse proxies in NETWORK, such as 10.0.0.0/8, for whom they forward a WebSocket; may be repeated.",
+        ),
+    ] = None,
     announce: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,7 +144,9 @@ def listen(
             " can be combined"
         )
     descriptors.raise_limit()
-    places = _places(addresses or [MDNS_ADDRESS if mdns else DEFAULT_ADDRESS], certificate, certificate_key)
+    places = _places(
+        addresses or [MDNS_ADDRESS if mdns else DEFAULT_ADDRESS], certificate, certificate_key, trusted_proxy or ()
+    )
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, handler_timeout=handler_timeout)
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
@@ -195,8 +209,8 @@ async def _listen(
 
 async def listen_on(peer: StrongholdP2p[Any, Any], places: Sequence[Place], announce: Sequence[str] = ()) -> None:
     """Listens on all of them, or raises; all are there for as long as the peer, and so is what they ``announce``."""
-    for address, certificate in places:
-        await peer.listen(address, certificate=certificate, announce=announce)
+    for address, certificate, trusted_proxies in places:
+        await peer.listen(address, certificate=certificate, trusted_proxies=trusted_proxies, announce=announce)
         announce = ()
 
 
@@ -212,16 +226,22 @@ async def serve(peer: StrongholdP2p[Any, Any]) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-def _places(addresses: Sequence[str], certificate: Path | None, key: Path | None) -> list[Place]:
+def _places(
+    addresses: Sequence[str], certificate: Path | None, key: Path | None, trusted_proxies: Sequence[str]
+) -> list[Place]:
     parsed = [Multiaddr.parse(address) for address in addresses]
-    over_tls = [any(name in {"tls", "wss"} for name, _ in address) for address in parsed]
-    if certificate is None or key is None:
-        if certificate is not key:
-            raise UsageError("--certificate and --certificate-key go together")
-        return [(address, None) for address in parsed]
-    if not any(over_tls):
+    names = [{name for name, _ in address} for address in parsed]
+    files = None if certificate is None or key is None else (certificate, key)
+    if files is None and certificate is not key:
+        raise UsageError("--certificate and --certificate-key go together")
+    if files is not None and not any(found & {"tls", "wss"} for found in names):
         raise UsageError("--certificate is for addresses with TLS, such as /ip4/0.0.0.0/tcp/443/tls/ws")
-    return [(address, (certificate, key) if tls else None) for address, tls in zip(parsed, over_tls, strict=True)]
+    if trusted_proxies and not any(found & {"ws", "wss"} for found in names):
+        raise UsageError("--trusted-proxy is for WebSockets, such as /ip4/127.0.0.1/tcp/8080/ws")
+    return [
+        Place(address, files if found & {"tls", "wss"} else None, trusted_proxies if found & {"ws", "wss"} else ())
+        for address, found in zip(parsed, names, strict=True)
+    ]
 
 
 def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
