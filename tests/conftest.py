@@ -83,7 +83,7 @@ async def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None
         left = {
             "connections": swarm.connections,
             "dials": swarm._dialer.dials,
-            "upgrades": [upgrade for upgrade in swarm._pending_ticks if not upgrade.finished.done()],
+            "upgrades": [upgrade for upgrade, _ in swarm._upgrading.values() if not upgrade.finished.done()],
             "bytes": swarm.memory.used,
         }
         complaints.extend(f"{name} left: {what!r}" for name, what in left.items() if what)

@@ -45,6 +45,7 @@ PEER_ACTS: dict[str, Act] = {
     "on_request": lambda peer: peer.on_request(lambda request: None),
     "requests": lambda peer: peer.requests(),
     "listeners": lambda peer: peer.listeners,
+    "observed_addresses": lambda peer: peer.observed_addresses,
     "listen": lambda peer: peer.listen(),
     "stop_listening": lambda peer: peer.stop_listening(),
     "set_firewall_default": lambda peer: peer.set_firewall_default(Rule.ASK),

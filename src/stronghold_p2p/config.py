@@ -136,6 +136,12 @@ class Config:
         networks cause two or three.""",
     )
 
+    max_discovered_peers: int = _limit(
+        1024,
+        """Peers that are known by mDNS. Anybody on the local network can announce any number; beyond that, one of the sender
+        of most is forgotten. Each takes 7 KiB with a dozen addresses, and at most 30.""",
+    )
+
     # -- the address book ------------------------------------------------------------------------
 
     max_given_addresses: int = _limit(

@@ -31,6 +31,8 @@ __all__ = [
     "Outcome",
     "Path",
     "PathLimits",
+    "PeerDiscovered",
+    "PeerExpired",
     "PeerIdentified",
     "PolicyFailed",
     "PolicyLoaded",
@@ -95,10 +97,13 @@ class DialAttempt(NamedTuple):
     """One failed address of a :class:`DialError`."""
 
     address: Multiaddr
-    """The address as dialed: a host name is resolved to an IP address, unless the resolution failed."""
+    """The address as dialed: a host name is resolved to an IP address, unless the resolution failed. The peer id alone: the
+    search on the local network."""
     error: Exception
     seconds: float
     """From the start of the dial to the error; 0 if it was not started."""
+    names: tuple[Multiaddr, ...] = ()
+    """The names that were resolved to find it, the given address first. Empty: it was given itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +204,23 @@ class PeerIdentified:
     """The addresses that it claims to listen on."""
     observed_address: Multiaddr | None
     """Our address as seen by the remote."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDiscovered:
+    """A peer announces itself on the local network by mDNS, or announces other addresses than before. Nothing is proven:
+    anybody on the network can announce anybody."""
+
+    peer: PeerId
+    addresses: tuple[Multiaddr, ...]
+    """All that it announces, without its peer id."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerExpired:
+    """A peer no longer announces itself on the local network. Connections with it stay."""
+
+    peer: PeerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +329,8 @@ Event = (
     | NewListener
     | ListenerClosed
     | AddressesChanged
+    | PeerDiscovered
+    | PeerExpired
     | PeerIdentified
     | RequestFailed
     | FirewallDecision

@@ -326,7 +326,7 @@ async def test_what_comes_when_the_turn_is_over_waits_for_its_own(layered: Remot
     layered.send(*pieces)
     layered.send(b"more")
     first = len(layered.receiver.told)
-    assert 0 < first <= websocket_pipe.FRAMES_AT_ONCE
+    assert 0 < first <= tls_pipe.RECORDS_AT_ONCE
     assert layered.below.paused
     for _ in range(2 * len(pieces)):
         turns.next()
@@ -416,7 +416,7 @@ async def test_a_read_of_many_pieces_is_worked_on_until_the_time_is_up(
 ) -> None:
     passing_time(monkeypatch, layered, 400.0)
     layered.send(*(b"%d" % number for number in range(100)))
-    assert 0 < len(layered.receiver.told) <= websocket_pipe.FRAMES_AT_ONCE
+    assert 0 < len(layered.receiver.told) <= tls_pipe.RECORDS_AT_ONCE
     assert layered.below.paused
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -50,6 +50,10 @@ class ServiceHost(Protocol):
 
     def connection(self, peer: PeerId) -> Connection | None:
         """The connection that new streams to ``peer`` use."""
+
+    def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
+        """``peer`` was heard of at these addresses, and at others before: dials to it by its id alone take them in, and
+        connections to it are checked."""
 
     def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:
         """Those of our addresses that the remote may be able to dial, the best first."""

@@ -32,12 +32,16 @@ class BytePipe(Protocol):
 
     receiver: PipeReceiver
     """Who is called; the upgrade first, then the connection."""
-    remote_address: Multiaddr
-    """Where the other end is, without a peer id."""
     local_address: Multiaddr | None
     """Where our end of the socket is that everything goes through; None for a stream of another connection."""
-    path: Path
-    """How it got there."""
+
+    @property
+    def remote_address(self) -> Multiaddr:
+        """Where the other end is, without a peer id; up to the first data perhaps the proxy in front of it."""
+
+    @property
+    def path(self) -> Path:
+        """How it got there; up to the first data that of a pipe below."""
 
     def write(self, data: bytes | bytearray) -> None:
         """Sends, or queues, all of ``data``, which must not be touched again: the pipe may keep a view of it."""
