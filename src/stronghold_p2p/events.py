@@ -23,6 +23,7 @@ __all__ = [
     "FirewallRequestEnded",
     "FirewallRequestOpened",
     "InboundConnectionFailed",
+    "KeepFailed",
     "LimitReached",
     "Listener",
     "ListenerClosed",
@@ -30,6 +31,8 @@ __all__ = [
     "Outcome",
     "Path",
     "PathLimits",
+    "PeerDiscovered",
+    "PeerExpired",
     "PeerIdentified",
     "PolicyFailed",
     "PolicyLoaded",
@@ -94,7 +97,8 @@ class DialAttempt(NamedTuple):
     """One failed address of a :class:`DialError`."""
 
     address: Multiaddr
-    """The address as dialed: a host name is resolved to an IP address, unless the resolution failed."""
+    """The address as dialed: a host name is resolved to an IP address, unless the resolution failed. The peer id alone: the
+    search on the local network."""
     error: Exception
     seconds: float
     """From the start of the dial to the error; 0 if it was not started."""
@@ -127,6 +131,17 @@ class ConnectionClosed:
     connection: ConnectionInfo
     error: Exception | None
     """The cause; None for a regular close by either side."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFailed:
+    """A peer that is to be kept connected is not, and could not be dialed. Emitted once for each kind of error, until it is
+    connected."""
+
+    peer: PeerId
+    error: Exception
+    retry_after: float
+    """Seconds until the next dial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +204,23 @@ class PeerIdentified:
     """The addresses that it claims to listen on."""
     observed_address: Multiaddr | None
     """Our address as seen by the remote."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDiscovered:
+    """A peer announces itself on the local network by mDNS, or announces other addresses than before. Nothing is proven:
+    anybody on the network can announce anybody."""
+
+    peer: PeerId
+    addresses: tuple[Multiaddr, ...]
+    """All that it announces, without its peer id."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerExpired:
+    """A peer no longer announces itself on the local network. Connections with it stay."""
+
+    peer: PeerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,10 +324,13 @@ Event = (
     ConnectionEstablished
     | ConnectionClosed
     | InboundConnectionFailed
+    | KeepFailed
     | LimitReached
     | NewListener
     | ListenerClosed
     | AddressesChanged
+    | PeerDiscovered
+    | PeerExpired
     | PeerIdentified
     | RequestFailed
     | FirewallDecision

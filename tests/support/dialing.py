@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from typing import Any
@@ -76,6 +76,7 @@ class Network:
         connected: Connected,
         *,
         certificate: CertificateFiles | None = None,
+        trusted_proxies: Sequence[str] = (),
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> TransportListener:
         raise NotImplementedError
@@ -111,6 +112,21 @@ class Names:
         return Resolved(found, self.ttl if address.components[0][0] == "dnsaddr" else None)
 
 
+class Search:
+    """For the addresses of peers. It goes on until it has an answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[PeerId] = []
+        self.answer: asyncio.Future[list[Multiaddr]] = asyncio.get_running_loop().create_future()
+
+    async def find(self, peer: PeerId) -> list[Multiaddr]:
+        self.asked.append(peer)
+        return await asyncio.shield(self.answer)
+
+    def found(self, *addresses: str) -> None:
+        self.answer.set_result(list(map(Multiaddr.parse, addresses)))
+
+
 class World:
     """Alice, who dials, and all that she needs; Bob, who is dialed."""
 
@@ -121,7 +137,7 @@ class World:
         self.begun = self.clock.now
         self.alice, self.bob = Host(Config()), Host(Config())
         self.peer = self.bob.keypair.peer_id
-        self.network, self.names = Network(), Names()
+        self.network, self.names, self.search = Network(), Names(), Search()
         self.admission = Admission()
         self.book = AddressBook(clock=self.clock)
         self.own: list[str] = []
@@ -138,6 +154,7 @@ class World:
             is_own=lambda address: str(address) in self.own,
             networks=lambda: [ip_network("192.168.1.0/24")],
             upgrade=self.upgrade,
+            find=self.search.find,
         )
 
     def upgrade(self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, initiator: bool) -> PipeUpgrade:
@@ -153,12 +170,14 @@ class World:
         """Somebody takes the connection, and says nothing."""
         return NullReceiver()
 
-    def dial(self, *addresses: str, initiator: bool = True, peer: PeerId | None = None) -> Dial:
-        return self.dialer.dial(peer or self.peer, map(Multiaddr.parse, addresses), initiator=initiator)
+    def dial(self, *addresses: str, initiator: bool = True, peer: PeerId | None = None, find: bool = False) -> Dial:
+        return self.dialer.dial(peer or self.peer, map(Multiaddr.parse, addresses), initiator=initiator, find=find)
 
-    def call(self, *addresses: str, initiator: bool = True, timeout: float = 1000.0) -> asyncio.Task[Connection]:
+    def call(
+        self, *addresses: str, initiator: bool = True, timeout: float = 1000.0, find: bool = False
+    ) -> asyncio.Task[Connection]:
         """A caller who waits."""
-        dial = self.dial(*addresses, initiator=initiator)
+        dial = self.dial(*addresses, initiator=initiator, find=find)
         self.calls.append(asyncio.create_task(dial.outcome(self.clock.now + timeout)))
         return self.calls[-1]
 

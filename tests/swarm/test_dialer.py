@@ -24,7 +24,7 @@ from stronghold_p2p import (
     PeerIdMismatch,
 )
 from stronghold_p2p.firewall.admission import AdmissionRules
-from stronghold_p2p.swarm.dialer import UNANSWERED
+from stronghold_p2p.swarm.dialer import MAX_FOUND, UNANSWERED
 
 # -- the race ------------------------------------------------------------------------------------------
 
@@ -132,6 +132,127 @@ async def test_what_is_in_flight_when_an_address_of_ours_is_gone_is_dialed_anew(
     assert world.network.given_up == [ONE]
     assert [address for address, _ in world.network.dialed] == [ONE, TWO, ONE]
     assert (await call).peer == world.peer
+
+
+# -- a search for addresses ----------------------------------------------------------------------------
+
+NOBODY = TimeoutError("nobody on the local network answered within 5 s")
+
+
+async def test_what_is_found_is_dialed(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    call = world.call(find=True)
+    await world.clock.advance(1.0)
+    assert world.search.asked == [world.peer]
+    world.search.found(ONE)
+    assert (await call).peer == world.peer
+    assert world.started == {ONE: 1.0}
+
+
+async def test_what_is_known_is_dialed_meanwhile(world: World) -> None:
+    world.network.answers |= {ONE: REFUSED, TWO: world.answer}
+    call = world.call(ONE, find=True)
+    await world.clock.advance(1.0)
+    assert world.started == {ONE: 0.0}
+    assert not call.done(), "another address may be found"
+    world.search.found(ONE, TWO)
+    assert (await call).peer == world.peer
+    assert world.started == {ONE: 0.0, TWO: 1.0}
+
+
+async def test_a_search_ends_with_the_dial(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    await world.call(ONE, find=True)
+    await settled()
+    assert len(world.dialer._tasks) == 0
+
+
+async def test_later_callers_share_the_search(world: World) -> None:
+    calls = [world.call(ONE), world.call(find=True), world.call(find=True)]
+    await settled()
+    assert world.search.asked == [world.peer]
+    world.network.answers[TWO] = world.answer
+    world.search.found(TWO)
+    await world.clock.advance(0.5)
+    assert len({await call for call in calls}) == 1
+
+
+async def test_only_who_asks_for_a_search_has_one(world: World) -> None:
+    with pytest.raises(DialError, match=r"no address is known$"):
+        world.dial()
+    world.call(ONE)
+    await settled()
+    assert world.search.asked == []
+
+
+async def test_what_is_heard_of_later_is_dialed_too(world: World) -> None:
+    world.network.answers[TWO] = world.answer
+    call = world.call(find=True)
+    world.search.found(ONE)  # where it was before
+    await world.clock.advance(2.0)
+    world.dialer.found(world.peer, map(Multiaddr.parse, (ONE, TWO)))
+    assert (await call).peer == world.peer
+    assert world.started == {ONE: 0.0, TWO: 2.0}
+
+
+async def test_what_is_found_is_limited(world: World) -> None:
+    call = world.call(find=True)
+    addresses = [Multiaddr.parse(f"/ip4/10.0.{number}.1/tcp/1") for number in range(MAX_FOUND + 10)]
+    for address in addresses:
+        world.network.answers[str(address)] = REFUSED
+        world.dialer.found(world.peer, [address])
+    world.search.found("/ip4/10.1.0.1/tcp/1")
+    assert set(await world.failure(call)) == {str(address) for address in addresses[:MAX_FOUND]}
+
+
+async def test_a_dial_to_an_address_takes_no_others(world: World) -> None:
+    world.call(ONE)
+    await settled()
+    world.dialer.found(world.peer, [Multiaddr.parse(TWO)])
+    await world.clock.advance(1.0)
+    assert world.started == {ONE: 0.0}
+
+
+async def test_nobody_who_answers_is_told_of(world: World) -> None:
+    call = world.call(find=True)
+    await world.clock.advance(5.0)
+    world.search.answer.set_exception(NOBODY)
+    with pytest.raises(DialError) as caught:
+        await call
+    reason = "no address is known, and nobody on the local network answered within 5 s"
+    assert str(caught.value) == f"cannot dial {world.peer}: {reason}"
+    (attempt,) = caught.value.attempts
+    assert (str(attempt.address), attempt.error) == (f"/p2p/{world.peer}", NOBODY)
+    assert attempt.seconds == pytest.approx(5.0)
+
+
+async def test_nobody_who_answers_is_told_of_beside_what_was_dialed(world: World) -> None:
+    world.network.answers[ONE] = REFUSED
+    call = world.call(ONE, find=True)
+    await world.clock.advance(5.0)
+    world.search.answer.set_exception(NOBODY)
+    attempts = await world.failure(call)
+    assert {address: attempt.error for address, attempt in attempts.items()} == {
+        f"/p2p/{world.peer}": NOBODY,
+        ONE: REFUSED,
+    }
+
+
+async def test_a_caller_without_patience_ends_the_search(world: World) -> None:
+    call = world.call(find=True, timeout=0.5)
+    await world.clock.advance(0.5)
+    with pytest.raises(DialError, match=r"no address is known, and nobody on the local network answered in time$"):
+        await call
+    await settled()
+    assert len(world.dialer._tasks) == 0
+
+
+async def test_a_fault_of_the_search_ends_the_dial(world: World) -> None:
+    call = world.call(find=True)
+    await settled()
+    world.search.answer.set_exception(ZeroDivisionError("a fault"))
+    with pytest.raises(ZeroDivisionError):
+        await call
 
 
 # -- callers -------------------------------------------------------------------------------------------

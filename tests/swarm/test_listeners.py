@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -247,6 +247,7 @@ class Transport:
         connected: Connected,
         *,
         certificate: CertificateFiles | None = None,
+        trusted_proxies: Sequence[str] = (),
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> Transport.Listener:
         (kind, host), _, *rest = address.components
@@ -453,6 +454,15 @@ async def test_an_address_that_several_networks_have_dialed_is_told(machine: Mac
     assert machine.told_to("/ip4/8.8.8.8", None) == []
 
 
+async def test_the_listener_that_was_dialed_of_those_that_share_a_port(machine: Machine) -> None:
+    await machine.listen("/ip4/10.0.0.2/tcp/9/ws")
+    await machine.listen("/ip4/10.0.0.2/tcp/9/tls/ws")
+    for number in range(OBSERVERS):
+        remote = machine.connection(f"/ip4/8.8.{number}.8/tcp/5555/tls/ws")
+        machine.listeners.observe(remote, Multiaddr.parse(f"{SEEN}/tls/ws"))
+    assert texts(machine.listeners.observed) == [f"{SEEN}/tls/ws"]
+
+
 async def test_where_we_dial_from_is_no_address_to_dial(machine: Machine) -> None:
     await machine.listen("/ip4/10.0.0.2/tcp/9")
     for number in range(OBSERVERS):
@@ -478,6 +488,7 @@ async def test_where_we_dial_from_is_no_address_to_dial(machine: Machine) -> Non
         (SEEN, "/ip4/8.8.8.8", "/ip4/10.0.0.2/tcp/10", None),  # none of our listeners
         (SEEN, "/ip4/8.8.8.8", "/ip4/10.0.0.3/tcp/9", None),
         (SEEN, "/ip4/8.8.8.8", None, None),
+        (SEEN, "/ip4/8.8.8.8/tcp/0/ws", "/ip4/10.0.0.2/tcp/9", None),  # it sees our reverse proxy
     ],
 )
 async def test_what_says_nothing_of_where_we_are(

@@ -93,6 +93,17 @@ async def test_one_dial_for_many_callers(make_peer: MakePeer) -> None:
     assert len(alice.connections) == 1
 
 
+async def test_the_connections_to_a_peer_that_may_have_moved_are_checked(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    await alice.connect(await bob.listen())
+    swarm = swarm_of(alice)
+    (connection,) = swarm.connections
+    assert not connection._session.ping_pending
+    swarm.found(bob.peer_id, ())
+    assert connection._session.ping_pending
+    await until(lambda: not connection._session.ping_pending)
+
+
 async def test_every_caller_hears_of_a_failure(make_peer: MakePeer, unused_port: int) -> None:
     alice = await make_peer()
     target = tcp(unused_port).with_peer(Keypair.generate().peer_id)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv6Address
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from ..addresses.book import AddressBook
 from ..addresses.entry import AddressEntry, AddressSource
@@ -31,11 +31,14 @@ from .attempt import MAX_ADDRESSES, Attempt, Resolution
 from .own_addresses import host_of, is_wildcard
 from .ranking import Candidate, Network, is_local, rank
 
-__all__ = ["Dial", "Dialer", "MakeUpgrade"]
+__all__ = ["Dial", "Dialer", "Find", "MakeUpgrade"]
 
 UNANSWERED: Final = 3.0
 """Seconds after which an address that has not answered counts as failed, though its dial ends before its time: the system
 has sent for the third time."""
+
+MAX_FOUND: Final = 64
+"""Addresses that the search of a dial comes upon: anybody on the local network can announce any number."""
 
 OURS: Final = (ClosedError, LimitExceeded, NotPermitted)
 """Errors of our own making, which say nothing about an address."""
@@ -44,6 +47,10 @@ MIN_TTL: Final = 60.0
 MAX_TTL: Final = 86_400.0
 """Seconds for which the address book keeps what a TXT record says, whatever that says of it: a dial under way needs it,
 and nothing on the network stays for ever."""
+
+
+Find: TypeAlias = Callable[[PeerId], Awaitable[Iterable[Multiaddr]]]
+"""Looks for the addresses of a peer on the local network. Raises TimeoutError."""
 
 
 class MakeUpgrade(Protocol):
@@ -60,7 +67,8 @@ class Dialer:
 
     An address goes to the first of ``transports`` that supports it, a name first to the ``resolver``; ``admission`` says
     what may be dialed, ``addresses`` what is known of it, and hears how it went. ``is_own`` says whether an
-    address leads to our own listeners, ``networks`` are those of this machine.
+    address leads to our own listeners, ``networks`` are those of this machine. ``find`` looks for peers that are dialed by
+    their id alone.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class Dialer:
         is_own: Callable[[Multiaddr], bool],
         networks: Callable[[], Iterable[Network]],
         upgrade: MakeUpgrade,
+        find: Find | None = None,
     ) -> None:
         self.config = config
         self.transports = transports
@@ -83,14 +92,16 @@ class Dialer:
         self.is_own = is_own
         self.networks = networks
         self.upgrade = upgrade
+        self.find = find
         self.dials: dict[tuple[PeerId, bool], Dial] = {}
         """Those under way, by peer and role."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def dial(self, peer: PeerId, addresses: Iterable[Multiaddr], *, initiator: bool = True) -> Dial:
+    def dial(self, peer: PeerId, addresses: Iterable[Multiaddr], *, initiator: bool = True, find: bool = False) -> Dial:
         """The dial to ``peer`` that is under way, to ``addresses`` too from now on; or a new one.
 
-        ``initiator`` is the role in the handshake: a hole punch may dial as the responder.
+        ``initiator`` is the role in the handshake: a hole punch may dial as the responder. ``find``: look for further
+        addresses meanwhile.
 
         Raises:
             DialError: no address is known, or too many peers are being dialed.
@@ -98,13 +109,19 @@ class Dialer:
         dial = self.dials.get((peer, initiator))
         if dial is None:
             addresses = tuple(addresses)
-            if not addresses:
+            if not addresses and not (find and self.find):
                 raise DialError(peer)
             if len(self.dials) >= self.config.max_pending_outbound_connections:
                 raise DialError(peer, reason="Config.max_pending_outbound_connections is reached")
             dial = self.dials[peer, initiator] = Dial(self, peer, initiator=initiator)
-        dial.take_in(addresses)
+        dial.take_in(addresses, find=self.find if find else None)
         return dial
+
+    def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
+        """``peer`` was heard of at these addresses: a dial that looks for it takes them in."""
+        dial = self.dials.get((peer, True))
+        if dial is not None:
+            dial.found(addresses)
 
     def peer_connected(self, connection: Connection) -> None:
         """The peer has dialed us: a dial to it need not go on."""
@@ -172,6 +189,10 @@ class Dial:
         self._config = dialer.config
         self._loop = asyncio.get_running_loop()
         self._attempts: dict[Multiaddr, Attempt] = {}
+        self._search: Attempt | None = None
+        """For addresses of which nobody has told us."""
+        self._found = 0
+        """How many it has come upon."""
         self._queue: list[Attempt] = []
         """Those to be started, the next one first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -187,9 +208,21 @@ class Dial:
 
     # -- callers ---------------------------------------------------------------------------------
 
-    def take_in(self, addresses: Iterable[Multiaddr]) -> None:
-        """Dials these too, but for those that it has dialed already."""
+    def take_in(self, addresses: Iterable[Multiaddr], *, find: Find | None = None) -> None:
+        """Dials these too, but for those that it has dialed already; and those that are found, if it is not looking yet."""
+        if find is not None and self._search is None:
+            only_id = Multiaddr.parse(f"/p2p/{self.peer}")
+            self._search = self._attempts[only_id] = Attempt(only_id)
+            self._looking_up[self._search] = None
+            self._start(self._search, self._find(self._search, find))
         self._take_in([Attempt(address) for address in addresses])
+
+    def found(self, addresses: Iterable[Multiaddr]) -> None:
+        """The peer was heard of there. Dials these too, if it looks for any."""
+        if self._search is not None:
+            new = [address for address in addresses if address not in self._attempts][: MAX_FOUND - self._found]
+            self._found += len(new)
+            self._take_in([Attempt(address) for address in new])
 
     async def outcome(self, deadline: float) -> Connection:
         """The connection; whoever leaves last ends the dial.
@@ -259,7 +292,10 @@ class Dial:
     def _error(self) -> DialError:
         now = self._loop.time()
         attempts = [attempt.summary(now) for attempt in self._attempts.values() if not attempt.resolved]
-        return DialError(self.peer, attempts)
+        reason = None
+        if self._search is not None and len(self._attempts) == len(attempts) == 1:
+            reason = f"no address is known, and {self._search.error or 'nobody on the local network answered in time'}"
+        return DialError(self.peer, attempts, reason)
 
     # -- the race --------------------------------------------------------------------------------
 
@@ -389,6 +425,18 @@ class Dial:
         resolution.records.update(dict.fromkeys(one for one in addresses if one.components[0][0] != "dnsaddr"))
         resolution.expires = min(resolution.expires, book.clock() + min(max(ttl, MIN_TTL), MAX_TTL))
         book.tell(self.peer, AddressSource.DNSADDR, resolution.records, expires=resolution.expires)
+
+    async def _find(self, attempt: Attempt, find: Find) -> None:
+        try:
+            found = await find(self.peer)
+        except TimeoutError as error:
+            self._failed(attempt, error)
+        except Exception as error:  # noqa: BLE001 - and one of the search
+            self.finish(error)
+        else:
+            attempt.resolved = True
+            self._looking_up.pop(attempt, None)
+            self.found(found)
 
     async def _try(self, attempt: Attempt) -> None:
         try:
