@@ -303,3 +303,57 @@ async def test_only_what_we_keep_counts_as_work(clock: Clock) -> None:
         pair.bob.hold()
         assert pair.alice.at_work
         assert not pair.bob.at_work
+
+
+# -- checked ---------------------------------------------------------------------------------------------
+
+
+async def test_a_dead_path_that_is_checked_is_noticed_within_5_seconds(clock: Clock) -> None:
+    async with connected(LONG) as pair:
+        await clock.advance(100)
+        cut(pair.alice_pipe)
+        pair.alice.check()
+        await clock.advance(2)
+        pair.alice.check()  # who says so again and again does not gain time
+        await clock.advance(3.1)
+        reason = "the remote was heard of elsewhere, and did not answer a ping within 5 s"
+        assert str(error_of(pair.alice_host)) == f"connection lost: {reason}"
+
+
+async def test_a_dead_path_that_is_checked_while_a_ping_is_on_its_way(clock: Clock) -> None:
+    async with connected(LONG) as pair:
+        await pair.streams()
+        cut(pair.alice_pipe, pair.bob_pipe)
+        await clock.advance(6)
+        pair.alice.check()
+        await clock.advance(5.1)
+        assert "heard of elsewhere" in str(error_of(pair.alice_host))
+
+
+async def test_a_living_path_may_be_checked_at_any_time(clock: Clock) -> None:
+    async with connected(LONG) as pair:
+        for _ in range(3):
+            await clock.advance(0.25)
+            pair.alice.check()
+            await clock.advance(6)
+        assert not pair.alice.closing
+        assert pair.alice._session._ping_value == 3
+
+
+async def test_a_path_that_is_checked_is_alive_if_anything_comes(clock: Clock) -> None:
+    """A pong comes behind all that the remote has said before."""
+    async with connected(LONG) as pair:
+        pair.bob_pipe.dead = True
+        pair.alice.check()
+        await clock.advance(4)
+        say(pair, b"\xff")
+        await clock.advance(2)
+        assert not pair.alice.closing
+
+
+async def test_a_check_comes_too_late_for_what_is_closing(clock: Clock) -> None:
+    async with connected() as pair:
+        pair.alice.close()
+        pair.alice.check()
+        await until(pair.alice.closed.done)
+        assert error_of(pair.alice_host) is None

@@ -52,7 +52,8 @@ class ServiceHost(Protocol):
         """The connection that new streams to ``peer`` use."""
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
-        """``peer`` was heard of at these addresses: dials under way to it by its id alone take them in."""
+        """``peer`` was heard of at these addresses, and at others before: dials to it by its id alone take them in, and
+        connections to it are checked."""
 
     def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:
         """Those of our addresses that the remote may be able to dial, the best first."""

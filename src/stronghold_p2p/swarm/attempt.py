@@ -107,12 +107,17 @@ class Attempt:
         """The same by the name of its host, if that was looked up."""
         return self.names[-1] if self.names and names_host(self.names[-1]) else None
 
+    @property
+    def trail(self) -> tuple[Multiaddr, ...]:
+        """The names that led to it, and the address itself."""
+        return (*self.names, self.address)
+
     def leads_to(self, address: Multiaddr) -> Attempt:
-        return Attempt(address, (*self.names, self.address), self.resolution)
+        return Attempt(address, self.trail, self.resolution)
 
     def entry(self, known: dict[Multiaddr, AddressEntry]) -> AddressEntry | None:
         """What is known of it, or else of the last name before it."""
-        return next((known[one] for one in (self.address, *reversed(self.names)) if one in known), None)
+        return next((known[one] for one in reversed(self.trail) if one in known), None)
 
     def timeout(self, time: str) -> TimeoutError:
         return TimeoutError(f"{'not looked up' if is_name(self.address) else 'no answer'} {time}")

@@ -487,13 +487,14 @@ class Dial:
     def _report_success(self, attempt: Attempt) -> None:
         """Tells the address book of the address as it was given, and of those on the way that it knows."""
         known = self._known()
-        for address in {attempt.dialed, *(one for one in (*attempt.names, attempt.address) if one in known)}:
+        led = {one for one in attempt.trail if one in known}
+        for address in led | {attempt.dialed}:
             self._dialer.addresses.succeeded(self.peer, address)
 
     def _report_failure(self, attempt: Attempt) -> None:
         """Tells the address book, of those that it knows; of a name, when the last of its addresses has failed."""
-        for address in (*attempt.names, attempt.address):
-            ends = [one for one in self._attempts.values() if address in (*one.names, one.address) and not one.resolved]
+        for address in attempt.trail:
+            ends = [one for one in self._attempts.values() if address in one.trail and not one.resolved]
             if all(one.error is not None for one in ends):
                 self._dialer.addresses.failed(self.peer, address)
 

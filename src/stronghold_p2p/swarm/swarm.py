@@ -254,6 +254,8 @@ class Swarm:
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
         self._dialer.found(peer, addresses)
+        for connection in self._connections.get(peer, ()):
+            connection.check()  # it may have moved
 
     async def disconnect(self, peer: PeerId, *, refused: bool = False) -> None:
         """Closes every connection to ``peer``; returns when they have ended. ``refused``: it hears that there may be none."""

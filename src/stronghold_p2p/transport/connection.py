@@ -229,6 +229,12 @@ class Connection(StreamHost):
         """The remote wants that. It stands behind those at work all the same, when one has to give way."""
         self._alive.held = held
 
+    def check(self) -> None:
+        """The path may be dead, as the remote was heard of elsewhere: it has ``liveness_interval`` to answer a ping."""
+        if self._state < CLOSING and self._alive.check():
+            self.deadlines.remove(self._tick, self)
+            self._tick = self.deadlines.add(self.now() + self.config.liveness_interval, self)
+
     def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
         """Runs ``coroutine`` for as long as the connection lives at most; it must not raise. See :class:`HandlerTasks`."""
         return self.tasks.spawn(coroutine, eager=eager)
@@ -399,8 +405,7 @@ class Connection(StreamHost):
         if wait > 0:
             self._tick = self.deadlines.add(now + wait, self)
         elif self._alive.lost:
-            seconds = self.config.liveness_timeout
-            self.abort(ConnectionLost(f"nothing came from the remote for {seconds:g} s, not even an answer to a ping"))
+            self.abort(ConnectionLost(self._alive.lost))
         else:
             self.close()
 

@@ -27,6 +27,7 @@ class KeepAlive:
 
     __slots__ = (
         "_asked_at",
+        "_checking",
         "_config",
         "_doubted",
         "_output",
@@ -51,14 +52,16 @@ class KeepAlive:
         """We want to stay connected, also without a stream."""
         self.held = False
         """The remote does."""
-        self.lost = False
-        """The path is dead."""
+        self.lost = ""
+        """Why the path is dead; empty: it is not."""
         self._session = session
         self._pipe = pipe
         self._output = output
         self._config = config
         self._asked_at: float | None = None
         """When a ping was sent, since which nothing has come."""
+        self._checking = False
+        """Something else than silence makes us ask."""
         self._doubted = False
         """Nothing has come in time; one look more decides."""
 
@@ -68,10 +71,28 @@ class KeepAlive:
             self.background = {stream for stream in self.background if not stream.ended}
         return len(self._session) > len(self.background)
 
+    def check(self) -> bool:
+        """Asks for a pong though nothing may depend on the path, and gives it ``liveness_interval``. False: one is waited for
+        already, and the time runs."""
+        if self._checking:
+            return False
+        self._checking = True
+        self._doubted = False
+        if self._asked_at is None:
+            self._output.ping()
+        return True
+
     def look(self, now: float, *, wanted: bool) -> float:
         """Seconds until the next look, in the loop's time; none if the connection is to end, since it is idle or
         :attr:`lost`. ``wanted``: a stream is about to be opened."""
         idle_timeout, interval = self._config.idle_timeout, self._config.liveness_interval
+        if self._checking:
+            # What came right after we asked looks as old as what came before: it may be the pong.
+            if self._session.ping_pending and self._pipe.silence() >= interval - LAST_LOOK:
+                return self._give_up(
+                    f"the remote was heard of elsewhere, and did not answer a ping within {interval:g} s"
+                )
+            self._checking = False
         if not (wanted or self.kept or self.held or self.at_work()):
             self._asked_at = None
             return min(self.idle_since + idle_timeout - now, interval)
@@ -90,5 +111,13 @@ class KeepAlive:
         left = self._asked_at + self._config.liveness_timeout - interval - now
         if left > 0:
             return min(left, interval, idle_timeout)
-        self.lost, self._doubted = self._doubted, True
-        return 0.0 if self.lost else LAST_LOOK
+        silence_allowed = self._config.liveness_timeout
+        return self._give_up(f"nothing came from the remote for {silence_allowed:g} s, not even an answer to a ping")
+
+    def _give_up(self, reason: str) -> float:
+        """Calls the path dead, at the second look."""
+        if self._doubted:
+            self.lost = reason
+            return 0.0
+        self._doubted = True
+        return LAST_LOOK
