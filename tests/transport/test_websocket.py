@@ -35,7 +35,7 @@ from stronghold_p2p.transport.intake import EMPTY_AT_ONCE
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from stronghold_p2p.transport.websocket import WebSocketTransport
 from stronghold_p2p.transport.websocket_handshake import MAX_HEAD_SIZE
-from stronghold_p2p.transport.websocket_pipe import server_pipe
+from stronghold_p2p.transport.websocket_pipe import SMALL, TOGETHER, server_pipe
 from stronghold_p2p.wire import multistream
 from stronghold_p2p.wire.websocket import BINARY, CLOSE, FrameReader, encode_frame
 
@@ -159,7 +159,14 @@ async def test_frames_without_data_are_counted(empty: tuple[int, bytes]) -> None
 
 
 class Ended(NullReceiver):
-    error: Exception | None = None
+    """What came, and why the pipe has ended."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+        self.error: Exception | None = None
+
+    def data_received(self, data: memoryview) -> None:
+        self.received.append(bytes(data))
 
     def pipe_closed(self, error: Exception | None) -> None:
         self.error = error
@@ -295,6 +302,24 @@ async def test_frames_that_break_the_protocol(frames: bytes, reason: str) -> Non
         with pytest.raises(WebSocketError, match=reason):
             raise failed.error
         await still_serves(target)
+
+
+async def test_small_frames_of_one_read_are_given_on_together() -> None:
+    """But not with large ones, or beyond what stands between."""
+    receiver = Ended()
+    lower = RecordingPipe()
+    pipe = server_pipe(lower, Turns(asyncio.get_running_loop(), 1000.0), Path("ws"), lambda _: receiver)
+    pipe.data_received(memoryview(head(*UPGRADE)))
+    large = bytes(SMALL)
+    pieces = [b"a", b"b", large, b"c", large, large, b"d", b"e"]
+    data = b"".join(frame(2, piece) for piece in pieces)
+    pipe.data_received(memoryview(data + frame(9, b"ping") + frame(2, b"f") + frame(2, b"g")[:-1]))
+    assert receiver.received == [b"ab", large, b"c", large, large, b"de", b"f"]
+    assert lower.written[-1] == bytes([0x8A, 4]) + b"ping"
+    pipe.data_received(memoryview(b"g"))
+    assert receiver.received[7:] == [b"g"]
+    pipe.data_received(memoryview(frame(2, b"h") * (TOGETHER + 1)))
+    assert receiver.received[8:] == [b"h" * TOGETHER, b"h"]
 
 
 async def test_empty_fragments_without_end() -> None:

@@ -13,7 +13,7 @@ from ..errors import TlsError, WebSocketError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from ..resources.turns import Turns
-from ..wire.websocket import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, encode_frame
+from ..wire.websocket import BINARY, CLOSE, PING, PONG, TEXT, Frame, FrameReader, encode_frame
 from .intake import EMPTY_PER_SECOND, Allowance, Intake
 from .pipe import BytePipe, NullReceiver, PipeReceiver
 from .transport import Connected
@@ -23,6 +23,13 @@ __all__ = ["Readdress", "WebSocketPipe", "client_pipe", "server_pipe"]
 
 Readdress = Callable[[Handshake, BytePipe], None]
 """Called with each request, before that is accepted. Raises WebSocketError if it must not be."""
+
+SMALL: Final = 16 * 1024
+"""Bytes of a frame below which those of one read are joined. Their requests are then worked on at once, and what is written to
+each of them shares a flush, as over TCP; larger ones are not worth the copy."""
+
+TOGETHER: Final = 32
+"""Frames that are joined at most."""
 
 MAX_REASON: Final = 123
 """Bytes of the reason in a close frame; ours are ASCII."""
@@ -78,6 +85,8 @@ class WebSocketPipe:
         self._frames = FrameReader(masked=not is_client)
         self._input = memoryview(b"")
         """What has come and was not worked on."""
+        self._ahead: Frame | None = None
+        """One that was read and not worked on."""
         self._intake = Intake(lower, turns, self._work, self._tell_end)
         self._allowance = Allowance()
         self._error: WebSocketError | None = None
@@ -127,8 +136,10 @@ class WebSocketPipe:
                 return
         self._input = data
         self._intake.go_on()
-        if self._input:
-            self._input = memoryview(bytes(self._input))  # what is left has to be copied
+        if self._input:  # what is left has to be copied
+            self._input = memoryview(bytes(self._input))
+        if self._ahead is not None:
+            self._ahead = Frame(self._ahead.opcode, bytes(self._ahead.data))
 
     def pipe_closed(self, error: Exception | None) -> None:
         self._intake.end(error)
@@ -178,15 +189,29 @@ class WebSocketPipe:
         handshake.accept()
 
     def _work(self) -> bool:
-        """Works on a frame, and returns whether more may be there."""
+        """Works on a frame, or on small ones together, and returns whether more may be there."""
+        pieces: list[bytes | memoryview] = []
         try:
-            frame, self._input = self._frames.read(self._input)
+            while self._ahead is None and self._input and len(pieces) < TOGETHER:
+                frame, self._input = self._frames.read(self._input)
+                if (
+                    frame is not None
+                    and frame.opcode <= BINARY
+                    and frame.opcode != TEXT
+                    and 0 < len(frame.data) < SMALL
+                ):
+                    pieces.append(frame.data)
+                else:
+                    self._ahead = frame
         except WebSocketError as error:
             self._refuse(CloseCode.PROTOCOL_ERROR, error.reason)
             return False
-        if frame is not None:
+        if pieces:
+            self.receiver.data_received(memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces)))
+        elif self._ahead is not None:
+            frame, self._ahead = self._ahead, None
             self._handle(frame.opcode, frame.data)
-        return bool(self._input) and not self._closing
+        return (bool(self._input) or self._ahead is not None) and not self._closing
 
     def _handle(self, opcode: int, data: bytes | memoryview) -> None:
         if opcode == TEXT:
