@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -31,15 +31,19 @@ def test_the_whole_story(cli: Cli) -> None:
     assert steps["discovery"] == {"step": "discovery", "found": True, "response": steps["request"]["request"]}
 
 
-def test_without_multicast_the_story_goes_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("namespace", [("no such command",), ("false",)])
+def test_without_multicast_the_story_goes_on(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, namespace: tuple[str, ...]
+) -> None:
     @contextlib.asynccontextmanager
-    async def listening(*options: str) -> AsyncIterator[str]:
+    async def listening(*options: str, before: Sequence[str] = ()) -> AsyncIterator[str]:
         if "--mdns" in options:
             raise ProcessFailed("listen: no multicast [here]")
         async with process.listening(*options) as address:
             yield address
 
     monkeypatch.setattr(demo, "listening", listening)
+    monkeypatch.setattr(process, "NAMESPACE", namespace)
     told = cli.json("demo")
     assert told.status == 0, told.out
     assert told.lines[-2] == {"step": "discovery", "found": False, "message": "listen: no multicast [here]"}

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from . import output
-from .process import ProcessFailed, listening, run
+from .process import ProcessFailed, listening, network_of_its_own, run
 
 __all__ = ["demo"]
 
@@ -66,11 +66,12 @@ async def demo() -> None:
 
 
 async def _discover(bob: str, peer: str, alice: str) -> tuple[Any, str | None]:
-    """Have alice ask bob, of whom she knows the peer id alone. The response; or why nobody is found on this machine, which
-    may have no multicast."""
+    """Have alice ask bob, of whom she knows the peer id alone; in a network of their own if that may be, else on loopback.
+    The response; or why nobody is found on this machine, which may have no multicast."""
+    bob_listens = ("/ip4/127.0.0.1/tcp/0", "--key", bob, "--allow-all", "--mdns")
     try:
-        async with listening("/ip4/127.0.0.1/tcp/0", "--key", bob, "--allow-all", "--mdns"):
-            status, printed = await run("request", peer, _json(REQUEST), "--key", alice)
+        async with network_of_its_own() as before, listening(*bob_listens, before=before):
+            status, printed = await run("request", peer, _json(REQUEST), "--key", alice, before=before)
     except ProcessFailed as error:
         return None, str(error)
     if status == NOT_DIALED:
