@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from conftest import MakePeer
@@ -31,7 +32,6 @@ from stronghold_p2p import (
 from stronghold_p2p.protocols.service import Service
 from stronghold_p2p.swarm.listeners import Listeners
 from stronghold_p2p.swarm.own_addresses import MAX_TOLD, OBSERVERS, REPORT_LIFETIME
-from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.pipe import NullReceiver
 from stronghold_p2p.transport.transport import CertificateFiles, Connected, nothing_to_close
 
@@ -264,6 +264,17 @@ class Transport:
         def close(self) -> None: ...
 
 
+@dataclass(eq=False)
+class Remote:
+    """What is asked of a connection."""
+
+    direction: Direction
+    remote_address: Multiaddr
+    local_address: Multiaddr | None
+    path: Path
+    now: Callable[[], float]
+
+
 class Machine:
     """Listeners, the interfaces under them, and what they tell."""
 
@@ -309,15 +320,14 @@ class Machine:
         *,
         direction: Direction = Direction.INBOUND,
         relay: Any = None,
-    ) -> Connection:
-        class Fake:
-            remote_address = Multiaddr.parse(f"{remote}/tcp/5555" if "/tcp" not in remote else remote)
-            local_address = None if local is None else Multiaddr.parse(local)
-            path = Path("tcp", relay=relay)
-            now = staticmethod(asyncio.get_running_loop().time)
-
-        Fake.direction = direction  # type: ignore[attr-defined]
-        return cast("Connection", Fake())
+    ) -> Remote:
+        return Remote(
+            direction,
+            Multiaddr.parse(f"{remote}/tcp/5555" if "/tcp" not in remote else remote),
+            None if local is None else Multiaddr.parse(local),
+            Path("tcp", relay=relay),
+            asyncio.get_running_loop().time,
+        )
 
     def close(self) -> None:
         self.listeners.close()
@@ -426,7 +436,7 @@ async def test_which_addresses_lead_to_ourselves(machine: Machine, address: str,
 SEEN = "/ip4/9.9.9.9/tcp/4001"
 
 
-def observe(machine: Machine, observed: str, count: int, **connection: Any) -> list[Connection]:
+def observe(machine: Machine, observed: str, count: int, **connection: Any) -> list[Remote]:
     made = [machine.connection(f"/ip4/8.8.{number}.8", **connection) for number in range(count)]
     for one in made:
         machine.listeners.observe(one, Multiaddr.parse(observed))

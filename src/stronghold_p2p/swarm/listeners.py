@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from ..errors import ClosedError, ListenError
-from ..events import AddressesChanged, Direction, Event, Listener, ListenerClosed, NewListener
+from ..events import AddressesChanged, Direction, Event, Listener, ListenerClosed, NewListener, Path
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
-from ..transport.connection import Connection
 from ..transport.interfaces import InterfaceWatch
 from ..transport.transport import CertificateFiles, Connected, Transport, TransportListener
 from .own_addresses import (
@@ -27,6 +27,18 @@ from .own_addresses import (
 )
 
 __all__ = ["Listeners"]
+
+
+class Remote(Protocol):
+    """What is asked of a connection."""
+
+    direction: Direction
+    remote_address: Multiaddr
+    local_address: Multiaddr | None
+    path: Path
+
+    def now(self) -> float:
+        """The loop's time."""
 
 
 class Listeners:
@@ -140,7 +152,7 @@ class Listeners:
         """All addresses at which we can be dialed, without our peer id."""
         return tuple(dict.fromkeys(one.address for one in self._own))
 
-    def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:
+    def told_to(self, connection: Remote) -> tuple[Multiaddr, ...]:
         """Those that the remote of ``connection`` is told. Whoever comes by a relay may be anywhere."""
         relayed = connection.path.relay is not None
         remote = Scope.PUBLIC if relayed else scope_of(connection.remote_address)
@@ -165,7 +177,7 @@ class Listeners:
         dialed them."""
         return self._believed
 
-    def observe(self, connection: Connection, observed: Multiaddr) -> None:
+    def observe(self, connection: Remote, observed: Multiaddr) -> None:
         """The remote of ``connection`` says that it sees us at ``observed``.
 
         Of a connection that it has dialed that is the address that it dialed, which is told to others once it is believed. We
@@ -192,7 +204,7 @@ class Listeners:
         self._observations.add(network, listener, Multiaddr.parse(place), connection)
         self._believe()
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: Remote) -> None:
         if self._observations.connection_closed(connection, connection.now()):
             self._believe()
 
@@ -262,7 +274,7 @@ class Listeners:
         ip = host_of(address) if address is not None else None
         return next((one.interface for one in self._interfaces.addresses if one.ip == ip), None)
 
-    def _listener_of(self, connection: Connection) -> Multiaddr | None:
+    def _listener_of(self, connection: Remote) -> Multiaddr | None:
         """The bound address of the listener that ``connection`` came by."""
         local = connection.local_address
         for bound in (entry.handle.address for entry in self._entries):
