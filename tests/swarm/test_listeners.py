@@ -350,6 +350,14 @@ async def test_each_remote_is_told_what_it_can_reach(machine: Machine) -> None:
     assert machine.told_to("/memory/1/tcp/1", None) == [public, name]
 
 
+async def test_what_is_told_is_selected_once_for_all_who_are_told_the_same(machine: Machine) -> None:
+    await machine.listen("/ip4/0.0.0.0/tcp/9")
+    one, other = (machine.connection(f"/ip4/8.8.{number}.8") for number in range(2))
+    assert machine.listeners.told_to(one) is machine.listeners.told_to(other)
+    machine.become(*LAN, *on(4, "1.2.3.5"))
+    assert texts(machine.listeners.told_to(one)) == ["/ip4/1.2.3.5/tcp/9"]
+
+
 async def test_an_interface_that_does_not_run_has_no_address(machine: Machine) -> None:
     await machine.listen("/ip4/0.0.0.0/tcp/9")
     machine.become(*LAN, *on(3, "10.0.0.2", usable=False))

@@ -55,6 +55,8 @@ class Listeners:
         self._changed = changed
         self._entries: list[_Entry] = []
         self._own: tuple[OwnAddress, ...] = ()
+        self._told: dict[tuple[Scope, int | None], tuple[Multiaddr, ...]] = {}
+        """Those of them for each scope and interface of a remote: each push to thousands of remotes asks."""
         self._observations = Observations()
         self._believed: tuple[Multiaddr, ...] = ()
         self._closed = False
@@ -144,7 +146,10 @@ class Listeners:
         """Those that the remote of ``connection`` is told. Whoever comes by a relay may be anywhere."""
         relayed = connection.path.relay is not None
         remote = Scope.PUBLIC if relayed else scope_of(connection.remote_address)
-        return select(self._own, remote, self._interface_of(connection.local_address))
+        whom = (remote, self._interface_of(connection.local_address))
+        if whom not in self._told:
+            self._told[whom] = select(self._own, *whom)
+        return self._told[whom]
 
     def is_own(self, address: Multiaddr) -> bool:
         """Whether whoever dials ``address`` from here comes to one of the listeners. Not so where a proxy is announced."""
@@ -227,6 +232,7 @@ class Listeners:
         own = [one for entry in self._entries for one in entry.own]
         dialed = [one for one in self._believed if _port_of(one) is not None]
         self._own = (*own, *(OwnAddress(address, place=MAX_TOLD) for address in dialed))
+        self._told.clear()
 
     def _with_peer(self, addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
         return tuple(address.with_peer(self._peer_id) for address in addresses)
