@@ -29,7 +29,7 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.protocols.service import Service
-from stronghold_p2p.swarm.listeners import Listeners
+from stronghold_p2p.swarm.listeners import PACE, Listeners
 from stronghold_p2p.swarm.own_addresses import MAX_TOLD, OBSERVERS, REPORT_LIFETIME
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.pipe import NullReceiver
@@ -460,6 +460,19 @@ async def test_an_address_that_several_networks_have_dialed_is_told(machine: Mac
     observe(machine, "/ip4/9.9.9.8/tcp/4001", 1)
     assert not machine.listeners.observed
     assert machine.told_to("/ip4/8.8.8.8", None) == []
+
+
+async def test_remotes_that_change_their_words_cause_a_change_at_intervals_alone(machine: Machine) -> None:
+    await machine.listen("/ip4/10.0.0.2/tcp/9")
+    fickle, *_ = observe(machine, SEEN, OBSERVERS)
+    assert machine.changes == 2
+    for word in ["/ip4/9.9.9.8/tcp/4001", SEEN] * 8 + ["/ip4/9.9.9.8/tcp/4001"]:
+        machine.listeners.observe(fickle, Multiaddr.parse(word))
+    assert machine.changes == 2
+    assert texts(machine.listeners.observed) == [SEEN]
+    machine.now += PACE
+    await until(lambda: machine.changes == 3)
+    assert machine.listeners.observed == ()
 
 
 async def test_the_listener_that_was_dialed_of_those_that_share_a_port(machine: Machine) -> None:

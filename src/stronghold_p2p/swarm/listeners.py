@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from ..errors import ClosedError, ListenError
 from ..events import AddressesChanged, Direction, Event, Listener, ListenerClosed, NewListener
@@ -27,6 +28,9 @@ from .own_addresses import (
 )
 
 __all__ = ["Listeners"]
+
+PACE: Final = 10.0
+"""Seconds between two changes of what is observed: each is pushed to all remotes, and a few of them can cause any number."""
 
 
 class Listeners:
@@ -59,6 +63,10 @@ class Listeners:
         """Those of them for each scope and interface of a remote: each push to thousands of remotes asks."""
         self._observations = Observations()
         self._believed: tuple[Multiaddr, ...] = ()
+        self._believed_at = float("-inf")
+        """When that was changed last."""
+        self._believing: asyncio.TimerHandle | None = None
+        """For the next change, if it has to wait."""
         self._closed = False
 
     @property
@@ -123,6 +131,8 @@ class Listeners:
     def close(self) -> None:
         """Stops all, for good."""
         self._closed = True
+        if self._believing is not None:
+            self._believing.cancel()
         self.stop()
 
     def update(self) -> None:
@@ -259,8 +269,19 @@ class Listeners:
         return tuple(OwnAddress(address, index, place) for place, (address, index) in enumerate(addresses))
 
     def _believe(self) -> None:
-        believed = self._observations.believed(asyncio.get_running_loop().time())
-        if set(believed) != set(self._believed):
+        """What is observed may have changed. It counts now, or as soon as it may."""
+        if self._believing is not None:
+            self._believing.cancel()
+            self._believing = None
+        loop = asyncio.get_running_loop()
+        believed = self._observations.believed(loop.time())
+        if self._closed or set(believed) == set(self._believed):
+            return
+        wait = self._believed_at + PACE - loop.time()
+        if wait > 0:
+            self._believing = loop.call_later(wait, self._believe)
+        else:
+            self._believed_at = loop.time()
             self._believed = believed
             self.update()
 
