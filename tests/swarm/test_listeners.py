@@ -30,7 +30,7 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.protocols.service import Service
-from stronghold_p2p.swarm.listeners import Listeners
+from stronghold_p2p.swarm.listeners import PACE, Listeners
 from stronghold_p2p.swarm.own_addresses import MAX_TOLD, OBSERVERS, REPORT_LIFETIME
 from stronghold_p2p.transport.pipe import NullReceiver
 from stronghold_p2p.transport.transport import CertificateFiles, Connected, nothing_to_close
@@ -360,6 +360,14 @@ async def test_each_remote_is_told_what_it_can_reach(machine: Machine) -> None:
     assert machine.told_to("/memory/1/tcp/1", None) == [public, name]
 
 
+async def test_what_is_told_is_selected_once_for_all_who_are_told_the_same(machine: Machine) -> None:
+    await machine.listen("/ip4/0.0.0.0/tcp/9")
+    one, other = (machine.connection(f"/ip4/8.8.{number}.8") for number in range(2))
+    assert machine.listeners.told_to(one) is machine.listeners.told_to(other)
+    machine.become(*LAN, *on(4, "1.2.3.5"))
+    assert texts(machine.listeners.told_to(one)) == ["/ip4/1.2.3.5/tcp/9"]
+
+
 async def test_an_interface_that_does_not_run_has_no_address(machine: Machine) -> None:
     await machine.listen("/ip4/0.0.0.0/tcp/9")
     machine.become(*LAN, *on(3, "10.0.0.2", usable=False))
@@ -462,6 +470,19 @@ async def test_an_address_that_several_networks_have_dialed_is_told(machine: Mac
     observe(machine, "/ip4/9.9.9.8/tcp/4001", 1)
     assert not machine.listeners.observed
     assert machine.told_to("/ip4/8.8.8.8", None) == []
+
+
+async def test_remotes_that_change_their_words_cause_a_change_at_intervals_alone(machine: Machine) -> None:
+    await machine.listen("/ip4/10.0.0.2/tcp/9")
+    fickle, *_ = observe(machine, SEEN, OBSERVERS)
+    assert machine.changes == 2
+    for word in ["/ip4/9.9.9.8/tcp/4001", SEEN] * 8 + ["/ip4/9.9.9.8/tcp/4001"]:
+        machine.listeners.observe(fickle, Multiaddr.parse(word))
+    assert machine.changes == 2
+    assert texts(machine.listeners.observed) == [SEEN]
+    machine.now += PACE
+    await until(lambda: machine.changes == 3)
+    assert machine.listeners.observed == ()
 
 
 async def test_the_listener_that_was_dialed_of_those_that_share_a_port(machine: Machine) -> None:

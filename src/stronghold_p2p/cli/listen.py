@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -15,6 +16,7 @@ import typer
 
 from ..config import Config
 from ..ending import end_all
+from ..errors import ListenError
 from ..events import (
     AddressesChanged,
     Dropped,
@@ -44,8 +46,8 @@ from .story import running, told_handler
 __all__ = ["listen", "listen_on", "serve"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
-MDNS_ADDRESS = "/ip4/0.0.0.0/tcp/0"
-"""The default with --mdns: whoever announces a peer wants it found from other machines."""
+MDNS_ADDRESS, MDNS_IPV6_ADDRESS = "/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"
+"""The defaults with --mdns, the second where there is IPv6: whoever announces a peer wants it found from other machines."""
 
 MAX_MESSAGE = 500
 """Characters that are shown of why a request failed: the message may quote what the remote sent."""
@@ -66,7 +68,8 @@ def listen(
         list[str] | None,
         typer.Argument(
             metavar="ADDR",
-            help=f"Where to listen (default: {DEFAULT_ADDRESS}; with --mdns: {MDNS_ADDRESS}, on every interface).",
+            help=f"Where to listen (default: {DEFAULT_ADDRESS}; with --mdns: {MDNS_ADDRESS} and {MDNS_IPV6_ADDRESS}, on every"
+            " interface).",
         ),
     ] = None,
     *,
@@ -170,7 +173,17 @@ def listen(
     made = _missing(state, audit)
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
     opened = None if audit is None else open_audit(audit)
-    return _listen(peer, places, announce or (), asker, opened, made, reloads=policy is not None, mdns=mdns)
+    return _listen(
+        peer,
+        places,
+        announce or (),
+        asker,
+        opened,
+        made,
+        reloads=policy is not None,
+        mdns=mdns,
+        by_ipv6_too=mdns and not addresses,
+    )
 
 
 async def _listen(
@@ -183,6 +196,7 @@ async def _listen(
     *,
     reloads: bool,
     mdns: bool,
+    by_ipv6_too: bool,
 ) -> None:
     """``made`` are the files that are new: they are removed if the start fails."""
     auditing = None
@@ -201,6 +215,9 @@ async def _listen(
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
             await listen_on(peer, places, announce)
+            if by_ipv6_too:
+                with suppress(ListenError):  # a machine may be without it
+                    await peer.listen(MDNS_IPV6_ADDRESS)
             made.clear()
             output.note(f"peer id       {peer.peer_id}")
             if mdns:

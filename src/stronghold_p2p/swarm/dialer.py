@@ -210,12 +210,15 @@ class Dial:
 
     def take_in(self, addresses: Iterable[Multiaddr], *, find: Find | None = None) -> None:
         """Dials these too, but for those that it has dialed already; and those that are found, if it is not looking yet."""
+        search = None
         if find is not None and self._search is None:
             only_id = Multiaddr.parse(f"/p2p/{self.peer}")
-            self._search = self._attempts[only_id] = Attempt(only_id)
-            self._looking_up[self._search] = None
-            self._start(self._search, self._find(self._search, find))
+            search = self._search = self._attempts[only_id] = Attempt(only_id)
+            self._looking_up[search] = None
         self._take_in([Attempt(address) for address in addresses])
+        # Last: an eager task may have found what is of no use, and these must be there by then.
+        if search is not None and find is not None and not self._over:
+            self._start(search, self._find(search, find))
 
     def found(self, addresses: Iterable[Multiaddr]) -> None:
         """The peer was heard of there. Dials these too, if it looks for any."""
@@ -470,9 +473,14 @@ class Dial:
             raise
 
     def _give_up(self, finished: asyncio.Future[Connection]) -> None:
-        """Closes a connection that was made in the very turn of the loop in which another one won."""
-        if isinstance(self._outcome, Connection) and not finished.cancelled() and finished.exception() is None:
+        """Of a connection that was made in the very turn of the loop in which its dial was given up: closes it if another
+        one has won, and takes it if the dial goes on."""
+        if finished.cancelled() or finished.exception() is not None:
+            return
+        if isinstance(self._outcome, Connection):
             finished.result().drain()
+        elif not self._over and finished.result().usable:
+            self.finish(finished.result())
 
     def _failed(self, attempt: Attempt, error: Exception) -> None:
         self._looking_up.pop(attempt, None)

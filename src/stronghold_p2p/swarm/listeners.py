@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..errors import ClosedError, ListenError
 from ..events import AddressesChanged, Direction, Event, Listener, ListenerClosed, NewListener, Path
@@ -27,6 +27,9 @@ from .own_addresses import (
 )
 
 __all__ = ["Listeners"]
+
+PACE: Final = 10.0
+"""Seconds between two changes of what is observed: each is pushed to all remotes, and a few of them can cause any number."""
 
 
 class Remote(Protocol):
@@ -67,8 +70,14 @@ class Listeners:
         self._changed = changed
         self._entries: list[_Entry] = []
         self._own: tuple[OwnAddress, ...] = ()
+        self._told: dict[tuple[Scope, int | None], tuple[Multiaddr, ...]] = {}
+        """Those of them for each scope and interface of a remote: each push to thousands of remotes asks."""
         self._observations = Observations()
         self._believed: tuple[Multiaddr, ...] = ()
+        self._believed_at = float("-inf")
+        """When that was changed last."""
+        self._believing: asyncio.TimerHandle | None = None
+        """For the next change, if it has to wait."""
         self._closed = False
 
     @property
@@ -133,6 +142,8 @@ class Listeners:
     def close(self) -> None:
         """Stops all, for good."""
         self._closed = True
+        if self._believing is not None:
+            self._believing.cancel()
         self.stop()
 
     def update(self) -> None:
@@ -156,7 +167,10 @@ class Listeners:
         """Those that the remote of ``connection`` is told. Whoever comes by a relay may be anywhere."""
         relayed = connection.path.relay is not None
         remote = Scope.PUBLIC if relayed else scope_of(connection.remote_address)
-        return select(self._own, remote, self._interface_of(connection.local_address))
+        whom = (remote, self._interface_of(connection.local_address))
+        if whom not in self._told:
+            self._told[whom] = select(self._own, *whom)
+        return self._told[whom]
 
     def is_own(self, address: Multiaddr) -> bool:
         """Whether whoever dials ``address`` from here comes to one of the listeners. Not so where a proxy is announced."""
@@ -239,6 +253,7 @@ class Listeners:
         own = [one for entry in self._entries for one in entry.own]
         dialed = [one for one in self._believed if _port_of(one) is not None]
         self._own = (*own, *(OwnAddress(address, place=MAX_TOLD) for address in dialed))
+        self._told.clear()
 
     def _with_peer(self, addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
         return tuple(address.with_peer(self._peer_id) for address in addresses)
@@ -265,8 +280,19 @@ class Listeners:
         return tuple(OwnAddress(address, index, place) for place, (address, index) in enumerate(addresses))
 
     def _believe(self) -> None:
-        believed = self._observations.believed(asyncio.get_running_loop().time())
-        if set(believed) != set(self._believed):
+        """What is observed may have changed. It counts now, or as soon as it may."""
+        if self._believing is not None:
+            self._believing.cancel()
+            self._believing = None
+        loop = asyncio.get_running_loop()
+        believed = self._observations.believed(loop.time())
+        if self._closed or set(believed) == set(self._believed):
+            return
+        wait = self._believed_at + PACE - loop.time()
+        if wait > 0:
+            self._believing = loop.call_later(wait, self._believe)
+        else:
+            self._believed_at = loop.time()
             self._believed = believed
             self.update()
 

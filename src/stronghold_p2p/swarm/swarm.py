@@ -52,7 +52,7 @@ from ..wire.yamux import GoAwayCode
 from .dialer import Dialer, Find
 from .ephemeral import EphemeralKeys
 from .listeners import Listeners
-from .own_addresses import Scope, host_of, scope_of
+from .own_addresses import Scope, believable, host_of, scope_of
 
 __all__ = ["Swarm"]
 
@@ -190,8 +190,12 @@ class Swarm:
     def identified(self, connection: Connection, identity: identify.Identity) -> None:
         """The remote has told what it is."""
         connection.remote_identified(identity.protocols, own_kind=identify.is_own_agent(identity.agent_version))
+        scope = Scope.PUBLIC if connection.path.relay is not None else scope_of(connection.remote_address)
         self._addresses.tell(
-            connection.peer, AddressSource.IDENTIFY, identity.listen_addresses, by=connection.remote_address
+            connection.peer,
+            AddressSource.IDENTIFY,
+            believable(identity.listen_addresses, scope),
+            by=connection.remote_address,
         )
         self._addresses.hold_record(connection.peer, identity.signed_record)
         if identity.observed_address is not None:
