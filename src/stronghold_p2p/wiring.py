@@ -26,6 +26,7 @@ from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
 from .multiaddr import Multiaddr
+from .port_mapping import PortMappingService
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.service import Service, check_protocol_id
@@ -68,6 +69,7 @@ class Parts(Generic[Req, Res]):
         authorities: str | os.PathLike[str] | None,
         addresses: AddressBook | None,
         mdns: bool,
+        port_mapping: bool,
     ) -> None:
         self.keypair = keypair
         self.config = config
@@ -108,7 +110,9 @@ class Parts(Generic[Req, Res]):
         self._uses_mdns = mdns
         self._mdns: Mdns | None = None
         self.keeper = Keeper(lambda peer, deadline: self.connect(peer, None, deadline), self.events.emit)
-        self._services: tuple[Service, ...] = (IdentifyService(), self.ping, self.keeper)
+        self.port_mapping = PortMappingService(self.events.emit) if port_mapping else None
+        optional = [self.port_mapping] if self.port_mapping is not None else []
+        self._services: tuple[Service, ...] = (IdentifyService(), self.ping, self.keeper, *optional)
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._starting = False
         self._closing: asyncio.Future[None] | None = None
@@ -213,6 +217,7 @@ class Parts(Generic[Req, Res]):
             self.approvals.close,  # first: waiting requests would delay the connections
             self.keeper.close,
             *([swarm.close] if swarm is not None else []),
+            *([self.port_mapping.close] if self.port_mapping is not None else []),
             self.responder.close,
             self.events.close,
             self._close_files,

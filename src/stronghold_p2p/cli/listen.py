@@ -25,6 +25,8 @@ from ..events import (
     LimitReached,
     PolicyFailed,
     PolicyLoaded,
+    PortMapped,
+    PortMappingFailed,
     RequestFailed,
     StateFailed,
 )
@@ -133,6 +135,12 @@ def listen(
         bool,
         typer.Option("--mdns", help="Announce the peer to everybody on the local network, with its id and addresses."),
     ] = False,
+    port_mapping: Annotated[
+        bool,
+        typer.Option(
+            "--port-mapping", help="Have the router forward the ports, by PCP, NAT-PMP or UPnP, until the end."
+        ),
+    ] = False,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -166,6 +174,7 @@ def listen(
         policy=Policy.load(policy, wait=True) if policy is not None and policy.is_fifo() else policy,
         state=state,
         mdns=mdns,
+        port_mapping=port_mapping,
     )
     peer.on_request(told_handler(answer))
     for address in keep or ():
@@ -296,7 +305,7 @@ async def _watch(auditing: asyncio.Task[None]) -> None:
 
 
 async def _tell(events: AsyncIterator[Event]) -> None:
-    """Prints what becomes of our addresses, requests, the policy and the state. What failed, people read in the log."""
+    """Prints what becomes of our addresses, ports, requests, policy and state. What failed, people read in the log."""
     async for event in events:
         match event:
             case RequestFailed(peer, error) if output.is_json():
@@ -306,6 +315,13 @@ async def _tell(events: AsyncIterator[Event]) -> None:
                 output.result(record, "\n".join(f"listening on  {address}" for address in new))
             case KeepFailed(peer, error) if output.is_json():
                 output.result({"event": "keep_failed", **_failure(peer, error)})
+            case PortMapped(address, protocol, expires) if output.is_json():
+                output.result(
+                    {"event": "port_mapped", "address": str(address), "protocol": protocol, "expires": expires}
+                )
+            case PortMappingFailed(address, reason):
+                record = {"event": "port_mapping_failed", "address": str(address), "reason": reason}
+                output.result(record, f"port mapping  {reason}")
             case LimitReached(limit, network, count) if output.is_json():
                 output.result({"event": "limit", "limit": limit, "network": network, "count": count})
             case Dropped(count) if output.is_json():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from ..errors import ClosedError, ListenError
@@ -79,6 +79,8 @@ class Listeners:
         self._believing: asyncio.TimerHandle | None = None
         """For the next change, if it has to wait."""
         self._closed = False
+        self.external: Mapping[Multiaddr, Multiaddr] = {}
+        """The addresses of a router that lead to listeners, by bound address; after a change :meth:`update` is due."""
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -147,7 +149,7 @@ class Listeners:
         self.stop()
 
     def update(self) -> None:
-        """The interfaces have changed, or what is observed."""
+        """The interfaces have changed, or what is observed, or :attr:`external`."""
         before = self.addresses
         self._compute()
         now = self.addresses
@@ -157,6 +159,11 @@ class Listeners:
             self._changed()
 
     # -- which addresses ---------------------------------------------------------------------------
+
+    @property
+    def bound_addresses(self) -> tuple[Multiaddr, ...]:
+        """Those of the sockets, wildcards as they are."""
+        return tuple(entry.handle.address for entry in self._entries)
 
     @property
     def addresses(self) -> tuple[Multiaddr, ...]:
@@ -272,6 +279,8 @@ class Listeners:
             # One that was on no interface may be there by other means, such as a route.
             if any(one.usable for one in here) or not entry.listed:
                 found.append((bound, here[0].interface if here else None))
+        if bound in self.external:
+            found.append((self.external[bound], None))
         if kind.startswith("dns"):
             names = (Multiaddr.parse(f"/{kind}/{name}{text_of(bound.components[1:])}"), *names)
             if _is_over_tls(bound):

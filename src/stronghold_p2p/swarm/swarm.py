@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -301,6 +301,14 @@ class Swarm:
     @property
     def listen_addresses(self) -> tuple[Multiaddr, ...]:
         return self._listeners.addresses
+
+    @property
+    def bound_addresses(self) -> tuple[Multiaddr, ...]:
+        return self._listeners.bound_addresses
+
+    def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
+        self._listeners.external = external
+        self._listeners.update()
 
     @property
     def observed_addresses(self) -> tuple[Multiaddr, ...]:
