@@ -28,7 +28,7 @@ from ..transport.resolver import Resolved, Resolver, is_name, names_host
 from ..transport.transport import Transport
 from ..transport.upgrade import PipeUpgrade
 from .attempt import MAX_ADDRESSES, Attempt, Resolution
-from .own_addresses import host_of, is_wildcard
+from .own_addresses import Scope, host_of, is_wildcard, scope_of
 from .ranking import Candidate, Network, is_local, rank
 
 __all__ = ["Dial", "Dialer", "Find", "MakeUpgrade"]
@@ -408,17 +408,22 @@ class Dial:
 
     def _resolved(self, attempt: Attempt, resolution: Resolution, found: Resolved) -> None:
         del self._looking_up[attempt]
+        addresses = found.addresses
+        if resolution.told:  # else a remote could have us knock at any door of this machine
+            addresses = [address for address in addresses if scope_of(address) is not Scope.LOOPBACK]
         if found.ttl is not None:
-            self._tell(resolution, found.addresses, found.ttl)
-        new = [address for address in found.addresses if address not in self._attempts]
+            self._tell(resolution, addresses, found.ttl)
+        new = [address for address in addresses if address not in self._attempts]
         further = [attempt.leads_to(address) for address in resolution.room_for(new)]
         if further:
             attempt.resolved = True
+        elif not addresses:
+            attempt.fail(OSError("a remote has told it, and it leads to this machine"), self._loop.time())
         elif new:
             attempt.fail(OSError(f"its names lead to more than {MAX_ADDRESSES} addresses"), self._loop.time())
         else:
             # Perhaps to itself. It is no failure: those may lead to the peer.
-            known = ", ".join(map(str, found.addresses))
+            known = ", ".join(map(str, addresses))
             attempt.fail(OSError(f"it leads to nothing new, but to {known}"), self._loop.time())
         self._take_in(further)
 
