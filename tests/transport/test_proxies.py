@@ -28,6 +28,7 @@ from stronghold_p2p import (
     StrongholdP2p,
     WebSocketError,
 )
+from stronghold_p2p.transport import websocket
 from stronghold_p2p.wire import multistream
 
 LISTEN = "/ip4/127.0.0.1/tcp/0/ws"
@@ -134,8 +135,11 @@ async def test_a_remote_elsewhere_does_not_have_us_dial_this_machine(client: str
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For: unknown", "Forwarded: for", "X-Other: 1"])
-async def test_a_trusted_proxy_that_does_not_say_for_whom(header: str) -> None:
-    """It is refused: what a policy says of networks would hold for nobody."""
+async def test_a_trusted_proxy_that_does_not_say_for_whom(
+    header: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused: what a policy says of networks would hold for nobody. Its operator reads of it."""
+    monkeypatch.setattr(websocket.log_proxy, "_silent_until", 0.0)  # another test may have written
     async with listening() as (bob, target), proxy(target, header) as port:
         events = bob.events()
         with pytest.raises(DialError, match="HTTP 400"):
@@ -144,6 +148,7 @@ async def test_a_trusted_proxy_that_does_not_say_for_whom(header: str) -> None:
         assert isinstance(failed.error, WebSocketError)
         assert "from a trusted proxy, got" in failed.error.reason
         assert str(failed.address).startswith("/ip4/127.0.0.1/")
+        assert "the trusted proxy at /ip4/127.0.0.1/" in caplog.text
 
 
 async def test_a_flood_through_a_proxy() -> None:

@@ -8,6 +8,7 @@ its network from the first byte on.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import ssl
 from collections.abc import Callable, Sequence
@@ -16,8 +17,9 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ..config import Config
-from ..errors import CertificateError, InvalidAddress, ListenError
+from ..errors import CertificateError, InvalidAddress, ListenError, WebSocketError
 from ..events import Path
+from ..logs import SparingLog
 from ..multiaddr import Component, Multiaddr
 from ..resources.turns import Turns
 from . import tls_pipe
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from .websocket_handshake import Handshake
 
 __all__ = ["WebSocketTransport"]
+
+log_proxy = SparingLog(logging.WARNING, "the trusted proxy at %s did not say for whom it forwards: %s")
 
 PLAIN: Final = ("ws",)
 NAMED: Final = ("tls", "sni", "ws")
@@ -207,7 +211,11 @@ def _readdress(
     tcp: TcpPipe, connected: Connected, proxies: Sequence[Network], handshake: Handshake, pipe: BytePipe
 ) -> None:
     """A trusted proxy has sent a request: the pipe is from whoever it forwards that for. Raises WebSocketError."""
-    client = client_of(handshake.header("X-Forwarded-For"), handshake.header("Forwarded"), proxies)
+    try:
+        client = client_of(handshake.header("X-Forwarded-For"), handshake.header("Forwarded"), proxies)
+    except WebSocketError as error:
+        log_proxy.write(tcp.remote_address, error)  # it is the operator's to mend
+        raise
     tcp.remote_address = Multiaddr.of_tcp(str(client), 0)  # nobody says which port
     pipe.receiver = connected(pipe)
 
