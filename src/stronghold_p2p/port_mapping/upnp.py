@@ -64,7 +64,7 @@ class Device(Protocol):
 
 def _make_device() -> Device:
     """Raises ImportError."""
-    import miniupnpc  # an extra
+    import miniupnpc  # type: ignore[import-not-found,import-untyped,unused-ignore]  # an extra, and without types
 
     return cast(Device, miniupnpc.UPnP())
 
