@@ -34,6 +34,8 @@ __all__ = [
     "PolicyLoaded",
     "QuestionKind",
     "RequestFailed",
+    "ReservationLost",
+    "ReservationMade",
     "StateFailed",
 ]
 
@@ -162,6 +164,28 @@ class ListenerClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class ReservationMade:
+    """A relay has given us a reservation, or has renewed it."""
+
+    relay: PeerId
+    addresses: tuple[Multiaddr, ...]
+    """Our addresses there, with our peer id."""
+    expires: float
+    """Seconds since the epoch."""
+    limits: PathLimits | None
+    """Those of connections through it; None: no limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationLost:
+    """A reservation has ended before its time. It is made again as soon as the relay allows."""
+
+    relay: PeerId
+    error: Exception | None
+    """The cause; None if the connection to the relay has ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerIdentified:
     """Information from a peer, by identify or identify push (libp2p/specs identify/README.md)."""
 
@@ -281,6 +305,8 @@ Event = (
     | NewListener
     | ListenerClosed
     | PeerIdentified
+    | ReservationLost
+    | ReservationMade
     | RequestFailed
     | FirewallDecision
     | FirewallRequestOpened

@@ -14,6 +14,7 @@ from ..logs import SparingLog
 from ..loops import is_contained
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
+from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
 from ..wire import multistream
@@ -45,6 +46,9 @@ class ServiceHost(Protocol):
     @property
     def connected_peers(self) -> tuple[PeerId, ...]:
         """All peers with a connection."""
+
+    def accept(self, pipe: BytePipe) -> PipeReceiver:
+        """Takes a pipe by which a remote has come, and returns its receiver: the upgrade to a connection."""
 
     def connection(self, peer: PeerId) -> Connection | None:
         """The connection that new streams to ``peer`` use."""

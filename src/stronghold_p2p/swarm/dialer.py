@@ -328,7 +328,7 @@ class Dial:
 
         assert attempt.transport is not None
         try:
-            await attempt.transport.dial(attempt.address, connected, named=attempt.named)
+            await attempt.transport.dial(attempt.address, connected, peer=self.peer, named=attempt.named)
             assert upgrade is not None
             return await upgrade.finished
         except BaseException:

@@ -276,7 +276,7 @@ class Swarm:
             supported = ", ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it (available: {supported})")
         handle = await transport.listen(
-            address, self._upgrade_inbound, certificate=certificate, exhausted=self._descriptors_exhausted
+            address, self.accept, certificate=certificate, exhausted=self._descriptors_exhausted
         )
         try:
             if self._closing:
@@ -342,6 +342,22 @@ class Swarm:
 
     # -- upgrading -------------------------------------------------------------------------------
 
+    def accept(self, pipe: BytePipe) -> PipeReceiver:
+        """Upgrades a pipe by which a remote has come, within the limits."""
+        error = self._inbound_refusal(pipe)
+        if error is not None:
+            pipe.abort()
+            self._emit(InboundConnectionFailed(pipe.remote_address, error))
+            return NullReceiver()
+        if len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
+            self._evict_pending()
+        upgrade = self._upgrade(pipe, pipe.path, Direction.INBOUND, initiator=False, expected_peer=None)
+        deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
+        self._pending_inbound.add(networks_of(pipe.remote_address), upgrade)
+        self._pending_ticks[upgrade] = self.deadlines.add(deadline, upgrade)
+        upgrade.finished.add_done_callback(partial(self._inbound_finished, upgrade))
+        return upgrade
+
     def _check_admission(self, peer: PeerId) -> None:
         refusal = self._admission.refusal_of_peer(peer)
         if refusal is not None:
@@ -365,21 +381,6 @@ class Swarm:
             expected_peer=expected_peer,
             establish=partial(self._establish, path, direction, initiator=initiator),
         )
-
-    def _upgrade_inbound(self, pipe: BytePipe) -> PipeReceiver:
-        error = self._inbound_refusal(pipe)
-        if error is not None:
-            pipe.abort()
-            self._emit(InboundConnectionFailed(pipe.remote_address, error))
-            return NullReceiver()
-        if len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
-            self._evict_pending()
-        upgrade = self._upgrade(pipe, pipe.path, Direction.INBOUND, initiator=False, expected_peer=None)
-        deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
-        self._pending_inbound.add(networks_of(pipe.remote_address), upgrade)
-        self._pending_ticks[upgrade] = self.deadlines.add(deadline, upgrade)
-        upgrade.finished.add_done_callback(partial(self._inbound_finished, upgrade))
-        return upgrade
 
     def _inbound_refusal(self, pipe: BytePipe) -> StrongholdError | None:
         """Why ``pipe`` is not even upgraded."""

@@ -103,11 +103,12 @@ class CircuitTransport:
         return split_circuit(address) is not None
 
     async def dial(
-        self, address: Multiaddr, connected: Connected, *, peer: PeerId, named: Multiaddr | None = None
+        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
     ) -> None:
         """As :meth:`Transport.dial`; raises RelayRefused, and what a stream to the relay does, too."""
         split = split_circuit(address)
         assert split is not None
+        assert peer is not None
         relay, where = split
         if relay == peer:
             raise InvalidAddress(address, "the relay is the peer itself")
