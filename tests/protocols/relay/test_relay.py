@@ -17,11 +17,12 @@ from stronghold_p2p.encoding import messages
 from stronghold_p2p.errors import DecodeError, RelayRefused
 from stronghold_p2p.events import PathLimits
 from stronghold_p2p.firewall.admission import Admission
+from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
 from stronghold_p2p.protocols.relay.client import CircuitTarget, CircuitTransport, reserve, split_circuit
 from stronghold_p2p.protocols.relay.limits import RelayServer
-from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, StopType, read, write
+from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, StopType
 from stronghold_p2p.protocols.relay.server import RelayService
 from stronghold_p2p.protocols.relay.voucher import Voucher
 from stronghold_p2p.protocols.service import in_task

@@ -16,8 +16,9 @@ from ...transport.connection import Connection
 from ...transport.stream import Stream
 from ...transport.stream_pipe import StreamPipe
 from ...transport.transport import CertificateFiles, Connected, TransportListener, nothing_to_close
+from ..framing import read, write
 from ..service import Service, in_task
-from .message import HOP, STOP, HopType, Status, StopType, read, read_limits, read_peer, refusal, write
+from .message import HOP, STOP, HopType, Status, StopType, read_limits, read_peer, refusal
 from .voucher import Voucher
 
 __all__ = ["CircuitTarget", "CircuitTransport", "Reservation", "reserve", "split_circuit"]

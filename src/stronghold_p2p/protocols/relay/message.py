@@ -1,32 +1,34 @@
-"""The messages of circuit relay v2 (libp2p/specs relay/circuit-v2.md), each behind its length."""
+"""The messages of circuit relay v2 (libp2p/specs relay/circuit-v2.md)."""
 
 from __future__ import annotations
 
 import enum
-from typing import Final, TypeVar
+from typing import Final
 
-from google.protobuf.message import Message
-
-from ...encoding import messages, varint
-from ...errors import DecodeError, RelayRefused, RemoteProtocolError
+from ...encoding import messages
+from ...errors import RelayRefused, RemoteProtocolError
 from ...events import PathLimits
 from ...identity import PeerId
-from ...transport.stream import Stream
 
-__all__ = ["HOP", "STOP", "HopType", "Status", "StopType", "encode_limits", "read", "read_limits", "refusal", "write"]
+__all__ = [
+    "HOP",
+    "STOP",
+    "HopType",
+    "Status",
+    "StopType",
+    "encode_limits",
+    "read_limits",
+    "read_peer",
+    "refusal",
+]
 
 HOP: Final = "/libp2p/circuit/relay/0.2.0/hop"
 """From a peer to a relay."""
 STOP: Final = "/libp2p/circuit/relay/0.2.0/stop"
 """From a relay to the target of a circuit."""
 
-MAX_SIZE: Final = 4096
-"""Bytes of a message, as in go-libp2p and rust-libp2p."""
-
 MAX_SECONDS: Final = 2**32 - 1
 """What a Limit has room for."""
-
-T = TypeVar("T", bound=Message)
 
 
 class HopType(enum.IntEnum):
@@ -71,28 +73,6 @@ _REASONS: Final = {
 def refusal(relay: PeerId, status: int) -> RelayRefused:
     """The error for a status other than OK."""
     return RelayRefused(relay, status, _REASONS.get(status, "unknown"))  # type: ignore[call-overload]
-
-
-async def read(stream: Stream, message_type: type[T]) -> T:
-    """The next message.
-
-    Raises:
-        DecodeError: it is malformed, or over 4,096 bytes.
-        RemoteProtocolError: the stream ended before.
-    """
-    head = b""
-    while (decoded := varint.decode(head)) is None:
-        head += await stream.readexactly(1)
-    size, _ = decoded
-    if size > MAX_SIZE:
-        raise DecodeError(stream.protocol, f"a message of {size} bytes is over the limit of {MAX_SIZE}")
-    return messages.parse(message_type, await stream.readexactly(size), stream.protocol)
-
-
-async def write(stream: Stream, message: Message) -> None:
-    """Sends one message."""
-    encoded = message.SerializeToString()
-    await stream.write(varint.encode(len(encoded)) + encoded)
 
 
 def encode_limits(limits: PathLimits | None) -> messages.CircuitLimit | None:

@@ -18,10 +18,11 @@ from ...resources.networks import networks_of
 from ...resources.shares import Shares
 from ...transport.connection import Connection
 from ...transport.stream import Stream
+from ..framing import read, write
 from ..service import Service, in_task
 from .circuit import Circuit
 from .limits import RelayServer
-from .message import HOP, STOP, HopType, Status, StopType, encode_limits, read, read_peer, write
+from .message import HOP, STOP, HopType, Status, StopType, encode_limits, read_peer
 from .voucher import Voucher
 
 __all__ = ["RelayService"]
