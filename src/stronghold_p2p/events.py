@@ -21,6 +21,7 @@ __all__ = [
     "FirewallDecision",
     "FirewallRequestEnded",
     "FirewallRequestOpened",
+    "HolePunchFailed",
     "InboundConnectionFailed",
     "LimitReached",
     "Listener",
@@ -29,6 +30,7 @@ __all__ = [
     "Outcome",
     "Path",
     "PathLimits",
+    "PathUpgraded",
     "PeerIdentified",
     "PolicyFailed",
     "PolicyLoaded",
@@ -161,6 +163,25 @@ class ListenerClosed:
     """We no longer listen on an address."""
 
     listener: Listener
+
+
+@dataclass(frozen=True, slots=True)
+class PathUpgraded:
+    """There is a direct connection to a peer that was connected through a relay. New streams use it."""
+
+    connection: ConnectionInfo
+    """The direct one."""
+    before: Path
+    """That of the relayed one, which is closed when nothing is left on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HolePunchFailed:
+    """No direct path to a peer that is connected through a relay was found. The relayed connection goes on."""
+
+    peer: PeerId
+    error: Exception
+    """The last one; a :class:`DialError` lists every address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,10 +321,12 @@ class Dropped:
 Event = (
     ConnectionEstablished
     | ConnectionClosed
+    | HolePunchFailed
     | InboundConnectionFailed
     | LimitReached
     | NewListener
     | ListenerClosed
+    | PathUpgraded
     | PeerIdentified
     | ReservationLost
     | ReservationMade
