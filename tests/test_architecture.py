@@ -59,6 +59,7 @@ EDGES = {
         "protocols": "identify and ping",
         "requests": "sends and answers",
         "resources": "one for all parts",
+        "store": "the state file, and the address book in it",
         "swarm": "connections",
         "transport": "the transports, and streams of a user's own protocols",
     },
@@ -74,7 +75,11 @@ EDGES = {
         "transport": "a request is a stream",
     },
     "resources": {"wire": "the budget that a Yamux session asks"},
-    "store": {"firewall": "keeps its rules"},
+    "store": {
+        "addresses": "keeps the address book",
+        "firewall": "keeps its rules",
+        "resources": "changes that wait, by network",
+    },
     "swarm": {
         "addresses": "where to dial, and what is known of each address",
         "firewall": "admission alone: with whom there may be connections",
@@ -94,7 +99,10 @@ EDGES = {
     },
     "wire": {"encoding": "varints and protobuf messages"},
     "firewall": {"resources": "questions and what waits for them, by network and peer"},
-    "addresses": {},
+    "addresses": {
+        "resources": "room for what remotes tell, by network",
+        "wire": "signed peer records",
+    },
     "encoding": {},
 }
 """Which package may import which, and why. All may import the flat modules, except as FLAT_EDGES says."""
@@ -131,6 +139,8 @@ PURE = {
     "firewall.toml_lines": "text in, positions out",
     "addresses.target": "text in, peer and address out",
     "addresses.entry": "what is known of an address, as values",
+    "addresses.export": "text in, addresses out",
+    "addresses.peer_addresses": "addresses of one peer; the time is an argument",
     "swarm.ranking": "decisions; the time is an argument",
 }
 """What does no I/O, reads no clock and draws no random numbers, so that its tests need neither loop nor sleep."""

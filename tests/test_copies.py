@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from stronghold_p2p import (
+    AddressBookError,
     AddressEntry,
     AddressSource,
     CertificateError,
@@ -117,6 +118,7 @@ ERRORS = [
     PolicyError("p.toml", 7, "default.inbond", "unknown key"),
     CertificateError("a.pem", "no such file or directory"),
     StateError("s.db", "is damaged"),
+    AddressBookError("expected version 1, got 2"),
     EncodeError("too large"),
     NotPermitted(PEER, "it is banned"),
     NotPermitted(None, "10.0.0.1 is in the denied network 10.0.0.0/8"),

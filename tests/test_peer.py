@@ -172,6 +172,7 @@ async def test_only_multiaddrs_say_where(make_peer: MakePeer, wrong: Any) -> Non
         ({"keypair": "secret.pem"}, TypeError),
         ({"firewall": Rule.ALLOW_ALL}, TypeError),
         ({"config": {}}, TypeError),
+        ({"addresses": []}, TypeError),
         ({"codec": "xml"}, ValueError),
     ],
 )

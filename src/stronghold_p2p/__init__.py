@@ -6,6 +6,7 @@ from .addresses.book import AddressBook
 from .addresses.entry import AddressEntry, AddressSource
 from .config import Config
 from .errors import (
+    AddressBookError,
     CertificateError,
     ClosedError,
     ConnectionLost,
@@ -68,6 +69,7 @@ from .transport.stream import Stream
 
 __all__ = [
     "AddressBook",
+    "AddressBookError",
     "AddressEntry",
     "AddressSource",
     "CertificateError",

@@ -123,6 +123,20 @@ class Config:
         networks cause two or three.""",
     )
 
+    # -- the address book ------------------------------------------------------------------------
+
+    max_given_addresses: int = _limit(
+        16_384,
+        """Addresses of other peers that your program has added or called, over all peers; 64 of one peer. Beyond that, the
+        peer whose addresses were added or led to it the longest time ago loses them. About 1.5 KiB each, with the peer.""",
+    )
+
+    max_told_addresses: int = _limit(
+        16_384,
+        """Addresses that remotes have told, over all peers and sources; 16 of one peer by one source. Beyond that, the
+        oldest of the network that has told the most are forgotten. About 1.5 KiB each, and at most 4 KiB.""",
+    )
+
     # -- streams ----------------------------------------------------------------------------------
 
     max_inbound_streams_per_connection: int = _limit(

@@ -8,6 +8,7 @@ StrongholdError
 ├── CertificateError            unusable certificate file, or unusable private key of a certificate
 ├── PolicyError                 invalid policy file
 ├── StateError                  unusable state file
+├── AddressBookError            unusable export of an address book
 ├── EncodeError                 unencodable or oversized value in a call
 ├── NotPermitted                refused by our own firewall or a ban; nothing was sent
 ├── LimitExceeded               a limit of our own configuration is reached
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .multiaddr import Multiaddr
 
 __all__ = [
+    "AddressBookError",
     "CertificateError",
     "ClosedError",
     "ConnectionLost",
@@ -149,6 +151,14 @@ class StateError(StrongholdError):
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(f"state file {path}: {reason}")
         self.path = str(path)
+        self.reason = reason
+
+
+class AddressBookError(StrongholdError, ValueError):
+    """What :meth:`AddressBook.load` got is not an export of an address book, or has too many addresses."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"address book: {reason}")
         self.reason = reason
 
 

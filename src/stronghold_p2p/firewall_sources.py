@@ -18,6 +18,7 @@ from .firewall.policy import Policy, PolicyWatch
 from .firewall.rules import Firewall, Rule
 from .identity import PeerId
 from .requests import Responder
+from .store.database_thread import DatabaseThread
 from .store.firewall_memory import BanChange, Change, FirewallMemory
 
 __all__ = ["FirewallSources"]
@@ -32,7 +33,7 @@ class FirewallSources:
     def __init__(
         self,
         policy: Policy | str | os.PathLike[str] | None,
-        state: str | os.PathLike[str] | None,
+        state: DatabaseThread | None,
         *,
         firewall: Firewall,
         admission: Admission,
@@ -57,7 +58,7 @@ class FirewallSources:
         if isinstance(policy, Policy):
             firewall.check(policy.rules)
         if state is not None:
-            self._memory = FirewallMemory(state, apply=self._remember, failed=self._state_failed)
+            self._memory = FirewallMemory(state, apply=self._remember, failed=self.state_failed)
 
     async def start(self) -> None:
         """Applies both.
@@ -127,6 +128,6 @@ class FirewallSources:
                 self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
         self._admission_changed()
 
-    def _state_failed(self, error: StateError) -> None:
+    def state_failed(self, error: StateError) -> None:
         logger.warning("%s", error)
         self._events.emit(StateFailed(error))

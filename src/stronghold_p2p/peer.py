@@ -56,6 +56,7 @@ class StrongholdP2p(Generic[Req, Res]):
         policy: Policy | str | os.PathLike[str] | None = None,
         state: str | os.PathLike[str] | None = None,
         authorities: str | os.PathLike[str] | None = None,
+        addresses: AddressBook | None = None,
     ) -> None:
         """
         Args:
@@ -71,15 +72,21 @@ class StrongholdP2p(Generic[Req, Res]):
                 exception rejects the request.
             policy: a policy, or a policy file, which is read at the start and whenever it changes. Takes precedence over
                 rules from code and answers.
-            state: a file that stores bans, and the rules from answers, over restarts.
+            state: a file that stores bans, the rules from answers, and the address book over restarts.
             authorities: a PEM file of additional trusted certificates for servers of ``/tls/ws``.
+            addresses: the address book, with limits of its own; None: a new one with those of ``config``.
 
         Raises:
             TypeError: an argument has the wrong type, a request or response type has no codec, or a rule of
                 ``firewall`` or ``policy`` has a type that no request has.
             ValueError: the codec is unknown.
         """
-        check_types(keypair=(keypair, Keypair), firewall=(firewall, FirewallRules), config=(config, Config))
+        check_types(
+            keypair=(keypair, Keypair),
+            firewall=(firewall, FirewallRules),
+            config=(config, Config),
+            addresses=(addresses, AddressBook),
+        )
         if codec not in PROTOCOLS:
             raise ValueError(f"unknown codec {codec!r}: known are {', '.join(PROTOCOLS)}")
         self._parts: Parts[Req, Res] = Parts(
@@ -93,6 +100,7 @@ class StrongholdP2p(Generic[Req, Res]):
             policy=policy,
             state=state,
             authorities=authorities,
+            addresses=addresses,
         )
         self.addresses: AddressBook = self._parts.addresses
         """The known addresses of other peers."""

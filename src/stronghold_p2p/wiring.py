@@ -32,6 +32,8 @@ from .requests import Requester, Responder, make_protocols
 from .requests.codec import CodecName
 from .resources.refusals import Refusals
 from .resources.turns import Turns
+from .store.address_memory import AddressMemory
+from .store.database_thread import DatabaseThread
 from .swarm.swarm import Swarm
 from .transport.resolver import SystemResolver
 from .transport.stream import Stream
@@ -57,6 +59,7 @@ class Parts(Generic[Req, Res]):
         policy: Policy | str | os.PathLike[str] | None,
         state: str | os.PathLike[str] | None,
         authorities: str | os.PathLike[str] | None,
+        addresses: AddressBook | None,
     ) -> None:
         self.keypair = keypair
         self.config = config
@@ -65,7 +68,7 @@ class Parts(Generic[Req, Res]):
         self.firewall = Firewall(firewall)
         self.firewall.changed = self._firewall_changed
         self.admission = Admission()
-        self.addresses = AddressBook(owner=self.owner)
+        self.addresses = addresses if addresses is not None else AddressBook(config)
         self.ping = PingService()
         self.swarm: Swarm | None = None
         """None before the start, and from the close on."""
@@ -76,9 +79,10 @@ class Parts(Generic[Req, Res]):
         self.gate = Gate(self.firewall, self.approvals, firewall_view, self.events)
         self.requester: Requester[Req, Res] = Requester(protocols, self.gate)
         self.responder: Responder[Req, Res] = Responder(protocols, self.gate, config, self.events.emit, self._refusals)
+        state_file = DatabaseThread(state) if state is not None else None
         self.sources = FirewallSources(
             policy,
-            state,
+            state_file,
             firewall=self.firewall,
             admission=self.admission,
             responder=self.responder,
@@ -87,6 +91,11 @@ class Parts(Generic[Req, Res]):
             admission_changed=self._admission_changed,
         )
         self.approvals.keep_rule = self.sources.keep_rule
+        self._address_memory = (
+            AddressMemory(self.addresses, state_file, failed=self.sources.state_failed)
+            if state_file is not None
+            else None
+        )
         self._authorities = authorities
         self._services: tuple[Service, ...] = (IdentifyService(), self.ping)
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
@@ -102,6 +111,7 @@ class Parts(Generic[Req, Res]):
             raise ClosedError("the peer is closed: make a new one")
         if self.swarm is not None or self._starting:
             raise RuntimeError("the peer is already running")
+        self.addresses.claim(self.owner)
         self.owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
@@ -111,13 +121,19 @@ class Parts(Generic[Req, Res]):
 
     async def _start(self) -> Swarm:
         await self.sources.start()
+        if self._address_memory is not None:
+            await self._address_memory.start()
         if self._closing is not None:
             raise ClosedError("the peer was closed while it started")
         return self._make_swarm()
 
     async def _undo_start(self) -> None:
-        await self.sources.close()
-        self.owner.loop = None
+        await end_all(self._close_files, partial(setattr, self.owner, "loop", None))
+
+    async def _close_files(self) -> None:
+        """Returns when the state file is written."""
+        writers = [self._address_memory.close] if self._address_memory is not None else []
+        await end_all(*writers, self.sources.close)
 
     def _make_swarm(self) -> Swarm:
         turns = Turns(asyncio.get_running_loop(), self.config.turn_time)
@@ -159,7 +175,7 @@ class Parts(Generic[Req, Res]):
             *([swarm.close] if swarm is not None else []),
             self.responder.close,
             self.events.close,
-            self.sources.close,
+            self._close_files,
             partial(self._closing.set_result, None),
             partial(setattr, self.owner, "loop", None),
         )

@@ -21,6 +21,7 @@ from stronghold_p2p.errors import ClosedError, StateError
 from stronghold_p2p.events import Direction
 from stronghold_p2p.firewall.rules import Rule
 from stronghold_p2p.identity import PeerId
+from stronghold_p2p.store.database_thread import DatabaseThread
 from stronghold_p2p.store.firewall_memory import BanChange, Change, FirewallMemory, RuleChange
 from stronghold_p2p.store.firewall_tables import Remembered
 
@@ -38,7 +39,7 @@ class Remembering:
         self.changes: list[Change] = []
         self.failures: list[StateError] = []
         self.told = asyncio.Event()
-        self.memory = FirewallMemory(path, apply=self._apply, failed=self._failed, interval=interval)
+        self.memory = FirewallMemory(DatabaseThread(path), apply=self._apply, failed=self._failed, interval=interval)
 
     async def __aenter__(self) -> Self:
         await self.memory.start()
@@ -175,7 +176,7 @@ def test_the_firewall_and_the_file_agree_in_the_end(
                 assert isinstance(change, RuleChange)
                 in_force[change.peer, change.direction] = change.rule
 
-        memory = FirewallMemory(path, apply=apply, failed=failures.append, interval=NEVER)
+        memory = FirewallMemory(DatabaseThread(path), apply=apply, failed=failures.append, interval=NEVER)
         await memory.start()
         checks = []
         with opened(path) as theirs:
@@ -344,6 +345,7 @@ from stronghold_p2p.events import Direction
 from stronghold_p2p.firewall.rules import Rule
 from stronghold_p2p.identity import PeerId
 from stronghold_p2p.store.database import Database
+from stronghold_p2p.store.database_thread import DatabaseThread
 from stronghold_p2p.store.firewall_memory import FirewallMemory
 from stronghold_p2p.store.firewall_tables import FirewallTables
 
@@ -362,7 +364,7 @@ with Database(sys.argv[1]) as database:
 
 WITH_MEMORY = """
 async def main():
-    memory = FirewallMemory(sys.argv[1], apply=lambda changes: None, failed=print)
+    memory = FirewallMemory(DatabaseThread(sys.argv[1]), apply=lambda changes: None, failed=print)
     await memory.start()
     for number in range(int(sys.argv[2]), int(sys.argv[3])):
         memory.keep_rule(peer(number), Direction.BOTH, Rule.ALLOW_ALL)

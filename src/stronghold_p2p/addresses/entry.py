@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
+from ..identity import PeerId
 from ..multiaddr import Multiaddr
 
-__all__ = ["AddressEntry", "AddressSource"]
+__all__ = ["AddressEntry", "AddressKey", "AddressSource", "NamedAddress"]
 
 
 class AddressSource(enum.Enum):
@@ -43,3 +45,26 @@ class AddressEntry:
     """The last failed dial since the last success; None if there was none."""
     failures: int = 0
     """Failed dials since the last success."""
+
+
+AddressKey: TypeAlias = tuple[PeerId, Multiaddr, AddressSource]
+"""An address of a peer, as one source names it."""
+
+
+class NamedAddress(NamedTuple):
+    """An address of a peer as one source names it, in the form in which files have it. The address is without the peer
+    id; times are those of :class:`AddressEntry`."""
+
+    peer: PeerId
+    address: Multiaddr
+    source: AddressSource
+    expires: float | None = None
+    told_by: tuple[str, ...] = ()
+    """The networks of the remote that told it; empty for given ones."""
+    last_success: float | None = None
+    last_failure: float | None = None
+    failures: int = 0
+
+    @property
+    def key(self) -> AddressKey:
+        return self.peer, self.address, self.source

@@ -29,6 +29,10 @@ MIGRATIONS: Final[Sequence[Migration]] = (
         "CREATE TABLE rules (peer BLOB, direction TEXT, rule TEXT NOT NULL, PRIMARY KEY (peer, direction)) WITHOUT ROWID",
         "CREATE TABLE bans (peer BLOB PRIMARY KEY) WITHOUT ROWID",
     ),
+    (  # version 2: the address book
+        """CREATE TABLE addresses (peer BLOB, address BLOB, source TEXT, expires REAL, told_by TEXT NOT NULL,
+           last_success REAL, PRIMARY KEY (peer, address, source)) WITHOUT ROWID""",
+    ),
 )
 """From version to version; the version is in the file's header, too. Files of each are out there, so that an entry is
 never changed once it is released. A process of an older version that has the file open goes on with it: what it reads and

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -46,18 +45,18 @@ class FirewallMemory:
     """The rules and bans in a state file, for an event loop.
 
     ``apply`` gets what the file holds at the start, and then what others change in it, within a second. ``failed`` gets
-    the errors of writing, and of reading after the start.
+    the errors of writing, and of reading after the start. ``thread`` is opened at the start, and closed at the end.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        thread: DatabaseThread,
         *,
         apply: Callable[[Sequence[Change]], None],
         failed: Callable[[StateError], None],
         interval: float = 0.5,
     ) -> None:
-        self._thread = DatabaseThread(path)
+        self._thread = thread
         self._known = _Known()
         self._apply = apply
         self._failed = failed

@@ -12,6 +12,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ..addresses.book import AddressBook
+from ..addresses.entry import AddressSource
 from ..config import Config
 from ..ending import end_all
 from ..errors import ClosedError, DialError, LimitExceeded, ListenError, NotPermitted, StrongholdError
@@ -174,7 +175,10 @@ class Swarm:
     def identified(self, connection: Connection, identity: identify.Identity) -> None:
         """The remote has told what it is."""
         connection.remote_identified(identity.protocols, own_kind=identify.is_own_agent(identity.agent_version))
-        self._addresses.learn(connection.peer, identity.listen_addresses)
+        self._addresses.tell(
+            connection.peer, AddressSource.IDENTIFY, identity.listen_addresses, by=connection.remote_address
+        )
+        self._addresses.hold_record(connection.peer, identity.signed_record)
         for service in self._services:
             service.identified(connection, identity)
         self._emit(

@@ -13,7 +13,7 @@ from ..errors import DecodeError
 from ..identity import Keypair, PeerId, PublicKey
 from ..multiaddr import Multiaddr
 
-__all__ = ["PeerRecord", "open_envelope", "seal"]
+__all__ = ["PeerRecord", "open_envelope", "peek_record", "seal"]
 
 MAX_ADDRESSES: Final = 256
 """Addresses of a remote that we look at: each takes some 20 us to parse, and a few kilobytes have room for hundreds."""
@@ -39,9 +39,7 @@ def open_envelope(data: bytes, domain: str, payload_type: bytes) -> tuple[Public
     Raises:
         DecodeError: malformed, of another payload type, or not signed by its key for ``domain``.
     """
-    envelope = messages.parse(messages.Envelope, data, "envelope")
-    if envelope.payload_type != payload_type:
-        raise DecodeError("envelope", f"payload type {envelope.payload_type.hex()}, not {payload_type.hex()}")
+    envelope = _parse(data, payload_type)
     key = PublicKey.from_protobuf(envelope.public_key)
     if not key.verify(envelope.signature, _signed_bytes(domain, payload_type, envelope.payload)):
         raise DecodeError("envelope", "the signature does not verify")
@@ -85,6 +83,24 @@ class PeerRecord:
             raise DecodeError("envelope", "a peer record signed by another peer")
         addresses = tuple(_known_addresses(info.multiaddr for info in record.addresses))
         return cls(peer_id=key.peer_id, seq=record.seq, addresses=addresses)
+
+
+def peek_record(data: bytes) -> tuple[PeerId, int]:
+    """The peer and the ``seq`` that the record in an envelope claims, without the cost of verifying it.
+
+    Raises:
+        DecodeError: malformed, or no peer record.
+    """
+    envelope = _parse(data, _PEER_RECORD_TYPE)
+    record = messages.parse(messages.PeerRecord, envelope.payload, "envelope")
+    return PeerId.from_bytes(record.peer_id), record.seq
+
+
+def _parse(data: bytes, payload_type: bytes) -> messages.Envelope:
+    envelope = messages.parse(messages.Envelope, data, "envelope")
+    if envelope.payload_type != payload_type:
+        raise DecodeError("envelope", f"payload type {envelope.payload_type.hex()}, not {payload_type.hex()}")
+    return envelope
 
 
 def _signed_bytes(domain: str, payload_type: bytes, payload: bytes) -> bytes:
