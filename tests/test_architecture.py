@@ -141,6 +141,7 @@ PURE = {
     "addresses.entry": "what is known of an address, as values",
     "addresses.export": "text in, addresses out",
     "addresses.peer_addresses": "addresses of one peer; the time is an argument",
+    "swarm.own_addresses": "decisions; the time is an argument",
     "swarm.ranking": "decisions; the time is an argument",
 }
 """What does no I/O, reads no clock and draws no random numbers, so that its tests need neither loop nor sleep."""

@@ -34,6 +34,7 @@ from .errors import (
     WebSocketError,
 )
 from .events import (
+    AddressesChanged,
     ConnectionClosed,
     ConnectionEstablished,
     ConnectionInfo,
@@ -72,6 +73,7 @@ __all__ = [
     "AddressBookError",
     "AddressEntry",
     "AddressSource",
+    "AddressesChanged",
     "CertificateError",
     "ClosedError",
     "Config",

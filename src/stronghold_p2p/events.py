@@ -11,6 +11,7 @@ from .identity import PeerId
 from .multiaddr import Multiaddr
 
 __all__ = [
+    "AddressesChanged",
     "ConnectionClosed",
     "ConnectionEstablished",
     "ConnectionInfo",
@@ -110,7 +111,8 @@ class Listener:
     address: Multiaddr
     """The bound address, with our peer id; may be a wildcard."""
     addresses: tuple[Multiaddr, ...]
-    """Its dialable addresses; a wildcard is expanded to the addresses of the interfaces."""
+    """Its dialable addresses: a wildcard is expanded to the addresses that the interfaces have now; then names, and announced
+    ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,17 @@ class ReservationLost:
     relay: PeerId
     error: Exception | None
     """The cause; None if the connection to the relay has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    """Our dialable addresses changed while the listeners stayed: those of the interfaces did, or enough remotes have reached us
+    at another one."""
+
+    addresses: tuple[Multiaddr, ...]
+    """All addresses now, with our peer id."""
+    new: tuple[Multiaddr, ...]
+    """Those of them that are new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +339,7 @@ Event = (
     | LimitReached
     | NewListener
     | ListenerClosed
+    | AddressesChanged
     | PathUpgraded
     | PeerIdentified
     | ReservationLost

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType, UnionType
 from typing import Any, Generic, Literal, Self
 
 from .addresses.book import AddressBook
-from .addresses.target import own_address, parse_target, split_target
+from .addresses.target import announced_addresses, own_address, parse_target, split_target
 from .arguments import check_types, seconds
 from .config import Config
 from .errors import InvalidAddress, NotPermitted, RequestTimeout
@@ -252,21 +252,39 @@ class StrongholdP2p(Generic[Req, Res]):
         self._parts.owner.check()
         return self._parts.swarm.listeners if self._parts.swarm else ()
 
+    @property
+    def observed_addresses(self) -> tuple[Multiaddr, ...]:
+        """How public remotes see us, once remotes of four networks agree: addresses at which they have reached a listener of
+        ours, which other remotes are told, too; and IP addresses alone, from which we have dialed. Forgotten when the
+        interfaces change."""
+        self._parts.owner.check()
+        return self._parts.swarm.observed_addresses if self._parts.swarm else ()
+
     async def listen(
-        self, address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0", *, certificate: CertificateFiles | None = None
+        self,
+        address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0",
+        *,
+        certificate: CertificateFiles | None = None,
+        announce: Multiaddr | str | Iterable[Multiaddr | str] = (),
     ) -> Multiaddr:
         """Listens on ``address``, for TCP or WebSocket (``.../ws``, ``.../tls/ws``).
 
         Returns the bound address with ``/p2p/<our id>``; for a wildcard (0.0.0.0 or ::) that of the first interface, if
-        there is one. :attr:`listeners` has all of them. TLS needs a ``certificate``: two PEM files, the chain and the
-        private key. Changed files apply to new connections.
+        there is one. :attr:`listeners` has all of them, and follows the interfaces: see :class:`AddressesChanged`. TLS needs
+        a ``certificate``: two PEM files, the chain and the private key. Changed files apply to new connections.
+
+        ``announce`` are addresses that lead here by other means, such as a port forwarded by a router, or the name of a
+        reverse proxy. Remotes are told them beside our own, each remote those that it can reach: private addresses only on
+        private networks, loopback addresses only on this machine.
 
         Raises:
-            InvalidAddress: malformed, or with the id of another peer.
+            InvalidAddress: malformed, with the id of another peer, or none that can be announced.
             ListenError: in use, not of this machine, not permitted or unsupported, or the certificate is unusable.
             ClosedError: this peer is not running.
         """
-        listener = await self._parts.running().listen(own_address(address, self.peer_id), certificate)
+        listener = await self._parts.running().listen(
+            own_address(address, self.peer_id), certificate, announced_addresses(announce, self.peer_id)
+        )
         return listener.addresses[0] if listener.addresses else listener.address
 
     async def stop_listening(self, address: Multiaddr | str | None = None) -> None:

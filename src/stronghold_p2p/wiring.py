@@ -35,6 +35,7 @@ from .resources.turns import Turns
 from .store.address_memory import AddressMemory
 from .store.database_thread import DatabaseThread
 from .swarm.swarm import Swarm
+from .transport.interfaces import InterfaceWatch
 from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
@@ -145,6 +146,7 @@ class Parts(Generic[Req, Res]):
                 WebSocketTransport(self.config, turns, self._authorities),
             ),
             resolver=SystemResolver(),
+            interfaces=InterfaceWatch(),
             addresses=self.addresses,
             services=self._services,
             admission=self.admission,

@@ -15,8 +15,9 @@ from support.certificates import Authority
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.listen import MAX_MESSAGE, _tell
 from stronghold_p2p.errors import DecodeError
-from stronghold_p2p.events import Dropped, Event, LimitReached, RequestFailed
+from stronghold_p2p.events import AddressesChanged, Dropped, Event, LimitReached, RequestFailed
 from stronghold_p2p.identity import Keypair
+from stronghold_p2p.multiaddr import Multiaddr
 
 from .conftest import WAIT, Cli, process
 
@@ -73,6 +74,7 @@ PORT_IN_USE = "a port in use"
         (("--allow-all", "/ip4/127.0.0.1/tcp/0", "127.0.0.1:4001"), 2, "InvalidAddress"),
         (("--allow-all", "/ip4/127.0.0.1/udp/0"), 1, "ListenError"),
         (("--allow-all", "/ip4/127.0.0.1/tcp/0", PORT_IN_USE), 1, "ListenError"),
+        (("--allow-all", "--announce", "/ip4/0.0.0.0/tcp/1"), 2, "InvalidAddress"),
         (("--policy", "missing"), 1, "PolicyError"),
         (("--allow-all", "--key", "missing"), 1, "KeyFileError"),
         (("--allow-all", "--handler", "exec:missing"), 2, "UsageError"),
@@ -173,6 +175,37 @@ async def test_a_request_that_cannot_be_decoded_is_told_of() -> None:
         "count": 7,
     }
     assert await printed.get() == {"event": "dropped", "count": 3}
+
+
+async def test_addresses_that_come_and_go_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    here, there = (Multiaddr.parse(f"/ip4/192.0.2.{number}/tcp/1") for number in (1, 2))
+
+    async def events() -> AsyncIterator[Event]:
+        yield AddressesChanged((here, there), (there,))
+        yield AddressesChanged((here,), ())
+
+    await _tell(events())
+    await output.shown()
+    assert capsys.readouterr().out == f"listening on  {there}\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_json", True)
+        await _tell(events())
+        await output.shown()
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {"event": "addresses", "addresses": [str(here), str(there)]},
+        {"event": "addresses", "addresses": [str(here)]},
+    ]
+
+
+def test_what_is_announced_is_printed_with_the_rest() -> None:
+    announced = "/ip4/1.2.3.4/tcp/80", "/dns4/example.com/tcp/443/wss"
+    options = [part for address in announced for part in ("--announce", address)]
+    with process("listen", *["/ip4/127.0.0.1/tcp/0"] * 2, "--allow-all", "--json", *options) as listener:
+        assert listener.stdout is not None
+        printed = [json.loads(listener.stdout.readline())["address"].partition("/p2p/")[0] for _ in range(4)]
+    assert tuple(printed[1:3]) == announced
+    assert printed[0].startswith("/ip4/127.0.0.1/tcp/")
+    assert printed[3].startswith("/ip4/127.0.0.1/tcp/")
 
 
 def test_a_question_that_nobody_answers_ends_after_its_time(cli: Cli) -> None:

@@ -13,6 +13,7 @@ from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.identity import Keypair
 from stronghold_p2p.multiaddr import Multiaddr
 from stronghold_p2p.protocols.identify import message as identify
+from stronghold_p2p.protocols.identify.records import Records
 from stronghold_p2p.wire.envelope import MAX_ADDRESSES, PeerRecord, seal
 
 Streams = tuple[Any, Any]
@@ -38,7 +39,7 @@ def encode(
         keypair.public_key,
         protocols=["/a", "/b"] if protocols is None else protocols,
         listen_addresses=listen_addresses,
-        record=identify.sign_record(keypair, listen_addresses),
+        record=Records().record_for(PEER, listen_addresses, keypair),
         observed_address=OBSERVED,
     )
 

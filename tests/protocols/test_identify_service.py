@@ -146,8 +146,6 @@ UNKNOWN, MISSING, SERVED = RemoteIdentify.UNKNOWN, RemoteIdentify.MISSING, Remot
 class Alice:
     """Asks ``bob``: the swarm, as far as the service knows it."""
 
-    listen_addresses = ()
-
     def __init__(self, pair: Pair) -> None:
         self.config = pair.alice_host.config
         self.keypair = pair.alice_host.keypair
@@ -157,6 +155,9 @@ class Alice:
         self.service.connected(pair.alice)
 
     def offered(self, peer: object) -> tuple[str, ...]:
+        return ()
+
+    def told_to(self, connection: object) -> tuple[Multiaddr, ...]:
         return ()
 
     def identified(self, connection: Any, identity: identify.Identity) -> None:

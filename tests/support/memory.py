@@ -23,6 +23,7 @@ class MemoryPipe:
 
     def __init__(self, remote_address: Multiaddr, max_send_buffer: int, segment: int | None, path: Path) -> None:
         self.remote_address = remote_address
+        self.local_address: Multiaddr | None = None
         self.path = path
         self.written = bytearray()
         """All that this end has written: what an eavesdropper sees."""

@@ -21,10 +21,6 @@ class MemoryListener:
     address: Multiaddr
     connected: Connected
 
-    @property
-    def dialable(self) -> tuple[Multiaddr, ...]:
-        return (self.address,)
-
     def close(self) -> None:
         del self.transport.listening[self.address]
 

@@ -14,6 +14,7 @@ class RecordingPipe:
 
     receiver: PipeReceiver
     remote_address = Multiaddr.parse("/ip4/127.0.0.1/tcp/1")
+    local_address: Multiaddr | None = None
     path = Path("tcp")
 
     def __init__(self) -> None:

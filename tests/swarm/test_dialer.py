@@ -304,6 +304,19 @@ async def test_another_identity_does_not_end_the_race(world: World) -> None:
     stranger.deadlines.close()
 
 
+async def test_what_is_in_flight_when_an_address_of_ours_is_gone_is_dialed_anew(world: World) -> None:
+    """What was sent from it is never answered. What has failed, or is not due, stays as it is."""
+    world.network.answers[TWO] = REFUSED
+    call = world.call(ONE, TWO, THREE)
+    await world.clock.advance(0.3)
+    world.network.answers[ONE] = world.answer
+    world.dialer.network_left()
+    await settled()
+    assert world.network.given_up == [ONE]
+    assert [address for address, _ in world.network.dialed] == [ONE, TWO, ONE]
+    assert (await call).peer == world.peer
+
+
 # -- callers -------------------------------------------------------------------------------------------
 
 

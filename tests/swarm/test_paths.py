@@ -24,6 +24,7 @@ from stronghold_p2p import (
     ListenError,
     Multiaddr,
     Path,
+    PeerIdentified,
 )
 from stronghold_p2p.events import PathLimits
 from stronghold_p2p.firewall.admission import Admission, AdmissionRules
@@ -32,6 +33,7 @@ from stronghold_p2p.protocols.ping import PingService
 from stronghold_p2p.resources.refusals import Refusals
 from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.swarm.swarm import Swarm
+from stronghold_p2p.transport.interfaces import InterfaceWatch
 from stronghold_p2p.transport.pipe import NullReceiver
 from stronghold_p2p.transport.resolver import SystemResolver
 from stronghold_p2p.transport.transport import Transport
@@ -56,6 +58,7 @@ class Node:
             Config(),
             transports=transports,
             resolver=SystemResolver(),
+            interfaces=InterfaceWatch(),
             addresses=AddressBook(),
             services=(IdentifyService(), self.ping),
             admission=self.admission,
@@ -74,6 +77,10 @@ class Node:
         """Though there is a connection, which a call would take."""
         dial = self.swarm._dialer.dial(other.swarm.peer_id, (address,))
         await dial.outcome(asyncio.get_running_loop().time() + 10)
+
+    @property
+    def identified(self) -> list[PeerIdentified]:
+        return [event for event in self.events if isinstance(event, PeerIdentified)]
 
     @property
     def relays(self) -> list[object]:
@@ -175,3 +182,17 @@ async def test_a_remote_that_comes_while_we_close() -> None:
         event = bob.events[-1]
         assert isinstance(event, InboundConnectionFailed)
         assert isinstance(event.error, ClosedError)
+
+
+async def test_what_is_told_over_a_relay() -> None:
+    """Not where the relay is seen, which would pass for an address of ours; and public addresses alone, since whoever comes by
+    a relay may be anywhere."""
+    async with nodes(direct(), relayed()) as (alice, bob):
+        private = Multiaddr.parse("/ip4/10.0.0.1/tcp/1")
+        for number in 1, 1001:
+            await bob.swarm.listen(memory(number), announce=(private,))
+            await alice.connect_once_more(bob, memory(number))
+        await until(lambda: len(alice.identified) == len(bob.identified) == 2)
+        assert [private in event.listen_addresses for event in alice.identified] == [True, False]
+        assert all(memory(1) in event.listen_addresses for event in alice.identified)
+        assert [event.observed_address is None for event in bob.identified] == [False, True]

@@ -38,6 +38,7 @@ from stronghold_p2p import (
 )
 from stronghold_p2p.firewall.admission import AdmissionRules
 from stronghold_p2p.swarm.swarm import Swarm
+from stronghold_p2p.transport import netlink
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.wire.yamux import Flag
 
@@ -566,10 +567,11 @@ async def test_addresses_that_cannot_be_listened_on(make_peer: MakePeer) -> None
 async def test_a_machine_that_does_not_tell_its_interfaces(
     make_peer: MakePeer, unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def get_adapters() -> None:
+    def refuse(*arguments: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(ifaddr, "get_adapters", get_adapters)
+    monkeypatch.setattr(netlink, "addresses", refuse)
+    monkeypatch.setattr(ifaddr, "get_adapters", refuse)
     bob = await make_peer()
     with pytest.raises(ListenError, match=r"interfaces of this machine cannot be listed.*Permission denied"):
         await bob.listen(f"/ip4/0.0.0.0/tcp/{unused_port}")

@@ -73,6 +73,7 @@ class Below:
 
     receiver: PipeReceiver
     remote_address = REMOTE
+    local_address: Multiaddr | None = None
     path = Path("tcp")
 
     def __init__(self) -> None:
@@ -111,7 +112,7 @@ class Below:
     def set_write_buffer_limits(self, high: int) -> None: ...
 
     def get_extra_info(self, name: str) -> tuple[str, int]:
-        assert name == "peername"
+        assert name in {"peername", "sockname"}
         return "192.0.2.1", 1
 
 

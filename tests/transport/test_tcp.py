@@ -17,7 +17,7 @@ from support.waiting import until
 from stronghold_p2p import Config, Direction, Multiaddr, Path, PeerId
 from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver
-from stronghold_p2p.transport.tcp import TcpPipe, TcpTransport, interface_addresses
+from stronghold_p2p.transport.tcp import TcpPipe, TcpTransport
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 LIMIT = 100_000
@@ -116,11 +116,6 @@ async def test_a_connection_that_closes_while_its_socket_is_full_ends_once() -> 
     for host in alice, bob:
         assert len(host.closed) == 1
         host.deadlines.close()
-
-
-def test_what_is_no_wildcard_is_dialed_as_it_is() -> None:
-    address = Multiaddr.parse("/ip4/127.0.0.1/tcp/1")
-    assert interface_addresses(address) == (address,)
 
 
 async def test_what_tcp_supports() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from ..errors import InvalidAddress
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 
-__all__ = ["own_address", "parse_target", "split_target"]
+__all__ = ["announced_addresses", "own_address", "parse_target", "split_target"]
 
 
 @lru_cache(maxsize=1024)
@@ -41,3 +42,20 @@ def own_address(address: Multiaddr | str, own: PeerId) -> Multiaddr:
     if address.peer_id not in {None, own}:
         raise InvalidAddress(address, "it ends in the id of another peer")
     return address.without_peer()
+
+
+def announced_addresses(addresses: Multiaddr | str | Iterable[Multiaddr | str], own: PeerId) -> tuple[Multiaddr, ...]:
+    """Addresses to announce, without our peer id.
+
+    Raises:
+        InvalidAddress: as :func:`own_address`, and for a wildcard or port 0.
+    """
+    if isinstance(addresses, Multiaddr | str):
+        addresses = (addresses,)
+    announced = tuple(own_address(address, own) for address in addresses)
+    for address in announced:
+        if address.components[0][1] in {"0.0.0.0", "::"} or ("tcp", "0") in address.components:
+            raise InvalidAddress(
+                address, "cannot be announced: expected what others dial, such as /dns4/example.com/tcp/443/wss"
+            )
+    return announced

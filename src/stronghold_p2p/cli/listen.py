@@ -15,7 +15,16 @@ import typer
 
 from ..config import Config
 from ..ending import end_all
-from ..events import Dropped, Event, LimitReached, PolicyFailed, PolicyLoaded, RequestFailed, StateFailed
+from ..events import (
+    AddressesChanged,
+    Dropped,
+    Event,
+    LimitReached,
+    PolicyFailed,
+    PolicyLoaded,
+    RequestFailed,
+    StateFailed,
+)
 from ..firewall.policy import Policy
 from ..firewall.rules import FirewallRules, Rule
 from ..multiaddr import Multiaddr
@@ -86,6 +95,13 @@ def listen(
     certificate_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The private key of that certificate, as PEM.")
     ] = None,
+    announce: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDR",
+            help="Tell other peers this address, too: of a port that a router forwards, or of a reverse proxy. Repeatable.",
+        ),
+    ] = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -122,12 +138,13 @@ def listen(
     made = _missing(state, audit)
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
     opened = None if audit is None else open_audit(audit)
-    return _listen(peer, places, asker, opened, made, reloads=policy is not None)
+    return _listen(peer, places, announce or (), asker, opened, made, reloads=policy is not None)
 
 
 async def _listen(
     peer: StrongholdP2p[Any, Any],
     places: Sequence[Place],
+    announce: Sequence[str],
     asker: Asker | None,
     audit: AuditFile | None,
     made: list[Path],
@@ -150,7 +167,7 @@ async def _listen(
             if reloads:
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
-            await listen_on(peer, places)
+            await listen_on(peer, places, announce)
             made.clear()
             output.note(f"peer id       {peer.peer_id}")
             await serve(peer)
@@ -162,10 +179,11 @@ async def _listen(
         await end_all(peer.close, *auditor, *(partial(path.unlink, missing_ok=True) for path in made))
 
 
-async def listen_on(peer: StrongholdP2p[Any, Any], places: Sequence[Place]) -> None:
-    """Listens on all of them, or raises."""
+async def listen_on(peer: StrongholdP2p[Any, Any], places: Sequence[Place], announce: Sequence[str] = ()) -> None:
+    """Listens on all of them, or raises; all are there for as long as the peer, and so is what they ``announce``."""
     for address, certificate in places:
-        await peer.listen(address, certificate=certificate)
+        await peer.listen(address, certificate=certificate, announce=announce)
+        announce = ()
 
 
 async def serve(peer: StrongholdP2p[Any, Any]) -> None:
@@ -220,7 +238,7 @@ async def _watch(auditing: asyncio.Task[None]) -> None:
 
 
 async def _tell(events: AsyncIterator[Event]) -> None:
-    """Prints what becomes of requests, the policy and the state. What failed, people read in the log."""
+    """Prints what becomes of our addresses, requests, the policy and the state. What failed, people read in the log."""
     async for event in events:
         match event:
             case RequestFailed(peer, error) if output.is_json():
@@ -232,6 +250,9 @@ async def _tell(events: AsyncIterator[Event]) -> None:
                         "message": output.printable(str(error), MAX_MESSAGE),
                     }
                 )
+            case AddressesChanged(addresses, new) if new or output.is_json():
+                record = {"event": "addresses", "addresses": list(map(str, addresses))}
+                output.result(record, "\n".join(f"listening on  {address}" for address in new))
             case LimitReached(limit, network, count) if output.is_json():
                 output.result({"event": "limit", "limit": limit, "network": network, "count": count})
             case Dropped(count) if output.is_json():

@@ -41,7 +41,7 @@ class ServiceHost(Protocol):
 
     @property
     def listen_addresses(self) -> tuple[Multiaddr, ...]:
-        """Our listen addresses, without our peer id."""
+        """All our addresses, whoever can dial them, without our peer id."""
 
     @property
     def connected_peers(self) -> tuple[PeerId, ...]:
@@ -52,6 +52,19 @@ class ServiceHost(Protocol):
 
     def connection(self, peer: PeerId) -> Connection | None:
         """The connection that new streams to ``peer`` use."""
+
+    def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:
+        """Those of our addresses that the remote may be able to dial, the best first."""
+
+    def watch_network(self, who: object) -> None:
+        """Watches the interfaces until :meth:`unwatch_network` for ``who``: :meth:`Service.network_changed` tells of changes.
+
+        Raises:
+            OSError: the interfaces cannot be listed.
+        """
+
+    def unwatch_network(self, who: object) -> None:
+        """``who`` needs the watch no more."""
 
     def offered(self, peer: PeerId) -> tuple[str, ...]:
         """The protocols that ``peer`` may open now."""
@@ -84,6 +97,10 @@ class Service:
 
     def offer_changed(self, peer: PeerId | None) -> None:
         """The protocols for ``peer`` (None: for all peers), or our listen addresses, have changed."""
+
+    def network_changed(self) -> None:
+        """The addresses of this machine's interfaces have changed; called while something watches them (see
+        :meth:`ServiceHost.watch_network`). Connections from addresses that are gone are ending."""
 
 
 def check_protocol_id(protocol: str) -> None:

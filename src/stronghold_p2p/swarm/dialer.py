@@ -101,6 +101,11 @@ class Dialer:
         if dial is not None:
             dial.finish(connection)
 
+    def network_left(self) -> None:
+        """An address of ours is gone: what was sent from it is never answered."""
+        for dial in list(self.dials.values()):
+            dial.start_again()
+
     def close(self) -> None:
         """Ends every dial."""
         for dial in list(self.dials.values()):
@@ -202,6 +207,19 @@ class Dial:
             if not told.done():
                 told.set_result(None)
         self._end()
+
+    def start_again(self) -> None:
+        """Dials anew the addresses that are in flight."""
+        now = self._loop.time()
+        for attempt in list(self._in_flight):
+            if attempt.task is not None:  # else it is about to start: see _start
+                attempt.task.cancel()
+                del self._in_flight[attempt]
+                again = self._attempts[attempt.address] = _Attempt(attempt.address, attempt.dialed, named=attempt.named)
+                again.transport, again.due = attempt.transport, now
+                self._queue.append(again)
+        self._queue.sort(key=lambda attempt: attempt.due)
+        self._proceed()
 
     def _end(self) -> None:
         if self._over:

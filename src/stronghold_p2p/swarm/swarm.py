@@ -15,7 +15,7 @@ from ..addresses.book import AddressBook
 from ..addresses.entry import AddressSource
 from ..config import Config
 from ..ending import end_all
-from ..errors import ClosedError, DialError, LimitExceeded, ListenError, NotPermitted, StrongholdError
+from ..errors import ClosedError, ConnectionLost, DialError, LimitExceeded, NotPermitted, StrongholdError
 from ..events import (
     ConnectionClosed,
     ConnectionEstablished,
@@ -23,8 +23,6 @@ from ..events import (
     Event,
     InboundConnectionFailed,
     Listener,
-    ListenerClosed,
-    NewListener,
     Path,
     PeerIdentified,
 )
@@ -41,17 +39,20 @@ from ..resources.shares import Shares
 from ..resources.turns import Turns
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
+from ..transport.interfaces import InterfaceAddress, InterfaceWatch
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
-from ..transport.transport import CertificateFiles, Transport, TransportListener
+from ..transport.transport import CertificateFiles, Transport
 from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
 from ..wire.yamux import GoAwayCode
 from .dialer import Dialer
 from .ephemeral import EphemeralKeys
+from .listeners import Listeners
+from .own_addresses import Scope, host_of, scope_of
 
 __all__ = ["Swarm"]
 
@@ -64,10 +65,11 @@ enough for a connection."""
 class Swarm:
     """All connections of one peer.
 
-    ``transports`` make the pipes, the first that supports an address, which ``resolver`` has resolved; ``addresses`` takes
-    what a peer tells of its addresses, and how dials went; ``services`` run on every connection; ``admission`` says with
-    whom there may be connections, ``turns`` whose input is worked on when, that of the pipes included, and ``permits``
-    whether a peer may open a protocol now; ``emit`` takes events. Nothing here knows of requests.
+    ``transports`` make the pipes, the first that supports an address, which ``resolver`` has resolved; ``interfaces`` are
+    watched while a listener or a connection depends on them; ``addresses`` takes what a peer tells of its addresses, and how
+    dials went; ``services`` run on every connection; ``admission`` says with whom there may be connections, ``turns`` whose
+    input is worked on when, that of the pipes included, and ``permits`` whether a peer may open a protocol now; ``emit``
+    takes events. Nothing here knows of requests.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Swarm:
         *,
         transports: Sequence[Transport],
         resolver: Resolver,
+        interfaces: InterfaceWatch,
         addresses: AddressBook,
         services: Sequence[Service],
         admission: Admission,
@@ -93,8 +96,6 @@ class Swarm:
         self.deadlines = Deadlines(asyncio.get_running_loop())
         self.turns = turns
         self.memory = Memory(config.max_receive_buffer)
-        self.listen_addresses: tuple[Multiaddr, ...] = ()
-        """Where we can be dialed, without our peer id."""
         self._permits = permits
         self._approves = approves
         self._refusals = refusals
@@ -120,8 +121,17 @@ class Swarm:
             addresses=addresses,
             upgrade=self._upgrade_outbound,
         )
-        self._listeners: dict[Listener, tuple[TransportListener, Multiaddr]] = {}
-        """Each with what makes its pipes, and the address that we were told to listen on."""
+        self._interfaces = interfaces
+        self._interfaces.changed = self._interfaces_changed
+        self._listeners = Listeners(
+            self.peer_id,
+            self._transports,
+            interfaces,
+            connected=self.accept,
+            exhausted=self._descriptors_exhausted,
+            emit=emit,
+            changed=self.offer_changed,
+        )
         self._admission = admission
         self._closing = False
         self._ended: set[Connection] = set()
@@ -179,6 +189,8 @@ class Swarm:
             connection.peer, AddressSource.IDENTIFY, identity.listen_addresses, by=connection.remote_address
         )
         self._addresses.hold_record(connection.peer, identity.signed_record)
+        if identity.observed_address is not None:
+            self._listeners.observe(connection, identity.observed_address)
         for service in self._services:
             service.identified(connection, identity)
         self._emit(
@@ -258,6 +270,8 @@ class Swarm:
         self.memory.close(connection.budget)
         self._ended.add(connection)
         connection.closed.add_done_callback(lambda _: self._ended.discard(connection))
+        self._interfaces.release(connection)
+        self._listeners.connection_closed(connection)
         for service in self._services:
             service.closed(connection)
         self._emit(ConnectionClosed(connection.info, error))
@@ -266,50 +280,58 @@ class Swarm:
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        return tuple(self._listeners)
+        return self._listeners.listeners
 
-    async def listen(self, address: Multiaddr, certificate: CertificateFiles | None = None) -> Listener:
-        """Listens on ``address``.
+    @property
+    def listen_addresses(self) -> tuple[Multiaddr, ...]:
+        return self._listeners.addresses
+
+    @property
+    def observed_addresses(self) -> tuple[Multiaddr, ...]:
+        return self._listeners.observed
+
+    async def listen(
+        self,
+        address: Multiaddr,
+        certificate: CertificateFiles | None = None,
+        announce: tuple[Multiaddr, ...] = (),
+    ) -> Listener:
+        """Listens on ``address``, and tells remotes of those to ``announce``, too.
 
         Raises:
             ListenError: cannot listen on it.
             ClosedError: this peer is closing.
         """
-        transport = next((one for one in self._transports if one.supports(address)), None)
-        if transport is None:
-            supported = ", ".join(one.name for one in self._transports)
-            raise ListenError(address, f"no transport supports it (available: {supported})")
-        handle = await transport.listen(
-            address, self.accept, certificate=certificate, exhausted=self._descriptors_exhausted
-        )
-        try:
-            if self._closing:
-                raise ClosedError
-            listener = Listener(
-                handle.address.with_peer(self.peer_id),
-                tuple(address.with_peer(self.peer_id) for address in handle.dialable),
-            )
-        except BaseException:
-            handle.close()
-            raise
-        self._listeners[listener] = handle, address
-        self._listeners_changed()
-        self._emit(NewListener(listener))
-        self.offer_changed()
-        return listener
+        return await self._listeners.listen(address, certificate, announce)
 
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
-        before = list(self._listeners.items())
-        for listener, (handle, given) in before:
-            known = (given, listener.address, *listener.addresses)
-            if address is None or address in (one.without_peer() for one in known):
-                handle.close()
-                del self._listeners[listener]
-                self._listeners_changed()
-                self._emit(ListenerClosed(listener))
-        if len(self._listeners) < len(before) and not self._closing:
-            self.offer_changed()
+        self._listeners.stop(address)
+
+    # -- the network -----------------------------------------------------------------------------
+
+    def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:
+        return self._listeners.told_to(connection)
+
+    def watch_network(self, who: object) -> None:
+        self._interfaces.need(who)
+
+    def unwatch_network(self, who: object) -> None:
+        self._interfaces.release(who)
+
+    def _interfaces_changed(self, before: tuple[InterfaceAddress, ...]) -> None:
+        gone = {one.ip for one in before} - {one.ip for one in self._interfaces.addresses}
+        for connection in self.connections:
+            ip = host_of(connection.local_address) if connection.local_address is not None else None
+            if ip in gone:
+                connection.abort(ConnectionLost(f"the local address {ip} is gone"))
+        self._addresses.network_changed()
+        if gone:
+            self._dialer.network_left()
+            self._listeners.network_left()
+        self._listeners.update()
+        for service in self._services:
+            service.network_changed()
 
     # -- closing ---------------------------------------------------------------------------------
 
@@ -322,12 +344,13 @@ class Swarm:
             self._dialer.ended,
             *(transport.close for transport in self._transports),
             self._ephemeral_keys.close,
+            self._interfaces.close,
             self.deadlines.close,
         )
 
     async def _drain(self) -> None:
         """Takes nothing new; returns when what runs has ended, or ``close_timeout`` has passed."""
-        self.stop_listening()
+        self._listeners.close()
         for upgrade in list(self._pending_ticks):
             upgrade.finished.cancel()
         self._dialer.close()
@@ -430,6 +453,7 @@ class Swarm:
         else:
             self._outbound.add(connection)
         self._set_share(connection)
+        self._watch(connection)
         self._emit(ConnectionEstablished(connection.info))
         for service in self._services:
             service.connected(connection)
@@ -438,6 +462,12 @@ class Swarm:
         if direction is Direction.INBOUND and is_first and path.relay is None:
             self._dialer.peer_connected(connection)
         return connection
+
+    def _watch(self, connection: Connection) -> None:
+        """Its end is noticed at once when the address that it comes from is gone."""
+        if connection.local_address is not None and scope_of(connection.local_address) is not Scope.LOOPBACK:
+            with suppress(OSError):
+                self._interfaces.need(connection)
 
     def _set_share(self, connection: Connection) -> None:
         """Whom we have dialed, or a rule allows, may hold a whole share of the memory."""
@@ -499,11 +529,6 @@ class Swarm:
             self._evict_pending()
         elif self._inbound:
             self._evict("max_inbound_connections", self._inbound.largest())
-
-    def _listeners_changed(self) -> None:
-        self.listen_addresses = tuple(
-            address.without_peer() for listener in self._listeners for address in listener.addresses
-        )
 
 
 def _preference(connection: Connection) -> tuple[bool, bool]:

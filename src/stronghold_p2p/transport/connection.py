@@ -97,6 +97,7 @@ class Connection(StreamHost):
         self.direction = direction
         self.path = path
         self.remote_address = pipe.remote_address
+        self.local_address = pipe.local_address
         self.opened_at = time.time()
         self.remote_identify = RemoteIdentify.UNKNOWN
         """Whether the remote has told its protocols, or never will."""
@@ -119,7 +120,7 @@ class Connection(StreamHost):
         self._slots = StreamSlots(self._session, host.config, self.loop)
         self._state = ConnectionState.OPEN
         self._failure: StrongholdError | None = None
-        """What the remote did, in the state FAILED."""
+        """Why it ends, if neither side has closed it."""
         self._refusal = 0
         """The code with which the remote has refused the connection."""
         self._served: set[str] = set()
@@ -208,12 +209,13 @@ class Connection(StreamHost):
             if not self.output.scheduled:
                 self.output.schedule()
 
-    def abort(self) -> None:
-        """Ends the connection now; what has not left is lost."""
+    def abort(self, error: ConnectionLost | None = None) -> None:
+        """Ends the connection now; what has not left is lost. ``error`` is why, if not by our own will."""
+        self._failure = self._failure or error
         if self._state < CLOSING:
             self._enter(CLOSING)
         self.output.abort()
-        self._lose_streams(None, by_us=True)
+        self._lose_streams(self._failure, by_us=True)
 
     def ignore_for_keep_alive(self, stream: Substream) -> None:
         """The connection is closed, when idle or draining, though ``stream`` is open."""
@@ -499,7 +501,10 @@ class Connection(StreamHost):
         self.tasks.end(self._all_ended)
 
     def _lose_streams(self, error: Exception | None, *, by_us: bool = False) -> None:
-        reason = str(error) if error else "closed by us" if by_us else "closed by the remote"
+        if isinstance(error, ConnectionLost):
+            reason = error.reason
+        else:
+            reason = str(error) if error else "closed by us" if by_us else "closed by the remote"
         for muxed in self._session.streams:
             stream: Substream | None = muxed.owner
             self._session.reset(muxed)

@@ -34,6 +34,8 @@ class BytePipe(Protocol):
     """Who is called; the upgrade first, then the connection."""
     remote_address: Multiaddr
     """Where the other end is, without a peer id."""
+    local_address: Multiaddr | None
+    """Where our end of the socket is that everything goes through; None for a stream of another connection."""
     path: Path
     """How it got there."""
 

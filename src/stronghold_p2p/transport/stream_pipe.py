@@ -27,6 +27,7 @@ class StreamPipe(StreamReceiver):
     """
 
     receiver: PipeReceiver
+    local_address: Multiaddr | None = None
 
     def __init__(
         self, stream: Stream, *, remote_address: Multiaddr, path: Path, max_send_buffer: int, connected: Connected

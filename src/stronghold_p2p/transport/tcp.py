@@ -8,11 +8,8 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from ipaddress import ip_address
 from typing import Final, cast
 from weakref import WeakKeyDictionary
-
-import ifaddr
 
 from ..config import Config
 from ..errors import ListenError
@@ -54,6 +51,7 @@ class TcpPipe(asyncio.BufferedProtocol):
 
     receiver: PipeReceiver
     remote_address: Multiaddr
+    local_address: Multiaddr | None
     _transport: asyncio.Transport
 
     def __init__(
@@ -109,6 +107,7 @@ class TcpPipe(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=self._max_send_buffer)
         # None: the remote hung up between accept and here; connection_lost is about to be called.
         self.remote_address = _multiaddr(transport.get_extra_info("peername") or ("0.0.0.0", 0))
+        self.local_address = _multiaddr(transport.get_extra_info("sockname") or ("0.0.0.0", 0))
         self.receiver = self._connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -199,10 +198,6 @@ class TcpListener:
         self._acceptor = acceptor
         self.address = address
 
-    @property
-    def dialable(self) -> tuple[Multiaddr, ...]:
-        return interface_addresses(self.address)
-
     def close(self) -> None:
         self._acceptor.close()
 
@@ -279,29 +274,6 @@ class TcpTransport:
             connection.close()
         if error is not None and not isinstance(error, OSError):  # else the remote did not wait
             raise error
-
-
-def interface_addresses(address: Multiaddr) -> tuple[Multiaddr, ...]:
-    """Where others can dial a TCP address that we listen on: itself, or for a wildcard every interface's, loopback last.
-
-    Raises:
-        ListenError: the system cannot list them.
-    """
-    (kind, host), (_, port) = address.components
-    if host not in {"0.0.0.0", "::"}:
-        return (address,)
-    try:
-        adapters = ifaddr.get_adapters()
-    except OSError as error:
-        raise ListenError(address, f"the interfaces of this machine cannot be listed: {error}") from error
-    hosts = [
-        str(ip.ip if ip.is_IPv4 else ip.ip[0])
-        for adapter in adapters
-        for ip in adapter.ips
-        if ip.is_IPv4 == (kind == "ip4") and (ip.is_IPv4 or not ip.ip[2])  # a scoped address means nothing elsewhere
-    ]
-    hosts.sort(key=lambda host: ip_address(host).is_loopback)
-    return tuple(Multiaddr.parse(f"/{kind}/{host}/tcp/{port}") for host in hosts)
 
 
 def _raise(error: BaseException) -> None:

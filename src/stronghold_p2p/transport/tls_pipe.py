@@ -71,6 +71,7 @@ class TlsPipe:
 
     def __init__(self, lower: BytePipe, turns: Turns, context: ssl.SSLContext, host: str | None, path: Path) -> None:
         self.remote_address = lower.remote_address.encapsulate(Multiaddr.parse("/tls"))
+        self.local_address = lower.local_address
         self.path = path
         self.receiver = NullReceiver()
         self._lower = lower

@@ -32,15 +32,6 @@ class TransportListener(Protocol):
     def address(self) -> Multiaddr:
         """As bound, without a peer id: port 0 is resolved, a wildcard is not."""
 
-    @property
-    def dialable(self) -> tuple[Multiaddr, ...]:
-        """Where others can dial it, a wildcard expanded to the addresses that the interfaces have now, loopback last.
-        Empty if no interface has one.
-
-        Raises:
-            ListenError: the interfaces cannot be listed.
-        """
-
     def close(self) -> None:
         """Stops listening. The pipes that it has made stay."""
 

@@ -158,13 +158,8 @@ class _Listener:
         self, tcp: TransportListener, form: tuple[str, ...], watch: asyncio.Task[NoReturn] | None = None
     ) -> None:
         self._tcp = tcp
-        self._suffix = Multiaddr.parse("/" + "/".join(form))
         self._watch = watch
-        self.address = tcp.address.encapsulate(self._suffix)
-
-    @property
-    def dialable(self) -> tuple[Multiaddr, ...]:
-        return tuple(address.encapsulate(self._suffix) for address in self._tcp.dialable)
+        self.address = tcp.address.encapsulate(Multiaddr.parse("/" + "/".join(form)))
 
     def close(self) -> None:
         self._tcp.close()

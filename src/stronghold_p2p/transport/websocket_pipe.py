@@ -93,6 +93,7 @@ class WebSocketPipe:
 
     def __init__(self, lower: BytePipe, turns: Turns, machine: ClientProtocol | ServerProtocol, path: Path) -> None:
         self.remote_address = lower.remote_address.encapsulate(Multiaddr.parse("/ws"))
+        self.local_address = lower.local_address
         self.path = path
         self.receiver = NullReceiver()
         self._lower = lower

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -12,7 +11,7 @@ from typing import Final
 
 from ...encoding import messages, varint
 from ...errors import DecodeError
-from ...identity import Keypair, PeerId, PublicKey
+from ...identity import PeerId, PublicKey
 from ...multiaddr import Multiaddr
 from ...transport.stream import Stream
 from ...wire import multistream
@@ -29,7 +28,6 @@ __all__ = [
     "is_own_agent",
     "read",
     "serve",
-    "sign_record",
 ]
 
 PROTOCOL: Final = "/ipfs/id/1.0.0"
@@ -118,22 +116,15 @@ async def serve(stream: Stream, message: bytes) -> None:
     await stream.close_write()
 
 
-def sign_record(keypair: Keypair, listen_addresses: tuple[Multiaddr, ...]) -> bytes | None:
-    """The signed record of where we listen; None if we do not. It is newer than any made before."""
-    if not listen_addresses:
-        return None
-    return PeerRecord(peer_id=keypair.peer_id, seq=time.time_ns(), addresses=listen_addresses).seal(keypair)
-
-
 def encode(
     public_key: PublicKey,
     *,
     protocols: Iterable[str],
     listen_addresses: Iterable[Multiaddr],
     record: bytes | None,
-    observed_address: Multiaddr,
+    observed_address: Multiaddr | None,
 ) -> bytes:
-    """What we tell a peer that we see at ``observed_address``, as one message behind its length.
+    """What we tell a peer that we see at ``observed_address``, as one message behind its length. None: we see a relay.
 
     It is always complete, since go-libp2p replaces all it knew by what a push holds. What does not fit 4,096 bytes is
     left out: first the signed record, then listen addresses and then protocols, the last ones first.
@@ -142,7 +133,7 @@ def encode(
         publicKey=public_key.to_protobuf(),
         listenAddrs=map(bytes, listen_addresses),
         protocols=protocols,
-        observedAddr=bytes(observed_address),
+        observedAddr=None if observed_address is None else bytes(observed_address),
         protocolVersion=PROTOCOL_VERSION,
         agentVersion=AGENT_VERSION,
         signedPeerRecord=record,

@@ -14,6 +14,7 @@ from ...transport.stream import Stream
 from ...transport.substream import Substream
 from ..service import Service, in_task
 from . import message
+from .records import Records
 
 __all__ = ["IdentifyService"]
 
@@ -30,7 +31,7 @@ PUSHES_AT_ONCE: Final = 8
 """Those that are read without a pause, as when a peer begins to listen and sets its rules."""
 
 _Offer: TypeAlias = tuple[tuple[str, ...], tuple[Multiaddr, ...]]
-"""The protocols that a peer may open, and where we listen."""
+"""The protocols that a peer may open, and our addresses that it is told."""
 
 
 class IdentifyService(Service):
@@ -41,23 +42,24 @@ class IdentifyService(Service):
             message.PROTOCOL: in_task(self._serve),
             message.PUSH_PROTOCOL: self._take_push,
         }
-        self._record: bytes | None = None
-        """The addresses below as we have signed them, for all who identify us; None until one does."""
-        self._record_addresses: tuple[Multiaddr, ...] = ()
+        self._records = Records()
         self._pushes: dict[Connection, Stream] = {}
         """The newest that a remote has sent, and that is not read yet."""
         self._reading_push: dict[Connection, Stream] = {}
         """The one that is read, or was read last."""
         self._push_readers: set[Connection] = set()
         self._push_times: dict[Connection, float] = {}
+        self._told: dict[Connection, int] = {}
+        """The hash of what a remote was offered when it was told last: what it knows is not pushed."""
 
     # -- as a service ----------------------------------------------------------------------------
 
     def connected(self, connection: Connection) -> None:
-        connection.loop.call_later(DELAY, self._begin, connection, self._offer(connection.peer))
+        connection.loop.call_later(DELAY, self._begin, connection, self._offer(connection))
 
     def closed(self, connection: Connection) -> None:
         self._push_times.pop(connection, None)
+        self._told.pop(connection, None)
         unread = self._pushes.pop(connection, None)
         if unread is not None:
             unread.reset()
@@ -66,8 +68,12 @@ class IdentifyService(Service):
         """Pushes to ``peer``, or all: to those that have heard it before and take pushes."""
         peers = self.host.connected_peers if peer is None else (peer,)
         for connection in filter(None, map(self.host.connection, peers)):
-            if connection.serves(message.PUSH_PROTOCOL):
+            changed = hash(self._offer(connection)) != self._told.get(connection)
+            if changed and connection.serves(message.PUSH_PROTOCOL):
                 connection.spawn(self._push(connection))
+
+    def network_changed(self) -> None:
+        self._records.clear()
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -91,7 +97,7 @@ class IdentifyService(Service):
                 connection.remote_without_identify()
         else:
             self.host.identified(connection, identity)
-            if offer != self._offer(connection.peer):
+            if offer != self._offer(connection):
                 # It changed before we could know that the remote takes pushes, and the remote may have heard the old.
                 self.offer_changed(connection.peer)
 
@@ -149,17 +155,15 @@ class IdentifyService(Service):
             logger.debug("push to %r failed: %s", connection, error)
 
     def _message(self, connection: Connection) -> bytes:
-        protocols, addresses = self._offer(connection.peer)
-        if self._record is None or self._record_addresses != addresses:
-            self._record = message.sign_record(self.host.keypair, addresses)
-            self._record_addresses = addresses
+        protocols, addresses = offer = self._offer(connection)
+        self._told[connection] = hash(offer)
         return message.encode(
             self.host.keypair.public_key,
             protocols=protocols,
             listen_addresses=addresses,
-            record=self._record,
-            observed_address=connection.remote_address,
+            record=self._records.record_for(connection.peer, addresses, self.host.keypair),
+            observed_address=connection.remote_address if connection.path.relay is None else None,
         )
 
-    def _offer(self, peer: PeerId) -> _Offer:
-        return self.host.offered(peer), self.host.listen_addresses
+    def _offer(self, connection: Connection) -> _Offer:
+        return self.host.offered(connection.peer), self.host.told_to(connection)

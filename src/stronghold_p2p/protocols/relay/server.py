@@ -118,7 +118,7 @@ class RelayService(Service):
         expires = int(self._clock() + ttl)
         reservation = messages.CircuitReservation(
             expire=expires,
-            addrs=[bytes(address.with_peer(self.host.keypair.peer_id)) for address in self.host.listen_addresses],
+            addrs=[bytes(address.with_peer(self.host.keypair.peer_id)) for address in self.host.told_to(connection)],
             voucher=Voucher(self.host.keypair.peer_id, peer, expires).seal(self.host.keypair),
         )
         await write(

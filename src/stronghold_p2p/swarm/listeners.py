@@ -1,0 +1,269 @@
+"""The listeners of a swarm, and the addresses at which it can be dialed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from ..errors import ClosedError, ListenError
+from ..events import AddressesChanged, Direction, Event, Listener, ListenerClosed, NewListener
+from ..identity import PeerId
+from ..multiaddr import Multiaddr
+from ..resources.networks import networks_of
+from ..transport.connection import Connection
+from ..transport.interfaces import InterfaceWatch
+from ..transport.transport import CertificateFiles, Connected, Transport, TransportListener
+from .own_addresses import (
+    MAX_TOLD,
+    Observations,
+    OwnAddress,
+    Scope,
+    expand,
+    host_of,
+    is_wildcard,
+    scope_of,
+    select,
+    text_of,
+)
+
+__all__ = ["Listeners"]
+
+
+class Listeners:
+    """Listens, and keeps the addresses of the listeners as ``interfaces`` change.
+
+    ``connected`` and ``exhausted`` are for :meth:`Transport.listen`; ``changed`` is called when other addresses are to be told.
+    """
+
+    def __init__(
+        self,
+        peer_id: PeerId,
+        transports: Sequence[Transport],
+        interfaces: InterfaceWatch,
+        *,
+        connected: Connected,
+        exhausted: Callable[[], None],
+        emit: Callable[[Event], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._peer_id = peer_id
+        self._transports = transports
+        self._interfaces = interfaces
+        self._connected = connected
+        self._exhausted = exhausted
+        self._emit = emit
+        self._changed = changed
+        self._entries: list[_Entry] = []
+        self._own: tuple[OwnAddress, ...] = ()
+        self._observations = Observations()
+        self._believed: tuple[Multiaddr, ...] = ()
+        self._closed = False
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        return tuple(entry.listener for entry in self._entries)
+
+    async def listen(
+        self, address: Multiaddr, certificate: CertificateFiles | None, announce: tuple[Multiaddr, ...]
+    ) -> Listener:
+        """As :meth:`Swarm.listen`."""
+        transport = next((one for one in self._transports if one.supports(address)), None)
+        if transport is None:
+            supported = ", ".join(one.name for one in self._transports)
+            raise ListenError(address, f"no transport supports it (available: {supported})")
+        handle = await transport.listen(address, self._connected, certificate=certificate, exhausted=self._exhausted)
+        entry = _Entry(handle, address, announce)
+        try:
+            if self._closed:
+                raise ClosedError
+            self._watch(entry)
+        except BaseException:
+            handle.close()
+            raise
+        self._entries.append(entry)
+        self._compute()
+        entry.began_with = (handle.address, *(one.address for one in entry.own))
+        self._emit(NewListener(entry.listener))
+        self._changed()
+        return entry.listener
+
+    def stop(self, address: Multiaddr | None = None) -> None:
+        """As :meth:`Swarm.stop_listening`."""
+        stopped = [
+            entry
+            for entry in self._entries
+            if address is None or address in {entry.given, *entry.began_with, *(one.address for one in entry.own)}
+        ]
+        for entry in stopped:
+            entry.handle.close()
+            self._interfaces.release(entry)
+            self._entries.remove(entry)
+            self._observations.forget(entry.handle.address)
+            self._emit(ListenerClosed(entry.listener))
+        if stopped:
+            self._believed = self._observations.believed(asyncio.get_running_loop().time())
+            self._compute()
+            if not self._closed:
+                self._changed()
+
+    def close(self) -> None:
+        """Stops all, for good."""
+        self._closed = True
+        self.stop()
+
+    def update(self) -> None:
+        """The interfaces have changed, or what is observed."""
+        before = self.addresses
+        self._compute()
+        now = self.addresses
+        if now != before:
+            new = [address for address in now if address not in before]
+            self._emit(AddressesChanged(self._with_peer(now), self._with_peer(new)))
+            self._changed()
+
+    # -- which addresses ---------------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> tuple[Multiaddr, ...]:
+        """All addresses at which we can be dialed, without our peer id."""
+        return tuple(dict.fromkeys(one.address for one in self._own))
+
+    def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:
+        """Those that the remote of ``connection`` is told. Whoever comes by a relay may be anywhere."""
+        relayed = connection.path.relay is not None
+        remote = Scope.PUBLIC if relayed else scope_of(connection.remote_address)
+        return select(self._own, remote, self._interface_of(connection.local_address))
+
+    # -- what remotes observe ----------------------------------------------------------------------
+
+    @property
+    def observed(self) -> tuple[Multiaddr, ...]:
+        """Where enough remotes say that they see us: an address that they have dialed, or the IP address from which we have
+        dialed them."""
+        return self._believed
+
+    def observe(self, connection: Connection, observed: Multiaddr) -> None:
+        """The remote of ``connection`` says that it sees us at ``observed``.
+
+        Of a connection that it has dialed that is the address that it dialed, which is told to others once it is believed. We
+        dial from other ports than we listen on, so else it says our IP address alone.
+        """
+        ip, port = host_of(observed), _port_of(observed)
+        if (
+            ip is None
+            or port is None
+            or connection.path.relay is not None
+            or scope_of(observed) is not Scope.PUBLIC
+            or scope_of(connection.remote_address) is not Scope.PUBLIC
+            or any(one.ip == ip for one in self._interfaces.addresses)  # nothing new
+        ):
+            return
+        listener, place = None, f"/ip{ip.version}/{ip}"
+        if connection.direction is Direction.INBOUND:
+            listener = self._listener_of(connection)
+            if listener is None:
+                return
+            place += f"/tcp/{port}{text_of(listener.components[2:])}"
+        network = networks_of(connection.remote_address)[0]
+        self._observations.add(network, listener, Multiaddr.parse(place), connection)
+        self._believe()
+
+    def connection_closed(self, connection: Connection) -> None:
+        if self._observations.connection_closed(connection, connection.now()):
+            self._believe()
+
+    def network_left(self) -> None:
+        """An address of ours is gone: remotes saw us behind it."""
+        self._observations.clear()
+        self._believed = ()
+
+    # -- details -----------------------------------------------------------------------------------
+
+    def _watch(self, entry: _Entry) -> None:
+        """Raises ListenError."""
+        bound = entry.handle.address
+        ip = host_of(bound)
+        if ip is None or ip.is_loopback:
+            return
+        try:
+            self._interfaces.need(entry)
+        except OSError as error:
+            if ip.is_unspecified:
+                reason = f"the interfaces of this machine cannot be listed: {error}"
+                raise ListenError(entry.given, reason) from error
+        entry.listed = any(one.ip == ip for one in self._interfaces.addresses)
+
+    def _compute(self) -> None:
+        for entry in self._entries:
+            entry.own = self._own_of(entry)
+            entry.listener = Listener(
+                entry.handle.address.with_peer(self._peer_id),
+                self._with_peer(one.address for one in entry.own),
+            )
+        own = [one for entry in self._entries for one in entry.own]
+        dialed = [one for one in self._believed if _port_of(one) is not None]
+        self._own = (*own, *(OwnAddress(address, place=MAX_TOLD) for address in dialed))
+
+    def _with_peer(self, addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
+        return tuple(address.with_peer(self._peer_id) for address in addresses)
+
+    def _own_of(self, entry: _Entry) -> tuple[OwnAddress, ...]:
+        bound = entry.handle.address
+        interfaces = self._interfaces.addresses
+        (kind, name), *_ = entry.given.components
+        names = entry.announced
+        found: list[tuple[Multiaddr, int | None]] = []
+        if is_wildcard(bound):
+            found += expand(bound, interfaces)
+        else:
+            ip = host_of(bound)
+            here = [one for one in interfaces if one.ip == ip]
+            # One that was on no interface may be there by other means, such as a route.
+            if any(one.usable for one in here) or not entry.listed:
+                found.append((bound, here[0].interface if here else None))
+        if kind.startswith("dns"):
+            names = (Multiaddr.parse(f"/{kind}/{name}{text_of(bound.components[1:])}"), *names)
+            if any(part in {"tls", "wss"} for part, _ in bound.components):
+                found = []  # its certificate is for the name
+        addresses = [*found, *((address, None) for address in names)]
+        return tuple(OwnAddress(address, index, place) for place, (address, index) in enumerate(addresses))
+
+    def _believe(self) -> None:
+        believed = self._observations.believed(asyncio.get_running_loop().time())
+        if set(believed) != set(self._believed):
+            self._believed = believed
+            self.update()
+
+    def _interface_of(self, address: Multiaddr | None) -> int | None:
+        ip = host_of(address) if address is not None else None
+        return next((one.interface for one in self._interfaces.addresses if one.ip == ip), None)
+
+    def _listener_of(self, connection: Connection) -> Multiaddr | None:
+        """The bound address of the listener that ``connection`` came by."""
+        local = connection.local_address
+        for bound in (entry.handle.address for entry in self._entries):
+            if local is not None and bound.components[1:2] == local.components[1:]:
+                (kind, _), (local_kind, _) = bound.components[0], local.components[0]
+                if bound.components[0] == local.components[0] or (is_wildcard(bound) and kind == local_kind):
+                    return bound
+        return None
+
+
+class _Entry:
+    """One listener."""
+
+    def __init__(self, handle: TransportListener, given: Multiaddr, announced: tuple[Multiaddr, ...]) -> None:
+        self.handle = handle
+        self.given = given
+        """The address that we were told to listen on."""
+        self.announced = announced
+        self.listed = False
+        """Whether its address was one of an interface's when it began."""
+        self.began_with: tuple[Multiaddr, ...] = ()
+        """Its address as bound, and those that it had first: whoever was told one of them may stop it by that."""
+        self.own: tuple[OwnAddress, ...] = ()
+        self.listener: Listener
+
+
+def _port_of(address: Multiaddr) -> str | None:
+    return next((value for name, value in address.components[1:2] if name == "tcp"), None)

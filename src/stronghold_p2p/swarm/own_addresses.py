@@ -1,0 +1,176 @@
+"""Which of our addresses a remote is told, and what remotes tell us of them. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Final, NamedTuple
+
+from ..multiaddr import Component, Multiaddr
+from ..transport.interfaces import InterfaceAddress, Ip
+
+__all__ = ["Observations", "OwnAddress", "Scope", "expand", "host_of", "is_wildcard", "scope_of", "select", "text_of"]
+
+MAX_TOLD: Final = 16
+"""Addresses that a remote is told. js-libp2p dials them one after another and gives up after 10 s; others keep no more."""
+
+OBSERVERS: Final = 4
+"""Networks whose remotes must see us at the same address before it is believed, as in go-libp2p: whoever has one address
+may have a few more."""
+
+MAX_OBSERVED: Final = 8
+"""Believed addresses, those of the most networks: one of each family, and for each listener."""
+
+MAX_REPORTS: Final = 256
+"""Reports that are kept, one for each network and listener; the oldest one is forgotten first."""
+
+REPORT_LIFETIME: Final = 1800.0
+"""Seconds that a report counts after its connection has ended."""
+
+
+class Scope(enum.IntEnum):
+    """From where an address can be dialed."""
+
+    LOOPBACK = 0
+    """From this machine."""
+    LINK = 1
+    """From the network of one interface (RFC 3927; RFC 4291, section 2.5.6)."""
+    PRIVATE = 2
+    """From a site: private, shared and other addresses that are not global (RFC 6890)."""
+    PUBLIC = 3
+    """From everywhere."""
+
+
+class OwnAddress(NamedTuple):
+    """One address at which we can be dialed."""
+
+    address: Multiaddr
+    interface: int | None = None
+    """The number of its interface; None for a name, and for an address that was announced or observed."""
+    place: int = 0
+    """Its place among those of its listener, so that none of many listeners is left out."""
+
+
+def host_of(address: Multiaddr) -> Ip | None:
+    """The IP address that ``address`` begins with."""
+    name, value = address.components[0]
+    if name not in {"ip4", "ip6"} or value is None:
+        return None
+    ip = ip_address(value)
+    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
+
+
+def is_wildcard(address: Multiaddr) -> bool:
+    """Whether ``address`` stands for all interfaces."""
+    ip = host_of(address)
+    return ip is not None and ip.is_unspecified
+
+
+def scope_of(address: Multiaddr) -> Scope:
+    """By the IP address or name that ``address`` begins with."""
+    ip = host_of(address)
+    if ip is not None:
+        if ip.is_loopback:
+            return Scope.LOOPBACK
+        if ip.is_link_local:
+            return Scope.LINK
+        return Scope.PUBLIC if ip.is_global else Scope.PRIVATE
+    kind, name = address.components[0]
+    if not kind.startswith("dns") or name is None:
+        return Scope.PUBLIC
+    last = name.rstrip(".").lower().rpartition(".")[2]
+    if last == "localhost":
+        return Scope.LOOPBACK
+    return Scope.PRIVATE if last in {"local", name.lower()} else Scope.PUBLIC
+
+
+def expand(address: Multiaddr, interfaces: Iterable[InterfaceAddress]) -> list[tuple[Multiaddr, int]]:
+    """The usable addresses that a wildcard stands for, each with the number of its interface; loopback ones last."""
+    (kind, _), *rest = address.components
+    version = 4 if kind == "ip4" else 6
+    usable = [one for one in interfaces if one.usable and one.ip.version == version]
+    usable.sort(key=lambda one: (one.ip.is_loopback, one.ip.is_link_local))
+    suffix = text_of(rest)
+    return [(Multiaddr.parse(f"/{kind}/{one.ip}{suffix}"), one.interface) for one in usable]
+
+
+def text_of(components: Iterable[Component]) -> str:
+    """A part of an address, as text."""
+    return "".join(f"/{name}" if value is None else f"/{name}/{value}" for name, value in components)
+
+
+def select(own: Iterable[OwnAddress], remote: Scope, interface: int | None) -> tuple[Multiaddr, ...]:
+    """What a remote is told that came by ``interface``, from an address of the scope ``remote``; the best ones first.
+
+    A public remote is told public addresses, a private one all of the interface that it came by, then public and private ones,
+    one on this machine all, the nearest first.
+    """
+    ranked: list[tuple[int, int, Multiaddr]] = []
+    for one in own:
+        rank = _rank(scope_of(one.address), remote, near=one.interface is not None and one.interface == interface)
+        if rank is not None:
+            ranked.append((rank, one.place, one.address))
+    ranked.sort(key=lambda one: one[:2])
+    return tuple(dict.fromkeys(address for _, _, address in ranked))[:MAX_TOLD]
+
+
+def _rank(scope: Scope, remote: Scope, *, near: bool) -> int | None:
+    if remote is Scope.LOOPBACK:
+        return scope
+    if scope is Scope.PUBLIC:
+        return 0 if near else 1
+    if scope is Scope.LOOPBACK or remote is Scope.PUBLIC or (scope is Scope.LINK and not near):
+        return None
+    return 0 if near else 2
+
+
+class _Report(NamedTuple):
+    observed: Multiaddr
+    connection: Any
+    ended: float | None
+    """When the connection has ended."""
+
+
+class Observations:
+    """At which addresses remotes see us; believed if remotes of :data:`OBSERVERS` networks agree. Times are in seconds, on
+    any clock."""
+
+    def __init__(self) -> None:
+        self._reports: dict[tuple[str, Multiaddr | None], _Report] = {}
+        """By the network of the remote and the listener that it came by, None for a connection that we dialed; the oldest
+        first."""
+
+    def add(self, network: str, listener: Multiaddr | None, observed: Multiaddr, connection: object) -> None:
+        """A remote of ``network`` sees us at ``observed``. Each network has one word for each listener, the last one."""
+        key = (network, listener)
+        self._reports.pop(key, None)
+        self._reports[key] = _Report(observed, connection, None)
+        if len(self._reports) > MAX_REPORTS:
+            del self._reports[next(iter(self._reports))]
+
+    def connection_closed(self, connection: object, now: float) -> bool:
+        """What was reported over ``connection`` counts for a while yet. Whether anything was."""
+        keys = [key for key, report in self._reports.items() if report.connection is connection]
+        for key in keys:
+            self._reports[key] = _Report(self._reports[key].observed, None, now)
+        return bool(keys)
+
+    def forget(self, listener: Multiaddr) -> None:
+        """``listener`` is closed."""
+        for key in [key for key in self._reports if key[1] == listener]:
+            del self._reports[key]
+
+    def clear(self) -> None:
+        """Forgets all: we are in another network."""
+        self._reports.clear()
+
+    def believed(self, now: float) -> tuple[Multiaddr, ...]:
+        """The addresses that enough networks agree on, those of the most networks first."""
+        for key in [
+            key for key, one in self._reports.items() if one.ended is not None and now >= one.ended + REPORT_LIFETIME
+        ]:
+            del self._reports[key]
+        counts = Counter(report.observed for report in self._reports.values())
+        return tuple(address for address, count in counts.most_common(MAX_OBSERVED) if count >= OBSERVERS)

@@ -1,0 +1,226 @@
+"""Which addresses a remote is told, and which that are observed are believed."""
+
+from __future__ import annotations
+
+import pytest
+from support.interfaces import on
+
+from stronghold_p2p import Multiaddr
+from stronghold_p2p.swarm.own_addresses import (
+    MAX_OBSERVED,
+    MAX_REPORTS,
+    MAX_TOLD,
+    OBSERVERS,
+    REPORT_LIFETIME,
+    Observations,
+    OwnAddress,
+    Scope,
+    expand,
+    is_wildcard,
+    scope_of,
+    select,
+)
+
+LOOPBACK, LINK, PRIVATE, PUBLIC = Scope
+
+LAN, CONTAINERS, LO = 2, 3, 1
+
+
+def parse(text: str) -> Multiaddr:
+    return Multiaddr.parse(text if "/tcp" in text or text.startswith("/memory") else f"{text}/tcp/1")
+
+
+@pytest.mark.parametrize(
+    ("address", "scope"),
+    [
+        ("/ip4/127.0.0.1", LOOPBACK),
+        ("/ip4/127.9.9.9", LOOPBACK),
+        ("/ip6/::1", LOOPBACK),
+        ("/ip6/::ffff:127.0.0.1", LOOPBACK),
+        ("/dns4/localhost", LOOPBACK),
+        ("/dns/Peer.LOCALHOST.", LOOPBACK),
+        ("/ip4/169.254.1.1", LINK),
+        ("/ip6/fe80::1", LINK),
+        ("/ip4/10.0.0.1", PRIVATE),
+        ("/ip4/172.16.0.1", PRIVATE),
+        ("/ip4/192.168.0.1", PRIVATE),
+        ("/ip4/100.64.0.1", PRIVATE),
+        ("/ip4/100.127.255.255", PRIVATE),
+        ("/ip4/192.0.2.1", PRIVATE),
+        ("/ip4/198.18.0.1", PRIVATE),
+        ("/ip6/fc00::1", PRIVATE),
+        ("/ip6/fd00::1", PRIVATE),
+        ("/ip6/2001:db8::1", PRIVATE),
+        ("/ip6/::ffff:10.0.0.1", PRIVATE),
+        ("/dns/printer", PRIVATE),
+        ("/dns6/printer.local", PRIVATE),
+        ("/ip4/1.1.1.1", PUBLIC),
+        ("/ip4/100.128.0.1", PUBLIC),
+        ("/ip6/2606:4700::1111", PUBLIC),
+        ("/ip6/::ffff:1.1.1.1", PUBLIC),
+        ("/dns4/example.com", PUBLIC),
+        ("/dnsaddr/example.com.", PUBLIC),
+        ("/memory/1", PUBLIC),
+    ],
+)
+def test_scopes(address: str, scope: Scope) -> None:
+    assert scope_of(parse(address)) is scope
+
+
+def test_wildcards() -> None:
+    assert is_wildcard(parse("/ip4/0.0.0.0"))
+    assert is_wildcard(parse("/ip6/::"))
+    for other in "/ip4/127.0.0.1", "/dns4/example.com", "/memory/0":
+        assert not is_wildcard(parse(other))
+
+
+def test_a_wildcard_stands_for_what_is_usable_loopback_last() -> None:
+    interfaces = [
+        *on(LO, "127.0.0.1", "::1"),
+        *on(LAN, "169.254.0.9", "192.168.1.2", "fd00::2"),
+        *on(CONTAINERS, "172.17.0.1", usable=False),
+    ]
+    expanded = expand(Multiaddr.parse("/ip4/0.0.0.0/tcp/9/tls/ws"), interfaces)
+    assert [(str(address), interface) for address, interface in expanded] == [
+        ("/ip4/192.168.1.2/tcp/9/tls/ws", LAN),
+        ("/ip4/169.254.0.9/tcp/9/tls/ws", LAN),
+        ("/ip4/127.0.0.1/tcp/9/tls/ws", LO),
+    ]
+    assert [str(address) for address, _ in expand(Multiaddr.parse("/ip6/::/tcp/9"), interfaces)] == [
+        "/ip6/fd00::2/tcp/9",
+        "/ip6/::1/tcp/9",
+    ]
+    assert expand(Multiaddr.parse("/ip6/::/tcp/9"), []) == []
+
+
+OWN = [
+    OwnAddress(parse("/dns4/example.com"), None),
+    OwnAddress(parse("/dns4/nas.local"), None),
+    OwnAddress(parse("/ip4/172.17.0.1"), CONTAINERS),
+    OwnAddress(parse("/ip4/169.254.9.9"), CONTAINERS),
+    OwnAddress(parse("/ip4/192.168.1.2"), LAN),
+    OwnAddress(parse("/ip6/2606:4700::1"), LAN),
+    OwnAddress(parse("/ip4/127.0.0.1"), LO),
+]
+
+
+def told(remote: Scope, interface: int | None, own: list[OwnAddress] = OWN) -> list[str]:
+    return [str(address).removesuffix("/tcp/1") for address in select(own, remote, interface)]
+
+
+def test_a_public_remote_is_told_public_addresses() -> None:
+    assert told(PUBLIC, None) == ["/dns4/example.com", "/ip6/2606:4700::1"]
+    assert told(PUBLIC, LAN) == ["/ip6/2606:4700::1", "/dns4/example.com"]
+
+
+def test_a_private_remote_is_told_those_of_its_own_network_first() -> None:
+    for remote in PRIVATE, LINK:
+        assert told(remote, LAN) == [
+            "/ip4/192.168.1.2",
+            "/ip6/2606:4700::1",
+            "/dns4/example.com",
+            "/dns4/nas.local",
+            "/ip4/172.17.0.1",
+        ]
+    assert told(PRIVATE, CONTAINERS)[:2] == ["/ip4/172.17.0.1", "/ip4/169.254.9.9"]
+
+
+def test_a_remote_on_this_machine_is_told_all_the_nearest_first() -> None:
+    assert told(LOOPBACK, LO) == [
+        "/ip4/127.0.0.1",
+        "/ip4/169.254.9.9",
+        "/dns4/nas.local",
+        "/ip4/172.17.0.1",
+        "/ip4/192.168.1.2",
+        "/dns4/example.com",
+        "/ip6/2606:4700::1",
+    ]
+
+
+@pytest.mark.parametrize("remote", [LINK, PRIVATE, PUBLIC])
+def test_loopback_is_told_on_this_machine_alone(remote: Scope) -> None:
+    for interface in LO, LAN, None:
+        assert "/ip4/127.0.0.1" not in told(remote, interface)
+
+
+def test_no_listener_takes_all_places() -> None:
+    plain = [OwnAddress(parse(f"/ip4/10.0.0.{place}"), LAN, place) for place in range(30)]
+    websocket = [OwnAddress(parse(f"/ip4/10.0.0.{place}/tcp/1/ws"), LAN, place) for place in range(30)]
+    addresses = select([*plain, *websocket], PRIVATE, LAN)
+    assert len(addresses) == MAX_TOLD
+    assert addresses[:4] == (plain[0].address, websocket[0].address, plain[1].address, websocket[1].address)
+
+
+def test_an_address_is_told_once() -> None:
+    assert select([OWN[0], OWN[0]], PUBLIC, None) == (OWN[0].address,)
+
+
+# -- what remotes observe ------------------------------------------------------------------------------
+
+LISTENER = parse("/ip4/0.0.0.0")
+SEEN, OTHER = parse("/ip4/1.2.3.4"), parse("/ip4/1.2.3.5")
+
+
+def reported(*networks: str, observed: Multiaddr = SEEN) -> Observations:
+    observations = Observations()
+    for network in networks:
+        observations.add(network, LISTENER, observed, network)
+    return observations
+
+
+def test_several_networks_must_agree() -> None:
+    observations = reported("a", "b", "c")
+    for _ in range(10):
+        observations.add("c", LISTENER, SEEN, object())
+    observations.add("d", LISTENER, OTHER, object())
+    assert observations.believed(0) == ()
+    observations.add("e", LISTENER, SEEN, object())
+    assert observations.believed(0) == (SEEN,)
+
+
+def test_the_last_word_of_a_network_counts() -> None:
+    observations = reported("a", "b", "c", "d")
+    assert observations.believed(0) == (SEEN,)
+    observations.add("a", LISTENER, OTHER, object())
+    assert observations.believed(0) == ()
+
+
+def test_each_listener_has_its_own_reports() -> None:
+    observations = reported("a", "b", "c", "d")
+    for network in "abcd":
+        observations.add(network, None, OTHER, object())
+    assert set(observations.believed(0)) == {SEEN, OTHER}
+
+
+def test_those_of_the_most_networks_come_first() -> None:
+    observations = Observations()
+    for place in range(MAX_OBSERVED + 5):
+        for number in range(OBSERVERS + place):
+            observations.add(f"{place} {number}", LISTENER, parse(f"/ip4/1.2.3.{place}"), object())
+    believed = observations.believed(0)
+    assert len(believed) == MAX_OBSERVED
+    assert believed[0] == parse(f"/ip4/1.2.3.{MAX_OBSERVED + 4}")
+
+
+def test_reports_are_forgotten_a_while_after_their_connections() -> None:
+    observations = reported("a", "b", "c", "d")
+    assert observations.connection_closed("a", 100)
+    assert not observations.connection_closed("a", 900)
+    assert observations.believed(100 + REPORT_LIFETIME - 1) == (SEEN,)
+    assert observations.believed(100 + REPORT_LIFETIME) == ()
+    observations.add("a", LISTENER, SEEN, "a")
+    assert observations.believed(1e9) == (SEEN,)  # all are connected
+
+
+def test_reports_are_bounded() -> None:
+    observations = reported("a", "b", "c", "d")
+    for number in range(10 * MAX_REPORTS):
+        observations.add(str(number), LISTENER, parse(f"/ip4/9.{number // 256}.{number % 256}.1"), object())
+    assert observations.believed(0) == ()
+    assert len(observations._reports) == MAX_REPORTS
+
+
+def test_another_network_is_another_start() -> None:
+    observations = reported("a", "b", "c", "d")
+    observations.clear()
+    assert observations.believed(0) == ()
