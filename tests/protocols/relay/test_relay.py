@@ -30,6 +30,7 @@ from stronghold_p2p.resources.refusals import Refusals
 from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.interfaces import InterfaceWatch
 from stronghold_p2p.transport.resolver import SystemResolver
 
 NOW = 1_800_000_000.0
@@ -50,6 +51,7 @@ class Node:
             Config(),
             transports=(network, CircuitTransport(self._connect_relay, buffer)),
             resolver=SystemResolver(),
+            interfaces=InterfaceWatch(),
             addresses=AddressBook(),
             services=(
                 IdentifyService(),
