@@ -22,7 +22,7 @@ help:
 	@echo "               the tests again, with the hot path compiled (needs a C compiler)"
 	@echo "make check     format, lint and types, as CI does"
 	@echo "make format    what check's first two can mend"
-	@echo "make interop   against go-, rust-, js- and py-libp2p (needs go, cargo and node)"
+	@echo "make interop   against go-, rust-, js- and py-libp2p (needs go, cargo, node, chromium and redis)"
 	@echo "make bench     speed, side by side with other systems (needs go, cargo, node and a C compiler)"
 	@echo "make counts    what a fixed workload takes, against what was recorded"
 	@echo "make attack    attacks on a peer, and what must hold meanwhile (Linux; ten minutes)"
@@ -43,7 +43,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy src tests bench examples attack
-	$(BIN)/mypy interop/build.py interop/conftest.py interop/driver.py interop/test_*.py
+	$(BIN)/mypy interop/*.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

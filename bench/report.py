@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import limit
-from bench.cases import CASES, COMPILED, GOALS, LIMIT, OURS, Case
+from bench.cases import CASES, COMPILED, GOALS, LIMIT, OURS, OVER_WEBSOCKET, Case
 
 __all__ = ["Result", "number", "text", "verdict", "write"]
 
@@ -60,10 +60,14 @@ def ratios(result: Result) -> str:
         wanted = (
             f"{'at most' if goal.less_is_better else 'at least'} {goal.factor:g}{' (stretch)' if goal.stretch else ''}"
         )
-        others = goal.others[0] if len(goal.others) == 1 else f"the best of {' and '.join(goal.others)}"
+        work, others = f"{goal.case}, /ws", "the same over TCP"
+        if goal.others:
+            work, others = goal.case, " and ".join(goal.others)
+        if len(goal.others) > 1:
+            others = f"the best of {others}"
         figures = ["" if ratio is None else f"{ratio:.2f}" for ratio in found]
         verdicts = [None if ratio is None else goal.reached(ratio) for ratio in found]
-        rows.append([goal.case, others, *figures, wanted, verdict(verdicts)])
+        rows.append([work, others, *figures, wanted, verdict(verdicts)])
     return table(rows)
 
 
@@ -113,7 +117,7 @@ def write(result: Result) -> None:
     versions = "; ".join(
         ", ".join(f"{package} {version}" for package, version in result.versions[name].items())
         for name in result.versions
-        if name != COMPILED
+        if name not in {COMPILED, *OVER_WEBSOCKET.values()}
     )
     (DOCS / "BENCHMARKS.md").write_text(
         f"""# Benchmarks
@@ -127,7 +131,7 @@ compiler), and runs them in turn.
   response echoes the body. JSON bodies are decoded and encoded on both sides; raw ones are bytes.
 - The libp2p systems speak our request protocol: one stream per request, Noise, Yamux. stronghold-p2p uses the public
   `send_request`, an `async def` handler, and a firewall rule that allows one peer. It is measured twice: as pure Python (the
-  default build), and with the hot path compiled from the same sources.
+  default build), and with the hot path compiled from the same sources; and again over WebSocket without TLS (`/ws`).
 - {result.rounds} rounds. In each, the systems do the same work one right after the other; a figure is the median of the
   rounds. Machines differ and are noisy, so compare the ratios.
 - "The limit" is the rate of bare ChaCha20-Poly1305 frames between two processes in plain Python, without streams,
@@ -174,7 +178,8 @@ def draw(case: Case, medians: Mapping[str, float], path: Path) -> None:
     names = [name for name, _ in ordered][::-1]
     figure = Figure(figsize=(7, 0.6 + 0.32 * len(names)), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    colors = ["#1f6feb" if name in OWN else "#d0d7de" if name == LIMIT else "#8c959f" for name in names]
+    own = {*OWN, *OVER_WEBSOCKET.values()}
+    colors = ["#1f6feb" if name in own else "#d0d7de" if name == LIMIT else "#8c959f" for name in names]
     bars = axes.barh(names, [medians[name] for name in names], color=colors)
     axes.bar_label(bars, [number(medians[name]) for name in names], padding=3)
     axes.set_title(f"{case.name}, {case.unit}{' (less is better)' if case.less_is_better else ''}", loc="left")

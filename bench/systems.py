@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.cases import COMPILED, OURS
+from bench.cases import COMPILED, OURS, OVER_WEBSOCKET
 from interop import build
 
 __all__ = ["SYSTEMS", "System"]
@@ -34,7 +34,7 @@ class System:
     language: str
     serves_perf: bool = False
 
-    @cache  # noqa: B019 - there are nine of them
+    @cache  # noqa: B019 - there are eleven of them
     def command(self) -> tuple[str, ...]:
         """The command line of its program, which is built first unless the cache has it.
 
@@ -95,6 +95,8 @@ def last_line(command: tuple[str, ...]) -> dict[str, Any]:
 SYSTEMS = (
     System(OURS, "stronghold", "this Python", serves_perf=True),
     System(COMPILED, "stronghold", "compiled", serves_perf=True),
+    System(OVER_WEBSOCKET[OURS], "stronghold_ws", "this Python"),
+    System(OVER_WEBSOCKET[COMPILED], "stronghold_ws", "compiled"),
     System("ZeroMQ CURVE", "zmq_curve", "py"),
     System("gRPC aio TLS", "grpc_aio", "py"),
     System("go-libp2p", "go", "go", serves_perf=True),

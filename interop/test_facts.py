@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from stronghold_p2p import Config, Keypair, Multiaddr, NoResponse, StreamReset, StrongholdP2p
+from stronghold_p2p import Config, ConnectionClosed, Keypair, Multiaddr, NoResponse, StreamReset, StrongholdP2p
 from stronghold_p2p.protocols import identify, ping
 from stronghold_p2p.wire.noise import NoiseIdentity
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
@@ -83,4 +84,27 @@ async def test_go_closes_a_ping_stream_that_is_idle(shared: Shared) -> None:
             with pytest.raises(NoResponse):
                 await ping.ping(stream)
         await peer.ping(address)
+        assert len(peer.connections) == 1
+
+
+async def test_slow_peers_answer_pings(language: str, shared: Shared) -> None:
+    """So a request whose answer takes long is not taken for one on a dead path."""
+    address = (await shared(language, "--delay-ms", "3000")).address
+    config = Config(liveness_interval=0.2, liveness_timeout=1.2)
+    async with StrongholdP2p(config=config) as peer:
+        assert await peer.send_request(address, "slow") == "slow"
+
+
+@pytest.mark.parametrize(("language", "closes"), [("go", False), ("js", False), ("py", False), ("rust", True)])
+async def test_who_closes_a_connection_that_we_keep(language: str, closes: bool, shared: Shared) -> None:
+    """rust-libp2p does after 10 s without a stream; the others leave it open."""
+    async with StrongholdP2p() as peer:
+        events = peer.events()
+        peer.keep((await shared(language)).address)
+        closed = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(14):
+                async for event in events:
+                    closed = closed or isinstance(event, ConnectionClosed)
+        assert closed is closes
         assert len(peer.connections) == 1

@@ -39,6 +39,7 @@ EDGES = {
         "transport": "public name: Stream",
     },
     "cli": {
+        "addresses": "whether a target is a peer id alone",
         "firewall": "rules from options, questions on the terminal",
         "peer": "what every command runs",
         "protocols": "perf, as the libp2p project measures it",
@@ -54,6 +55,7 @@ EDGES = {
     },
     "wiring": {
         "addresses": "where peers are",
+        "discovery": "finds peers on the local network, if it is to",
         "firewall": "rules, questions, admission",
         "firewall_sources": "policy and state file, in force",
         "protocols": "identify and ping",
@@ -87,6 +89,12 @@ EDGES = {
         "resources": "places and memory, by network and peer",
         "transport": "connections",
         "wire": "the identity that handshakes show",
+    },
+    "discovery": {
+        "addresses": "the book takes what is found",
+        "protocols": "it is a service: it hears of listeners and interfaces",
+        "resources": "what senders may fill, and the loop's time",
+        "transport": "the addresses of the interfaces",
     },
     "protocols": {
         "encoding": "protobuf messages and their lengths",
@@ -137,12 +145,17 @@ PURE = {
     "firewall.admission": "decisions",
     "firewall.traffic": "decisions; the time is an argument",
     "firewall.toml_lines": "text in, positions out",
+    "transport.forwarding": "headers in, an address out",
     "addresses.target": "text in, peer and address out",
     "addresses.entry": "what is known of an address, as values",
     "addresses.export": "text in, addresses out",
     "addresses.peer_addresses": "addresses of one peer; the time is an argument",
     "swarm.own_addresses": "decisions; the time is an argument",
     "swarm.ranking": "decisions; the time is an argument",
+    "discovery.texts": "what is announced, as text and as values",
+    "discovery.packets": "bytes in, values out",
+    "discovery.neighbors": "who was heard of; the time is an argument",
+    "discovery.intake": "counts; the time is an argument",
 }
 """What does no I/O, reads no clock and draws no random numbers, so that its tests need neither loop nor sleep."""
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.cases import COMPILED, GOALS, LIMIT, OURS, Goal
+from bench.cases import COMPILED, GOALS, LIMIT, OURS, OVER_WEBSOCKET, Goal
 from bench.report import Result, number, text, verdict
 
 
@@ -15,8 +15,15 @@ from bench.report import Result, number, text, verdict
         (Goal("64 bytes, 32 in flight", ("a", "b"), 1.5), {OURS: 30.0, "a": 20.0, "b": 30.0}, 1.0, False),
         (Goal("connect", ("a",), 1.0), {OURS: 3.0, "a": 2.0}, 1.5, False),
         (Goal("connect", ("a", "b"), 1.0), {OURS: 3.0, "a": 4.0, "b": 6.0}, 0.75, True),
+        (Goal("64 bytes, 32 in flight", (), 0.7), {OURS: 4.0, OVER_WEBSOCKET[OURS]: 3.0}, 0.75, True),
     ],
-    ids=["one other", "the best other", "a time that is longer", "a time that is shorter than the best"],
+    ids=[
+        "one other",
+        "the best other",
+        "a time that is longer",
+        "a time that is shorter than the best",
+        "over WebSocket",
+    ],
 )
 def test_goals_hold_ours_against_the_best_other(
     goal: Goal, medians: dict[str, float], ratio: float, reached: bool
@@ -31,7 +38,7 @@ def test_a_goal_without_all_its_figures_is_not_judged(medians: dict[str, float])
 
 
 def test_the_tables_have_every_goal_and_row() -> None:
-    names = {name for goal in GOALS for name in goal.others} | {OURS, COMPILED}
+    names = {name for goal in GOALS for name in goal.others} | {OURS, COMPILED, *OVER_WEBSOCKET.values()}
     medians = {goal.case: dict.fromkeys(names, 2.0) for goal in GOALS}
     row: dict[str, Any] = {
         "name": "an idle stream",
@@ -46,6 +53,7 @@ def test_the_tables_have_every_goal_and_row() -> None:
     assert written.count("reached") == len(GOALS) + 1
     assert "| an idle stream | 3 KiB | 5 KiB (of 64) | under 4 | reached if pure Python |" in written
     assert f"| {LIMIT} |" in written
+    assert "| 64 bytes, 32 in flight, /ws | the same over TCP | 1.00 | 1.00 | at least 0.7 | reached |" in written
 
 
 def test_the_tables_without_the_compiled_one() -> None:

@@ -72,3 +72,9 @@ def test_a_changed_copy() -> None:
     assert config.request_timeout == 30
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.request_timeout = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("interval", [15, 20])
+def test_a_ping_has_time_to_be_answered(interval: float) -> None:
+    with pytest.raises(ValueError, match="liveness_timeout must exceed"):
+        Config(liveness_interval=interval)

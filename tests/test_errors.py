@@ -130,10 +130,13 @@ def test_attributes_are_in_the_text_too(error: Exception, attributes: dict[str, 
 
 def test_a_dial_error_names_every_attempt() -> None:
     refused = OSError("refused")
-    error = DialError(PEER, [DialAttempt(ADDRESS, refused, 0.25)])
+    names = (Multiaddr.parse("/dnsaddr/bob.example"), Multiaddr.parse("/dns4/one.bob.example/tcp/1"))
+    attempts = DialAttempt(ADDRESS, refused, 0.25), DialAttempt(ADDRESS, refused, 0.5, names)
+    error = DialError(PEER, attempts)
     assert error.peer == PEER
-    assert error.attempts == ((ADDRESS, refused, 0.25),)
-    assert f"{ADDRESS}: refused (0.25 s)" in str(error)
+    assert error.attempts == attempts
+    assert f"{ADDRESS}: refused (0.25 s); " in str(error)
+    assert f"{ADDRESS} from /dnsaddr/bob.example, /dns4/one.bob.example/tcp/1: refused (0.50 s)" in str(error)
     assert "no address is known" in str(DialError(PEER))
     assert "because" in str(DialError(PEER, reason="because"))
 

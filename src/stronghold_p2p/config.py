@@ -71,6 +71,19 @@ class Config:
         first: a request must not meet a connection that the remote is closing.""",
     )
 
+    liveness_interval: float = _limit(
+        5.0,
+        """Silence of a remote after which a ping is sent, while a stream is open or the peer is to be kept. Longer than
+        most requests take, so that few cost a ping.""",
+    )
+
+    liveness_timeout: float = _limit(
+        15.0,
+        """Silence after which the connection is lost, with the answer to that ping. Also the time in which the system must
+        have delivered what was sent (Linux). Two thirds of it are enough for a peer that does something else meanwhile, and
+        for TCP to send a lost packet five times.""",
+    )
+
     close_timeout: float = _limit(
         5.0,
         """Closing: for running requests, the last bytes, and the other half of half-closed streams. The rest is then
@@ -121,6 +134,12 @@ class Config:
         5,
         """Established connections with one peer, as in the Rust crate. One is enough; simultaneous dials and changing
         networks cause two or three.""",
+    )
+
+    max_discovered_peers: int = _limit(
+        1024,
+        """Peers that are known by mDNS. Anybody on the local network can announce any number; beyond that, one of the sender
+        of most is forgotten. Each takes 7 KiB with a dozen addresses, and at most 30.""",
     )
 
     # -- the address book ------------------------------------------------------------------------
@@ -304,6 +323,10 @@ class Config:
             number = isinstance(value, int) or (isinstance(value, float) and "float" in str(limit.type))
             if not number or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
                 raise ValueError(f"Config.{limit.name} must be a positive {limit.type}, not {value!r}")
+        if self.liveness_interval >= self.liveness_timeout:
+            raise ValueError(
+                "Config.liveness_timeout must exceed Config.liveness_interval: a ping takes time to be answered"
+            )
         if not 256 * KIB <= self.max_receive_window < 2**32:
             raise ValueError(
                 "Config.max_receive_window must lie between Yamux's initial window, 262,144 bytes, and 2^32 - 1"

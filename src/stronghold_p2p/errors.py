@@ -198,7 +198,7 @@ class DialError(StrongholdError, ConnectionError):
         attempts: Sequence[DialAttempt] = (),
         reason: str | None = None,
     ) -> None:
-        tried = "; ".join(f"{address}: {error} ({seconds:.2f} s)" for address, error, seconds in attempts)
+        tried = "; ".join(map(_tried, attempts))
         super().__init__(f"cannot dial {peer}: {reason or tried or 'no address is known'}")
         self.peer = peer
         self.attempts = tuple(attempts)
@@ -212,6 +212,11 @@ class RelayRefused(StrongholdError):
         self.relay = relay
         self.status = status
         """As on the wire, such as 204, "no reservation"."""
+
+
+def _tried(attempt: DialAttempt) -> str:
+    names = f" from {', '.join(map(str, attempt.names))}" if attempt.names else ""
+    return f"{attempt.address}{names}: {attempt.error} ({attempt.seconds:.2f} s)"
 
 
 class RequestTimeout(StrongholdError, TimeoutError):

@@ -24,6 +24,7 @@ __all__ = [
     "FirewallRequestOpened",
     "HolePunchFailed",
     "InboundConnectionFailed",
+    "KeepFailed",
     "LimitReached",
     "Listener",
     "ListenerClosed",
@@ -32,6 +33,8 @@ __all__ = [
     "Path",
     "PathLimits",
     "PathUpgraded",
+    "PeerDiscovered",
+    "PeerExpired",
     "PeerIdentified",
     "PolicyFailed",
     "PolicyLoaded",
@@ -98,10 +101,13 @@ class DialAttempt(NamedTuple):
     """One failed address of a :class:`DialError`."""
 
     address: Multiaddr
-    """The address as dialed: a host name is resolved to an IP address, unless the resolution failed."""
+    """The address as dialed: a host name is resolved to an IP address, unless the resolution failed. The peer id alone: the
+    search on the local network."""
     error: Exception
     seconds: float
     """From the start of the dial to the error; 0 if it was not started."""
+    names: tuple[Multiaddr, ...] = ()
+    """The names that were resolved to find it, the given address first. Empty: it was given itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,17 @@ class ConnectionClosed:
     connection: ConnectionInfo
     error: Exception | None
     """The cause; None for a regular close by either side."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFailed:
+    """A peer that is to be kept connected is not, and could not be dialed. Emitted once for each kind of error, until it is
+    connected."""
+
+    peer: PeerId
+    error: Exception
+    retry_after: float
+    """Seconds until the next dial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +252,23 @@ class PeerIdentified:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerDiscovered:
+    """A peer announces itself on the local network by mDNS, or announces other addresses than before. Nothing is proven:
+    anybody on the network can announce anybody."""
+
+    peer: PeerId
+    addresses: tuple[Multiaddr, ...]
+    """All that it announces, without its peer id."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerExpired:
+    """A peer no longer announces itself on the local network. Connections with it stay."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFailed:
     """An inbound request passed the firewall but got no response. Also logged.
 
@@ -336,11 +370,14 @@ Event = (
     | ConnectionClosed
     | HolePunchFailed
     | InboundConnectionFailed
+    | KeepFailed
     | LimitReached
     | NewListener
     | ListenerClosed
     | AddressesChanged
     | PathUpgraded
+    | PeerDiscovered
+    | PeerExpired
     | PeerIdentified
     | ReservationLost
     | ReservationMade

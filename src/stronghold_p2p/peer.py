@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType, UnionType
 from typing import Any, Generic, Literal, Self
 
@@ -24,7 +24,6 @@ from .loops import deadline_in
 from .multiaddr import Multiaddr
 from .requests import Request
 from .requests.codec import PROTOCOLS, CodecName
-from .transport.connection import Connection
 from .transport.stream import Stream
 from .transport.transport import CertificateFiles
 from .wiring import Parts
@@ -57,6 +56,7 @@ class StrongholdP2p(Generic[Req, Res]):
         state: str | os.PathLike[str] | None = None,
         authorities: str | os.PathLike[str] | None = None,
         addresses: AddressBook | None = None,
+        mdns: bool = False,
     ) -> None:
         """
         Args:
@@ -75,6 +75,9 @@ class StrongholdP2p(Generic[Req, Res]):
             state: a file that stores bans, the rules from answers, and the address book over restarts.
             authorities: a PEM file of additional trusted certificates for servers of ``/tls/ws``.
             addresses: the address book, with limits of its own; None: a new one with those of ``config``.
+            mdns: whether to find peers on the local network, and to be found there (libp2p/specs discovery/mdns.md). It
+                tells everybody on the network our peer id and listen addresses, each on its own interface. Found peers can
+                be dialed by their id alone; nothing else is dialed. What mDNS says is not proven, the handshake is.
 
         Raises:
             TypeError: an argument has the wrong type, a request or response type has no codec, or a rule of
@@ -101,6 +104,7 @@ class StrongholdP2p(Generic[Req, Res]):
             state=state,
             authorities=authorities,
             addresses=addresses,
+            mdns=mdns,
         )
         self.addresses: AddressBook = self._parts.addresses
         """The known addresses of other peers."""
@@ -123,6 +127,7 @@ class StrongholdP2p(Generic[Req, Res]):
             ClosedError: the peer is closed; make a new one.
             PolicyError: the policy file cannot be read, or is invalid.
             StateError: the state file cannot be used.
+            ListenError: ``mdns`` is on, and another program does not share its port.
         """
         await self._parts.start()
 
@@ -172,7 +177,7 @@ class StrongholdP2p(Generic[Req, Res]):
             body,
             timeout=seconds(timeout, self._parts.config.request_timeout),
             connection=connection,
-            connect=lambda deadline: self._connect(peer, address, deadline),
+            connect=lambda deadline: self._parts.connect(peer, address, deadline),
         )
 
     async def connect(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> PeerId:
@@ -183,7 +188,7 @@ class StrongholdP2p(Generic[Req, Res]):
                 apply, only bans and the policy.
         """
         peer, address = self._target(to)
-        await self._connect(peer, address, deadline_in(seconds(timeout, self._parts.config.connection_timeout)))
+        await self._parts.connect(peer, address, deadline_in(seconds(timeout, self._parts.config.connection_timeout)))
         return peer
 
     async def disconnect(self, peer: PeerId | str) -> None:
@@ -193,6 +198,32 @@ class StrongholdP2p(Generic[Req, Res]):
     def is_connected(self, peer: PeerId | str) -> bool:
         """Whether we are connected to ``peer``."""
         return self._parts.running().connection(PeerId.of(peer)) is not None
+
+    def keep(self, to: PeerId | Multiaddr | str) -> None:
+        """Keeps a peer connected, from now or from the start on, until :meth:`unkeep`.
+
+        It is dialed at its known addresses, to which that in ``to`` is added, and again whenever the connection ends: after
+        about a second, then after growing times of up to about a minute. A new address, or a change of our network, makes
+        that at once. A :class:`KeepFailed` event says why it cannot be reached. A dead connection is noticed within
+        ``Config.liveness_timeout``. An idle one is closed by neither side, but peers of other implementations may do so.
+
+        Raises:
+            InvalidAddress: malformed, without a peer id, or of this peer.
+        """
+        self._parts.owner.check()
+        peer, address = self._target(to)
+        if address is not None:
+            self.addresses.add(address, peer)
+        self._parts.keeper.keep(peer)
+
+    def unkeep(self, peer: PeerId | str) -> None:
+        """Ends what :meth:`keep` began: the connection is closed once it is idle. Ignores other peers.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id.
+        """
+        self._parts.owner.check()
+        self._parts.keeper.unkeep(PeerId.of(peer))
 
     async def ping(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> float:
         """The round-trip time to a peer in seconds, by libp2p's ping protocol (libp2p/specs ping/ping.md).
@@ -207,7 +238,7 @@ class StrongholdP2p(Generic[Req, Res]):
         patience = seconds(timeout, self._parts.config.request_timeout)
         peer, address = self._target(to)
         deadline = deadline_in(patience)
-        connection = await self._connect(peer, address, deadline)
+        connection = await self._parts.connect(peer, address, deadline)
         return await self._parts.ping.ping(connection, timeout=patience, deadline=deadline)
 
     # -- answering -------------------------------------------------------------------------------
@@ -265,13 +296,18 @@ class StrongholdP2p(Generic[Req, Res]):
         address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0",
         *,
         certificate: CertificateFiles | None = None,
+        trusted_proxies: Sequence[str] = (),
         announce: Multiaddr | str | Iterable[Multiaddr | str] = (),
     ) -> Multiaddr:
         """Listens on ``address``, for TCP or WebSocket (``.../ws``, ``.../tls/ws``).
 
         Returns the bound address with ``/p2p/<our id>``; for a wildcard (0.0.0.0 or ::) that of the first interface, if
         there is one. :attr:`listeners` has all of them, and follows the interfaces: see :class:`AddressesChanged`. TLS needs
-        a ``certificate``: two PEM files, the chain and the private key. Changed files apply to new connections.
+        a ``certificate``: two PEM files, the chain and the private key. Changed files apply to new connections. ``/ws`` and
+        ``/tls/ws`` can share a port: the second call gives the port of the first.
+
+        ``trusted_proxies`` are networks or IP addresses of reverse proxies, such as ``"10.0.0.0/8"``. A WebSocket from there
+        counts as from the address in the proxy's header, X-Forwarded-For or Forwarded, and is refused without a valid one.
 
         ``announce`` are addresses that lead here by other means, such as a port forwarded by a router, or the name of a
         reverse proxy. Remotes are told them beside our own, each remote those that it can reach: private addresses only on
@@ -279,11 +315,15 @@ class StrongholdP2p(Generic[Req, Res]):
 
         Raises:
             InvalidAddress: malformed, with the id of another peer, or none that can be announced.
-            ListenError: in use, not of this machine, not permitted or unsupported, or the certificate is unusable.
+            ListenError: in use, not of this machine, not permitted or unsupported, or the certificate or a trusted proxy is
+                unusable.
             ClosedError: this peer is not running.
         """
         listener = await self._parts.running().listen(
-            own_address(address, self.peer_id), certificate, announced_addresses(announce, self.peer_id)
+            own_address(address, self.peer_id),
+            certificate,
+            announced_addresses(announce, self.peer_id),
+            trusted_proxies,
         )
         return listener.addresses[0] if listener.addresses else listener.address
 
@@ -443,7 +483,7 @@ class StrongholdP2p(Generic[Req, Res]):
         peer, address = self._target(to)
         patience = seconds(timeout, self._parts.config.request_timeout)
         deadline = deadline_in(patience)
-        connection = await self._connect(peer, address, deadline)
+        connection = await self._parts.connect(peer, address, deadline)
         try:
             async with asyncio.timeout_at(deadline):
                 return await connection.open_stream(protocol)
@@ -470,8 +510,3 @@ class StrongholdP2p(Generic[Req, Res]):
         if peer == self.peer_id:
             raise InvalidAddress(to, "it is of this peer itself")
         return peer, address
-
-    async def _connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
-        """A connection to ``peer`` before ``deadline`` (the loop's time)."""
-        addresses = self.addresses.get(peer) if address is None else (address,)
-        return await self._parts.running().connect(peer, addresses, deadline)

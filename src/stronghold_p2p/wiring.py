@@ -8,7 +8,7 @@ from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import UnionType
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from .addresses.book import AddressBook
 from .config import Config
@@ -25,6 +25,7 @@ from .firewall_sources import FirewallSources
 from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
+from .multiaddr import Multiaddr
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.service import Service, check_protocol_id
@@ -34,12 +35,17 @@ from .resources.refusals import Refusals
 from .resources.turns import Turns
 from .store.address_memory import AddressMemory
 from .store.database_thread import DatabaseThread
+from .swarm.keeper import Keeper
 from .swarm.swarm import Swarm
+from .transport.connection import Connection
 from .transport.interfaces import InterfaceWatch
 from .transport.resolver import SystemResolver
 from .transport.stream import Stream
 from .transport.tcp import TcpTransport
 from .transport.websocket import WebSocketTransport
+
+if TYPE_CHECKING:
+    from .discovery.mdns import Mdns
 
 __all__ = ["Parts"]
 
@@ -61,6 +67,7 @@ class Parts(Generic[Req, Res]):
         state: str | os.PathLike[str] | None,
         authorities: str | os.PathLike[str] | None,
         addresses: AddressBook | None,
+        mdns: bool,
     ) -> None:
         self.keypair = keypair
         self.config = config
@@ -98,7 +105,10 @@ class Parts(Generic[Req, Res]):
             else None
         )
         self._authorities = authorities
-        self._services: tuple[Service, ...] = (IdentifyService(), self.ping)
+        self._uses_mdns = mdns
+        self._mdns: Mdns | None = None
+        self.keeper = Keeper(lambda peer, deadline: self.connect(peer, None, deadline), self.events.emit)
+        self._services: tuple[Service, ...] = (IdentifyService(), self.ping, self.keeper)
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._starting = False
         self._closing: asyncio.Future[None] | None = None
@@ -113,12 +123,14 @@ class Parts(Generic[Req, Res]):
         if self.swarm is not None or self._starting:
             raise RuntimeError("the peer is already running")
         self.addresses.claim(self.owner)
+        self.addresses.address_added = self.keeper.address_added
         self.owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
             self.swarm = await begin(self._start, self._undo_start)
         finally:
             self._starting = False
+        self.keeper.start()
 
     async def _start(self) -> Swarm:
         await self.sources.start()
@@ -129,7 +141,7 @@ class Parts(Generic[Req, Res]):
         return self._make_swarm()
 
     async def _undo_start(self) -> None:
-        await end_all(self._close_files, partial(setattr, self.owner, "loop", None))
+        await end_all(self._close_mdns, self._close_files, partial(setattr, self.owner, "loop", None))
 
     async def _close_files(self) -> None:
         """Returns when the state file is written."""
@@ -138,6 +150,9 @@ class Parts(Generic[Req, Res]):
 
     def _make_swarm(self) -> Swarm:
         turns = Turns(asyncio.get_running_loop(), self.config.turn_time)
+        interfaces = InterfaceWatch()
+        if self._uses_mdns:
+            self._mdns = self._make_mdns(turns, interfaces)
         swarm = Swarm(
             self.keypair,
             self.config,
@@ -146,9 +161,9 @@ class Parts(Generic[Req, Res]):
                 WebSocketTransport(self.config, turns, self._authorities),
             ),
             resolver=SystemResolver(),
-            interfaces=InterfaceWatch(),
+            interfaces=interfaces,
             addresses=self.addresses,
-            services=self._services,
+            services=self._services if self._mdns is None else (*self._services, self._mdns),
             admission=self.admission,
             turns=turns,
             permits=self._permits,
@@ -156,6 +171,7 @@ class Parts(Generic[Req, Res]):
             refusals=self._refusals,
             refused=self._refused,
             emit=self.events.emit,
+            find=self._mdns.find if self._mdns is not None else None,
         )
         self.responder.turns = turns
         for protocol in self.responder.protocols:
@@ -163,6 +179,26 @@ class Parts(Generic[Req, Res]):
         for protocol, handler in self._stream_handlers.items():
             swarm.handle_coroutine(protocol, handler)
         return swarm
+
+    def _make_mdns(self, turns: Turns, interfaces: InterfaceWatch) -> Mdns:
+        """Raises ListenError."""
+        from .discovery.mdns import Mdns  # with zeroconf, for which nobody else need wait
+
+        mdns = Mdns(
+            self.keypair.peer_id,
+            self.config,
+            addresses=self.addresses,
+            interfaces=interfaces,
+            turns=turns,
+            refusals=self._refusals,
+            emit=self.events.emit,
+        )
+        mdns.open()
+        return mdns
+
+    def _close_mdns(self) -> None:
+        if self._mdns is not None:
+            self._mdns.close()
 
     async def close(self) -> None:
         """As :meth:`StrongholdP2p.close`."""
@@ -173,7 +209,9 @@ class Parts(Generic[Req, Res]):
         self._closing = self.owner.loop.create_future()
         swarm, self.swarm = self.swarm, None
         await end_all(
+            self._close_mdns,
             self.approvals.close,  # first: waiting requests would delay the connections
+            self.keeper.close,
             *([swarm.close] if swarm is not None else []),
             self.responder.close,
             self.events.close,
@@ -195,6 +233,14 @@ class Parts(Generic[Req, Res]):
             refuse_loop()
         return self.swarm
 
+    async def connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
+        """A connection to ``peer`` before ``deadline`` (the loop's time): at ``address``, or at those that are known or found.
+
+        Raises: as for :meth:`Swarm.connect`.
+        """
+        addresses = self.addresses.get(peer) if address is None else (address,)
+        return await self.running().connect(peer, addresses, deadline, find=address is None)
+
     # -- changes ---------------------------------------------------------------------------------
 
     def handle_stream(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
@@ -215,6 +261,8 @@ class Parts(Generic[Req, Res]):
         kept = self.sources.keep_ban(peer, banned)
         if banned and self.swarm is not None:
             await self.swarm.disconnect(peer, refused=True)
+        if not banned:
+            self.keeper.retry(peer)
         if kept is not None:
             await kept
 
@@ -230,6 +278,7 @@ class Parts(Generic[Req, Res]):
     def _admission_changed(self) -> None:
         if self.swarm is not None:
             self.swarm.admission_changed()
+            self.keeper.retry_all()
 
     # -- what the swarm asks -----------------------------------------------------------------------
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from stronghold_p2p.cli.bench import _body
 
-from .conftest import Cli
+from .conftest import Cli, process
 
 
 @pytest.mark.parametrize("codec", ["json", "msgpack", "raw"])
@@ -26,6 +28,13 @@ def test_figures_of_a_target_for_people(cli: Cli, echo: str) -> None:
     assert ran.status == 0
     assert "64 bytes as json, 32 in flight" in ran.out
     assert "latency" in ran.out
+
+
+def test_a_target_that_listens_for_websockets(cli: Cli) -> None:
+    with process("listen", "/ip4/127.0.0.1/tcp/0/ws", "--allow-all", "--json") as listener:
+        assert listener.stdout is not None
+        target = json.loads(listener.stdout.readline())["address"]
+        assert cli.json("bench", "--target", target, "--seconds", "0.05").line["requests_per_second"] > 0
 
 
 def test_a_target_that_refuses(cli: Cli, echo: str) -> None:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
 from stronghold_p2p import Keypair
-from stronghold_p2p.cli import demo
+from stronghold_p2p.cli import demo, process
+from stronghold_p2p.cli.process import ProcessFailed
 
 from .conftest import Cli
 
@@ -19,7 +20,7 @@ def test_the_whole_story(cli: Cli) -> None:
     told = cli.json("demo")
     assert told.status == 0, told.out
     steps = {line["step"]: line for line in told.lines}
-    assert list(steps) == ["identities", "request", "wire", "rejection", "impostor", "end"]
+    assert list(steps) == ["identities", "request", "wire", "rejection", "impostor", "discovery", "end"]
     assert steps["request"]["response"] == steps["request"]["request"]
     assert steps["wire"]["word_seen"] is False
     assert steps["wire"]["bytes"] > 500  # the handshake alone
@@ -27,6 +28,25 @@ def test_the_whole_story(cli: Cli) -> None:
     assert (steps["impostor"]["error"], steps["impostor"]["exit_status"]) == ("DialError", 3)
     assert steps["identities"]["bob"] in steps["impostor"]["message"]
     assert steps["identities"]["mallory"] in steps["impostor"]["message"]
+    assert steps["discovery"] == {"step": "discovery", "found": True, "response": steps["request"]["request"]}
+
+
+@pytest.mark.parametrize("namespace", [("no such command",), ("false",)])
+def test_without_multicast_the_story_goes_on(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, namespace: tuple[str, ...]
+) -> None:
+    @contextlib.asynccontextmanager
+    async def listening(*options: str, before: Sequence[str] = ()) -> AsyncIterator[str]:
+        if "--mdns" in options:
+            raise ProcessFailed("listen: no multicast [here]")
+        async with process.listening(*options) as address:
+            yield address
+
+    monkeypatch.setattr(demo, "listening", listening)
+    monkeypatch.setattr(process, "NAMESPACE", namespace)
+    told = cli.json("demo")
+    assert told.status == 0, told.out
+    assert told.lines[-2] == {"step": "discovery", "found": False, "message": "listen: no multicast [here]"}
 
 
 def test_a_secret_on_the_wire_is_noticed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,17 @@ def test_a_certificate_for_the_addresses_that_have_tls(
             assert cli.json("request", target, '"hello"').line == "hello"
 
 
+def test_a_trusted_proxy_for_the_addresses_that_have_http(cli: Cli) -> None:
+    addresses = ("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws")
+    with process("listen", *addresses, "--allow-all", "--json", "--trusted-proxy", "127.0.0.0/8") as listener:
+        assert listener.stdout is not None
+        plain, websocket = (json.loads(listener.stdout.readline())["address"] for _ in addresses)
+        assert cli.json("request", plain, '"hello"').line == "hello"
+        told = cli.json("request", websocket, '"hello"')  # as the proxy, and not for anybody
+        assert (told.status, told.line["error"]) == (3, "DialError")
+        assert "HTTP 400" in told.line["message"]
+
+
 PORT_IN_USE = "a port in use"
 
 
@@ -75,6 +86,7 @@ PORT_IN_USE = "a port in use"
         (("--allow-all", "/ip4/127.0.0.1/udp/0"), 1, "ListenError"),
         (("--allow-all", "/ip4/127.0.0.1/tcp/0", PORT_IN_USE), 1, "ListenError"),
         (("--allow-all", "--announce", "/ip4/0.0.0.0/tcp/1"), 2, "InvalidAddress"),
+        (("--allow-all", "--keep", "/ip4/127.0.0.1/tcp/1"), 2, "InvalidAddress"),
         (("--policy", "missing"), 1, "PolicyError"),
         (("--allow-all", "--key", "missing"), 1, "KeyFileError"),
         (("--allow-all", "--handler", "exec:missing"), 2, "UsageError"),
@@ -83,6 +95,8 @@ PORT_IN_USE = "a port in use"
         (("--allow-all", "/ip4/127.0.0.1/tcp/0/tls/ws"), 1, "ListenError"),
         (("--allow-all", "/ip4/127.0.0.1/tcp/0/tls/ws", "--certificate", "a.pem"), 2, "UsageError"),
         (("--allow-all", "--certificate", "a.pem", "--certificate-key", "b.pem"), 2, "UsageError"),
+        (("--allow-all", "--trusted-proxy", "10.0.0.0/8"), 2, "UsageError"),
+        (("--allow-all", "/ip4/127.0.0.1/tcp/0/ws", "--trusted-proxy", "proxy.example"), 1, "ListenError"),
         (
             ("--allow-all", "/ip4/127.0.0.1/tcp/0/wss", "--certificate", "a.pem", "--certificate-key", "b.pem"),
             1,
@@ -184,10 +198,11 @@ async def test_addresses_that_come_and_go_are_printed(capsys: pytest.CaptureFixt
         yield AddressesChanged((here, there), (there,))
         yield AddressesChanged((here,), ())
 
-    await _tell(events())
-    await output.shown()
-    assert capsys.readouterr().out == f"listening on  {there}\n"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_json", False)  # another test may have left it so
+        await _tell(events())
+        await output.shown()
+        assert capsys.readouterr().out == f"listening on  {there}\n"
         patch.setattr(output, "_json", True)
         await _tell(events())
         await output.shown()
@@ -206,6 +221,15 @@ def test_what_is_announced_is_printed_with_the_rest() -> None:
     assert tuple(printed[1:3]) == announced
     assert printed[0].startswith("/ip4/127.0.0.1/tcp/")
     assert printed[3].startswith("/ip4/127.0.0.1/tcp/")
+
+
+def test_why_a_peer_is_not_kept_is_printed() -> None:
+    peer = Keypair.generate().peer_id
+    with process("listen", "--allow-all", "--json", "--keep", f"/ip4/127.0.0.1/tcp/1/p2p/{peer}") as listener:
+        assert listener.stdout is not None
+        printed = [json.loads(listener.stdout.readline()) for _ in range(2)]
+    (failed,) = (line for line in printed if line["event"] == "keep_failed")
+    assert (failed["peer"], failed["error"]) == (str(peer), "DialError")
 
 
 def test_a_question_that_nobody_answers_ends_after_its_time(cli: Cli) -> None:

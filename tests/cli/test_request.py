@@ -13,6 +13,7 @@ import pytest
 from stronghold_p2p.cli.request import MAX_TEXT
 from stronghold_p2p.config import Config
 from stronghold_p2p.identity import Keypair
+from stronghold_p2p.transport.dnsaddr import TxtRecords
 
 from .conftest import Cli, listening
 
@@ -51,6 +52,20 @@ def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 def test_the_response_is_printed_as_json(cli: Cli, echo: str, body: str, flags: tuple[str, ...]) -> None:
     asked = cli("request", echo, body, *flags)
     assert (asked.status, asked.out, asked.err) == (0, body + "\n", "")
+
+
+def test_a_peer_by_the_records_of_a_name(cli: Cli, echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(records: TxtRecords, host: str) -> tuple[list[bytes], float]:
+        assert host == "bob.example"
+        return [f"dnsaddr={echo}".encode()], 60.0
+
+    monkeypatch.setattr(TxtRecords, "look_up", look_up)
+    peer = echo.rpartition("/")[2]
+    assert cli("request", f"/dnsaddr/bob.example/p2p/{peer}", "1").line == 1
+    assert cli.json("ping", f"/dnsaddr/bob.example/p2p/{peer}", "--count", "1").lines[-1]["count"] == 1
+    failed = cli("ping", f"/dnsaddr/bob.example/p2p/{Keypair.generate().peer_id}")
+    assert failed.status == 3
+    assert "/dnsaddr/bob.example: no TXT record of its name is an address of the peer: 1 of other peers" in failed.err
 
 
 def test_the_request_is_read_from_stdin(cli: Cli, echo: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,8 @@ from stronghold_p2p import (
     Multiaddr,
     NoResponse,
     Path,
+    PeerDiscovered,
+    PeerExpired,
     PeerIdentified,
     PolicyError,
     PolicyFailed,
@@ -143,6 +145,8 @@ def connection(direction: Direction) -> ConnectionInfo:
             f"the connection with {PEER} is closed: {'x' * 199}…",
         ),
         (InboundConnectionFailed(ADDRESS, ValueError("\n")), f"a connection from {ADDRESS} failed: \\n"),
+        (PeerDiscovered(PEER, (ADDRESS, ADDRESS)), f"{PEER} is announced at {ADDRESS} {ADDRESS}"),
+        (PeerExpired(PEER), f"{PEER} is announced no more"),
         (PeerIdentified(PEER, "", (), (), None), f"{PEER} has identified itself: it names no agent"),
         (PeerIdentified(PEER, "\x1b[2J", (), (), None), f"{PEER} has identified itself: \\x1b[2J"),
         (

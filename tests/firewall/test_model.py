@@ -211,7 +211,9 @@ class FakeNetwork:
     def open(self, peer: PeerId) -> FakeConnection:
         return self.connections_by_peer.setdefault(peer, FakeConnection(self, peer))
 
-    async def connect(self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float) -> FakeConnection:
+    async def connect(
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, *, find: bool
+    ) -> FakeConnection:
         if peer not in self.connections_by_peer:
             self.dialed.append(peer)
         return self.open(peer)

@@ -27,7 +27,10 @@ class MemoryPipe:
         self.path = path
         self.written = bytearray()
         """All that this end has written: what an eavesdropper sees."""
+        self.dead = False
+        """What this end writes from now on goes nowhere, as on a wire that was cut."""
         self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
         self._max_send_buffer = max_send_buffer
         self._segment = segment
         self._other: MemoryPipe
@@ -53,6 +56,8 @@ class MemoryPipe:
         if self._closing or self._closed:
             return
         self.written += data
+        if self.dead:
+            return
         other = self._other
         other._inbox += data
         other._schedule()
@@ -63,9 +68,13 @@ class MemoryPipe:
     def pause_reading(self) -> None:
         self._held = True
 
+    def silence(self) -> float:
+        return 0.0 if self._held else self._loop.time() - self._heard_at
+
     def resume_reading(self) -> None:
         if self._held:
             self._held = False
+            self._heard_at = self._loop.time()
             self._schedule()
 
     def close(self) -> None:
@@ -97,6 +106,7 @@ class MemoryPipe:
         if self._inbox:
             data = bytes(self._inbox[: self._segment])
             del self._inbox[: self._segment]
+            self._heard_at = self._loop.time()
             self.receiver.data_received(memoryview(data))
             self._schedule()
             writer = self._other

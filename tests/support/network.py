@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from stronghold_p2p import ListenError, Multiaddr, Path, PeerId
@@ -53,6 +53,7 @@ class MemoryTransport:
         connected: Connected,
         *,
         certificate: CertificateFiles | None = None,
+        trusted_proxies: Sequence[str] = (),
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> MemoryListener:
         if address in self.listening:

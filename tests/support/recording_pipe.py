@@ -29,6 +29,9 @@ class RecordingPipe:
     def pause_reading(self) -> None:
         self.paused = True
 
+    def silence(self) -> float:
+        return 0.0
+
     def resume_reading(self) -> None:
         self.paused = False
 

@@ -3,211 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_network
-from typing import Any
 
 import pytest
-from support.clock import Clock
 from support.connections import Host
-from support.memory import MemoryPipe, memory_pipes
+from support.dialing import LIMIT, NAME, ONE, QUIC, REFUSED, THREE, TWO, World, a_world
 from support.waiting import settled, turns, until
 
 from stronghold_p2p import (
-    AddressBook,
-    AddressEntry,
     AddressSource,
     ClosedError,
     Config,
-    DialAttempt,
     DialError,
-    HandshakeError,
     InvalidAddress,
     Keypair,
     LimitExceeded,
     Multiaddr,
     NotPermitted,
-    PeerId,
     PeerIdMismatch,
 )
-from stronghold_p2p.firewall.admission import Admission, AdmissionRules
-from stronghold_p2p.swarm.dialer import UNANSWERED, Dial, Dialer
-from stronghold_p2p.transport.connection import Connection
-from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
-from stronghold_p2p.transport.transport import CertificateFiles, Connected, TransportListener, nothing_to_close
-from stronghold_p2p.transport.upgrade import PipeUpgrade
-
-LIMIT = 10.0
-"""Seconds for one address."""
-
-ONE, TWO, THREE = (f"/ip4/1.2.3.{number}/tcp/1" for number in (1, 2, 3))
-NAME = "/dns4/host/tcp/1"
-QUIC = "/ip4/1.2.3.4/udp/1/quic-v1"
-REFUSED = ConnectionRefusedError("connection refused")
-
-
-class Network:
-    """A transport. At each address somebody takes the pipe, or an error is the answer; elsewhere, nothing answers."""
-
-    name = "fake"
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Connected | Exception] = {}
-        self.dialed: list[tuple[str, float]] = []
-        self.named: dict[str, str | None] = {}
-        self.given_up: list[str] = []
-        self.pipes: list[tuple[MemoryPipe, MemoryPipe]] = []
-
-    def supports(self, address: Multiaddr) -> bool:
-        return [name for name, _ in address][1:] == ["tcp"]
-
-    async def dial(
-        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
-    ) -> None:
-        self.named[str(address)] = str(named) if named else None
-        self.dialed.append((str(address), asyncio.get_running_loop().time()))
-        answer = self.answers.get(str(address))
-        if answer is None:
-            try:
-                await asyncio.get_running_loop().create_future()
-            finally:
-                self.given_up.append(str(address))
-        elif isinstance(answer, Exception):
-            raise answer
-        else:
-            self.pipes.append(memory_pipes(connected, answer))
-
-    async def listen(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        certificate: CertificateFiles | None = None,
-        exhausted: Callable[[], None] = nothing_to_close,
-    ) -> TransportListener:
-        raise NotImplementedError
-
-    async def close(self) -> None: ...
-
-
-class Names:
-    """A resolver. Names that it does not have are looked up for ever."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, list[str] | Exception] = {}
-        self.asked: list[str] = []
-
-    async def resolve(self, address: Multiaddr) -> Sequence[Multiaddr]:
-        self.asked.append(str(address))
-        answer = self.answers.get(str(address))
-        if answer is None:
-            await asyncio.get_running_loop().create_future()
-        if isinstance(answer, Exception):
-            raise answer
-        return [Multiaddr.parse(found) for found in answer or ()]
-
-
-class World:
-    """Alice, who dials, and all that she needs; Bob, who is dialed."""
-
-    def __init__(self, **config: Any) -> None:
-        loop = asyncio.get_running_loop()
-        self.clock = Clock(loop.time())
-        loop.time = self.clock  # type: ignore[method-assign]
-        self.begun = self.clock.now
-        self.alice, self.bob = Host(Config()), Host(Config())
-        self.peer = self.bob.keypair.peer_id
-        self.network, self.names = Network(), Names()
-        self.admission = Admission()
-        self.book = AddressBook(clock=self.clock)
-        self.calls: list[asyncio.Task[Connection]] = []
-        self.upgrades: list[tuple[str, bool]] = []
-        """The address as it was given, and Alice's role."""
-        self.dialer = Dialer(
-            Config(**{"connection_timeout": LIMIT, **config}),
-            transports=(self.network,),
-            resolver=self.names,
-            admission=self.admission,
-            addresses=self.book,
-            upgrade=self.upgrade,
-        )
-
-    def upgrade(self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, initiator: bool) -> PipeUpgrade:
-        self.upgrades.append((str(dialed), initiator))
-        return self.alice.upgrade(pipe, expected_peer=peer, initiator=initiator)
-
-    def answer(self, pipe: BytePipe, *, initiator: bool = False) -> PipeReceiver:
-        """Bob is there."""
-        return self.bob.upgrade(pipe, expected_peer=None, initiator=initiator)
-
-    @staticmethod
-    def silence(pipe: BytePipe) -> PipeReceiver:
-        """Somebody takes the connection, and says nothing."""
-        return NullReceiver()
-
-    def dial(self, *addresses: str, initiator: bool = True, peer: PeerId | None = None) -> Dial:
-        return self.dialer.dial(peer or self.peer, map(Multiaddr.parse, addresses), initiator=initiator)
-
-    def call(self, *addresses: str, initiator: bool = True, timeout: float = 1000.0) -> asyncio.Task[Connection]:
-        """A caller who waits."""
-        dial = self.dial(*addresses, initiator=initiator)
-        self.calls.append(asyncio.create_task(dial.outcome(self.clock.now + timeout)))
-        return self.calls[-1]
-
-    async def failure(self, call: asyncio.Task[Connection]) -> dict[str, DialAttempt]:
-        """What the caller is told, by address."""
-        with pytest.raises(DialError) as caught:
-            await call
-        assert caught.value.peer == self.peer
-        return {str(attempt.address): attempt for attempt in caught.value.attempts}
-
-    @property
-    def started(self) -> dict[str, Any]:
-        """When each address was dialed, in seconds from the beginning, in order."""
-        assert len(dict(self.network.dialed)) == len(self.network.dialed), "an address was dialed twice"
-        return {address: pytest.approx(now - self.begun) for address, now in self.network.dialed}
-
-    def entry(self, address: str) -> AddressEntry:
-        return next(entry for entry in self.book.entries(self.peer) if str(entry.address) == address)
-
-    def know(self, *addresses: str) -> None:
-        for address in addresses:
-            self.book.add(address, self.peer)
-
-
-@asynccontextmanager
-async def a_world(**config: Any) -> AsyncIterator[World]:
-    """At the end, nothing of it is left."""
-    world = World(**config)
-    yield world
-    for call in world.calls:
-        call.cancel()
-    await asyncio.gather(*world.calls, return_exceptions=True)
-    world.dialer.close()
-    await world.dialer.ended()
-    assert world.dialer.dials == {}
-    for pipe, _ in world.network.pipes:
-        pipe.abort()
-    await settled()
-    for host in world.alice, world.bob:
-        host.deadlines.close()
-
-
-FACTORIES: list[Any] = [None]
-"""Of tasks. An eager one may have ended when it has just been made."""
-if sys.version_info >= (3, 12):
-    FACTORIES.append(asyncio.eager_task_factory)
-
-
-@pytest.fixture(params=FACTORIES)
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    asyncio.get_running_loop().set_task_factory(request.param)
-    async with a_world() as world:
-        yield world
-
+from stronghold_p2p.firewall.admission import AdmissionRules
+from stronghold_p2p.swarm.dialer import MAX_FOUND, UNANSWERED
 
 # -- the race ------------------------------------------------------------------------------------------
 
@@ -283,10 +100,10 @@ async def test_the_first_handshake_wins_and_the_others_are_closed(world: World) 
 
 
 async def test_a_connection_that_loses_by_a_hair_takes_no_streams_and_closes(world: World) -> None:
-    world.network.answers |= {ONE: world.answer, TWO: world.answer}
-    first, second = world.dial(ONE), world.dial(TWO)  # both in this turn of the loop
-    assert first is second
-    winner = await first.outcome(world.clock.now + LIMIT)
+    near = "/ip4/127.0.0.1/tcp/1"
+    world.network.answers |= {ONE: world.answer, near: world.answer}
+    winner = await world.dial(ONE, near).outcome(world.clock.now + LIMIT)
+    assert world.started == {ONE: 0.0, near: 0.0}
     assert winner.usable
     await until(lambda: world.alice.closed)
     (loser, error) = world.alice.closed[0]
@@ -315,6 +132,127 @@ async def test_what_is_in_flight_when_an_address_of_ours_is_gone_is_dialed_anew(
     assert world.network.given_up == [ONE]
     assert [address for address, _ in world.network.dialed] == [ONE, TWO, ONE]
     assert (await call).peer == world.peer
+
+
+# -- a search for addresses ----------------------------------------------------------------------------
+
+NOBODY = TimeoutError("nobody on the local network answered within 5 s")
+
+
+async def test_what_is_found_is_dialed(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    call = world.call(find=True)
+    await world.clock.advance(1.0)
+    assert world.search.asked == [world.peer]
+    world.search.found(ONE)
+    assert (await call).peer == world.peer
+    assert world.started == {ONE: 1.0}
+
+
+async def test_what_is_known_is_dialed_meanwhile(world: World) -> None:
+    world.network.answers |= {ONE: REFUSED, TWO: world.answer}
+    call = world.call(ONE, find=True)
+    await world.clock.advance(1.0)
+    assert world.started == {ONE: 0.0}
+    assert not call.done(), "another address may be found"
+    world.search.found(ONE, TWO)
+    assert (await call).peer == world.peer
+    assert world.started == {ONE: 0.0, TWO: 1.0}
+
+
+async def test_a_search_ends_with_the_dial(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    await world.call(ONE, find=True)
+    await settled()
+    assert len(world.dialer._tasks) == 0
+
+
+async def test_later_callers_share_the_search(world: World) -> None:
+    calls = [world.call(ONE), world.call(find=True), world.call(find=True)]
+    await settled()
+    assert world.search.asked == [world.peer]
+    world.network.answers[TWO] = world.answer
+    world.search.found(TWO)
+    await world.clock.advance(0.5)
+    assert len({await call for call in calls}) == 1
+
+
+async def test_only_who_asks_for_a_search_has_one(world: World) -> None:
+    with pytest.raises(DialError, match=r"no address is known$"):
+        world.dial()
+    world.call(ONE)
+    await settled()
+    assert world.search.asked == []
+
+
+async def test_what_is_heard_of_later_is_dialed_too(world: World) -> None:
+    world.network.answers[TWO] = world.answer
+    call = world.call(find=True)
+    world.search.found(ONE)  # where it was before
+    await world.clock.advance(2.0)
+    world.dialer.found(world.peer, map(Multiaddr.parse, (ONE, TWO)))
+    assert (await call).peer == world.peer
+    assert world.started == {ONE: 0.0, TWO: 2.0}
+
+
+async def test_what_is_found_is_limited(world: World) -> None:
+    call = world.call(find=True)
+    addresses = [Multiaddr.parse(f"/ip4/10.0.{number}.1/tcp/1") for number in range(MAX_FOUND + 10)]
+    for address in addresses:
+        world.network.answers[str(address)] = REFUSED
+        world.dialer.found(world.peer, [address])
+    world.search.found("/ip4/10.1.0.1/tcp/1")
+    assert set(await world.failure(call)) == {str(address) for address in addresses[:MAX_FOUND]}
+
+
+async def test_a_dial_to_an_address_takes_no_others(world: World) -> None:
+    world.call(ONE)
+    await settled()
+    world.dialer.found(world.peer, [Multiaddr.parse(TWO)])
+    await world.clock.advance(1.0)
+    assert world.started == {ONE: 0.0}
+
+
+async def test_nobody_who_answers_is_told_of(world: World) -> None:
+    call = world.call(find=True)
+    await world.clock.advance(5.0)
+    world.search.answer.set_exception(NOBODY)
+    with pytest.raises(DialError) as caught:
+        await call
+    reason = "no address is known, and nobody on the local network answered within 5 s"
+    assert str(caught.value) == f"cannot dial {world.peer}: {reason}"
+    (attempt,) = caught.value.attempts
+    assert (str(attempt.address), attempt.error) == (f"/p2p/{world.peer}", NOBODY)
+    assert attempt.seconds == pytest.approx(5.0)
+
+
+async def test_nobody_who_answers_is_told_of_beside_what_was_dialed(world: World) -> None:
+    world.network.answers[ONE] = REFUSED
+    call = world.call(ONE, find=True)
+    await world.clock.advance(5.0)
+    world.search.answer.set_exception(NOBODY)
+    attempts = await world.failure(call)
+    assert {address: attempt.error for address, attempt in attempts.items()} == {
+        f"/p2p/{world.peer}": NOBODY,
+        ONE: REFUSED,
+    }
+
+
+async def test_a_caller_without_patience_ends_the_search(world: World) -> None:
+    call = world.call(find=True, timeout=0.5)
+    await world.clock.advance(0.5)
+    with pytest.raises(DialError, match=r"no address is known, and nobody on the local network answered in time$"):
+        await call
+    await settled()
+    assert len(world.dialer._tasks) == 0
+
+
+async def test_a_fault_of_the_search_ends_the_dial(world: World) -> None:
+    call = world.call(find=True)
+    await settled()
+    world.search.answer.set_exception(ZeroDivisionError("a fault"))
+    with pytest.raises(ZeroDivisionError):
+        await call
 
 
 # -- callers -------------------------------------------------------------------------------------------
@@ -405,7 +343,7 @@ async def test_too_many_peers() -> None:
 
 async def test_closing(world: World) -> None:
     calls = world.call(ONE), world.call(NAME, TWO)
-    await settled()
+    await world.clock.advance(0.25)
     world.dialer.close()
     await world.dialer.ended()
     for call in calls:
@@ -479,7 +417,7 @@ async def test_every_address_has_its_own_reason_and_time(world: World) -> None:
         ONE: "connection refused",
         TWO: "no answer in time",
         THREE: "not dialed before the time was up",
-        "/dns4/slow/tcp/1": "no answer in time",
+        "/dns4/slow/tcp/1": "not looked up in time",
     }
     assert [type(attempts[address].error) for address in (QUIC, denied, TWO)] == [
         InvalidAddress,
@@ -531,79 +469,6 @@ async def test_who_is_late_by_less_than_a_turn_has_the_outcome(world: World) -> 
     world.clock.now += 1.2  # both in one turn: the time is up, then we close
     with pytest.raises(ClosedError):
         await call
-
-
-# -- names ---------------------------------------------------------------------------------------------
-
-
-async def test_a_name_is_dialed_at_its_addresses(world: World) -> None:
-    world.names.answers[NAME] = [ONE, TWO]
-    world.network.answers[TWO] = world.answer
-    call = world.call(NAME)
-    await world.clock.advance(0.25)
-    await call
-    assert world.started == {ONE: 0.0, TWO: 0.25}
-    assert world.upgrades == [(NAME, True)]
-    assert world.network.named == {ONE: NAME, TWO: NAME}
-
-
-async def test_a_name_that_leads_to_a_name_is_told_to_the_transport_as_it_was_looked_up_last(world: World) -> None:
-    world.names.answers |= {NAME: ["/dns4/other/tcp/1", TWO], "/dns4/other/tcp/1": [ONE]}
-    world.network.answers |= {ONE: REFUSED, TWO: REFUSED, THREE: REFUSED}
-    await world.failure(world.call(NAME, THREE))
-    assert world.network.named == {ONE: "/dns4/other/tcp/1", TWO: NAME, THREE: None}
-
-
-async def test_names_are_told_by_their_addresses(world: World) -> None:
-    world.names.answers[NAME] = [ONE, TWO]
-    world.network.answers |= {ONE: REFUSED, TWO: HandshakeError("altered")}
-    attempts = await world.failure(world.call(NAME))
-    assert {address: str(attempt.error) for address, attempt in attempts.items()} == {
-        ONE: "connection refused",
-        TWO: "noise: altered",
-    }
-
-
-async def test_a_policy_is_asked_about_each_address_of_a_name(world: World) -> None:
-    world.admission.set_policy(AdmissionRules(deny_networks=(ip_network("10.0.0.0/8"),)))
-    denied = "/ip4/10.0.0.1/tcp/1"
-    world.names.answers[NAME] = [denied, "/ip4/0.0.0.0/tcp/1", ONE]
-    world.network.answers[ONE] = REFUSED
-    attempts = await world.failure(world.call(NAME))
-    assert isinstance(attempts[denied].error, NotPermitted)
-    assert list(world.started) == [ONE]
-
-
-async def test_numbers_do_not_wait_for_names(world: World) -> None:
-    world.network.answers[ONE] = world.answer
-    await world.call("/dns4/slow/tcp/1", ONE)
-    assert world.started == {ONE: 0.0}
-
-
-async def test_the_failure_of_all_others_does_not_end_the_wait_for_a_name(world: World) -> None:
-    world.network.answers[ONE] = REFUSED
-    call = world.call(ONE, NAME)
-    await world.clock.advance(LIMIT - 1)
-    assert not call.done()
-    await world.clock.advance(1)
-    attempts = await world.failure(call)
-    assert str(attempts[NAME].error) == "no answer within 10 s"
-    assert attempts[NAME].seconds == pytest.approx(LIMIT)
-
-
-async def test_a_name_and_its_address_are_one(world: World) -> None:
-    world.names.answers |= {NAME: [ONE], "/dns/other/tcp/1": [ONE]}
-    world.call(NAME, ONE, "/dns/other/tcp/1")
-    await world.clock.advance(1.0)
-    assert world.started == {ONE: 0.0}
-    world.call(NAME)
-    await settled()
-    assert world.names.asked == [NAME, "/dns/other/tcp/1"]
-
-
-async def test_a_name_in_an_address_that_cannot_be_dialed_is_not_looked_up(world: World) -> None:
-    await world.failure(world.call("/dns4/host/udp/1/quic-v1"))
-    assert world.names.asked == []
 
 
 # -- what the address book hears -----------------------------------------------------------------------

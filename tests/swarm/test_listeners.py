@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -238,7 +238,9 @@ class Transport:
     def supports(self, address: Multiaddr) -> bool:
         return True
 
-    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
+    async def dial(
+        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+    ) -> None:
         raise NotImplementedError
 
     async def listen(
@@ -247,6 +249,7 @@ class Transport:
         connected: Connected,
         *,
         certificate: CertificateFiles | None = None,
+        trusted_proxies: Sequence[str] = (),
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> Transport.Listener:
         (kind, host), _, *rest = address.components
@@ -397,6 +400,29 @@ async def test_a_machine_with_many_addresses_tells_some(machine: Machine) -> Non
     assert len(machine.told_to("/ip4/192.168.1.99", "/ip4/192.168.1.1/tcp/9")) == MAX_TOLD
 
 
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [
+        ("/ip4/192.168.1.5/tcp/9", True),
+        ("/ip4/192.168.1.5/tcp/9/ws", True),  # whatever is spoken there
+        ("/ip6/::ffff:192.168.1.5/tcp/9", True),
+        ("/ip4/127.9.9.9/tcp/9", True),
+        ("/ip4/192.168.1.5/tcp/8", False),
+        ("/ip4/192.168.1.6/tcp/9", False),
+        ("/ip6/::1/tcp/9", False),  # another socket
+        ("/ip4/10.0.0.9/tcp/9", True),  # of no interface, but listened on
+        ("/ip4/9.9.9.9/tcp/443/wss", False),  # a proxy, which may stand before others, too
+        ("/dns4/example.com/tcp/9", False),
+        ("/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X", False),
+    ],
+)
+async def test_which_addresses_lead_to_ourselves(machine: Machine, address: str, own: bool) -> None:
+    machine.become(*LO, *on(2, "192.168.1.5"))
+    await machine.listen("/ip4/0.0.0.0/tcp/9", "/ip4/9.9.9.9/tcp/443/wss")
+    await machine.listen("/ip4/10.0.0.9/tcp/9")
+    assert machine.listeners.is_own(Multiaddr.parse(address)) is own
+
+
 # -- what remotes observe ------------------------------------------------------------------------------
 
 SEEN = "/ip4/9.9.9.9/tcp/4001"
@@ -430,6 +456,15 @@ async def test_an_address_that_several_networks_have_dialed_is_told(machine: Mac
     assert machine.told_to("/ip4/8.8.8.8", None) == []
 
 
+async def test_the_listener_that_was_dialed_of_those_that_share_a_port(machine: Machine) -> None:
+    await machine.listen("/ip4/10.0.0.2/tcp/9/ws")
+    await machine.listen("/ip4/10.0.0.2/tcp/9/tls/ws")
+    for number in range(OBSERVERS):
+        remote = machine.connection(f"/ip4/8.8.{number}.8/tcp/5555/tls/ws")
+        machine.listeners.observe(remote, Multiaddr.parse(f"{SEEN}/tls/ws"))
+    assert texts(machine.listeners.observed) == [f"{SEEN}/tls/ws"]
+
+
 async def test_where_we_dial_from_is_no_address_to_dial(machine: Machine) -> None:
     await machine.listen("/ip4/10.0.0.2/tcp/9")
     for number in range(OBSERVERS):
@@ -455,6 +490,7 @@ async def test_where_we_dial_from_is_no_address_to_dial(machine: Machine) -> Non
         (SEEN, "/ip4/8.8.8.8", "/ip4/10.0.0.2/tcp/10", None),  # none of our listeners
         (SEEN, "/ip4/8.8.8.8", "/ip4/10.0.0.3/tcp/9", None),
         (SEEN, "/ip4/8.8.8.8", None, None),
+        (SEEN, "/ip4/8.8.8.8/tcp/0/ws", "/ip4/10.0.0.2/tcp/9", None),  # it sees our reverse proxy
     ],
 )
 async def test_what_says_nothing_of_where_we_are(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -11,6 +12,12 @@ from stronghold_p2p.swarm.ranking import BACK_OFF, LOCAL_STAGGER, MAX_BACK_OFF, 
 
 NOW = 1_000_000.0
 STAGGER = 0.25
+
+NETWORKS = [
+    ip_network(text)
+    for text in ("10.0.0.0/24", "169.254.0.0/16", "192.168.1.0/24", "100.64.0.0/10", "fd00::/64", "2606::/64")
+]
+"""Those of our interfaces."""
 
 RELAY = "/ip4/1.1.1.1/tcp/1/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/p2p-circuit"
 
@@ -51,7 +58,10 @@ def known(
 def ranked(*candidates: Candidate | str) -> dict[str, Any]:
     """The delays by address, in order."""
     schedule = rank(
-        [Candidate(Multiaddr.parse(one), None) if isinstance(one, str) else one for one in candidates], NOW, STAGGER
+        [Candidate(Multiaddr.parse(one), None) if isinstance(one, str) else one for one in candidates],
+        NOW,
+        STAGGER,
+        NETWORKS,
     )
     delays = [delay for _, delay in schedule]
     assert delays == sorted(delays)
@@ -92,6 +102,19 @@ def test_local_ones_start_beside_the_public_ones_in_short_steps(near: str) -> No
     assert ranked(ip4(1), ip4(2), near) == {near: 0.0, ip4(1): 0.0, ip4(2): 0.25}
     other = near.replace("tcp/1", "tcp/2")
     assert ranked(ip4(1), near, other) == {near: 0.0, ip4(1): 0.0, other: LOCAL_STAGGER}
+
+
+def test_local_ones_of_other_networks_follow_in_the_steps_of_public_ones() -> None:
+    far, other = "/ip4/10.0.1.1/tcp/1", "/ip6/fd01::1/tcp/1"
+    assert ranked(ip4(1), far, other) == {ip4(1): 0.0, other: 0.0, far: 0.25}
+    order = ranked(far, local(1), local(2), other)
+    assert order == {local(1): 0.0, local(2): 0.03, other: 0.28, far: 0.53}
+    assert ranked(far, RELAY, "/ip4/127.0.0.1/tcp/1") == {"/ip4/127.0.0.1/tcp/1": 0.0, RELAY: 0.0, far: 0.25}
+
+
+def test_what_worked_in_another_network_leads_by_a_whole_step() -> None:
+    far = "/ip4/10.0.1.1/tcp/1"
+    assert ranked(ip4(1), known(far, success=1)) == {far: 0.0, ip4(1): 0.25}
 
 
 def test_what_was_heard_on_the_local_network_is_local() -> None:
@@ -151,7 +174,7 @@ def test_failures_are_forgotten_after_a_time_that_grows_with_their_number(failur
 
 def test_a_short_stagger_holds_for_local_ones_too() -> None:
     one, other = (Candidate(Multiaddr.parse(local(last)), None) for last in (1, 2))
-    assert [delay for _, delay in rank([one, other], NOW, 0.01)] == [0.0, 0.01]
+    assert [delay for _, delay in rank([one, other], NOW, 0.01, NETWORKS)] == [0.0, 0.01]
 
 
 def test_an_address_without_ip() -> None:

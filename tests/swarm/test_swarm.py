@@ -93,6 +93,17 @@ async def test_one_dial_for_many_callers(make_peer: MakePeer) -> None:
     assert len(alice.connections) == 1
 
 
+async def test_the_connections_to_a_peer_that_may_have_moved_are_checked(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer()
+    await alice.connect(await bob.listen())
+    swarm = swarm_of(alice)
+    (connection,) = swarm.connections
+    ping = connection._session._ping_value
+    swarm.found(bob.peer_id, ())
+    assert connection._session._ping_value == ping + 1
+    await until(lambda: not connection._session.ping_pending)
+
+
 async def test_every_caller_hears_of_a_failure(make_peer: MakePeer, unused_port: int) -> None:
     alice = await make_peer()
     target = tcp(unused_port).with_peer(Keypair.generate().peer_id)
@@ -332,12 +343,8 @@ async def test_an_idle_connection_gives_way_to_a_newcomer(make_peer: MakePeer, l
     await until(lambda: len(bob.connections) == 2)
     ends = [asyncio.create_task(remote.rest()) for remote in remotes]
     remotes.append(await Remote.dial(address, keypair))
-    ended, others = await asyncio.wait(
-        ends, return_when=asyncio.FIRST_COMPLETED
-    )  # the one whom we do not ask who it is
-    assert [end.result() for end in ended] == [[go_away(0x1001)]]
-    for end in others:
-        end.cancel()
+    assert await ends[0] == [go_away(0x1001)]  # though we are just asking who it is
+    ends[1].cancel()
     assert await next_event(events, LimitReached) == LimitReached(limit, "127.0.0.1/32", 1)
     assert (await next_event(events, ConnectionClosed)).error is None
     assert len(bob.connections) == 2

@@ -7,6 +7,7 @@ import errno
 import logging
 import socket
 import sys
+import threading
 from asyncio.subprocess import PIPE
 from typing import Any
 
@@ -232,8 +233,8 @@ async def test_a_family_that_the_system_does_not_have(monkeypatch: pytest.Monkey
 
 
 async def test_listening_that_is_cancelled_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lambda *_, **__: answer)
+    answer = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer.wait())
     made = sockets_made(monkeypatch)
     listening = await begun(
         TcpTransport(Config(), turns()).listen(Multiaddr.parse("/dns4/bob.example/tcp/0"), connected)
@@ -242,6 +243,7 @@ async def test_listening_that_is_cancelled_leaves_nothing_open(monkeypatch: pyte
     await settled()
     assert listening.cancelled()
     assert not made
+    answer.set()
 
 
 async def test_what_is_accepted_as_the_transport_closes_is_closed() -> None:
@@ -293,9 +295,9 @@ def resolved_to(
 ) -> list[socket.socket]:
     """Has any name stand for ``addresses``; returns the sockets that are made from now on."""
 
-    async def resolve(*_: object, **__: object) -> list[Any]:
+    def resolve(*_: object, **__: object) -> list[Any]:
         families = {2: socket.AF_INET, 4: socket.AF_INET6}
         return [(families[len(address)], socket.SOCK_STREAM, 0, "", address) for address in addresses]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     return sockets_made(monkeypatch, unsupported)

@@ -640,7 +640,7 @@ async def test_another_identity_than_the_one_dialed(alice: StrongholdP2p[Any, An
         upgrading = asyncio.create_task(remote.upgrade(initiator=False))
         with pytest.raises(DialError) as caught:
             await connecting
-        ((address, error, _),) = caught.value.attempts
+        ((address, error, *_),) = caught.value.attempts
         assert address == listener.address.without_peer()
         assert isinstance(error, PeerIdMismatch)
         assert (error.expected, error.actual) == (expected, listener.keypair.peer_id)
@@ -671,7 +671,7 @@ async def test_listeners_that_do_not_shake_hands(
         await remote.close()
         with pytest.raises(DialError) as caught:
             await connecting
-        ((_, reason, _),) = caught.value.attempts
+        ((_, reason, *_),) = caught.value.attempts
         assert isinstance(reason, error)
 
 
@@ -680,6 +680,6 @@ async def test_a_listener_that_stalls(make_peer: MakePeer) -> None:
     async with listening() as listener:
         with pytest.raises(DialError) as caught:
             await alice.connect(listener.address, timeout=5)
-        ((_, reason, _),) = caught.value.attempts
+        ((_, reason, *_),) = caught.value.attempts
         assert isinstance(reason, TimeoutError)
         await (await listener.accept()).close()

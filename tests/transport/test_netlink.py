@@ -41,9 +41,9 @@ def packed(text: str) -> bytes:
 
 @needs_netlink
 def test_the_addresses_of_this_machine() -> None:
-    told = {ip for ip, _, _ in netlink.addresses()}
+    told = {(ip, prefix) for ip, _, _, prefix in netlink.addresses()}
     listed = {
-        ip_address(one.ip if isinstance(one.ip, str) else one.ip[0])
+        (ip_address(one.ip if isinstance(one.ip, str) else one.ip[0]), one.network_prefix)
         for adapter in ifaddr.get_adapters()
         for one in adapter.ips
     }
@@ -60,15 +60,15 @@ def test_an_answer_that_does_not_fit_is_no_answer(monkeypatch: pytest.MonkeyPatc
 
 def test_one_address() -> None:
     payload = address(attribute(IFA_ADDRESS, packed("192.0.2.1")), attribute(IFA_CACHEINFO, bytes(16)))
-    assert netlink.parse_address(payload, RUNNING) == (ip_address("192.0.2.1"), 7, True)
-    assert netlink.parse_address(payload, {6}) == (ip_address("192.0.2.1"), 7, False)
+    assert netlink.parse_address(payload, RUNNING) == (ip_address("192.0.2.1"), 7, True, 24)
+    assert netlink.parse_address(payload, {6}) == (ip_address("192.0.2.1"), 7, False, 24)
 
 
 def test_a_tunnel_has_the_other_ends_address_beside_its_own() -> None:
     own, other = attribute(IFA_LOCAL, packed("fd00::1")), attribute(IFA_ADDRESS, packed("fd00::2"))
     for attributes in (own, other), (other, own):
         told = netlink.parse_address(address(*attributes, family=socket.AF_INET6), RUNNING)
-        assert told == (ip_address("fd00::1"), 7, True)
+        assert told == (ip_address("fd00::1"), 7, True, 24)
 
 
 @pytest.mark.parametrize(
@@ -152,4 +152,20 @@ def test_where_netlink_is_refused_the_library_is_asked(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(netlink, "addresses", refuse)
     monkeypatch.setattr(ifaddr, "get_adapters", adapters)
-    assert interfaces.list_addresses() == [(ip_address("192.0.2.1"), 7, True), (ip_address("fd00::1"), 7, True)]
+    assert interfaces.list_addresses() == [(ip_address("192.0.2.1"), 7, True, 24), (ip_address("fd00::1"), 7, True, 24)]
+
+
+def test_the_networks_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = [(ip_address("192.0.2.1"), 7, True, 24), (ip_address("fd00::1"), 7, False, 64)]
+    monkeypatch.setattr(netlink, "addresses", lambda: facts)
+    assert list(map(str, interfaces.list_networks())) == ["192.0.2.0/24", "fd00::/64"]
+    assert str(interfaces.InterfaceAddress(ip_address("192.0.2.1"), 7).network) == "192.0.2.1/32"
+
+
+def test_no_networks_where_nothing_tells_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> list[object]:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(netlink, "addresses", refuse)
+    monkeypatch.setattr(ifaddr, "get_adapters", refuse)
+    assert interfaces.list_networks() == []

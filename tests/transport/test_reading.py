@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path as File
 from typing import TypeAlias, cast
+from unittest.mock import Mock
 
 import pytest
 from support.certificates import Authority
@@ -15,7 +16,7 @@ from support.waiting import settled
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
-from stronghold_p2p import Multiaddr, Path
+from stronghold_p2p import Config, Multiaddr, Path
 from stronghold_p2p.resources import turns as resources_turns
 from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport import intake, tcp, tls_pipe, websocket_pipe
@@ -56,8 +57,9 @@ class Receiver:
     def data_received(self, data: memoryview) -> None:
         assert not self._within, "called while it was at work"
         self._within = True
-        self.told.append(bytes(data))
-        self.then(bytes(data))
+        piece = bytes(data).rstrip(b"\0")  # as WebSocketRemote fills them
+        self.told.append(piece)
+        self.then(piece)
         self._within = False
 
     def pipe_closed(self, error: Exception | None) -> None:
@@ -80,6 +82,7 @@ class Below:
         self.paused = False
         self.ended = False
         self.written = bytearray()
+        self.silent_for = 0.0
         self.take: Callable[[bytes], None]
         self.end: Callable[[Exception | None], None]
         self._queue: deque[bytes] = deque()
@@ -98,6 +101,9 @@ class Below:
     def pause_reading(self) -> None:
         self.paused = True
 
+    def silence(self) -> float:
+        return self.silent_for
+
     def resume_reading(self) -> None:
         self.paused = False
         asyncio.get_running_loop().call_soon(self._run)
@@ -111,9 +117,11 @@ class Below:
 
     def set_write_buffer_limits(self, high: int) -> None: ...
 
-    def get_extra_info(self, name: str) -> tuple[str, int]:
-        assert name in {"peername", "sockname"}
-        return "192.0.2.1", 1
+    def get_extra_info(self, name: str) -> object:
+        return Mock() if name == "socket" else ("192.0.2.1", 1)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
 
 class Remote:
@@ -134,7 +142,7 @@ class Remote:
 
 def over_tcp(turns: Turns, receiver: Receiver, _: Authority) -> Remote:
     below = Below()
-    pipe = TcpPipe(memoryview(bytearray(MIB)), 1, turns, Path("tcp"), lambda pipe: receiver)
+    pipe = TcpPipe(memoryview(bytearray(MIB)), Config(), turns, Path("tcp"), lambda pipe: receiver)
     pipe.connection_made(cast("asyncio.BaseTransport", below))
 
     def take(data: bytes) -> None:
@@ -152,7 +160,7 @@ class WebSocketRemote(Remote):
     machine: ClientProtocol
 
     def encode(self, data: bytes) -> bytes:
-        self.machine.send_binary(data)
+        self.machine.send_binary(data.ljust(websocket_pipe.SMALL, b"\0"))  # small ones would be given on together
         return b"".join(self.machine.data_to_send())
 
 
@@ -319,7 +327,7 @@ async def test_what_comes_when_the_turn_is_over_waits_for_its_own(layered: Remot
     layered.send(*pieces)
     layered.send(b"more")
     first = len(layered.receiver.told)
-    assert 0 < first <= websocket_pipe.FRAMES_AT_ONCE
+    assert 0 < first <= tls_pipe.RECORDS_AT_ONCE
     assert layered.below.paused
     for _ in range(2 * len(pieces)):
         turns.next()
@@ -409,7 +417,7 @@ async def test_a_read_of_many_pieces_is_worked_on_until_the_time_is_up(
 ) -> None:
     passing_time(monkeypatch, layered, 400.0)
     layered.send(*(b"%d" % number for number in range(100)))
-    assert 0 < len(layered.receiver.told) <= websocket_pipe.FRAMES_AT_ONCE
+    assert 0 < len(layered.receiver.told) <= tls_pipe.RECORDS_AT_ONCE
     assert layered.below.paused
 
 
@@ -495,3 +503,62 @@ async def test_an_end_that_waits_is_told_of_once_whatever_else_ends_the_pipe(tur
     turns.next()
     await settled()
     assert remote.receiver.told == [None]
+
+
+# -- silence -----------------------------------------------------------------------------------------------
+
+
+class Silence:
+    """Over TCP, on a clock of its own."""
+
+    def __init__(self, turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.buffered = 0
+        monkeypatch.setattr(tcp, "clock", lambda: self.now)
+        self.remote = over_tcp(turns, Receiver(), cast("Authority", None))
+        self.remote.below.get_write_buffer_size = lambda: self.buffered  # type: ignore[method-assign]
+
+    def after(self, seconds: float) -> float:
+        self.now += seconds
+        return self.remote.pipe.silence()
+
+
+@pytest.fixture
+async def silence(monkeypatch: pytest.MonkeyPatch, turns: HeldTurns) -> Silence:
+    return Silence(turns, monkeypatch)
+
+
+async def test_silence_since_the_last_byte(silence: Silence) -> None:
+    assert silence.after(3) == 3
+    silence.remote.send(b"x")
+    assert silence.after(2) == 2
+
+
+async def test_silence_while_paused_says_nothing(silence: Silence) -> None:
+    silence.remote.pipe.pause_reading()
+    assert silence.after(100) == 0
+    silence.remote.pipe.resume_reading()
+    assert silence.after(2) == 2
+
+
+async def test_silence_while_something_waits_says_nothing(silence: Silence, turns: HeldTurns) -> None:
+    turns.over = True
+    silence.remote.send(b"x")
+    assert silence.after(100) == 0
+    turns.next()
+    assert silence.after(2) == 2
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_silence_while_the_socket_is_full(ends: bool, silence: Silence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our ping has not left; a system that ends the connection by itself needs none."""
+    monkeypatch.setattr(tcp, "USER_TIMEOUT", 18 if ends else None)
+    silence.buffered = 1
+    assert silence.after(100) == (0 if ends else 100)
+    silence.buffered = 0
+    assert silence.after(2) == 102
+
+
+async def test_silence_is_that_of_what_lies_under(layered: Remote) -> None:
+    layered.below.silent_for = 7.0
+    assert layered.pipe.silence() == 7

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
+import threading
 from typing import Any
 
 import pytest
-from support.waiting import begun, settled
 
-from stronghold_p2p import Multiaddr
-from stronghold_p2p.transport.resolver import MAX_ADDRESSES, MAX_LOOKUPS, SystemResolver, interleave, names_host
+from stronghold_p2p import Keypair, Multiaddr
+from stronghold_p2p.transport.lookups import MAX_LOOKUPS_PER_HOLDER
+from stronghold_p2p.transport.resolver import MAX_ADDRESSES, SystemResolver, interleave, is_name, names_host
 
 IP4, IP6 = socket.AF_INET, socket.AF_INET6
 
+PEER = Keypair.generate().peer_id
+
 
 class Names:
-    """Stands in for the system's resolver."""
+    """Stands in for the system's resolver. Names without an answer are unknown."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
-        self.answers: dict[str, list[str] | BaseException | asyncio.Future[list[str]]] = {}
-        """A name without an answer is looked up for ever."""
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self._getaddrinfo)
+        self.answers: dict[str, list[str] | Exception] = {}
 
-    async def _getaddrinfo(self, host: str, port: None, *, family: int, type: int) -> list[Any]:
+    def getaddrinfo(self, host: str, port: None, *, family: int, type: int) -> list[Any]:
         self.asked.append((host, family))
-        answer = self.answers.get(host)
-        if answer is None:
-            await asyncio.get_running_loop().create_future()
-        if isinstance(answer, asyncio.Future):
-            answer = await answer
-        if isinstance(answer, BaseException):
+        answer = self.answers.get(host, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+        if isinstance(answer, Exception):
             raise answer
-        return [self._entry(*ip.split("%")) for ip in answer or ()]
+        return [self._entry(*ip.split("%")) for ip in answer]
 
     @staticmethod
     def _entry(ip: str, scope: str = "0") -> tuple[Any, ...]:
@@ -42,12 +38,16 @@ class Names:
 
 
 @pytest.fixture
-async def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    return Names(monkeypatch)
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    names = Names()
+    monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
+    return names
 
 
-async def resolve(text: str, resolver: SystemResolver | None = None) -> list[str]:
-    return [str(address) for address in await (resolver or SystemResolver()).resolve(Multiaddr.parse(text))]
+async def resolve(text: str) -> list[str]:
+    found = await SystemResolver().resolve(Multiaddr.parse(text), PEER, told=False)
+    assert found.ttl is None
+    return [str(address) for address in found.addresses]
 
 
 @pytest.mark.parametrize(("kind", "family"), [("dns", socket.AF_UNSPEC), ("dns4", IP4), ("dns6", IP6)])
@@ -79,66 +79,82 @@ async def test_an_address_with_a_scope_is_none(names: Names) -> None:
     names.answers["host"] = ["fe80::1%2", "10.0.0.1"]
     assert await resolve("/dns/host/tcp/1") == ["/ip4/10.0.0.1/tcp/1"]
     names.answers["host"] = ["fe80::1%2"]
-    with pytest.raises(OSError, match="no such address"):
+    with pytest.raises(OSError, match="no IP address"):
         await resolve("/dns/host/tcp/1")
 
 
 async def test_an_unknown_name(names: Names) -> None:
-    names.answers["host"] = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     with pytest.raises(OSError, match=r"^the name cannot be resolved: name or service not known$"):
         await resolve("/dns/host/tcp/1")
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "x" * 64 + ".invalid", "a..invalid", ".invalid", "\N{PILE OF POO}" * 99])
-async def test_what_is_no_name(name: str) -> None:
-    with pytest.raises(OSError, match="not a host name"):
+@pytest.mark.parametrize("error", [socket.EAI_NODATA, socket.EAI_ADDRFAMILY])
+@pytest.mark.parametrize(("kind", "family"), [("dns", "IP"), ("dns4", "IPv4"), ("dns6", "IPv6")])
+async def test_a_name_without_an_address_of_the_family(names: Names, kind: str, family: str, error: int) -> None:
+    names.answers["host"] = socket.gaierror(error, "what the system says")
+    with pytest.raises(OSError, match=rf"^the name has no {family} address$"):
+        await resolve(f"/{kind}/host/tcp/1")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x" * 300,
+        ".".join(["label"] * 60),
+        "x" * 64 + ".invalid",
+        "a..invalid",
+        ".invalid",
+        ".",
+        "\N{PILE OF POO}" * 99,
+        "x" * 100_000,
+    ],
+)
+async def test_what_is_no_name(names: Names, name: str) -> None:
+    with pytest.raises(OSError, match=r"^not a host name: at most 253 characters"):
         await resolve(f"/dns4/{name}/tcp/1")
+    assert not names.asked
+
+
+async def test_the_longest_name(names: Names) -> None:
+    name = ".".join(["x" * 63] * 3 + ["x" * 61])
+    assert len(name) == 253
+    names.answers |= {name: ["10.0.0.1"], f"{name}.": ["10.0.0.1"]}
+    assert await resolve(f"/dns4/{name}/tcp/1") == await resolve(f"/dns4/{name}./tcp/1") == ["/ip4/10.0.0.1/tcp/1"]
+
+
+async def test_a_name_in_another_script_is_asked_for_as_dns_writes_it(names: Names) -> None:
+    names.answers["xn--bcher-kva.example"] = ["10.0.0.1"]
+    assert await resolve("/dns4/bücher.example/tcp/1") == ["/ip4/10.0.0.1/tcp/1"]
 
 
 async def test_the_system_resolves() -> None:
     assert await resolve("/dns4/localhost/tcp/1") == ["/ip4/127.0.0.1/tcp/1"]
 
 
-async def test_a_lookup_holds_its_place_until_it_has_ended_though_nobody_waits(names: Names) -> None:
+async def test_numbers_as_names() -> None:
+    assert await resolve("/dns/127.0.0.1/tcp/1") == await resolve("/dns4/127.1/tcp/1") == ["/ip4/127.0.0.1/tcp/1"]
+    assert await resolve("/dns6/::1/tcp/1") == ["/ip6/::1/tcp/1"]
+    with pytest.raises(OSError, match="no IPv4 address"):
+        await resolve("/dns4/::1/tcp/1")
+
+
+async def test_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
     resolver = SystemResolver()
-    hanging = [asyncio.create_task(resolve(f"/dns4/slow{number}/tcp/1", resolver)) for number in range(MAX_LOOKUPS)]
-    await settled()
-    hanging[0].cancel()
-    names.answers["host"] = ["10.0.0.1"]
-    waiting = asyncio.create_task(resolve("/dns4/host/tcp/1", resolver))
-    leaving = asyncio.create_task(resolve("/dns4/other/tcp/1", resolver))
-    await settled()
-    leaving.cancel()
-    assert [host for host, _ in names.asked] == [f"slow{number}" for number in range(MAX_LOOKUPS)]
-    lookups = [task for task in asyncio.all_tasks() if "_getaddrinfo" in repr(task)]
-    assert len(lookups) == MAX_LOOKUPS
-    for lookup in lookups:
-        lookup.cancel()  # stands for the end of its thread
-    assert await waiting == ["/ip4/10.0.0.1/tcp/1"]
-    await asyncio.gather(*hanging, leaving, return_exceptions=True)
-
-
-async def test_nobody_hears_of_a_lookup_that_fails_when_nobody_waits(names: Names) -> None:
-    answer = names.answers["host"] = asyncio.get_running_loop().create_future()
-    looking_up = await begun(resolve("/dns4/host/tcp/1"))
-    await settled()
-    looking_up.cancel()
-    await asyncio.wait([looking_up])
-    answer.set_exception(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
-    await settled()  # the loop has nothing to complain of
-
-
-async def test_failed_lookups_free_their_places(names: Names) -> None:
-    resolver = SystemResolver()
-    names.answers["host"] = UnicodeError("label too long")
-    for _ in range(2 * MAX_LOOKUPS):
-        with pytest.raises(OSError, match="not a host name"):
-            await resolve("/dns4/host/tcp/1", resolver)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for _ in range(2 * MAX_LOOKUPS_PER_HOLDER):  # none keeps a place
+            with pytest.raises(OSError, match="no thread"):
+                await resolver.resolve(Multiaddr.parse("/dns4/localhost/tcp/1"), PEER, told=False)
+    assert await resolver.resolve(Multiaddr.parse("/dns4/127.0.0.1/tcp/1"), PEER, told=False)
 
 
 def test_names() -> None:
-    assert names_host(Multiaddr.parse("/dns/host/tcp/1"))
-    assert not names_host(Multiaddr.parse("/ip4/10.0.0.1/tcp/1"))
+    host, ip, records = map(Multiaddr.parse, ("/dns/host/tcp/1", "/ip4/10.0.0.1/tcp/1", "/dnsaddr/host"))
+    assert list(map(is_name, (host, ip, records))) == [True, False, True]
+    assert list(map(names_host, (host, ip, records))) == [True, False, False]
 
 
 def test_interleaving() -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path as File
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +23,7 @@ from support.waiting import next_event
 
 from stronghold_p2p import (
     CertificateError,
+    Config,
     DialError,
     FirewallRules,
     InboundConnectionFailed,
@@ -66,7 +67,7 @@ async def failure(address: Multiaddr | str, authority: Authority | None = None) 
     async with StrongholdP2p(authorities=authority.file if authority else None) as alice:
         with pytest.raises(DialError) as caught:
             await alice.connect(address)
-    ((_, error, _),) = caught.value.attempts
+    ((_, error, *_),) = caught.value.attempts
     return error
 
 
@@ -208,12 +209,16 @@ async def test_tls_where_there_is_none(authority: Authority) -> None:
     async with listening(None, "/ip4/127.0.0.1/tcp/0/ws") as (bob, plain):
         events = bob.events()
         address = str(plain).replace("/ws/", "/tls/ws/")
-        assert str(await failure(address)) == "tls: expected TLS, got b'HTTP/1.1 400 Bad Req'"
+        assert str(await failure(address)) == (
+            "tls: expected TLS, got b'HTTP/1.1 400 Bad Req', for which an address ends in /ws without /tls before it"
+        )
         failed = await next_event(events, InboundConnectionFailed)
         assert str(failed.error) == "websocket: expected HTTP, got TLS, for which an address ends in /tls/ws"
         tcp = await bob.listen()
         address = str(tcp).replace("/p2p/", "/tls/ws/p2p/")
-        assert str(await failure(address)) == "tls: expected a handshake, but the remote ended the connection"
+        assert str(await failure(address)) == (
+            "tls: expected TLS, got b'\\x13/multistream/1.0.0\\n', for which an address ends before /tls/ws"
+        )
 
 
 async def test_no_tls_where_it_is(authority: Authority) -> None:
@@ -224,9 +229,51 @@ async def test_no_tls_where_it_is(authority: Authority) -> None:
         failed = await next_event(events, InboundConnectionFailed)
         assert str(failed.error) == "tls: expected TLS, got b'GET / HTTP/1.1\\r\\nHost'"
         error = await failure(str(target).replace("/tls/ws/", "/"))
-        assert isinstance(error, Exception)
+        assert str(error).endswith("; it speaks TLS: if that is a WebSocket, append /tls/ws to the address")
         failed = await next_event(events, InboundConnectionFailed)
         assert "expected TLS, got b'\\x13/multistream" in str(failed.error)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+async def test_a_version_of_tls_that_is_no_longer_safe(authority: Authority, version: ssl.TLSVersion) -> None:
+    async with listening(authority.issue("127.0.0.1")) as (bob, target):
+        events = bob.events()
+        context = ssl.create_default_context(cafile=authority.file)
+        context.minimum_version = context.maximum_version = version
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.raises(ssl.SSLError, match=r"(?i)protocol version"):
+            await asyncio.open_connection("127.0.0.1", port_of(target), ssl=context)
+        failed = await next_event(events, InboundConnectionFailed)
+        assert str(failed.error) == "tls: unsupported protocol"
+
+
+async def test_no_other_handshake_follows_the_first(authority: Authority) -> None:
+    """TLS 1.2 would let a client shake hands again and again (Python's own client cannot)."""
+    certificate = await ServerCertificate.load(authority.issue("127.0.0.1"))
+    assert certificate.context.options & ssl.OP_NO_RENEGOTIATION
+
+
+async def test_a_handshake_that_stalls(authority: Authority) -> None:
+    """At any byte."""
+    outgoing = ssl.MemoryBIO()
+    machine = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="bob.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        machine.do_handshake()
+    hello = outgoing.read()
+    certificate = authority.issue("127.0.0.1")
+    async with StrongholdP2p(config=Config(connection_timeout=0.2)) as bob:
+        target = await bob.listen(LISTEN, certificate=certificate)
+        events = bob.events()
+        cuts = range(0, len(hello), 10)
+        opened = [await asyncio.open_connection("127.0.0.1", port_of(target)) for _ in cuts]
+        for (_, writer), size in zip(opened, cuts, strict=True):
+            writer.write(hello[:size])
+        for reader, writer in opened:
+            with suppress(ConnectionResetError):  # its time may have been up before that was written
+                assert await reader.read() == b""
+            writer.close()
+            assert "stalled" in str((await next_event(events, InboundConnectionFailed)).error)
 
 
 @pytest.mark.parametrize(
@@ -427,11 +474,11 @@ async def test_new_connections_see_the_new_certificate(
 def leads_here(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Has ``name`` stand for this machine."""
 
-    async def resolve(host: str, *_: object, **__: object) -> list[Any]:
+    def resolve(host: str, *_: object, **__: object) -> list[Any]:
         assert host == name
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 def port_of(address: Multiaddr) -> int:

@@ -88,6 +88,14 @@ class TestDialer:
         assert dialer.protocol is None
 
     @pytest.mark.parametrize(
+        ("answer", "hint"),
+        [(b"HTTP/1.1 400 Bad Request", "append /ws"), (b"\x15\x03\x01\x00\x02\x02F", "append /tls/ws")],
+    )
+    def test_what_another_protocol_is(self, answer: bytes, hint: str) -> None:
+        with pytest.raises(NegotiationError, match=hint):
+            Dialer("/echo/1").receive_data(answer)
+
+    @pytest.mark.parametrize(
         "answer",
         [
             pytest.param(encode_line("/multistream/2.0.0"), id="another version"),
@@ -173,7 +181,7 @@ class TestListener:
         machine = listener("/echo/1")
         with pytest.raises(NegotiationError, match="header"):
             feed(machine, header)
-        assert sent_by(machine) == b""
+        assert sent_by(machine) == HEADER
 
     def test_a_lazy_dialer_is_told_na_before_its_request_is_misread(self, feed: Feed) -> None:
         """What follows a refused proposal was meant for the protocol."""

@@ -23,7 +23,7 @@ async def answer(request: Request[Any]) -> Any:
 
 
 @asynccontextmanager
-async def serve() -> AsyncIterator[str]:
+async def serve(address: str = "/ip4/127.0.0.1/tcp/0") -> AsyncIterator[str]:
     """A peer serves one codec: there are two, and two addresses."""
     rules = FirewallRules(inbound=Rule.REJECT_ALL, peers={DIALER.peer_id: (Rule.ALLOW_ALL, None)})
     async with AsyncExitStack() as stack:
@@ -32,7 +32,7 @@ async def serve() -> AsyncIterator[str]:
             peer: StrongholdP2p[Any, Any] = StrongholdP2p(firewall=rules, codec=codec)
             await stack.enter_async_context(peer)
             peer.on_request(answer)
-            addresses.append(str(await peer.listen()))
+            addresses.append(str(await peer.listen(address)))
         yield " ".join(addresses)
 
 
@@ -62,11 +62,13 @@ async def measure_perf(address: str, upload: int, download: int) -> dict[str, fl
     return {"upload_seconds": result.upload_seconds, "download_seconds": result.download_seconds}
 
 
+VERSIONS = {"stronghold-p2p": version("stronghold-p2p"), "uvloop": uvloop.__version__}
+
 if __name__ == "__main__":
     common.main(
         serve,
         dial,
-        {"stronghold-p2p": version("stronghold-p2p"), "uvloop": uvloop.__version__},
+        VERSIONS,
         serve_perf=serve_perf,
         measure_perf=measure_perf,
     )

@@ -25,6 +25,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
@@ -118,9 +119,14 @@ func listen(arguments []string) error {
 	ws := flags.Bool("ws", false, "listen for WebSocket, not TCP")
 	certificate := flags.String("certificate", "", "listen for WebSocket over TLS, with this chain")
 	key := flags.String("key", "", "the chain's private key")
+	discovery := flags.String("mdns", "", "listen on this IPv4 address, announce it and discover by mDNS")
 	_ = flags.Parse(arguments)
 
-	address := "/ip4/127.0.0.1/tcp/0"
+	ip := "127.0.0.1"
+	if *discovery != "" {
+		ip = *discovery
+	}
+	address := "/ip4/" + ip + "/tcp/0"
 	var webSocket []any
 	if *ws {
 		address += "/ws"
@@ -155,8 +161,21 @@ func listen(arguments []string) error {
 		h.SetStreamHandler(perfProtocol, servePerf)
 	}
 	emit(object{"event": "listening", "peer": h.ID(), "address": fmt.Sprintf("%s/p2p/%s", h.Addrs()[0], h.ID())})
+	if *discovery != "" {
+		service := mdns.NewMdnsService(h, "", discovered{})
+		if err := service.Start(); err != nil {
+			return err
+		}
+		defer service.Close()
+	}
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
+}
+
+type discovered struct{}
+
+func (discovered) HandlePeerFound(info peer.AddrInfo) {
+	emit(object{"event": "discovered", "peer": info.ID, "addresses": texts(info.Addrs)})
 }
 
 func serveRequest(s network.Stream, reject bool, delay time.Duration) {

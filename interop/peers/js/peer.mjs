@@ -4,6 +4,7 @@ import { finished } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { identify } from '@libp2p/identify'
+import { mdns } from '@libp2p/mdns'
 import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
@@ -54,13 +55,16 @@ async function listen (args) {
       'high-limits': { type: 'boolean' },
       ws: { type: 'boolean' },
       certificate: { type: 'string' },
-      key: { type: 'string' }
+      key: { type: 'string' },
+      mdns: { type: 'string' }
     }
   })
   const { certificate, key } = options
   const form = certificate ? '/tls/ws' : options.ws ? '/ws' : ''
   const node = await newNode({
-    addresses: { listen: [`/ip4/127.0.0.1/tcp/0${form}`] },
+    addresses: { listen: [`/ip4/${options.mdns ?? '127.0.0.1'}/tcp/0${form}`] },
+    peerDiscovery: options.mdns ? [mdns()] : [],
+    start: false,
     https: certificate && { cert: await readFile(certificate), key: await readFile(key) },
     // The default is five new connections a second from one host.
     connectionManager: options['high-limits'] ? { inboundConnectionThreshold: Infinity } : {}
@@ -70,6 +74,10 @@ async function listen (args) {
     const delay = Number(options['delay-ms'])
     await node.handle(REQUEST_PROTOCOL, stream => serveRequest(stream, options.reject, delay), limits)
   }
+  node.addEventListener('peer:discovery', ({ detail: { id, multiaddrs } }) => {
+    emit({ event: 'discovered', peer: id.toString(), addresses: multiaddrs.map(String) })
+  })
+  await node.start()
   emit({ event: 'listening', peer: node.peerId.toString(), address: node.getMultiaddrs()[0].toString() })
   await finished(process.stdin.resume(), { writable: false })
   await node.stop()

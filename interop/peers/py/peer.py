@@ -12,6 +12,7 @@ import trio
 from libp2p import new_host
 from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import TProtocol
+from libp2p.discovery.events.peerDiscovery import peerDiscovery
 from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.exceptions import StreamFailure
 from libp2p.host.ping import PingService
@@ -20,7 +21,7 @@ from libp2p.identity.identify.identify import parse_identify_response
 from libp2p.network.stream.exceptions import StreamClosed, StreamEOF, StreamReset
 from libp2p.peer.envelope import consume_envelope
 from libp2p.peer.id import ID as PeerId
-from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
 from libp2p.utils import decode_uvarint_from_stream, encode_varint_prefixed
 from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
@@ -64,6 +65,7 @@ def main() -> None:
     listening.add_argument("--delay-ms", type=int, default=0)
     listening.add_argument("--high-limits", action="store_true", help="changes nothing: no limit was met")
     listening.add_argument("--ws", action="store_true", help="listen for WebSocket, not TCP")
+    listening.add_argument("--mdns", metavar="IP", help="listen on this IPv4 address, announce it and discover by mDNS")
     dialing = modes.add_parser("dial")
     dialing.add_argument("address", type=Multiaddr)
     commands = dialing.add_subparsers(dest="command", required=True)
@@ -100,7 +102,8 @@ def emit(line: dict[str, object]) -> None:
 
 
 async def listen(options: argparse.Namespace) -> None:
-    host = new_host(enable_websocket=True)
+    peerDiscovery.register_peer_discovered_handler(tell_discovered)
+    host = new_host(enable_websocket=True, enable_mDNS=options.mdns is not None)
 
     async def serve_request(stream: INetStream) -> None:
         try:
@@ -119,9 +122,14 @@ async def listen(options: argparse.Namespace) -> None:
 
     if not options.no_protocol:
         host.set_stream_handler(REQUEST_PROTOCOL, serve_request)
-    async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0" + "/ws" * options.ws)]):
+    address = f"/ip4/{options.mdns or '127.0.0.1'}/tcp/0" + "/ws" * options.ws
+    async with host.run(listen_addrs=[Multiaddr(address)]):
         emit({"event": "listening", "peer": str(host.get_id()), "address": str(host.get_addrs()[0])})
         await trio.to_thread.run_sync(sys.stdin.buffer.read)
+
+
+def tell_discovered(info: PeerInfo) -> None:
+    emit({"event": "discovered", "peer": str(info.peer_id), "addresses": [str(address) for address in info.addrs]})
 
 
 # Dialing

@@ -54,6 +54,8 @@ class AddressBook:
         self.clock: Final = clock
         self.changed: Callable[[AddressKey, Networks], None] | None = None
         """Called for each change that is worth keeping, with the networks of who told it."""
+        self.address_added: Callable[[PeerId], None] | None = None
+        """Called when a peer has an address more."""
         self.config: Final = config or Config()
         self._owner = Owner()
         self._peers: dict[PeerId, PeerAddresses] = {}
@@ -349,6 +351,8 @@ class AddressBook:
                 self._told.add(told_by, (peer, source), len(named))
         if not known.named:
             del self._peers[peer]
+        if self.address_added is not None and not named.keys() <= before.keys():
+            self.address_added(peer)
         if self.changed is not None and named is not before:
             for address in before.keys() | named.keys():
                 if address not in before or address not in named or before[address] != named[address]:

@@ -62,7 +62,13 @@ def _check_seconds(value: float) -> float:
     return value
 
 
-Address = Annotated[str, typer.Argument(metavar="ADDR", help="The peer: a multiaddress that ends in /p2p/<peer id>.")]
+Address = Annotated[
+    str,
+    typer.Argument(
+        metavar="ADDR",
+        help="The peer: a multiaddress that ends in /p2p/<peer id>, or its peer id alone, to look for it on the local network.",
+    ),
+]
 Codec = Annotated[CodecName, typer.Option(help="Encoding of requests and responses; both peers must use the same.")]
 KeyFile = Annotated[
     Path | None, typer.Option("--key", metavar="FILE", help="The key file of this peer (default: a new identity).")

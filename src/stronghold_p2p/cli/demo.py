@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from . import output
-from .process import listening, run
+from .process import ProcessFailed, listening, network_of_its_own, run
 
 __all__ = ["demo"]
 
@@ -32,7 +32,8 @@ class DemoFailed(Exception):
 async def demo() -> None:
     """Demonstrate the library in a few seconds.
 
-    Real processes exchange requests. The demo shows the encryption, the firewall, and the refusal of a wrong identity.
+    Real processes exchange requests. The demo shows the encryption, the firewall, the refusal of a wrong identity, and
+    discovery on the local network.
     """
     start = time.perf_counter()
     tell = _Teller()
@@ -60,7 +61,23 @@ async def demo() -> None:
             tell.wire(bytes(wire))
             tell.rejection(await ask(carol, NOT_OFFERED))
             tell.impostor(await ask(mallory.replace(peers["mallory"], peers["bob"]), NOT_DIALED))
+        tell.discovery(*await _discover(keys["bob"], peers["bob"], keys["alice"]))
     tell.end(time.perf_counter() - start)
+
+
+async def _discover(bob: str, peer: str, alice: str) -> tuple[Any, str | None]:
+    """Have alice ask bob, of whom she knows the peer id alone; in a network of their own if that may be, else on loopback.
+    The response; or why nobody is found on this machine, which may have no multicast."""
+    bob_listens = ("/ip4/127.0.0.1/tcp/0", "--key", bob, "--allow-all", "--mdns")
+    try:
+        async with network_of_its_own() as before, listening(*bob_listens, before=before):
+            status, printed = await run("request", peer, _json(REQUEST), "--key", alice, before=before)
+    except ProcessFailed as error:
+        return None, str(error)
+    if status == NOT_DIALED:
+        return None, printed["message"]
+    _expect((status, printed) == (DONE, REQUEST), f"a request ended with status {status}: {printed}")
+    return printed, None
 
 
 @contextlib.asynccontextmanager
@@ -92,8 +109,10 @@ class _Teller:
 
     def __init__(self) -> None:
         from rich.console import Console  # slow to import, and only needed here
+        from rich.markup import escape
 
         self._console = Console(highlight=False, soft_wrap=True)
+        self._escape = escape
 
     def identities(self, peers: dict[str, str]) -> None:
         lines = [f"{name:8} [cyan]{peer}[/]" for name, peer in peers.items()]
@@ -128,15 +147,30 @@ class _Teller:
             f"alice → “bob”  [red]{error['error']}[/], exit status {NOT_DIALED}",
         )
 
+    def discovery(self, response: Any, failure: str | None) -> None:
+        if failure is None:
+            self._tell(
+                {"step": "discovery", "found": True, "response": response},
+                "Alice asks for bob by his peer id alone: he is found on the local network",
+                f"bob → alice  [green]{_json(response)}[/]",
+            )
+        else:
+            self._tell(
+                {"step": "discovery", "found": False, "message": failure},
+                "Nobody can be found on the local network from here, so this step is left out",
+                self._escape(failure),
+                mark="[bold yellow]-[/]",
+            )
+
     def end(self, seconds: float) -> None:
         self._tell({"step": "end", "seconds": round(seconds, 2)}, f"All of it in {seconds:.1f} seconds")
 
-    def _tell(self, record: dict[str, Any], title: str, *lines: str) -> None:
+    def _tell(self, record: dict[str, Any], title: str, *lines: str, mark: str = "[bold green]✓[/]") -> None:
         if output.is_json():
             output.result(record)
             return
         with self._console.capture() as printed:
-            self._console.print(f"[bold green]✓[/] [bold]{title}[/]")
+            self._console.print(f"{mark} [bold]{title}[/]")
             for line in lines:
                 self._console.print(f"    {line}")
         output.styled(printed.get())

@@ -9,7 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -19,6 +19,7 @@ from ..events import (
     AddressesChanged,
     Dropped,
     Event,
+    KeepFailed,
     LimitReached,
     PolicyFailed,
     PolicyLoaded,
@@ -27,6 +28,7 @@ from ..events import (
 )
 from ..firewall.policy import Policy
 from ..firewall.rules import FirewallRules, Rule
+from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..peer import StrongholdP2p
 from ..requests import Request
@@ -42,19 +44,30 @@ from .story import running, told_handler
 __all__ = ["listen", "listen_on", "serve"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
+MDNS_ADDRESS = "/ip4/0.0.0.0/tcp/0"
+"""The default with --mdns: whoever announces a peer wants it found from other machines."""
 
 MAX_MESSAGE = 500
 """Characters that are shown of why a request failed: the message may quote what the remote sent."""
 
 Handler = Callable[[Request[Any]], Awaitable[Any]]
 
-Place = tuple[Multiaddr | str, tuple[Path, Path] | None]
-"""An address, and the files of the certificate that it takes, if it takes one."""
+
+class Place(NamedTuple):
+    """An address to listen on, with what it takes."""
+
+    address: Multiaddr | str
+    certificate: tuple[Path, Path] | None = None
+    trusted_proxies: Sequence[str] = ()
 
 
 def listen(
     addresses: Annotated[
-        list[str] | None, typer.Argument(metavar="ADDR", help=f"Where to listen (default: {DEFAULT_ADDRESS}).")
+        list[str] | None,
+        typer.Argument(
+            metavar="ADDR",
+            help=f"Where to listen (default: {DEFAULT_ADDRESS}; with --mdns: {MDNS_ADDRESS}, on every interface).",
+        ),
     ] = None,
     *,
     allow_all: Annotated[bool, typer.Option("--allow-all", help="Allow every request.")] = False,
@@ -95,6 +108,17 @@ def listen(
     certificate_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The private key of that certificate, as PEM.")
     ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NETWORK",
+            help="Believe the reverse proxies in NETWORK, such as 10.0.0.0/8, for whom they forward a WebSocket. Repeatable.",
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDR", help="Stay connected to the peer at this address. Repeatable."),
+    ] = None,
     announce: Annotated[
         list[str] | None,
         typer.Option(
@@ -102,6 +126,10 @@ def listen(
             help="Tell other peers this address, too: of a port that a router forwards, or of a reverse proxy. Repeatable.",
         ),
     ] = None,
+    mdns: Annotated[
+        bool,
+        typer.Option("--mdns", help="Announce the peer to everybody on the local network, with its id and addresses."),
+    ] = False,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -122,7 +150,8 @@ def listen(
             " can be combined"
         )
     descriptors.raise_limit()
-    places = _places(addresses or [DEFAULT_ADDRESS], certificate, certificate_key)
+    default = MDNS_ADDRESS if mdns else DEFAULT_ADDRESS
+    places = _places(addresses or [default], certificate, certificate_key, trusted_proxy or ())
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, handler_timeout=handler_timeout)
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
@@ -133,12 +162,15 @@ def listen(
         # A pipe is read here, once: it may take its time, and cannot be looked at again.
         policy=Policy.load(policy, wait=True) if policy is not None and policy.is_fifo() else policy,
         state=state,
+        mdns=mdns,
     )
     peer.on_request(told_handler(answer))
+    for address in keep or ():
+        peer.keep(address)
     made = _missing(state, audit)
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
     opened = None if audit is None else open_audit(audit)
-    return _listen(peer, places, announce or (), asker, opened, made, reloads=policy is not None)
+    return _listen(peer, places, announce or (), asker, opened, made, reloads=policy is not None, mdns=mdns)
 
 
 async def _listen(
@@ -150,6 +182,7 @@ async def _listen(
     made: list[Path],
     *,
     reloads: bool,
+    mdns: bool,
 ) -> None:
     """``made`` are the files that are new: they are removed if the start fails."""
     auditing = None
@@ -170,6 +203,8 @@ async def _listen(
             await listen_on(peer, places, announce)
             made.clear()
             output.note(f"peer id       {peer.peer_id}")
+            if mdns:
+                output.note("announced     to everybody on the local network, by mDNS")
             await serve(peer)
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
@@ -181,8 +216,8 @@ async def _listen(
 
 async def listen_on(peer: StrongholdP2p[Any, Any], places: Sequence[Place], announce: Sequence[str] = ()) -> None:
     """Listens on all of them, or raises; all are there for as long as the peer, and so is what they ``announce``."""
-    for address, certificate in places:
-        await peer.listen(address, certificate=certificate, announce=announce)
+    for address, certificate, trusted_proxies in places:
+        await peer.listen(address, certificate=certificate, trusted_proxies=trusted_proxies, announce=announce)
         announce = ()
 
 
@@ -198,16 +233,22 @@ async def serve(peer: StrongholdP2p[Any, Any]) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-def _places(addresses: Sequence[str], certificate: Path | None, key: Path | None) -> list[Place]:
+def _places(
+    addresses: Sequence[str], certificate: Path | None, key: Path | None, trusted_proxies: Sequence[str]
+) -> list[Place]:
     parsed = [Multiaddr.parse(address) for address in addresses]
-    over_tls = [any(name in {"tls", "wss"} for name, _ in address) for address in parsed]
-    if certificate is None or key is None:
-        if certificate is not key:
-            raise UsageError("--certificate and --certificate-key go together")
-        return [(address, None) for address in parsed]
-    if not any(over_tls):
+    names = [{name for name, _ in address} for address in parsed]
+    files = None if certificate is None or key is None else (certificate, key)
+    if files is None and certificate is not key:
+        raise UsageError("--certificate and --certificate-key go together")
+    if files is not None and not any(found & {"tls", "wss"} for found in names):
         raise UsageError("--certificate is for addresses with TLS, such as /ip4/0.0.0.0/tcp/443/tls/ws")
-    return [(address, (certificate, key) if tls else None) for address, tls in zip(parsed, over_tls, strict=True)]
+    if trusted_proxies and not any(found & {"ws", "wss"} for found in names):
+        raise UsageError("--trusted-proxy is for WebSockets, such as /ip4/127.0.0.1/tcp/8080/ws")
+    return [
+        Place(address, files if found & {"tls", "wss"} else None, trusted_proxies if found & {"ws", "wss"} else ())
+        for address, found in zip(parsed, names, strict=True)
+    ]
 
 
 def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
@@ -242,17 +283,12 @@ async def _tell(events: AsyncIterator[Event]) -> None:
     async for event in events:
         match event:
             case RequestFailed(peer, error) if output.is_json():
-                output.result(
-                    {
-                        "event": "request_failed",
-                        "peer": str(peer),
-                        "error": type(error).__name__,
-                        "message": output.printable(str(error), MAX_MESSAGE),
-                    }
-                )
+                output.result({"event": "request_failed", **_failure(peer, error)})
             case AddressesChanged(addresses, new) if new or output.is_json():
                 record = {"event": "addresses", "addresses": list(map(str, addresses))}
                 output.result(record, "\n".join(f"listening on  {address}" for address in new))
+            case KeepFailed(peer, error) if output.is_json():
+                output.result({"event": "keep_failed", **_failure(peer, error)})
             case LimitReached(limit, network, count) if output.is_json():
                 output.result({"event": "limit", "limit": limit, "network": network, "count": count})
             case Dropped(count) if output.is_json():
@@ -261,6 +297,14 @@ async def _tell(events: AsyncIterator[Event]) -> None:
                 output.result({"event": "policy", "path": event.path}, f"policy        {event.path} was reloaded")
             case PolicyFailed() | StateFailed() if output.is_json():
                 output.error(event.error)
+
+
+def _failure(peer: PeerId, error: Exception) -> dict[str, str]:
+    return {
+        "peer": str(peer),
+        "error": type(error).__name__,
+        "message": output.printable(str(error), MAX_MESSAGE),
+    }
 
 
 def _handler(description: str, codec: CodecName, processes: int) -> Handler:

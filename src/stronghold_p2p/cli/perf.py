@@ -19,7 +19,7 @@ from ..peer import StrongholdP2p
 from ..protocols import perf as protocol
 from . import output
 from .command import KeyFile, PassphraseFile, UsageError, load_key
-from .listen import listen_on, serve
+from .listen import Place, listen_on, serve
 from .story import running
 
 __all__ = ["Progress", "multiaddr", "perf"]
@@ -56,7 +56,7 @@ async def _perf(
     if run_server:
         async with running(StrongholdP2p(keypair=server)) as peer:
             peer.handle_stream(protocol.PROTOCOL, protocol.serve)
-            await listen_on(peer, [(address, None)])
+            await listen_on(peer, [Place(address)])
             output.note("the private key of this identity is publicly known: use it for measurements only")
             await serve(peer)
         return

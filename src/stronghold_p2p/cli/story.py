@@ -20,6 +20,8 @@ from ..events import (
     InboundConnectionFailed,
     ListenerClosed,
     NewListener,
+    PeerDiscovered,
+    PeerExpired,
     PeerIdentified,
     PolicyLoaded,
 )
@@ -103,6 +105,10 @@ def _line(event: Event) -> str | None:
             return f"listening on {listener.address}"
         case ListenerClosed(listener):
             return f"no longer listening on {listener.address}"
+        case PeerDiscovered(peer, addresses):
+            return f"{peer} is announced at {_text(' '.join(map(str, addresses)))}"
+        case PeerExpired(peer):
+            return f"{peer} is announced no more"
         case PolicyLoaded(path):
             return f"policy {path} is in force"
         case Dropped(count):

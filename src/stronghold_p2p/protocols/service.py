@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -14,6 +14,7 @@ from ..logs import SparingLog
 from ..loops import is_contained
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
+from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
@@ -38,6 +39,7 @@ class ServiceHost(Protocol):
 
     keypair: Keypair
     config: Config
+    deadlines: Deadlines
 
     @property
     def listen_addresses(self) -> tuple[Multiaddr, ...]:
@@ -52,6 +54,10 @@ class ServiceHost(Protocol):
 
     def connection(self, peer: PeerId) -> Connection | None:
         """The connection that new streams to ``peer`` use."""
+
+    def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
+        """``peer`` was heard of at these addresses, and at others before: dials to it by its id alone take them in, and
+        connections to it are checked."""
 
     def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:
         """Those of our addresses that the remote may be able to dial, the best first."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from ipaddress import IPv6Address
+from typing import Any, Final, Protocol, TypeAlias
 
 from ..addresses.book import AddressBook
+from ..addresses.entry import AddressEntry, AddressSource
 from ..config import Config
 from ..errors import (
     ClosedError,
@@ -17,27 +19,38 @@ from ..errors import (
     NotPermitted,
     StrongholdError,
 )
-from ..events import DialAttempt
 from ..firewall.admission import Admission
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.pipe import BytePipe, PipeReceiver
-from ..transport.resolver import Resolver, names_host
+from ..transport.resolver import Resolved, Resolver, is_name, names_host
 from ..transport.transport import Transport
 from ..transport.upgrade import PipeUpgrade
-from .ranking import Candidate, rank
+from .attempt import MAX_ADDRESSES, Attempt, Resolution
+from .own_addresses import host_of, is_wildcard
+from .ranking import Candidate, Network, is_local, rank
 
-__all__ = ["Dial", "Dialer", "MakeUpgrade"]
+__all__ = ["Dial", "Dialer", "Find", "MakeUpgrade"]
 
 UNANSWERED: Final = 3.0
 """Seconds after which an address that has not answered counts as failed, though its dial ends before its time: the system
 has sent for the third time."""
 
+MAX_FOUND: Final = 64
+"""Addresses that the search of a dial comes upon: anybody on the local network can announce any number."""
+
 OURS: Final = (ClosedError, LimitExceeded, NotPermitted)
 """Errors of our own making, which say nothing about an address."""
 
-UNSPECIFIED: Final = {"0.0.0.0", "::"}
+MIN_TTL: Final = 60.0
+MAX_TTL: Final = 86_400.0
+"""Seconds for which the address book keeps what a TXT record says, whatever that says of it: a dial under way needs it,
+and nothing on the network stays for ever."""
+
+
+Find: TypeAlias = Callable[[PeerId], Awaitable[Iterable[Multiaddr]]]
+"""Looks for the addresses of a peer on the local network. Raises TimeoutError."""
 
 
 class MakeUpgrade(Protocol):
@@ -53,7 +66,9 @@ class Dialer:
     """Dials peers.
 
     An address goes to the first of ``transports`` that supports it, a name first to the ``resolver``; ``admission`` says
-    what may be dialed, ``addresses`` what is known of it, and hears how it went.
+    what may be dialed, ``addresses`` what is known of it, and hears how it went. ``is_own`` says whether an
+    address leads to our own listeners, ``networks`` are those of this machine. ``find`` looks for peers that are dialed by
+    their id alone.
     """
 
     def __init__(
@@ -64,22 +79,29 @@ class Dialer:
         resolver: Resolver,
         admission: Admission,
         addresses: AddressBook,
+        is_own: Callable[[Multiaddr], bool],
+        networks: Callable[[], Iterable[Network]],
         upgrade: MakeUpgrade,
+        find: Find | None = None,
     ) -> None:
         self.config = config
         self.transports = transports
         self.resolver = resolver
         self.admission = admission
         self.addresses = addresses
+        self.is_own = is_own
+        self.networks = networks
         self.upgrade = upgrade
+        self.find = find
         self.dials: dict[tuple[PeerId, bool], Dial] = {}
         """Those under way, by peer and role."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def dial(self, peer: PeerId, addresses: Iterable[Multiaddr], *, initiator: bool = True) -> Dial:
+    def dial(self, peer: PeerId, addresses: Iterable[Multiaddr], *, initiator: bool = True, find: bool = False) -> Dial:
         """The dial to ``peer`` that is under way, to ``addresses`` too from now on; or a new one.
 
-        ``initiator`` is the role in the handshake: a hole punch may dial as the responder.
+        ``initiator`` is the role in the handshake: a hole punch may dial as the responder. ``find``: look for further
+        addresses meanwhile.
 
         Raises:
             DialError: no address is known, or too many peers are being dialed.
@@ -87,13 +109,19 @@ class Dialer:
         dial = self.dials.get((peer, initiator))
         if dial is None:
             addresses = tuple(addresses)
-            if not addresses:
+            if not addresses and not (find and self.find):
                 raise DialError(peer)
             if len(self.dials) >= self.config.max_pending_outbound_connections:
                 raise DialError(peer, reason="Config.max_pending_outbound_connections is reached")
             dial = self.dials[peer, initiator] = Dial(self, peer, initiator=initiator)
-        dial.take_in(addresses)
+        dial.take_in(addresses, find=self.find if find else None)
         return dial
+
+    def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
+        """``peer`` was heard of at these addresses: a dial that looks for it takes them in."""
+        dial = self.dials.get((peer, True))
+        if dial is not None:
+            dial.found(addresses)
 
     def peer_connected(self, connection: Connection) -> None:
         """The peer has dialed us: a dial to it need not go on."""
@@ -115,8 +143,8 @@ class Dialer:
         """Returns when all that was begun has ended."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def transport_for(self, peer: PeerId, address: Multiaddr) -> Transport:
-        """What dials ``address``.
+    def transport_for(self, peer: PeerId, address: Multiaddr) -> Transport | None:
+        """What dials ``address``; None for a ``/dnsaddr``, which stands for any address.
 
         Raises:
             NotPermitted: a policy refuses it.
@@ -125,12 +153,17 @@ class Dialer:
         refusal = self.admission.refusal_of_address(address)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
+        # What a relay's name stands for is not looked up here.
+        if address.components[0][0] == "dnsaddr" and "p2p-circuit" not in dict(address.components):
+            return None
         transport = next((one for one in self.transports if one.supports(address)), None)
         if transport is None:
             names = ", ".join(one.name for one in self.transports)
             raise InvalidAddress(address, f"no transport supports it (available: {names})")
-        if address.components[0][1] in UNSPECIFIED:
-            raise InvalidAddress(address, "a wildcard cannot be dialed: dial the address of one interface")
+        if not names_host(address):
+            _check_ip(address)
+            if self.is_own(address):
+                raise InvalidAddress(address, "we listen on it ourselves")
         return transport
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -155,23 +188,41 @@ class Dial:
         self._dialer = dialer
         self._config = dialer.config
         self._loop = asyncio.get_running_loop()
-        self._attempts: dict[Multiaddr, _Attempt] = {}
-        self._queue: list[_Attempt] = []
+        self._attempts: dict[Multiaddr, Attempt] = {}
+        self._search: Attempt | None = None
+        """For addresses of which nobody has told us."""
+        self._found = 0
+        """How many it has come upon."""
+        self._queue: list[Attempt] = []
         """Those to be started, the next one first."""
         self._timer: asyncio.TimerHandle | None = None
         """For the next one."""
+        self._last_start = 0.0
+        """Of a dial to an address, on the loop's clock."""
         # Dicts for their order: whoever was first goes on first.
-        self._looking_up: dict[_Attempt, None] = {}
-        self._in_flight: dict[_Attempt, None] = {}
+        self._looking_up: dict[Attempt, None] = {}
+        self._in_flight: dict[Attempt, None] = {}
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._outcome: Connection | Exception | None = None
         self._over = False
 
     # -- callers ---------------------------------------------------------------------------------
 
-    def take_in(self, addresses: Iterable[Multiaddr]) -> None:
-        """Dials these too, but for those that it has dialed already."""
-        self._take_in([_Attempt(address, address) for address in addresses])
+    def take_in(self, addresses: Iterable[Multiaddr], *, find: Find | None = None) -> None:
+        """Dials these too, but for those that it has dialed already; and those that are found, if it is not looking yet."""
+        if find is not None and self._search is None:
+            only_id = Multiaddr.parse(f"/p2p/{self.peer}")
+            self._search = self._attempts[only_id] = Attempt(only_id)
+            self._looking_up[self._search] = None
+            self._start(self._search, self._find(self._search, find))
+        self._take_in([Attempt(address) for address in addresses])
+
+    def found(self, addresses: Iterable[Multiaddr]) -> None:
+        """The peer was heard of there. Dials these too, if it looks for any."""
+        if self._search is not None:
+            new = [address for address in addresses if address not in self._attempts][: MAX_FOUND - self._found]
+            self._found += len(new)
+            self._take_in([Attempt(address) for address in new])
 
     async def outcome(self, deadline: float) -> Connection:
         """The connection; whoever leaves last ends the dial.
@@ -215,7 +266,7 @@ class Dial:
             if attempt.task is not None:  # else it is about to start: see _start
                 attempt.task.cancel()
                 del self._in_flight[attempt]
-                again = self._attempts[attempt.address] = _Attempt(attempt.address, attempt.dialed, named=attempt.named)
+                again = self._attempts[attempt.address] = Attempt(attempt.address, attempt.names, attempt.resolution)
                 again.transport, again.due = attempt.transport, now
                 self._queue.append(again)
         self._queue.sort(key=lambda attempt: attempt.due)
@@ -235,19 +286,22 @@ class Dial:
                 continue  # about to start: see _start
             attempt.task.cancel()
             if now - attempt.started >= UNANSWERED:
-                attempt.fail(TimeoutError("no answer in time"), now)
+                attempt.fail(attempt.timeout("in time"), now)
                 self._report_failure(attempt)
 
     def _error(self) -> DialError:
         now = self._loop.time()
         attempts = [attempt.summary(now) for attempt in self._attempts.values() if not attempt.resolved]
-        return DialError(self.peer, attempts)
+        reason = None
+        if self._search is not None and len(self._attempts) == len(attempts) == 1:
+            reason = f"no address is known, and {self._search.error or 'nobody on the local network answered in time'}"
+        return DialError(self.peer, attempts, reason)
 
     # -- the race --------------------------------------------------------------------------------
 
-    def _take_in(self, attempts: Iterable[_Attempt]) -> None:
-        by_ip: list[_Attempt] = []
-        by_name: list[_Attempt] = []
+    def _take_in(self, attempts: Iterable[Attempt]) -> None:
+        by_ip: list[Attempt] = []
+        by_name: list[Attempt] = []
         for attempt in attempts:
             if attempt.address in self._attempts:
                 continue
@@ -260,26 +314,51 @@ class Dial:
                 self.finish(error)
                 return
             else:
-                (by_name if names_host(attempt.address) else by_ip).append(attempt)
+                (by_name if is_name(attempt.address) else by_ip).append(attempt)
         self._schedule(by_ip)
-        self._looking_up.update(dict.fromkeys(by_name))
-        for attempt in by_name:
-            if not self._over:
-                self._start(attempt, self._look_up(attempt))
+        self._schedule_lookups(by_name)
         self._proceed()
 
-    def _schedule(self, attempts: list[_Attempt]) -> None:
-        now = self._loop.time()
-        if len(attempts) > 1:
-            book = self._dialer.addresses
-            known = {entry.address: entry for entry in book.entries(self.peer)}
-            candidates = [Candidate(attempt.address, known.get(attempt.dialed)) for attempt in attempts]
-            attempts = []
-            for address, delay in rank(candidates, book.clock(), self._config.dial_stagger):
-                attempts.append(self._attempts[address])
-                attempts[-1].due = now + delay
-        self._queue += attempts
-        self._queue.sort(key=lambda attempt: attempt.due)
+    def _schedule(self, attempts: list[Attempt]) -> None:
+        """Ranks them together with those that wait: each look-up finds some."""
+        if not attempts:
+            return
+        start = self._loop.time()
+        if self._in_flight:
+            start = max(start, self._last_start + self._config.dial_stagger)
+        waiting = [*self._queue, *attempts]
+        if len(waiting) == 1:
+            waiting[0].due = start
+            self._queue = waiting
+            return
+        book = self._dialer.addresses
+        known = self._known()
+        candidates = [Candidate(attempt.address, attempt.entry(known)) for attempt in waiting]
+        networks = self._dialer.networks() if any(map(is_local, candidates)) else ()
+        self._queue = []
+        for address, delay in rank(candidates, book.clock(), self._config.dial_stagger, networks):
+            self._queue.append(self._attempts[address])
+            self._queue[-1].due = start + delay
+
+    def _schedule_lookups(self, attempts: list[Attempt]) -> None:
+        """Starts all at once: the resolver has them wait for each other."""
+        known = self._known() if attempts else {}
+        for attempt in list(attempts):
+            if attempt.resolution is None:
+                entry = known.get(attempt.address)
+                told = entry is not None and entry.source is not AddressSource.GIVEN
+                attempt.resolution = Resolution(told, self._loop.time() + self._config.connection_timeout)
+            error = attempt.resolution.refusal_of(attempt)
+            if error is not None:
+                attempt.error = error
+                attempts.remove(attempt)
+        self._looking_up.update(dict.fromkeys(attempts))
+        for attempt in attempts:
+            if not self._over:
+                self._start(attempt, self._look_up(attempt))
+
+    def _known(self) -> dict[Multiaddr, AddressEntry]:
+        return {entry.address: entry for entry in self._dialer.addresses.entries(self.peer)}
 
     def _proceed(self) -> None:
         """Starts what is due; the next one at once if none is in flight."""
@@ -293,6 +372,7 @@ class Dial:
                     return
             attempt = self._queue.pop(0)
             self._in_flight[attempt] = None
+            self._last_start = self._loop.time()
             self._start(attempt, self._try(attempt))
         if not (self._over or self._in_flight or self._looking_up):
             self.finish(None)
@@ -302,7 +382,7 @@ class Dial:
             self._timer.cancel()
         self._timer = self._loop.call_later(seconds, self._proceed)
 
-    def _start(self, attempt: _Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _start(self, attempt: Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
         attempt.started = self._loop.time()
         attempt.task = self._dialer.spawn(coroutine)
         if self._over:
@@ -310,20 +390,55 @@ class Dial:
 
     # -- one address -----------------------------------------------------------------------------
 
-    async def _look_up(self, attempt: _Attempt) -> None:
+    async def _look_up(self, attempt: Attempt) -> None:
+        resolution = attempt.resolution
+        assert resolution is not None
         try:
-            async with asyncio.timeout(self._config.connection_timeout):
-                found = await self._dialer.resolver.resolve(attempt.address)
+            async with asyncio.timeout_at(resolution.deadline):
+                found = await self._dialer.resolver.resolve(attempt.address, self.peer, told=resolution.told)
         except OSError as error:
             self._failed(attempt, error)
         except Exception as error:  # noqa: BLE001 - so does one of the resolver
             self.finish(error)
         else:
-            attempt.resolved = True
-            del self._looking_up[attempt]
-            self._take_in([_Attempt(address, attempt.dialed, named=attempt.address) for address in found])
+            self._resolved(attempt, resolution, found)
 
-    async def _try(self, attempt: _Attempt) -> None:
+    def _resolved(self, attempt: Attempt, resolution: Resolution, found: Resolved) -> None:
+        del self._looking_up[attempt]
+        if found.ttl is not None:
+            self._tell(resolution, found.addresses, found.ttl)
+        new = [address for address in found.addresses if address not in self._attempts]
+        further = [attempt.leads_to(address) for address in resolution.room_for(new)]
+        if further:
+            attempt.resolved = True
+        elif new:
+            attempt.fail(OSError(f"its names lead to more than {MAX_ADDRESSES} addresses"), self._loop.time())
+        else:
+            # Perhaps to itself. It is no failure: those may lead to the peer.
+            known = ", ".join(map(str, found.addresses))
+            attempt.fail(OSError(f"it leads to nothing new, but to {known}"), self._loop.time())
+        self._take_in(further)
+
+    def _tell(self, resolution: Resolution, addresses: Iterable[Multiaddr], ttl: float) -> None:
+        """Tells the address book what TXT records say: all those of one name that was given, since they replace others."""
+        book = self._dialer.addresses
+        resolution.records.update(dict.fromkeys(one for one in addresses if one.components[0][0] != "dnsaddr"))
+        resolution.expires = min(resolution.expires, book.clock() + min(max(ttl, MIN_TTL), MAX_TTL))
+        book.tell(self.peer, AddressSource.DNSADDR, resolution.records, expires=resolution.expires)
+
+    async def _find(self, attempt: Attempt, find: Find) -> None:
+        try:
+            found = await find(self.peer)
+        except TimeoutError as error:
+            self._failed(attempt, error)
+        except Exception as error:  # noqa: BLE001 - and one of the search
+            self.finish(error)
+        else:
+            attempt.resolved = True
+            self._looking_up.pop(attempt, None)
+            self.found(found)
+
+    async def _try(self, attempt: Attempt) -> None:
         try:
             async with asyncio.timeout(self._config.connection_timeout):
                 connection = await self._connect(attempt)
@@ -333,10 +448,10 @@ class Dial:
             self.finish(error)
         else:
             del self._in_flight[attempt]
-            self._dialer.addresses.succeeded(self.peer, attempt.dialed)
+            self._report_success(attempt)
             self.finish(connection)
 
-    async def _connect(self, attempt: _Attempt) -> Connection:
+    async def _connect(self, attempt: Attempt) -> Connection:
         upgrade: PipeUpgrade | None = None
 
         def connected(pipe: BytePipe) -> PipeReceiver:
@@ -359,55 +474,35 @@ class Dial:
         if isinstance(self._outcome, Connection) and not finished.cancelled() and finished.exception() is None:
             finished.result().drain()
 
-    def _failed(self, attempt: _Attempt, error: Exception) -> None:
+    def _failed(self, attempt: Attempt, error: Exception) -> None:
         self._looking_up.pop(attempt, None)
         self._in_flight.pop(attempt, None)
         if isinstance(error, TimeoutError) and not error.args:
-            error = TimeoutError(f"no answer within {self._config.connection_timeout:g} s")
+            error = attempt.timeout(f"within {self._config.connection_timeout:g} s")
         attempt.fail(error, self._loop.time())
         if not isinstance(error, OURS):
             self._report_failure(attempt)
         self._proceed()
 
-    def _report_failure(self, attempt: _Attempt) -> None:
-        """Tells the address book; of a name, when the last of its addresses has failed."""
-        alike = [one for one in self._attempts.values() if one.dialed == attempt.dialed and not one.resolved]
-        if all(one.error is not None for one in alike):
-            self._dialer.addresses.failed(self.peer, attempt.dialed)
+    def _report_success(self, attempt: Attempt) -> None:
+        """Tells the address book of the address as it was given, and of those on the way that it knows."""
+        known = self._known()
+        led = {one for one in attempt.trail if one in known}
+        for address in led | {attempt.dialed}:
+            self._dialer.addresses.succeeded(self.peer, address)
+
+    def _report_failure(self, attempt: Attempt) -> None:
+        """Tells the address book, of those that it knows; of a name, when the last of its addresses has failed."""
+        for address in attempt.trail:
+            ends = [one for one in self._attempts.values() if address in one.trail and not one.resolved]
+            if all(one.error is not None for one in ends):
+                self._dialer.addresses.failed(self.peer, address)
 
 
-class _Attempt:
-    """One address of a dial, and how it fares."""
-
-    __slots__ = ("address", "dialed", "due", "error", "named", "resolved", "seconds", "started", "task", "transport")
-
-    def __init__(self, address: Multiaddr, dialed: Multiaddr, *, named: Multiaddr | None = None) -> None:
-        self.address = address
-        """By IP; or by name, which is looked up."""
-        self.dialed = dialed
-        """The same as it was given, perhaps by name."""
-        self.named = named
-        """The same by the name that was looked up for it; None if none was."""
-        self.transport: Transport | None = None
-        self.due = 0.0
-        """When it starts, on the loop's clock, unless none is in flight before."""
-        self.started = 0.0
-        """When it did; 0: not yet."""
-        self.task: asyncio.Task[None] | None = None
-        self.resolved = False
-        """It is a name, and its addresses go on in its place."""
-        self.error: Exception | None = None
-        self.seconds = 0.0
-        """From its start to the error."""
-
-    def fail(self, error: Exception, now: float) -> None:
-        self.error = error
-        self.seconds = now - self.started
-
-    def summary(self, now: float) -> DialAttempt:
-        """For a caller, who waits no longer."""
-        if self.error is not None:
-            return DialAttempt(self.address, self.error, self.seconds)
-        if self.started:
-            return DialAttempt(self.address, TimeoutError("no answer in time"), now - self.started)
-        return DialAttempt(self.address, TimeoutError("not dialed before the time was up"), 0.0)
+def _check_ip(address: Multiaddr) -> None:
+    """Raises InvalidAddress if the IP address that ``address`` begins with is none to dial."""
+    if is_wildcard(address):
+        raise InvalidAddress(address, "a wildcard cannot be dialed: dial the address of one interface")
+    ip = host_of(address)
+    if isinstance(ip, IPv6Address) and ip.is_link_local:
+        raise InvalidAddress(address, "a link-local address cannot be dialed: it does not tell the interface")

@@ -64,14 +64,26 @@ class Listeners:
         return tuple(entry.listener for entry in self._entries)
 
     async def listen(
-        self, address: Multiaddr, certificate: CertificateFiles | None, announce: tuple[Multiaddr, ...]
+        self,
+        address: Multiaddr,
+        certificate: CertificateFiles | None,
+        announce: tuple[Multiaddr, ...],
+        trusted_proxies: Sequence[str] = (),
     ) -> Listener:
         """As :meth:`Swarm.listen`."""
         transport = next((one for one in self._transports if one.supports(address)), None)
         if transport is None:
+            if address.components[0][0] == "dnsaddr":
+                raise ListenError(address, "/dnsaddr is for dialing only: listen on /ip4, /ip6, /dns4 or /dns6")
             supported = ", ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it (available: {supported})")
-        handle = await transport.listen(address, self._connected, certificate=certificate, exhausted=self._exhausted)
+        handle = await transport.listen(
+            address,
+            self._connected,
+            certificate=certificate,
+            trusted_proxies=trusted_proxies,
+            exhausted=self._exhausted,
+        )
         entry = _Entry(handle, address, announce)
         try:
             if self._closed:
@@ -134,6 +146,17 @@ class Listeners:
         remote = Scope.PUBLIC if relayed else scope_of(connection.remote_address)
         return select(self._own, remote, self._interface_of(connection.local_address))
 
+    def is_own(self, address: Multiaddr) -> bool:
+        """Whether whoever dials ``address`` from here comes to one of the listeners. Not so where a proxy is announced."""
+        ip = host_of(address)
+        for bound in (entry.handle.address for entry in self._entries):
+            if ip is None or bound.components[1:2] != address.components[1:2]:
+                continue
+            here = ip.is_loopback or any(one.ip == ip for one in self._interfaces.addresses)
+            if host_of(bound) == ip or (is_wildcard(bound) and bound.components[0][0] == f"ip{ip.version}" and here):
+                return True
+        return False
+
     # -- what remotes observe ----------------------------------------------------------------------
 
     @property
@@ -156,6 +179,7 @@ class Listeners:
             or scope_of(observed) is not Scope.PUBLIC
             or scope_of(connection.remote_address) is not Scope.PUBLIC
             or any(one.ip == ip for one in self._interfaces.addresses)  # nothing new
+            or _port_of(connection.remote_address) == "0"  # it is not known: what the remote sees is our reverse proxy
         ):
             return
         listener, place = None, f"/ip{ip.version}/{ip}"
@@ -223,7 +247,7 @@ class Listeners:
                 found.append((bound, here[0].interface if here else None))
         if kind.startswith("dns"):
             names = (Multiaddr.parse(f"/{kind}/{name}{text_of(bound.components[1:])}"), *names)
-            if any(part in {"tls", "wss"} for part, _ in bound.components):
+            if _is_over_tls(bound):
                 found = []  # its certificate is for the name
         addresses = [*found, *((address, None) for address in names)]
         return tuple(OwnAddress(address, index, place) for place, (address, index) in enumerate(addresses))
@@ -242,6 +266,8 @@ class Listeners:
         """The bound address of the listener that ``connection`` came by."""
         local = connection.local_address
         for bound in (entry.handle.address for entry in self._entries):
+            if _is_over_tls(bound) is not _is_over_tls(connection.remote_address):
+                continue  # they may share a port
             if local is not None and bound.components[1:2] == local.components[1:]:
                 (kind, _), (local_kind, _) = bound.components[0], local.components[0]
                 if bound.components[0] == local.components[0] or (is_wildcard(bound) and kind == local_kind):
@@ -263,6 +289,10 @@ class _Entry:
         """Its address as bound, and those that it had first: whoever was told one of them may stop it by that."""
         self.own: tuple[OwnAddress, ...] = ()
         self.listener: Listener
+
+
+def _is_over_tls(address: Multiaddr) -> bool:
+    return any(name in {"tls", "wss"} for name, _ in address)
 
 
 def _port_of(address: Multiaddr) -> str | None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address
-from typing import Final, NamedTuple
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final, NamedTuple, TypeAlias
 
 from ..addresses.entry import AddressEntry, AddressSource
 from ..multiaddr import Multiaddr
 from ..transport.resolver import interleave
+from .own_addresses import host_of
 
-__all__ = ["Candidate", "rank"]
+__all__ = ["Candidate", "Network", "is_local", "rank"]
+
+Network: TypeAlias = IPv4Network | IPv6Network
 
 LOCAL_STAGGER: Final = 0.03
-"""Seconds between the first local addresses: no answer takes longer on a network of our own (go-libp2p's number)."""
+"""Seconds between the first addresses of our own networks: no answer takes longer there (go-libp2p's number)."""
 QUICK_LOCAL_DIALS: Final = 3
-"""Local addresses at this pace; further ones keep that of public ones. A machine with containers tells a dozen, and
-elsewhere none of them answers: they must not take the places of its public ones."""
+"""Addresses at this pace; further ones keep that of public ones. A machine with containers tells a dozen, and elsewhere
+none of them answers, though networks there have the same numbers: they must not take the places of its public ones."""
 RELAY_STEPS: Final = 2
 """The lead of direct addresses over relayed ones, which are slower and a burden to others (go-libp2p's number)."""
 
@@ -37,20 +40,25 @@ class Candidate(NamedTuple):
     """None for one that is not in the book: the target of a call."""
 
 
-def rank(candidates: Iterable[Candidate], now: float, stagger: float) -> list[tuple[Multiaddr, float]]:
+def rank(
+    candidates: Iterable[Candidate], now: float, stagger: float, networks: Iterable[Network] = ()
+) -> list[tuple[Multiaddr, float]]:
     """The order of dialing until one address answers, each with its delay in seconds.
 
     1. Known good ones, the latest success first.
-    2. Local and public ones side by side, since only one kind leads anywhere; TCP before WebSocket, the families by
-       turns, IPv6 first (RFC 8305, section 4).
+    2. Local and public ones side by side, since only one kind leads anywhere; of the local ones, those of ``networks``
+       first. TCP before WebSocket, the families by turns, IPv6 first (RFC 8305, section 4).
     3. Relayed ones, some steps behind; at once, if all before them are local ones, perhaps of another network.
     4. Ones in back-off, the fewest failures first.
 
-    A step is ``stagger`` seconds, on local networks less. ``now`` is on the clock of the entries.
+    A step is ``stagger`` seconds, within ``networks``, those of our own interfaces, less. ``now`` is on the clock of the
+    entries.
     """
+    networks = tuple(networks)
     failing: list[Candidate] = []
     good: list[Candidate] = []
-    local: list[Candidate] = []
+    near: list[Candidate] = []
+    far: list[Candidate] = []
     public: list[Candidate] = []
     relayed: list[Candidate] = []
     for candidate in candidates:
@@ -60,8 +68,8 @@ def rank(candidates: Iterable[Candidate], now: float, stagger: float) -> list[tu
             relayed.append(candidate)
         elif _last_success(candidate):
             good.append(candidate)
-        elif _is_local(candidate):
-            local.append(candidate)
+        elif is_local(candidate):
+            (near if _is_near(candidate, networks) else far).append(candidate)
         else:
             public.append(candidate)
 
@@ -70,9 +78,9 @@ def rank(candidates: Iterable[Candidate], now: float, stagger: float) -> list[tu
     lead = 0.0
     for candidate in sorted(good, key=_last_success, reverse=True):
         timed.append((lead, candidate))
-        lead += local_step if _is_local(candidate) else stagger
-    for place, candidate in enumerate(_by_turns(local)):
-        quick = min(place, QUICK_LOCAL_DIALS - 1)
+        lead += local_step if _is_near(candidate, networks) else stagger
+    for place, candidate in enumerate((*_by_turns(near), *_by_turns(far))):
+        quick = min(place, QUICK_LOCAL_DIALS - 1, max(len(near) - 1, 0))
         timed.append((lead + quick * local_step + (place - quick) * stagger, candidate))
     timed += _paced(_by_turns(public), lead, stagger)
     relayed.sort(key=_last_success, reverse=True)
@@ -117,12 +125,18 @@ def _is_ipv6(candidate: Candidate) -> bool:
     return candidate.address.components[0][0] == "ip6"
 
 
-def _is_local(candidate: Candidate) -> bool:
+def is_local(candidate: Candidate) -> bool:
     """Whether it leads to the peer only from its own machine or network."""
-    if candidate.entry is not None and candidate.entry.source is AddressSource.MDNS:
-        return True  # heard on our own network, though its addresses may be public ones
-    kind, host = candidate.address.components[0]
-    if kind not in {"ip4", "ip6"}:
-        return False
-    ip = ip_address(host or "")
-    return not ((ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip).is_global
+    ip = host_of(candidate.address)
+    return _is_heard(candidate) or (ip is not None and not ip.is_global)
+
+
+def _is_near(candidate: Candidate, networks: tuple[Network, ...]) -> bool:
+    """Whether it is on this machine, or in one of ``networks``."""
+    ip = host_of(candidate.address)
+    return _is_heard(candidate) or (ip is not None and (ip.is_loopback or any(ip in one for one in networks)))
+
+
+def _is_heard(candidate: Candidate) -> bool:
+    """On our own network, though it may be a public address."""
+    return candidate.entry is not None and candidate.entry.source is AddressSource.MDNS

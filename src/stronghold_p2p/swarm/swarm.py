@@ -39,7 +39,7 @@ from ..resources.shares import Shares
 from ..resources.turns import Turns
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
-from ..transport.interfaces import InterfaceAddress, InterfaceWatch
+from ..transport.interfaces import InterfaceAddress, InterfaceWatch, list_networks
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
 from ..transport.stream import Stream
@@ -49,7 +49,7 @@ from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
 from ..wire.yamux import GoAwayCode
-from .dialer import Dialer
+from .dialer import Dialer, Find
 from .ephemeral import EphemeralKeys
 from .listeners import Listeners
 from .own_addresses import Scope, host_of, scope_of
@@ -69,7 +69,7 @@ class Swarm:
     watched while a listener or a connection depends on them; ``addresses`` takes what a peer tells of its addresses, and how
     dials went; ``services`` run on every connection; ``admission`` says with whom there may be connections, ``turns`` whose
     input is worked on when, that of the pipes included, and ``permits`` whether a peer may open a protocol now; ``emit``
-    takes events. Nothing here knows of requests.
+    takes events; ``find`` looks for peers that are dialed by their id alone. Nothing here knows of requests.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Swarm:
         refusals: Refusals,
         refused: Callable[[PeerId, str], None],
         emit: Callable[[Event], None],
+        find: Find | None = None,
     ) -> None:
         self.keypair = keypair
         self.peer_id = keypair.peer_id
@@ -112,17 +113,8 @@ class Swarm:
         self._inbound: Shares[Connection] = Shares()
         self._outbound: set[Connection] = set()
         self._pending_inbound: Shares[PipeUpgrade] = Shares()
-        self._pending_ticks: dict[PipeUpgrade, int] = {}
-        self._dialer = Dialer(
-            config,
-            transports=self._transports,
-            resolver=resolver,
-            admission=admission,
-            addresses=addresses,
-            upgrade=self._upgrade_outbound,
-        )
-        self._interfaces = interfaces
-        self._interfaces.changed = self._interfaces_changed
+        self._upgrading: dict[BytePipe, tuple[PipeUpgrade, int]] = {}
+        """The inbound ones, each with its deadline."""
         self._listeners = Listeners(
             self.peer_id,
             self._transports,
@@ -132,6 +124,19 @@ class Swarm:
             emit=emit,
             changed=self.offer_changed,
         )
+        self._dialer = Dialer(
+            config,
+            transports=self._transports,
+            resolver=resolver,
+            admission=admission,
+            addresses=addresses,
+            is_own=self._listeners.is_own,
+            networks=list_networks,
+            upgrade=self._upgrade_outbound,
+            find=find,
+        )
+        self._interfaces = interfaces
+        self._interfaces.changed = self._interfaces_changed
         self._admission = admission
         self._closing = False
         self._ended: set[Connection] = set()
@@ -222,9 +227,11 @@ class Swarm:
                 return connection
         return None
 
-    async def connect(self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float) -> Connection:
+    async def connect(
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, *, find: bool = False
+    ) -> Connection:
         """A connection to ``peer`` by ``deadline`` (the loop's time): the one there is, or the outcome of one dial to the
-        addresses of all callers.
+        addresses of all callers, and with ``find`` to those that are found.
 
         Raises:
             ClosedError: we are closing.
@@ -238,12 +245,17 @@ class Swarm:
         if connection is not None:
             return connection
         try:
-            return await self._dialer.dial(peer, addresses).outcome(deadline)
+            return await self._dialer.dial(peer, addresses, find=find).outcome(deadline)
         except DialError:
             connection = self.connection(peer)  # a relayed one, or made in the very turn in which the time was up
             if connection is None:
                 raise
             return connection
+
+    def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
+        self._dialer.found(peer, addresses)
+        for connection in self._connections.get(peer, ()):
+            connection.check()  # it may have moved
 
     async def disconnect(self, peer: PeerId, *, refused: bool = False) -> None:
         """Closes every connection to ``peer``; returns when they have ended. ``refused``: it hears that there may be none."""
@@ -295,6 +307,7 @@ class Swarm:
         address: Multiaddr,
         certificate: CertificateFiles | None = None,
         announce: tuple[Multiaddr, ...] = (),
+        trusted_proxies: Sequence[str] = (),
     ) -> Listener:
         """Listens on ``address``, and tells remotes of those to ``announce``, too.
 
@@ -302,7 +315,7 @@ class Swarm:
             ListenError: cannot listen on it.
             ClosedError: this peer is closing.
         """
-        return await self._listeners.listen(address, certificate, announce)
+        return await self._listeners.listen(address, certificate, announce, trusted_proxies)
 
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
@@ -351,7 +364,7 @@ class Swarm:
     async def _drain(self) -> None:
         """Takes nothing new; returns when what runs has ended, or ``close_timeout`` has passed."""
         self._listeners.close()
-        for upgrade in list(self._pending_ticks):
+        for upgrade, _ in list(self._upgrading.values()):
             upgrade.finished.cancel()
         self._dialer.close()
         connections = self.connections
@@ -369,22 +382,6 @@ class Swarm:
 
     # -- upgrading -------------------------------------------------------------------------------
 
-    def accept(self, pipe: BytePipe) -> PipeReceiver:
-        """Upgrades a pipe by which a remote has come, within the limits."""
-        error = self._inbound_refusal(pipe)
-        if error is not None:
-            pipe.abort()
-            self._emit(InboundConnectionFailed(pipe.remote_address, error))
-            return NullReceiver()
-        if len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
-            self._evict_pending()
-        upgrade = self._upgrade(pipe, pipe.path, Direction.INBOUND, initiator=False, expected_peer=None)
-        deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
-        self._pending_inbound.add(networks_of(pipe.remote_address), upgrade)
-        self._pending_ticks[upgrade] = self.deadlines.add(deadline, upgrade)
-        upgrade.finished.add_done_callback(partial(self._inbound_finished, upgrade))
-        return upgrade
-
     def _check_admission(self, peer: PeerId) -> None:
         refusal = self._admission.refusal_of_peer(peer)
         if refusal is not None:
@@ -398,7 +395,7 @@ class Swarm:
         return self._upgrade(pipe, path, Direction.OUTBOUND, initiator=initiator, expected_peer=peer)
 
     def _upgrade(
-        self, pipe: BytePipe, path: Path, direction: Direction, *, initiator: bool, expected_peer: PeerId | None
+        self, pipe: BytePipe, path: Path | None, direction: Direction, *, initiator: bool, expected_peer: PeerId | None
     ) -> PipeUpgrade:
         return PipeUpgrade(
             pipe,
@@ -408,6 +405,30 @@ class Swarm:
             expected_peer=expected_peer,
             establish=partial(self._establish, path, direction, initiator=initiator),
         )
+
+    def accept(self, pipe: BytePipe) -> PipeReceiver:
+        """Begins the upgrade of ``pipe``, or looks anew at one whose address has changed."""
+        known, _ = self._upgrading.get(pipe, (None, 0))
+        error = self._inbound_refusal(pipe)
+        if error is not None:
+            pipe.abort()
+            if known is None:
+                self._emit(InboundConnectionFailed(pipe.remote_address, error))
+            elif not known.finished.done():
+                known.finished.set_exception(error)
+            return NullReceiver()
+        if known is not None:
+            if self._pending_inbound.discard(known):
+                self._pending_inbound.add(networks_of(pipe.remote_address), known)
+            return known
+        if len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
+            self._evict_pending()
+        upgrade = self._upgrade(pipe, None, Direction.INBOUND, initiator=False, expected_peer=None)
+        deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
+        self._pending_inbound.add(networks_of(pipe.remote_address), upgrade)
+        self._upgrading[pipe] = upgrade, self.deadlines.add(deadline, upgrade)
+        upgrade.finished.add_done_callback(partial(self._inbound_finished, upgrade))
+        return upgrade
 
     def _inbound_refusal(self, pipe: BytePipe) -> StrongholdError | None:
         """Why ``pipe`` is not even upgraded."""
@@ -420,21 +441,23 @@ class Swarm:
 
     def _inbound_finished(self, upgrade: PipeUpgrade, finished: asyncio.Future[Connection]) -> None:
         self._pending_inbound.discard(upgrade)
-        self.deadlines.remove(self._pending_ticks.pop(upgrade), upgrade)
+        _, tick = self._upgrading.pop(upgrade.pipe)
+        self.deadlines.remove(tick, upgrade)
         error = None if finished.cancelled() else finished.exception()
         if isinstance(error, Exception):
             self._emit(InboundConnectionFailed(upgrade.pipe.remote_address, error))
 
     def _establish(
-        self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool
+        self, path: Path | None, direction: Direction, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool
     ) -> Connection:
-        """Takes an upgraded connection.
+        """Takes an upgraded connection; by None, its path is what the pipe knows now.
 
         Raises:
             NotPermitted: the peer is refused.
             LimitExceeded: a limit of connections is reached.
         """
         peer = upgrade.remote_peer
+        path = path or pipe.path
         if self._closing:
             raise ClosedError
         self._check_admission(peer)

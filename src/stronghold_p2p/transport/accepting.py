@@ -11,9 +11,11 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from ..logs import SparingLog
+from .lookups import in_thread
 
 __all__ = ["Acceptor", "listening_sockets"]
 
@@ -125,8 +127,9 @@ async def _resolve(family: int, host: str, port: int) -> Iterable[tuple[int, tup
     try:
         socket.inet_pton(family, host)
     except OSError:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = await in_thread(
+            partial(socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        )
         return dict.fromkeys((kind, where) for kind, _, _, _, where in found)
     return [(family, (host, port))]
 

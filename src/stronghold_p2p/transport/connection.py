@@ -134,9 +134,9 @@ class Connection(StreamHost):
         """Messages of it."""
         self._pipe_end: tuple[Exception | None] | None = None
         """The pipe has ended with that error, while input waited."""
-        self._alive = KeepAlive(self._session, self.now())
-        self._tick = self.deadlines.add(self.now() + self.config.idle_timeout, self)
-        """Of the deadline at which it is idle, or must have closed."""
+        self._alive = KeepAlive(self._session, pipe, self.output, host.config, self.now())
+        self._tick = self.deadlines.add(self.now() + self._alive.look(self.now(), wanted=False), self)
+        """Of the deadline at which it is looked after, or must have closed."""
         pipe.receiver = self
 
     def __repr__(self) -> str:
@@ -188,8 +188,8 @@ class Connection(StreamHost):
 
     @property
     def at_work(self) -> bool:
-        """Whether a stream is open that keeps the connection alive."""
-        return self._alive.at_work()
+        """Whether a stream is open that keeps the connection alive, or we want to stay connected."""
+        return self._alive.kept or self._alive.at_work()
 
     def close(self, code: yamux.GoAwayCode = yamux.GoAwayCode.NORMAL) -> None:
         """Closes in order: Go Away with ``code``, then the pipe. Streams still open are lost; await :attr:`closed` for the
@@ -220,6 +220,20 @@ class Connection(StreamHost):
     def ignore_for_keep_alive(self, stream: Substream) -> None:
         """The connection is closed, when idle or draining, though ``stream`` is open."""
         self._alive.background.add(stream)
+
+    def keep(self, kept: bool = True) -> None:
+        """We want to stay connected: until we do not, the connection is not closed when idle, and a dead path is noticed."""
+        self._alive.kept = kept
+
+    def hold(self, held: bool = True) -> None:
+        """The remote wants that. It stands behind those at work all the same, when one has to give way."""
+        self._alive.held = held
+
+    def check(self) -> None:
+        """The path may be dead, as the remote was heard of elsewhere: it has ``liveness_interval`` to answer a ping."""
+        if self._state < CLOSING and self._alive.check():
+            self.deadlines.remove(self._tick, self)
+            self._tick = self.deadlines.add(self.now() + self.config.liveness_interval, self)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
         """Runs ``coroutine`` for as long as the connection lives at most; it must not raise. See :class:`HandlerTasks`."""
@@ -381,17 +395,19 @@ class Connection(StreamHost):
     # -- called by the deadlines -----------------------------------------------------------------
 
     def expire(self) -> None:
-        """Closes the connection if it is idle, aborts it if closing takes too long."""
+        """Closes the connection if it is idle, ends it if the path is dead, aborts it if closing takes too long."""
         self._tick = 0
         if self._state >= CLOSING:
             self.output.abort()
             return
-        at_work = self._alive.at_work() or self._slots.wanted
-        idle_until = (self.now() if at_work else self._alive.idle_since) + self.config.idle_timeout
-        if idle_until <= self.now():
-            self.close()
+        now = self.now()
+        wait = self._alive.look(now, wanted=self._slots.wanted)
+        if wait > 0:
+            self._tick = self.deadlines.add(now + wait, self)
+        elif self._alive.lost:
+            self.abort(ConnectionLost(self._alive.lost))
         else:
-            self._tick = self.deadlines.add(idle_until, self)
+            self.close()
 
     # -- details ---------------------------------------------------------------------------------
 

@@ -10,13 +10,13 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, NamedTuple, TypeAlias
 
 from ..logs import SparingLog
 from . import netlink
 
-__all__ = ["InterfaceAddress", "InterfaceWatch", "Ip", "list_addresses"]
+__all__ = ["InterfaceAddress", "InterfaceWatch", "Ip", "list_addresses", "list_networks"]
 
 Ip: TypeAlias = IPv4Address | IPv6Address
 
@@ -47,6 +47,13 @@ class InterfaceAddress(NamedTuple):
     usable: bool = True
     """Whether others can reach it now: the interface runs, and the address is neither tentative nor deprecated (RFC 4862,
     section 2)."""
+    prefix: int | None = None
+    """Bits of the address that its network has in common; None: it is alone."""
+
+    @property
+    def network(self) -> IPv4Network | IPv6Network:
+        prefix = self.ip.max_prefixlen if self.prefix is None else self.prefix
+        return ip_network((self.ip.packed, prefix), strict=False)
 
 
 class InterfaceWatch:
@@ -176,11 +183,23 @@ def list_addresses() -> list[InterfaceAddress]:
     return [one for one in found if one.ip.version == 4 or not one.ip.is_link_local]
 
 
+def list_networks() -> list[IPv4Network | IPv6Network]:
+    """The networks that this machine is in; none if the system does not tell."""
+    try:
+        return [one.network for one in list_addresses()]
+    except OSError:
+        return []
+
+
 def _list_by_ifaddr() -> list[InterfaceAddress]:
     import ifaddr  # takes long: on Linux it runs ldconfig to find the C library
 
     return [
-        InterfaceAddress(ip_address(address.ip if isinstance(address.ip, str) else address.ip[0]), adapter.index or 0)
+        InterfaceAddress(
+            ip_address(address.ip if isinstance(address.ip, str) else address.ip[0]),
+            adapter.index or 0,
+            prefix=address.network_prefix,
+        )
         for adapter in ifaddr.get_adapters()
         for address in adapter.ips
     ]

@@ -13,8 +13,8 @@ from typing import Final, TypeAlias
 
 __all__ = ["AddressFacts", "addresses", "monitor", "parse_address", "parse_messages"]
 
-AddressFacts: TypeAlias = tuple[IPv4Address | IPv6Address, int, bool]
-"""An address, the number of its interface, and whether it is usable."""
+AddressFacts: TypeAlias = tuple[IPv4Address | IPv6Address, int, bool, int]
+"""An address, the number of its interface, whether it is usable, and the length of its network's prefix."""
 
 READ_SIZE: Final = 64 * 1024
 """Bytes of one read; Linux puts at most 32 KiB into a datagram."""
@@ -87,7 +87,7 @@ def parse_address(payload: bytes, running: set[int]) -> AddressFacts | None:
     Raises:
         OSError: malformed.
     """
-    family, _, flags, _, index = _unpack(ADDRESS, payload)
+    family, prefix, flags, _, index = _unpack(ADDRESS, payload)
     if family not in {socket.AF_INET, socket.AF_INET6}:
         return None
     attributes: dict[int, bytes] = {}
@@ -102,7 +102,7 @@ def parse_address(payload: bytes, running: set[int]) -> AddressFacts | None:
     if len(packed) != (4 if family == socket.AF_INET else 16):
         raise _malformed(f"an address of {len(packed)} bytes")
     flags = int.from_bytes(attributes.get(IFA_FLAGS, b""), sys.byteorder) or flags
-    return ip_address(packed), index, index in running and not flags & IFA_F_UNUSABLE
+    return ip_address(packed), index, index in running and not flags & IFA_F_UNUSABLE, prefix
 
 
 def _open(groups: int = 0) -> socket.socket:

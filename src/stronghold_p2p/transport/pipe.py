@@ -32,12 +32,16 @@ class BytePipe(Protocol):
 
     receiver: PipeReceiver
     """Who is called; the upgrade first, then the connection."""
-    remote_address: Multiaddr
-    """Where the other end is, without a peer id."""
     local_address: Multiaddr | None
     """Where our end of the socket is that everything goes through; None for a stream of another connection."""
-    path: Path
-    """How it got there."""
+
+    @property
+    def remote_address(self) -> Multiaddr:
+        """Where the other end is, without a peer id; up to the first data perhaps the proxy in front of it."""
+
+    @property
+    def path(self) -> Path:
+        """How it got there; up to the first data that of a pipe below."""
 
     def write(self, data: bytes | bytearray) -> None:
         """Sends, or queues, all of ``data``, which must not be touched again: the pipe may keep a view of it."""
@@ -45,6 +49,10 @@ class BytePipe(Protocol):
     def pause_reading(self) -> None:
         """Nothing is given to the receiver any more, not even in this very call of it, until :meth:`resume_reading`. What has
         come meanwhile waits, and so does an end behind it. Calling it again changes nothing."""
+
+    def silence(self) -> float:
+        """Seconds since the last byte came from the remote. 0 while that says nothing: what has come waits, reading is
+        paused, or the system has not taken all that was written and itself ends a pipe whose remote takes nothing."""
 
     def resume_reading(self) -> None:
         """What has come is given to the receiver again, in callbacks of their own. Calling it again changes nothing."""

@@ -49,6 +49,7 @@ class StreamPipe(StreamReceiver):
         """The receiver takes nothing."""
         self._kept: deque[bytes] = deque()
         """What has come and waits."""
+        self._heard_at = self._substream.now()
         self._credited = len(early)
         """Bytes of that for which the remote has its window back."""
         self._afterwards: Callable[[], None] | None = None
@@ -77,9 +78,13 @@ class StreamPipe(StreamReceiver):
     def pause_reading(self) -> None:
         self._stopped = True
 
+    def silence(self) -> float:
+        return 0.0 if self._stopped or self._kept else self._substream.now() - self._heard_at
+
     def resume_reading(self) -> None:
         if self._stopped:
             self._stopped = False
+            self._heard_at = self._substream.now()
             self._substream.loop.call_soon(self._give_on)
 
     def close(self) -> None:
@@ -103,6 +108,7 @@ class StreamPipe(StreamReceiver):
             append_chunk(self._kept, data)
             self._substream.hold(len(data))
         else:
+            self._heard_at = self._substream.now()
             self._give(data)
 
     def eof_received(self) -> None:
@@ -137,6 +143,7 @@ class StreamPipe(StreamReceiver):
         while self._kept and not self._stopped:
             data = self._kept.popleft()
             self._substream.let_go(len(data))
+            self._heard_at = self._substream.now()
             self._give(data)
         afterwards = self._afterwards
         if afterwards is not None and not self._kept:

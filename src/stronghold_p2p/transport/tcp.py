@@ -6,8 +6,9 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from math import ceil
 from typing import Final, cast
 from weakref import WeakKeyDictionary
 
@@ -36,6 +37,9 @@ SMALL_READ: Final = 16 * 1024
 """Bytes of a read while the turn is over: all of them are kept. So few pipes keep a large read at any time: the first of
 them ends the turn for all, for as long as its own work takes."""
 
+USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
+"""Linux has it: what was sent and is not acknowledged for so many milliseconds ends the connection (RFC 5482)."""
+
 INBOUND: Final = Path("tcp")
 """The path of every pipe that a remote has dialed."""
 
@@ -54,12 +58,11 @@ class TcpPipe(asyncio.BufferedProtocol):
     local_address: Multiaddr | None
     _transport: asyncio.Transport
 
-    def __init__(
-        self, read_buffer: memoryview, max_send_buffer: int, turns: Turns, path: Path, connected: Connected
-    ) -> None:
+    def __init__(self, read_buffer: memoryview, config: Config, turns: Turns, path: Path, connected: Connected) -> None:
         self.path = path
         self._read_buffer = read_buffer
-        self._max_send_buffer = max_send_buffer
+        self._config = config
+        self._heard_at = clock()
         self._read_size = FIRST_READ
         self._turns = turns
         self._connected = connected
@@ -84,9 +87,15 @@ class TcpPipe(asyncio.BufferedProtocol):
             self._transport.pause_reading()
             self._turns.forget(self._go_on)
 
+    def silence(self) -> float:
+        if self._paused or self._kept or (USER_TIMEOUT is not None and self._transport.get_write_buffer_size()):
+            return 0.0
+        return clock() - self._heard_at
+
     def resume_reading(self) -> None:
         if self._paused:
             self._paused = False
+            self._heard_at = clock()
             if self._kept or self._end is not None:
                 self._wait_for_turn()
             else:
@@ -104,7 +113,10 @@ class TcpPipe(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
-        self._transport.set_write_buffer_limits(high=self._max_send_buffer)
+        self._transport.set_write_buffer_limits(high=self._config.max_send_buffer)
+        if USER_TIMEOUT is not None:
+            milliseconds = ceil(self._config.liveness_timeout * 1000)
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, milliseconds)
         # None: the remote hung up between accept and here; connection_lost is about to be called.
         self.remote_address = _multiaddr(transport.get_extra_info("peername") or ("0.0.0.0", 0))
         self.local_address = _multiaddr(transport.get_extra_info("sockname") or ("0.0.0.0", 0))
@@ -119,6 +131,7 @@ class TcpPipe(asyncio.BufferedProtocol):
             self._keep(nbytes)
             return
         began, counted = clock(), turns.counted
+        self._heard_at = began
         try:
             self.receiver.data_received(self._read_buffer[:nbytes])
         except KeyboardInterrupt as error:
@@ -160,6 +173,7 @@ class TcpPipe(asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         """It is our turn."""
         kept, self._kept = self._kept, b""
+        self._heard_at = clock()
         try:
             if kept:
                 self.receiver.data_received(memoryview(kept))
@@ -211,7 +225,7 @@ class TcpTransport:
     name: Final = "tcp"
 
     def __init__(self, config: Config, turns: Turns) -> None:
-        self._max_send_buffer = config.max_send_buffer
+        self._config = config
         self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._read_buffer = _read_buffer_of(self._loop)
@@ -235,9 +249,12 @@ class TcpTransport:
         connected: Connected,
         *,
         certificate: CertificateFiles | None = None,
+        trusted_proxies: Sequence[str] = (),
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> TcpListener:
         refuse_certificate(address, certificate)
+        if trusted_proxies:
+            raise ListenError(address, "trusted proxies are for addresses with HTTP, such as /ip4/127.0.0.1/tcp/80/ws")
         family, host, port = _endpoint(address)
         try:
             sockets = await listening_sockets(family, host, port)
@@ -258,7 +275,7 @@ class TcpTransport:
             await asyncio.wait(self._accepted)
 
     def _pipe(self, path: Path, connected: Connected) -> TcpPipe:
-        return TcpPipe(self._read_buffer, self._max_send_buffer, self._turns, path, connected)
+        return TcpPipe(self._read_buffer, self._config, self._turns, path, connected)
 
     def _take(self, connected: Connected, connection: socket.socket) -> None:
         """Makes a pipe of a connection that was accepted."""

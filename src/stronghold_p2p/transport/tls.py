@@ -94,6 +94,7 @@ def _server_context(chain: str | os.PathLike[str], key: str | os.PathLike[str]) 
         raise CertificateError(key, "the private key is encrypted: give one without a passphrase")
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a client of TLS 1.2 could have us shake hands again and again
     context.set_alpn_protocols(ALPN)
     try:
         context.load_cert_chain(chain, key, no_passphrase)

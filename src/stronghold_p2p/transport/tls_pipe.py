@@ -15,8 +15,16 @@ from .transport import Connected
 
 __all__ = ["TlsPipe", "client_pipe", "server_pipe"]
 
+SUFFIX: Final = Multiaddr.parse("/tls")
+
 RECORD_TYPES: Final = range(20, 24)
 """The first byte of whatever TLS sends (RFC 8446, section 5.1): no text begins so, and no line of multistream-select."""
+
+OTHERS: Final = {
+    b"HTTP/": ", for which an address ends in /ws without /tls before it",
+    b"\x13/multistream/": ", for which an address ends before /tls/ws",
+}
+"""What a server may answer that is none of TLS, and what to do about it."""
 
 NO_TLS_ALERT: Final = b"\x15\x03\x01\x00\x02\x02\x46"
 """The answer to what is no TLS: a fatal alert, "protocol version"."""
@@ -70,7 +78,6 @@ class TlsPipe:
     receiver: PipeReceiver
 
     def __init__(self, lower: BytePipe, turns: Turns, context: ssl.SSLContext, host: str | None, path: Path) -> None:
-        self.remote_address = lower.remote_address.encapsulate(Multiaddr.parse("/tls"))
         self.local_address = lower.local_address
         self.path = path
         self.receiver = NullReceiver()
@@ -97,6 +104,10 @@ class TlsPipe:
         self._paused = False
         self._closing = False
 
+    @property
+    def remote_address(self) -> Multiaddr:
+        return self._lower.remote_address.encapsulate(SUFFIX)
+
     # -- as a pipe -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray) -> None:
@@ -110,6 +121,9 @@ class TlsPipe:
 
     def pause_reading(self) -> None:
         self._intake.pause()
+
+    def silence(self) -> float:
+        return self._lower.silence()  # which is paused while anything waits here
 
     def resume_reading(self) -> None:
         self._intake.resume()
@@ -139,7 +153,9 @@ class TlsPipe:
             if data[0] not in RECORD_TYPES:
                 if self._host is None:
                     self._outgoing.write(NO_TLS_ALERT)
-                self._fail(f"expected TLS, got {bytes(data[:20])!r}")
+                begin = bytes(data[:20])
+                hint = next((hint for start, hint in OTHERS.items() if begin.startswith(start)), "")
+                self._fail(f"expected TLS, got {begin!r}{hint}")
                 return
         self._input = data if not self._input else memoryview(bytes(self._input) + data)
         self._intake.go_on()

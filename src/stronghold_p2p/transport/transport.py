@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from ..errors import ListenError
@@ -18,7 +18,8 @@ CertificateFiles: TypeAlias = tuple[str | os.PathLike[str], str | os.PathLike[st
 PEM."""
 
 Connected: TypeAlias = Callable[[BytePipe], PipeReceiver]
-"""Called with each new pipe before its first byte comes; returns what receives for it."""
+"""Called with each new pipe before its first byte comes, and again when a trusted proxy has told for whom it is, which
+changes its address; returns what receives for it."""
 
 
 def nothing_to_close() -> None:
@@ -63,16 +64,21 @@ class Transport(Protocol):
         connected: Connected,
         *,
         certificate: CertificateFiles | None = None,
+        trusted_proxies: Sequence[str] = (),
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> TransportListener:
         """Listens on ``address``, with a ``certificate`` if that has TLS; cancelled, it leaves nothing open.
+
+        ``trusted_proxies`` are networks or addresses of reverse proxies: a pipe from there has the address that the proxy
+        forwards it for.
 
         ``exhausted`` is called when a connection waits for which the system has no descriptor, or no memory: it may close
         what matters least, and the connection is taken then. It is called again as long as that has not helped.
 
         Raises:
             ListenError: in use, not an address of this machine, or not permitted; a certificate that cannot be used, is
-                missing, or is given for an address without TLS.
+                missing, or is given for an address without TLS; trusted proxies that are no networks, or are given for an
+                address without HTTP.
         """
 
     async def close(self) -> None:

@@ -10,20 +10,27 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Callable
-from typing import Final, NoReturn
+from collections.abc import Callable, Sequence
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from ..config import Config
 from ..errors import CertificateError, InvalidAddress, ListenError
 from ..events import Path
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Component, Multiaddr
 from ..resources.turns import Turns
 from . import tls_pipe
+from .either_pipe import EitherPipe, Serve
+from .forwarding import Network, client_of, is_trusted, parse_networks
 from .pipe import BytePipe, PipeReceiver
-from .tcp import TcpTransport
+from .tcp import TcpPipe, TcpTransport
 from .tls import ServerCertificate, trust
 from .transport import CertificateFiles, Connected, TransportListener, nothing_to_close, refuse_certificate
+
+if TYPE_CHECKING:
+    from .websocket_handshake import Handshake
 
 __all__ = ["WebSocketTransport"]
 
@@ -52,6 +59,7 @@ class WebSocketTransport:
         self._trust: ssl.SSLContext | None = None
         self._watches: set[asyncio.Task[NoReturn]] = set()
         """One for each listener's certificate."""
+        self._ports: set[_Port] = set()
 
     def supports(self, address: Multiaddr) -> bool:
         return _form(address) in FORMS and self._tcp.supports(_tcp_part(address))
@@ -88,36 +96,78 @@ class WebSocketTransport:
         connected: Connected,
         *,
         certificate: CertificateFiles | None = None,
+        trusted_proxies: Sequence[str] = (),
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> TransportListener:
-        from .websocket_pipe import server_pipe
-
         form = _form(address)
-        path = Path(_path_name(form))
-
-        def websocket(lower: BytePipe) -> PipeReceiver:
-            return server_pipe(lower, self._turns, path, connected)
-
-        if form == PLAIN:
-            refuse_certificate(address, certificate)
-            return _Listener(await self._tcp.listen(_tcp_part(address), websocket, exhausted=exhausted), form)
         if form == NAMED:
             raise ListenError(address, "/sni is for dialing only: listen on .../tls/ws")
-        if certificate is None:
-            raise ListenError(address, "TLS needs a certificate and its private key")
         try:
-            shown = await ServerCertificate.load(certificate)
-        except CertificateError as error:
-            raise ListenError(address, str(error)) from error
+            proxies = parse_networks(trusted_proxies)
+        except ValueError as error:
+            raise ListenError(address, f"a trusted proxy is not a network: {error}") from error
+        shown = None
+        if form == PLAIN:
+            refuse_certificate(address, certificate)
+        elif certificate is None:
+            raise ListenError(address, "TLS needs a certificate and its private key")
+        else:
+            try:
+                shown = await ServerCertificate.load(certificate)
+            except CertificateError as error:
+                raise ListenError(address, str(error)) from error
+        port = await self._serve(address, self._server(proxies, shown), connected, exhausted)
+        watch = None
+        if shown is not None:
+            watch = asyncio.get_running_loop().create_task(shown.watch())
+            self._watches.add(watch)
+            watch.add_done_callback(self._watches.discard)
+        return _Listener(port.tcp, form, partial(self._end, port, form), watch)
 
-        def tls(lower: BytePipe) -> PipeReceiver:
-            return tls_pipe.server_pipe(lower, self._turns, shown.context, path, websocket)
+    def _server(self, proxies: Sequence[Network], shown: ServerCertificate | None) -> Serve:
+        """Makes the server's end of pipes, over TLS if there is a certificate."""
+        from .websocket_pipe import server_pipe
 
-        tcp = await self._tcp.listen(_tcp_part(address), tls, exhausted=exhausted)
-        watch = asyncio.get_running_loop().create_task(shown.watch())
-        self._watches.add(watch)
-        watch.add_done_callback(self._watches.discard)
-        return _Listener(tcp, form, watch)
+        path = Path("ws" if shown is None else "tls/ws")
+
+        def serve(tcp: BytePipe, connected: Connected) -> PipeReceiver:
+            assert isinstance(tcp, TcpPipe)
+            by_proxy = bool(proxies) and is_trusted(ip_address(tcp.remote_address.components[0][1] or ""), proxies)
+            readdress = partial(_readdress, tcp, connected, proxies) if by_proxy else None
+
+            def websocket(lower: BytePipe) -> PipeReceiver:
+                return server_pipe(lower, self._turns, path, connected, readdress)
+
+            if shown is None:
+                return websocket(tcp)
+            return tls_pipe.server_pipe(tcp, self._turns, shown.context, path, websocket)
+
+        return serve
+
+    async def _serve(
+        self, address: Multiaddr, server: Serve, connected: Connected, exhausted: Callable[[], None]
+    ) -> _Port:
+        """Listens on a port for ``server``, or has one that is listened on serve that, too."""
+        secure = _form(address) != PLAIN
+        where = _tcp_part(address)
+        for port in self._ports:
+            if where in port.addresses and secure not in port.servers:
+                port.servers[secure] = server
+                return port
+        port = _Port({secure: server}, connected)
+        port.tcp = await self._tcp.listen(where, port.take, exhausted=exhausted)
+        bound = port.tcp.address
+        port.addresses = {bound, _joined(where.components[0], bound.components[1])}
+        self._ports.add(port)
+        return port
+
+    def _end(self, port: _Port, form: tuple[str, ...]) -> None:
+        """Serves one form on a port no more."""
+        if len(port.servers) > 1:
+            del port.servers[form != PLAIN]
+        else:
+            self._ports.discard(port)
+            port.tcp.close()
 
     async def close(self) -> None:
         for watch in self._watches:
@@ -133,7 +183,12 @@ def _form(address: Multiaddr) -> tuple[str, ...]:
 
 
 def _tcp_part(address: Multiaddr) -> Multiaddr:
-    return Multiaddr.parse("".join(f"/{name}/{value}" for name, value in address.components[:2]))
+    return _joined(*address.components[:2])
+
+
+def _joined(*components: Component) -> Multiaddr:
+    """The address of components that have values."""
+    return Multiaddr.parse("".join(f"/{name}/{value}" for name, value in components))
 
 
 def _path_name(form: tuple[str, ...]) -> str:
@@ -151,17 +206,49 @@ def _ascii(address: Multiaddr, host: str) -> str:
     return name
 
 
+def _readdress(
+    tcp: TcpPipe, connected: Connected, proxies: Sequence[Network], handshake: Handshake, pipe: BytePipe
+) -> None:
+    """A trusted proxy has sent a request: the pipe is from whoever it forwards that for. Raises WebSocketError."""
+    client = client_of(handshake.header("X-Forwarded-For"), handshake.header("Forwarded"), proxies)
+    tcp.remote_address = Multiaddr.of_tcp(str(client), 0)  # nobody says which port
+    pipe.receiver = connected(pipe)
+
+
+class _Port:
+    """A TCP listener with what it serves: WebSockets over TLS (True), those without (False), or both."""
+
+    tcp: TransportListener
+    addresses: set[Multiaddr]
+    """As bound, and by the name that we were told."""
+
+    def __init__(self, servers: dict[bool, Serve], connected: Connected) -> None:
+        self.servers = servers
+        self._connected = connected
+
+    def take(self, tcp: BytePipe) -> PipeReceiver:
+        if len(self.servers) > 1:
+            return EitherPipe(tcp, self.servers.copy(), self._connected)
+        (server,) = self.servers.values()
+        return server(tcp, self._connected)
+
+
 class _Listener:
-    """A TCP listener whose addresses end in ``form``; ``watch`` looks after its certificate."""
+    """One form on a port; its addresses end in ``form``. ``end`` serves it no more, ``watch`` looks after its certificate."""
 
     def __init__(
-        self, tcp: TransportListener, form: tuple[str, ...], watch: asyncio.Task[NoReturn] | None = None
+        self,
+        tcp: TransportListener,
+        form: tuple[str, ...],
+        end: Callable[[], None],
+        watch: asyncio.Task[NoReturn] | None,
     ) -> None:
         self._tcp = tcp
+        self._end = end
         self._watch = watch
         self.address = tcp.address.encapsulate(Multiaddr.parse("/" + "/".join(form)))
 
     def close(self) -> None:
-        self._tcp.close()
+        self._end()
         if self._watch is not None:
             self._watch.cancel()

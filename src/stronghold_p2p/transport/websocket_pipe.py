@@ -1,89 +1,60 @@
-"""A WebSocket as a byte pipe over another one (RFC 6455). Imported on first use: its core takes 50 ms to import."""
+"""A WebSocket as a byte pipe over another one (RFC 6455). Imported on first use, as what it imports is."""
 
 from __future__ import annotations
 
-import logging
-from collections import deque
-from collections.abc import Generator
+import os
+from collections.abc import Callable
 from typing import Final
 
-from websockets.client import ClientProtocol
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request, Response
-from websockets.protocol import State
-from websockets.server import ServerProtocol
-from websockets.streams import StreamReader
-from websockets.uri import WebSocketURI
+from websockets.exceptions import ProtocolError
+from websockets.frames import OK_CLOSE_CODES, Close, CloseCode
 
 from ..errors import TlsError, WebSocketError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from ..resources.turns import Turns
+from ..wire.websocket import BINARY, CLOSE, PING, PONG, TEXT, Frame, FrameReader, encode_frame
 from .intake import EMPTY_PER_SECOND, Allowance, Intake
 from .pipe import BytePipe, NullReceiver, PipeReceiver
-from .tls_pipe import RECORD_TYPES
 from .transport import Connected
+from .websocket_handshake import Handshake
 
-__all__ = ["MAX_HEAD_SIZE", "MAX_MESSAGE_SIZE", "WebSocketPipe", "client_pipe", "server_pipe"]
+__all__ = ["Readdress", "WebSocketPipe", "client_pipe", "server_pipe"]
 
-MAX_HEAD_SIZE: Final = 16 * 1024
-"""Bytes of an HTTP head: browsers and proxies send one or two thousand."""
+Readdress = Callable[[Handshake, BytePipe], None]
+"""Called with each request, before that is accepted. Raises WebSocketError if it must not be."""
 
-MAX_MESSAGE_SIZE: Final = 4 * 1024 * 1024
-"""Bytes of one message, which is kept until it is whole. libp2p peers send a Noise message in one, or a few."""
+SMALL: Final = 16 * 1024
+"""Bytes of a frame below which those of one read are joined. Their requests are then worked on at once, and what is written to
+each of them shares a flush, as over TCP; larger ones are not worth the copy."""
 
-FRAMES_AT_ONCE: Final = 32
-"""Frames that the core works on in one call: some 10 us each, and a read may bring a hundred thousand."""
+TOGETHER: Final = 32
+"""Frames that are joined at most."""
 
-NO_HTTP: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
-"""The answer to TLS: the client sees at once that there is none."""
+MAX_REASON: Final = 123
+"""Bytes of the reason in a close frame; ours are ASCII."""
 
-_logger: Final = logging.getLogger("stronghold_p2p.websocket")
-"""For the core, whose errors are raised here."""
-_logger.propagate = False
+SUFFIX: Final = Multiaddr.parse("/ws")
 
 
 def client_pipe(
     lower: BytePipe, turns: Turns, host: str, port: int, path: Path, connected: Connected, *, secure: bool
 ) -> WebSocketPipe:
     """The client's end. ``host``, a name or an IP address, and ``port`` are for the request; ``secure``: over TLS."""
-    uri = WebSocketURI(secure, host, port, path="/", query="")  # not parsed: a remote may have told us the name
-    machine = ClientProtocol(uri, max_size=MAX_MESSAGE_SIZE, logger=_logger)
-    pipe = WebSocketPipe(lower, turns, machine, path)
-    machine.send_request(machine.connect())
+    handshake = Handshake.of_client(host, port, secure=secure)
+    pipe = WebSocketPipe(lower, turns, handshake, path, is_client=True)
     pipe.receiver = connected(pipe)
-    pipe.flush()
+    lower.write(handshake.data_to_send())
     return pipe
 
 
-def server_pipe(lower: BytePipe, turns: Turns, path: Path, connected: Connected) -> WebSocketPipe:
+def server_pipe(
+    lower: BytePipe, turns: Turns, path: Path, connected: Connected, readdress: Readdress | None = None
+) -> WebSocketPipe:
     """The server's end."""
-    pipe = WebSocketPipe(lower, turns, ServerProtocol(max_size=MAX_MESSAGE_SIZE, logger=_logger), path)
+    pipe = WebSocketPipe(lower, turns, Handshake.of_server(), path, readdress, is_client=False)
     pipe.receiver = connected(pipe)
     return pipe
-
-
-class _Reader(StreamReader):
-    """What the core reads from. It asks before each frame whether more is to come, and waits while it gets no answer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frames_left = FRAMES_AT_ONCE
-
-    @property
-    def stopped(self) -> bool:
-        """Something has come at which the core may not have looked."""
-        return not self.frames_left and bool(self.buffer)
-
-    def at_eof(self) -> Generator[None, None, bool]:
-        while True:
-            if not self.buffer:
-                if self.eof:
-                    return True
-            elif self.frames_left:
-                self.frames_left -= 1
-                return False
-            yield
 
 
 class WebSocketPipe:
@@ -91,47 +62,62 @@ class WebSocketPipe:
 
     receiver: PipeReceiver
 
-    def __init__(self, lower: BytePipe, turns: Turns, machine: ClientProtocol | ServerProtocol, path: Path) -> None:
-        self.remote_address = lower.remote_address.encapsulate(Multiaddr.parse("/ws"))
+    def __init__(
+        self,
+        lower: BytePipe,
+        turns: Turns,
+        handshake: Handshake,
+        path: Path,
+        readdress: Readdress | None = None,
+        *,
+        is_client: bool,
+    ) -> None:
         self.local_address = lower.local_address
         self.path = path
         self.receiver = NullReceiver()
         self._lower = lower
-        self._machine = machine
-        self._reader = machine.reader = _Reader()
-        machine.parser = machine.parse()  # anew: it had begun with another reader
-        next(machine.parser)
-        self._intake = Intake(lower, turns, self._work, self._tell_end)
-        self._allowance = Allowance()
-        self._events: deque[Request | Response | Frame] = deque()
-        """What the core has told and was not handled yet."""
+        self._is_client = is_client
+        self._handshake: Handshake | None = handshake
+        """None when it has ended."""
+        self._readdress = readdress
         self._waiting: list[bytes | bytearray] = []
         """What was written before the handshake's end."""
-        self._head_size = 0
+        self._frames = FrameReader(masked=not is_client)
+        self._input = memoryview(b"")
+        """What has come and was not worked on."""
+        self._ahead: Frame | None = None
+        """One that was read and not worked on."""
+        self._intake = Intake(lower, turns, self._work, self._tell_end)
+        self._allowance = Allowance()
         self._error: WebSocketError | None = None
         self._paused = False
         self._closing = False
 
+    @property
+    def remote_address(self) -> Multiaddr:
+        return self._lower.remote_address.encapsulate(SUFFIX)
+
     # -- as a pipe -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray) -> None:
-        state = self._machine.state
-        if state is State.CONNECTING:
+        if self._handshake is not None:
             self._waiting.append(data)
-        elif state is State.OPEN:  # else the remote has closed, and reads no more
-            self._machine.send_binary(data)
-            self.flush()
+        elif not self._closing:
+            self._send(BINARY, data)
 
     def pause_reading(self) -> None:
         self._intake.pause()
+
+    def silence(self) -> float:
+        return self._lower.silence()  # which is paused while anything waits here
 
     def resume_reading(self) -> None:
         self._intake.resume()
 
     def close(self) -> None:
         if not self._closing:
-            if self._machine.state is State.OPEN:
-                self._machine.send_close(CloseCode.NORMAL_CLOSURE)
+            if self._handshake is None:
+                self._send(CLOSE, Close(CloseCode.NORMAL_CLOSURE, "").serialize())
             self._end()
 
     def abort(self) -> None:
@@ -139,28 +125,21 @@ class WebSocketPipe:
         self._intake.drop()
         self._lower.abort()
 
-    def flush(self) -> None:
-        """Sends what the core has to send."""
-        data = b"".join(self._machine.data_to_send())
-        if data and not self._closing:
-            self._lower.write(data)
-
     # -- as the lower pipe's receiver ------------------------------------------------------------
 
     def data_received(self, data: memoryview) -> None:
         if self._closing:
             return
-        machine = self._machine
-        if machine.state is State.CONNECTING:
-            if not self._head_size and data[0] in RECORD_TYPES:
-                if isinstance(machine, ServerProtocol):
-                    self._lower.write(NO_HTTP)
-                self._fail("expected HTTP, got TLS, for which an address ends in /tls/ws")
+        if self._handshake is not None:
+            data = self._shake_hands(self._handshake, data)
+            if not data:
                 return
-            self._head_size += len(data)
-        self._feed(data)
-        if self._events or machine.state is not State.OPEN:  # else a part of a frame came
-            self._intake.go_on()
+        self._input = data
+        self._intake.go_on()
+        if self._input:  # what is left has to be copied
+            self._input = memoryview(bytes(self._input))
+        if self._ahead is not None:
+            self._ahead = Frame(self._ahead.opcode, bytes(self._ahead.data))
 
     def pipe_closed(self, error: Exception | None) -> None:
         self._intake.end(error)
@@ -175,64 +154,105 @@ class WebSocketPipe:
 
     # -- details ---------------------------------------------------------------------------------
 
-    def _feed(self, data: memoryview | bytes) -> None:
-        """Has the core go on."""
-        self._reader.frames_left = FRAMES_AT_ONCE
-        self._machine.receive_data(data)  # type: ignore[arg-type]  # it copies what it is given
-        self._events += self._machine.events_received()
+    def _shake_hands(self, handshake: Handshake, data: memoryview) -> memoryview:
+        """Works on a part of the HTTP head, and returns what follows it."""
+        handshake.receive_data(data)
+        if handshake.requested:
+            self._answer(handshake)
+            if self._closing:
+                return memoryview(b"")
+        if answer := handshake.data_to_send():
+            self._lower.write(answer)
+        if handshake.error is not None:
+            self._fail(handshake.error)
+        if not handshake.done:
+            return memoryview(b"")
+        self._handshake = None
+        behind = handshake.data_behind()
+        if behind and not self._is_client:
+            self._fail("got frames before the handshake had ended")
+            return memoryview(b"")
+        waiting, self._waiting = self._waiting, []
+        for written in waiting:
+            self.write(written)
+        return memoryview(behind)
+
+    def _answer(self, handshake: Handshake) -> None:
+        if self._readdress is not None:
+            try:
+                self._readdress(handshake, self)
+            except WebSocketError as error:
+                handshake.reject(error.reason)
+                return
+            if self._closing:  # whoever the request comes from is refused
+                return
+        handshake.accept()
 
     def _work(self) -> bool:
-        """Handles what the core has told, and has it go on."""
-        machine, events = self._machine, self._events
-        if len(events) > 1 and isinstance(events[0], Request):
-            self._fail("got frames before the handshake had ended")  # the core would take them in a state of its own
+        """Works on a frame, or on small ones together, and returns whether more may be there."""
+        pieces: list[bytes | memoryview] = []
+        try:
+            while self._ahead is None and self._input and len(pieces) < TOGETHER:
+                frame, self._input = self._frames.read(self._input)
+                if (
+                    frame is not None
+                    and frame.opcode <= BINARY
+                    and frame.opcode != TEXT
+                    and 0 < len(frame.data) < SMALL
+                ):
+                    pieces.append(frame.data)
+                else:
+                    self._ahead = frame
+        except WebSocketError as error:
+            self._refuse(CloseCode.PROTOCOL_ERROR, error.reason)
             return False
-        while events:
-            if self._intake.paused:
-                return True
-            self._handle(events.popleft())
-            if self._closing:
-                return False
-        error = machine.handshake_exc or machine.parser_exc
-        if error is not None:
-            self._fail(str(error))
-        elif machine.state is State.CONNECTING and self._head_size > MAX_HEAD_SIZE:
-            self._fail(f"expected an HTTP head of at most {MAX_HEAD_SIZE:,} bytes")
-        elif machine.state is State.CLOSING:
-            self._end()
-        elif self._paused:
-            machine.data_to_send()  # pongs: what the remote does not read is dropped, and an answer to the last ping is enough
-        else:
-            self.flush()
-        if self._closing or not self._reader.stopped:
-            return False
-        self._feed(b"")
-        return True
+        if pieces:
+            self.receiver.data_received(memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces)))
+        elif self._ahead is not None:
+            frame, self._ahead = self._ahead, None
+            self._handle(frame.opcode, frame.data)
+        return (bool(self._input) or self._ahead is not None) and not self._closing
 
-    def _handle(self, event: Request | Response | Frame) -> None:
-        if isinstance(event, Frame):
-            if event.opcode is Opcode.TEXT:
-                self._machine.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
-                self._fail("expected binary messages, got text")
-            elif event.data and event.opcode in {Opcode.BINARY, Opcode.CONT}:
-                self.receiver.data_received(memoryview(event.data))
-            elif event.opcode is not Opcode.CLOSE and not self._allowance.take():
-                self._machine.fail(CloseCode.POLICY_VIOLATION, "too many frames without data")
-                self._fail(f"expected data, got more than {EMPTY_PER_SECOND:g} frames a second without any")
+    def _handle(self, opcode: int, data: bytes | memoryview) -> None:
+        if opcode == TEXT:
+            self._refuse(CloseCode.UNSUPPORTED_DATA, "expected binary messages, got text")
+        elif opcode < CLOSE and data:
+            self.receiver.data_received(memoryview(data))
+        elif opcode == CLOSE:
+            self._remote_closes(bytes(data))
+        elif not self._allowance.take():
+            self._refuse(
+                CloseCode.POLICY_VIOLATION,
+                f"expected data, got more than {EMPTY_PER_SECOND:g} frames a second without any",
+            )
+        elif opcode == PING and not self._paused:  # else the pongs would pile up
+            self._send(PONG, bytes(data))
+
+    def _remote_closes(self, data: bytes) -> None:
+        try:
+            close = Close.parse(data)
+        except (ProtocolError, UnicodeDecodeError) as error:
+            self._refuse(CloseCode.PROTOCOL_ERROR, f"got a malformed close frame: {error}")
             return
-        if isinstance(event, Request) and isinstance(self._machine, ServerProtocol):
-            self._machine.send_response(self._machine.accept(event))
-        if self._machine.handshake_exc is None:
-            waiting, self._waiting = self._waiting, []
-            for data in waiting:
-                self.write(data)
+        if close.code not in OK_CLOSE_CODES:
+            reason = f": {close.reason!r}" if close.reason else ""
+            self._error = WebSocketError(f"the remote closed it with code {Close(close.code, '')}{reason}")
+        self._send(CLOSE, data)
+        self._end()
+
+    def _send(self, opcode: int, data: bytes | bytearray) -> None:
+        self._lower.write(encode_frame(opcode, data, os.urandom(4) if self._is_client else b""))
+
+    def _refuse(self, code: CloseCode, reason: str) -> None:
+        """The remote has sent what must not be, and hears so."""
+        self._send(CLOSE, Close(code, reason[:MAX_REASON]).serialize())
+        self._fail(reason)
 
     def _tell_end(self, error: Exception | None) -> None:
-        machine = self._machine
-        connecting = machine.state is State.CONNECTING
-        if connecting and self._error is None and not isinstance(error, TlsError):  # TLS's says more
-            machine.receive_eof()  # an HTTP response may end with the connection
-            self._error = WebSocketError(str(machine.handshake_exc or "the connection ended before it was open"))
+        handshake = self._handshake
+        if handshake is not None and self._error is None and not isinstance(error, TlsError):  # TLS's says more
+            handshake.receive_eof()
+            self._error = WebSocketError(handshake.error or "")
             self._error.__cause__ = error
         self._closing = True
         self.receiver.pipe_closed(self._error or error)
@@ -242,8 +262,7 @@ class WebSocketPipe:
         self._end()
 
     def _end(self) -> None:
-        """Sends what explains the end, a close frame or an HTTP response, and ends the pipe below."""
-        self.flush()
+        """Ends the pipe below, after what explains that."""
         self._closing = True
         self._intake.drop()
         self._lower.close()

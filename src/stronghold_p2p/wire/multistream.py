@@ -34,6 +34,12 @@ def encode_line(line: str) -> bytes:
     return varint.encode(len(encoded)) + encoded
 
 
+_OTHERS: Final = {
+    b"HTTP/": "; it speaks HTTP: if that is a WebSocket, append /ws to the address",
+    b"\x15\x03": "; it speaks TLS: if that is a WebSocket, append /tls/ws to the address",
+}
+"""How a remote begins that speaks something else over TCP, and what to do about it. An alert is what TLS answers."""
+
 HEADER: Final = encode_line("/multistream/1.0.0")
 _NOT_AVAILABLE: Final = encode_line("na")
 
@@ -80,7 +86,8 @@ class Dialer:
         while not data.startswith(self._agreement):
             if not data.startswith(self._refusal):
                 if not self._agreement.startswith(data) and not self._refusal.startswith(data):
-                    raise NegotiationError(f"expected {self._proposed} or na, got {data[:64]!r}")
+                    hint = next((hint for start, hint in _OTHERS.items() if data.startswith(start)), "")
+                    raise NegotiationError(f"expected {self._proposed} or na, got {data[:64]!r}{hint}")
                 self._buffer = data  # shorter than the line it begins
                 return b""
             data = data[len(self._refusal) :]
@@ -133,6 +140,7 @@ class Listener:
         if not self._header_seen:
             if not data.startswith(HEADER):
                 if not HEADER.startswith(data):
+                    self._outbound.append(HEADER)  # so that a browser, say, is told what is here
                     raise NegotiationError(f"expected the header, got {data[:64]!r}")
                 self._buffer = data
                 return b""

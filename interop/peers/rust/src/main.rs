@@ -13,9 +13,9 @@ use futures::{
     stream::{FuturesUnordered, StreamExt},
 };
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, identity, multiaddr, noise, ping,
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, identity, mdns, multiaddr, noise, ping,
     request_response::{self, InboundFailure, Message, OutboundFailure, ProtocolSupport, ResponseChannel},
-    swarm::{NetworkBehaviour, SwarmEvent},
+    swarm::{NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
     tcp, yamux,
 };
 use serde_json::{Value, json};
@@ -62,6 +62,7 @@ fn emit(line: Value) {
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     identify: identify::Behaviour,
+    mdns: Toggle<mdns::tokio::Behaviour>,
     ping: ping::Behaviour,
     request: request_response::Behaviour<Exchange>,
 }
@@ -71,7 +72,12 @@ struct Limits {
     streams: Option<(usize, usize)>,
 }
 
-async fn new_swarm(support: ProtocolSupport, limits: Limits, ping: ping::Config) -> Result<Swarm<Behaviour>> {
+async fn new_swarm(
+    support: ProtocolSupport,
+    limits: Limits,
+    ping: ping::Config,
+    mdns: bool,
+) -> Result<Swarm<Behaviour>> {
     let mut requests = request_response::Config::default().with_request_timeout(DIAL_TIMEOUT);
     let mut muxer = yamux::Config::default();
     if let Some((served, open)) = limits.streams {
@@ -83,13 +89,19 @@ async fn new_swarm(support: ProtocolSupport, limits: Limits, ping: ping::Config)
         .with_tcp(tcp::Config::default(), noise::Config::new, || muxer.clone())?
         .with_websocket(noise::Config::new, || muxer)
         .await?
-        .with_behaviour(|key: &identity::Keypair| Behaviour {
-            identify: identify::Behaviour::new(identify::Config::new_with_signed_peer_record(
-                "interop/1.0.0".into(),
-                key,
-            )),
-            ping: ping::Behaviour::new(ping),
-            request: request_response::Behaviour::new([(REQUEST_PROTOCOL, support)], requests),
+        .with_behaviour(|key: &identity::Keypair| {
+            let mdns = mdns
+                .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().to_peer_id()))
+                .transpose()?;
+            Ok(Behaviour {
+                identify: identify::Behaviour::new(identify::Config::new_with_signed_peer_record(
+                    "interop/1.0.0".into(),
+                    key,
+                )),
+                mdns: mdns.into(),
+                ping: ping::Behaviour::new(ping),
+                request: request_response::Behaviour::new([(REQUEST_PROTOCOL, support)], requests),
+            })
         })?
         .build())
 }
@@ -178,7 +190,7 @@ async fn read_message(io: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Ve
 async fn listen(options: &[&str]) -> Result<()> {
     let (mut reject, mut support, mut delay, mut limits) =
         (false, ProtocolSupport::Full, Duration::ZERO, Limits { streams: None });
-    let mut address = "/ip4/127.0.0.1/tcp/0";
+    let (mut ip, mut form, mut mdns) = ("127.0.0.1", "", false);
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
@@ -188,12 +200,13 @@ async fn listen(options: &[&str]) -> Result<()> {
             "--delay-ms" => delay = Duration::from_millis(options.next().ok_or_else(usage)?.parse()?),
             // 4,096 windows of 256 KiB are all that Yamux's limit on a connection's receive window has room for.
             "--high-limits" => limits = Limits { streams: Some((4096, 4096)) },
-            "--ws" => address = "/ip4/127.0.0.1/tcp/0/ws",
+            "--ws" => form = "/ws",
+            "--mdns" => (ip, mdns) = (options.next().ok_or_else(usage)?, true),
             _ => return Err(usage()),
         }
     }
-    let mut swarm = new_swarm(support, limits, ping::Config::default()).await?;
-    swarm.listen_on(address.parse()?)?;
+    let mut swarm = new_swarm(support, limits, ping::Config::default(), mdns).await?;
+    swarm.listen_on(format!("/ip4/{ip}/tcp/0{form}").parse()?)?;
     let mut delayed = FuturesUnordered::new();
     let mut stdin = std::pin::pin!(wait_for_end_of_stdin());
     loop {
@@ -205,6 +218,13 @@ async fn listen(options: &[&str]) -> Result<()> {
                     let peer = *swarm.local_peer_id();
                     let address = address.with(multiaddr::Protocol::P2p(peer));
                     emit(json!({"event": "listening", "peer": peer.to_string(), "address": address.to_string()}));
+                }
+                SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
+                    for (peer, address) in found {
+                        emit(json!({
+                            "event": "discovered", "peer": peer.to_string(), "addresses": [address.to_string()],
+                        }));
+                    }
                 }
                 SwarmEvent::Behaviour(BehaviourEvent::Request(request_response::Event::Message {
                     message: Message::Request { request, channel, .. },
@@ -263,7 +283,7 @@ async fn dial(address: &str, command: &str, arguments: &[&str]) -> Result<()> {
     };
     let pings = ping::Config::default().with_interval(Duration::from_millis(50));
     let pings = if command == "ping" { pings } else { ping::Config::default() };
-    let swarm = new_swarm(ProtocolSupport::Outbound, Limits { streams: None }, pings).await?;
+    let swarm = new_swarm(ProtocolSupport::Outbound, Limits { streams: None }, pings, false).await?;
     let mut dialer = Dialer { swarm, remote, address };
     match (command, arguments) {
         ("ping", []) => dialer.ping(1).await,

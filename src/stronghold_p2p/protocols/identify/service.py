@@ -86,7 +86,7 @@ class IdentifyService(Service):
         asked = False
         try:
             async with asyncio.timeout(self.host.config.request_timeout):
-                async with await connection.open_stream(message.PROTOCOL) as stream:
+                async with await _open(connection, message.PROTOCOL) as stream:
                     asked = True
                     identity = await message.read(stream)
         except (StrongholdError, TimeoutError) as error:
@@ -147,7 +147,7 @@ class IdentifyService(Service):
     async def _push(self, connection: Connection) -> None:
         try:
             async with asyncio.timeout(self.host.config.request_timeout):
-                async with await connection.open_stream(message.PUSH_PROTOCOL) as stream:
+                async with await _open(connection, message.PUSH_PROTOCOL) as stream:
                     # What changes in this time is told, too: remotes may read two pushes in any order.
                     await stream.negotiated()
                     await message.serve(stream, self._message(connection))
@@ -167,3 +167,10 @@ class IdentifyService(Service):
 
     def _offer(self, connection: Connection) -> _Offer:
         return self.host.offered(connection.peer), self.host.told_to(connection)
+
+
+async def _open(connection: Connection, protocol: str) -> Stream:
+    """A stream that does not count as work: we ask and tell everybody, also who never answers."""
+    substream = await connection.open_substream(protocol)
+    connection.ignore_for_keep_alive(substream)
+    return Stream(substream)

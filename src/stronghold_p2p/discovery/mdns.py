@@ -1,0 +1,240 @@
+"""Discovery of peers on the local network by mDNS (libp2p/specs discovery/mdns.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable
+from ipaddress import ip_address
+from typing import Final
+
+from ..addresses.book import AddressBook
+from ..addresses.entry import AddressSource
+from ..config import Config
+from ..errors import ListenError
+from ..events import Event, PeerDiscovered, PeerExpired
+from ..identity import PeerId
+from ..multiaddr import Multiaddr
+from ..protocols.service import Service, ServiceHost
+from ..resources.networks import networks_of
+from ..resources.refusals import Refusals
+from ..resources.turns import Turns
+from ..transport.interfaces import InterfaceWatch
+from . import links, packets
+from .intake import Intake
+from .links import Link
+from .neighbors import Change, Neighbors
+from .texts import IP, announced_addresses, encode_text, sightings
+
+__all__ = ["Mdns"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+FIND_TIME: Final = 5.0
+"""Seconds in which somebody answers who is there: a packet or two may be lost."""
+LOOK_INTERVAL: Final = 1.0
+"""Seconds between looks at what has expired, at least."""
+
+
+class Mdns(Service):
+    """Announces our listen addresses, each on its own interface, and finds the peers that announce theirs.
+
+    What is heard goes into ``addresses``, and as events to ``emit``. It is a hint: anybody on the network can say
+    anything, and the handshake proves who is there.
+    """
+
+    def __init__(
+        self,
+        own: PeerId,
+        config: Config,
+        *,
+        addresses: AddressBook,
+        interfaces: InterfaceWatch,
+        turns: Turns,
+        refusals: Refusals,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._own = own
+        self._book = addresses
+        self._interfaces = interfaces
+        self._turns = turns
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._intake = Intake()
+        self._neighbors = Neighbors(
+            own, config.max_discovered_peers, lambda sender: refusals.add("max_discovered_peers", sender)
+        )
+        self._links: dict[tuple[int, IP | None], Link] = {}
+        """By the number of the interface, and our address there; None for that of IPv6, which the system chooses."""
+        self._announcements: dict[int, packets.Announcement] = {}
+        """By the number of the interface."""
+        self._own_ips: frozenset[IP] = frozenset()
+        self._listen_addresses: tuple[Multiaddr, ...] = ()
+        self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
+        self._looking: asyncio.TimerHandle | None = None
+        self._last_look = float("-inf")
+        self._next_look = float("inf")
+        self._closed = False
+
+    def open(self) -> None:
+        """Begins to listen and to ask.
+
+        Raises:
+            ListenError: on no interface, since another program does not share the port, or the system forbids it.
+        """
+        try:
+            self._interfaces.need(self)
+            failure = self._update_links()
+            if failure is not None and not self._links:
+                raise failure
+        except OSError as error:
+            self.close()
+            reason = f"mDNS: {(error.strerror or str(error)).lower()}"
+            raise ListenError(f"/ip4/{links.GROUPS[4]}/udp/{links.PORT}", reason) from error
+        if not self._links:
+            logger.warning("mDNS: no interface is up; it begins with the first one")
+
+    def close(self) -> None:
+        """Says goodbye. What was found stays in the address book until it expires."""
+        self._closed = True
+        self._interfaces.release(self)
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def find(self, peer: PeerId) -> tuple[Multiaddr, ...]:
+        """The addresses of ``peer``: those that are known, else those that it answers. It is asked in any case: it may have
+        others by now, of which the host hears.
+
+        Raises:
+            TimeoutError: it has not answered.
+        """
+        for link in self._links.values():
+            link.ask()
+        if peer not in self._neighbors:
+            found: asyncio.Future[None] = self._loop.create_future()
+            waiting = self._waiting.setdefault(peer, set())
+            waiting.add(found)
+            try:
+                async with asyncio.timeout(FIND_TIME):
+                    await found
+            except TimeoutError:
+                raise TimeoutError(f"nobody on the local network answered within {FIND_TIME:g} s") from None
+            finally:
+                waiting.discard(found)
+                if not waiting and self._waiting.get(peer) is waiting:
+                    del self._waiting[peer]
+        return self._neighbors.addresses(peer)
+
+    # -- as a service ----------------------------------------------------------------------------
+
+    def attach(self, host: ServiceHost) -> None:
+        super().attach(host)
+        self.offer_changed(None)
+
+    def offer_changed(self, peer: PeerId | None) -> None:
+        if self.host.listen_addresses != self._listen_addresses and not self._closed:
+            self._listen_addresses = self.host.listen_addresses
+            self.network_changed()
+
+    def network_changed(self) -> None:
+        if not self._closed:
+            failure = self._update_links()
+            if failure is not None:
+                logger.debug("mDNS: not on every interface: %s", failure)
+
+    # -- interfaces ------------------------------------------------------------------------------
+
+    def _update_links(self) -> OSError | None:
+        """One link for each interface and family, that tells of our addresses there. Returns why one could not be made."""
+        present: dict[int, list[IP]] = {}
+        for one in self._interfaces.addresses:
+            if one.usable:
+                present.setdefault(one.interface, []).append(one.ip)
+        self._own_ips = frozenset(ip for ips in present.values() for ip in ips)
+        wanted = {
+            (interface, source if source.version == 4 else None): source
+            for interface, ips in present.items()
+            for source in _sources(ips)
+        }
+        for gone in self._links.keys() - wanted.keys():
+            self._links.pop(gone).close()
+        failure = None
+        for interface, source in wanted.keys() - self._links.keys():
+            try:
+                link = Link(interface, wanted[interface, source], self._turns, self)
+            except OSError as error:
+                failure = error
+            else:
+                self._links[interface, source] = link
+        announcements = {interface: self._announcement(interface, ips) for interface, ips in present.items()}
+        self._announcements = {interface: one for interface, one in announcements.items() if one is not None}
+        for (interface, _), link in self._links.items():
+            link.announce(announcements[interface])
+        return failure
+
+    def _announcement(self, interface: int, ips: Collection[IP]) -> packets.Announcement | None:
+        """What we tell there: under a new name if it is not what we told before, since go reports a name once."""
+        addresses = announced_addresses(self._listen_addresses, ips)
+        before = self._announcements.get(interface)
+        if before is not None and before.text == encode_text(addresses, self._own):
+            return before
+        return packets.announcement(links.new_name(), addresses, self._own)
+
+    # -- packets ---------------------------------------------------------------------------------
+
+    def read(self) -> float:
+        return self._intake.read(self._loop.time())
+
+    def heard(self, link: Link, data: bytes, sender: str) -> None:
+        if packets.concerns_us(data) and self._intake.takes(sender, len(data)):
+            self._turns.run(self._take, link, data, ip_address(sender.partition("%")[0]))
+
+    def _take(self, link: Link, data: bytes, sender: IP) -> None:
+        message = packets.read(data)
+        if isinstance(message, packets.Query):
+            link.answer(message)
+        elif message is not None:
+            for instance, _, ttl in message.texts:
+                link.knows(instance, ttl)
+            source = Multiaddr.parse(f"/ip{sender.version}/{sender}")
+            found = sightings(message.texts, sender, is_local=sender in self._own_ips)
+            path = (*networks_of(source), str(sender))
+            self._changed(self._neighbors.heard(found, path, self._loop.time()), by=source)
+
+    def _look(self) -> None:
+        """Forgets what has expired."""
+        self._next_look = float("inf")
+        self._last_look = self._loop.time()
+        self._changed(self._neighbors.expire(self._last_look))
+
+    def _changed(self, changes: Iterable[Change], by: Multiaddr | None = None) -> None:
+        for peer, addresses, expires, differs in changes:
+            valid = expires - self._loop.time()
+            self._book.tell(peer, AddressSource.MDNS, addresses, expires=self._book.clock() + valid, by=by)
+            if differs:
+                self._emit(PeerDiscovered(peer, addresses) if addresses else PeerExpired(peer))
+                self.host.found(peer, addresses)
+            if addresses:
+                for found in self._waiting.pop(peer, ()):
+                    if not found.done():
+                        found.set_result(None)
+        self._look_in_time()
+
+    def _look_in_time(self) -> None:
+        when = max(self._neighbors.next_expiry, self._last_look + LOOK_INTERVAL)
+        if when < self._next_look:
+            if self._looking is not None:
+                self._looking.cancel()
+            self._next_look = when
+            self._looking = self._loop.call_at(when, self._look)
+
+
+def _sources(ips: Iterable[IP]) -> list[IP]:
+    """The first of our addresses on an interface by each family. Only by IPv4 has the loopback interface multicast."""
+    families = {ip.version: ip for ip in reversed(list(ips))}
+    if any(ip.is_loopback for ip in families.values()):
+        families.pop(6, None)
+    return list(families.values())

@@ -1,0 +1,53 @@
+"""Peers find each other on the local network, by mDNS."""
+
+from __future__ import annotations
+
+from support.namespaces import INTERFACE, Host
+
+from .conftest import peer_of
+
+
+def test_a_peer_is_asked_and_pinged_by_its_id_alone(pair: tuple[Host, Host]) -> None:
+    alice, bob = pair
+    with bob.stronghold_p2p("listen", "--mdns", "--allow-all") as listener:
+        peer = peer_of(listener)
+        with (
+            alice.stronghold_p2p("request", peer, '"you"') as asker,
+            alice.stronghold_p2p("ping", peer, "--count", "1") as pinger,
+        ):
+            assert asker.line() == "you"
+            assert "rtt_ms" in pinger.line()
+
+
+def test_a_peer_is_discovered_with_its_address(pair: tuple[Host, Host]) -> None:
+    alice, bob = pair
+    with (
+        bob.stronghold_p2p("listen", f"/ip4/{bob.ip4}/tcp/0", "--mdns", "--allow-all") as listener,
+        alice.stronghold_p2p("discover", "--seconds", "30") as discoverer,
+    ):
+        address = listener.event("listening")["address"]
+        found = discoverer.event("discovered")
+        assert found["peer"] == address.rpartition("/p2p/")[2]
+        assert found["addresses"] == [address]
+
+
+def test_ipv6_is_enough(pair: tuple[Host, Host]) -> None:
+    alice, bob = pair
+    for host in pair:
+        host.ip(f"address delete {host.ip4}/24 dev {INTERFACE}")
+    with (
+        bob.stronghold_p2p("listen", "/ip6/::/tcp/0", "--mdns", "--allow-all") as listener,
+        alice.stronghold_p2p("request", peer_of(listener), '"you"') as asker,
+    ):
+        assert asker.line() == "you"
+
+
+def test_addresses_that_hosts_give_themselves_are_enough(pair: tuple[Host, Host]) -> None:
+    alice, bob = pair
+    for number, host in enumerate(pair, 1):
+        host.ip(f"address flush dev {INTERFACE}", f"address add 169.254.7.{number}/16 dev {INTERFACE}")
+    with (
+        bob.stronghold_p2p("listen", "--mdns", "--allow-all") as listener,
+        alice.stronghold_p2p("request", peer_of(listener), '"you"') as asker,
+    ):
+        assert asker.line() == "you"
