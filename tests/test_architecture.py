@@ -98,6 +98,7 @@ EDGES = {
     },
     "protocols": {
         "encoding": "protobuf messages and their lengths",
+        "resources": "a relay's reservations, by network and peer",
         "transport": "they run over streams",
         "wire": "signed records, the length of a protocol id",
     },

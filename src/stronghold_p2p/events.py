@@ -22,7 +22,6 @@ __all__ = [
     "FirewallDecision",
     "FirewallRequestEnded",
     "FirewallRequestOpened",
-    "HolePunchFailed",
     "InboundConnectionFailed",
     "KeepFailed",
     "LimitReached",
@@ -32,7 +31,6 @@ __all__ = [
     "Outcome",
     "Path",
     "PathLimits",
-    "PathUpgraded",
     "PeerDiscovered",
     "PeerExpired",
     "PeerIdentified",
@@ -182,25 +180,6 @@ class ListenerClosed:
     """We no longer listen on an address."""
 
     listener: Listener
-
-
-@dataclass(frozen=True, slots=True)
-class PathUpgraded:
-    """There is a direct connection to a peer that was connected through a relay. New streams use it."""
-
-    connection: ConnectionInfo
-    """The direct one."""
-    before: Path
-    """That of the relayed one, which is closed when nothing is left on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class HolePunchFailed:
-    """No direct path to a peer that is connected through a relay was found. The relayed connection goes on."""
-
-    peer: PeerId
-    error: Exception
-    """The last one; a :class:`DialError` lists every address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,14 +347,12 @@ class Dropped:
 Event = (
     ConnectionEstablished
     | ConnectionClosed
-    | HolePunchFailed
     | InboundConnectionFailed
     | KeepFailed
     | LimitReached
     | NewListener
     | ListenerClosed
     | AddressesChanged
-    | PathUpgraded
     | PeerDiscovered
     | PeerExpired
     | PeerIdentified

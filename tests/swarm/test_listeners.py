@@ -25,6 +25,7 @@ from stronghold_p2p import (
     Multiaddr,
     NewListener,
     Path,
+    PeerId,
     PeerIdentified,
     StrongholdP2p,
 )

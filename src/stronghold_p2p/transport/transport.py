@@ -52,7 +52,8 @@ class Transport(Protocol):
     ) -> None:
         """Connects to ``address``; returns when ``connected`` has been called.
 
-        ``peer`` is whom we expect there, as a relay must know. ``named`` is the same address by the name of its host, if it was looked up: what some servers want to hear.
+        ``peer`` is whom we expect there, as a relay must know. ``named`` is the same address by the name of its host, if it
+        was looked up: what some servers want to hear.
 
         Raises:
             OSError: refused, or unreachable.
