@@ -25,6 +25,7 @@ from .errors import (
     PeerIdMismatch,
     PolicyError,
     ProtocolNotSupported,
+    RelayRefused,
     RemoteProtocolError,
     RequestTimeout,
     StateError,
@@ -59,6 +60,8 @@ from .events import (
     PolicyFailed,
     PolicyLoaded,
     RequestFailed,
+    ReservationLost,
+    ReservationMade,
     StateFailed,
 )
 from .firewall.answerers import FirewallRequestQueue
@@ -68,6 +71,7 @@ from .firewall.rules import FirewallRules, Rule
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
+from .protocols.relay.limits import RelayServer
 from .requests import Request
 from .transport.stream import Stream
 
@@ -128,10 +132,14 @@ __all__ = [
     "PolicyLoaded",
     "ProtocolNotSupported",
     "PublicKey",
+    "RelayRefused",
+    "RelayServer",
     "RemoteProtocolError",
     "Request",
     "RequestFailed",
     "RequestTimeout",
+    "ReservationLost",
+    "ReservationMade",
     "Rule",
     "StateError",
     "StateFailed",

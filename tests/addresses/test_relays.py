@@ -25,6 +25,15 @@ def through(relays: DialingRelays, peer: PeerId = PEER) -> list[PeerId]:
     return [relay for relay in dict.fromkeys(found) if relay is not None]
 
 
+def test_known_circuits_are_dialed_but_for_those_of_other_relays_than_the_only_one(relays: DialingRelays) -> None:
+    direct = Multiaddr.parse("/ip4/192.0.2.9/tcp/9")
+    known = [Multiaddr.parse(f"/ip4/192.0.2.9/tcp/9/p2p/{relay}/p2p-circuit") for relay in (ONE, OTHER)]
+    nonsense = Multiaddr.parse(f"/ip4/192.0.2.9/tcp/9/p2p/{ONE}/p2p-circuit/tcp/1")
+    assert relays.addresses(PEER, (direct, *known)) == (direct, *known, *relays.circuits(PEER))
+    relays.use_specific(PEER, ONE, exclusive=True)
+    assert relays.addresses(PEER, (direct, nonsense, *known)) == (direct, known[0], *relays.circuits(PEER))
+
+
 def test_every_address_of_every_relay(relays: DialingRelays) -> None:
     expected = [f"{address}/p2p/{relay}/p2p-circuit" for relay, addresses in KNOWN.items() for address in addresses]
     assert list(map(str, relays.circuits(PEER))) == expected

@@ -49,6 +49,13 @@ class DialingRelays:
         self._specific[peer] = relay, exclusive
         self._without.discard(peer)
 
+    def addresses(self, peer: PeerId, known: tuple[Multiaddr, ...]) -> tuple[Multiaddr, ...]:
+        """Those of the ``known`` addresses of ``peer`` to dial, and its :meth:`circuits`."""
+        relay, exclusive = self._specific.get(peer, (None, False))
+        if exclusive:
+            known = tuple(one for one in known if not one.is_relayed or _relay_of(one) == relay)
+        return tuple(dict.fromkeys((*known, *self.circuits(peer))))
+
     def circuits(self, peer: PeerId) -> tuple[Multiaddr, ...]:
         """The addresses of ``peer`` through relays, without its peer id, in the order of trying."""
         if peer in self._without:
@@ -64,3 +71,7 @@ class DialingRelays:
             if relay != peer
             for address in self._addresses_of(relay)
         )
+
+
+def _relay_of(circuit: Multiaddr) -> PeerId | None:
+    return circuit.decapsulate(CIRCUIT).peer_id if circuit.endswith(CIRCUIT) else None

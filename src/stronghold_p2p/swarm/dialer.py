@@ -153,8 +153,7 @@ class Dialer:
         refusal = self.admission.refusal_of_address(address)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
-        # What a relay's name stands for is not looked up here.
-        if address.components[0][0] == "dnsaddr" and "p2p-circuit" not in dict(address.components):
+        if is_name(address) and not names_host(address):
             return None
         transport = next((one for one in self.transports if one.supports(address)), None)
         if transport is None:

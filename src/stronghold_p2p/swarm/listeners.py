@@ -57,6 +57,7 @@ class Listeners:
         self._own: tuple[OwnAddress, ...] = ()
         self._observations = Observations()
         self._believed: tuple[Multiaddr, ...] = ()
+        self._relayed: tuple[Multiaddr, ...] = ()
         self._closed = False
 
     @property
@@ -131,6 +132,13 @@ class Listeners:
         if now != before:
             new = [address for address in now if address not in before]
             self._emit(AddressesChanged(self._with_peer(now), self._with_peer(new)))
+            self._changed()
+
+    def set_relayed(self, addresses: tuple[Multiaddr, ...]) -> None:
+        """We can be dialed at these, through relays."""
+        self._relayed = addresses
+        self._compute()
+        if not self._closed:
             self._changed()
 
     # -- which addresses ---------------------------------------------------------------------------
@@ -226,7 +234,11 @@ class Listeners:
             )
         own = [one for entry in self._entries for one in entry.own]
         dialed = [one for one in self._believed if _port_of(one) is not None]
-        self._own = (*own, *(OwnAddress(address, place=MAX_TOLD) for address in dialed))
+        self._own = (
+            *own,
+            *(OwnAddress(address, place=MAX_TOLD) for address in dialed),
+            *(OwnAddress(address, place=MAX_TOLD + 1) for address in self._relayed),  # behind what is direct
+        )
 
     def _with_peer(self, addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
         return tuple(address.with_peer(self._peer_id) for address in addresses)

@@ -321,6 +321,10 @@ class Swarm:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
         self._listeners.stop(address)
 
+    def set_relayed_addresses(self, addresses: tuple[Multiaddr, ...]) -> None:
+        """We can be dialed at these, through relays, which remotes are told, too."""
+        self._listeners.set_relayed(addresses)
+
     # -- the network -----------------------------------------------------------------------------
 
     def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:

@@ -37,7 +37,7 @@ async def relayed(limits: PathLimits | None = None, *, config: Config | None = N
         to_target, target = await second.streams()
         made: list[Relayed] = []
 
-        def ended(circuit: Circuit) -> None:
+        def ended() -> None:
             made[0].ended += 1
 
         await source.write(b"early")

@@ -8,6 +8,7 @@ from ...errors import StrongholdError
 from ...events import PathLimits
 from ...transport.receiver import StreamReceiver
 from ...transport.stream import Stream, take_over
+from ...transport.substream import Substream
 
 __all__ = ["Circuit"]
 
@@ -21,21 +22,30 @@ class Circuit:
 
     __slots__ = ("_ended", "_ends", "forwarded", "limits")
 
-    def __init__(
-        self, source: Stream, target: Stream, limits: PathLimits | None, ended: Callable[[Circuit], None]
-    ) -> None:
-        """Both have said all that goes before; ``ended`` is called once. Raises what :func:`take_over` does."""
+    def __init__(self, source: Stream, target: Stream, limits: PathLimits | None, ended: Callable[[], None]) -> None:
+        """Both have said all that goes before; ``ended`` is called once, perhaps at once. Raises what :func:`take_over`
+        does, and then has reset both."""
         self.limits = limits
         self.forwarded = 0
         """Bytes, in both directions together."""
-        self._ended: Callable[[Circuit], None] | None = ended
+        self._ended: Callable[[], None] | None = ended
         one, other = _End(self), _End(self)
         one.other, other.other = other, one
         self._ends = one, other
-        early = [end.take(stream) for end, stream in zip(self._ends, (source, target), strict=True)]
+        taken: list[tuple[Substream, bytes]] = []
+        try:
+            for stream in source, target:
+                taken.append(take_over(stream))  # noqa: PERF401 - if one raises, the other is needed
+        except StrongholdError:
+            for substream, _ in taken:
+                substream.reset()
+            raise
+        for end, (substream, _) in zip(self._ends, taken, strict=True):
+            end.stream = substream
+            substream.set_receiver(end)
         if limits is not None and limits.seconds is not None:
             one.stream.set_deadline(one.stream.now() + limits.seconds)
-        for end, data in zip(self._ends, early, strict=True):
+        for end, (_, data) in zip(self._ends, taken, strict=True):
             if data:
                 end.forward(data, uncredited=0)
 
@@ -49,7 +59,7 @@ class Circuit:
         """Both streams have ended, or are about to."""
         ended, self._ended = self._ended, None
         if ended is not None:
-            ended(self)
+            ended()
 
 
 class _End(StreamReceiver):
@@ -58,6 +68,7 @@ class _End(StreamReceiver):
     __slots__ = ("_circuit", "_waiting", "closed", "forwarded", "other", "stream")
 
     other: _End
+    stream: Substream
 
     def __init__(self, circuit: Circuit) -> None:
         self._circuit = circuit
@@ -66,12 +77,6 @@ class _End(StreamReceiver):
         self.forwarded = 0
         self.closed = False
         """The remote sends no more."""
-
-    def take(self, stream: Stream) -> bytes:
-        """Takes over ``stream``; returns what came early."""
-        self.stream, early = take_over(stream)
-        self.stream.set_receiver(self)
-        return early
 
     def forward(self, data: bytes, uncredited: int) -> None:
         """``uncredited`` of these bytes wait for their window."""

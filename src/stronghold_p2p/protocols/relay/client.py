@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ async def reserve(connection: Connection, own: PeerId) -> Reservation:
             address = Multiaddr.from_bytes(encoded)
         except DecodeError:
             continue
-        if address.peer_id in {None, connection.peer} and len(address.components) > 1 and not _is_relayed(address):
+        if address.peer_id in {None, connection.peer} and len(address.components) > 1 and not address.is_relayed:
             addresses.append(address.with_peer(connection.peer))
     return Reservation(
         connection.peer, float(answer.reservation.expire), tuple(dict.fromkeys(addresses)), read_limits(answer)
@@ -157,9 +158,10 @@ class CircuitTarget(Service):
         self._max_send_buffer = max_send_buffer
 
     async def _serve(self, connection: Connection, stream: Stream) -> None:
-        message = await read(stream, messages.StopMessage)
-        status = self._check(connection, message)
-        await write(stream, messages.StopMessage(type=StopType.STATUS, status=status))
+        async with asyncio.timeout(self.host.config.request_timeout):
+            message = await read(stream, messages.StopMessage)
+            status = self._check(connection, message)
+            await write(stream, messages.StopMessage(type=StopType.STATUS, status=status))
         if status is not Status.OK:
             return
         StreamPipe(
@@ -197,7 +199,3 @@ def split_circuit(address: Multiaddr) -> tuple[PeerId, Multiaddr | None] | None:
 def _circuit_address(connection: Connection) -> Multiaddr:
     """Where the other end of a circuit is: behind the relay at the other end of ``connection``."""
     return connection.remote_address.with_peer(connection.peer).encapsulate(CIRCUIT)
-
-
-def _is_relayed(address: Multiaddr) -> bool:
-    return any(name == "p2p-circuit" for name, _ in address)

@@ -7,13 +7,15 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from ...errors import ListenError, StrongholdError
-from ...events import Event, ReservationLost, ReservationMade
+from ...events import Event, Listener, ReservationLost, ReservationMade
 from ...identity import PeerId
 from ...multiaddr import Multiaddr
 from ...transport.connection import Connection
+from ..service import Service
 from .client import CIRCUIT, Reservation, reserve
 
 __all__ = ["Reservations"]
@@ -32,11 +34,11 @@ LAST_PAUSE: Final = 60.0
 """The same at most: a relay that restarts is back in seconds, one that has gone costs a dial a minute."""
 
 
-class Reservations:
+class Reservations(Service):
     """The relays through which we listen.
 
-    ``connect`` gives a connection to a relay; ``hold`` has one stay open though nothing is at work on it, or no longer;
-    ``changed`` is called when :attr:`addresses` are others. ``clock`` gives seconds since the epoch.
+    ``connect`` gives a connection to a relay; ``changed`` is called when :attr:`addresses` are others; ``timeout`` is for one
+    reservation, in seconds. ``clock`` gives seconds since the epoch.
     """
 
     def __init__(
@@ -44,67 +46,90 @@ class Reservations:
         own: PeerId,
         *,
         connect: Callable[[PeerId, Multiaddr | None], Awaitable[Connection]],
-        hold: Callable[[PeerId, bool], None],
         emit: Callable[[Event], None],
         changed: Callable[[], None],
+        timeout: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._own = own
         self._connect = connect
-        self._hold = hold
         self._emit = emit
         self._changed = changed
+        self._timeout = timeout
         self._clock = clock
-        self._tasks: dict[PeerId, asyncio.Task[None]] = {}
-        self._addresses: dict[PeerId, tuple[Multiaddr, ...]] = {}
+        self._relays: dict[PeerId, _Relay] = {}
         self._wakened = asyncio.Event()
 
     @property
-    def relays(self) -> tuple[PeerId, ...]:
-        """Those through which we listen, or try to."""
-        return tuple(self._tasks)
+    def listeners(self) -> tuple[Listener, ...]:
+        """One for each relay; without addresses while there is no reservation."""
+        return tuple(
+            Listener(
+                one.where.encapsulate(CIRCUIT).with_peer(self._own),
+                tuple(address.with_peer(self._own) for address in one.addresses),
+            )
+            for one in self._relays.values()
+        )
 
     @property
     def addresses(self) -> tuple[Multiaddr, ...]:
         """Where we can be dialed through relays, without our peer id."""
-        return tuple(address for addresses in self._addresses.values() for address in addresses)
+        return tuple(address for one in self._relays.values() for address in one.addresses)
 
     def is_relay(self, peer: PeerId) -> bool:
         """Whether ``peer`` may bring circuits to us."""
-        return peer in self._tasks
+        return peer in self._relays
 
-    async def listen(self, relay: PeerId, address: Multiaddr | None) -> tuple[Multiaddr, ...]:
-        """Listens through ``relay``, whose address is ``address`` or known, until :meth:`stop`. Returns our addresses there,
-        without our peer id.
+    async def listen(self, relay: PeerId, address: Multiaddr | None) -> Multiaddr:
+        """Listens through ``relay``, whose address is ``address`` or known, until :meth:`stop`. Returns our first address
+        there, without our peer id.
 
         Raises:
             ListenError: it cannot be reached, refuses, or is used already.
         """
         where = Multiaddr.parse(f"/p2p/{relay}") if address is None else address.with_peer(relay)
-        if relay in self._tasks:
+        if relay in self._relays:
             raise ListenError(where, "we listen through this relay already")
-        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = self._tasks[relay] = asyncio.get_running_loop().create_task(self._run(relay, address, first))
-        self._hold(relay, True)
+        loop = asyncio.get_running_loop()
+        first: asyncio.Future[Multiaddr] = loop.create_future()
+        self._relays[relay] = one = _Relay(where)
+        if len(self._relays) == 1:
+            with suppress(OSError):  # without the watch, what is lost is made again a little later
+                self.host.watch_network(self)
+        one.task = loop.create_task(self._run(relay, address, one, first))
         try:
-            await first
+            return await first
         except BaseException as error:
-            task.cancel()
-            self._forget(relay)
+            if self._relays.get(relay) is one:
+                self.stop(relay)
             if isinstance(error, StrongholdError | OSError):
                 raise ListenError(where, f"no reservation: {error}") from error
             raise
-        return self._addresses[relay]
 
     def stop(self, relay: PeerId) -> bool:
         """Listens through ``relay`` no longer. Whether we did. The reservation ends with the connection, which is closed
         when nothing is at work on it."""
-        task = self._tasks.get(relay)
-        if task is None:
+        one = self._relays.pop(relay, None)
+        if one is None:
             return False
-        task.cancel()
-        self._forget(relay)
+        assert one.task is not None
+        one.task.cancel()
+        if one.end():
+            self._changed()
+        if not self._relays:
+            self.host.unwatch_network(self)
         return True
+
+    def stop_at(self, address: Multiaddr) -> None:
+        """Listens no longer through the relay at which ``address`` is ours, without our peer id, if there is one."""
+        for relay, one in list(self._relays.items()):
+            if address in {one.where.encapsulate(CIRCUIT), *one.addresses}:
+                self.stop(relay)
+
+    def stop_all(self) -> None:
+        """Listens through none."""
+        for relay in list(self._relays):
+            self.stop(relay)
 
     def network_changed(self) -> None:
         """Tries again at once what waits."""
@@ -113,78 +138,101 @@ class Reservations:
 
     async def close(self) -> None:
         """Ends all."""
-        tasks = list(self._tasks.values())
-        for relay in self.relays:
-            self.stop(relay)
+        tasks = [one.task for one in self._relays.values() if one.task is not None]
+        self.stop_all()
         if tasks:
             await asyncio.wait(tasks)
 
     # -- one relay -------------------------------------------------------------------------------
 
-    async def _run(self, relay: PeerId, address: Multiaddr | None, first: asyncio.Future[None]) -> None:
+    async def _run(
+        self, relay: PeerId, address: Multiaddr | None, one: _Relay, first: asyncio.Future[Multiaddr]
+    ) -> None:
         pause = FIRST_PAUSE
         while True:
             try:
-                connection = await self._connect(relay, address)
-                reservation = await reserve(connection, self._own)
+                async with asyncio.timeout(self._timeout):
+                    connection = await self._connect(relay, address)
+                    reservation = await reserve(connection, self._own)
             except (StrongholdError, OSError) as error:
+                if isinstance(error, TimeoutError) and not error.args:
+                    error = TimeoutError(f"no answer within {self._timeout:g} s")
                 if not first.done():
                     first.set_exception(error)
                     return
-                self._lost(relay, error)
-                await self._wait(random.uniform(pause / 2, pause), None)
+                self._lost(relay, one, error)
+                await self._wait_for_network(random.uniform(pause / 2, pause))
                 pause = min(2 * pause, LAST_PAUSE)
                 continue
-            self._made(reservation, connection)
+            self._made(one, reservation, connection)
             if not first.done():
-                first.set_result(None)
+                first.set_result(one.addresses[0])
             pause = FIRST_PAUSE
             lifetime = reservation.expires - self._clock()
-            await self._wait(max(RENEW_AFTER * lifetime, SHORTEST), connection)
+            await asyncio.wait([connection.closed], timeout=max(RENEW_AFTER * lifetime, SHORTEST))
             if connection.closing:
-                self._lost(relay, None)
-                await self._wait(random.uniform(0, FIRST_PAUSE), None)
+                self._lost(relay, one, None)
+                await self._wait_for_network(random.uniform(0, FIRST_PAUSE))  # not all at once, when a relay restarts
 
-    async def _wait(self, seconds: float, connection: Connection | None) -> None:
-        """Until the time has passed, or ``connection`` has ended, or without one the network has changed."""
-        wakened: asyncio.Future[object] | asyncio.Task[bool]
-        if connection is not None:
-            await asyncio.wait([connection.closed], timeout=seconds)
-            return
-        wakened = asyncio.ensure_future(self._wakened.wait())
-        try:
-            await asyncio.wait([wakened], timeout=seconds)
-        finally:
-            wakened.cancel()
+    async def _wait_for_network(self, seconds: float) -> None:
+        """Until it has changed, or the time has passed."""
+        wakened = self._wakened
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await wakened.wait()
 
-    def _made(self, reservation: Reservation, connection: Connection) -> None:
-        relay = reservation.relay
+    def _made(self, one: _Relay, reservation: Reservation, connection: Connection) -> None:
         # The address that we know to work goes first; what the relay says of itself may be of another network.
         told = dict.fromkeys((_dialed(connection), *reservation.addresses))
         addresses = tuple(address.encapsulate(CIRCUIT) for address in told)
-        if self._addresses.get(relay) != addresses:
-            self._addresses[relay] = addresses
+        if one.begin(connection, addresses):
             self._changed()
         self._emit(
             ReservationMade(
-                relay,
+                reservation.relay,
                 tuple(address.with_peer(self._own) for address in addresses),
                 reservation.expires,
                 reservation.limits,
             )
         )
 
-    def _lost(self, relay: PeerId, error: Exception | None) -> None:
-        if self._addresses.pop(relay, None) is not None:
+    def _lost(self, relay: PeerId, one: _Relay, error: Exception | None) -> None:
+        if one.end():
             logger.warning("the reservation at the relay %s is lost: %s", relay, error or "the connection has ended")
             self._changed()
             self._emit(ReservationLost(relay, error))
 
-    def _forget(self, relay: PeerId) -> None:
-        del self._tasks[relay]
-        self._hold(relay, False)
-        if self._addresses.pop(relay, None) is not None:
-            self._changed()
+
+class _Relay:
+    """A relay through which we listen, and the reservation there."""
+
+    def __init__(self, where: Multiaddr) -> None:
+        self.where = where
+        """As it was given, with its peer id."""
+        self.task: asyncio.Task[None] | None = None
+        self.addresses: tuple[Multiaddr, ...] = ()
+        self._connection: Connection | None = None
+        """On which the reservation was made: it stays open though nothing is at work on it."""
+
+    def begin(self, connection: Connection, addresses: tuple[Multiaddr, ...]) -> bool:
+        """There is a reservation. Whether the addresses are others than before."""
+        if connection is not self._connection:
+            self._let_go()
+            self._connection = connection
+            connection.keep()
+        before, self.addresses = self.addresses, addresses
+        return addresses != before
+
+    def end(self) -> bool:
+        """There is none. Whether there was."""
+        self._let_go()
+        before, self.addresses = self.addresses, ()
+        return bool(before)
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.keep(False)
 
 
 def _dialed(connection: Connection) -> Multiaddr:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ...encoding import messages
@@ -58,7 +59,6 @@ class RelayService(Service):
         """Each with the time at which it ends, in the loop's time."""
         self._networks: Shares[PeerId] = Shares()
         """The peers of those."""
-        self._circuits: dict[Circuit, tuple[PeerId, PeerId]] = {}
         self._circuits_of: Counter[PeerId] = Counter()
         """By peer, at either end; those that are being made, too."""
 
@@ -69,8 +69,8 @@ class RelayService(Service):
 
     @property
     def circuits(self) -> int:
-        """Those open."""
-        return len(self._circuits)
+        """Those open, and those that are being made."""
+        return self._circuits_of.total() // 2
 
     # -- as a service ----------------------------------------------------------------------------
 
@@ -113,12 +113,17 @@ class RelayService(Service):
         if peer in self._reservations:
             self._end_reservation(peer)
         self._reservations[peer] = connection, now + ttl
+        connection.hold()
         self._networks.add(networks_of(connection.remote_address)[:1], peer)
         connection.loop.call_later(ttl, self._expire, peer, now + ttl)
         expires = int(self._clock() + ttl)
         reservation = messages.CircuitReservation(
             expire=expires,
-            addrs=[bytes(address.with_peer(self.host.keypair.peer_id)) for address in self.host.told_to(connection)],
+            addrs=[
+                bytes(address.with_peer(self.host.keypair.peer_id))
+                for address in self.host.told_to(connection)
+                if not address.is_relayed  # a circuit leads over one relay
+            ],
             voucher=Voucher(self.host.keypair.peer_id, peer, expires).seal(self.host.keypair),
         )
         await write(
@@ -148,8 +153,9 @@ class RelayService(Service):
             self._end_reservation(peer)
 
     def _end_reservation(self, peer: PeerId) -> None:
-        del self._reservations[peer]
+        connection, _ = self._reservations.pop(peer)
         self._networks.discard(peer)
+        connection.hold(False)
 
     # -- circuits --------------------------------------------------------------------------------
 
@@ -176,8 +182,7 @@ class RelayService(Service):
             async with stop:
                 answer = messages.HopMessage(type=HopType.STATUS, status=Status.OK, limit=encode_limits(limits))
                 await write(stream, answer)
-                circuit = Circuit(stream, stop, limits, self._circuit_ended)
-                self._circuits[circuit] = ends
+                circuit = Circuit(stream, stop, limits, partial(self._forget, ends))
         finally:
             if circuit is None:
                 self._forget(ends)
@@ -190,7 +195,7 @@ class RelayService(Service):
         if target not in self._reservations:
             return Status.NO_RESERVATION
         busy = max(self._circuits_of[connection.peer], self._circuits_of[target])
-        if self._circuits_of.total() >= 2 * server.max_circuits or busy >= server.max_circuits_per_peer:
+        if self.circuits >= server.max_circuits or busy >= server.max_circuits_per_peer:
             return Status.RESOURCE_LIMIT_EXCEEDED
         return Status.OK
 
@@ -213,9 +218,6 @@ class RelayService(Service):
             if stream is not None and not agreed:
                 stream.reset()
         return stream if agreed else None
-
-    def _circuit_ended(self, circuit: Circuit) -> None:
-        self._forget(self._circuits.pop(circuit))
 
     def _forget(self, ends: tuple[PeerId, PeerId]) -> None:
         self._circuits_of.subtract(ends)
