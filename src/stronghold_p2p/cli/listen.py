@@ -24,6 +24,8 @@ from ..events import (
     PolicyFailed,
     PolicyLoaded,
     RequestFailed,
+    ReservationLost,
+    ReservationMade,
     StateFailed,
 )
 from ..firewall.policy import Policy
@@ -41,7 +43,7 @@ from .exec import Exec, parse_command
 from .stdin import Lines
 from .story import running, told_handler
 
-__all__ = ["listen", "listen_on", "serve"]
+__all__ = ["listen", "listen_on", "serve", "tell"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 MDNS_ADDRESS = "/ip4/0.0.0.0/tcp/0"
@@ -126,6 +128,13 @@ def listen(
             help="Tell other peers this address, too: of a port that a router forwards, or of a reverse proxy. Repeatable.",
         ),
     ] = None,
+    via_relay: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDR",
+            help="Listen through the relay at this address, too, for peers that cannot dial this one. Repeatable.",
+        ),
+    ] = None,
     mdns: Annotated[
         bool,
         typer.Option("--mdns", help="Announce the peer to everybody on the local network, with its id and addresses."),
@@ -170,13 +179,16 @@ def listen(
     made = _missing(state, audit)
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
     opened = None if audit is None else open_audit(audit)
-    return _listen(peer, places, announce or (), asker, opened, made, reloads=policy is not None, mdns=mdns)
+    return _listen(
+        peer, places, announce or (), via_relay or (), asker, opened, made, reloads=policy is not None, mdns=mdns
+    )
 
 
 async def _listen(
     peer: StrongholdP2p[Any, Any],
     places: Sequence[Place],
     announce: Sequence[str],
+    relays: Sequence[str],
     asker: Asker | None,
     audit: AuditFile | None,
     made: list[Path],
@@ -196,11 +208,13 @@ async def _listen(
                 tasks.create_task(_watch(auditing))
             if asker is not None:
                 tasks.create_task(asker.run())
-            tasks.create_task(_tell(peer.events()))
+            tasks.create_task(tell(peer.events()))
             if reloads:
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
             await listen_on(peer, places, announce)
+            for relay in relays:
+                await peer.listen_via_relay(relay)
             made.clear()
             output.note(f"peer id       {peer.peer_id}")
             if mdns:
@@ -278,8 +292,9 @@ async def _watch(auditing: asyncio.Task[None]) -> None:
     await asyncio.shield(auditing)
 
 
-async def _tell(events: AsyncIterator[Event]) -> None:
+async def tell(events: AsyncIterator[Event]) -> None:
     """Prints what becomes of our addresses, requests, the policy and the state. What failed, people read in the log."""
+    lost: set[PeerId] = set()
     async for event in events:
         match event:
             case RequestFailed(peer, error) if output.is_json():
@@ -287,6 +302,15 @@ async def _tell(events: AsyncIterator[Event]) -> None:
             case AddressesChanged(addresses, new) if new or output.is_json():
                 record = {"event": "addresses", "addresses": list(map(str, addresses))}
                 output.result(record, "\n".join(f"listening on  {address}" for address in new))
+            case ReservationLost(relay, error):
+                lost.add(relay)
+                if output.is_json():
+                    reason = "the connection has ended" if error is None else output.printable(str(error), MAX_MESSAGE)
+                    output.result({"event": "reservation_lost", "relay": str(relay), "message": reason})
+            case ReservationMade(relay, addresses) if relay in lost:
+                lost.discard(relay)
+                record = {"event": "reservation", "relay": str(relay), "addresses": list(map(str, addresses))}
+                output.result(record, "\n".join(f"listening on  {address}" for address in addresses))
             case KeepFailed(peer, error) if output.is_json():
                 output.result({"event": "keep_failed", **_failure(peer, error)})
             case LimitReached(limit, network, count) if output.is_json():
