@@ -55,8 +55,8 @@ class RelayService(Service):
         self.refusals: Counter[str] = Counter()
         """By request and status."""
         self._clock = clock
-        self._reservations: dict[PeerId, tuple[Connection, float]] = {}
-        """Each with the time at which it ends, in the loop's time."""
+        self._reservations: dict[PeerId, tuple[Connection, asyncio.TimerHandle]] = {}
+        """Each with what ends it in time."""
         self._networks: Shares[PeerId] = Shares()
         """The peers of those."""
         self._circuits_of: Counter[PeerId] = Counter()
@@ -108,14 +108,12 @@ class RelayService(Service):
         if status is not Status.OK:
             await self._refuse(stream, "a reservation", status)
             return
-        peer, now = connection.peer, connection.now()
-        ttl = self.server.reservation_ttl
+        peer, ttl = connection.peer, self.server.reservation_ttl
         if peer in self._reservations:
             self._end_reservation(peer)
-        self._reservations[peer] = connection, now + ttl
+        self._reservations[peer] = connection, connection.loop.call_later(ttl, self._end_reservation, peer)
         connection.hold()
         self._networks.add(networks_of(connection.remote_address)[:1], peer)
-        connection.loop.call_later(ttl, self._expire, peer, now + ttl)
         expires = int(self._clock() + ttl)
         reservation = messages.CircuitReservation(
             expire=expires,
@@ -147,13 +145,9 @@ class RelayService(Service):
             return Status.RESERVATION_REFUSED
         return Status.OK
 
-    def _expire(self, peer: PeerId, ends: float) -> None:
-        reservation = self._reservations.get(peer)
-        if reservation is not None and reservation[1] <= ends:
-            self._end_reservation(peer)
-
     def _end_reservation(self, peer: PeerId) -> None:
-        connection, _ = self._reservations.pop(peer)
+        connection, timer = self._reservations.pop(peer)
+        timer.cancel()
         self._networks.discard(peer)
         connection.hold(False)
 
