@@ -99,8 +99,12 @@ async def make_net(make_peer: MakePeer) -> MakeNet:
 # -- listening and dialing ---------------------------------------------------------------------------------
 
 
-async def test_a_request_through_a_relay(make_net: MakeNet) -> None:
+@pytest.mark.parametrize("transport", ["tcp", "ws"])
+async def test_a_request_through_a_relay(make_net: MakeNet, transport: str) -> None:
     net = await make_net()
+    if transport == "ws":
+        await net.relay.stop_listening()
+        net.address = await net.relay.listen("/ip4/127.0.0.1/tcp/0/ws")
     events = net.bob.events()
     address = await net.bob.listen_via_relay(net.address)
     assert address == net.address.encapsulate(CIRCUIT).with_peer(net.bob.peer_id)
@@ -110,7 +114,7 @@ async def test_a_request_through_a_relay(make_net: MakeNet) -> None:
     assert net.bob.listeners[0].addresses == (address,)
     assert await net.alice.send_request(address, "hello") == "hello"
     [path] = [one.path for one in net.alice.connections if one.peer == net.bob.peer_id]
-    assert (path.transport, path.relay, path.limits) == ("tcp", net.relay.peer_id, LIMITS)
+    assert (path.transport, path.relay, path.limits) == (transport, net.relay.peer_id, LIMITS)
     assert path.dialed == address.without_peer()
     [path] = [one.path for one in net.bob.connections if one.peer == net.alice.peer_id]
     assert (path.relay, path.dialed, path.limits) == (net.relay.peer_id, None, LIMITS)

@@ -26,7 +26,10 @@ RENEW_AFTER: Final = 0.75
 """The part of its time after which a reservation is renewed, as in rust-libp2p."""
 
 SHORTEST: Final = 30.0
-"""Seconds between two requests to a relay that gives less time, or whose clock is wrong."""
+"""Seconds between two requests to a relay that gives less time, or whose clock is behind ours."""
+
+LONGEST: Final = 1800.0
+"""The same at most: a relay whose clock is ahead of ours seems to give more time than it does."""
 
 FIRST_PAUSE: Final = 1.0
 """Seconds after a reservation is lost until it is made again; doubled with each failure."""
@@ -154,7 +157,7 @@ class Reservations(Service):
                 async with asyncio.timeout(self._timeout):
                     connection = await self._connect(relay, address)
                     reservation = await reserve(connection, self._own)
-            except (StrongholdError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the next one may succeed
                 if isinstance(error, TimeoutError) and not error.args:
                     error = TimeoutError(f"no answer within {self._timeout:g} s")
                 if not first.done():
@@ -169,7 +172,7 @@ class Reservations(Service):
                 first.set_result(one.addresses[0])
             pause = FIRST_PAUSE
             lifetime = reservation.expires - self._clock()
-            await asyncio.wait([connection.closed], timeout=max(RENEW_AFTER * lifetime, SHORTEST))
+            await asyncio.wait([connection.closed], timeout=min(max(RENEW_AFTER * lifetime, SHORTEST), LONGEST))
             if connection.closing:
                 self._lost(relay, one, None)
                 await self._wait_for_network(random.uniform(0, FIRST_PAUSE))  # not all at once, when a relay restarts
