@@ -9,6 +9,7 @@ StrongholdError
 ├── PolicyError                 invalid policy file
 ├── StateError                  unusable state file
 ├── AddressBookError            unusable export of an address book
+├── PortMappingError            a router maps no port for us
 ├── EncodeError                 unencodable or oversized value in a call
 ├── NotPermitted                refused by our own firewall or a ban; nothing was sent
 ├── LimitExceeded               a limit of our own configuration is reached
@@ -61,6 +62,7 @@ __all__ = [
     "NotPermitted",
     "PeerIdMismatch",
     "PolicyError",
+    "PortMappingError",
     "ProtocolNotSupported",
     "RelayRefused",
     "RemoteProtocolError",
@@ -160,6 +162,16 @@ class AddressBookError(StrongholdError, ValueError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"address book: {reason}")
         self.reason = reason
+
+
+class PortMappingError(StrongholdError):
+    """A router does not map a port by ``protocol``; ``answered``: it refuses, in place of silence."""
+
+    def __init__(self, protocol: str, reason: str, *, answered: bool = True) -> None:
+        super().__init__(f"{protocol}: {reason}")
+        self.protocol = protocol
+        self.reason = reason
+        self.answered = answered
 
 
 class EncodeError(StrongholdError, ValueError):

@@ -36,6 +36,8 @@ __all__ = [
     "PeerIdentified",
     "PolicyFailed",
     "PolicyLoaded",
+    "PortMapped",
+    "PortMappingFailed",
     "QuestionKind",
     "RequestFailed",
     "ReservationLost",
@@ -115,8 +117,8 @@ class Listener:
     address: Multiaddr
     """The bound address, with our peer id; may be a wildcard."""
     addresses: tuple[Multiaddr, ...]
-    """Its dialable addresses: a wildcard is expanded to the addresses that the interfaces have now; then names, and announced
-    ones."""
+    """Its dialable addresses: a wildcard is expanded to the addresses that the interfaces have now; then that of a
+    router which maps the port, names, and announced ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +208,35 @@ class ReservationLost:
 
 @dataclass(frozen=True, slots=True)
 class AddressesChanged:
-    """Our dialable addresses changed while the listeners stayed: those of the interfaces did, or enough remotes have reached us
-    at another one."""
+    """Our dialable addresses changed while the listeners stayed: those of the interfaces did, a router maps a port to
+    one, or enough remotes have reached us at another one."""
 
     addresses: tuple[Multiaddr, ...]
     """All addresses now, with our peer id."""
     new: tuple[Multiaddr, ...]
     """Those of them that are new."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapped:
+    """A router maps a port to a listener of ours, or by another address than before. Renewals have no event."""
+
+    address: Multiaddr
+    """The external address, with our peer id, which public remotes are told."""
+    protocol: str
+    """``"PCP"``, ``"NAT-PMP"`` or ``"UPnP"``."""
+    expires: float
+    """Seconds since the epoch; it is renewed before."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortMappingFailed:
+    """No router maps a port to a listener of ours, or only from an address that is not public either. Tried again now
+    and then; another event comes when the reason changes."""
+
+    listener: Multiaddr
+    """The bound address, with our peer id."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +379,8 @@ Event = (
     | AddressesChanged
     | PeerDiscovered
     | PeerExpired
+    | PortMapped
+    | PortMappingFailed
     | PeerIdentified
     | ReservationLost
     | ReservationMade

@@ -58,6 +58,7 @@ class StrongholdP2p(Generic[Req, Res]):
         authorities: str | os.PathLike[str] | None = None,
         addresses: AddressBook | None = None,
         mdns: bool = False,
+        port_mapping: bool = False,
         relay: RelayServer | None = None,
     ) -> None:
         """
@@ -80,6 +81,12 @@ class StrongholdP2p(Generic[Req, Res]):
             mdns: whether to find peers on the local network, and to be found there (libp2p/specs discovery/mdns.md). It
                 tells everybody on the network our peer id and listen addresses, each on its own interface. Found peers can
                 be dialed by their id alone; nothing else is dialed. What mDNS says is not proven, the handshake is.
+            port_mapping: whether to have the router forward the port of each listener on a wildcard or private IPv4
+                address, by PCP, NAT-PMP or UPnP (the extra ``upnp``). Peers in other networks are told the router's
+                address, and anybody can connect, as to a machine without a router. Renewed while this peer runs, and
+                removed when it closes. After a crash the router forwards up to two hours longer, or, if it knows no time
+                limits, until somebody removes the entry ``stronghold-p2p``. See :class:`PortMapped` and
+                :class:`PortMappingFailed`.
             relay: serve as a relay, within these limits (libp2p/specs relay/circuit-v2.md): forward between peers that cannot
                 dial each other. None: do not.
 
@@ -110,6 +117,7 @@ class StrongholdP2p(Generic[Req, Res]):
             authorities=authorities,
             addresses=addresses,
             mdns=mdns,
+            port_mapping=port_mapping,
             relay=relay,
         )
         self.addresses: AddressBook = self._parts.addresses

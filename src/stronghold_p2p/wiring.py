@@ -26,6 +26,7 @@ from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
 from .multiaddr import Multiaddr
+from .port_mapping import PortMappingService
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.relay.limits import RelayServer
@@ -70,6 +71,7 @@ class Parts(Generic[Req, Res]):
         authorities: str | os.PathLike[str] | None,
         addresses: AddressBook | None,
         mdns: bool,
+        port_mapping: bool,
         relay: RelayServer | None,
     ) -> None:
         self.keypair = keypair
@@ -111,6 +113,8 @@ class Parts(Generic[Req, Res]):
         self._uses_mdns = mdns
         self._mdns: Mdns | None = None
         self.keeper = Keeper(lambda peer, deadline: self.connect(peer, None, deadline), self.events.emit)
+        self.port_mapping = PortMappingService(self.events.emit) if port_mapping else None
+        optional = [self.port_mapping] if self.port_mapping is not None else []
         self.relaying = Relaying(
             keypair.peer_id,
             config,
@@ -120,7 +124,13 @@ class Parts(Generic[Req, Res]):
             emit=self.events.emit,
             addresses_changed=self._relayed_addresses_changed,
         )
-        self._services: tuple[Service, ...] = (IdentifyService(), self.ping, self.keeper, *self.relaying.services)
+        self._services: tuple[Service, ...] = (
+            IdentifyService(),
+            self.ping,
+            self.keeper,
+            *optional,
+            *self.relaying.services,
+        )
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._starting = False
         self._closing: asyncio.Future[None] | None = None
@@ -227,6 +237,7 @@ class Parts(Generic[Req, Res]):
             self.keeper.close,
             self.relaying.reservations.close,
             *([swarm.close] if swarm is not None else []),
+            *([self.port_mapping.close] if self.port_mapping is not None else []),
             self.responder.close,
             self.events.close,
             self._close_files,

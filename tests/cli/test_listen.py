@@ -15,7 +15,15 @@ from support.certificates import Authority
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.listen import MAX_MESSAGE, tell
 from stronghold_p2p.errors import DecodeError
-from stronghold_p2p.events import AddressesChanged, Dropped, Event, LimitReached, RequestFailed
+from stronghold_p2p.events import (
+    AddressesChanged,
+    Dropped,
+    Event,
+    LimitReached,
+    PortMapped,
+    PortMappingFailed,
+    RequestFailed,
+)
 from stronghold_p2p.identity import Keypair
 from stronghold_p2p.multiaddr import Multiaddr
 
@@ -209,6 +217,28 @@ async def test_addresses_that_come_and_go_are_printed(capsys: pytest.CaptureFixt
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
         {"event": "addresses", "addresses": [str(here), str(there)]},
         {"event": "addresses", "addresses": [str(here)]},
+    ]
+
+
+async def test_what_a_router_does_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    address = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+
+    async def events() -> AsyncIterator[Event]:
+        yield PortMapped(address, "PCP", 5.0)
+        yield PortMappingFailed(address, "UPnP: no answer\x1b[2J")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_json", False)  # another test may have left it so
+        await tell(events())
+        await output.shown()
+        # What is mapped is told as an address.
+        assert capsys.readouterr().out == "port mapping  UPnP: no answer\\x1b[2J\n"
+        patch.setattr(output, "_json", True)
+        await tell(events())
+        await output.shown()
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {"event": "port_mapped", "address": str(address), "protocol": "PCP", "expires": 5.0},
+        {"event": "port_mapping_failed", "address": str(address), "reason": "UPnP: no answer\x1b[2J"},
     ]
 
 

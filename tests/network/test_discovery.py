@@ -36,7 +36,18 @@ def test_ipv6_is_enough(pair: tuple[Host, Host]) -> None:
     for host in pair:
         host.ip(f"address delete {host.ip4}/24 dev {INTERFACE}")
     with (
-        bob.stronghold_p2p("listen", "/ip6/::/tcp/0", "--mdns", "--allow-all") as listener,
+        bob.stronghold_p2p("listen", "--mdns", "--allow-all") as listener,
+        alice.stronghold_p2p("request", peer_of(listener), '"you"') as asker,
+    ):
+        assert asker.line() == "you"
+
+
+def test_ipv4_is_enough(pair: tuple[Host, Host]) -> None:
+    alice, bob = pair
+    for host in pair:
+        host.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    with (
+        bob.stronghold_p2p("listen", "--mdns", "--allow-all") as listener,
         alice.stronghold_p2p("request", peer_of(listener), '"you"') as asker,
     ):
         assert asker.line() == "you"

@@ -149,6 +149,18 @@ async def test_records_are_dialed_as_what_they_lead_to(world: World) -> None:
     assert world.network.named == {ONE: NAME, TWO: None}
 
 
+async def test_a_name_that_a_remote_told_does_not_lead_to_this_machine(world: World) -> None:
+    door, given = "/ip4/127.0.0.1/tcp/22", "/dns4/given/tcp/1"
+    world.names.answers |= {NAME: [door, ONE], RECORDS: [door], given: ["/ip6/::1/tcp/1"]}
+    world.network.answers |= {ONE: REFUSED, "/ip6/::1/tcp/1": REFUSED}
+    world.book.tell(world.peer, AddressSource.IDENTIFY, [Multiaddr.parse(NAME), Multiaddr.parse(RECORDS)])
+    world.know(given)
+    attempts = await world.failure(world.call(NAME, RECORDS, given))
+    assert set(world.started) == {ONE, "/ip6/::1/tcp/1"}
+    assert str(attempts[RECORDS].error) == "a remote has told it, and it leads to this machine"
+    assert door not in map(str, world.book.get(world.peer))
+
+
 async def test_every_address_is_told_with_the_names_that_led_to_it(world: World) -> None:
     relayed = f"{THREE}/p2p/{world.alice.keypair.peer_id}/p2p-circuit"
     world.names.answers |= {RECORDS: [OTHER, TWO, relayed], OTHER: [NAME, "/dns4/unknown/tcp/1"], NAME: [ONE]}

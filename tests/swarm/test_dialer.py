@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from support.connections import Host
@@ -21,10 +22,12 @@ from stronghold_p2p import (
     LimitExceeded,
     Multiaddr,
     NotPermitted,
+    PeerId,
     PeerIdMismatch,
 )
 from stronghold_p2p.firewall.admission import AdmissionRules
 from stronghold_p2p.swarm.dialer import MAX_FOUND, UNANSWERED
+from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 # -- the race ------------------------------------------------------------------------------------------
 
@@ -134,6 +137,28 @@ async def test_what_is_in_flight_when_an_address_of_ours_is_gone_is_dialed_anew(
     assert (await call).peer == world.peer
 
 
+async def test_what_answers_in_the_very_turn_in_which_it_is_dialed_anew_is_taken(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    finished = asyncio.Event()
+    upgrade = world.dialer.upgrade
+
+    def network_left(_: object) -> None:
+        world.dialer.network_left()
+        finished.set()
+
+    def watched(*arguments: Any, **options: Any) -> PipeUpgrade:
+        made = upgrade(*arguments, **options)
+        if not world.network.pipes:
+            made.finished.add_done_callback(network_left)
+        return made
+
+    world.dialer.upgrade = watched
+    call = world.call(ONE)
+    await finished.wait()
+    assert (await call).peer == world.peer
+    assert [address for address, _ in world.network.dialed] == [ONE]
+
+
 # -- a search for addresses ----------------------------------------------------------------------------
 
 NOBODY = TimeoutError("nobody on the local network answered within 5 s")
@@ -158,6 +183,15 @@ async def test_what_is_known_is_dialed_meanwhile(world: World) -> None:
     world.search.found(ONE, TWO)
     assert (await call).peer == world.peer
     assert world.started == {ONE: 0.0, TWO: 1.0}
+
+
+async def test_a_search_that_finds_nothing_of_use_at_once_leaves_what_is_known(world: World) -> None:
+    async def find(peer: PeerId) -> list[Multiaddr]:
+        return [Multiaddr.parse(QUIC)]
+
+    world.dialer.find = find
+    world.network.answers[ONE] = world.answer
+    assert (await world.call(ONE, find=True)).peer == world.peer
 
 
 async def test_a_search_ends_with_the_dial(world: World) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from conftest import MakePeer
@@ -30,9 +31,8 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.protocols.service import Service
-from stronghold_p2p.swarm.listeners import Listeners
+from stronghold_p2p.swarm.listeners import PACE, Listeners
 from stronghold_p2p.swarm.own_addresses import MAX_TOLD, OBSERVERS, REPORT_LIFETIME
-from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.pipe import NullReceiver
 from stronghold_p2p.transport.transport import CertificateFiles, Connected, nothing_to_close
 
@@ -267,6 +267,17 @@ class Transport:
         def close(self) -> None: ...
 
 
+@dataclass(eq=False)
+class Remote:
+    """What is asked of a connection."""
+
+    direction: Direction
+    remote_address: Multiaddr
+    local_address: Multiaddr | None
+    path: Path
+    now: Callable[[], float]
+
+
 class Machine:
     """Listeners, the interfaces under them, and what they tell."""
 
@@ -312,15 +323,14 @@ class Machine:
         *,
         direction: Direction = Direction.INBOUND,
         relay: Any = None,
-    ) -> Connection:
-        class Fake:
-            remote_address = Multiaddr.parse(f"{remote}/tcp/5555" if "/tcp" not in remote else remote)
-            local_address = None if local is None else Multiaddr.parse(local)
-            path = Path("tcp", relay=relay)
-            now = staticmethod(asyncio.get_running_loop().time)
-
-        Fake.direction = direction  # type: ignore[attr-defined]
-        return cast("Connection", Fake())
+    ) -> Remote:
+        return Remote(
+            direction,
+            Multiaddr.parse(f"{remote}/tcp/5555" if "/tcp" not in remote else remote),
+            None if local is None else Multiaddr.parse(local),
+            Path("tcp", relay=relay),
+            asyncio.get_running_loop().time,
+        )
 
     def close(self) -> None:
         self.listeners.close()
@@ -351,6 +361,14 @@ async def test_each_remote_is_told_what_it_can_reach(machine: Machine) -> None:
     assert len(machine.told_to("/ip4/127.0.0.1", "/ip4/127.0.0.1/tcp/9")) == 5
     assert machine.told_to("/ip4/192.168.1.9", None, relay=RELAY) == [public, name]
     assert machine.told_to("/memory/1/tcp/1", None) == [public, name]
+
+
+async def test_what_is_told_is_selected_once_for_all_who_are_told_the_same(machine: Machine) -> None:
+    await machine.listen("/ip4/0.0.0.0/tcp/9")
+    one, other = (machine.connection(f"/ip4/8.8.{number}.8") for number in range(2))
+    assert machine.listeners.told_to(one) is machine.listeners.told_to(other)
+    machine.become(*LAN, *on(4, "1.2.3.5"))
+    assert texts(machine.listeners.told_to(one)) == ["/ip4/1.2.3.5/tcp/9"]
 
 
 async def test_an_interface_that_does_not_run_has_no_address(machine: Machine) -> None:
@@ -429,7 +447,7 @@ async def test_which_addresses_lead_to_ourselves(machine: Machine, address: str,
 SEEN = "/ip4/9.9.9.9/tcp/4001"
 
 
-def observe(machine: Machine, observed: str, count: int, **connection: Any) -> list[Connection]:
+def observe(machine: Machine, observed: str, count: int, **connection: Any) -> list[Remote]:
     made = [machine.connection(f"/ip4/8.8.{number}.8", **connection) for number in range(count)]
     for one in made:
         machine.listeners.observe(one, Multiaddr.parse(observed))
@@ -455,6 +473,19 @@ async def test_an_address_that_several_networks_have_dialed_is_told(machine: Mac
     observe(machine, "/ip4/9.9.9.8/tcp/4001", 1)
     assert not machine.listeners.observed
     assert machine.told_to("/ip4/8.8.8.8", None) == []
+
+
+async def test_remotes_that_change_their_words_cause_a_change_at_intervals_alone(machine: Machine) -> None:
+    await machine.listen("/ip4/10.0.0.2/tcp/9")
+    fickle, *_ = observe(machine, SEEN, OBSERVERS)
+    assert machine.changes == 2
+    for word in ["/ip4/9.9.9.8/tcp/4001", SEEN] * 8 + ["/ip4/9.9.9.8/tcp/4001"]:
+        machine.listeners.observe(fickle, Multiaddr.parse(word))
+    assert machine.changes == 2
+    assert texts(machine.listeners.observed) == [SEEN]
+    machine.now += PACE
+    await until(lambda: machine.changes == 3)
+    assert machine.listeners.observed == ()
 
 
 async def test_the_listener_that_was_dialed_of_those_that_share_a_port(machine: Machine) -> None:

@@ -15,6 +15,7 @@ from stronghold_p2p.swarm.own_addresses import (
     Observations,
     OwnAddress,
     Scope,
+    believable,
     expand,
     is_wildcard,
     scope_of,
@@ -135,6 +136,22 @@ def test_a_remote_on_this_machine_is_told_all_the_nearest_first() -> None:
         "/dns4/example.com",
         "/ip6/2606:4700::1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("remote", "believed"),
+    [
+        (PUBLIC, [PUBLIC]),
+        (PRIVATE, [LINK, PRIVATE, PUBLIC]),
+        (LINK, [LINK, PRIVATE, PUBLIC]),
+        (LOOPBACK, [LOOPBACK, LINK, PRIVATE, PUBLIC]),
+    ],
+)
+def test_what_a_remote_tells_of_itself_is_believed_within_its_scope(remote: Scope, believed: list[Scope]) -> None:
+    told = [one.address for one in OWN]
+    expected = [address for address in told if scope_of(address) in believed]
+    assert list(believable(told, remote)) == expected
+    assert len(expected) == {PUBLIC: 2, LOOPBACK: len(OWN)}.get(remote, len(OWN) - 1)
 
 
 @pytest.mark.parametrize("remote", [LINK, PRIVATE, PUBLIC])

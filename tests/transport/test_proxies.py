@@ -23,6 +23,7 @@ from stronghold_p2p import (
     ListenError,
     Multiaddr,
     NotPermitted,
+    PeerIdentified,
     Policy,
     StrongholdP2p,
     WebSocketError,
@@ -119,6 +120,17 @@ async def test_a_policy_sees_whom_the_proxy_forwards_for(networks: str, admitted
         failed = await next_event(events, InboundConnectionFailed)
         assert isinstance(failed.error, NotPermitted)
         assert not bob.connections
+
+
+@pytest.mark.parametrize(("client", "believed"), [("127.0.0.1", True), ("192.168.1.1", False), ("8.8.8.8", False)])
+async def test_a_remote_elsewhere_does_not_have_us_dial_this_machine(client: str, believed: bool) -> None:
+    async with listening() as (bob, target), proxy(target, f"X-Forwarded-For: {client}") as port:
+        events = bob.events()
+        async with StrongholdP2p[Any, Any](codec="raw") as alice:
+            await alice.listen()
+            await alice.send_request(f"/ip4/127.0.0.1/tcp/{port}/ws/p2p/{bob.peer_id}", b"?")
+            assert (await next_event(events, PeerIdentified)).listen_addresses
+            assert bool(bob.addresses.get(alice.peer_id)) is believed
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For: unknown", "Forwarded: for", "X-Other: 1"])

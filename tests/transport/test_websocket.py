@@ -158,7 +158,7 @@ async def test_frames_without_data_are_counted(empty: tuple[int, bytes]) -> None
     assert str(receiver.error) == "websocket: expected data, got more than 10 frames a second without any"
 
 
-class Ended(NullReceiver):
+class Ended:
     """What came, and why the pipe has ended."""
 
     def __init__(self) -> None:
@@ -170,6 +170,10 @@ class Ended(NullReceiver):
 
     def pipe_closed(self, error: Exception | None) -> None:
         self.error = error
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
 
 
 # -- a client that is none -----------------------------------------------------------------------------

@@ -81,11 +81,10 @@ async function listen (args) {
     const delay = Number(options['delay-ms'])
     await node.handle(REQUEST_PROTOCOL, stream => serveRequest(stream, options.reject, delay), limits)
   }
-  if (options.mdns) {
-    node.addEventListener('peer:discovery', ({ detail: { id, multiaddrs } }) => {
-      emit({ event: 'discovered', peer: id.toString(), addresses: multiaddrs.map(String) })
-    })
-  }
+  // It comes for each peer that is connected, too.
+  if (options.mdns) node.addEventListener('peer:discovery', ({ detail: { id, multiaddrs } }) => {
+    emit({ event: 'discovered', peer: id.toString(), addresses: multiaddrs.map(String) })
+  })
   await node.start()
   while (node.getMultiaddrs().length === 0) {
     await sleep(10) // until there is a reservation

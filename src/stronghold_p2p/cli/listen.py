@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -15,6 +16,7 @@ import typer
 
 from ..config import Config
 from ..ending import end_all
+from ..errors import ListenError
 from ..events import (
     AddressesChanged,
     Dropped,
@@ -23,6 +25,8 @@ from ..events import (
     LimitReached,
     PolicyFailed,
     PolicyLoaded,
+    PortMapped,
+    PortMappingFailed,
     RequestFailed,
     ReservationLost,
     ReservationMade,
@@ -46,8 +50,8 @@ from .story import running, told_handler
 __all__ = ["listen", "listen_on", "serve", "tell"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
-MDNS_ADDRESS = "/ip4/0.0.0.0/tcp/0"
-"""The default with --mdns: whoever announces a peer wants it found from other machines."""
+MDNS_ADDRESS, MDNS_IPV6_ADDRESS = "/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"
+"""The defaults with --mdns, the second where there is IPv6: whoever announces a peer wants it found from other machines."""
 
 MAX_MESSAGE = 500
 """Characters that are shown of why a request failed: the message may quote what the remote sent."""
@@ -68,7 +72,8 @@ def listen(
         list[str] | None,
         typer.Argument(
             metavar="ADDR",
-            help=f"Where to listen (default: {DEFAULT_ADDRESS}; with --mdns: {MDNS_ADDRESS}, on every interface).",
+            help=f"Where to listen (default: {DEFAULT_ADDRESS}; with --mdns: {MDNS_ADDRESS} and {MDNS_IPV6_ADDRESS}, on every"
+            " interface).",
         ),
     ] = None,
     *,
@@ -139,6 +144,12 @@ def listen(
         bool,
         typer.Option("--mdns", help="Announce the peer to everybody on the local network, with its id and addresses."),
     ] = False,
+    port_mapping: Annotated[
+        bool,
+        typer.Option(
+            "--port-mapping", help="Have the router forward the ports, by PCP, NAT-PMP or UPnP, until the end."
+        ),
+    ] = False,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -172,6 +183,7 @@ def listen(
         policy=Policy.load(policy, wait=True) if policy is not None and policy.is_fifo() else policy,
         state=state,
         mdns=mdns,
+        port_mapping=port_mapping,
     )
     peer.on_request(told_handler(answer))
     for address in keep or ():
@@ -180,7 +192,16 @@ def listen(
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
     opened = None if audit is None else open_audit(audit)
     return _listen(
-        peer, places, announce or (), via_relay or (), asker, opened, made, reloads=policy is not None, mdns=mdns
+        peer,
+        places,
+        announce or (),
+        via_relay or (),
+        asker,
+        opened,
+        made,
+        reloads=policy is not None,
+        mdns=mdns,
+        by_ipv6_too=mdns and not addresses,
     )
 
 
@@ -195,6 +216,7 @@ async def _listen(
     *,
     reloads: bool,
     mdns: bool,
+    by_ipv6_too: bool,
 ) -> None:
     """``made`` are the files that are new: they are removed if the start fails."""
     auditing = None
@@ -213,6 +235,9 @@ async def _listen(
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
             await listen_on(peer, places, announce)
+            if by_ipv6_too:
+                with suppress(ListenError):  # a machine may be without it
+                    await peer.listen(MDNS_IPV6_ADDRESS)
             for relay in relays:
                 await peer.listen_via_relay(relay)
             made.clear()
@@ -293,7 +318,7 @@ async def _watch(auditing: asyncio.Task[None]) -> None:
 
 
 async def tell(events: AsyncIterator[Event]) -> None:
-    """Prints what becomes of our addresses, requests, the policy and the state. What failed, people read in the log."""
+    """Prints what becomes of our addresses, ports, requests, policy and state. What failed, people read in the log."""
     lost: set[PeerId] = set()
     async for event in events:
         match event:
@@ -313,6 +338,13 @@ async def tell(events: AsyncIterator[Event]) -> None:
                 output.result(record, "\n".join(f"listening on  {address}" for address in addresses))
             case KeepFailed(peer, error) if output.is_json():
                 output.result({"event": "keep_failed", **_failure(peer, error)})
+            case PortMapped(address, protocol, expires) if output.is_json():
+                output.result(
+                    {"event": "port_mapped", "address": str(address), "protocol": protocol, "expires": expires}
+                )
+            case PortMappingFailed(address, reason):
+                record = {"event": "port_mapping_failed", "address": str(address), "reason": reason}
+                output.result(record, f"port mapping  {reason}")
             case LimitReached(limit, network, count) if output.is_json():
                 output.result({"event": "limit", "limit": limit, "network": network, "count": count})
             case Dropped(count) if output.is_json():

@@ -46,6 +46,13 @@ class ServiceHost(Protocol):
         """All our addresses, whoever can dial them, without our peer id."""
 
     @property
+    def bound_addresses(self) -> tuple[Multiaddr, ...]:
+        """The addresses that our listeners are bound to, wildcards as they are, without our peer id."""
+
+    def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
+        """These addresses of a router lead to listeners of ours, by bound address; others do no more."""
+
+    @property
     def connected_peers(self) -> tuple[PeerId, ...]:
         """All peers with a connection."""
 

@@ -28,7 +28,7 @@ from ..transport.resolver import Resolved, Resolver, is_name, names_host
 from ..transport.transport import Transport
 from ..transport.upgrade import PipeUpgrade
 from .attempt import MAX_ADDRESSES, Attempt, Resolution
-from .own_addresses import host_of, is_wildcard
+from .own_addresses import Scope, host_of, is_wildcard, scope_of
 from .ranking import Candidate, Network, is_local, rank
 
 __all__ = ["Dial", "Dialer", "Find", "MakeUpgrade"]
@@ -209,12 +209,15 @@ class Dial:
 
     def take_in(self, addresses: Iterable[Multiaddr], *, find: Find | None = None) -> None:
         """Dials these too, but for those that it has dialed already; and those that are found, if it is not looking yet."""
+        search = None
         if find is not None and self._search is None:
             only_id = Multiaddr.parse(f"/p2p/{self.peer}")
-            self._search = self._attempts[only_id] = Attempt(only_id)
-            self._looking_up[self._search] = None
-            self._start(self._search, self._find(self._search, find))
+            search = self._search = self._attempts[only_id] = Attempt(only_id)
+            self._looking_up[search] = None
         self._take_in([Attempt(address) for address in addresses])
+        # Last: an eager task may have found what is of no use, and these must be there by then.
+        if search is not None and find is not None and not self._over:
+            self._start(search, self._find(search, find))
 
     def found(self, addresses: Iterable[Multiaddr]) -> None:
         """The peer was heard of there. Dials these too, if it looks for any."""
@@ -404,17 +407,22 @@ class Dial:
 
     def _resolved(self, attempt: Attempt, resolution: Resolution, found: Resolved) -> None:
         del self._looking_up[attempt]
+        addresses = found.addresses
+        if resolution.told:  # else a remote could have us knock at any door of this machine
+            addresses = [address for address in addresses if scope_of(address) is not Scope.LOOPBACK]
         if found.ttl is not None:
-            self._tell(resolution, found.addresses, found.ttl)
-        new = [address for address in found.addresses if address not in self._attempts]
+            self._tell(resolution, addresses, found.ttl)
+        new = [address for address in addresses if address not in self._attempts]
         further = [attempt.leads_to(address) for address in resolution.room_for(new)]
         if further:
             attempt.resolved = True
+        elif not addresses:
+            attempt.fail(OSError("a remote has told it, and it leads to this machine"), self._loop.time())
         elif new:
             attempt.fail(OSError(f"its names lead to more than {MAX_ADDRESSES} addresses"), self._loop.time())
         else:
             # Perhaps to itself. It is no failure: those may lead to the peer.
-            known = ", ".join(map(str, found.addresses))
+            known = ", ".join(map(str, addresses))
             attempt.fail(OSError(f"it leads to nothing new, but to {known}"), self._loop.time())
         self._take_in(further)
 
@@ -469,9 +477,14 @@ class Dial:
             raise
 
     def _give_up(self, finished: asyncio.Future[Connection]) -> None:
-        """Closes a connection that was made in the very turn of the loop in which another one won."""
-        if isinstance(self._outcome, Connection) and not finished.cancelled() and finished.exception() is None:
+        """Of a connection that was made in the very turn of the loop in which its dial was given up: closes it if another
+        one has won, and takes it if the dial goes on."""
+        if finished.cancelled() or finished.exception() is not None:
+            return
+        if isinstance(self._outcome, Connection):
             finished.result().drain()
+        elif not self._over and finished.result().usable:
+            self.finish(finished.result())
 
     def _failed(self, attempt: Attempt, error: Exception) -> None:
         self._looking_up.pop(attempt, None)

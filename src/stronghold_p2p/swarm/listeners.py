@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
 
 from ..errors import ClosedError, ListenError
-from ..events import AddressesChanged, Direction, Event, Listener, ListenerClosed, NewListener
+from ..events import AddressesChanged, Direction, Event, Listener, ListenerClosed, NewListener, Path
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
-from ..transport.connection import Connection
 from ..transport.interfaces import InterfaceWatch
 from ..transport.transport import CertificateFiles, Connected, Transport, TransportListener
 from .own_addresses import (
@@ -27,6 +27,21 @@ from .own_addresses import (
 )
 
 __all__ = ["Listeners"]
+
+PACE: Final = 10.0
+"""Seconds between two changes of what is observed: each is pushed to all remotes, and a few of them can cause any number."""
+
+
+class Remote(Protocol):
+    """What is asked of a connection."""
+
+    direction: Direction
+    remote_address: Multiaddr
+    local_address: Multiaddr | None
+    path: Path
+
+    def now(self) -> float:
+        """The loop's time."""
 
 
 class Listeners:
@@ -55,10 +70,18 @@ class Listeners:
         self._changed = changed
         self._entries: list[_Entry] = []
         self._own: tuple[OwnAddress, ...] = ()
+        self._told: dict[tuple[Scope, int | None], tuple[Multiaddr, ...]] = {}
+        """Those of them for each scope and interface of a remote: each push to thousands of remotes asks."""
         self._observations = Observations()
         self._believed: tuple[Multiaddr, ...] = ()
+        self._believed_at = float("-inf")
+        """When that was changed last."""
+        self._believing: asyncio.TimerHandle | None = None
+        """For the next change, if it has to wait."""
         self._relayed: tuple[Multiaddr, ...] = ()
         self._closed = False
+        self.external: Mapping[Multiaddr, Multiaddr] = {}
+        """The addresses of a router that lead to listeners, by bound address; after a change :meth:`update` is due."""
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -122,10 +145,12 @@ class Listeners:
     def close(self) -> None:
         """Stops all, for good."""
         self._closed = True
+        if self._believing is not None:
+            self._believing.cancel()
         self.stop()
 
     def update(self) -> None:
-        """The interfaces have changed, or what is observed."""
+        """The interfaces have changed, or what is observed, or :attr:`external`."""
         before = self.addresses
         self._compute()
         now = self.addresses
@@ -144,15 +169,23 @@ class Listeners:
     # -- which addresses ---------------------------------------------------------------------------
 
     @property
+    def bound_addresses(self) -> tuple[Multiaddr, ...]:
+        """Those of the sockets, wildcards as they are."""
+        return tuple(entry.handle.address for entry in self._entries)
+
+    @property
     def addresses(self) -> tuple[Multiaddr, ...]:
         """All addresses at which we can be dialed, without our peer id."""
         return tuple(dict.fromkeys(one.address for one in self._own))
 
-    def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:
+    def told_to(self, connection: Remote) -> tuple[Multiaddr, ...]:
         """Those that the remote of ``connection`` is told. Whoever comes by a relay may be anywhere."""
         relayed = connection.path.relay is not None
         remote = Scope.PUBLIC if relayed else scope_of(connection.remote_address)
-        return select(self._own, remote, self._interface_of(connection.local_address))
+        whom = (remote, self._interface_of(connection.local_address))
+        if whom not in self._told:
+            self._told[whom] = select(self._own, *whom)
+        return self._told[whom]
 
     def is_own(self, address: Multiaddr) -> bool:
         """Whether whoever dials ``address`` from here comes to one of the listeners. Not so where a proxy is announced."""
@@ -173,7 +206,7 @@ class Listeners:
         dialed them."""
         return self._believed
 
-    def observe(self, connection: Connection, observed: Multiaddr) -> None:
+    def observe(self, connection: Remote, observed: Multiaddr) -> None:
         """The remote of ``connection`` says that it sees us at ``observed``.
 
         Of a connection that it has dialed that is the address that it dialed, which is told to others once it is believed. We
@@ -200,7 +233,7 @@ class Listeners:
         self._observations.add(network, listener, Multiaddr.parse(place), connection)
         self._believe()
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: Remote) -> None:
         if self._observations.connection_closed(connection, connection.now()):
             self._believe()
 
@@ -239,6 +272,7 @@ class Listeners:
             *(OwnAddress(address, place=MAX_TOLD) for address in dialed),
             *(OwnAddress(address, place=MAX_TOLD + 1) for address in self._relayed),  # behind what is direct
         )
+        self._told.clear()
 
     def _with_peer(self, addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
         return tuple(address.with_peer(self._peer_id) for address in addresses)
@@ -257,6 +291,8 @@ class Listeners:
             # One that was on no interface may be there by other means, such as a route.
             if any(one.usable for one in here) or not entry.listed:
                 found.append((bound, here[0].interface if here else None))
+        if bound in self.external:
+            found.append((self.external[bound], None))
         if kind.startswith("dns"):
             names = (Multiaddr.parse(f"/{kind}/{name}{text_of(bound.components[1:])}"), *names)
             if _is_over_tls(bound):
@@ -265,8 +301,19 @@ class Listeners:
         return tuple(OwnAddress(address, index, place) for place, (address, index) in enumerate(addresses))
 
     def _believe(self) -> None:
-        believed = self._observations.believed(asyncio.get_running_loop().time())
-        if set(believed) != set(self._believed):
+        """What is observed may have changed. It counts now, or as soon as it may."""
+        if self._believing is not None:
+            self._believing.cancel()
+            self._believing = None
+        loop = asyncio.get_running_loop()
+        believed = self._observations.believed(loop.time())
+        if self._closed or set(believed) == set(self._believed):
+            return
+        wait = self._believed_at + PACE - loop.time()
+        if wait > 0:
+            self._believing = loop.call_later(wait, self._believe)
+        else:
+            self._believed_at = loop.time()
             self._believed = believed
             self.update()
 
@@ -274,7 +321,7 @@ class Listeners:
         ip = host_of(address) if address is not None else None
         return next((one.interface for one in self._interfaces.addresses if one.ip == ip), None)
 
-    def _listener_of(self, connection: Connection) -> Multiaddr | None:
+    def _listener_of(self, connection: Remote) -> Multiaddr | None:
         """The bound address of the listener that ``connection`` came by."""
         local = connection.local_address
         for bound in (entry.handle.address for entry in self._entries):

@@ -11,7 +11,18 @@ from typing import Any, Final, NamedTuple
 from ..multiaddr import Component, Multiaddr
 from ..transport.interfaces import InterfaceAddress, Ip
 
-__all__ = ["Observations", "OwnAddress", "Scope", "expand", "host_of", "is_wildcard", "scope_of", "select", "text_of"]
+__all__ = [
+    "Observations",
+    "OwnAddress",
+    "Scope",
+    "believable",
+    "expand",
+    "host_of",
+    "is_wildcard",
+    "scope_of",
+    "select",
+    "text_of",
+]
 
 MAX_TOLD: Final = 16
 """Addresses that a remote is told. js-libp2p dials them one after another and gives up after 10 s; others keep no more."""
@@ -114,6 +125,13 @@ def select(own: Iterable[OwnAddress], remote: Scope, interface: int | None) -> t
             ranked.append((rank, one.place, one.address))
     ranked.sort(key=lambda one: one[:2])
     return tuple(dict.fromkeys(address for _, _, address in ranked))[:MAX_TOLD]
+
+
+def believable(told: Iterable[Multiaddr], remote: Scope) -> tuple[Multiaddr, ...]:
+    """Of the addresses that a remote tells of itself, from one of the scope ``remote``, those that may be its own: nobody
+    else than who is here has us knock at doors on this machine, or from outside at those in our network."""
+    nearest = {Scope.LOOPBACK: Scope.LOOPBACK, Scope.PUBLIC: Scope.PUBLIC}.get(remote, Scope.LINK)
+    return tuple(address for address in told if scope_of(address) >= nearest)
 
 
 def _rank(scope: Scope, remote: Scope, *, near: bool) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -52,7 +52,7 @@ from ..wire.yamux import GoAwayCode
 from .dialer import Dialer, Find
 from .ephemeral import EphemeralKeys
 from .listeners import Listeners
-from .own_addresses import Scope, host_of, scope_of
+from .own_addresses import Scope, believable, host_of, scope_of
 
 __all__ = ["Swarm"]
 
@@ -190,8 +190,12 @@ class Swarm:
     def identified(self, connection: Connection, identity: identify.Identity) -> None:
         """The remote has told what it is."""
         connection.remote_identified(identity.protocols, own_kind=identify.is_own_agent(identity.agent_version))
+        scope = Scope.PUBLIC if connection.path.relay is not None else scope_of(connection.remote_address)
         self._addresses.tell(
-            connection.peer, AddressSource.IDENTIFY, identity.listen_addresses, by=connection.remote_address
+            connection.peer,
+            AddressSource.IDENTIFY,
+            believable(identity.listen_addresses, scope),
+            by=connection.remote_address,
         )
         self._addresses.hold_record(connection.peer, identity.signed_record)
         if identity.observed_address is not None:
@@ -297,6 +301,14 @@ class Swarm:
     @property
     def listen_addresses(self) -> tuple[Multiaddr, ...]:
         return self._listeners.addresses
+
+    @property
+    def bound_addresses(self) -> tuple[Multiaddr, ...]:
+        return self._listeners.bound_addresses
+
+    def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
+        self._listeners.external = external
+        self._listeners.update()
 
     @property
     def observed_addresses(self) -> tuple[Multiaddr, ...]:
