@@ -22,8 +22,8 @@ from .transport.connection import Connection
 
 __all__ = ["Relaying"]
 
-Connect: TypeAlias = Callable[[PeerId, Multiaddr | None, float], Awaitable[Connection]]
-"""Connects to a peer by a deadline (the loop's time), at an address or at those that are known."""
+Connect: TypeAlias = Callable[[PeerId, tuple[Multiaddr, ...], float, bool], Awaitable[Connection]]
+"""Connects to a peer at these addresses by a deadline (the loop's time); True: and at those that are found."""
 
 
 class Relaying:
@@ -82,7 +82,9 @@ class Relaying:
         if relay == self._own:
             raise InvalidAddress(f"/p2p/{relay}/p2p-circuit", "we are the relay ourselves")
         deadline = asyncio.get_running_loop().time() + self._config.connection_timeout
-        return await self._connect(relay, address, deadline)
+        # Not through another relay, which relays refuse; and two that lead to each other would wait for each other.
+        addresses = self._direct_addresses(relay) if address is None else (address,)
+        return await self._connect(relay, addresses, deadline, address is None)
 
     def _direct_addresses(self, relay: PeerId) -> tuple[Multiaddr, ...]:
         return tuple(address for address in self._addresses.get(relay) if not address.is_relayed)

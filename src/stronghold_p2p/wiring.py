@@ -120,7 +120,9 @@ class Parts(Generic[Req, Res]):
             config,
             relay,
             addresses=self.addresses,
-            connect=self.connect,
+            connect=lambda peer, addresses, deadline, find: self.running().connect(
+                peer, addresses, deadline, find=find
+            ),
             emit=self.events.emit,
             addresses_changed=self._relayed_addresses_changed,
         )

@@ -44,11 +44,6 @@ def test_none_is_the_way_to_itself(relays: DialingRelays) -> None:
     assert through(relays, ONE) == [TWO]
 
 
-def test_a_relay_without_a_known_address_leads_nowhere(relays: DialingRelays) -> None:
-    relays.add(OTHER)
-    assert through(relays) == [ONE, TWO]
-
-
 def test_removed(relays: DialingRelays) -> None:
     relays.use_specific(PEER, ONE, exclusive=True)
     relays.remove(ONE)
@@ -71,3 +66,8 @@ def test_a_specific_relay(relays: DialingRelays) -> None:
     relays.use_specific(PEER, TWO, exclusive=True)
     assert through(relays) == [TWO]
     assert through(relays, OTHER) == [ONE, TWO]
+
+
+def test_a_relay_without_a_known_address_may_be_connected(relays: DialingRelays) -> None:
+    relays.use_specific(PEER, OTHER, exclusive=True)
+    assert list(map(str, relays.circuits(PEER))) == [f"/p2p/{OTHER}/p2p-circuit"]

@@ -66,11 +66,13 @@ class DialingRelays:
             relay, exclusive = choice
             relays = {relay: None} if exclusive else {relay: None, **relays}
         return tuple(
-            address.with_peer(relay).encapsulate(CIRCUIT)
-            for relay in relays
-            if relay != peer
-            for address in self._addresses_of(relay)
+            address.encapsulate(CIRCUIT) for relay in relays if relay != peer for address in self._addresses(relay)
         )
+
+    def _addresses(self, relay: PeerId) -> list[Multiaddr]:
+        """Those of ``relay``, with its peer id; that alone if none is known, since it may be connected."""
+        known = [address.with_peer(relay) for address in self._addresses_of(relay)]
+        return known or [Multiaddr.parse(f"/p2p/{relay}")]
 
 
 def _relay_of(circuit: Multiaddr) -> PeerId | None:

@@ -241,6 +241,29 @@ async def test_relays_to_dial_through(make_net: MakeNet, make_peer: MakePeer) ->
         await net.alice.connect(bob)
 
 
+async def test_a_relay_that_has_dialed_us(make_net: MakeNet) -> None:
+    """No address of it is known, and none is needed."""
+    net = await make_net()
+    await net.bob.listen_via_relay(net.address)
+    await net.relay.connect(await net.alice.listen())
+    net.alice.add_dialing_relay(net.relay.peer_id)
+    for known in net.alice.addresses.get(net.relay.peer_id):
+        net.alice.addresses.remove(known, net.relay.peer_id)
+    assert await net.alice.send_request(net.bob.peer_id, "hello") == "hello"
+    assert len(net.alice.connections) == 2
+
+
+async def test_relays_that_lead_to_each_other(make_peer: MakePeer) -> None:
+    """Nothing waits for itself."""
+    alice = await make_peer()
+    one, other = Keypair.generate().peer_id, Keypair.generate().peer_id
+    for relay, peer in (one, other), (other, one):
+        alice.addresses.add(f"/p2p/{relay}/p2p-circuit/p2p/{peer}")
+        alice.add_dialing_relay(relay)
+    with pytest.raises(DialError, match="no address is known"):
+        await alice.connect(one)
+
+
 async def test_idle_connections_to_the_relay_stay(make_net: MakeNet, make_peer: MakePeer) -> None:
     """At both ends, for as long as the reservation stands."""
     quick = Config(idle_timeout=0.05)
