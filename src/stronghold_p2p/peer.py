@@ -352,7 +352,7 @@ class StrongholdP2p(Generic[Req, Res]):
         Raises:
             InvalidAddress: ``relay`` is malformed, has no peer id, or is this peer.
             ListenError: the relay cannot be reached, refuses, is none, or we listen through it already.
-            ClosedError: this peer is not running.
+            ClosedError: this peer is not running, or stops to listen there meanwhile.
         """
         self._parts.running()
         address = await self._parts.relaying.reservations.listen(*self._target(relay))

@@ -12,6 +12,7 @@ from conftest import MakePeer
 from support.waiting import begun, next_event, until
 
 from stronghold_p2p import (
+    ClosedError,
     Config,
     ConnectionClosed,
     ConnectionLost,
@@ -210,6 +211,18 @@ async def test_a_call_that_is_cancelled_leaves_nothing(make_peer: MakePeer) -> N
         await until(lambda: bob.connections)
         call.cancel()
         with suppress(asyncio.CancelledError):
+            await call
+        assert bob.listeners == ()
+
+
+@pytest.mark.parametrize("by", ["close", "stop"])
+async def test_a_call_whose_peer_stops_ends(make_peer: MakePeer, by: str) -> None:
+    async with lying_relay(make_peer, silent) as (address, _):
+        bob = await make_peer()
+        call = await begun(bob.listen_via_relay(address))
+        await until(lambda: bob.connections)
+        await (bob.close() if by == "close" else bob.stop_listening(relay=address))
+        with pytest.raises(ClosedError):
             await call
         assert bob.listeners == ()
 
@@ -581,10 +594,10 @@ async def test_a_relay_that_alters_bytes(make_peer: MakePeer, change: Callable[[
     assert await alice.send_request(address, "untouched") is None
     meddler.change = change
     with pytest.raises((ConnectionLost, RequestTimeout, DialError)):
-        await alice.send_request(address, "altered", timeout=1.0)
+        await alice.send_request(address, "altered", timeout=0.3)
     await alice.disconnect(bob.peer_id)
     with pytest.raises((ConnectionLost, RequestTimeout, DialError)):
-        await alice.send_request(address, "altered", timeout=1.0)
+        await alice.send_request(address, "altered", timeout=0.3)
     assert asked == ["untouched"]
 
 
@@ -628,6 +641,14 @@ async def test_a_stop_from_a_stranger(make_peer: MakePeer) -> None:
         with pytest.raises(StreamReset):
             await read(stream, messages.StopMessage)
     assert len(bob.connections) == 1
+
+
+async def test_a_stop_without_a_message(make_peer: MakePeer) -> None:
+    bob, relay = await make_peer(config=Config(request_timeout=0.05)), await make_peer()
+    async with await relay.open_stream(await bob.listen(), STOP) as stream:
+        await stream.negotiated()
+        with pytest.raises(StreamReset):
+            await stream.read()
 
 
 async def test_a_flood_of_circuits_costs_its_connection(make_peer: MakePeer) -> None:

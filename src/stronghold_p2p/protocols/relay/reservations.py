@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from ...errors import ListenError, StrongholdError
+from ...errors import ClosedError, ListenError, StrongholdError
 from ...events import Event, Listener, ReservationLost, ReservationMade
 from ...identity import PeerId
 from ...multiaddr import Multiaddr
@@ -89,23 +89,23 @@ class Reservations(Service):
 
         Raises:
             ListenError: it cannot be reached, refuses, or is used already.
+            ClosedError: we stop before there is a reservation.
         """
         where = Multiaddr.parse(f"/p2p/{relay}") if address is None else address.with_peer(relay)
         if relay in self._relays:
             raise ListenError(where, "we listen through this relay already")
         loop = asyncio.get_running_loop()
-        first: asyncio.Future[Multiaddr] = loop.create_future()
-        self._relays[relay] = one = _Relay(where)
+        self._relays[relay] = one = _Relay(where, loop.create_future())
         if len(self._relays) == 1:
             with suppress(OSError):  # without the watch, what is lost is made again a little later
                 self.host.watch_network(self)
-        one.task = loop.create_task(self._run(relay, address, one, first))
+        one.task = loop.create_task(self._run(relay, address, one))
         try:
-            return await first
+            return await one.first
         except BaseException as error:
             if self._relays.get(relay) is one:
                 self.stop(relay)
-            if isinstance(error, StrongholdError | OSError):
+            if isinstance(error, StrongholdError | OSError) and not isinstance(error, ClosedError):
                 raise ListenError(where, f"no reservation: {error}") from error
             raise
 
@@ -117,6 +117,8 @@ class Reservations(Service):
             return False
         assert one.task is not None
         one.task.cancel()
+        if not one.first.done():
+            one.first.set_exception(ClosedError("we listen through the relay no longer"))
         if one.end():
             self._changed()
         if not self._relays:
@@ -148,9 +150,7 @@ class Reservations(Service):
 
     # -- one relay -------------------------------------------------------------------------------
 
-    async def _run(
-        self, relay: PeerId, address: Multiaddr | None, one: _Relay, first: asyncio.Future[Multiaddr]
-    ) -> None:
+    async def _run(self, relay: PeerId, address: Multiaddr | None, one: _Relay) -> None:
         pause = FIRST_PAUSE
         while True:
             try:
@@ -160,16 +160,16 @@ class Reservations(Service):
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the next one may succeed
                 if isinstance(error, TimeoutError) and not error.args:
                     error = TimeoutError(f"no answer within {self._timeout:g} s")
-                if not first.done():
-                    first.set_exception(error)
+                if not one.first.done():
+                    one.first.set_exception(error)
                     return
                 self._lost(relay, one, error)
                 await self._wait_for_network(random.uniform(pause / 2, pause))
                 pause = min(2 * pause, LAST_PAUSE)
                 continue
             self._made(one, reservation, connection)
-            if not first.done():
-                first.set_result(one.addresses[0])
+            if not one.first.done():
+                one.first.set_result(one.addresses[0])
             pause = FIRST_PAUSE
             lifetime = reservation.expires - self._clock()
             await asyncio.wait([connection.closed], timeout=min(max(RENEW_AFTER * lifetime, SHORTEST), LONGEST))
@@ -209,9 +209,11 @@ class Reservations(Service):
 class _Relay:
     """A relay through which we listen, and the reservation there."""
 
-    def __init__(self, where: Multiaddr) -> None:
+    def __init__(self, where: Multiaddr, first: asyncio.Future[Multiaddr]) -> None:
         self.where = where
         """As it was given, with its peer id."""
+        self.first = first
+        """Our first address there, as soon as there is a reservation, or why there is none."""
         self.task: asyncio.Task[None] | None = None
         self.addresses: tuple[Multiaddr, ...] = ()
         self._connection: Connection | None = None
