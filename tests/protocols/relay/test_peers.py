@@ -334,7 +334,7 @@ async def test_the_relay_restarts(make_peer: MakePeer, monkeypatch: pytest.Monke
     await first.close()
     assert await next_event(events, ReservationLost) == ReservationLost(key.peer_id, None)
     assert [listener.addresses for listener in bob.listeners] == [()]
-    second: Peer = StrongholdP2p(keypair=key, relay=RelayServer())
+    second: Peer = StrongholdP2p(keypair=key, relay=RelayServer(), config=Config(close_timeout=0.1))
     await second.start()
     await second.listen(address)
     if by == "network":
