@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,8 +22,6 @@ from .message import HOP, STOP, HopType, Status, StopType, read_limits, read_pee
 from .voucher import Voucher
 
 __all__ = ["CircuitTarget", "CircuitTransport", "Reservation", "reserve", "split_circuit"]
-
-logger = logging.getLogger("stronghold_p2p")
 
 CIRCUIT: Final = Multiaddr.parse("/p2p-circuit")
 
