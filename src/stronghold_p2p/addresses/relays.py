@@ -26,11 +26,6 @@ class DialingRelays:
         self._specific: dict[PeerId, tuple[PeerId, bool]] = {}
         """The relay to try first for a peer, and whether it is the only one."""
 
-    @property
-    def relays(self) -> tuple[PeerId, ...]:
-        """In the order in which they are tried."""
-        return tuple(self._relays)
-
     def add(self, relay: PeerId) -> None:
         """Tries ``relay`` for every peer."""
         self._relays[relay] = None
