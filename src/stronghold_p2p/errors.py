@@ -279,7 +279,7 @@ class StreamReset(StrongholdError, ConnectionError):
     """The remote reset the stream: its handler failed, or a limit was reached. ``code`` is its error code, or 0."""
 
     def __init__(self, code: int = 0) -> None:
-        why = "its handler failed or was too slow, or a limit applied"
+        why = "its handler failed or was too slow, the request is not of the type it expects, or a limit applied"
         super().__init__(f"the remote reset the stream{f' with code {code}' if code else ''}: {why}")
         self.code = code
 

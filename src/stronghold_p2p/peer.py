@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, Self
 
 from .addresses.book import AddressBook
 from .addresses.target import announced_addresses, own_address, parse_target, split_target
-from .arguments import check_types, seconds
+from .arguments import check_pair, check_types, seconds
 from .config import Config
 from .errors import InvalidAddress, NotPermitted, RequestTimeout
 from .events import ConnectionInfo, Direction, Event, Listener
@@ -329,11 +329,13 @@ class StrongholdP2p(Generic[Req, Res]):
         private networks, loopback addresses only on this machine.
 
         Raises:
+            TypeError: ``certificate`` is not a pair.
             InvalidAddress: malformed, with the id of another peer, or none that can be announced.
             ListenError: in use, not of this machine, not permitted or unsupported, or the certificate or a trusted proxy is
                 unusable.
             ClosedError: this peer is not running.
         """
+        check_pair("certificate", certificate, "the files of the chain and of the private key")
         listener = await self._parts.running().listen(
             own_address(address, self.peer_id),
             certificate,

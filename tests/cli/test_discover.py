@@ -108,6 +108,11 @@ def test_a_request_by_peer_id_alone(cli: Cli, announced: Multiaddr, form: str) -
     assert (asked.status, asked.out, asked.err) == (0, '{"hello":"bob"}\n', "")
 
 
+def test_a_bench_by_peer_id_alone(cli: Cli, announced: Multiaddr) -> None:
+    measured = cli.json("bench", "--target", str(announced.peer_id), "--seconds", "0.01")
+    assert measured.line["requests_per_second"] > 0
+
+
 def test_a_ping_by_peer_id_alone(cli: Cli, announced: Multiaddr) -> None:
     pinged = cli.json("ping", str(announced.peer_id), "--count", "1")
     assert pinged.status == 0

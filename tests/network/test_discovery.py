@@ -62,3 +62,25 @@ def test_addresses_that_hosts_give_themselves_are_enough(pair: tuple[Host, Host]
         alice.stronghold_p2p("request", peer_of(listener), '"you"') as asker,
     ):
         assert asker.line() == "you"
+
+
+def test_an_address_that_is_gone_is_announced_no_more(pair: tuple[Host, Host]) -> None:
+    """Nothing can be sent when it goes, so it is taken back with the next one."""
+    alice, bob = pair
+    for host in pair:
+        host.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    with (
+        bob.stronghold_p2p("listen", "/ip4/0.0.0.0/tcp/0", "--mdns", "--allow-all") as listener,
+        alice.stronghold_p2p("discover", "--seconds", "60") as discoverer,
+    ):
+        peer = peer_of(listener)
+        (first,) = discoverer.event("discovered")["addresses"]
+        assert f"/{bob.ip4}/" in first
+        other = "10.16.0.77"
+        bob.ip(f"address delete {bob.ip4}/24 dev {INTERFACE}", f"address add {other}/24 dev {INTERFACE}")
+        bob.ip(f"route add 224.0.0.0/4 dev {INTERFACE}")
+        addresses = [first]
+        while first in addresses:
+            addresses = discoverer.event("discovered")["addresses"]
+        assert addresses == [first.replace(bob.ip4, other)]
+        assert peer in addresses[0]

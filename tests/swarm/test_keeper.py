@@ -396,13 +396,24 @@ async def test_a_remote_that_closes_what_is_idle_is_dialed_again_ever_more_seldo
         assert not [event for event in alice.events if isinstance(event, KeepFailed)]
 
 
-async def test_a_remote_that_restarts_is_connected_within_seconds(clock: Clock) -> None:
+@pytest.mark.parametrize("uptime", [6, 100])
+async def test_a_remote_that_restarts_again_and_again_is_connected_within_seconds(clock: Clock, uptime: float) -> None:
     async with nodes() as (alice, bob):
         alice.keeper.keep(bob.peer_id)
-        await clock.advance(100)
-        await bob.swarm.disconnect(alice.peer_id)
-        await clock.advance(1.5)
-        assert len(alice.swarm.connections) == 1
+        for _ in range(4):
+            await clock.advance(uptime)
+            await bob.swarm.disconnect(alice.peer_id)
+            await clock.advance(2)
+            assert len(alice.swarm.connections) == 1
+
+
+async def test_a_remote_that_crashes_at_once_is_dialed_ever_more_seldom(clock: Clock) -> None:
+    async with nodes() as (alice, bob):
+        alice.keeper.keep(bob.peer_id)
+        for _ in range(100):
+            await clock.advance(1)
+            await bob.swarm.disconnect(alice.peer_id)
+        assert len(alice.closed) < 10
 
 
 async def test_a_connection_from_an_address_that_is_gone_is_made_anew_at_once(clock: Clock) -> None:

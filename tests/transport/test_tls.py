@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from conftest import MakePeer
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -554,3 +555,12 @@ class Client:
         name = b"tls13 " + label.encode()
         info = length.to_bytes(2) + bytes([len(name)]) + name + bytes(1)
         return HKDFExpand(hashes.SHA384(), length, info).derive(self._secret)
+
+
+@pytest.mark.parametrize("certificate", ["chain.pem", ("chain.pem",), ("chain.pem", "key.pem", "more.pem")])
+async def test_a_certificate_is_two_files(make_peer: MakePeer, certificate: Any) -> None:
+    peer = await make_peer()
+    with pytest.raises(
+        TypeError, match=r"expected a pair for certificate=, the files of the chain and of the private key"
+    ):
+        await peer.listen("/ip4/127.0.0.1/tcp/0/tls/ws", certificate=certificate)

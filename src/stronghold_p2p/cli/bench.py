@@ -17,7 +17,7 @@ from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output
-from .command import Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
+from .command import Codec, KeyFile, PassphraseFile, UsageError, is_peer_id, load_key, time_option
 from .loop import LOOP
 from .process import listening
 from .story import running
@@ -57,7 +57,7 @@ async def _bench(
     echoing = listening("--allow-all", "--handler", "echo", "--codec", codec)
     async with (
         echoing if target is None else contextlib.nullcontext(target) as address,
-        running(StrongholdP2p(keypair=keypair, codec=codec)) as peer,
+        running(StrongholdP2p(keypair=keypair, codec=codec, mdns=target is not None and is_peer_id(target))) as peer,
     ):
         start = time.perf_counter()
         await peer.connect(address)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from ..addresses.target import parse_target
 from ..errors import StrongholdError
 from ..identity import Keypair
 from ..requests.codec import CodecName
@@ -32,6 +33,7 @@ __all__ = [
     "Terminated",
     "UsageError",
     "add_command",
+    "is_peer_id",
     "load_key",
     "passphrase",
     "terminate",
@@ -192,6 +194,11 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def is_peer_id(target: str) -> bool:
+    """Whether ``target`` is a peer id alone, to be looked for on the local network. Raises InvalidAddress."""
+    return parse_target(target)[1] is None
 
 
 def load_key(path: Path | None, passphrase_file: Path | None = None) -> Keypair | None:

@@ -124,7 +124,10 @@ def listen(
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="ADDR", help="Stay connected to the peer at this address. Repeatable."),
+        typer.Option(
+            metavar="ADDR",
+            help="Stay connected to this peer: an address, or its peer id alone with --mdns. Repeatable.",
+        ),
     ] = None,
     announce: Annotated[
         list[str] | None,
@@ -243,7 +246,7 @@ async def _listen(
             made.clear()
             output.note(f"peer id       {peer.peer_id}")
             if mdns:
-                output.note("announced     to everybody on the local network, by mDNS")
+                output.note("announced     by mDNS: each address to everybody on its network")
             await serve(peer)
     except ExceptionGroup as group:
         raise group.exceptions[0] from None

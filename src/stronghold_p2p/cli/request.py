@@ -12,14 +12,13 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from ..addresses.target import parse_target
 from ..config import Config
 from ..errors import EncodeError
 from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output
-from .command import PATIENCE, Address, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
+from .command import PATIENCE, Address, Codec, KeyFile, PassphraseFile, UsageError, is_peer_id, load_key, time_option
 from .story import running, told
 
 __all__ = ["ping", "request"]
@@ -52,7 +51,7 @@ def request(
 
 
 async def _request(address: str, value: Any, timeout: float, codec: CodecName, keypair: Keypair | None) -> None:
-    async with running(StrongholdP2p(keypair=keypair, codec=codec, mdns=_is_to_be_found(address))) as peer:
+    async with running(StrongholdP2p(keypair=keypair, codec=codec, mdns=is_peer_id(address))) as peer:
         with told(f"request to {address}"):
             response = await peer.send_request(address, value, timeout=timeout)
         if isinstance(response, bytes) and not output.is_json():
@@ -75,7 +74,7 @@ def ping(
 
 async def _ping(address: str, count: int, timeout: float, keypair: Keypair | None) -> None:
     times = []
-    async with running(StrongholdP2p(keypair=keypair, mdns=_is_to_be_found(address))) as peer:
+    async with running(StrongholdP2p(keypair=keypair, mdns=is_peer_id(address))) as peer:
         await peer.connect(address, timeout=timeout)
         for _ in range(count):
             with told(f"ping to {address}"):
@@ -85,13 +84,8 @@ async def _ping(address: str, count: int, timeout: float, keypair: Keypair | Non
     least, mean, most = min(times), round(statistics.fmean(times), 3), max(times)
     output.result(
         {"count": count, "min_ms": least, "mean_ms": mean, "max_ms": most},
-        f"{count} round trips: {least} ms at least, {mean} ms on average, {most} ms at most",
+        f"{count} round trip{'s' * (count > 1)}: {least} ms at least, {mean} ms on average, {most} ms at most",
     )
-
-
-def _is_to_be_found(target: str) -> bool:
-    """Whether ``target`` is a peer id alone."""
-    return parse_target(target)[1] is None
 
 
 def _read_stdin(codec: CodecName) -> bytes:

@@ -75,8 +75,11 @@ class Link:
         OSError: the interface has no multicast, or the port cannot be shared with whoever has it.
     """
 
-    def __init__(self, interface: int, source: IP, turns: Turns, owner: LinkOwner) -> None:
-        """``interface`` is its number; ``source`` one of our addresses there, from which IPv4 is sent."""
+    def __init__(
+        self, interface: int, source: IP, turns: Turns, owner: LinkOwner, *, told: Announcement | None = None
+    ) -> None:
+        """``interface`` is its number; ``source`` one of our addresses there, from which IPv4 is sent; ``told`` is what an
+        earlier link there has announced, and could not say goodbye to."""
         self._interface = interface
         self._turns = turns
         self._owner = owner
@@ -84,8 +87,8 @@ class Link:
         self._socket = _open(interface, source)
         group = GROUPS[source.version]
         self._group = (group, PORT) if source.version == 4 else (group, PORT, 0, interface)
-        self._announcement: Announcement | None = None
-        self._is_told = False
+        self._announcement = told
+        self._is_told = told is not None
         """Somebody may have heard of the announcement."""
         self._to_announce = 0
         self._goodbyes: list[bytes] = []
@@ -101,15 +104,17 @@ class Link:
         self._loop.add_reader(self._socket, self._readable)
         self.ask()
 
-    def close(self) -> None:
-        """Says goodbye."""
-        if self._announcement is not None and self._is_told:
-            self._send(packets.goodbye(self._announcement))
+    def close(self) -> Announcement | None:
+        """Says goodbye. Returns what it could not say goodbye to: without an address nothing is sent."""
+        unsaid = None
+        if self._announcement is not None and self._is_told and not self._send(packets.goodbye(self._announcement)):
+            unsaid = self._announcement
         for timer in (self._asking, self._answering, self._pausing):
             if timer is not None:
                 timer.cancel()
         self._loop.remove_reader(self._socket)
         self._socket.close()
+        return unsaid
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -195,11 +200,13 @@ class Link:
 
     # -- packets ---------------------------------------------------------------------------------
 
-    def _send(self, packet: bytes) -> None:
+    def _send(self, packet: bytes) -> bool:
         try:
             self._socket.sendto(packet, self._group)
         except OSError as error:
             logger.debug("mDNS on interface %d: not sent: %s", self._interface, error)  # as if it were lost on its way
+            return False
+        return True
 
     def _readable(self) -> None:
         for _ in range(READ_AT_ONCE):

@@ -68,6 +68,8 @@ class Mdns(Service):
         """By the number of the interface, and our address there; None for that of IPv6, which the system chooses."""
         self._announcements: dict[int, packets.Announcement] = {}
         """By the number of the interface."""
+        self._unsaid: dict[int, packets.Announcement] = {}
+        """The same of interfaces that have lost their addresses: the goodbyes are said when they have others."""
         self._own_ips: frozenset[IP] = frozenset()
         self._listen_addresses: tuple[Multiaddr, ...] = ()
         self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
@@ -160,15 +162,19 @@ class Mdns(Service):
             for source in _sources(ips)
         }
         for gone in self._links.keys() - wanted.keys():
-            self._links.pop(gone).close()
+            unsaid = self._links.pop(gone).close()
+            if unsaid is not None:
+                self._unsaid[gone[0]] = unsaid
         failure = None
         for interface, source in wanted.keys() - self._links.keys():
             try:
-                link = Link(interface, wanted[interface, source], self._turns, self)
+                told = self._unsaid.get(interface)
+                link = Link(interface, wanted[interface, source], self._turns, self, told=told)
             except OSError as error:
                 failure = error
             else:
                 self._links[interface, source] = link
+                self._unsaid.pop(interface, None)
         announcements = {interface: self._announcement(interface, ips) for interface, ips in present.items()}
         self._announcements = {interface: one for interface, one in announcements.items() if one is not None}
         for (interface, _), link in self._links.items():

@@ -30,6 +30,10 @@ LONGEST_DELAY: Final = 60.0
 """Seconds. A peer that is away for days costs a dial a minute. A connection that lasts shorter counts as a failure, too: a
 remote of another kind may close what is idle, however often we dial."""
 
+STEADY: Final = 5.0
+"""Seconds after which a connection that the remote holds open, too, is a success: the next dial is not delayed by failures before
+it. Another remote may close what is idle again and again, so there it takes the longest delay."""
+
 MAX_FAILURES: Final = 7
 """More of them delay no longer."""
 
@@ -169,7 +173,7 @@ class Keeper(Service):
             kept.connection = kept.stream = None
             if not self._running:
                 return
-            if _now() - kept.connected_at >= LONGEST_DELAY:
+            if _now() - kept.connected_at >= (STEADY if kept.is_held else LONGEST_DELAY):
                 kept.failures = 0
             if self.host.connection(connection.peer) is not None:
                 self._find(kept)
@@ -202,6 +206,7 @@ class Keeper(Service):
             self._let_go(kept)
             kept.connection = connection
             kept.connected_at = _now()
+            kept.is_held = False
             kept.told = None
             connection.keep()
             self._hold(kept, connection)
@@ -288,6 +293,7 @@ class Keeper(Service):
             stream.reset()
             return
         kept.stream = stream
+        kept.is_held = True
         connection.ignore_for_keep_alive(stream)
         stream.set_receiver(_Silence(stream, kept.stream_ended))
         stream.send_lines()
@@ -318,6 +324,7 @@ class _Kept:
         "dialed_at",
         "error",
         "failures",
+        "is_held",
         "peer",
         "stream",
         "tick",
@@ -331,6 +338,8 @@ class _Kept:
         """The one that is kept: that of the best path."""
         self.stream: Substream | None = None
         """By which the remote is asked to leave it open."""
+        self.is_held = False
+        """The remote serves :data:`PROTOCOL`, and so does not close what is idle."""
         self.connected_at = 0.0
         self.dialed_at = 0.0
         self.failures = 0

@@ -152,7 +152,7 @@ class IdentifyService(Service):
                     await stream.negotiated()
                     await message.serve(stream, self._message(connection))
         except (StrongholdError, TimeoutError) as error:
-            logger.debug("push to %r failed: %s", connection, error)
+            logger.debug("push to %r failed: %r", connection, error)
 
     def _message(self, connection: Connection) -> bytes:
         protocols, addresses = offer = self._offer(connection)
