@@ -35,6 +35,7 @@ EDGES = {
         "addresses": "public names: AddressBook and its entries",
         "firewall": "public names: rules, questions, policies",
         "peer": "public name: StrongholdP2p",
+        "protocols": "public name: RelayServer",
         "requests": "public name: Request",
         "transport": "public name: Stream",
     },
@@ -49,6 +50,7 @@ EDGES = {
     "peer": {
         "addresses": "where peers are",
         "firewall": "rules, questions, policy",
+        "protocols": "the limits of a relay",
         "requests": "sends and answers",
         "transport": "streams of a user's own protocols",
         "wiring": "what it consists of",
@@ -60,11 +62,17 @@ EDGES = {
         "firewall_sources": "policy and state file, in force",
         "port_mapping": "has a router forward ports",
         "protocols": "identify and ping",
+        "relaying": "circuits, in every role",
         "requests": "sends and answers",
         "resources": "one for all parts",
         "store": "the state file, and the address book in it",
         "swarm": "connections",
         "transport": "the transports, and streams of a user's own protocols",
+    },
+    "relaying": {
+        "addresses": "where relays are, and which lead to whom",
+        "protocols": "the relay, its clients, and circuits",
+        "transport": "connections to relays",
     },
     "firewall_sources": {
         "firewall": "what they feed: rules, admission",
@@ -100,6 +108,7 @@ EDGES = {
     "port_mapping": {"protocols": "is a service, though it has no protocol between peers"},
     "protocols": {
         "encoding": "protobuf messages and their lengths",
+        "resources": "a relay's reservations, by network and peer",
         "transport": "they run over streams",
         "wire": "signed records, the length of a protocol id",
     },

@@ -92,7 +92,7 @@ async def test_what_is_wrong_with_every_record(make_peer: MakePeer, server: Name
         f"/ip6/fe80::1/tcp/1 {name}: invalid address '/ip6/fe80::1/tcp/1': a link-local address cannot be dialed",
         f"{own.address.without_peer()} {name}: invalid address",
         "we listen on it ourselves",
-        "/p2p-circuit': no transport supports it",
+        "/p2p-circuit': we are the relay ourselves",
     ):
         assert reason in str(caught.value)
 

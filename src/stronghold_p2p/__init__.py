@@ -26,6 +26,7 @@ from .errors import (
     PolicyError,
     PortMappingError,
     ProtocolNotSupported,
+    RelayRefused,
     RemoteProtocolError,
     RequestTimeout,
     StateError,
@@ -62,6 +63,8 @@ from .events import (
     PortMapped,
     PortMappingFailed,
     RequestFailed,
+    ReservationLost,
+    ReservationMade,
     StateFailed,
 )
 from .firewall.answerers import FirewallRequestQueue
@@ -71,6 +74,7 @@ from .firewall.rules import FirewallRules, Rule
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
+from .protocols.relay.limits import RelayServer
 from .requests import Request
 from .transport.stream import Stream
 
@@ -134,10 +138,14 @@ __all__ = [
     "PortMappingFailed",
     "ProtocolNotSupported",
     "PublicKey",
+    "RelayRefused",
+    "RelayServer",
     "RemoteProtocolError",
     "Request",
     "RequestFailed",
     "RequestTimeout",
+    "ReservationLost",
+    "ReservationMade",
     "Rule",
     "StateError",
     "StateFailed",

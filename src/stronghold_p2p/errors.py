@@ -14,6 +14,7 @@ StrongholdError
 ├── NotPermitted                refused by our own firewall or a ban; nothing was sent
 ├── LimitExceeded               a limit of our own configuration is reached
 ├── DialError                   no connection; ``attempts`` lists each address, its error and its duration
+├── RelayRefused                a relay refused a reservation or a circuit; ``status`` is its own
 ├── RequestTimeout              the time limit is reached
 ├── ConnectionLost              the connection ended under a stream
 ├── ProtocolNotSupported        the remote does not offer the protocol, or not to us
@@ -63,6 +64,7 @@ __all__ = [
     "PolicyError",
     "PortMappingError",
     "ProtocolNotSupported",
+    "RelayRefused",
     "RemoteProtocolError",
     "RequestTimeout",
     "StateError",
@@ -212,6 +214,16 @@ class DialError(StrongholdError, ConnectionError):
         super().__init__(f"cannot dial {peer}: {reason or tried or 'no address is known'}")
         self.peer = peer
         self.attempts = tuple(attempts)
+
+
+class RelayRefused(StrongholdError):
+    """A relay refused a reservation, or a circuit to a peer (libp2p/specs relay/circuit-v2.md)."""
+
+    def __init__(self, relay: PeerId, status: int, reason: str) -> None:
+        super().__init__(f"the relay {relay} refused with status {status}: {reason}")
+        self.relay = relay
+        self.status = status
+        """As on the wire, such as 204, "no reservation"."""
 
 
 def _tried(attempt: DialAttempt) -> str:

@@ -40,6 +40,8 @@ __all__ = [
     "PortMappingFailed",
     "QuestionKind",
     "RequestFailed",
+    "ReservationLost",
+    "ReservationMade",
     "StateFailed",
 ]
 
@@ -180,6 +182,28 @@ class ListenerClosed:
     """We no longer listen on an address."""
 
     listener: Listener
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationMade:
+    """A relay has given us a reservation, or has renewed it."""
+
+    relay: PeerId
+    addresses: tuple[Multiaddr, ...]
+    """Our addresses there, with our peer id."""
+    expires: float
+    """Seconds since the epoch."""
+    limits: PathLimits | None
+    """Those of connections through it; None: no limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationLost:
+    """A reservation has ended before its time. It is made again as soon as the relay allows."""
+
+    relay: PeerId
+    error: Exception | None
+    """The cause; None if the connection to the relay has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +382,8 @@ Event = (
     | PortMapped
     | PortMappingFailed
     | PeerIdentified
+    | ReservationLost
+    | ReservationMade
     | RequestFailed
     | FirewallDecision
     | FirewallRequestOpened

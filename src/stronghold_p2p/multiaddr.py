@@ -109,6 +109,11 @@ class Multiaddr:
             raise ValueError(f"{self} does not end in {suffix}")
         return Multiaddr(self._bytes[: -len(suffix._bytes)])
 
+    @property
+    def is_relayed(self) -> bool:
+        """Whether the address leads through a relay: it has ``/p2p-circuit``."""
+        return any(name == "p2p-circuit" for name, _ in self.components)
+
     def with_peer(self, peer_id: PeerId) -> Multiaddr:
         """The address with ``/p2p/<peer_id>`` at the end, in place of another one."""
         return Multiaddr(self._bytes_without_peer() + _peer_component(peer_id))

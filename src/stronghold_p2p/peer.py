@@ -22,6 +22,7 @@ from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import deadline_in
 from .multiaddr import Multiaddr
+from .protocols.relay.limits import RelayServer
 from .requests import Request
 from .requests.codec import PROTOCOLS, CodecName
 from .transport.stream import Stream
@@ -58,6 +59,7 @@ class StrongholdP2p(Generic[Req, Res]):
         addresses: AddressBook | None = None,
         mdns: bool = False,
         port_mapping: bool = False,
+        relay: RelayServer | None = None,
     ) -> None:
         """
         Args:
@@ -85,6 +87,8 @@ class StrongholdP2p(Generic[Req, Res]):
                 removed when it closes. After a crash the router forwards up to two hours longer, or, if it knows no time
                 limits, until somebody removes the entry ``stronghold-p2p``. See :class:`PortMapped` and
                 :class:`PortMappingFailed`.
+            relay: serve as a relay, within these limits (libp2p/specs relay/circuit-v2.md): forward between peers that cannot
+                dial each other. None: do not.
 
         Raises:
             TypeError: an argument has the wrong type, a request or response type has no codec, or a rule of
@@ -96,6 +100,7 @@ class StrongholdP2p(Generic[Req, Res]):
             firewall=(firewall, FirewallRules),
             config=(config, Config),
             addresses=(addresses, AddressBook),
+            relay=(relay, RelayServer),
         )
         if codec not in PROTOCOLS:
             raise ValueError(f"unknown codec {codec!r}: known are {', '.join(PROTOCOLS)}")
@@ -113,6 +118,7 @@ class StrongholdP2p(Generic[Req, Res]):
             addresses=addresses,
             mdns=mdns,
             port_mapping=port_mapping,
+            relay=relay,
         )
         self.addresses: AddressBook = self._parts.addresses
         """The known addresses of other peers."""
@@ -287,9 +293,10 @@ class StrongholdP2p(Generic[Req, Res]):
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """The addresses that we listen on, each with its dialable addresses."""
+        """The addresses that we listen on, each with its dialable addresses; then the relays through which we listen."""
         self._parts.owner.check()
-        return self._parts.swarm.listeners if self._parts.swarm else ()
+        reservations = self._parts.relaying.reservations
+        return (*self._parts.swarm.listeners, *reservations.listeners) if self._parts.swarm else ()
 
     @property
     def observed_addresses(self) -> tuple[Multiaddr, ...]:
@@ -337,14 +344,82 @@ class StrongholdP2p(Generic[Req, Res]):
         )
         return listener.addresses[0] if listener.addresses else listener.address
 
-    async def stop_listening(self, address: Multiaddr | str | None = None) -> None:
-        """Stops listening on ``address``, as given to or returned by :meth:`listen`; None: on all. Connections stay open.
+    async def listen_via_relay(self, relay: PeerId | Multiaddr | str) -> Multiaddr:
+        """Listens through a relay, until :meth:`stop_listening`: keeps a connection to it, and a reservation, which is renewed
+        in time, and made again if it is lost: see :class:`ReservationMade` and :class:`ReservationLost`.
+
+        Returns the address by which others reach us there, ``<relay address>/p2p/<relay>/p2p-circuit/p2p/<our id>``;
+        :attr:`listeners` has all of them. The relay forwards, and sees ciphertext, sizes and times only.
+
+        Raises:
+            InvalidAddress: ``relay`` is malformed, has no peer id, or is this peer.
+            ListenError: the relay cannot be reached, refuses, is none, or we listen through it already.
+            ClosedError: this peer is not running, or stops to listen there meanwhile.
+        """
+        self._parts.running()
+        address = await self._parts.relaying.reservations.listen(*self._target(relay))
+        return address.with_peer(self.peer_id)
+
+    async def stop_listening(
+        self, address: Multiaddr | str | None = None, *, relay: PeerId | Multiaddr | str | None = None
+    ) -> None:
+        """Stops listening on ``address``, as given to or returned by :meth:`listen` or :meth:`listen_via_relay`, or through
+        ``relay``; without either: on all. Connections stay open.
 
         Raises:
             InvalidAddress: malformed, or with the id of another peer.
             ClosedError: this peer is not running.
         """
-        self._parts.running().stop_listening(None if address is None else own_address(address, self.peer_id))
+        swarm, reservations = self._parts.running(), self._parts.relaying.reservations
+        if address is not None:
+            address = own_address(address, self.peer_id)
+            swarm.stop_listening(address)
+            reservations.stop_at(address)
+        if relay is not None:
+            reservations.stop(self._target(relay)[0])
+        if address is None and relay is None:
+            swarm.stop_listening()
+            reservations.stop_all()
+
+    # -- dialing through relays ------------------------------------------------------------------
+
+    def add_dialing_relay(self, relay: PeerId | Multiaddr | str) -> None:
+        """Tries a relay for every peer that is dialed by its id alone, behind the peer's own addresses.
+
+        Raises:
+            InvalidAddress: ``relay`` is malformed, has no peer id, or is this peer.
+        """
+        self._parts.owner.check()
+        self._parts.relaying.add_dialing_relay(*self._target(relay))
+
+    def remove_dialing_relay(self, relay: PeerId | str) -> None:
+        """Tries a relay no longer, for any peer. Ignores unknown ones.
+
+        Raises:
+            InvalidAddress: ``relay`` is not a peer id.
+        """
+        self._parts.owner.check()
+        self._parts.relaying.dialing.remove(PeerId.of(relay))
+
+    def set_relay_fallback(self, peer: PeerId | str, use: bool) -> None:
+        """Whether the relays of :meth:`add_dialing_relay` are tried for ``peer``; they are, unless this says otherwise.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id.
+        """
+        self._parts.owner.check()
+        self._parts.relaying.dialing.set_fallback(PeerId.of(peer), use)
+
+    def use_specific_relay(
+        self, peer: PeerId | str, relay: PeerId | Multiaddr | str, *, exclusive: bool = False
+    ) -> None:
+        """Tries ``relay`` first for ``peer``; ``exclusive``: and no other one, though the peer says that it is there.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id, or ``relay`` is malformed, has no peer id, or is this peer.
+        """
+        self._parts.owner.check()
+        self._parts.relaying.use_specific_relay(PeerId.of(peer), *self._target(relay), exclusive=exclusive)
 
     # -- the firewall ----------------------------------------------------------------------------
 

@@ -29,7 +29,9 @@ from .multiaddr import Multiaddr
 from .port_mapping import PortMappingService
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
+from .protocols.relay.limits import RelayServer
 from .protocols.service import Service, check_protocol_id
+from .relaying import Relaying
 from .requests import Requester, Responder, make_protocols
 from .requests.codec import CodecName
 from .resources.refusals import Refusals
@@ -70,6 +72,7 @@ class Parts(Generic[Req, Res]):
         addresses: AddressBook | None,
         mdns: bool,
         port_mapping: bool,
+        relay: RelayServer | None,
     ) -> None:
         self.keypair = keypair
         self.config = config
@@ -112,7 +115,24 @@ class Parts(Generic[Req, Res]):
         self.keeper = Keeper(lambda peer, deadline: self.connect(peer, None, deadline), self.events.emit)
         self.port_mapping = PortMappingService(self.events.emit) if port_mapping else None
         optional = [self.port_mapping] if self.port_mapping is not None else []
-        self._services: tuple[Service, ...] = (IdentifyService(), self.ping, self.keeper, *optional)
+        self.relaying = Relaying(
+            keypair.peer_id,
+            config,
+            relay,
+            addresses=self.addresses,
+            connect=lambda peer, addresses, deadline, find: self.running().connect(
+                peer, addresses, deadline, find=find
+            ),
+            emit=self.events.emit,
+            addresses_changed=self._relayed_addresses_changed,
+        )
+        self._services: tuple[Service, ...] = (
+            IdentifyService(),
+            self.ping,
+            self.keeper,
+            *optional,
+            *self.relaying.services,
+        )
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._starting = False
         self._closing: asyncio.Future[None] | None = None
@@ -163,6 +183,7 @@ class Parts(Generic[Req, Res]):
             transports=(
                 TcpTransport(self.config, turns),
                 WebSocketTransport(self.config, turns, self._authorities),
+                self.relaying.transport(),
             ),
             resolver=SystemResolver(),
             interfaces=interfaces,
@@ -216,6 +237,7 @@ class Parts(Generic[Req, Res]):
             self._close_mdns,
             self.approvals.close,  # first: waiting requests would delay the connections
             self.keeper.close,
+            self.relaying.reservations.close,
             *([swarm.close] if swarm is not None else []),
             *([self.port_mapping.close] if self.port_mapping is not None else []),
             self.responder.close,
@@ -239,11 +261,15 @@ class Parts(Generic[Req, Res]):
         return self.swarm
 
     async def connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
-        """A connection to ``peer`` before ``deadline`` (the loop's time): at ``address``, or at those that are known or found.
+        """A connection to ``peer`` before ``deadline`` (the loop's time): at ``address``, or at those that are known or found,
+        and through relays.
 
         Raises: as for :meth:`Swarm.connect`.
         """
-        addresses = self.addresses.get(peer) if address is None else (address,)
+        if address is None:
+            addresses = self.relaying.dialing.addresses(peer, self.addresses.get(peer))
+        else:
+            addresses = (address,)
         return await self.running().connect(peer, addresses, deadline, find=address is None)
 
     # -- changes ---------------------------------------------------------------------------------
@@ -284,6 +310,10 @@ class Parts(Generic[Req, Res]):
         if self.swarm is not None:
             self.swarm.admission_changed()
             self.keeper.retry_all()
+
+    def _relayed_addresses_changed(self, addresses: tuple[Multiaddr, ...]) -> None:
+        if self.swarm is not None:
+            self.swarm.set_relayed_addresses(addresses)
 
     # -- what the swarm asks -----------------------------------------------------------------------
 

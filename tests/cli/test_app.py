@@ -123,7 +123,7 @@ def test_the_log_shows_warnings_and_names_exceptions_without_their_traceback(cli
 def test_help_names_every_command(cli: Cli) -> None:
     told = cli("--help")
     assert told.status == 0
-    for command in ("demo", "key", "listen", "request", "ping", "perf", "bench"):
+    for command in ("demo", "key", "listen", "relay", "request", "ping", "perf", "bench"):
         assert f"\n  {command} " in told.out
 
 
@@ -136,6 +136,7 @@ def test_version(cli: Cli) -> None:
     ("command", "usage"),
     [
         ("listen", "[OPTIONS] [ADDR]..."),
+        ("relay", "[OPTIONS] [ADDR]..."),
         ("request", "[OPTIONS] ADDR JSON"),
         ("ping", "[OPTIONS] ADDR"),
         ("key new", "[OPTIONS] FILE"),
@@ -180,7 +181,9 @@ def test_the_times_of_both_sides_agree(cli: Cli) -> None:
     assert "You have 60 s to answer (`--ask-timeout`)" in (root / "docs" / "FIREWALL.md").read_text()
 
 
-@pytest.mark.parametrize("command", ["demo", "key new", "key show", "listen", "request", "ping", "perf", "bench"])
+@pytest.mark.parametrize(
+    "command", ["demo", "key new", "key show", "listen", "relay", "request", "ping", "perf", "bench"]
+)
 def test_every_command_can_be_told_to_print_json(cli: Cli, command: str) -> None:
     told = cli(*command.split(), "--help")
     assert told.status == 0

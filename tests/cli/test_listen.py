@@ -13,7 +13,7 @@ import pytest
 from support.certificates import Authority
 
 from stronghold_p2p.cli import output
-from stronghold_p2p.cli.listen import MAX_MESSAGE, _tell
+from stronghold_p2p.cli.listen import MAX_MESSAGE, tell
 from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.events import (
     AddressesChanged,
@@ -185,7 +185,7 @@ async def test_a_request_that_cannot_be_decoded_is_told_of() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(output, "is_json", lambda: True)
         patch.setattr(output, "result", printed.put_nowait)
-        await _tell(events())
+        await tell(events())
     told = await printed.get()
     assert (told["event"], told["peer"], told["error"]) == ("request_failed", str(peer), "DecodeError")
     assert len(told["message"]) == MAX_MESSAGE
@@ -208,11 +208,11 @@ async def test_addresses_that_come_and_go_are_printed(capsys: pytest.CaptureFixt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(output, "_json", False)  # another test may have left it so
-        await _tell(events())
+        await tell(events())
         await output.shown()
         assert capsys.readouterr().out == f"listening on  {there}\n"
         patch.setattr(output, "_json", True)
-        await _tell(events())
+        await tell(events())
         await output.shown()
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
         {"event": "addresses", "addresses": [str(here), str(there)]},
@@ -229,12 +229,12 @@ async def test_what_a_router_does_is_printed(capsys: pytest.CaptureFixture[str])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(output, "_json", False)  # another test may have left it so
-        await _tell(events())
+        await tell(events())
         await output.shown()
         # What is mapped is told as an address.
         assert capsys.readouterr().out == "port mapping  UPnP: no answer\\x1b[2J\n"
         patch.setattr(output, "_json", True)
-        await _tell(events())
+        await tell(events())
         await output.shown()
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
         {"event": "port_mapped", "address": str(address), "protocol": "PCP", "expires": 5.0},

@@ -56,7 +56,9 @@ class Network:
     def supports(self, address: Multiaddr) -> bool:
         return [name for name, _ in address][1:] == ["tcp"]
 
-    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
+    async def dial(
+        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+    ) -> None:
         self.named[str(address)] = str(named) if named else None
         self.dialed.append((str(address), asyncio.get_running_loop().time()))
         answer = self.answers.get(str(address))

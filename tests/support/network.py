@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from stronghold_p2p import ListenError, Multiaddr, Path
+from stronghold_p2p import ListenError, Multiaddr, Path, PeerId
 from stronghold_p2p.transport.transport import CertificateFiles, Connected, nothing_to_close
 
 from .memory import memory_pipes
@@ -39,7 +39,9 @@ class MemoryTransport:
         names, values = zip(*address, strict=True)
         return names == ("memory",) and int(values[0]) in self._numbers
 
-    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
+    async def dial(
+        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+    ) -> None:
         listener = self.listening.get(address)
         if listener is None:
             raise ConnectionRefusedError("connection refused")

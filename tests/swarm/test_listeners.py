@@ -26,6 +26,7 @@ from stronghold_p2p import (
     Multiaddr,
     NewListener,
     Path,
+    PeerId,
     PeerIdentified,
     StrongholdP2p,
 )
@@ -238,7 +239,9 @@ class Transport:
     def supports(self, address: Multiaddr) -> bool:
         return True
 
-    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
+    async def dial(
+        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+    ) -> None:
         raise NotImplementedError
 
     async def listen(

@@ -28,6 +28,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -101,7 +102,7 @@ func newHost(options ...libp2p.Option) (host.Host, error) {
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
-		libp2p.DisableRelay(),
+		libp2p.EnableRelay(),
 		libp2p.UserAgent("go-libp2p"),
 	}, options...)...)
 }
@@ -119,6 +120,8 @@ func listen(arguments []string) error {
 	ws := flags.Bool("ws", false, "listen for WebSocket, not TCP")
 	certificate := flags.String("certificate", "", "listen for WebSocket over TLS, with this chain")
 	key := flags.String("key", "", "the chain's private key")
+	relay := flags.Bool("relay", false, "be a relay, too")
+	viaRelay := flags.String("via-relay", "", "reserve at this relay, and be dialed through it")
 	discovery := flags.String("mdns", "", "listen on this IPv4 address, announce it and discover by mDNS")
 	_ = flags.Parse(arguments)
 
@@ -147,6 +150,9 @@ func listen(arguments []string) error {
 		}
 		options = append(options, libp2p.ResourceManager(manager))
 	}
+	if *relay {
+		options = append(options, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
+	}
 	h, err := newHost(options...)
 	if err != nil {
 		return err
@@ -160,7 +166,21 @@ func listen(arguments []string) error {
 	if *perf {
 		h.SetStreamHandler(perfProtocol, servePerf)
 	}
-	emit(object{"event": "listening", "peer": h.ID(), "address": fmt.Sprintf("%s/p2p/%s", h.Addrs()[0], h.ID())})
+	dialable := h.Addrs()[0].String()
+	if *viaRelay != "" {
+		info, err := peer.AddrInfoFromString(*viaRelay)
+		if err != nil {
+			return err
+		}
+		if err := h.Connect(context.Background(), *info); err != nil {
+			return err
+		}
+		if _, err := client.Reserve(context.Background(), h, *info); err != nil {
+			return err
+		}
+		dialable = *viaRelay + "/p2p-circuit"
+	}
+	emit(object{"event": "listening", "peer": h.ID(), "address": fmt.Sprintf("%s/p2p/%s", dialable, h.ID())})
 	if *discovery != "" {
 		service := mdns.NewMdnsService(h, "", discovered{})
 		if err := service.Start(); err != nil {
@@ -261,6 +281,7 @@ func dial(arguments []string) error {
 	h.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.PermanentAddrTTL)
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
+	ctx = network.WithAllowLimitedConn(ctx, "requests are small")
 
 	command, rest := arguments[1], arguments[2:]
 	switch command {

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { finished } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { identify } from '@libp2p/identify'
 import { mdns } from '@libp2p/mdns'
 import { noise } from '@libp2p/noise'
@@ -31,11 +32,11 @@ class Failures extends Error {
   }
 }
 
-const newNode = ({ identifyOptions, https, ...options } = {}) => createLibp2p({
-  transports: [tcp(), webSockets({ https })],
+const newNode = ({ identifyOptions, https, services, ...options } = {}) => createLibp2p({
+  transports: [tcp(), webSockets({ https }), circuitRelayTransport()],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux()],
-  services: { identify: identify(identifyOptions), ping: ping() },
+  services: { identify: identify(identifyOptions), ping: ping(), ...services },
   ...options
 })
 
@@ -56,13 +57,16 @@ async function listen (args) {
       ws: { type: 'boolean' },
       certificate: { type: 'string' },
       key: { type: 'string' },
+      relay: { type: 'boolean' },
+      'via-relay': { type: 'string' },
       mdns: { type: 'string' }
     }
   })
-  const { certificate, key } = options
+  const { certificate, key, 'via-relay': viaRelay } = options
   const form = certificate ? '/tls/ws' : options.ws ? '/ws' : ''
   const node = await newNode({
-    addresses: { listen: [`/ip4/${options.mdns ?? '127.0.0.1'}/tcp/0${form}`] },
+    addresses: { listen: [viaRelay ? `${viaRelay}/p2p-circuit` : `/ip4/${options.mdns ?? '127.0.0.1'}/tcp/0${form}`] },
+    services: options.relay ? { relay: circuitRelayServer() } : {},
     peerDiscovery: options.mdns ? [mdns()] : [],
     start: false,
     https: certificate && { cert: await readFile(certificate), key: await readFile(key) },
@@ -70,7 +74,10 @@ async function listen (args) {
     connectionManager: options['high-limits'] ? { inboundConnectionThreshold: Infinity } : {}
   })
   if (!options['no-protocol']) {
-    const limits = options['high-limits'] ? { maxInboundStreams: HIGH_LIMIT } : {}
+    const limits = { runOnLimitedConnection: true }
+    if (options['high-limits']) {
+      limits.maxInboundStreams = HIGH_LIMIT
+    }
     const delay = Number(options['delay-ms'])
     await node.handle(REQUEST_PROTOCOL, stream => serveRequest(stream, options.reject, delay), limits)
   }
@@ -79,6 +86,9 @@ async function listen (args) {
     emit({ event: 'discovered', peer: id.toString(), addresses: multiaddrs.map(String) })
   })
   await node.start()
+  while (node.getMultiaddrs().length === 0) {
+    await sleep(10) // until there is a reservation
+  }
   emit({ event: 'listening', peer: node.peerId.toString(), address: node.getMultiaddrs()[0].toString() })
   await finished(process.stdin.resume(), { writable: false })
   await node.stop()
@@ -236,7 +246,7 @@ async function roundTrip (connection, body) {
 
 async function request (connection, body) {
   const signal = AbortSignal.timeout(DIAL_TIMEOUT)
-  const stream = await connection.newStream(REQUEST_PROTOCOL, { signal })
+  const stream = await connection.newStream(REQUEST_PROTOCOL, { signal, runOnLimitedConnection: true })
   let answered = false
   stream.addEventListener('message', () => { answered = true }, { once: true })
   try {

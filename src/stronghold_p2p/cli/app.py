@@ -27,6 +27,7 @@ from .firewall import firewall
 from .key import key
 from .listen import listen
 from .perf import perf
+from .relay import relay
 from .request import ping, request
 
 __all__ = ["run"]
@@ -56,6 +57,7 @@ app = typer.Typer(
 
 add_command(app, demo)
 add_command(app, listen, is_service=lambda arguments: True)
+add_command(app, relay, is_service=lambda arguments: True)
 add_command(app, request)
 add_command(app, ping)
 add_command(app, discover)

@@ -53,15 +53,19 @@ MAX_SECONDS = 30 * 86_400.0
 """The longest time that an option takes: event loops cannot count for ever."""
 
 
-def time_option(help: str) -> Any:
-    """An option that takes a time, in seconds."""
-    return typer.Option(metavar="S", help=help, callback=_check_seconds)
+def time_option(help: str, *, or_zero: bool = False) -> Any:
+    """An option that takes a time, in seconds; ``or_zero``: or 0."""
+    return typer.Option(metavar="S", help=help, callback=_check_seconds_or_zero if or_zero else _check_seconds)
 
 
 def _check_seconds(value: float) -> float:
     if not 0 < value <= MAX_SECONDS:
         raise typer.BadParameter(f"expected seconds, above 0 and at most {MAX_SECONDS:,.0f}, not {value:g}")
     return value
+
+
+def _check_seconds_or_zero(value: float) -> float:
+    return value if value == 0 else _check_seconds(value)
 
 
 Address = Annotated[

@@ -28,6 +28,8 @@ from ..events import (
     PortMapped,
     PortMappingFailed,
     RequestFailed,
+    ReservationLost,
+    ReservationMade,
     StateFailed,
 )
 from ..firewall.policy import Policy
@@ -45,7 +47,7 @@ from .exec import Exec, parse_command
 from .stdin import Lines
 from .story import running, told_handler
 
-__all__ = ["listen", "listen_on", "serve"]
+__all__ = ["listen", "listen_on", "serve", "tell"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 MDNS_ADDRESS, MDNS_IPV6_ADDRESS = "/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"
@@ -134,6 +136,13 @@ def listen(
             help="Tell other peers this address, too: of a port that a router forwards, or of a reverse proxy. Repeatable.",
         ),
     ] = None,
+    via_relay: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDR",
+            help="Listen through the relay at this address, too, for peers that cannot dial this one. Repeatable.",
+        ),
+    ] = None,
     mdns: Annotated[
         bool,
         typer.Option("--mdns", help="Announce the peer to everybody on the local network, with its id and addresses."),
@@ -189,6 +198,7 @@ def listen(
         peer,
         places,
         announce or (),
+        via_relay or (),
         asker,
         opened,
         made,
@@ -202,6 +212,7 @@ async def _listen(
     peer: StrongholdP2p[Any, Any],
     places: Sequence[Place],
     announce: Sequence[str],
+    relays: Sequence[str],
     asker: Asker | None,
     audit: AuditFile | None,
     made: list[Path],
@@ -222,7 +233,7 @@ async def _listen(
                 tasks.create_task(_watch(auditing))
             if asker is not None:
                 tasks.create_task(asker.run())
-            tasks.create_task(_tell(peer.events()))
+            tasks.create_task(tell(peer.events()))
             if reloads:
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
@@ -230,6 +241,8 @@ async def _listen(
             if by_ipv6_too:
                 with suppress(ListenError):  # a machine may be without it
                     await peer.listen(MDNS_IPV6_ADDRESS)
+            for relay in relays:
+                await peer.listen_via_relay(relay)
             made.clear()
             output.note(f"peer id       {peer.peer_id}")
             if mdns:
@@ -307,8 +320,9 @@ async def _watch(auditing: asyncio.Task[None]) -> None:
     await asyncio.shield(auditing)
 
 
-async def _tell(events: AsyncIterator[Event]) -> None:
+async def tell(events: AsyncIterator[Event]) -> None:
     """Prints what becomes of our addresses, ports, requests, policy and state. What failed, people read in the log."""
+    lost: set[PeerId] = set()
     async for event in events:
         match event:
             case RequestFailed(peer, error) if output.is_json():
@@ -316,6 +330,15 @@ async def _tell(events: AsyncIterator[Event]) -> None:
             case AddressesChanged(addresses, new) if new or output.is_json():
                 record = {"event": "addresses", "addresses": list(map(str, addresses))}
                 output.result(record, "\n".join(f"listening on  {address}" for address in new))
+            case ReservationLost(relay, error):
+                lost.add(relay)
+                if output.is_json():
+                    reason = "the connection has ended" if error is None else output.printable(str(error), MAX_MESSAGE)
+                    output.result({"event": "reservation_lost", "relay": str(relay), "message": reason})
+            case ReservationMade(relay, addresses) if relay in lost:
+                lost.discard(relay)
+                record = {"event": "reservation", "relay": str(relay), "addresses": list(map(str, addresses))}
+                output.result(record, "\n".join(f"listening on  {address}" for address in addresses))
             case KeepFailed(peer, error) if output.is_json():
                 output.result({"event": "keep_failed", **_failure(peer, error)})
             case PortMapped(address, protocol, expires) if output.is_json():

@@ -24,6 +24,7 @@ from ..events import (
     PeerExpired,
     PeerIdentified,
     PolicyLoaded,
+    ReservationMade,
 )
 from ..peer import StrongholdP2p
 from ..requests import Request
@@ -109,6 +110,8 @@ def _line(event: Event) -> str | None:
             return f"{peer} is announced at {_text(' '.join(map(str, addresses)))}"
         case PeerExpired(peer):
             return f"{peer} is announced no more"
+        case ReservationMade(relay, addresses):
+            return f"the relay {relay} has given a reservation: {' '.join(map(str, addresses))}"
         case PolicyLoaded(path):
             return f"policy {path} is in force"
         case Dropped(count):

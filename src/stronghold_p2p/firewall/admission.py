@@ -68,7 +68,7 @@ class Admission:
         """
         if not self._limits_networks:
             return None
-        if _is_relayed(address):
+        if address.is_relayed:
             return "it is relayed, and the policy has an allow list of networks" if self._allow_networks else None
         ip = _ip_of(address)
         if ip is None:
@@ -122,10 +122,6 @@ def _unmapped(network: Network) -> Network:
         prefix = network.prefixlen - IPV4_MAPPED.prefixlen
         return IPv4Network((network.network_address.packed[-4:], prefix))
     return network
-
-
-def _is_relayed(address: Multiaddr) -> bool:
-    return any(name == "p2p-circuit" for name, _ in address)
 
 
 def _ip_of(address: Multiaddr) -> IPv4Address | IPv6Address | None:

@@ -15,6 +15,7 @@ from ..loops import is_contained
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
+from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
 from ..wire import multistream
@@ -54,6 +55,9 @@ class ServiceHost(Protocol):
     @property
     def connected_peers(self) -> tuple[PeerId, ...]:
         """All peers with a connection."""
+
+    def accept(self, pipe: BytePipe) -> PipeReceiver:
+        """Takes a pipe by which a remote has come, and returns its receiver: the upgrade to a connection."""
 
     def connection(self, peer: PeerId) -> Connection | None:
         """The connection that new streams to ``peer`` use."""

@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Literal
 
-from ..errors import ConnectionLost, DecodeError, DialError, NoResponse, NotPermitted, RequestTimeout, StrongholdError
+from ..errors import (
+    ConnectionLost,
+    DecodeError,
+    DialError,
+    EncodeError,
+    NoResponse,
+    NotPermitted,
+    RequestTimeout,
+    StrongholdError,
+)
 from ..events import Direction
 from ..firewall.gate import Gate
 from ..generics import Req, Res
@@ -177,6 +186,12 @@ class Requester(Generic[Req, Res]):
         connection: Connection, protocol: RequestProtocol[Req, Res], message: bytes, deadline: float, timeout: float
     ) -> Res:
         """One request on ``connection``."""
+        limits = connection.path.limits
+        if limits is not None and limits.bytes is not None and len(message) > limits.bytes:
+            raise EncodeError(
+                f"the request of {len(message)} bytes is over the limit of the relay {connection.path.relay}, {limits.bytes}"
+                " bytes in each direction of a connection"
+            )
         stream = connection.open_substream_now(protocol.id)
         if stream is None:
             try:

@@ -153,8 +153,7 @@ class Dialer:
         refusal = self.admission.refusal_of_address(address)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
-        # What a relay's name stands for is not looked up here.
-        if address.components[0][0] == "dnsaddr" and "p2p-circuit" not in dict(address.components):
+        if is_name(address) and not names_host(address):
             return None
         transport = next((one for one in self.transports if one.supports(address)), None)
         if transport is None:
@@ -469,7 +468,7 @@ class Dial:
 
         assert attempt.transport is not None
         try:
-            await attempt.transport.dial(attempt.address, connected, named=attempt.named)
+            await attempt.transport.dial(attempt.address, connected, peer=self.peer, named=attempt.named)
             assert upgrade is not None
             return await upgrade.finished
         except BaseException:

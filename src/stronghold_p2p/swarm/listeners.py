@@ -78,6 +78,7 @@ class Listeners:
         """When that was changed last."""
         self._believing: asyncio.TimerHandle | None = None
         """For the next change, if it has to wait."""
+        self._relayed: tuple[Multiaddr, ...] = ()
         self._closed = False
         self.external: Mapping[Multiaddr, Multiaddr] = {}
         """The addresses of a router that lead to listeners, by bound address; after a change :meth:`update` is due."""
@@ -156,6 +157,13 @@ class Listeners:
         if now != before:
             new = [address for address in now if address not in before]
             self._emit(AddressesChanged(self._with_peer(now), self._with_peer(new)))
+            self._changed()
+
+    def set_relayed(self, addresses: tuple[Multiaddr, ...]) -> None:
+        """We can be dialed at these, through relays."""
+        self._relayed = addresses
+        self._compute()
+        if not self._closed:
             self._changed()
 
     # -- which addresses ---------------------------------------------------------------------------
@@ -259,7 +267,11 @@ class Listeners:
             )
         own = [one for entry in self._entries for one in entry.own]
         dialed = [one for one in self._believed if _port_of(one) is not None]
-        self._own = (*own, *(OwnAddress(address, place=MAX_TOLD) for address in dialed))
+        self._own = (
+            *own,
+            *(OwnAddress(address, place=MAX_TOLD) for address in dialed),
+            *(OwnAddress(address, place=MAX_TOLD + 1) for address in self._relayed),  # behind what is direct
+        )
         self._told.clear()
 
     def _with_peer(self, addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:

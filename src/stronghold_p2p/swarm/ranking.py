@@ -64,7 +64,7 @@ def rank(
     for candidate in candidates:
         if _backs_off(candidate.entry, now):
             failing.append(candidate)
-        elif _is_relayed(candidate):
+        elif candidate.address.is_relayed:
             relayed.append(candidate)
         elif _last_success(candidate):
             good.append(candidate)
@@ -86,7 +86,7 @@ def rank(
     relayed.sort(key=_last_success, reverse=True)
     timed += _paced(relayed, RELAY_STEPS * stagger if good or public else 0.0, stagger)
     timed.sort(key=lambda one: one[0])
-    failing.sort(key=lambda one: (_is_relayed(one), one.entry.failures if one.entry is not None else 0))
+    failing.sort(key=lambda one: (one.address.is_relayed, one.entry.failures if one.entry is not None else 0))
     timed += _paced(failing, timed[-1][0] + stagger if timed else 0.0, stagger)
     return [(candidate.address, delay) for delay, candidate in timed]
 
@@ -111,10 +111,6 @@ def _backs_off(entry: AddressEntry | None, now: float) -> bool:
 
 def _last_success(candidate: Candidate) -> float:
     return (candidate.entry.last_success if candidate.entry is not None else None) or 0.0
-
-
-def _is_relayed(candidate: Candidate) -> bool:
-    return any(name == "p2p-circuit" for name, _ in candidate.address)
 
 
 def _is_websocket(candidate: Candidate) -> bool:

@@ -119,7 +119,7 @@ class Swarm:
             self.peer_id,
             self._transports,
             interfaces,
-            connected=self._upgrade_inbound,
+            connected=self.accept,
             exhausted=self._descriptors_exhausted,
             emit=emit,
             changed=self.offer_changed,
@@ -333,6 +333,10 @@ class Swarm:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
         self._listeners.stop(address)
 
+    def set_relayed_addresses(self, addresses: tuple[Multiaddr, ...]) -> None:
+        """We can be dialed at these, through relays, which remotes are told, too."""
+        self._listeners.set_relayed(addresses)
+
     # -- the network -----------------------------------------------------------------------------
 
     def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:
@@ -418,7 +422,7 @@ class Swarm:
             establish=partial(self._establish, path, direction, initiator=initiator),
         )
 
-    def _upgrade_inbound(self, pipe: BytePipe) -> PipeReceiver:
+    def accept(self, pipe: BytePipe) -> PipeReceiver:
         """Begins the upgrade of ``pipe``, or looks anew at one whose address has changed."""
         known, _ = self._upgrading.get(pipe, (None, 0))
         error = self._inbound_refusal(pipe)

@@ -189,7 +189,7 @@ class Connection(StreamHost):
     @property
     def at_work(self) -> bool:
         """Whether a stream is open that keeps the connection alive, or we want to stay connected."""
-        return self._alive.kept or self._alive.at_work()
+        return self._alive.kept > 0 or self._alive.at_work()
 
     def close(self, code: yamux.GoAwayCode = yamux.GoAwayCode.NORMAL) -> None:
         """Closes in order: Go Away with ``code``, then the pipe. Streams still open are lost; await :attr:`closed` for the
@@ -222,12 +222,13 @@ class Connection(StreamHost):
         self._alive.background.add(stream)
 
     def keep(self, kept: bool = True) -> None:
-        """We want to stay connected: until we do not, the connection is not closed when idle, and a dead path is noticed."""
-        self._alive.kept = kept
+        """One part of us wants to stay connected: until none does, the connection is not closed when idle, and a dead path is
+        noticed."""
+        self._alive.kept += 1 if kept else -1
 
     def hold(self, held: bool = True) -> None:
-        """The remote wants that. It stands behind those at work all the same, when one has to give way."""
-        self._alive.held = held
+        """The remote wants that, for one reason. It stands behind those at work all the same, when one has to give way."""
+        self._alive.held += 1 if held else -1
 
     def check(self) -> None:
         """The path may be dead, as the remote was heard of elsewhere: it has ``liveness_interval`` to answer a ping."""

@@ -48,10 +48,10 @@ class KeepAlive:
         """One that counts was opened since nothing was at work; it may have ended within the turn."""
         self.idle_since = now
         """When nothing was at work for the first time since. In the loop's time."""
-        self.kept = False
-        """We want to stay connected, also without a stream."""
-        self.held = False
-        """The remote does."""
+        self.kept = 0
+        """How many parts of us want to stay connected, also without a stream."""
+        self.held = 0
+        """For how many reasons the remote does."""
         self.lost = ""
         """Why the path is dead; empty: it is not."""
         self._session = session

@@ -110,8 +110,9 @@ def ascii_host(host: str) -> str:
 
 
 def is_name(address: Multiaddr) -> bool:
-    """Whether ``address`` begins with a name, and has to be resolved before it is dialed."""
-    return names_host(address) or address.components[0][0] == "dnsaddr"
+    """Whether ``address`` begins with a name, and has to be resolved before it is dialed. That of a relay is resolved when
+    the relay itself is dialed."""
+    return not address.is_relayed and (names_host(address) or address.components[0][0] == "dnsaddr")
 
 
 def names_host(address: Multiaddr) -> bool:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from ..config import Config
 from ..errors import ListenError
 from ..events import Path
+from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
 from ..resources.turns import Turns, clock
@@ -235,7 +236,9 @@ class TcpTransport:
         names = [name for name, _ in address.components]
         return len(names) == 2 and names[0] in FAMILIES and names[1] == "tcp"
 
-    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
+    async def dial(
+        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+    ) -> None:
         family, host, port = _endpoint(address)
         path = Path(self.name, address)
         await self._loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from ..errors import ListenError
+from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from .pipe import BytePipe, PipeReceiver
 
@@ -46,10 +47,13 @@ class Transport(Protocol):
     def supports(self, address: Multiaddr) -> bool:
         """Whether ``address`` is of this kind."""
 
-    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
+    async def dial(
+        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+    ) -> None:
         """Connects to ``address``; returns when ``connected`` has been called.
 
-        ``named`` is the same address by the name of its host, if it was looked up: what some servers want to hear.
+        ``peer`` is whom we expect there, as a relay must know. ``named`` is the same address by the name of its host, if it
+        was looked up: what some servers want to hear.
 
         Raises:
             OSError: refused, or unreachable.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from ..config import Config
 from ..errors import CertificateError, InvalidAddress, ListenError, WebSocketError
 from ..events import Path
+from ..identity import PeerId
 from ..logs import SparingLog
 from ..multiaddr import Component, Multiaddr
 from ..resources.turns import Turns
@@ -67,7 +68,9 @@ class WebSocketTransport:
     def supports(self, address: Multiaddr) -> bool:
         return _form(address) in FORMS and self._tcp.supports(_tcp_part(address))
 
-    async def dial(self, address: Multiaddr, connected: Connected, *, named: Multiaddr | None = None) -> None:
+    async def dial(
+        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+    ) -> None:
         """As :meth:`Transport.dial`; raises CertificateError for a file of authorities that cannot be used, too."""
         from .websocket_pipe import client_pipe
 

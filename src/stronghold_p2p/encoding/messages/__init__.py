@@ -16,6 +16,7 @@ from typing import TypeVar
 from google.protobuf import message
 
 from ...errors import DecodeError
+from .circuit_pb2 import CircuitLimit, CircuitPeer, CircuitReservation, HopMessage, StopMessage, Voucher
 from .envelope_pb2 import Envelope
 from .identify_pb2 import Identify
 from .keys_pb2 import PrivateKey, PublicKey
@@ -23,13 +24,19 @@ from .noise_pb2 import NoiseExtensions, NoiseHandshakePayload
 from .peer_record_pb2 import PeerRecord
 
 __all__ = [
+    "CircuitLimit",
+    "CircuitPeer",
+    "CircuitReservation",
     "Envelope",
+    "HopMessage",
     "Identify",
     "NoiseExtensions",
     "NoiseHandshakePayload",
     "PeerRecord",
     "PrivateKey",
     "PublicKey",
+    "StopMessage",
+    "Voucher",
     "parse",
 ]
 

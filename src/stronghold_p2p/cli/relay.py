@@ -1,0 +1,105 @@
+"""``relay``: forwards between peers that cannot dial each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import fields
+from typing import Annotated, Any
+
+import typer
+
+from ..identity import PeerId
+from ..peer import StrongholdP2p
+from ..protocols.relay.limits import RelayServer
+from . import descriptors, output
+from .command import KeyFile, PassphraseFile, load_key, time_option
+from .listen import Place, listen_on, serve, tell
+from .story import running
+
+__all__ = ["relay"]
+
+DEFAULT_ADDRESS = "/ip4/0.0.0.0/tcp/4001"
+DEFAULTS = RelayServer()
+
+
+def relay(
+    addresses: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ADDR", help=f"Where to listen (default: {DEFAULT_ADDRESS}, on every interface)."),
+    ] = None,
+    *,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PEER", help="Give reservations to this peer, and to no other. Repeatable."),
+    ] = None,
+    unlimited: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PEER", help="Do not limit the circuits from and to this peer. Repeatable."),
+    ] = None,
+    max_reservations: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Peers with a reservation at once.")
+    ] = DEFAULTS.max_reservations,
+    max_per_network: Annotated[
+        int, typer.Option(min=1, metavar="N", help="The same from one IPv4 address, or IPv6 /48.")
+    ] = DEFAULTS.max_reservations_per_network,
+    max_circuits: Annotated[int, typer.Option(min=1, metavar="N", help="Circuits at once.")] = DEFAULTS.max_circuits,
+    max_seconds: Annotated[
+        float, time_option("Seconds that a circuit lasts; 0: no limit.", or_zero=True)
+    ] = DEFAULTS.max_seconds or 0,
+    max_bytes: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Bytes of a circuit in each direction; 0: no limit.")
+    ] = DEFAULTS.max_bytes or 0,
+    announce: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDR", help="Tell other peers this address, too. Repeatable."),
+    ] = None,
+    key: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+) -> Coroutine[Any, Any, None]:
+    """Run a relay, which forwards between peers that cannot dial each other.
+
+    A peer reserves a place with "listen --via-relay ADDR", and is reached at ADDR/p2p-circuit/p2p/PEER. The relay sees who
+    talks with whom, and how much and when, but not what: the two encrypt end to end.
+    """
+    descriptors.raise_limit()
+    server = RelayServer(
+        max_reservations=max_reservations,
+        max_reservations_per_network=max_per_network,
+        max_circuits=max_circuits,
+        max_seconds=max_seconds or None,
+        max_bytes=max_bytes or None,
+        allow=frozenset(map(PeerId.parse, allow)) if allow else None,
+        unlimited=frozenset(map(PeerId.parse, unlimited or ())),
+    )
+    keypair = load_key(key, passphrase_file)
+    if keypair is None:
+        output.note("without --key, the relay has another identity at each start, and peers do not find it again")
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=keypair, relay=server)
+    return _relay(peer, server, addresses or [DEFAULT_ADDRESS], announce or ())
+
+
+async def _relay(
+    peer: StrongholdP2p[Any, Any], server: RelayServer, addresses: Sequence[str], announce: Sequence[str]
+) -> None:
+    try:
+        async with running(peer), asyncio.TaskGroup() as tasks:
+            tasks.create_task(tell(peer.events()))
+            await listen_on(peer, [Place(address) for address in addresses], announce)
+            output.note(f"peer id       {peer.peer_id}")
+            limits = {one.name: getattr(server, one.name) for one in fields(server) if "reason" in one.metadata}
+            output.result({"event": "limits", **limits}, _in_words(server))
+            await serve(peer)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+def _in_words(server: RelayServer) -> str:
+    of_time = f"{server.max_seconds:g} s" if server.max_seconds is not None else "any time"
+    of_bytes = f"{server.max_bytes:,} bytes each way" if server.max_bytes is not None else "any size"
+    return (
+        f"reservations  at most {server.max_reservations}, {server.max_reservations_per_network} of one network,"
+        f" each for {server.reservation_ttl:g} s\n"
+        f"circuits      at most {server.max_circuits}, {server.max_circuits_per_peer} of one peer,"
+        f" each for {of_time} and {of_bytes}"
+    )

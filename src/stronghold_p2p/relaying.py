@@ -1,0 +1,90 @@
+"""Circuits of a peer: the relay that it is, those through which it listens, and those through which it dials."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from .addresses.book import AddressBook
+from .addresses.relays import DialingRelays
+from .config import Config
+from .errors import InvalidAddress
+from .events import Event
+from .identity import PeerId
+from .multiaddr import Multiaddr
+from .protocols.relay.client import CircuitTarget, CircuitTransport
+from .protocols.relay.limits import RelayServer
+from .protocols.relay.reservations import Reservations
+from .protocols.relay.server import RelayService
+from .protocols.service import Service
+from .transport.connection import Connection
+
+__all__ = ["Relaying"]
+
+Connect: TypeAlias = Callable[[PeerId, tuple[Multiaddr, ...], float, bool], Awaitable[Connection]]
+"""Connects to a peer at these addresses by a deadline (the loop's time); True: and at those that are found."""
+
+
+class Relaying:
+    """Makes the parts. ``server``: what is given as a relay; None: nothing. ``addresses_changed`` gets all our addresses at
+    relays when they are others."""
+
+    def __init__(
+        self,
+        own: PeerId,
+        config: Config,
+        server: RelayServer | None,
+        *,
+        addresses: AddressBook,
+        connect: Connect,
+        emit: Callable[[Event], None],
+        addresses_changed: Callable[[tuple[Multiaddr, ...]], None],
+    ) -> None:
+        self._own = own
+        self._config = config
+        self._connect = connect
+        self._addresses = addresses
+        self.dialing = DialingRelays(self._direct_addresses)
+        self.reservations = Reservations(
+            own,
+            connect=self._connect_to_relay,
+            emit=emit,
+            changed=lambda: addresses_changed(self.reservations.addresses),
+            timeout=config.request_timeout,
+        )
+        relay = () if server is None else (RelayService(server),)
+        self.services: tuple[Service, ...] = (
+            self.reservations,
+            CircuitTarget(self.reservations.is_relay, config.max_send_buffer),
+            *relay,
+        )
+
+    def transport(self) -> CircuitTransport:
+        """What dials circuits."""
+        return CircuitTransport(self._connect_to_relay, self._config.max_send_buffer)
+
+    def add_dialing_relay(self, relay: PeerId, address: Multiaddr | None) -> None:
+        """Tries ``relay``, at ``address`` or those that are known, for every peer."""
+        self._add_address(relay, address)
+        self.dialing.add(relay)
+
+    def use_specific_relay(self, peer: PeerId, relay: PeerId, address: Multiaddr | None, *, exclusive: bool) -> None:
+        """Tries ``relay``, at ``address`` or those that are known, first for ``peer``."""
+        self._add_address(relay, address)
+        self.dialing.use_specific(peer, relay, exclusive=exclusive)
+
+    def _add_address(self, relay: PeerId, address: Multiaddr | None) -> None:
+        if address is not None:
+            self._addresses.add(address, relay)
+
+    async def _connect_to_relay(self, relay: PeerId, address: Multiaddr | None) -> Connection:
+        if relay == self._own:
+            raise InvalidAddress(f"/p2p/{relay}/p2p-circuit", "we are the relay ourselves")
+        deadline = asyncio.get_running_loop().time() + self._config.connection_timeout
+        # Not through another relay, which relays refuse; and two that lead to each other would wait for each other.
+        addresses = self._direct_addresses(relay) if address is None else (address,)
+        return await self._connect(relay, addresses, deadline, address is None)
+
+    def _direct_addresses(self, relay: PeerId) -> tuple[Multiaddr, ...]:
+        return tuple(address for address in self._addresses.get(relay) if not address.is_relayed)

@@ -1,0 +1,317 @@
+"""Reservations and circuits between swarms in memory: two that no other path joins, and the relay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from support.network import MemoryTransport
+from support.waiting import until
+
+from stronghold_p2p import AddressBook, Config, DialError, Event, Keypair, Multiaddr, Path, PeerId, Stream
+from stronghold_p2p.encoding import messages
+from stronghold_p2p.errors import DecodeError, RelayRefused
+from stronghold_p2p.events import PathLimits
+from stronghold_p2p.firewall.admission import Admission
+from stronghold_p2p.protocols.framing import read, write
+from stronghold_p2p.protocols.identify import IdentifyService
+from stronghold_p2p.protocols.ping import PingService
+from stronghold_p2p.protocols.relay.client import CircuitTarget, CircuitTransport, reserve, split_circuit
+from stronghold_p2p.protocols.relay.limits import RelayServer
+from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, StopType
+from stronghold_p2p.protocols.relay.server import RelayService
+from stronghold_p2p.protocols.relay.voucher import Voucher
+from stronghold_p2p.protocols.service import in_task
+from stronghold_p2p.resources.refusals import Refusals
+from stronghold_p2p.resources.turns import Turns
+from stronghold_p2p.swarm.swarm import Swarm
+from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.interfaces import InterfaceWatch
+from stronghold_p2p.transport.resolver import SystemResolver
+
+NOW = 1_800_000_000.0
+RELAY_ADDRESS = Multiaddr.parse("/memory/1")
+
+
+class Node:
+    """A swarm that dials through relays, is a relay if it is given ``server``, and accepts circuits from ``relays``."""
+
+    def __init__(self, network: MemoryTransport, server: RelayServer | None = None) -> None:
+        self.events: list[Event] = []
+        self.ping_service = PingService()
+        self.relays: set[PeerId] = set()
+        self.relay = None if server is None else RelayService(server, clock=lambda: NOW)
+        buffer = Config().max_send_buffer
+        self.swarm = Swarm(
+            Keypair.generate(),
+            Config(),
+            transports=(network, CircuitTransport(self._connect_relay, buffer)),
+            resolver=SystemResolver(),
+            interfaces=InterfaceWatch(),
+            addresses=AddressBook(),
+            services=(
+                IdentifyService(),
+                self.ping_service,
+                CircuitTarget(self.relays.__contains__, buffer),
+                *([self.relay] if self.relay is not None else []),
+            ),
+            admission=Admission(),
+            turns=Turns(asyncio.get_running_loop(), 1.0),
+            permits=lambda peer, protocol: True,
+            approves=lambda peer: True,
+            refusals=Refusals(self.events.append),
+            refused=lambda peer, protocol: None,
+            emit=self.events.append,
+        )
+
+    @property
+    def peer(self) -> PeerId:
+        return self.swarm.peer_id
+
+    async def connect(self, peer: PeerId, address: Multiaddr) -> Connection:
+        return await self.swarm.connect(peer, (address,), asyncio.get_running_loop().time() + 10)
+
+    async def ping(self, connection: Connection) -> float:
+        return await self.ping_service.ping(connection, timeout=10, deadline=asyncio.get_running_loop().time() + 10)
+
+    async def _connect_relay(self, relay: PeerId, address: Multiaddr | None) -> Connection:
+        return await self.connect(relay, address or RELAY_ADDRESS)
+
+
+class Net:
+    """Alice and Bob, each connected with the relay alone."""
+
+    def __init__(self, server: RelayServer) -> None:
+        self.network = MemoryTransport(range(100), Path("memory"))
+        self.relay = Node(self.network, server)
+        self.alice, self.bob = Node(self.network), Node(self.network)
+        assert self.relay.relay is not None
+        self.service = self.relay.relay
+
+    @property
+    def circuit(self) -> Multiaddr:
+        return Multiaddr.parse(f"/memory/1/p2p/{self.relay.peer}/p2p-circuit")
+
+    async def reserve(self, node: Node) -> Connection:
+        connection = await node.connect(self.relay.peer, RELAY_ADDRESS)
+        node.relays.add(self.relay.peer)
+        self.reservation = await reserve(connection, node.peer)
+        return connection
+
+    async def hop(self, node: Node, message: messages.HopMessage) -> int:
+        """The status that the relay answers."""
+        connection = await node.connect(self.relay.peer, RELAY_ADDRESS)
+        async with await connection.open_stream(HOP) as stream:
+            await write(stream, message)
+            return (await read(stream, messages.HopMessage)).status
+
+    async def dial(self) -> Connection:
+        """Alice dials Bob."""
+        return await self.alice.connect(self.bob.peer, self.circuit)
+
+    async def refused(self) -> RelayRefused:
+        with pytest.raises(DialError) as caught:
+            await self.dial()
+        (attempt,) = caught.value.attempts
+        assert isinstance(attempt.error, RelayRefused)
+        return attempt.error
+
+
+@asynccontextmanager
+async def net(**limits: Any) -> AsyncIterator[Net]:
+    made = Net(RelayServer(**limits))
+    await made.relay.swarm.listen(RELAY_ADDRESS)
+    try:
+        yield made
+    finally:
+        await asyncio.gather(*(node.swarm.close() for node in (made.alice, made.bob, made.relay)))
+        assert made.service.circuits == made.service.reservations == 0
+
+
+async def answer_with(answer: messages.StopMessage, connection: Connection, stream: Stream) -> None:
+    await read(stream, messages.StopMessage)
+    await write(stream, answer)
+
+
+def connect_to(peer: PeerId) -> messages.HopMessage:
+    return messages.HopMessage(type=HopType.CONNECT, peer=messages.CircuitPeer(id=peer.to_bytes()))
+
+
+async def test_a_circuit_carries_a_connection() -> None:
+    async with net() as it:
+        await it.reserve(it.bob)
+        connection = await it.dial()
+        assert connection.peer == it.bob.peer
+        assert connection.path == Path("memory", it.circuit, it.relay.peer, PathLimits(600.0, 16 * 1024 * 1024))
+        assert await it.alice.ping(connection) > 0
+        (inbound,) = [one for one in it.bob.swarm.connections if one.peer == it.alice.peer]
+        assert inbound.path.relay == it.relay.peer
+        assert inbound.path.dialed is None
+        assert split_circuit(inbound.remote_address) is not None
+        assert it.service.circuits == 1
+        connection.close()
+        await until(lambda: it.service.circuits == 0)
+
+
+async def test_a_reservation() -> None:
+    async with net(reservation_ttl=100.0, max_seconds=None, max_bytes=5000) as it:
+        await it.reserve(it.bob)
+        assert it.reservation.relay == it.relay.peer
+        assert it.reservation.expires == NOW + 100
+        assert it.reservation.addresses == (RELAY_ADDRESS.with_peer(it.relay.peer),)
+        assert it.reservation.limits == PathLimits(None, 5000)
+        assert it.service.reservations == 1
+        await it.reserve(it.bob)  # renewed
+        assert it.service.reservations == 1
+
+
+async def test_no_limits_leave_the_field_out() -> None:
+    async with net(max_seconds=None, max_bytes=None) as it:
+        await it.reserve(it.bob)
+        assert it.reservation.limits is None
+        assert (await it.dial()).path.limits is None
+
+
+async def test_unlimited_peers() -> None:
+    bob = Keypair.generate()
+    server = RelayServer(unlimited={bob.peer_id})
+    assert server.limits(bob.peer_id, Keypair.generate().peer_id) is None
+    assert server.limits(Keypair.generate().peer_id) is not None
+
+
+async def test_without_a_reservation() -> None:
+    async with net() as it:
+        await it.bob.connect(it.relay.peer, RELAY_ADDRESS)
+        error = await it.refused()
+        assert (error.relay, error.status) == (it.relay.peer, Status.NO_RESERVATION)
+        assert "204: the peer has no reservation there" in str(error)
+
+
+async def test_a_reservation_ends_with_its_connection() -> None:
+    async with net() as it:
+        connection = await it.reserve(it.bob)
+        connection.close()
+        await until(lambda: it.service.reservations == 0)
+        assert (await it.refused()).status == Status.NO_RESERVATION
+
+
+async def test_a_stop_from_a_peer_that_is_not_our_relay() -> None:
+    async with net() as it:
+        await it.reserve(it.bob)
+        it.bob.relays.clear()
+        assert (await it.refused()).status == Status.CONNECTION_FAILED
+        assert [one.peer for one in it.bob.swarm.connections] == [it.relay.peer]
+
+
+async def test_who_may_reserve() -> None:
+    async with net(allow=frozenset()) as it:
+        with pytest.raises(RelayRefused) as caught:
+            await it.reserve(it.bob)
+        assert caught.value.status == Status.PERMISSION_DENIED
+        assert it.service.refusals == {"a reservation: PERMISSION_DENIED": 1}
+
+
+async def test_the_limit_of_reservations() -> None:
+    async with net(max_reservations_per_network=1) as it:
+        await it.reserve(it.bob)
+        with pytest.raises(RelayRefused) as caught:
+            await it.reserve(it.alice)
+        assert caught.value.status == Status.RESERVATION_REFUSED
+        await it.reserve(it.bob)
+
+
+async def test_the_limit_of_circuits() -> None:
+    async with net(max_circuits_per_peer=1) as it:
+        await it.reserve(it.bob)
+        connection = await it.dial()
+        assert await it.hop(it.alice, connect_to(it.bob.peer)) == Status.RESOURCE_LIMIT_EXCEEDED
+        connection.close()
+        await until(lambda: it.service.circuits == 0)
+        await it.dial()
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        (lambda it: connect_to(it.alice.peer), Status.PERMISSION_DENIED),
+        (lambda it: messages.HopMessage(type=HopType.CONNECT), Status.MALFORMED_MESSAGE),
+        (
+            lambda it: messages.HopMessage(type=HopType.CONNECT, peer=messages.CircuitPeer(id=b"\x00")),
+            Status.MALFORMED_MESSAGE,
+        ),
+        (lambda it: messages.HopMessage(type=HopType.STATUS, status=Status.OK), Status.UNEXPECTED_MESSAGE),
+        (lambda it: messages.HopMessage(type=77), Status.UNEXPECTED_MESSAGE),
+    ],
+)
+async def test_what_is_no_request(message: Callable[[Net], messages.HopMessage], status: Status) -> None:
+    async with net() as it:
+        assert await it.hop(it.alice, message(it)) == status
+
+
+async def test_bytes_that_are_no_message() -> None:
+    async with net() as it:
+        connection = await it.alice.connect(it.relay.peer, RELAY_ADDRESS)
+        for data in b"\xff\xff\x7f", b"\x03\xff\xff\xff":
+            async with await connection.open_stream(HOP) as stream:
+                await stream.write(data)
+                assert (await read(stream, messages.HopMessage)).status == Status.MALFORMED_MESSAGE
+
+
+async def test_over_a_circuit_nobody_is_served() -> None:
+    """A circuit over a circuit, and a reservation over one."""
+    async with net() as it:
+        await it.reserve(it.bob)
+        connection = await it.dial()
+        service = RelayService(RelayServer())
+        service.attach(it.bob.swarm)
+        it.bob.swarm.handle(HOP, service.protocols[HOP])
+        for message in messages.HopMessage(type=HopType.RESERVE), connect_to(it.relay.peer):
+            async with await connection.open_stream(HOP) as stream:
+                await write(stream, message)
+                assert (await read(stream, messages.HopMessage)).status == Status.PERMISSION_DENIED
+
+
+async def test_a_target_that_says_no_or_nonsense() -> None:
+    async with net() as it:
+        connection = await it.bob.connect(it.relay.peer, RELAY_ADDRESS)
+        await reserve(connection, it.bob.peer)
+        for answer in (
+            messages.StopMessage(type=StopType.STATUS, status=Status.CONNECTION_FAILED),
+            messages.StopMessage(type=StopType.CONNECT, status=Status.OK),
+        ):
+            it.bob.swarm._handlers[STOP] = in_task(partial(answer_with, answer))
+            assert (await it.refused()).status == Status.CONNECTION_FAILED
+        assert it.service.circuits == 0
+
+
+async def test_a_false_voucher() -> None:
+    relay, bob, other = Keypair.generate(), Keypair.generate(), Keypair.generate()
+    sealed = Voucher(relay.peer_id, bob.peer_id, 5).seal(relay)
+    assert Voucher.open(sealed) == Voucher(relay.peer_id, bob.peer_id, 5)
+    with pytest.raises(DecodeError, match="not signed by the relay that it names"):
+        Voucher.open(Voucher(relay.peer_id, bob.peer_id, 5).seal(other))
+    with pytest.raises(DecodeError, match="payload type"):
+        Voucher.open(bytes(messages.Envelope(public_key=b"", payload_type=b"x").SerializeToString()))
+
+
+@pytest.mark.parametrize(
+    ("address", "where"),
+    [("/ip4/1.2.3.4/tcp/5/p2p/{}/p2p-circuit", "/ip4/1.2.3.4/tcp/5"), ("/p2p/{}/p2p-circuit", "None")],
+)
+def test_circuit_addresses(address: str, where: str) -> None:
+    relay = Keypair.generate().peer_id
+    split = split_circuit(Multiaddr.parse(address.format(relay)))
+    assert split is not None
+    assert (split[0], str(split[1])) == (relay, where)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/ip4/1.2.3.4/tcp/5", "/p2p-circuit", "/ip4/1.2.3.4/tcp/5/p2p-circuit", "/p2p/{}/p2p-circuit/p2p/{}/p2p-circuit"],
+)
+def test_other_addresses(address: str) -> None:
+    assert split_circuit(Multiaddr.parse(address.replace("{}", str(Keypair.generate().peer_id)))) is None
