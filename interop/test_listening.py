@@ -24,6 +24,7 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.protocols import identify, ping
+from stronghold_p2p.protocols.relay.message import STOP
 from stronghold_p2p.swarm import keeper
 
 from .conftest import AGENTS, REQUEST_PROTOCOL, first
@@ -48,7 +49,7 @@ async def test_identify(language: str, echo: StrongholdP2p) -> None:
     (told,) = await dial(language, address_of(echo), "identify")
     connection = (await first(events, ConnectionEstablished)).connection
     assert told["agent"] == identify.AGENT_VERSION
-    own = {identify.PROTOCOL, identify.PUSH_PROTOCOL, ping.PROTOCOL, keeper.PROTOCOL, REQUEST_PROTOCOL}
+    own = {identify.PROTOCOL, identify.PUSH_PROTOCOL, ping.PROTOCOL, keeper.PROTOCOL, STOP, REQUEST_PROTOCOL}
     assert set(told["protocols"]) == own
     assert told["listen_addrs"] == [str(address_of(echo).without_peer())]
     assert told["observed_addr"] == str(connection.address)

@@ -36,6 +36,7 @@ from stronghold_p2p import (
     Keypair,
     Multiaddr,
     NotPermitted,
+    Path,
     PeerId,
     RequestTimeout,
     Rule,
@@ -160,6 +161,7 @@ class FakeConnection:
 
     config = CONFIG
     remote_address = ADDRESS
+    path = Path("memory")
 
     def __init__(self, network: FakeNetwork, peer: PeerId) -> None:
         self.peer = peer
