@@ -24,7 +24,6 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.transport.either_pipe import EitherPipe
-from stronghold_p2p.transport.pipe import NullReceiver
 
 Peer = StrongholdP2p[Any, Any]
 
@@ -141,9 +140,13 @@ def test_before_the_first_byte_it_is_the_pipe_below() -> None:
     assert lower.aborted
 
 
-class Told(NullReceiver):
+class Told:
     def __init__(self) -> None:
         self.told: list[str] = []
+
+    def data_received(self, data: memoryview) -> None: ...
+
+    def pipe_closed(self, error: Exception | None) -> None: ...
 
     def pause_writing(self) -> None:
         self.told.append("pause")

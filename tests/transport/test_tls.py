@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from support.certificates import Authority
-from support.compiled import replaces_parts
+from support.compiled import COMPILED, replaces_parts
 from support.recording_pipe import RecordingPipe
 from support.waiting import next_event
 
@@ -560,7 +560,6 @@ class Client:
 @pytest.mark.parametrize("certificate", ["chain.pem", ("chain.pem",), ("chain.pem", "key.pem", "more.pem")])
 async def test_a_certificate_is_two_files(make_peer: MakePeer, certificate: Any) -> None:
     peer = await make_peer()
-    with pytest.raises(
-        TypeError, match=r"expected a pair for certificate=, the files of the chain and of the private key"
-    ):
+    told = "tuple" if COMPILED else "expected a pair for certificate=, the files of the chain and of the private key"
+    with pytest.raises(TypeError, match=told):
         await peer.listen("/ip4/127.0.0.1/tcp/0/tls/ws", certificate=certificate)
