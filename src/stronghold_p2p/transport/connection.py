@@ -188,8 +188,8 @@ class Connection(StreamHost):
 
     @property
     def at_work(self) -> bool:
-        """Whether a stream is open that keeps the connection alive, or we want to stay connected."""
-        return self._alive.kept > 0 or self._alive.at_work()
+        """Whether a stream is open that keeps the connection alive, but for our own questions, or we want to stay connected."""
+        return self._alive.kept > 0 or self._alive.matters()
 
     def close(self, code: yamux.GoAwayCode = yamux.GoAwayCode.NORMAL) -> None:
         """Closes in order: Go Away with ``code``, then the pipe. Streams still open are lost; await :attr:`closed` for the
@@ -220,6 +220,10 @@ class Connection(StreamHost):
     def ignore_for_keep_alive(self, stream: Substream) -> None:
         """The connection is closed, when idle or draining, though ``stream`` is open."""
         self._alive.background.add(stream)
+
+    def is_question(self, stream: Substream) -> None:
+        """By ``stream`` we ask or tell what we ask and tell everybody: it does not make the connection one :attr:`at_work`."""
+        self._alive.ask(stream)
 
     def keep(self, kept: bool = True) -> None:
         """One part of us wants to stay connected: until none does, the connection is not closed when idle, and a dead path is

@@ -39,11 +39,14 @@ class KeepAlive:
         "in_use",
         "kept",
         "lost",
+        "questions",
     )
 
     def __init__(self, session: yamux.Session, pipe: BytePipe, output: Output, config: Config, now: float) -> None:
         self.background: set[Substream] = set()
         """Streams that do not count; some of them may have ended."""
+        self.questions: set[Substream] = set()
+        """Streams by which we ask the remote who it is, or tell it that of us; some of them may have ended."""
         self.in_use = False
         """One that counts was opened since nothing was at work; it may have ended within the turn."""
         self.idle_since = now
@@ -70,6 +73,20 @@ class KeepAlive:
         if self.background:
             self.background = {stream for stream in self.background if not stream.ended}
         return len(self._session) > len(self.background)
+
+    def ask(self, stream: Substream) -> None:
+        """``stream`` is a question."""
+        self._forget_answered()
+        self.questions.add(stream)
+
+    def _forget_answered(self) -> None:
+        if self.questions:
+            self.questions = {stream for stream in self.questions if not stream.ended}
+
+    def matters(self) -> bool:
+        """Whether a stream is open that counts, and is no question of ours: who never answers those would seem to be at work."""
+        self._forget_answered()
+        return self.at_work() and len(self._session) > len(self.background) + len(self.questions)
 
     def check(self) -> bool:
         """Asks for a pong though nothing may depend on the path, and gives it ``liveness_interval``. False: one is waited for

@@ -172,5 +172,5 @@ class IdentifyService(Service):
 async def _open(connection: Connection, protocol: str) -> Stream:
     """A stream that does not count as work: we ask and tell everybody, also who never answers."""
     substream = await connection.open_substream(protocol)
-    connection.ignore_for_keep_alive(substream)
+    connection.is_question(substream)
     return Stream(substream)
