@@ -156,7 +156,9 @@ async def test_what_answers_in_the_very_turn_in_which_it_is_dialed_anew_is_taken
     call = world.call(ONE)
     await finished.wait()
     assert (await call).peer == world.peer
-    assert [address for address, _ in world.network.dialed] == [ONE]
+    # An eager task has dialed anew before the connection is known to be there.
+    eager = asyncio.get_running_loop().get_task_factory() is not None
+    assert [address for address, _ in world.network.dialed] == ([ONE, ONE] if eager else [ONE])
 
 
 # -- a search for addresses ----------------------------------------------------------------------------
