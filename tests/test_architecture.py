@@ -23,6 +23,7 @@ FLAT = {
     "generics",
     "identity",
     "key_file",
+    "limit_fields",
     "logs",
     "loops",
     "multiaddr",
@@ -128,7 +129,8 @@ EDGES = {
 
 FLAT_EDGES = {
     "errors": set[str](),
-    "config": set[str](),
+    "config": {"limit_fields"},
+    "limit_fields": set[str](),
     "arguments": set[str](),
     "ending": set[str](),
     "frozen": set[str](),

@@ -17,7 +17,7 @@ from .encoding import multibase, varint
 from .errors import DecodeError, InvalidAddress
 from .identity import PeerId
 
-__all__ = ["Component", "Multiaddr"]
+__all__ = ["CIRCUIT", "Component", "Multiaddr"]
 
 Component: TypeAlias = tuple[str, str | None]
 """The name of a protocol and the text of its value; None for protocols without a value."""
@@ -334,3 +334,6 @@ _PROTOCOLS = (
 _BY_CODE = {protocol.code: protocol for protocol in _PROTOCOLS}
 _BY_NAME = {protocol.name: protocol for protocol in _PROTOCOLS} | {"ipfs": _P2P}
 _IP4_CODE, _TCP_CODE, _IP6_CODE = (varint.encode(_BY_NAME[name].code) for name in ("ip4", "tcp", "ip6"))
+
+CIRCUIT: Final = Multiaddr.parse("/p2p-circuit")
+"""What follows a relay's address in that of a circuit."""

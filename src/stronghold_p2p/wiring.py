@@ -26,7 +26,6 @@ from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
 from .multiaddr import Multiaddr
-from .port_mapping import PortMappingService
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.relay.limits import RelayServer
@@ -49,6 +48,7 @@ from .transport.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from .discovery.mdns import Mdns
+    from .port_mapping import PortMappingService
 
 __all__ = ["Parts"]
 
@@ -113,7 +113,7 @@ class Parts(Generic[Req, Res]):
         self._uses_mdns = mdns
         self._mdns: Mdns | None = None
         self.keeper = Keeper(lambda peer, deadline: self.connect(peer, None, deadline), self.events.emit)
-        self.port_mapping = PortMappingService(self.events.emit) if port_mapping else None
+        self.port_mapping = self._make_port_mapping() if port_mapping else None
         optional = [self.port_mapping] if self.port_mapping is not None else []
         self.relaying = Relaying(
             keypair.peer_id,
@@ -204,6 +204,11 @@ class Parts(Generic[Req, Res]):
         for protocol, handler in self._stream_handlers.items():
             swarm.handle_coroutine(protocol, handler)
         return swarm
+
+    def _make_port_mapping(self) -> PortMappingService:
+        from .port_mapping import PortMappingService  # a tenth of the import, for few
+
+        return PortMappingService(self.events.emit)
 
     def _make_mdns(self, turns: Turns, interfaces: InterfaceWatch) -> Mdns:
         """Raises ListenError."""

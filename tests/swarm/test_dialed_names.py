@@ -228,8 +228,9 @@ async def test_a_name_leads_to_so_many_names_at_most(world: World) -> None:
     unknown = OSError("there is no name")
     world.names.answers |= {names[0]: names[1:3], names[1]: names[3:], **dict.fromkeys(names[2:], unknown)}
     attempts = await world.failure(world.call(names[0]))
-    assert set(world.names.asked) <= set(names)  # eager tasks ask in another order
     assert len(set(world.names.asked)) == len(world.names.asked) == MAX_NAMES
+    if asyncio.get_running_loop().get_task_factory() is None:  # eager tasks ask in another order
+        assert world.names.asked == names[:MAX_NAMES]
     reasons = [str(one.error) for one in attempts.values()]
     assert reasons.count("there is no name") == MAX_NAMES - 2
     assert len(reasons) == MAX_ADDRESSES - 1  # all but the second

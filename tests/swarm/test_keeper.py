@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from support.clock import Clock
 from support.network import MemoryTransport
+from support.swarms import make_swarm
 from support.waiting import begun
 
 from stronghold_p2p import (
@@ -27,16 +28,11 @@ from stronghold_p2p import (
     Path,
     PeerId,
 )
-from stronghold_p2p.firewall.admission import Admission
 from stronghold_p2p.protocols.identify import IdentifyService
-from stronghold_p2p.resources.refusals import Refusals
-from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.swarm.keeper import DIALS_AT_ONCE, PROTOCOL, Keeper
-from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.deadlines import Deadlines
 from stronghold_p2p.transport.interfaces import InterfaceWatch
-from stronghold_p2p.transport.resolver import SystemResolver
 
 PEER, OTHER = (Keypair.generate().peer_id for _ in range(2))
 
@@ -301,21 +297,13 @@ class Node:
         self.events: list[Event] = []
         self.addresses = AddressBook()
         self.keeper = Keeper(self._connect, self.events.append, jitter=lambda: 0.5)
-        self.swarm = Swarm(
-            Keypair.generate(),
-            config or Config(),
-            transports=(transport,),
-            resolver=SystemResolver(),
+        self.swarm = make_swarm(
+            (transport,),
+            (IdentifyService(), *((self.keeper,) if keeps else ())),
+            self.events,
+            config=config,
             interfaces=InterfaceWatch(lister=list, monitor=no_monitor),
             addresses=self.addresses,
-            services=(IdentifyService(), *((self.keeper,) if keeps else ())),
-            admission=Admission(),
-            turns=Turns(asyncio.get_running_loop(), 1.0),
-            permits=lambda peer, protocol: True,
-            approves=lambda peer: True,
-            refusals=Refusals(self.events.append),
-            refused=lambda peer, protocol: None,
-            emit=self.events.append,
         )
         self.peer_id = self.swarm.peer_id
         if keeps:

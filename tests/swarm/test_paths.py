@@ -10,12 +10,11 @@ from ipaddress import ip_network
 import pytest
 from support.memory import memory_pipes
 from support.network import MemoryTransport
+from support.swarms import make_swarm
 from support.waiting import until
 
 from stronghold_p2p import (
-    AddressBook,
     ClosedError,
-    Config,
     ConnectionEstablished,
     DialError,
     Event,
@@ -30,12 +29,7 @@ from stronghold_p2p.events import PathLimits
 from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
-from stronghold_p2p.resources.refusals import Refusals
-from stronghold_p2p.resources.turns import Turns
-from stronghold_p2p.swarm.swarm import Swarm
-from stronghold_p2p.transport.interfaces import InterfaceWatch
 from stronghold_p2p.transport.pipe import NullReceiver
-from stronghold_p2p.transport.resolver import SystemResolver
 from stronghold_p2p.transport.transport import Transport
 
 RELAY = Keypair.generate().peer_id
@@ -53,22 +47,8 @@ class Node:
         self.events: list[Event] = []
         self.ping = PingService()
         self.admission = Admission()
-        self.swarm = Swarm(
-            Keypair.generate(),
-            Config(),
-            transports=transports,
-            resolver=SystemResolver(),
-            interfaces=InterfaceWatch(),
-            addresses=AddressBook(),
-            services=(IdentifyService(), self.ping),
-            admission=self.admission,
-            turns=Turns(asyncio.get_running_loop(), 1.0),
-            permits=lambda peer, protocol: True,
-            approves=lambda peer: True,
-            refusals=Refusals(self.events.append),
-            refused=lambda peer, protocol: None,
-            emit=self.events.append,
-        )
+        services = (IdentifyService(), self.ping)
+        self.swarm = make_swarm(transports, services, self.events, admission=self.admission)
 
     async def connect(self, other: Node, address: Multiaddr) -> None:
         await self.swarm.connect(other.swarm.peer_id, (address,), asyncio.get_running_loop().time() + 10)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import CIRCUIT, Multiaddr
 
 __all__ = ["DialingRelays"]
-
-CIRCUIT = Multiaddr.parse("/p2p-circuit")
 
 
 class DialingRelays:

@@ -27,6 +27,7 @@ from . import tls_pipe
 from .either_pipe import EitherPipe, Serve
 from .forwarding import Network, client_of, is_trusted, parse_networks
 from .pipe import BytePipe, PipeReceiver
+from .resolver import ascii_host
 from .tcp import TcpPipe, TcpTransport
 from .tls import ServerCertificate, trust
 from .transport import CertificateFiles, Connected, TransportListener, nothing_to_close, refuse_certificate
@@ -43,9 +44,6 @@ NAMED: Final = ("tls", "sni", "ws")
 """To dial alone: the name that TLS and HTTP ask for, apart from where the server is."""
 FORMS: Final = {PLAIN, ("tls", "ws"), ("wss",), NAMED}
 """What may stand behind TCP's part of an address."""
-
-MAX_HOST: Final = 253
-"""Characters of a name (RFC 1035, section 2.3.4)."""
 
 
 class WebSocketTransport:
@@ -202,12 +200,9 @@ def _path_name(form: tuple[str, ...]) -> str:
 def _ascii(address: Multiaddr, host: str) -> str:
     """The host of ``address`` as HTTP and TLS write it. Raises InvalidAddress."""
     try:
-        name = host.encode("idna").decode()
-    except UnicodeError as error:
-        raise InvalidAddress(address, f"{host!r} is not a host name") from error
-    if len(name) > MAX_HOST:
-        raise InvalidAddress(address, f"a host name of {len(name):,} characters is too long")
-    return name
+        return ascii_host(host)
+    except OSError as error:
+        raise InvalidAddress(address, str(error)) from error
 
 
 def _readdress(

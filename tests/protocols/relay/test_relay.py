@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from support.network import MemoryTransport
+from support.swarms import make_swarm
 from support.waiting import until
 
-from stronghold_p2p import AddressBook, Config, DialError, Event, Keypair, Multiaddr, Path, PeerId, Stream
+from stronghold_p2p import Config, DialError, Event, Keypair, Multiaddr, Path, PeerId, Stream
 from stronghold_p2p.encoding import messages
 from stronghold_p2p.errors import DecodeError, RelayRefused
 from stronghold_p2p.events import PathLimits
-from stronghold_p2p.firewall.admission import Admission
 from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
@@ -26,12 +26,7 @@ from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, S
 from stronghold_p2p.protocols.relay.server import RelayService
 from stronghold_p2p.protocols.relay.voucher import Voucher
 from stronghold_p2p.protocols.service import in_task
-from stronghold_p2p.resources.refusals import Refusals
-from stronghold_p2p.resources.turns import Turns
-from stronghold_p2p.swarm.swarm import Swarm
 from stronghold_p2p.transport.connection import Connection
-from stronghold_p2p.transport.interfaces import InterfaceWatch
-from stronghold_p2p.transport.resolver import SystemResolver
 
 NOW = 1_800_000_000.0
 RELAY_ADDRESS = Multiaddr.parse("/memory/1")
@@ -46,26 +41,15 @@ class Node:
         self.relays: set[PeerId] = set()
         self.relay = None if server is None else RelayService(server, clock=lambda: NOW)
         buffer = Config().max_send_buffer
-        self.swarm = Swarm(
-            Keypair.generate(),
-            Config(),
-            transports=(network, CircuitTransport(self._connect_relay, buffer)),
-            resolver=SystemResolver(),
-            interfaces=InterfaceWatch(),
-            addresses=AddressBook(),
-            services=(
+        self.swarm = make_swarm(
+            (network, CircuitTransport(self._connect_relay, buffer)),
+            (
                 IdentifyService(),
                 self.ping_service,
                 CircuitTarget(self.relays.__contains__, buffer),
                 *([self.relay] if self.relay is not None else []),
             ),
-            admission=Admission(),
-            turns=Turns(asyncio.get_running_loop(), 1.0),
-            permits=lambda peer, protocol: True,
-            approves=lambda peer: True,
-            refusals=Refusals(self.events.append),
-            refused=lambda peer, protocol: None,
-            emit=self.events.append,
+            self.events,
         )
 
     @property

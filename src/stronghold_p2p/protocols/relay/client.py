@@ -11,7 +11,7 @@ from ...encoding import messages
 from ...errors import DecodeError, InvalidAddress, ListenError, RemoteProtocolError
 from ...events import Path, PathLimits
 from ...identity import PeerId
-from ...multiaddr import Multiaddr
+from ...multiaddr import CIRCUIT, Multiaddr
 from ...transport.connection import Connection
 from ...transport.stream import Stream
 from ...transport.stream_pipe import StreamPipe
@@ -22,8 +22,6 @@ from .message import HOP, STOP, HopType, Status, StopType, read_limits, read_pee
 from .voucher import Voucher
 
 __all__ = ["CircuitTarget", "CircuitTransport", "Reservation", "reserve", "split_circuit"]
-
-CIRCUIT: Final = Multiaddr.parse("/p2p-circuit")
 
 MAX_ADDRESSES: Final = 16
 """Addresses of a relay that we pass on as ours."""

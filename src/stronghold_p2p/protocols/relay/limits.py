@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
 from ...events import PathLimits
 from ...identity import PeerId
+from ...limit_fields import check_limits, explain, limit
 
 __all__ = ["RelayServer"]
 
-KIB = 1024
-MIB = 1024 * KIB
-
-T = TypeVar("T")
-
-
-def _limit(default: T, reason: str) -> T:
-    limit: Any = field(default=default, metadata={"reason": inspect.cleandoc(reason)})
-    return limit  # type: ignore[no-any-return]
+MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,40 +25,40 @@ class RelayServer:
         ValueError: a limit is not a positive finite number.
     """
 
-    max_reservations: int = _limit(
+    max_reservations: int = limit(
         512,
         """Peers with a reservation. Each keeps a connection, of some 30 KiB.""",
     )
 
-    max_reservations_per_network: int = _limit(
+    max_reservations_per_network: int = limit(
         16,
         """The same for one network: an IPv4 address, or an IPv6 /48, so that one remote with many identities cannot take all.
         As a household or an office has.""",
     )
 
-    reservation_ttl: float = _limit(
+    reservation_ttl: float = limit(
         3600.0,
         """A reservation ends after this time unless it is renewed, as in go-libp2p. Below ten minutes js-libp2p would renew
         all the time.""",
     )
 
-    max_circuits: int = _limit(
+    max_circuits: int = limit(
         1024,
         """Circuits. Each takes two streams, and up to half a megabyte where a remote does not read.""",
     )
 
-    max_circuits_per_peer: int = _limit(
+    max_circuits_per_peer: int = limit(
         64,
         """The same for one peer, at either end.""",
     )
 
-    max_seconds: float | None = _limit(
+    max_seconds: float | None = limit(
         600.0,
         """The duration of a circuit. Enough for a conversation of requests, or until the two have found a direct path.
         None: no limit.""",
     )
 
-    max_bytes: int | None = _limit(
+    max_bytes: int | None = limit(
         16 * MIB,
         """Bytes of a circuit in each direction: a request of maximum size. go-libp2p's 128 KiB suit hole punching alone.
         None: no limit.""",
@@ -81,13 +71,7 @@ class RelayServer:
     """Circuits to and from these peers have no limit of time or bytes."""
 
     def __post_init__(self) -> None:
-        for limit in fields(self):
-            value = getattr(self, limit.name)
-            if "reason" not in limit.metadata or (value is None and "None" in str(limit.type)):
-                continue
-            number = isinstance(value, int) or (isinstance(value, float) and "float" in str(limit.type))
-            if not number or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
-                raise ValueError(f"RelayServer.{limit.name} must be a positive {limit.type}, not {value!r}")
+        check_limits(self)
 
     def limits(self, *peers: PeerId) -> PathLimits | None:
         """Those of a circuit between these peers, or of any with this one."""
@@ -95,3 +79,6 @@ class RelayServer:
         if unlimited or (self.max_seconds is None and self.max_bytes is None):
             return None
         return PathLimits(self.max_seconds, self.max_bytes)
+
+
+RelayServer.__doc__ = explain(RelayServer)

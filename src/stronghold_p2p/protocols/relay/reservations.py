@@ -13,10 +13,10 @@ from typing import Final
 from ...errors import ClosedError, ListenError, StrongholdError
 from ...events import Event, Listener, ReservationLost, ReservationMade
 from ...identity import PeerId
-from ...multiaddr import Multiaddr
+from ...multiaddr import CIRCUIT, Multiaddr
 from ...transport.connection import Connection
 from ..service import Service
-from .client import CIRCUIT, Reservation, reserve
+from .client import Reservation, reserve
 
 __all__ = ["Reservations"]
 
