@@ -45,8 +45,9 @@ class Goal:
         relays = figures[self.case].get(ours, {})
         if not {OUR_RELAY, *self.others} <= relays.keys():
             return None
-        others = zip(*(relays[other] for other in self.others), strict=True)
-        return min(own / max(other) for own, other in zip(relays[OUR_RELAY], others, strict=True))
+        rounds = zip(relays[OUR_RELAY], *(relays[other] for other in self.others), strict=True)
+        ratios: list[float] = [own / max(others) for own, *others in rounds]
+        return min(ratios)
 
     def reached(self, ratio: float) -> bool:
         return ratio >= self.factor
