@@ -245,8 +245,10 @@ async def test_page_through_a_relay_without_one(tmp_path: Path) -> None:
 
 async def asked(address: str, *arguments: str) -> str:
     """What a peer in Python prints that asks the page."""
-    async with running(*COMMAND, "request", address, *arguments) as asking:
-        return await asking.line()
+    asking = await asyncio.create_subprocess_exec(sys.executable, *COMMAND, "request", address, *arguments, stdout=PIPE)
+    async with asyncio.timeout(WAIT):
+        told, _ = await asking.communicate()
+    return told.decode().strip()
 
 
 async def text_of(page: Page, name: str) -> str:
