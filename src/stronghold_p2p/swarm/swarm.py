@@ -272,7 +272,7 @@ class Swarm:
         """Closes the connections that there may not be any more."""
         for connection in self.connections:
             if self._admission.refusal_of_peer(connection.peer) or self._admission.refusal_of_address(
-                connection.remote_address
+                connection.remote_address, connection.peer
             ):
                 connection.close(GoAwayCode.GATED)
 
@@ -340,7 +340,9 @@ class Swarm:
     # -- the network -----------------------------------------------------------------------------
 
     def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:
-        return self._listeners.told_to(connection)
+        told = self._listeners.told_to(connection)
+        mode = self._admission.relay_mode(connection.peer)
+        return told if mode == "allow" else tuple(one for one in told if one.is_relayed is (mode == "only"))
 
     def watch_network(self, who: object) -> None:
         self._interfaces.need(who)
@@ -477,7 +479,9 @@ class Swarm:
         if self._closing:
             raise ClosedError
         self._check_admission(peer)
-        refusal = self._admission.refusal_of_address(pipe.remote_address)  # may have changed since the pipe was made
+        refusal = self._admission.refusal_of_address(
+            pipe.remote_address, peer
+        )  # may have changed since the pipe was made
         if refusal is not None:
             raise NotPermitted(peer, refusal)
         self._make_room(peer, direction)
