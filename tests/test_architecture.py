@@ -59,6 +59,7 @@ EDGES = {
     },
     "reach": {
         "addresses": "targets of dials, and addresses of our own",
+        "firewall": "the modes of relays",
         "transport": "the type of a listener's certificate",
         "wiring": "listeners, relays and kept peers",
     },

@@ -53,8 +53,10 @@ class Relaying:
             changed=lambda: addresses_changed(self.reservations.addresses),
             timeout=config.request_timeout,
         )
+        self.used = UsedRelays()
         relay = () if server is None else (RelayService(server),)
         self.services: tuple[Service, ...] = (
+            self.used,
             self.reservations,
             CircuitTarget(self.reservations.is_relay, config.max_send_buffer),
             *relay,
@@ -84,7 +86,32 @@ class Relaying:
         deadline = asyncio.get_running_loop().time() + self._config.connection_timeout
         # Not through another relay, which relays refuse; and two that lead to each other would wait for each other.
         addresses = self._direct_addresses(relay) if address is None else (address,)
-        return await self._connect(relay, addresses, deadline, address is None)
+        return await self.used.connect(relay, self._connect(relay, addresses, deadline, address is None))
 
     def _direct_addresses(self, relay: PeerId) -> tuple[Multiaddr, ...]:
         return tuple(address for address in self._addresses.get(relay) if not address.is_relayed)
+
+
+class UsedRelays(Service):
+    """The relays that forward for us now, or are about to."""
+
+    def __init__(self) -> None:
+        self._connecting: list[PeerId] = []
+        self._connections: set[Connection] = set()
+
+    def __contains__(self, peer: object) -> bool:
+        return peer in self._connecting or any(one.peer == peer for one in self._connections)
+
+    async def connect(self, relay: PeerId, connecting: Awaitable[Connection]) -> Connection:
+        """Awaits a connection to ``relay``, which is one of them from now on, until that closes."""
+        self._connecting.append(relay)
+        try:
+            connection = await connecting
+        finally:
+            self._connecting.remove(relay)
+        if not connection.closing:
+            self._connections.add(connection)
+        return connection
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)

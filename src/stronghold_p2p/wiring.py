@@ -16,7 +16,7 @@ from .ending import begin, end_all
 from .errors import ClosedError
 from .event_hub import EventHub
 from .events import Direction
-from .firewall.admission import Admission
+from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
 from .firewall.gate import Gate
 from .firewall.policy import Policy
@@ -126,6 +126,7 @@ class Parts(Generic[Req, Res]):
             emit=self.events.emit,
             addresses_changed=self._relayed_addresses_changed,
         )
+        self.admission.is_relay = self.relaying.used.__contains__
         self._services: tuple[Service, ...] = (
             IdentifyService(),
             self.ping,
@@ -301,6 +302,12 @@ class Parts(Generic[Req, Res]):
             self.keeper.retry(peer)
         if kept is not None:
             await kept
+
+    def set_relay_mode(self, peer: PeerId | None, mode: RelayMode | None) -> None:
+        """As :meth:`StrongholdP2p.set_relay_mode`."""
+        self.admission.set_relay_mode(peer, mode)
+        self._admission_changed()
+        self.offer_changed(peer)
 
     def offer_changed(self, peer: PeerId | None = None) -> None:
         """The protocols that ``peer``, or every peer, may open have changed."""
