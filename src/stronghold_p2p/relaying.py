@@ -16,7 +16,7 @@ from .multiaddr import Multiaddr
 from .protocols.relay.client import CircuitTarget, CircuitTransport
 from .protocols.relay.limits import RelayServer
 from .protocols.relay.reservations import Reservations
-from .protocols.relay.server import RelayService
+from .protocols.relay.server import Permits, RelayService
 from .protocols.service import Service
 from .transport.connection import Connection
 
@@ -27,8 +27,8 @@ Connect: TypeAlias = Callable[[PeerId, tuple[Multiaddr, ...], float, bool], Awai
 
 
 class Relaying:
-    """Makes the parts. ``server``: what is given as a relay; None: nothing. ``addresses_changed`` gets all our addresses at
-    relays when they are others."""
+    """Makes the parts. ``server``: what is given as a relay; None: nothing; ``policy``: to whom. ``addresses_changed`` gets all
+    our addresses at relays when they are others."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Relaying:
         config: Config,
         server: RelayServer | None,
         *,
+        policy: Permits,
         addresses: AddressBook,
         connect: Connect,
         emit: Callable[[Event], None],
@@ -54,17 +55,22 @@ class Relaying:
             timeout=config.request_timeout,
         )
         self.used = UsedRelays()
-        relay = () if server is None else (RelayService(server),)
+        self.server = None if server is None else RelayService(server, policy)
         self.services: tuple[Service, ...] = (
             self.used,
             self.reservations,
             CircuitTarget(self.reservations.is_relay, config.max_send_buffer),
-            *relay,
+            *(() if self.server is None else (self.server,)),
         )
 
     def transport(self) -> CircuitTransport:
         """What dials circuits."""
         return CircuitTransport(self._connect_to_relay, self._config.max_send_buffer)
+
+    def policy_changed(self) -> None:
+        """What the policy says of our relay may be something else."""
+        if self.server is not None:
+            self.server.policy_changed()
 
     def add_dialing_relay(self, relay: PeerId, address: Multiaddr | None) -> None:
         """Tries ``relay``, at ``address`` or those that are known, for every peer."""

@@ -119,6 +119,7 @@ class Parts(Generic[Req, Res]):
             keypair.peer_id,
             config,
             relay,
+            policy=self.admission,
             addresses=self.addresses,
             connect=lambda peer, addresses, deadline, find: self.running().connect(
                 peer, addresses, deadline, find=find
@@ -321,6 +322,7 @@ class Parts(Generic[Req, Res]):
     def _admission_changed(self) -> None:
         if self.swarm is not None:
             self.swarm.admission_changed()
+            self.relaying.policy_changed()
             self.keeper.retry_all()
 
     def _relayed_addresses_changed(self, addresses: tuple[Multiaddr, ...]) -> None:

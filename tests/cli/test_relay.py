@@ -94,7 +94,7 @@ def test_it_may_be_for_some_peers_only(cli: Cli, tmp_path: Path) -> None:
     key = tmp_path / "bob.pem"
     Keypair.generate().save(key)
     bob = str(Keypair.load(key).peer_id)
-    with relaying(LOCAL, "--allow", bob, "--unlimited", bob, "--max-bytes", "100") as (relay, _):
+    with relaying(LOCAL, "--reserve", bob, "--unlimited", bob, "--max-bytes", "100") as (relay, _):
         told = cli.json("listen", LOCAL, "--allow-all", "--via-relay", relay)
         assert (told.status, told.line["error"]) == (1, "ListenError")
         assert "202: its rules do not allow it" in told.line["message"]
@@ -124,7 +124,7 @@ def test_the_listener_comes_back_when_it_does(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "error"),
     [
-        (("relay", "--allow", "nobody"), 2, "InvalidAddress"),
+        (("relay", "--reserve", "nobody"), 2, "InvalidAddress"),
         (("relay", "--unlimited", "nobody"), 2, "InvalidAddress"),
         (("relay", "--max-circuits", "0"), 2, "UsageError"),
         (("relay", "--max-seconds", "inf"), 2, "UsageError"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from ..peer import StrongholdP2p
 from ..protocols.relay.limits import RelayServer
 from . import descriptors, output
 from .command import KeyFile, PassphraseFile, load_key, time_option
-from .listen import Place, listen_on, serve, tell
+from .listen import Place, listen_on, load_policy, reload_on_hangup, serve, tell
 from .story import running
 
 __all__ = ["relay"]
@@ -29,9 +30,19 @@ def relay(
         typer.Argument(metavar="ADDR", help=f"Where to listen (default: {DEFAULT_ADDRESS}, on every interface)."),
     ] = None,
     *,
-    allow: Annotated[
+    reserve: Annotated[
         list[str] | None,
-        typer.Option(metavar="PEER", help="Give reservations to this peer, and to no other. Repeatable."),
+        typer.Option(metavar="PEER", help="Let this peer reserve a place, and no other. Repeatable."),
+    ] = None,
+    connect: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PEER", help="Let this peer connect to who has reserved, and no other. Repeatable."),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A policy file: who may connect, reserve, and be reached; reloaded when it changes."
+        ),
     ] = None,
     unlimited: Annotated[
         list[str] | None,
@@ -69,22 +80,30 @@ def relay(
         max_circuits=max_circuits,
         max_seconds=max_seconds or None,
         max_bytes=max_bytes or None,
-        allow=frozenset(map(PeerId.parse, allow)) if allow else None,
-        unlimited=frozenset(map(PeerId.parse, unlimited or ())),
+        reserve=_peers(reserve) if reserve else None,
+        connect=_peers(connect) if connect else None,
+        unlimited=_peers(unlimited or ()),
     )
     keypair = load_key(key, passphrase_file)
     if keypair is None:
         output.note("without --key, the relay has another identity at each start, and peers do not find it again")
-    peer: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=keypair, relay=server)
-    return _relay(peer, server, addresses or [DEFAULT_ADDRESS], announce or ())
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=keypair, relay=server, policy=load_policy(policy))
+    return _relay(peer, server, addresses or [DEFAULT_ADDRESS], announce or (), reloads=policy is not None)
 
 
 async def _relay(
-    peer: StrongholdP2p[Any, Any], server: RelayServer, addresses: Sequence[str], announce: Sequence[str]
+    peer: StrongholdP2p[Any, Any],
+    server: RelayServer,
+    addresses: Sequence[str],
+    announce: Sequence[str],
+    *,
+    reloads: bool,
 ) -> None:
     try:
         async with running(peer), asyncio.TaskGroup() as tasks:
             tasks.create_task(tell(peer.events()))
+            if reloads:
+                reload_on_hangup(peer)
             await listen_on(peer, [Place(address) for address in addresses], announce)
             output.note(f"peer id       {peer.peer_id}")
             limits = {one.name: getattr(server, one.name) for one in fields(server) if "reason" in one.metadata}
@@ -92,6 +111,10 @@ async def _relay(
             await serve(peer)
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
+
+
+def _peers(texts: Sequence[str]) -> frozenset[PeerId]:
+    return frozenset(map(PeerId.parse, texts))
 
 
 def _in_words(server: RelayServer) -> str:

@@ -141,7 +141,7 @@ async def test_listening_no_longer(make_net: MakeNet, by: str) -> None:
 
 
 async def test_a_relay_that_refuses_and_peers_that_are_none(make_net: MakeNet, make_peer: MakePeer) -> None:
-    net = await make_net(allow=frozenset())
+    net = await make_net(reserve=frozenset())
     with pytest.raises(ListenError, match="refused with status 202: its rules do not allow it"):
         await net.bob.listen_via_relay(net.address)
     carol = await make_peer()

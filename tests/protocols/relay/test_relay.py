@@ -17,6 +17,7 @@ from stronghold_p2p import Config, DialError, Event, Keypair, Multiaddr, Path, P
 from stronghold_p2p.encoding import messages
 from stronghold_p2p.errors import DecodeError, RelayRefused
 from stronghold_p2p.events import PathLimits
+from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
@@ -39,7 +40,8 @@ class Node:
         self.events: list[Event] = []
         self.ping_service = PingService()
         self.relays: set[PeerId] = set()
-        self.relay = None if server is None else RelayService(server, clock=lambda: NOW)
+        self.admission = Admission()
+        self.relay = None if server is None else RelayService(server, self.admission, clock=lambda: NOW)
         buffer = Config().max_send_buffer
         self.swarm = make_swarm(
             (network, CircuitTransport(self._connect_relay, buffer)),
@@ -192,11 +194,46 @@ async def test_a_stop_from_a_peer_that_is_not_our_relay() -> None:
 
 
 async def test_who_may_reserve() -> None:
-    async with net(allow=frozenset()) as it:
+    async with net(reserve=frozenset()) as it:
         with pytest.raises(RelayRefused) as caught:
             await it.reserve(it.bob)
         assert caught.value.status == Status.PERMISSION_DENIED
         assert it.service.refusals == {"a reservation: PERMISSION_DENIED": 1}
+
+
+async def test_who_may_connect() -> None:
+    """Before anything is told of a reservation."""
+    async with net(connect=frozenset()) as it:
+        assert (await it.refused()).status == Status.PERMISSION_DENIED
+        await it.reserve(it.bob)
+        assert (await it.refused()).status == Status.PERMISSION_DENIED
+
+
+async def test_a_policy_says_who_may_reserve_and_connect() -> None:
+    """Beside what the relay itself says, and for what is there already: what is no longer allowed ends."""
+    async with net() as it:
+        policy = it.relay.admission
+        everybody = frozenset({it.alice.peer, it.bob.peer})
+        await it.reserve(it.bob)
+        policy.set_policy(AdmissionRules(may_reserve=everybody - {it.bob.peer}))
+        it.service.policy_changed()
+        assert it.service.reservations == 0
+        with pytest.raises(RelayRefused, match="202: its rules do not allow it"):
+            await it.reserve(it.bob)
+        for ending in (
+            AdmissionRules(may_connect=everybody - {it.alice.peer}),
+            AdmissionRules(may_reserve=everybody - {it.bob.peer}),
+        ):
+            policy.set_policy(AdmissionRules(may_reserve=everybody, may_connect=everybody))
+            await it.reserve(it.bob)
+            connection = await it.dial()
+            it.service.policy_changed()
+            assert it.service.circuits == 1
+            policy.set_policy(ending)
+            it.service.policy_changed()
+            assert it.service.circuits == 0
+            await connection.closed
+            assert (await it.refused()).status in {Status.PERMISSION_DENIED, Status.NO_RESERVATION}
 
 
 async def test_the_limit_of_reservations() -> None:
@@ -250,7 +287,7 @@ async def test_over_a_circuit_nobody_is_served() -> None:
     async with net() as it:
         await it.reserve(it.bob)
         connection = await it.dial()
-        service = RelayService(RelayServer())
+        service = RelayService(RelayServer(), Admission())
         service.attach(it.bob.swarm)
         it.bob.swarm.handle(HOP, service.protocols[HOP])
         for message in messages.HopMessage(type=HopType.RESERVE), connect_to(it.relay.peer):

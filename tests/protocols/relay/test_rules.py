@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +11,17 @@ from support.waiting import next_event, until
 
 from stronghold_p2p import (
     DialError,
+    FirewallRules,
+    ListenError,
     Multiaddr,
     NotPermitted,
     PeerIdentified,
     Policy,
     ProtocolNotSupported,
+    RelayServer,
 )
 
-from .conftest import MakeNet, Peer
+from .conftest import MakeNet, Peer, echo
 
 
 def relays(peer: Peer, other: Peer) -> list[Any]:
@@ -154,3 +158,28 @@ async def test_networks_and_relayed_connections(make_net: MakeNet, policy: str, 
         with pytest.raises(DialError, match="it is relayed"):
             await net.alice.connect(address)
         assert net.alice.connections == ()
+
+
+# -- the policy of a relay ---------------------------------------------------------------------------------
+
+
+async def test_a_relay_for_one_network_only(make_peer: MakePeer, tmp_path: Path) -> None:
+    """A few lines of its policy; and it ends what a new one does not allow."""
+    alice, bob, carol = await make_peer(), await make_peer(firewall=FirewallRules.allow_all()), await make_peer()
+    bob.on_request(echo)
+    ours = f'[groups]\nours = ["{alice.peer_id}", "{bob.peer_id}"]\n'
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'{ours}[relay]\nreserve = ["ours"]\nconnect = ["ours"]\n')
+    relay = await make_peer(relay=RelayServer(), policy=policy)
+    address = await relay.listen()
+    with pytest.raises(ListenError, match="202: its rules do not allow it"):
+        await carol.listen_via_relay(address)
+    circuit = await bob.listen_via_relay(address)
+    assert await alice.send_request(circuit, 1) == 1
+    with pytest.raises(DialError, match="202: its rules do not allow it"):
+        await carol.connect(circuit)
+    policy.write_text(f'{ours}[relay]\nreserve = ["{alice.peer_id}"]\n')
+    await relay.reload_policy()
+    await until(lambda: not relays(bob, alice))
+    with pytest.raises(DialError, match="204: the peer has no reservation there"):
+        await alice.connect(circuit)

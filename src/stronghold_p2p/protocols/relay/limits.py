@@ -64,8 +64,11 @@ class RelayServer:
         None: no limit.""",
     )
 
-    allow: AbstractSet[PeerId] | None = None
-    """The peers that may reserve; None: everybody whom the policy admits."""
+    reserve: AbstractSet[PeerId] | None = None
+    """The peers that may reserve, and so be reached through this relay; None: everybody. A policy may allow fewer."""
+
+    connect: AbstractSet[PeerId] | None = None
+    """The peers that may connect to those; None: everybody. A policy may allow fewer."""
 
     unlimited: AbstractSet[PeerId] = frozenset()
     """Circuits to and from these peers have no limit of time or bytes."""

@@ -7,8 +7,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from ...encoding import messages
 from ...errors import RemoteProtocolError, StrongholdError
@@ -42,16 +43,27 @@ HOP_FRAMES: Final = 32
 Dozens at once, and a few a second, are enough for a peer."""
 
 
+class Permits(Protocol):
+    """What a policy says of a relay."""
+
+    def may_reserve(self, peer: PeerId) -> bool:
+        """Whether ``peer`` may reserve, and so be reached."""
+
+    def may_connect(self, peer: PeerId) -> bool:
+        """Whether ``peer`` may connect to who has reserved."""
+
+
 class RelayService(Service):
-    """Serves the hop protocol within the limits of ``server``.
+    """Serves the hop protocol within the limits of ``server``, to whom that and ``policy`` allow.
 
     A reservation belongs to the connection on which it was made, and ends with it. ``clock`` gives seconds since the
     epoch.
     """
 
-    def __init__(self, server: RelayServer, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, server: RelayServer, policy: Permits, *, clock: Callable[[], float] = time.time) -> None:
         self.protocols = {HOP: in_task(self._serve)}
         self.server = server
+        self._policy = policy
         self.refusals: Counter[str] = Counter()
         """By request and status."""
         self._clock = clock
@@ -59,8 +71,10 @@ class RelayService(Service):
         """Each with what ends it in time."""
         self._networks: Shares[PeerId] = Shares()
         """The peers of those."""
+        self._circuits: set[_Entry] = set()
+        """Those that are being made, too."""
         self._circuits_of: Counter[PeerId] = Counter()
-        """By peer, at either end; those that are being made, too."""
+        """Their number by peer, at either end."""
 
     @property
     def reservations(self) -> int:
@@ -70,7 +84,15 @@ class RelayService(Service):
     @property
     def circuits(self) -> int:
         """Those open, and those that are being made."""
-        return self._circuits_of.total() // 2
+        return len(self._circuits)
+
+    def policy_changed(self) -> None:
+        """Ends the reservations and circuits of whom they are no longer allowed."""
+        for peer in [peer for peer in self._reservations if not self._may_reserve(peer)]:
+            self._end_reservation(peer)
+        for entry in list(self._circuits):
+            if entry.circuit is not None and not (self._may_connect(entry.source) and self._may_reserve(entry.target)):
+                entry.circuit.end()
 
     # -- as a service ----------------------------------------------------------------------------
 
@@ -136,7 +158,7 @@ class RelayService(Service):
 
     def _check_reservation(self, connection: Connection) -> Status:
         server = self.server
-        if connection.path.relay is not None or (server.allow is not None and connection.peer not in server.allow):
+        if connection.path.relay is not None or not self._may_reserve(connection.peer):
             return Status.PERMISSION_DENIED
         if connection.peer in self._reservations:
             return Status.OK  # it is renewed
@@ -144,6 +166,9 @@ class RelayService(Service):
         if len(self._reservations) >= server.max_reservations or within >= server.max_reservations_per_network:
             return Status.RESERVATION_REFUSED
         return Status.OK
+
+    def _may_reserve(self, peer: PeerId) -> bool:
+        return _is_in(self.server.reserve, peer) and self._policy.may_reserve(peer)
 
     def _end_reservation(self, peer: PeerId) -> None:
         connection, timer = self._reservations.pop(peer)
@@ -164,10 +189,8 @@ class RelayService(Service):
         if status is not Status.OK:
             await self._refuse(stream, "a circuit", status)
             return
-        ends = source, target
-        limits = self.server.limits(*ends)
-        self._circuits_of.update(ends)
-        circuit = None
+        limits = self.server.limits(source, target)
+        entry = self._begin(source, target)
         try:
             stop = await self._stop(self._reservations[target][0], source, limits)
             if stop is None:
@@ -176,19 +199,19 @@ class RelayService(Service):
             async with stop:
                 answer = messages.HopMessage(type=HopType.STATUS, status=Status.OK, limit=encode_limits(limits))
                 await write(stream, answer)
-                circuit = Circuit(stream, stop, limits, partial(self._forget, ends))
+                entry.circuit = Circuit(stream, stop, limits, partial(self._forget, entry))
         finally:
-            if circuit is None:
-                self._forget(ends)
+            if entry.circuit is None:
+                self._forget(entry)
 
     def _check_circuit(self, connection: Connection, target: PeerId) -> Status:
         """In go-libp2p's order, which tells nobody of a reservation who may not know of it."""
-        server = self.server
-        if connection.path.relay is not None or connection.peer == target:
+        server, source = self.server, connection.peer
+        if connection.path.relay is not None or source == target or not self._may_connect(source):
             return Status.PERMISSION_DENIED
         if target not in self._reservations:
             return Status.NO_RESERVATION
-        busy = max(self._circuits_of[connection.peer], self._circuits_of[target])
+        busy = max(self._circuits_of[source], self._circuits_of[target])
         if self.circuits >= server.max_circuits or busy >= server.max_circuits_per_peer:
             return Status.RESOURCE_LIMIT_EXCEEDED
         return Status.OK
@@ -213,8 +236,31 @@ class RelayService(Service):
                 stream.reset()
         return stream if agreed else None
 
-    def _forget(self, ends: tuple[PeerId, PeerId]) -> None:
-        self._circuits_of.subtract(ends)
-        for peer in ends:
+    def _may_connect(self, peer: PeerId) -> bool:
+        return _is_in(self.server.connect, peer) and self._policy.may_connect(peer)
+
+    def _begin(self, source: PeerId, target: PeerId) -> _Entry:
+        entry = _Entry(source, target)
+        self._circuits.add(entry)
+        self._circuits_of.update((source, target))
+        return entry
+
+    def _forget(self, entry: _Entry) -> None:
+        self._circuits.discard(entry)
+        for peer in entry.source, entry.target:
+            self._circuits_of[peer] -= 1
             if not self._circuits_of[peer]:
                 del self._circuits_of[peer]
+
+
+class _Entry:
+    """A circuit, or one that is being made."""
+
+    def __init__(self, source: PeerId, target: PeerId) -> None:
+        self.source = source
+        self.target = target
+        self.circuit: Circuit | None = None
+
+
+def _is_in(peers: AbstractSet[PeerId] | None, peer: PeerId) -> bool:
+    return peers is None or peer in peers
