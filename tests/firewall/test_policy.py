@@ -46,6 +46,8 @@ def test_the_example() -> None:
         deny_networks=(ip_network("10.9.0.0/16"),),
         deny_peers=frozenset({PeerId.parse("12D3KooWPMDrvuZoi5RKTLdr8zme1C52E3bWyNdR461LMqghPubU")}),
         banned=frozenset({mallory}),
+        may_reserve=frozenset({alice, backup}),
+        may_connect=frozenset({alice, backup}),
     )
     assert policy.requests_in_flight == 64
     assert policy.requests_per_second == 20.0
