@@ -18,6 +18,7 @@ from .protocols.relay.limits import RelayServer
 from .protocols.relay.reservations import Reservations
 from .protocols.relay.server import Permits, RelayService
 from .protocols.service import Service
+from .resources.networks import Networks
 from .transport.connection import Connection
 
 __all__ = ["Relaying"]
@@ -37,6 +38,7 @@ class Relaying:
         server: RelayServer | None,
         *,
         policy: Permits,
+        limit_reached: Callable[[str, Networks], None],
         addresses: AddressBook,
         connect: Connect,
         emit: Callable[[Event], None],
@@ -55,7 +57,7 @@ class Relaying:
             timeout=config.request_timeout,
         )
         self.used = UsedRelays()
-        self.server = None if server is None else RelayService(server, policy)
+        self.server = None if server is None else RelayService(server, policy, limit_reached)
         self.services: tuple[Service, ...] = (
             self.used,
             self.reservations,

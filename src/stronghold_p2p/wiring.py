@@ -120,6 +120,7 @@ class Parts(Generic[Req, Res]):
             config,
             relay,
             policy=self.admission,
+            limit_reached=self._refusals.add,
             addresses=self.addresses,
             connect=lambda peer, addresses, deadline, find: self.running().connect(
                 peer, addresses, deadline, find=find

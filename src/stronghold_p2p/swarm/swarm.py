@@ -108,6 +108,7 @@ class Swarm:
         self._transports = tuple(transports)
         self._services = tuple(services)
         self._handlers: dict[str, StreamHandler] = {}
+        self._until_the_end = frozenset(one for each in services if each.until_the_end for one in each.protocols)
         self._connections: dict[PeerId, list[Connection]] = {}
         """The best path first, and among equals the oldest."""
         self._inbound: Shares[Connection] = Shares()
@@ -138,7 +139,7 @@ class Swarm:
         self._interfaces = interfaces
         self._interfaces.changed = self._interfaces_changed
         self._admission = admission
-        self._closing = False
+        self.closing = False
         self._ended: set[Connection] = set()
         for service in self._services:
             service.attach(self)
@@ -163,7 +164,8 @@ class Swarm:
 
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""
-        return protocol in self._handlers and not self._closing and self._permits(peer, protocol)
+        offered = protocol in self._handlers and (not self.closing or protocol in self._until_the_end)
+        return offered and self._permits(peer, protocol)
 
     def offered(self, peer: PeerId) -> tuple[str, ...]:
         """The protocols that ``peer`` may open now."""
@@ -177,7 +179,7 @@ class Swarm:
             service.offer_changed(peer)
 
     def stream_refused(self, peer: PeerId, protocol: str) -> None:
-        if not self._closing:
+        if not self.closing:
             self._refused(peer, protocol)
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
@@ -242,7 +244,7 @@ class Swarm:
             NotPermitted: the peer is banned, or a policy refuses it.
             DialError: no address is known, or none led to the peer.
         """
-        if self._closing:
+        if self.closing:
             raise ClosedError
         self._check_admission(peer)
         connection = self.connection(peer)
@@ -368,7 +370,7 @@ class Swarm:
 
     async def close(self) -> None:
         """Ends everything: running requests may end within ``close_timeout``, then what is left is reset."""
-        self._closing = True
+        self.closing = True
         await end_all(
             self._drain,
             self._abort,
@@ -453,7 +455,7 @@ class Swarm:
         refusal = self._admission.refusal_of_address(pipe.remote_address)
         if refusal is not None:
             return NotPermitted(None, refusal)
-        if self._closing:
+        if self.closing:
             return ClosedError("we are closing")
         return None
 
@@ -476,7 +478,7 @@ class Swarm:
         """
         peer = upgrade.remote_peer
         path = path or pipe.path
-        if self._closing:
+        if self.closing:
             raise ClosedError
         self._check_admission(peer)
         refusal = self._admission.refusal_of_address(

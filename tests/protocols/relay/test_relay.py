@@ -27,6 +27,7 @@ from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, S
 from stronghold_p2p.protocols.relay.server import RelayService
 from stronghold_p2p.protocols.relay.voucher import Voucher
 from stronghold_p2p.protocols.service import in_task
+from stronghold_p2p.resources.networks import Networks
 from stronghold_p2p.transport.connection import Connection
 
 NOW = 1_800_000_000.0
@@ -41,7 +42,8 @@ class Node:
         self.ping_service = PingService()
         self.relays: set[PeerId] = set()
         self.admission = Admission()
-        self.relay = None if server is None else RelayService(server, self.admission, clock=lambda: NOW)
+        self.reached: list[tuple[str, Networks]] = []
+        self.relay = None if server is None else RelayService(server, self.admission, self._reached, clock=lambda: NOW)
         buffer = Config().max_send_buffer
         self.swarm = make_swarm(
             (network, CircuitTransport(self._connect_relay, buffer)),
@@ -53,6 +55,9 @@ class Node:
             ),
             self.events,
         )
+
+    def _reached(self, limit: str, networks: Networks) -> None:
+        self.reached.append((limit, networks))
 
     @property
     def peer(self) -> PeerId:
@@ -198,7 +203,8 @@ async def test_who_may_reserve() -> None:
         with pytest.raises(RelayRefused) as caught:
             await it.reserve(it.bob)
         assert caught.value.status == Status.PERMISSION_DENIED
-        assert it.service.refusals == {"a reservation: PERMISSION_DENIED": 1}
+        assert it.service.status.refusals == {"reservation: PERMISSION_DENIED": 1}
+        assert it.relay.reached == []
 
 
 async def test_who_may_connect() -> None:
@@ -236,23 +242,93 @@ async def test_a_policy_says_who_may_reserve_and_connect() -> None:
             assert (await it.refused()).status in {Status.PERMISSION_DENIED, Status.NO_RESERVATION}
 
 
-async def test_the_limit_of_reservations() -> None:
-    async with net(max_reservations_per_network=1) as it:
+@pytest.mark.parametrize("limit", ["max_reservations", "max_reservations_per_network"])
+async def test_the_limits_of_reservations(limit: str) -> None:
+    """Who has one keeps it, and may renew it."""
+    async with net(**{limit: 1}) as it:
         await it.reserve(it.bob)
         with pytest.raises(RelayRefused) as caught:
             await it.reserve(it.alice)
         assert caught.value.status == Status.RESERVATION_REFUSED
         await it.reserve(it.bob)
+        assert it.service.reservations == it.service.status.reservations_made == 1
+        assert it.service.status.refusals == {f"reservation: {limit}": 1}
+        assert it.relay.reached == [(f"RelayServer.{limit}", ("127.0.0.1/32",))]
 
 
-async def test_the_limit_of_circuits() -> None:
-    async with net(max_circuits_per_peer=1) as it:
+@pytest.mark.parametrize("limit", ["max_reservations_per_minute_per_peer", "max_reservations_per_minute_per_network"])
+async def test_the_rates_of_reservations(limit: str) -> None:
+    async with net(**{limit: 2}) as it:
+        await it.reserve(it.bob)
+        await it.reserve(it.bob)
+        with pytest.raises(RelayRefused) as caught:
+            await it.reserve(it.bob)
+        assert caught.value.status == Status.RESERVATION_REFUSED
+        assert it.relay.reached == [(f"RelayServer.{limit}", ("127.0.0.1/32",))]
+        assert it.service.reservations == 1
+        if limit.endswith("peer"):
+            await it.reserve(it.alice)
+
+
+@pytest.mark.parametrize("limit", ["max_circuits", "max_circuits_per_peer"])
+async def test_the_limits_of_circuits(limit: str) -> None:
+    async with net(**{limit: 1}) as it:
         await it.reserve(it.bob)
         connection = await it.dial()
         assert await it.hop(it.alice, connect_to(it.bob.peer)) == Status.RESOURCE_LIMIT_EXCEEDED
+        assert it.service.status.refusals == {f"circuit: {limit}": 1}
         connection.close()
         await until(lambda: it.service.circuits == 0)
         await it.dial()
+
+
+@pytest.mark.parametrize("limit", ["max_circuits_per_minute_per_peer", "max_circuits_per_minute_per_network"])
+async def test_the_rates_of_circuits(limit: str) -> None:
+    """Of who asks for them: others reach the same target."""
+    async with net(**{limit: 1}) as it:
+        await it.reserve(it.bob)
+        (await it.dial()).close()
+        await until(lambda: it.service.circuits == 0)
+        assert (await it.refused()).status == Status.RESOURCE_LIMIT_EXCEEDED
+        assert [reached for reached, _ in it.relay.reached] == [f"RelayServer.{limit}"]
+
+
+async def test_what_was_done_is_counted() -> None:
+    async with net() as it:
+        await it.refused()
+        await it.reserve(it.bob)
+        connection = await it.dial()
+        await it.alice.ping(connection)
+        status = it.service.status
+        assert (status.reservations, status.circuits) == (status.reservations_made, status.circuits_made) == (1, 1)
+        assert status.bytes > 500
+        assert status.refusals == {"circuit: NO_RESERVATION": 1}
+        connection.close()
+        await until(lambda: it.service.circuits == 0)
+        await it.dial()
+        later = it.service.status
+        assert (later.circuits, later.circuits_made) == (1, 2)
+        assert later.bytes > status.bytes
+
+
+async def test_a_relay_that_closes_lets_circuits_end() -> None:
+    """It begins nothing new, and says so."""
+    async with net() as it:
+        await it.reserve(it.bob)
+        await it.alice.connect(it.relay.peer, RELAY_ADDRESS)
+        connection = await it.dial()
+        closing = asyncio.create_task(it.relay.swarm.close())
+        await until(lambda: it.relay.swarm.closing)
+        assert await it.hop(it.alice, connect_to(it.bob.peer)) == Status.RESOURCE_LIMIT_EXCEEDED
+        assert await it.hop(it.bob, messages.HopMessage(type=HopType.RESERVE)) == Status.RESERVATION_REFUSED
+        assert await it.alice.ping(connection) > 0
+        assert not closing.done()
+        connection.close()
+        await closing
+        assert it.service.status.refusals == {
+            "circuit: RESOURCE_LIMIT_EXCEEDED": 1,
+            "reservation: RESERVATION_REFUSED": 1,
+        }
 
 
 @pytest.mark.parametrize(
@@ -287,7 +363,7 @@ async def test_over_a_circuit_nobody_is_served() -> None:
     async with net() as it:
         await it.reserve(it.bob)
         connection = await it.dial()
-        service = RelayService(RelayServer(), Admission())
+        service = RelayService(RelayServer(), Admission(), lambda limit, networks: None)
         service.attach(it.bob.swarm)
         it.bob.swarm.handle(HOP, service.protocols[HOP])
         for message in messages.HopMessage(type=HopType.RESERVE), connect_to(it.relay.peer):

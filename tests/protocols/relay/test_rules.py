@@ -12,6 +12,7 @@ from support.waiting import next_event, until
 from stronghold_p2p import (
     DialError,
     FirewallRules,
+    LimitReached,
     ListenError,
     Multiaddr,
     NotPermitted,
@@ -183,3 +184,17 @@ async def test_a_relay_for_one_network_only(make_peer: MakePeer, tmp_path: Path)
     await until(lambda: not relays(bob, alice))
     with pytest.raises(DialError, match="204: the peer has no reservation there"):
         await alice.connect(circuit)
+
+
+async def test_a_limit_that_is_reached_is_told_and_counted(make_net: MakeNet, caplog: pytest.LogCaptureFixture) -> None:
+    net = await make_net(max_reservations=1)
+    await net.bob.listen_via_relay(net.address)
+    events = net.relay.events()
+    with pytest.raises(ListenError, match="200: it has no reservation to give"):
+        await net.alice.listen_via_relay(net.address)
+    assert await next_event(events, LimitReached) == LimitReached("RelayServer.max_reservations", "127.0.0.1/32", 1)
+    assert "RelayServer.max_reservations is reached: 1 refused, the last one of 127.0.0.1/32" in caplog.messages
+    status = net.relay.relay_status
+    assert status is not None
+    assert (status.reservations, status.refusals) == (1, {"reservation: max_reservations": 1})
+    assert net.alice.relay_status is None

@@ -36,6 +36,17 @@ class RelayServer:
         As a household or an office has.""",
     )
 
+    max_reservations_per_minute_per_peer: int = limit(
+        30,
+        """Reservations and renewals; as many at once after a pause. A peer needs one or two an hour, and one more for each
+        break of its connection. Each costs a signature.""",
+    )
+
+    max_reservations_per_minute_per_network: int = limit(
+        60,
+        """The same for one network: all of its peers may come back at once after a break, several times.""",
+    )
+
     reservation_ttl: float = limit(
         3600.0,
         """A reservation ends after this time unless it is renewed, as in go-libp2p. Below ten minutes js-libp2p would renew
@@ -50,6 +61,18 @@ class RelayServer:
     max_circuits_per_peer: int = limit(
         64,
         """The same for one peer, at either end.""",
+    )
+
+    max_circuits_per_minute_per_peer: int = limit(
+        60,
+        """Circuits from one peer; as many at once after a pause. A program that asks once a second has one each time, if it
+        does not stay connected. Each has the target shake hands. rust-libp2p's 30, and then one in two minutes, are for
+        hole punching.""",
+    )
+
+    max_circuits_per_minute_per_network: int = limit(
+        240,
+        """The same from one network, as an office has.""",
     )
 
     max_seconds: float | None = limit(
