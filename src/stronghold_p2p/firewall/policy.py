@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar
 
 from ..errors import InvalidAddress, PolicyError
 from ..frozen import FrozenDict
@@ -36,6 +36,7 @@ MAX_LIMIT: Final = 1_000_000_000
 """Above any useful limit; excludes infinity and integers too large for a float."""
 
 RULES: Final = {"allow": Rule.ALLOW_ALL, "reject": Rule.REJECT_ALL, "ask": Rule.ASK}
+OTHERWISE: Final[Mapping[str, Literal["reject", "ask"]]] = {"reject": "reject", "ask": "ask"}
 RELAY_MODES: Final[Mapping[str, RelayMode]] = {"allow": "allow", "never": "never", "only": "only"}
 RELAYED: Final = {"allow": True, "reject": False}
 
@@ -297,11 +298,34 @@ class _Table:
 
     def rule(self, name: str) -> Rule | None:
         value = self.values.get(name)
+        if isinstance(value, dict):
+            return self.table(name).rule_by_type()
         if not isinstance(value, list):
             return self.take(name, _rule)
         if not value:
             raise self.error('an empty list lets nothing pass; write "reject"', name)
-        return Rule.restricted(allow=self.items(name, partial(_type_name, self.file.types)))
+        return Rule.restricted(allow=self.types(name))
+
+    def rule_by_type(self) -> Rule:
+        """The rule that this table is."""
+        self.check_keys("allow", "ask", "reject", "otherwise")
+        if not self.values:
+            raise self.error('an empty table lets nothing pass; write "reject"')
+        named: dict[str, str] = {}
+        for word in ("allow", "ask", "reject"):
+            for index, name in enumerate(self.types(word)):
+                if named.setdefault(name, word) != word:
+                    raise self.error(f"{name!r} is also in {named[name]}", word, index)
+        return Rule.restricted(
+            allow=self.types("allow"),
+            ask=self.types("ask"),
+            reject=self.types("reject"),
+            otherwise=self.take("otherwise", partial(_one_of, OTHERWISE)) or "reject",
+        )
+
+    def types(self, name: str) -> tuple[str, ...]:
+        """A list of request types; empty if missing."""
+        return self.items(name, partial(_type_name, self.file.types))
 
     def _read(self, value: object, read: Callable[[object], T], *below: str | int) -> T:
         try:
@@ -416,7 +440,9 @@ def _check_limit(value: float) -> None:
 def _rule(value: object) -> Rule:
     rule = RULES.get(value) if isinstance(value, str) else None
     if rule is None:
-        raise ValueError(f'must be "allow", "reject", "ask" or a list of types, not {_shown(value)}')
+        raise ValueError(
+            f'must be "allow", "reject", "ask", a list of types, or a table of such lists, not {_shown(value)}'
+        )
     return rule
 
 

@@ -26,6 +26,7 @@ from ..service import Service, in_task
 from .circuit import Circuit
 from .limits import RelayServer
 from .message import HOP, STOP, HopType, Status, StopType, encode_limits, read_peer
+from .places import Place, Places
 from .status import RelayStatus
 from .voucher import Voucher
 
@@ -86,10 +87,10 @@ class RelayService(Service):
             server.max_reservations_per_minute_per_peer,
             server.max_reservations_per_minute_per_network,
         )
-        self._circuits: set[_Entry] = set()
-        """Those that are being made, too."""
-        self._circuits_of: Counter[PeerId] = Counter()
-        """Their number by peer, at either end."""
+        self._places = Places(server, self._reached)
+        """Of circuits."""
+        self._open: dict[Place, Circuit] = {}
+        """Those that are made."""
         self._circuit_rates = _Rates(
             "max_circuits_per_minute",
             server.max_circuits_per_minute_per_peer,
@@ -109,12 +110,12 @@ class RelayService(Service):
     @property
     def circuits(self) -> int:
         """Those open, and those that are being made."""
-        return len(self._circuits)
+        return len(self._places)
 
     @property
     def status(self) -> RelayStatus:
         """What it does now, and has done so far."""
-        open_now = sum(entry.circuit.forwarded for entry in self._circuits if entry.circuit is not None)
+        open_now = sum(circuit.forwarded for circuit in self._open.values())
         return RelayStatus(
             reservations=self.reservations,
             circuits=self.circuits,
@@ -128,9 +129,9 @@ class RelayService(Service):
         """Ends the reservations and circuits of whom they are no longer allowed."""
         for peer in [peer for peer in self._reservations if not self._may_reserve(peer)]:
             self._end_reservation(peer)
-        for entry in list(self._circuits):
-            if entry.circuit is not None and not (self._may_connect(entry.source) and self._may_reserve(entry.target)):
-                entry.circuit.end()
+        for place, circuit in list(self._open.items()):
+            if not (self._may_connect(place.source) and self._may_reserve(place.target)):
+                circuit.end()
 
     # -- as a service ----------------------------------------------------------------------------
 
@@ -160,10 +161,13 @@ class RelayService(Service):
         status, limit = refusal
         self._refusals[f"{what}: {limit or status.name}"] += 1
         if limit:
-            self._limit_reached(f"RelayServer.{limit}", networks_of(connection.remote_address))
+            self._reached(limit, networks_of(connection.remote_address))
         else:
             log_refusal.write(what, connection.peer, status.name)
         await write(stream, messages.HopMessage(type=HopType.STATUS, status=status))
+
+    def _reached(self, limit: str, networks: Networks) -> None:
+        self._limit_reached(f"RelayServer.{limit}", networks)
 
     # -- reservations ----------------------------------------------------------------------------
 
@@ -175,12 +179,11 @@ class RelayService(Service):
         peer, ttl = connection.peer, self.server.reservation_ttl
         self._reservation_rates.take(connection)
         if peer in self._reservations:
-            self._end_reservation(peer)
+            self._reservations[peer][1].cancel()  # it is renewed
         else:
+            connection.hold()
             self._reservations_made += 1
         self._reservations[peer] = connection, connection.loop.call_later(ttl, self._end_reservation, peer)
-        connection.hold()
-        self._networks.add(_network_of(connection), peer)
         expires = int(self._clock() + ttl)
         reservation = messages.CircuitReservation(
             expire=expires,
@@ -202,16 +205,35 @@ class RelayService(Service):
         )
 
     def _check_reservation(self, connection: Connection) -> _Refusal | None:
-        server = self.server
         if connection.path.relay is not None or not self._may_reserve(connection.peer):
             return _Refusal(Status.PERMISSION_DENIED)
-        limit = self._reservation_rates.exceeded(connection)
-        if connection.peer not in self._reservations:  # else it is renewed
-            if self.reservations >= server.max_reservations:
-                limit = "max_reservations"
-            elif self._networks.used_by(_network_of(connection)) >= server.max_reservations_per_network:
-                limit = "max_reservations_per_network"
-        return _Refusal(Status.RESERVATION_REFUSED, limit) if limit or self.host.closing else None
+        if self.host.closing:
+            return _Refusal(Status.RESERVATION_REFUSED)
+        limit = self._reservation_rates.exceeded(connection) or self._make_room(connection)
+        return _Refusal(Status.RESERVATION_REFUSED, limit) if limit else None
+
+    def _make_room(self, connection: Connection) -> str:
+        """For a reservation; the limit that leaves none, if one does. When there is none, the largest network's newest gives
+        way: an attacker with many networks takes no more than each of them may have beside the others."""
+        peer, server = connection.peer, self.server
+        if peer in self._reservations:
+            if self._reservations[peer][0] is connection:
+                return ""
+            self._end_reservation(peer)
+        network = _network_of(connection)
+        if self._networks.used_by(network) >= server.max_reservations_per_network:
+            return "max_reservations_per_network"
+        self._networks.add(network, peer)
+        if len(self._networks) > server.max_reservations:
+            excess = self._networks.newest_of_largest()
+            if excess == peer:
+                self._networks.discard(peer)
+                return "max_reservations"
+            loser, _ = self._reservations[excess]
+            self._end_reservation(excess)
+            loser.drain()  # it learns that it cannot be reached here
+            self._reached("max_reservations", networks_of(loser.remote_address))
+        return ""
 
     def _may_reserve(self, peer: PeerId) -> bool:
         return _is_in(self.server.reserve, peer) and self._policy.may_reserve(peer)
@@ -230,53 +252,58 @@ class RelayService(Service):
         except RemoteProtocolError:
             await self._refuse(connection, stream, "circuit", _Refusal(Status.MALFORMED_MESSAGE))
             return
-        refusal = self._check_circuit(connection, target)
+        source = connection.peer
+        place = Place(source, target)
+        refusal = self._check_circuit(connection, place)
         if refusal is not None:
             await self._refuse(connection, stream, "circuit", refusal)
             return
-        source = connection.peer
         limits = self.server.limits(source, target)
         self._circuit_rates.take(connection)
-        entry = self._begin(source, target)
+        circuit = None
         try:
-            stop = await self._stop(self._reservations[target][0], source, limits)
+            stop = await self._stop(self._reservations[target][0], place, limits)
             if stop is None:
-                await self._refuse(connection, stream, "circuit", _Refusal(Status.CONNECTION_FAILED))
+                failure = Status.RESOURCE_LIMIT_EXCEEDED if place.lost else Status.CONNECTION_FAILED
+                await self._refuse(connection, stream, "circuit", _Refusal(failure))
                 return
             async with stop:
                 answer = messages.HopMessage(type=HopType.STATUS, status=Status.OK, limit=encode_limits(limits))
                 await write(stream, answer)
-                entry.circuit = circuit = Circuit(stream, stop, limits, partial(self._forget, entry))
+                circuit = Circuit(stream, stop, limits, partial(self._ended, place))
                 self._circuits_made += 1
-                if entry not in self._circuits:  # it has ended at once, before its bytes were known
+                if place in self._places:
+                    self._open[place] = circuit
+                else:  # it has ended at once
                     self._forwarded += circuit.forwarded
+                place.held_by(circuit.end)
         finally:
-            if entry.circuit is None:
-                self._forget(entry)
+            if circuit is None:
+                self._places.free(place)
 
-    def _check_circuit(self, connection: Connection, target: PeerId) -> _Refusal | None:
-        """In go-libp2p's order, which tells nobody of a reservation who may not know of it."""
-        server, source = self.server, connection.peer
+    def _check_circuit(self, connection: Connection, place: Place) -> _Refusal | None:
+        """In go-libp2p's order, which tells nobody of a reservation who may not know of it. Takes the place if it may be."""
+        source, target = place.source, place.target
         if connection.path.relay is not None or source == target or not self._may_connect(source):
             return _Refusal(Status.PERMISSION_DENIED)
         if target not in self._reservations:
             return _Refusal(Status.NO_RESERVATION)
-        limit = self._circuit_rates.exceeded(connection)
-        if self.circuits >= server.max_circuits:
-            limit = "max_circuits"
-        elif max(self._circuits_of[source], self._circuits_of[target]) >= server.max_circuits_per_peer:
-            limit = "max_circuits_per_peer"
-        return _Refusal(Status.RESOURCE_LIMIT_EXCEEDED, limit) if limit or self.host.closing else None
+        if self.host.closing:
+            return _Refusal(Status.RESOURCE_LIMIT_EXCEEDED)
+        networks = networks_of(connection.remote_address)
+        limit = self._circuit_rates.exceeded(connection) or self._places.take(networks, place)
+        return _Refusal(Status.RESOURCE_LIMIT_EXCEEDED, limit) if limit else None
 
-    async def _stop(self, connection: Connection, source: PeerId, limits: PathLimits | None) -> Stream | None:
-        """A stream on which the target has agreed to the circuit; None if it has not."""
+    async def _stop(self, connection: Connection, place: Place, limits: PathLimits | None) -> Stream | None:
+        """A stream on which the target has agreed to the circuit; None if it has not, or not in time, or the place is lost."""
         connect = messages.StopMessage(
-            type=StopType.CONNECT, peer=messages.CircuitPeer(id=source.to_bytes()), limit=encode_limits(limits)
+            type=StopType.CONNECT, peer=messages.CircuitPeer(id=place.source.to_bytes()), limit=encode_limits(limits)
         )
         stream = None
         agreed = False
         try:
-            async with asyncio.timeout(STOP_TIMEOUT):
+            async with asyncio.timeout(STOP_TIMEOUT) as timeout:
+                place.held_by(partial(_expire, timeout))
                 stream = await connection.open_stream(STOP)
                 await write(stream, connect)
                 answer = await read(stream, messages.StopMessage)
@@ -284,6 +311,7 @@ class RelayService(Service):
         except (StrongholdError, TimeoutError) as error:
             logger.debug("the target of a circuit, %s, did not agree: %s", connection.peer, error)
         finally:
+            place.held_by(None)
             if stream is not None and not agreed:
                 stream.reset()
         return stream if agreed else None
@@ -291,20 +319,11 @@ class RelayService(Service):
     def _may_connect(self, peer: PeerId) -> bool:
         return _is_in(self.server.connect, peer) and self._policy.may_connect(peer)
 
-    def _begin(self, source: PeerId, target: PeerId) -> _Entry:
-        entry = _Entry(source, target)
-        self._circuits.add(entry)
-        self._circuits_of.update((source, target))
-        return entry
-
-    def _forget(self, entry: _Entry) -> None:
-        self._circuits.discard(entry)
-        if entry.circuit is not None:
-            self._forwarded += entry.circuit.forwarded
-        for peer in entry.source, entry.target:
-            self._circuits_of[peer] -= 1
-            if not self._circuits_of[peer]:
-                del self._circuits_of[peer]
+    def _ended(self, place: Place) -> None:
+        self._places.free(place)
+        circuit = self._open.pop(place, None)
+        if circuit is not None:
+            self._forwarded += circuit.forwarded
 
 
 class _Refusal(NamedTuple):
@@ -313,15 +332,6 @@ class _Refusal(NamedTuple):
     status: Status
     limit: str = ""
     """The field of RelayServer that is reached, if one is."""
-
-
-class _Entry:
-    """A circuit, or one that is being made."""
-
-    def __init__(self, source: PeerId, target: PeerId) -> None:
-        self.source = source
-        self.target = target
-        self.circuit: Circuit | None = None
 
 
 class _Rates:
@@ -344,6 +354,11 @@ class _Rates:
         now = connection.now()
         self._peers.take(connection.peer, now)
         self._networks.take(_network_of(connection), now)
+
+
+def _expire(timeout: asyncio.Timeout) -> None:
+    if not timeout.expired():
+        timeout.reschedule(0.0)
 
 
 def _network_of(connection: Connection) -> Networks:
