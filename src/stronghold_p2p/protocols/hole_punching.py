@@ -15,6 +15,7 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.stream import Stream
+from ..transport.transport import DirectDial
 from .framing import read, write
 from .identify import Identity
 from .service import Service, in_task
@@ -190,7 +191,7 @@ class HolePunching(Service):
                     break
                 try:
                     if attempt == 0:
-                        await self._dial(upgrade, told, initiator=True)
+                        await self._dial(upgrade, told, DirectDial.BACK)
                     else:
                         await self._punch(upgrade)
                 except (StrongholdError, TimeoutError) as error:
@@ -209,7 +210,7 @@ class HolePunching(Service):
             half = (loop.time() - sent) / 2
             await write(stream, messages.HolePunch(type=MessageType.SYNC))
         await asyncio.sleep(half)
-        await self._dial_both(upgrade, addresses, initiator=False)
+        await self._dial_both(upgrade, addresses, DirectDial.RESPONDER)
 
     # -- the end that has come -------------------------------------------------------------------
 
@@ -227,7 +228,7 @@ class HolePunching(Service):
                 if message.type != MessageType.SYNC:
                     raise RemoteProtocolError(PROTOCOL, f"expected SYNC, got a message of type {message.type}")
             await stream.close()
-            await self._dial_both(upgrade, addresses, initiator=True)
+            await self._dial_both(upgrade, addresses, DirectDial.INITIATOR)
         except (StrongholdError, TimeoutError) as error:
             self._attempt_failed(upgrade, error, attempt, last=attempt == ROUNDS)
             raise
@@ -250,18 +251,18 @@ class HolePunching(Service):
 
     # -- both ------------------------------------------------------------------------------------
 
-    async def _dial(self, upgrade: _Upgrade, addresses: tuple[Multiaddr, ...], *, initiator: bool) -> None:
+    async def _dial(self, upgrade: _Upgrade, addresses: tuple[Multiaddr, ...], how: DirectDial) -> None:
         """Raises StrongholdError."""
         if not addresses:
             raise DialError(upgrade.peer, reason="it has told no public address")
         deadline = upgrade.relayed.loop.time() + self._dial_timeout
-        await self.host.connect_directly(upgrade.peer, addresses, deadline, initiator=initiator)
+        await self.host.connect_directly(upgrade.peer, addresses, deadline, how)
 
-    async def _dial_both(self, upgrade: _Upgrade, addresses: tuple[Multiaddr, ...], *, initiator: bool) -> None:
+    async def _dial_both(self, upgrade: _Upgrade, addresses: tuple[Multiaddr, ...], how: DirectDial) -> None:
         """Dials while the other end does; raises StrongholdError unless either has made a connection in time."""
         deadline = upgrade.relayed.loop.time() + self._dial_timeout
         try:
-            await self._dial(upgrade, addresses, initiator=initiator)
+            await self._dial(upgrade, addresses, how)
         except StrongholdError:
             if not await upgrade.is_direct_by(deadline):
                 raise

@@ -18,6 +18,7 @@ from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
+from ..transport.transport import DirectDial
 from ..wire import multistream
 
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ class ServiceHost(Protocol):
         """The connection that new streams to ``peer`` use."""
 
     async def connect_directly(
-        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, *, initiator: bool
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, how: DirectDial
     ) -> Connection:
         """A direct connection to ``peer`` by ``deadline`` (the loop's time), beside a relayed one. Dials all ``addresses`` at
-        once; ``initiator`` is our role in the handshake.
+        once.
 
         Raises:
             ClosedError: we are closing.

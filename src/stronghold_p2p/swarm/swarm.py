@@ -44,7 +44,7 @@ from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
-from ..transport.transport import CertificateFiles, Transport
+from ..transport.transport import CertificateFiles, DirectDial, Transport
 from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
@@ -257,12 +257,12 @@ class Swarm:
             return connection
 
     async def connect_directly(
-        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, *, initiator: bool
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, how: DirectDial
     ) -> Connection:
         if self._closing:
             raise ClosedError
         self._check_admission(peer)
-        return await self._dialer.dial(peer, addresses, initiator=initiator, direct=True).outcome(deadline)
+        return await self._dialer.dial(peer, addresses, direct=how).outcome(deadline)
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
         self._dialer.found(peer, addresses)
