@@ -472,12 +472,32 @@ async def test_it_ends_with_the_relayed_connection(net: Net) -> None:
     assert len(net.punched.dialed) == 2
 
 
+async def test_a_peer_that_comes_anew_does_not_wait(net: Net) -> None:
+    """For the dial to where it was."""
+    net.alice.candidates, net.bob.candidates = (memory(2002),), (memory(2004),)
+    relayed = await net.begin()
+    await until(lambda: len(net.punched.dialed) == 2)
+    relayed.close()
+    await until(lambda: net.alice.relays == net.bob.relays == [])
+    punchable(net)
+    await net.begin()
+    await until(lambda: net.alice.relays == net.bob.relays == [None])
+    assert net.bob.failures == []
+
+
 async def test_closing_in_the_middle(net: Net) -> None:
     net.alice.candidates, net.bob.candidates = (memory(2002),), (memory(2004),)
     await net.begin()
     await until(lambda: len(net.punched.dialed) == 2)
     await net.bob.punching.close()
     await until(lambda: list(net.punched.dialing) == [2004])
+    net.alice.swarm.connections[0].close()
+    await until(lambda: net.bob.relays == [])
+    net.bob.events.clear()
+    await net.begin()
+    await until(lambda: net.bob.of_kind(PeerIdentified))
+    await settled()
+    assert list(net.punched.dialing) == []
 
 
 # -- remotes that lie ----------------------------------------------------------------------------------------
