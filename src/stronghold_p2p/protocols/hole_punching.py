@@ -93,13 +93,14 @@ class HolePunching(Service):
         self._pause = pause
         self._dial_timeout = dial_timeout
         self._relayed: dict[PeerId, list[Connection]] = {}
+        """The connections through relays."""
         self._begun: dict[PeerId, _Upgrade] = {}
         """Those that we have begun, the last one of each peer."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._joined: dict[PeerId, _Upgrade] = {}
         """Those of connections on which the remote has begun."""
         self._again_at: dict[PeerId, float] = {}
-        """When to begin again at the earliest, in the loop's time, with whom it has failed."""
+        """When to begin again at the earliest, in the loop's time, with whom it has failed; the oldest first."""
         self._hopeless: set[Connection] = set()
         """Relayed ones, of which it was told that nothing can be tried."""
         self._closed = False
@@ -283,6 +284,7 @@ class HolePunching(Service):
         if upgrade.is_over:
             return  # there is a direct connection, or none at all
         if last:
+            self._again_at.pop(peer, None)
             self._again_at[peer] = upgrade.relayed.loop.time() + RETRY_AFTER
             if len(self._again_at) > MAX_FAILED:
                 del self._again_at[next(iter(self._again_at))]
