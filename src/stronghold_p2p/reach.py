@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .addresses.target import announced_addresses, own_address, parse_target, split_target
 from .arguments import check_pair
 from .errors import InvalidAddress
-from .events import Listener
+from .events import AddressReachability, Listener
 from .identity import PeerId
 from .multiaddr import Multiaddr
 from .transport.transport import CertificateFiles
@@ -46,6 +46,16 @@ class Reach:
         interfaces change."""
         self._parts.owner.check()
         return self._parts.swarm.observed_addresses if self._parts.swarm else ()
+
+    @property
+    def reachability(self) -> Mapping[Multiaddr, AddressReachability]:
+        """Whether each of our public addresses, with our peer id, can be dialed from outside, and how that is known: peers
+        that we are connected with, and that offer it, dial them (AutoNAT v2). See :class:`ReachabilityChanged`.
+
+        An address that was dialed is told to other remotes, though few have observed it; one that could not be dialed is not
+        told to public remotes. Empty without a public address, and without ``autonat``."""
+        self._parts.owner.check()
+        return self._parts.autonat.reachability if self._parts.autonat is not None else {}
 
     async def listen(
         self,

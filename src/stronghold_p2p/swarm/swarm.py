@@ -135,6 +135,8 @@ class Swarm:
             upgrade=self._upgrade_outbound,
             find=find,
         )
+        self.own_addresses = self._listeners
+        self.transport_for = self._dialer.transport_for
         self._interfaces = interfaces
         self._interfaces.changed = self._interfaces_changed
         self._admission = admission
@@ -476,10 +478,12 @@ class Swarm:
         path = path or pipe.path
         if self._closing:
             raise ClosedError
-        self._check_admission(peer)
         refusal = self._admission.refusal_of_address(pipe.remote_address)  # may have changed since the pipe was made
         if refusal is not None:
             raise NotPermitted(peer, refusal)
+        if (guest := self._guest(path, direction, pipe, upgrade)) is not None:
+            return guest
+        self._check_admission(peer)
         self._make_room(peer, direction)
         is_first = self.connection(peer) is None
         budget = self.memory.open(networks_of(pipe.remote_address), peer)
@@ -501,6 +505,14 @@ class Swarm:
         if direction is Direction.INBOUND and is_first and path.relay is None:
             self._dialer.peer_connected(connection)
         return connection
+
+    def _guest(self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade) -> Connection | None:
+        """The connection that a service makes with a peer which admission refuses."""
+        refused = self._admission.refusal_of_peer(upgrade.remote_peer)
+        if not refused or direction is not Direction.INBOUND or path.relay is not None:
+            return None
+        made = (service.refused(pipe, upgrade) for service in self._services)
+        return next((connection for connection in made if connection is not None), None)
 
     def _watch(self, connection: Connection) -> None:
         """Its end is noticed at once when the address that it comes from is gone."""
