@@ -40,13 +40,14 @@ class Node:
         *,
         serves: bool = False,
         is_public: Callable[[Multiaddr], bool] = everywhere,
+        client: AutonatClient | None = None,
         services: Sequence[Service] | None = None,
         **parts: Any,
     ) -> None:
         """``services`` are in place of the client's."""
         config = Config()
         self.events: list[Event] = []
-        self.client = AutonatClient(is_public=is_public)
+        self.client = client or AutonatClient(is_public=is_public)
         self.server = AutonatServer(is_public=is_public, max_wait=0.0)
         self.reachability = ReachabilityService(
             self.client, is_public=is_public, emit=self.events.append, delay=0.0, clock=lambda: 1_800_000_000.0

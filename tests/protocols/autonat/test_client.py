@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from support.autonat import ALICE, BOB, CAROL, Node, nodes
@@ -60,7 +61,7 @@ async def send_nonce(connection: Connection, nonce: int) -> None:
 
 
 @asynccontextmanager
-async def client_of(behavior: Behavior | None = None, **parts: object) -> AsyncIterator[tuple[Node, Node, Connection]]:
+async def client_of(behavior: Behavior | None = None, **parts: Any) -> AsyncIterator[tuple[Node, Node, Connection]]:
     """A client, who listens, its server, and its connection there. A ``behavior`` is in place of an honest one."""
     client = Node(services=None, **parts)
     client.reachability.close()  # a test asks by hand

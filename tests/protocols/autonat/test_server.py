@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from support.autonat import ALICE, BOB, CAROL, Node, nodes
@@ -67,7 +68,7 @@ class Asker(Node):
 
 
 @asynccontextmanager
-async def asker_and_server(*, takes: bool = True, **parts: object) -> AsyncIterator[tuple[Asker, Node]]:
+async def asker_and_server(*, takes: bool = True, **parts: Any) -> AsyncIterator[tuple[Asker, Node]]:
     asker, server = Asker(takes=takes), Node(serves=True, **parts)
     async with nodes(asker, server):
         await server.listen(BOB)

@@ -152,7 +152,7 @@ class ReachabilityService(Service):
         except (StrongholdError, TimeoutError) as error:
             logger.debug("%r was asked to dial %s: %s", connection, address, error)
             outcome = Outcome.BUSY
-        now = connection.now()
+        now = asyncio.get_running_loop().time()
         if outcome is Outcome.BUSY and connection in self._servers:
             self._servers[connection] = now + PAUSE
         known = self._addresses.get(address)
