@@ -48,8 +48,8 @@ class Approvals:
 
     A question about a peer holds all requests of that peer and direction. All answerers get it, and the first answer
     decides. Without any answerer it is rejected. Open questions, waiting requests and their bytes have limited room, see
-    :class:`Room`; who gives way is rejected. After an unanswered question, a peer causes no new ones for
-    ``Config.firewall_quiet``, to protect people from floods.
+    :class:`Room`; who gives way is rejected. After a question that somebody has seen and not answered, the peer causes no
+    new ones like it for ``Config.firewall_quiet``, to protect people from floods.
 
     ``emit`` gets an event when a question starts to wait for an answer, and one when it ends. ``refusals`` counts who gave
     way.
@@ -148,9 +148,12 @@ class Approvals:
         question = self._questions.get((subject.peer, subject.direction)) if rule is None else None
         is_new = question is None
         if question is None:
-            if not self._answerers or self._silence.includes(request.holder, _now()):
+            if not self._answerers:
                 return "reject"
             question = self._make_question(request, rule)
+            if self._silence.includes(question.about, request.holder, _now()):
+                return "reject"
+            self._questions[_key(question)] = question
         request.question, request.answer = question, question.join()
         try:
             if not self._find_room(request, question):
@@ -225,8 +228,9 @@ class Approvals:
         if question in self._timers:
             self._timers.pop(question).cancel()
         # A peer could send and withdraw requests for ever. Requests that we withdraw ourselves do not count.
-        if outcome == "timed out" or (outcome == "withdrawn" and subject.direction is Direction.INBOUND):
-            self._silence.begin(subject.peer, question.holder.networks, _now())
+        in_vain = outcome == "timed out" or (outcome == "withdrawn" and subject.direction is Direction.INBOUND)
+        if in_vain and question.shown:
+            self._silence.begin(question.about, question.holder.networks, _now())
         if question.opened:
             self._emit(
                 FirewallRequestEnded(question.id, subject.peer, subject.direction, subject.type, question.kind, outcome)
@@ -235,9 +239,7 @@ class Approvals:
     def _make_question(self, request: _Request, rule: Rule | None) -> Question:
         kind: QuestionKind = "peer" if rule is None else "request"
         expires = _now() + self._config.firewall_timeout
-        question = Question(self._last_id + 1, kind, request.subject, request.address, rule, expires, self)
-        self._questions[_key(question)] = question
-        return question
+        return Question(self._last_id + 1, kind, request.subject, request.address, rule, expires, self)
 
     def _put(self, question: Question) -> None:
         """Offers a new question to all answerers, until one answers."""
