@@ -84,6 +84,13 @@ async def test_an_address_of_another_network_is_paid() -> None:
         assert await client.client.ask(connection, await client.listen(CAROL)) is Outcome.REACHED
 
 
+async def test_a_price_that_is_not_paid() -> None:
+    async with client_of() as (client, server, connection):
+        assert await client.client.ask(connection, await client.listen(CAROL), pay=False) is Outcome.REFUSED
+        await until(lambda: not server.swarm.connections[0].info.streams)
+        assert server.server.answers == {}
+
+
 async def test_an_address_that_leads_nowhere() -> None:
     async with client_of() as (client, _, connection):
         address = client.address

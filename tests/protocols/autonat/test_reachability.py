@@ -112,7 +112,7 @@ class Oracle(AutonatClient):
         self.asked: list[tuple[Multiaddr, Multiaddr]] = []
         """Server and address."""
 
-    async def ask(self, connection: Connection, address: Multiaddr) -> Outcome:
+    async def ask(self, connection: Connection, address: Multiaddr, *, pay: bool = True) -> Outcome:
         self.asked.append((connection.remote_address, address))
         return self.outcome(address)
 

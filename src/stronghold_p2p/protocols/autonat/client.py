@@ -72,8 +72,9 @@ class AutonatClient(Service):
         """Ends the connections of guests."""
         await self._detached.close()
 
-    async def ask(self, connection: Connection, address: Multiaddr) -> Outcome:
-        """Has the remote of ``connection`` dial ``address``, one of ours without a peer id. Takes up to 20 s.
+    async def ask(self, connection: Connection, address: Multiaddr, *, pay: bool = True) -> Outcome:
+        """Has the remote of ``connection`` dial ``address``, one of ours without a peer id, and pays for it with data if
+        ``pay``. Takes up to 20 s.
 
         Raises:
             ProtocolNotSupported, StreamReset, ConnectionLost: no answer.
@@ -83,7 +84,7 @@ class AutonatClient(Service):
         nonce = secrets.randbits(64)
         question = self._expected[nonce] = _Question(address)
         try:
-            answer = await _ask(connection, address, nonce)
+            answer = await _ask(connection, address, nonce, pay=pay)
             if answer.status == ResponseStatus.OK and answer.dialStatus == DialStatus.OK:
                 await asyncio.wait([question.arrived], timeout=STREAM_TIMEOUT)
         finally:
@@ -146,8 +147,8 @@ class _Question:
         self.arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
-async def _ask(connection: Connection, address: Multiaddr, nonce: int) -> messages.DialResponse:
-    """The answer of the server."""
+async def _ask(connection: Connection, address: Multiaddr, nonce: int, *, pay: bool) -> messages.DialResponse:
+    """The answer of the server. It gets none of ours if it wants to be paid and is not."""
     substream = await connection.open_substream(DIAL_REQUEST)
     connection.is_question(substream)
     async with asyncio.timeout(TIMEOUT), Stream(substream) as stream:
@@ -157,6 +158,9 @@ async def _ask(connection: Connection, address: Multiaddr, nonce: int) -> messag
         await write(stream, request)
         message = await read(stream, messages.AutonatMessage, max_size=MAX_MESSAGE)
         if message.WhichOneof("msg") == "dialDataRequest":
+            if not pay:
+                stream.reset()
+                return messages.DialResponse(status=ResponseStatus.DIAL_REFUSED)
             await _pay(stream, message.dialDataRequest)
             message = await read(stream, messages.AutonatMessage, max_size=MAX_MESSAGE)
         if message.WhichOneof("msg") != "dialResponse" or message.dialResponse.addrIdx != 0:

@@ -147,8 +147,10 @@ class ReachabilityService(Service):
                     yield max(known.results.due(network, now), self._servers[connection]), address, connection
 
     async def _ask(self, connection: Connection, address: Multiaddr) -> None:
+        # Of an address that others have observed we have their word alone: a stranger would have us pay for any number.
+        pay = self._addresses[address].origin is not AddressOrigin.OBSERVED
         try:
-            outcome = await self._client.ask(connection, address)
+            outcome = await self._client.ask(connection, address, pay=pay)
         except (StrongholdError, TimeoutError) as error:
             logger.debug("%r was asked to dial %s: %s", connection, address, error)
             outcome = Outcome.BUSY
