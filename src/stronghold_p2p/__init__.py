@@ -80,6 +80,7 @@ from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
 from .protocols.relay.limits import RelayServer
+from .protocols.relay.status import RelayStatus
 from .requests import Request
 from .transport.stream import Stream
 
@@ -150,6 +151,7 @@ __all__ = [
     "ReachabilityChanged",
     "RelayRefused",
     "RelayServer",
+    "RelayStatus",
     "RemoteProtocolError",
     "Request",
     "RequestFailed",

@@ -16,7 +16,7 @@ from .ending import begin, end_all
 from .errors import ClosedError
 from .event_hub import EventHub
 from .events import Direction
-from .firewall.admission import Admission
+from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
 from .firewall.gate import Gate
 from .firewall.policy import Policy
@@ -122,6 +122,8 @@ class Parts(Generic[Req, Res]):
             keypair.peer_id,
             config,
             relay,
+            policy=self.admission,
+            limit_reached=self._refusals.add,
             addresses=self.addresses,
             connect=lambda peer, addresses, deadline, find: self.running().connect(
                 peer, addresses, deadline, find=find
@@ -132,6 +134,7 @@ class Parts(Generic[Req, Res]):
         self.autonat = (
             Autonat(is_public=is_public, emit=self.events.emit, always=relay is not None) if autonat else None
         )
+        self.admission.is_relay = self.relaying.used.__contains__
         self._services: tuple[Service, ...] = (
             IdentifyService(),
             self.ping,
@@ -310,6 +313,12 @@ class Parts(Generic[Req, Res]):
         if kept is not None:
             await kept
 
+    def set_relay_mode(self, peer: PeerId | None, mode: RelayMode | None) -> None:
+        """As :meth:`StrongholdP2p.set_relay_mode`."""
+        self.admission.set_relay_mode(peer, mode)
+        self._admission_changed()
+        self.offer_changed(peer)
+
     def offer_changed(self, peer: PeerId | None = None) -> None:
         """The protocols that ``peer``, or every peer, may open have changed."""
         if self.swarm is not None:
@@ -322,11 +331,12 @@ class Parts(Generic[Req, Res]):
     def _admission_changed(self) -> None:
         if self.swarm is not None:
             self.swarm.admission_changed()
+            self.relaying.policy_changed()
             self.keeper.retry_all()
 
     def _relayed_addresses_changed(self, addresses: tuple[Multiaddr, ...]) -> None:
         if self.swarm is not None:
-            self.swarm.set_relayed_addresses(addresses)
+            self.swarm.own_addresses.set_relayed(addresses)
 
     # -- what the swarm asks -----------------------------------------------------------------------
 

@@ -78,6 +78,22 @@ async def test_without_an_answer_all_that_wait_are_rejected(desk: Desk) -> None:
     assert not desk.questions[0].approve()
 
 
+async def test_a_forgotten_firewall_is_not_silent(make_desk: MakeDesk, caplog: pytest.LogCaptureFixture) -> None:
+    desk = make_desk()
+    for way in (IN, OUT, IN):
+        await desk.ask(way=way)
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"a request from {ALICE} was rejected, since no rule decides it" in record.getMessage()
+
+
+async def test_an_answerer_that_has_left_was_not_forgotten(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.approvals.remove_handler(desk.questions.append)
+    await desk.ask()
+    assert desk.outcomes == [False]
+    assert not caplog.records
+
+
 async def test_quiet_after_a_question_without_an_answer(make_desk: MakeDesk) -> None:
     assert Config().firewall_quiet == 30
     desk = make_desk(firewall_timeout=1, firewall_quiet=3).listen()

@@ -48,7 +48,7 @@ from .exec import Exec, parse_command
 from .stdin import Lines
 from .story import running, told_handler
 
-__all__ = ["listen", "listen_on", "serve", "tell"]
+__all__ = ["listen", "listen_on", "load_policy", "reload_on_hangup", "serve", "tell"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 DEFAULT_QUIET = Config().firewall_quiet or 0
@@ -191,8 +191,7 @@ def listen(
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),
         config=config,
         codec=codec,
-        # A pipe is read here, once: it may take its time, and cannot be looked at again.
-        policy=Policy.load(policy, wait=True) if policy is not None and policy.is_fifo() else policy,
+        policy=load_policy(policy),
         state=state,
         mdns=mdns,
         port_mapping=port_mapping,
@@ -244,8 +243,7 @@ async def _listen(
                 tasks.create_task(asker.run())
             tasks.create_task(tell(peer.events()))
             if reloads:
-                loop = asyncio.get_running_loop()
-                loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
+                reload_on_hangup(peer)
             await listen_on(peer, places, announce)
             if by_ipv6_too:
                 with suppress(ListenError):  # a machine may be without it
@@ -263,6 +261,17 @@ async def _listen(
         auditor = [partial(end_audit, auditing, audit)] if audit is not None and auditing is not None else []
         # What was made is removed if it never listened, since nothing is in it.
         await end_all(peer.close, *auditor, *(partial(path.unlink, missing_ok=True) for path in made))
+
+
+def load_policy(path: Path | None) -> Policy | Path | None:
+    """What to give a peer as its policy. A pipe is read here, once: it may take its time, and cannot be looked at again."""
+    return Policy.load(path, wait=True) if path is not None and path.is_fifo() else path
+
+
+def reload_on_hangup(peer: StrongholdP2p[Any, Any]) -> None:
+    """Has SIGHUP reload the policy file."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
 
 
 async def listen_on(peer: StrongholdP2p[Any, Any], places: Sequence[Place], announce: Sequence[str] = ()) -> None:

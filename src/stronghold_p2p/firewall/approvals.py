@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,8 @@ from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 from .silence import Silence
 
 __all__ = ["Approvals"]
+
+logger = logging.getLogger("stronghold_p2p")
 
 
 class Decision(NamedTuple):
@@ -73,6 +76,8 @@ class Approvals:
         self._waiting: Room[_Request] = Room("max_firewall_waiting_requests", config, refusals, self._turn_away)
         self._bytes: Room[_Request] = Room("max_firewall_waiting_bytes", config, refusals, self._turn_away)
         self._silence = Silence(config.firewall_quiet)
+        self._forgotten = True
+        """There was no answerer yet, and nobody was told of that."""
         self._closed = False
 
     # -- who answers -----------------------------------------------------------------------------
@@ -109,6 +114,7 @@ class Approvals:
         if self._closed:
             answerer.close()
             return
+        self._forgotten = False
         self._answerers[answerer] = None
         for question in list(self._questions.values()):
             question.offer(answerer)
@@ -149,6 +155,7 @@ class Approvals:
         is_new = question is None
         if question is None:
             if not self._answerers:
+                self._warn_of_nobody(request.subject)
                 return "reject"
             question = self._make_question(request, rule)
             if self._silence.includes(question.about, request.holder, _now()):
@@ -163,6 +170,17 @@ class Approvals:
             return await request.answer
         finally:
             question.leave(request.answer)
+
+    def _warn_of_nobody(self, subject: Subject) -> None:
+        """Else a forgotten firewall would be silent."""
+        if self._forgotten and not self._closed:
+            self._forgotten = False
+            logger.warning(
+                "a request %s %s was rejected, since no rule decides it and nobody answers the firewall's questions: set a"
+                " rule, or add a handler with on_firewall_request (this is said once)",
+                "from" if subject.direction is Direction.INBOUND else "to",
+                subject.peer,
+            )
 
     def _find_room(self, request: _Request, question: Question) -> bool:
         """Whether the request may wait, and its question be open; others may have to give way for that."""

@@ -60,6 +60,8 @@ class ServiceHost(Protocol):
     keypair: Keypair
     config: Config
     deadlines: Deadlines
+    closing: bool
+    """It takes nothing new any more."""
     turns: Turns
     memory: Memory
 
@@ -131,6 +133,9 @@ class Service:
 
     protocols: Mapping[str, StreamHandler] = MappingProxyType({})
     """The handlers, by protocol id."""
+
+    until_the_end = False
+    """Whether they are offered while the host is closing, too, to say that nothing new begins."""
 
     host: ServiceHost
 

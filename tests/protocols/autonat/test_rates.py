@@ -25,13 +25,11 @@ def test_all() -> None:
     assert [rates.admit(str(number), peer, 0.0) for number, peer in enumerate(PEERS[:4])] == [True, True, True, False]
 
 
-def test_a_request_counts_for_a_minute() -> None:
+def test_what_is_admitted_comes_back_in_a_minute() -> None:
     rates = Rates(in_all=2, by_network=2, by_peer=2)
-    assert rates.admit("a", PEERS[0], 0.0)
-    assert rates.admit("a", PEERS[0], 30.0)
-    assert not rates.admit("a", PEERS[0], 59.0)
-    assert rates.admit("a", PEERS[0], 60.0)
-    assert not rates.admit("a", PEERS[0], 61.0)
+    assert [rates.admit("a", PEERS[0], 0.0) for _ in range(3)] == [True, True, False]
+    assert not rates.admit("a", PEERS[0], 29.0)
+    assert [rates.admit("a", PEERS[0], 31.0) for _ in range(2)] == [True, False]
 
 
 def test_one_that_is_refused_does_not_count() -> None:
@@ -40,3 +38,4 @@ def test_one_that_is_refused_does_not_count() -> None:
     for now in range(1, 60):
         assert not rates.admit("a", PEERS[0], float(now))
     assert rates.admit("a", PEERS[0], 60.0)
+    assert rates.admit("a", PEERS[1], 60.0)
