@@ -172,6 +172,8 @@ PURE = {
     "addresses.export": "text in, addresses out",
     "addresses.peer_addresses": "addresses of one peer; the time is an argument",
     "swarm.own_addresses": "decisions; the time is an argument",
+    "protocols.autonat.rates": "decisions; the time is an argument",
+    "protocols.autonat.results": "decisions; the time is an argument",
     "resources.rates": "decisions; the time is an argument",
     "port_mapping.epoch": "decisions; the time is an argument",
     "port_mapping.nat_pmp": "bytes in, values out",
