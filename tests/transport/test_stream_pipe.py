@@ -10,7 +10,7 @@ import pytest
 from support.connections import ECHO, Host, Pair, connected, upgraded
 from support.waiting import settled, until
 
-from stronghold_p2p import Config, ConnectionLost, Multiaddr, Path, Stream, StreamReset
+from stronghold_p2p import Config, ConnectionLost, Multiaddr, Path, PathLimits, Stream, StreamReset
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.pipe import BytePipe
 from stronghold_p2p.transport.stream import take_over
@@ -215,7 +215,8 @@ async def test_an_abort_is_a_reset() -> None:
         inner.alice.abort()
         await asyncio.gather(inner.alice.closed, inner.bob.closed)
         ((_, error),) = inner.bob_host.closed
-        assert isinstance(error, StreamReset)
+        assert isinstance(error, ConnectionLost)
+        assert isinstance(error.__cause__, StreamReset)
         for stream in outbound, inbound:
             with pytest.raises(ConnectionLost):
                 await stream.read()
@@ -259,10 +260,8 @@ class Sink:
         self.heard.append("resume")
 
 
-def pipe_over(stream: Stream, sink: Sink) -> StreamPipe:
-    return StreamPipe(
-        stream, remote_address=CIRCUIT, path=DIALED, max_send_buffer=64 * KIB, connected=lambda pipe: sink
-    )
+def pipe_over(stream: Stream, sink: Sink, path: Path = DIALED) -> StreamPipe:
+    return StreamPipe(stream, remote_address=CIRCUIT, path=path, max_send_buffer=64 * KIB, connected=lambda pipe: sink)
 
 
 async def test_what_came_behind_the_handshake_is_not_lost() -> None:
@@ -437,8 +436,7 @@ async def test_an_end_that_comes_while_paused_is_told_after_what_came_before(end
         assert sink.received == b"before"
         assert sink.heard == ["data", "closed"]
         assert pair.alice_host.budget.used == 0
-        kinds = {"close_write": type(None), "reset": StreamReset, "lost": ConnectionLost}
-        assert isinstance(sink.error, kinds[end])
+        assert isinstance(sink.error, type(None) if end == "close_write" else ConnectionLost)
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -458,3 +456,58 @@ async def test_who_ends_a_paused_pipe_hears_nothing_more(end: str, reset: bool) 
         await settled()
         assert (bytes(sink.received), sink.heard) == (b"", ["closed"])
         assert pair.alice_host.budget.used == 0
+
+
+# -- why it has ended ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("reset", "the relay, or the remote, has reset it"),
+        ("lost", "the connection that it goes through has ended: closed by the remote"),
+    ],
+)
+async def test_the_reason_names_the_relay_and_what_became_of_it(end: str, reason: str) -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        sink, path = Sink(), Path("tcp", CIRCUIT, pair.bob_host.keypair.peer_id)
+        pipe_over(outbound, sink, path)
+        inbound.reset() if end == "reset" else pair.bob.close()
+        await settled()
+        assert isinstance(sink.error, ConnectionLost)
+        assert (sink.error.reason, sink.error.path) == (f"the circuit through the relay {path.relay}: {reason}", path)
+
+
+@pytest.mark.parametrize("end", ["close_write", "reset"])
+@pytest.mark.parametrize(
+    ("limits", "reached"),
+    [
+        (PathLimits(1e-9, None), "the circuit's announced limit of 1e-09 s had been reached"),
+        (PathLimits(None, 2000), "the circuit's announced limit of 2,000 bytes in each direction had been reached"),
+    ],
+)
+async def test_the_reason_names_the_limit_that_struck(end: str, limits: PathLimits, reached: str) -> None:
+    """A relay cuts a circuit by a reset, or, as go-libp2p at its limit of bytes, by an end in order."""
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        sink = Sink()
+        pipe = pipe_over(outbound, sink, Path("tcp", CIRCUIT, pair.bob_host.keypair.peer_id, limits))
+        pipe.write(bytes(1900))
+        await inbound.readexactly(1900)
+        await (inbound.close_write() if end == "close_write" else settled())
+        inbound.reset()
+        await settled()
+        assert isinstance(sink.error, ConnectionLost)
+        assert sink.error.reason.endswith(f"; {reached}")
+
+
+async def test_an_end_in_order_within_the_limits_is_no_error() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        sink = Sink()
+        pipe_over(outbound, sink, Path("tcp", CIRCUIT, None, PathLimits(600.0, 2000)))
+        await inbound.close_write()
+        await settled()
+        assert sink.heard == ["closed"]
+        assert sink.error is None

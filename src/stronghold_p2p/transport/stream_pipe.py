@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from ..errors import StrongholdError
+from ..errors import ConnectionLost, StrongholdError
 from ..events import Path
 from ..multiaddr import Multiaddr
+from .allowance import Allowance
 from .pipe import PipeReceiver
 from .receiver import StreamReceiver, append_chunk
 from .stream import Stream, take_over
@@ -43,6 +44,7 @@ class StreamPipe(StreamReceiver):
         )
         self.remote_address = remote_address
         self.path = path
+        self.allowance = Allowance.of(path, self._substream.now())
         self._max_send_buffer = max_send_buffer
         self._paused = False
         self._stopped = False
@@ -70,6 +72,8 @@ class StreamPipe(StreamReceiver):
     def write(self, data: bytes | bytearray) -> None:
         if self._closing:
             return
+        if self.allowance is not None:
+            self.allowance.sent += len(data)
         self._substream.push(memoryview(data))
         if self._substream.pending > self._max_send_buffer and not self._paused:
             self._paused = True
@@ -104,6 +108,8 @@ class StreamPipe(StreamReceiver):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        if self.allowance is not None:
+            self.allowance.received += len(data)
         if self._stopped or self._kept:
             append_chunk(self._kept, data)
             self._substream.hold(len(data))
@@ -113,7 +119,10 @@ class StreamPipe(StreamReceiver):
 
     def eof_received(self) -> None:
         """The other end sends no more: as a socket, the pipe ends when what was written has left."""
-        self._after_input(self.close)
+        reached = self._limit_reached()
+        self._after_input(
+            partial(self._end, self._lost(f"the relay has ended it; {reached}")) if reached else self.close
+        )
 
     def resume_writing(self) -> None:
         # The mark below which writers go on is zero: they write in this very callback, and into an open window, so the
@@ -125,7 +134,14 @@ class StreamPipe(StreamReceiver):
             self.receiver.resume_writing()
 
     def stream_failed(self, error: StrongholdError) -> None:
-        self._after_input(partial(self._end, error))
+        if isinstance(error, ConnectionLost):
+            reason = f"the connection that it goes through has ended: {error.reason}"
+        else:
+            reason = "the relay, or the remote, has reset it"
+        reached = self._limit_reached()
+        lost = self._lost(f"{reason}; {reached}" if reached else reason)
+        lost.__cause__ = error
+        self._after_input(partial(self._end, lost))
 
     def expired(self) -> None:
         self.abort()
@@ -155,6 +171,15 @@ class StreamPipe(StreamReceiver):
             self._afterwards = end
         else:
             end()
+
+    def _limit_reached(self) -> str:
+        if self.allowance is None:
+            return ""
+        return self.allowance.reached(self._substream.now(), self._substream.pending)
+
+    def _lost(self, reason: str) -> ConnectionLost:
+        way = f"the circuit through the relay {self.path.relay}" if self.path.relay is not None else "the way there"
+        return ConnectionLost(f"{way}: {reason}", self.path)
 
     def _drop(self) -> None:
         """We end the pipe: what waits is not heard."""
