@@ -60,8 +60,8 @@ class ConnectionHost(Protocol):
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""
 
-    def stream_refused(self, peer: PeerId, protocol: str) -> None:
-        """``peer`` has tried to open ``protocol``, which it is not offered."""
+    def stream_refused(self, connection: Connection, protocol: str) -> None:
+        """The remote has tried to open ``protocol``, which it is not offered."""
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
         """The remote has opened a stream of one of them; called in the very callback in which the lines came."""
@@ -285,7 +285,7 @@ class Connection(StreamHost):
 
     def refused(self, protocol: str) -> None:
         self.charge(REFUSED_PROTOCOL)
-        self._host.stream_refused(self.peer, protocol)
+        self._host.stream_refused(self, protocol)
 
     def charge(self, frames: int) -> None:
         """The remote has caused work without a payload, as much as so many frames. More than it may ends the connection."""
