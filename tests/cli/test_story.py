@@ -91,13 +91,13 @@ async def test_the_story_of_a_request(debug: None, caplog: pytest.LogCaptureFixt
     of_alice = [
         "request to bob: begins",
         "request to bob of type Read: allowed, by Rule.ALLOW_ALL (default)",
-        "connected to bob at ADDRESS, directly",
+        "connected to bob directly, at ADDRESS",
         "request to bob: done after … ms",
         "the connection with bob is closed",
     ]
     of_bob = [
         "listening on ADDRESS",
-        "alice has connected from ADDRESS, directly",
+        "alice has connected directly, from ADDRESS",
         "request from alice of type Read: allowed, by Rule.ALLOW_ALL (default)",
         "answer to alice: begins",
         "answer to alice: done after … ms",
@@ -136,8 +136,8 @@ async def test_a_peer_that_does_not_start_is_closed(debug: None, tmp_path: Any) 
             pytest.fail("it has started")
 
 
-def connection(direction: Direction, path: Path = Path("tcp")) -> ConnectionInfo:
-    return ConnectionInfo(PEER, ADDRESS, direction, opened_at=0.0, streams=0, path=path)
+def connection(direction: Direction, path: Path | None = None) -> ConnectionInfo:
+    return ConnectionInfo(PEER, ADDRESS, direction, opened_at=0.0, streams=0, path=path or Path("tcp"))
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def connection(direction: Direction, path: Path = Path("tcp")) -> ConnectionInfo
         ),
         (
             ConnectionEstablished(connection(Direction.OUTBOUND, Path("tcp", ADDRESS, RELAY))),
-            f"connected to {PEER} at {ADDRESS}, through the relay {RELAY}",
+            f"connected to {PEER} through the relay {RELAY}, at {ADDRESS}",
         ),
         (
             ConnectionEstablished(connection(Direction.INBOUND, Path("tcp", None, RELAY, PathLimits(600.0, 16777216)))),
-            f"{PEER} has connected from {ADDRESS}, through the relay {RELAY}, for 600 s and 16,777,216 bytes each way",
+            f"{PEER} has connected through the relay {RELAY}, for 600 s and 16,777,216 bytes each way, from {ADDRESS}",
         ),
         (InboundConnectionFailed(ADDRESS, ValueError("\n")), f"a connection from {ADDRESS} failed: \\n"),
         (PeerDiscovered(PEER, (ADDRESS, ADDRESS)), f"{PEER} is announced at {ADDRESS} {ADDRESS}"),

@@ -56,9 +56,7 @@ def test_a_limit_of_bytes_is_reached_just_before_it(way: str) -> None:
     setattr(it, way, 16 * MIB - 200 * 1024)
     assert it.reached(BEGAN, 0) == ""
     setattr(it, way, 16 * MIB - 100 * 1024)
-    assert (
-        it.reached(BEGAN, 0) == "the circuit's announced limit of 16,777,216 bytes in each direction had been reached"
-    )
+    assert it.reached(BEGAN, 0) == "16,777,216 bytes each way"
 
 
 def test_what_has_not_left_reaches_no_limit() -> None:
@@ -72,10 +70,15 @@ def test_what_has_not_left_reaches_no_limit() -> None:
 def test_a_limit_of_time_is_reached_just_before_it(seconds: float, last: float) -> None:
     it = allowance(seconds=seconds)
     assert it.reached(BEGAN + seconds - 1.1 * last, 0) == ""
-    reached = f"the circuit's announced limit of {seconds:g} s had been reached"
-    assert it.reached(BEGAN + seconds - 0.9 * last, 0) == reached
+    assert it.reached(BEGAN + seconds - 0.9 * last, 0) == f"{seconds:g} s"
 
 
 def test_js_libp2p_s_milliseconds_are_never_reached() -> None:
     """It announces 120,000 and ends the circuit after 120 s: then no limit is named."""
     assert allowance(seconds=120_000.0).reached(BEGAN + 120, 0) == ""
+
+
+def test_the_limits_in_words() -> None:
+    assert allowance(600.0, 16 * MIB).bounds == "600 s, 16,777,216 bytes each way"
+    assert allowance(600.0).bounds == "600 s"
+    assert allowance().bounds == ""

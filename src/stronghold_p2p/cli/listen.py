@@ -50,6 +50,7 @@ from .story import running, told_handler
 __all__ = ["listen", "listen_on", "load_policy", "reload_on_hangup", "serve", "tell"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
+DEFAULT_QUIET = Config().firewall_quiet or 0
 MDNS_ADDRESS, MDNS_IPV6_ADDRESS = "/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"
 """The defaults with --mdns, the second where there is IPv6: whoever announces a peer wants it found from other machines."""
 
@@ -84,6 +85,13 @@ def listen(
         float,
         time_option("Seconds to answer a question, before the request is rejected."),
     ] = PATIENCE,
+    ask_quiet: Annotated[
+        float,
+        time_option(
+            "Seconds without new questions about the same requests, after one that you did not answer; 0: none.",
+            or_zero=True,
+        ),
+    ] = DEFAULT_QUIET,
     policy: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Read the rules from a policy file; reload it when it changes."),
@@ -176,7 +184,7 @@ def listen(
     default = MDNS_ADDRESS if mdns else DEFAULT_ADDRESS
     places = _places(addresses or [default], certificate, certificate_key, trusted_proxy or ())
     answer = _handler(handler, codec, processes)
-    config = Config(firewall_timeout=ask_timeout, handler_timeout=handler_timeout)
+    config = Config(firewall_timeout=ask_timeout, firewall_quiet=ask_quiet or None, handler_timeout=handler_timeout)
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
         keypair=load_key(key, passphrase_file),
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),

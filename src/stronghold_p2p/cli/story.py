@@ -92,9 +92,9 @@ def _line(event: Event) -> str | None:
     """The event in plain words; None for what the library itself writes to the log."""
     match event:
         case ConnectionEstablished(connection) if connection.direction is Direction.INBOUND:
-            return f"{connection.peer} has connected from {connection.address}, {_way(connection)}"
+            return f"{connection.peer} has connected {_way(connection)}, from {connection.address}"
         case ConnectionEstablished(connection):
-            return f"connected to {connection.peer} at {connection.address}, {_way(connection)}"
+            return f"connected to {connection.peer} {_way(connection)}, at {connection.address}"
         case ConnectionClosed(connection, error):
             return f"the connection with {connection.peer} is closed" + ("" if error is None else f": {_text(error)}")
         case InboundConnectionFailed(address, error):

@@ -23,6 +23,7 @@ from ..events import (
     Event,
     InboundConnectionFailed,
     Listener,
+    NatKind,
     Path,
     PeerIdentified,
 )
@@ -315,6 +316,14 @@ class Swarm:
     @property
     def observed_addresses(self) -> tuple[Multiaddr, ...]:
         return self._listeners.observed
+
+    @property
+    def candidates(self) -> tuple[Multiaddr, ...]:
+        return self._listeners.candidates
+
+    @property
+    def nat_kind(self) -> NatKind | None:
+        return self._listeners.nat_kind
 
     async def listen(
         self,

@@ -62,14 +62,25 @@ class Allowance:
         )
 
     def reached(self, now: float, unsent: int) -> str:
-        """Which of the limits has been reached, perhaps, so that the relay has ended the circuit; empty: none. ``unsent``
-        bytes of those sent have not left."""
+        """The limit that has been reached, in words; empty: none. ``unsent`` bytes of those sent have not left."""
         limit, seconds = self._limits.bytes, self._limits.seconds
         if limit is not None and max(self.sent - unsent, self.received) >= limit - min(LAST_PIECE, limit // 8):
-            return f"the circuit's announced limit of {limit:,} bytes in each direction had been reached"
+            return _of_bytes(limit)
         if seconds is not None and now - self._began >= seconds - min(LAST_SECOND, seconds / 8):
-            return f"the circuit's announced limit of {seconds:g} s had been reached"
+            return f"{seconds:g} s"
         return ""
+
+    @property
+    def bounds(self) -> str:
+        """The limits, in words; empty: none was announced."""
+        limit, seconds = self._limits.bytes, self._limits.seconds
+        of_time = () if seconds is None else (f"{seconds:g} s",)
+        of_bytes = () if limit is None else (_of_bytes(limit),)
+        return ", ".join(of_time + of_bytes)
+
+
+def _of_bytes(limit: int) -> str:
+    return f"{limit:,} bytes each way"
 
 
 def _framed(size: int) -> int:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from ..errors import ConnectionLost, StrongholdError
+from ..errors import ConnectionLost, StreamReset, StrongholdError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from .allowance import Allowance
@@ -119,10 +119,8 @@ class StreamPipe(StreamReceiver):
 
     def eof_received(self) -> None:
         """The other end sends no more: as a socket, the pipe ends when what was written has left."""
-        reached = self._limit_reached()
-        self._after_input(
-            partial(self._end, self._lost(f"the relay has ended it; {reached}")) if reached else self.close
-        )
+        struck = self._limit_reached()  # go-libp2p's relay ends a circuit so, at its limit of bytes
+        self._after_input(partial(self._end, ConnectionLost(self._cut(struck), self.path)) if struck else self.close)
 
     def resume_writing(self) -> None:
         # The mark below which writers go on is zero: they write in this very callback, and into an open window, so the
@@ -134,14 +132,18 @@ class StreamPipe(StreamReceiver):
             self.receiver.resume_writing()
 
     def stream_failed(self, error: StrongholdError) -> None:
-        if isinstance(error, ConnectionLost):
-            reason = f"the connection that it goes through has ended: {error.reason}"
-        else:
-            reason = "the relay, or the remote, has reset it"
-        reached = self._limit_reached()
-        lost = self._lost(f"{reason}; {reached}" if reached else reason)
-        lost.__cause__ = error
-        self._after_input(partial(self._end, lost))
+        relay = self.path.relay
+        if relay is not None:
+            if isinstance(error, StreamReset):
+                reason = self._cut(self._limit_reached())
+            elif isinstance(error, ConnectionLost):
+                reason = f"the connection to the relay {relay} ended: {error.reason}"
+            else:
+                reason = f"the circuit at the relay {relay} ended: {error}"
+            lost = ConnectionLost(reason, self.path)  # what has ended is not the peer itself
+            lost.__cause__ = error
+            error = lost
+        self._after_input(partial(self._end, error))
 
     def expired(self) -> None:
         self.abort()
@@ -177,9 +179,14 @@ class StreamPipe(StreamReceiver):
             return ""
         return self.allowance.reached(self._substream.now(), self._substream.pending)
 
-    def _lost(self, reason: str) -> ConnectionLost:
-        way = f"the circuit through the relay {self.path.relay}" if self.path.relay is not None else "the way there"
-        return ConnectionLost(f"{way}: {reason}", self.path)
+    def _cut(self, struck: str) -> str:
+        """Why the relay has ended the circuit; ``struck`` is the limit, if one is known to have."""
+        if struck:
+            why = f"the announced limit of {struck} had been reached"
+        else:
+            bounds = self.allowance.bounds if self.allowance is not None else ""
+            why = "the peer has gone" + (f", or the circuit's limit was reached ({bounds})" if bounds else "")
+        return f"the relay {self.path.relay} ended the circuit: {why}"
 
     def _drop(self) -> None:
         """We end the pipe: what waits is not heard."""

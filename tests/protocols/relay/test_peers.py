@@ -366,8 +366,8 @@ async def test_a_request_over_the_limit_is_not_sent(make_net: MakeNet) -> None:
 
 @pytest.mark.parametrize("limits", [{"max_bytes": 50_000}, {"max_seconds": 0.3}])
 async def test_a_circuit_that_is_cut_ends_its_requests(make_net: MakeNet, limits: dict[str, Any]) -> None:
-    """By responses, of which their sender alone knows. The error names the relay, and the limit if one was announced:
-    part of a second is none."""
+    """By responses, of which their sender alone knows. The error names the relay, and the limit that had been reached by
+    what was announced, in whole seconds."""
     net = await make_net(**limits)
     net.alice.on_request(lambda request: "x" * 2_000)
     net.alice.set_firewall_default(FirewallRules.allow_all().inbound)
@@ -377,11 +377,11 @@ async def test_a_circuit_that_is_cut_ends_its_requests(make_net: MakeNet, limits
         while True:
             assert await net.bob.send_request(address, "?") == "x" * 2_000
 
-    with pytest.raises(ConnectionLost, match=f"the circuit through the relay {net.relay.peer_id}: ") as caught:
+    with pytest.raises(ConnectionLost, match=f"the relay {net.relay.peer_id} ended the circuit: ") as caught:
         await ask_on()
     assert caught.value.path is not None
     assert caught.value.path.relay == net.relay.peer_id
-    named = "; the circuit's announced limit of 50,000 bytes in each direction had been reached" in str(caught.value)
+    named = "the announced limit of 50,000 bytes each way had been reached" in str(caught.value)
     assert named is ("max_bytes" in limits)
     assert await net.bob.send_request(address, "again") == "x" * 2_000
 
