@@ -406,6 +406,8 @@ class FirewallDecision:
     allowed: bool
     waited: float
     """Time spent waiting for an answer, in seconds."""
+    address: Multiaddr | None = None
+    """Where the peer is: :attr:`Multiaddr.relay` is the relay that forwards, if one does. None if it is not connected."""
 
 
 QuestionKind = Literal["peer", "request"]

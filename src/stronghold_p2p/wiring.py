@@ -367,7 +367,7 @@ class Parts(Generic[Req, Res]):
         """A rule allows requests of the peer, some or all."""
         return self.gate.allows_some(peer, Direction.INBOUND)
 
-    def _refused(self, peer: PeerId, protocol: str) -> None:
-        """The peer tried to open a protocol that it is not offered."""
+    def _refused(self, connection: Connection, protocol: str) -> None:
+        """The remote tried to open a protocol that it is not offered."""
         if protocol in self.responder.protocols and self.responder.serving:
-            self.gate.refuse(peer, Direction.INBOUND)
+            self.gate.refuse(connection.peer, Direction.INBOUND, connection.remote_address)

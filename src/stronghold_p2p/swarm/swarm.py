@@ -87,7 +87,7 @@ class Swarm:
         permits: Callable[[PeerId, str], bool],
         approves: Callable[[PeerId], bool],
         refusals: Refusals,
-        refused: Callable[[PeerId, str], None],
+        refused: Callable[[Connection, str], None],
         emit: Callable[[Event], None],
         find: Find | None = None,
     ) -> None:
@@ -180,9 +180,9 @@ class Swarm:
         for service in self._services:
             service.offer_changed(peer)
 
-    def stream_refused(self, peer: PeerId, protocol: str) -> None:
+    def stream_refused(self, connection: Connection, protocol: str) -> None:
         if not self.closing:
-            self._refused(peer, protocol)
+            self._refused(connection, protocol)
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
         if stream.protocol in IDENTIFYING:
