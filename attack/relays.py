@@ -24,14 +24,16 @@ SYN, ACK, FIN = Flag.SYN, Flag.ACK, Flag.FIN
 RESERVE = lines(HOP) + message(messages.HopMessage(type=HopType.RESERVE).SerializeToString())
 AGREED = lines(STOP) + message(messages.StopMessage(type=StopType.STATUS, status=Status.OK).SerializeToString())
 
-TARGETS = 16
-"""Reservations that one network may have."""
-SOURCES = 64
+PAIRS = 64
 CIRCUITS = 16
-"""Of each source: together as many as a relay has, and for each target as many as a peer may have."""
+"""Of each pair: together as many as a relay has."""
 
-NETWORKS = 40
-"""Addresses of 127/8, each of which is a network; with 16 reservations each they would have more than there are."""
+NETWORKS = 8
+"""Of the pairs, which are addresses of 127/8. In a minute a relay gives one network no more than 240 circuits."""
+
+RESERVING_NETWORKS = 40
+RESERVATIONS = 16
+"""Of each of those networks, as many as one may have: more than there are."""
 
 FIRST_WINDOW = INITIAL_WINDOW - 1024
 """Bytes that may be sent on a circuit that nobody reads, after what has asked for it."""
@@ -39,6 +41,11 @@ FIRST_WINDOW = INITIAL_WINDOW - 1024
 DIALS_AT_ONCE = 16
 STREAMS = 500
 """On a connection, where 512 are taken."""
+
+
+def address(number: int) -> str:
+    """One that is a network of its own."""
+    return f"127.1.0.{1 + number}"
 
 
 def connect_to(peer: PeerId) -> bytes:
@@ -83,8 +90,8 @@ async def take_reservations(target: Target) -> None:
         with closing(connection):
             await connection.pipe.discard()
 
-    sources = [f"127.1.0.{1 + number % NETWORKS}" for number in range(NETWORKS * TARGETS)]
-    await asyncio.gather(*(again(partial(once, source), pause=1.0) for source in sources))
+    places = range(RESERVING_NETWORKS * RESERVATIONS)
+    await asyncio.gather(*(again(partial(once, address(place % RESERVING_NETWORKS)), pause=1.0) for place in places))
 
 
 # -- circuits ------------------------------------------------------------------------------------------
@@ -96,20 +103,22 @@ Use = Callable[[Connection, PeerId], Awaitable[object]]
 
 
 async def circuits(serve: Serve, use: Use, target: Target) -> None:
-    """As many as the relay has, between identities of the attacker's own."""
-    peers = [Keypair.generate() for _ in range(TARGETS)]
+    """As many as the relay has, between pairs of the attacker's own."""
 
-    async def listen(keypair: Keypair) -> None:
-        with closing(await reserve(target, keypair=keypair)) as connection:
+    async def listen(keypair: Keypair, source: str) -> None:
+        with closing(await reserve(target, keypair=keypair, source=source)) as connection:
             await serve(connection)
 
-    async def ask(peer: PeerId) -> None:
-        with closing(await Connection.dial(target)) as connection:
+    async def ask(peer: PeerId, source: str) -> None:
+        with closing(await Connection.dial(target, source=source)) as connection:
             await use(connection, peer)
 
-    listening = (again(partial(listen, keypair)) for keypair in peers)
-    asking = (again(partial(ask, peers[number % TARGETS].peer_id), pause=0.5) for number in range(SOURCES))
-    await asyncio.gather(*listening, *asking)
+    async def pair(number: int) -> None:
+        keypair, source = Keypair.generate(), address(number % NETWORKS)
+        listening = again(partial(listen, keypair, source))
+        await asyncio.gather(listening, again(partial(ask, keypair.peer_id, source), pause=0.5))
+
+    await asyncio.gather(*map(pair, range(PAIRS)))
 
 
 async def agree(connection: Connection) -> None:
@@ -120,14 +129,12 @@ async def agree(connection: Connection) -> None:
 
 
 async def agree_and_stop(connection: Connection) -> None:
-    """A target that takes circuits until all are there, and then reads nothing any more."""
-    left = SOURCES // TARGETS * CIRCUITS
+    """A target that takes circuits until something comes on one, and then reads nothing any more."""
     async for came in connection.frames():
         if came.flags & SYN and STOP.encode() in came.body:
             await connection.send(frame(DATA, ACK, came.stream_id, body=AGREED))
-            left -= 1
-            if not left:
-                await asyncio.Event().wait()
+        elif came.length > 1024 and came.kind == DATA:
+            await asyncio.Event().wait()
 
 
 async def say_nothing(connection: Connection) -> None:
@@ -140,10 +147,13 @@ async def stay(connection: Connection, peer: PeerId) -> None:
 
 
 async def fill(connection: Connection, peer: PeerId) -> None:
-    """Sends what the first windows take."""
-    for stream_id in await open_circuits(connection, peer):
+    """Sends all that the windows take."""
+    ids = await open_circuits(connection, peer)
+    for stream_id in ids:
         await connection.send(frame(DATA, 0, stream_id, body=bytes(FIRST_WINDOW)))
-    await connection.pipe.discard()
+    async for came in connection.frames():
+        if came.kind == WINDOW_UPDATE and came.length and came.stream_id in ids:
+            await connection.send(frame(DATA, 0, came.stream_id, body=bytes(min(came.length, INITIAL_WINDOW))))
 
 
 async def trickle(connection: Connection, peer: PeerId) -> None:
