@@ -181,9 +181,9 @@ async def open_circuits(connection: Connection, peer: PeerId) -> list[int]:
     return opened
 
 
-HELD = Must(kept=99, kept_p99=150, fresh=95, turn=60)
-CHEAP = Must(kept=99, kept_p99=150, fresh=95, turn=60, closed=True)
-RELAY = Victim(relay=True)
+HELD = Must(kept=99, kept_p99=200, fresh=95, turn=50, memory=200)
+CHEAP = Must(kept=99, kept_p99=200, fresh=95, turn=50, closed=True)
+"""A relayed request passes the victim four times, and waits for its turn each time."""
 
 FLOODS: dict[str, Callable[[], Flood]] = {
     "reserve-again": lambda: on_streams(frame(DATA, SYN, body=RESERVE), frame(DATA, FIN)),
@@ -199,31 +199,23 @@ HELD_CIRCUITS: dict[str, tuple[Serve, Use]] = {
     "circuits-not-agreed": (say_nothing, stay),
 }
 
+
+def relayed(name: str, drive: Callable[[Target], Awaitable[object]], must: Must, setup: float = 0.0) -> Attack:
+    return Attack(
+        name=name,
+        drive=drive,
+        must=must,
+        victim=Victim(relay=True),
+        setup=setup,
+        fresh_per_second=2.0,
+        quick=name in {"circuits-to-honest", "circuits-idle"},
+    )
+
+
 ATTACKS = (
-    *(
-        Attack(name=name, drive=partial(flood, make, 4), victim=RELAY, must=CHEAP, fresh_per_second=3.0, quick=True)
-        for name, make in FLOODS.items()
-    ),
-    *(
-        Attack(
-            name=name,
-            drive=partial(circuits, serve, use),
-            victim=RELAY,
-            must=HELD,
-            setup=3.0,
-            fresh_per_second=3.0,
-            quick=name == "circuits-idle",
-        )
-        for name, (serve, use) in HELD_CIRCUITS.items()
-    ),
-    Attack(name="reservation-churn", drive=churn, victim=RELAY, must=HELD, fresh_per_second=3.0),
-    Attack(name="all-reservations", drive=take_reservations, victim=RELAY, must=HELD, setup=10.0, fresh_per_second=3.0),
-    Attack(
-        name="half-hops",
-        drive=partial(hold, [RESERVE[:-1]] * STREAMS, 4),
-        victim=RELAY,
-        must=HELD,
-        fresh_per_second=3.0,
-        quick=True,
-    ),
+    *(relayed(name, partial(flood, make, 4), CHEAP) for name, make in FLOODS.items()),
+    relayed("half-hops", partial(hold, [RESERVE[:-1]] * STREAMS, 4), CHEAP),
+    relayed("reservation-churn", churn, HELD),
+    relayed("all-reservations", take_reservations, HELD, setup=10.0),
+    *(relayed(name, partial(circuits, serve, use), HELD, setup=3.0) for name, (serve, use) in HELD_CIRCUITS.items()),
 )
