@@ -52,9 +52,15 @@ EDGES = {
         "addresses": "where peers are",
         "firewall": "rules, questions, policy",
         "protocols": "the limits of a relay",
+        "reach": "how it is reached",
         "requests": "sends and answers",
         "transport": "streams of a user's own protocols",
         "wiring": "what it consists of",
+    },
+    "reach": {
+        "addresses": "targets of dials, and addresses of our own",
+        "transport": "the type of a listener's certificate",
+        "wiring": "listeners, relays and kept peers",
     },
     "wiring": {
         "addresses": "where peers are",

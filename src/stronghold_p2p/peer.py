@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType, UnionType
 from typing import Any, Generic, Literal, Self
 
 from .addresses.book import AddressBook
-from .addresses.target import announced_addresses, own_address, parse_target, split_target
-from .arguments import check_pair, check_types, seconds
+from .arguments import check_types, seconds
 from .config import Config
-from .errors import InvalidAddress, NotPermitted, RequestTimeout
-from .events import ConnectionInfo, Direction, Event, Listener
+from .errors import NotPermitted, RequestTimeout
+from .events import ConnectionInfo, Direction, Event
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
 from .firewall.questions import FirewallRequest
@@ -23,16 +22,16 @@ from .identity import Keypair, PeerId
 from .loops import deadline_in
 from .multiaddr import Multiaddr
 from .protocols.relay.limits import RelayServer
+from .reach import Reach
 from .requests import Request
 from .requests.codec import PROTOCOLS, CodecName
 from .transport.stream import Stream
-from .transport.transport import CertificateFiles
 from .wiring import Parts
 
 __all__ = ["StrongholdP2p"]
 
 
-class StrongholdP2p(Generic[Req, Res]):
+class StrongholdP2p(Reach, Generic[Req, Res]):
     """A peer: sends requests to other peers and answers theirs, encrypted end to end, behind a firewall.
 
     Use it with ``async with``, or call :meth:`start` and :meth:`close`, on a running event loop. Handlers, rules, bans and
@@ -42,6 +41,8 @@ class StrongholdP2p(Generic[Req, Res]):
     Peers are given as a :class:`PeerId` or its text, addresses as a :class:`Multiaddr` or its text. Times are in seconds,
     sizes in bytes.
     """
+
+    _parts: Parts[Req, Res]
 
     def __init__(
         self,
@@ -104,32 +105,27 @@ class StrongholdP2p(Generic[Req, Res]):
         )
         if codec not in PROTOCOLS:
             raise ValueError(f"unknown codec {codec!r}: known are {', '.join(PROTOCOLS)}")
-        self._parts: Parts[Req, Res] = Parts(
-            keypair=keypair or Keypair.generate(),
-            firewall=firewall or FirewallRules(),
-            config=config or Config(),
-            request_type=request_type,
-            response_type=response_type,
-            codec=codec,
-            firewall_view=firewall_view,
-            policy=policy,
-            state=state,
-            authorities=authorities,
-            addresses=addresses,
-            mdns=mdns,
-            port_mapping=port_mapping,
-            relay=relay,
+        super().__init__(
+            Parts(
+                keypair=keypair or Keypair.generate(),
+                firewall=firewall or FirewallRules(),
+                config=config or Config(),
+                request_type=request_type,
+                response_type=response_type,
+                codec=codec,
+                firewall_view=firewall_view,
+                policy=policy,
+                state=state,
+                authorities=authorities,
+                addresses=addresses,
+                mdns=mdns,
+                port_mapping=port_mapping,
+                relay=relay,
+            )
         )
-        self.addresses: AddressBook = self._parts.addresses
-        """The known addresses of other peers."""
 
     def __repr__(self) -> str:
         return f"<StrongholdP2p {self.peer_id}>"
-
-    @property
-    def peer_id(self) -> PeerId:
-        """Our peer id."""
-        return self._parts.keypair.peer_id
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -213,32 +209,6 @@ class StrongholdP2p(Generic[Req, Res]):
         """Whether we are connected to ``peer``."""
         return self._parts.running().connection(PeerId.of(peer)) is not None
 
-    def keep(self, to: PeerId | Multiaddr | str) -> None:
-        """Keeps a peer connected, from now or from the start on, until :meth:`unkeep`.
-
-        It is dialed at its known addresses, to which that in ``to`` is added, and again whenever the connection ends: after
-        about a second, then after growing times of up to about a minute. A new address, or a change of our network, makes
-        that at once. A :class:`KeepFailed` event says why it cannot be reached. A dead connection is noticed within
-        ``Config.liveness_timeout``. An idle one is closed by neither side, but peers of other implementations may do so.
-
-        Raises:
-            InvalidAddress: malformed, without a peer id, or of this peer.
-        """
-        self._parts.owner.check()
-        peer, address = self._target(to)
-        if address is not None:
-            self.addresses.add(address, peer)
-        self._parts.keeper.keep(peer)
-
-    def unkeep(self, peer: PeerId | str) -> None:
-        """Ends what :meth:`keep` began: the connection is closed once it is idle. Ignores other peers.
-
-        Raises:
-            InvalidAddress: ``peer`` is not a peer id.
-        """
-        self._parts.owner.check()
-        self._parts.keeper.unkeep(PeerId.of(peer))
-
     async def ping(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> float:
         """The round-trip time to a peer in seconds, by libp2p's ping protocol (libp2p/specs ping/ping.md).
 
@@ -288,138 +258,6 @@ class StrongholdP2p(Generic[Req, Res]):
         queue = self._parts.responder.open_queue(buffer, self._parts.owner)
         self._parts.offer_changed()
         return queue
-
-    # -- listening -------------------------------------------------------------------------------
-
-    @property
-    def listeners(self) -> tuple[Listener, ...]:
-        """The addresses that we listen on, each with its dialable addresses; then the relays through which we listen."""
-        self._parts.owner.check()
-        reservations = self._parts.relaying.reservations
-        return (*self._parts.swarm.listeners, *reservations.listeners) if self._parts.swarm else ()
-
-    @property
-    def observed_addresses(self) -> tuple[Multiaddr, ...]:
-        """How public remotes see us, once remotes of four networks agree: addresses at which they have reached a listener of
-        ours, which other remotes are told, too; and IP addresses alone, from which we have dialed. Forgotten when the
-        interfaces change."""
-        self._parts.owner.check()
-        return self._parts.swarm.observed_addresses if self._parts.swarm else ()
-
-    async def listen(
-        self,
-        address: Multiaddr | str = "/ip4/127.0.0.1/tcp/0",
-        *,
-        certificate: CertificateFiles | None = None,
-        trusted_proxies: Sequence[str] = (),
-        announce: Multiaddr | str | Iterable[Multiaddr | str] = (),
-    ) -> Multiaddr:
-        """Listens on ``address``, for TCP or WebSocket (``.../ws``, ``.../tls/ws``).
-
-        Returns the bound address with ``/p2p/<our id>``; for a wildcard (0.0.0.0 or ::) that of the first interface, if
-        there is one. :attr:`listeners` has all of them, and follows the interfaces: see :class:`AddressesChanged`. TLS needs
-        a ``certificate``: two PEM files, the chain and the private key. Changed files apply to new connections. ``/ws`` and
-        ``/tls/ws`` can share a port: the second call gives the port of the first.
-
-        ``trusted_proxies`` are networks or IP addresses of reverse proxies, such as ``"10.0.0.0/8"``. A WebSocket from there
-        counts as from the address in the proxy's header, X-Forwarded-For or Forwarded, and is refused without a valid one.
-
-        ``announce`` are addresses that lead here by other means, such as a port forwarded by a router, or the name of a
-        reverse proxy. Remotes are told them beside our own, each remote those that it can reach: private addresses only on
-        private networks, loopback addresses only on this machine.
-
-        Raises:
-            TypeError: ``certificate`` is not a pair.
-            InvalidAddress: malformed, with the id of another peer, or none that can be announced.
-            ListenError: in use, not of this machine, not permitted or unsupported, or the certificate or a trusted proxy is
-                unusable.
-            ClosedError: this peer is not running.
-        """
-        check_pair("certificate", certificate, "the files of the chain and of the private key")
-        listener = await self._parts.running().listen(
-            own_address(address, self.peer_id),
-            certificate,
-            announced_addresses(announce, self.peer_id),
-            trusted_proxies,
-        )
-        return listener.addresses[0] if listener.addresses else listener.address
-
-    async def listen_via_relay(self, relay: PeerId | Multiaddr | str) -> Multiaddr:
-        """Listens through a relay, until :meth:`stop_listening`: keeps a connection to it, and a reservation, which is renewed
-        in time, and made again if it is lost: see :class:`ReservationMade` and :class:`ReservationLost`.
-
-        Returns the address by which others reach us there, ``<relay address>/p2p/<relay>/p2p-circuit/p2p/<our id>``;
-        :attr:`listeners` has all of them. The relay forwards, and sees ciphertext, sizes and times only.
-
-        Raises:
-            InvalidAddress: ``relay`` is malformed, has no peer id, or is this peer.
-            ListenError: the relay cannot be reached, refuses, is none, or we listen through it already.
-            ClosedError: this peer is not running, or stops to listen there meanwhile.
-        """
-        self._parts.running()
-        address = await self._parts.relaying.reservations.listen(*self._target(relay))
-        return address.with_peer(self.peer_id)
-
-    async def stop_listening(
-        self, address: Multiaddr | str | None = None, *, relay: PeerId | Multiaddr | str | None = None
-    ) -> None:
-        """Stops listening on ``address``, as given to or returned by :meth:`listen` or :meth:`listen_via_relay`, or through
-        ``relay``; without either: on all. Connections stay open.
-
-        Raises:
-            InvalidAddress: malformed, or with the id of another peer.
-            ClosedError: this peer is not running.
-        """
-        swarm, reservations = self._parts.running(), self._parts.relaying.reservations
-        if address is not None:
-            address = own_address(address, self.peer_id)
-            swarm.stop_listening(address)
-            reservations.stop_at(address)
-        if relay is not None:
-            reservations.stop(self._target(relay)[0])
-        if address is None and relay is None:
-            swarm.stop_listening()
-            reservations.stop_all()
-
-    # -- dialing through relays ------------------------------------------------------------------
-
-    def add_dialing_relay(self, relay: PeerId | Multiaddr | str) -> None:
-        """Tries a relay for every peer that is dialed by its id alone, behind the peer's own addresses.
-
-        Raises:
-            InvalidAddress: ``relay`` is malformed, has no peer id, or is this peer.
-        """
-        self._parts.owner.check()
-        self._parts.relaying.add_dialing_relay(*self._target(relay))
-
-    def remove_dialing_relay(self, relay: PeerId | str) -> None:
-        """Tries a relay no longer, for any peer. Ignores unknown ones.
-
-        Raises:
-            InvalidAddress: ``relay`` is not a peer id.
-        """
-        self._parts.owner.check()
-        self._parts.relaying.dialing.remove(PeerId.of(relay))
-
-    def set_relay_fallback(self, peer: PeerId | str, use: bool) -> None:
-        """Whether the relays of :meth:`add_dialing_relay` are tried for ``peer``; they are, unless this says otherwise.
-
-        Raises:
-            InvalidAddress: ``peer`` is not a peer id.
-        """
-        self._parts.owner.check()
-        self._parts.relaying.dialing.set_fallback(PeerId.of(peer), use)
-
-    def use_specific_relay(
-        self, peer: PeerId | str, relay: PeerId | Multiaddr | str, *, exclusive: bool = False
-    ) -> None:
-        """Tries ``relay`` first for ``peer``; ``exclusive``: and no other one, though the peer says that it is there.
-
-        Raises:
-            InvalidAddress: ``peer`` is not a peer id, or ``relay`` is malformed, has no peer id, or is this peer.
-        """
-        self._parts.owner.check()
-        self._parts.relaying.use_specific_relay(PeerId.of(peer), *self._target(relay), exclusive=exclusive)
 
     # -- the firewall ----------------------------------------------------------------------------
 
@@ -587,11 +425,3 @@ class StrongholdP2p(Generic[Req, Res]):
         """
         self._parts.owner.check()
         self._parts.handle_stream(protocol, handler)
-
-    # -- details ---------------------------------------------------------------------------------
-
-    def _target(self, to: PeerId | Multiaddr | str) -> tuple[PeerId, Multiaddr | None]:
-        peer, address = parse_target(to) if isinstance(to, str) else split_target(to)
-        if peer == self.peer_id:
-            raise InvalidAddress(to, "it is of this peer itself")
-        return peer, address
