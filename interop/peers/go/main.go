@@ -30,6 +30,7 @@ import (
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -150,7 +151,9 @@ func listen(arguments []string) error {
 		options = append(options, libp2p.ResourceManager(manager))
 	}
 	if *relay {
-		options = append(options, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
+		// The default is to tell public addresses alone, and of no address rust-libp2p makes a failure.
+		everywhere := circuit.WithReservationAddressFilter(func(ma.Multiaddr) bool { return true })
+		options = append(options, libp2p.EnableRelayService(everywhere), libp2p.ForceReachabilityPublic())
 	}
 	if *punch != "" {
 		options = append(options, punching()...)
