@@ -82,6 +82,8 @@ RULES: Final[dict[str, Rule]] = {
     "reject": Rule.REJECT_ALL,
     "ask": Rule.ASK,
     "pings": Rule.restricted(allow={"Ping"}),
+    "mixed": Rule.restricted(allow={"Ping"}, ask={"Read"}),
+    "careful": Rule.restricted(allow={"Read"}, reject={"Ping"}, otherwise="ask"),
     "short": Rule.restricted(lambda peer, direction, view: view < 50),
     "outbound": Rule.restricted(lambda peer, direction, view: direction is OUT),
     "truthy": Rule.restricted(lambda peer, direction, view: 1),  # type: ignore[arg-type,return-value]
@@ -98,6 +100,10 @@ def says(rule: str | None, request: ModelRequest) -> str:
             return rule
         case "pings":
             allowed = request.type == "Ping"
+        case "mixed":
+            return {"Ping": "allow", "Read": "ask"}.get(request.type or "", "reject")
+        case "careful":
+            return {"Read": "allow", "Ping": "reject"}.get(request.type or "", "ask")
         case "short":
             allowed = request.padding < 50
         case "outbound":

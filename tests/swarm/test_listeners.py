@@ -240,7 +240,13 @@ class Transport:
         return True
 
     async def dial(
-        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        peer: PeerId | None = None,
+        named: Multiaddr | None = None,
+        from_listen_port: bool = False,
     ) -> None:
         raise NotImplementedError
 

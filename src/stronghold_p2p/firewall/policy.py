@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar
 
 from ..errors import InvalidAddress, PolicyError
 from ..frozen import FrozenDict
@@ -292,11 +292,34 @@ class _Table:
 
     def rule(self, name: str) -> Rule | None:
         value = self.values.get(name)
+        if isinstance(value, dict):
+            return self.table(name).rule_by_type()
         if not isinstance(value, list):
             return self.take(name, _rule)
         if not value:
             raise self.error('an empty list lets nothing pass; write "reject"', name)
-        return Rule.restricted(allow=self.items(name, partial(_type_name, self.file.types)))
+        return Rule.restricted(allow=self.types(name))
+
+    def rule_by_type(self) -> Rule:
+        """The rule that this table is."""
+        self.check_keys("allow", "ask", "reject", "otherwise")
+        if not self.values:
+            raise self.error('an empty table lets nothing pass; write "reject"')
+        named: dict[str, str] = {}
+        for word in ("allow", "ask", "reject"):
+            for index, name in enumerate(self.types(word)):
+                if named.setdefault(name, word) != word:
+                    raise self.error(f"{name!r} is also in {named[name]}", word, index)
+        return Rule.restricted(
+            allow=self.types("allow"),
+            ask=self.types("ask"),
+            reject=self.types("reject"),
+            otherwise=self.take("otherwise", _otherwise) or "reject",
+        )
+
+    def types(self, name: str) -> tuple[str, ...]:
+        """A list of request types; empty if missing."""
+        return self.items(name, partial(_type_name, self.file.types))
 
     def _read(self, value: object, read: Callable[[object], T], *below: str | int) -> T:
         try:
@@ -375,8 +398,14 @@ def _rule(value: object) -> Rule:
     rule = RULES.get(value) if isinstance(value, str) else None
     if rule is None:
         found = repr(value) if isinstance(value, str) else _kind(value)
-        raise ValueError(f'must be "allow", "reject", "ask" or a list of types, not {found}')
+        raise ValueError(f'must be "allow", "reject", "ask", a list of types, or a table of such lists, not {found}')
     return rule
+
+
+def _otherwise(value: object) -> Literal["reject", "ask"]:
+    if value == "reject" or value == "ask":
+        return value
+    raise ValueError(f'must be "reject" or "ask", not {value!r}')
 
 
 def _type_name(types: frozenset[str] | None, value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from support.network import MemoryTransport
 from support.swarms import make_swarm
 from support.waiting import until
 
-from stronghold_p2p import Config, DialError, Event, Keypair, Multiaddr, Path, PeerId, Stream
+from stronghold_p2p import Config, DialError, Event, Keypair, Multiaddr, Path, PeerId, Stream, StrongholdError
 from stronghold_p2p.encoding import messages
 from stronghold_p2p.errors import DecodeError, RelayRefused
 from stronghold_p2p.events import PathLimits
@@ -86,6 +86,14 @@ class Net:
         self.reservation = await reserve(connection, node.peer)
         return connection
 
+    async def place(self, node: Node, ip: str) -> Connection:
+        """Connects it with the relay, which takes it for one at ``ip``."""
+        connection = await node.connect(self.relay.peer, RELAY_ADDRESS)
+        await until(lambda: any(one.peer == node.peer for one in self.relay.swarm.connections))
+        (inbound,) = [one for one in self.relay.swarm.connections if one.peer == node.peer]
+        inbound.remote_address = Multiaddr.parse(f"/ip4/{ip}/tcp/1")
+        return connection
+
     async def hop(self, node: Node, message: messages.HopMessage) -> int:
         """The status that the relay answers."""
         connection = await node.connect(self.relay.peer, RELAY_ADDRESS)
@@ -114,6 +122,22 @@ async def net(**limits: Any) -> AsyncIterator[Net]:
     finally:
         await asyncio.gather(*(node.swarm.close() for node in (made.alice, made.bob, made.relay)))
         assert made.service.circuits == made.service.reservations == 0
+
+
+@asynccontextmanager
+async def other(it: Net) -> AsyncIterator[Node]:
+    """One more peer."""
+    node = Node(it.network)
+    try:
+        yield node
+    finally:
+        await node.swarm.close()
+
+
+async def say_nothing(connection: Connection, stream: Stream) -> None:
+    with suppress(StrongholdError):
+        while await stream.read():
+            pass
 
 
 async def answer_with(answer: messages.StopMessage, connection: Connection, stream: Stream) -> None:
@@ -206,6 +230,48 @@ async def test_the_limit_of_reservations() -> None:
             await it.reserve(it.alice)
         assert caught.value.status == Status.RESERVATION_REFUSED
         await it.reserve(it.bob)
+
+
+async def test_the_largest_network_gives_up_a_reservation() -> None:
+    """Its newest one, whose peer learns of it; among equals nobody does."""
+    async with net(max_reservations=2) as it, other(it) as carol, other(it) as dave:
+        for node, ip in (it.bob, "192.0.2.1"), (it.alice, "192.0.2.1"), (carol, "192.0.2.2"), (dave, "192.0.2.3"):
+            await it.place(node, ip)
+        bobs, alices, carols = [await it.reserve(node) for node in (it.bob, it.alice, carol)]
+        await alices.closed
+        assert it.service.reservations == 2
+        with pytest.raises(RelayRefused) as caught:
+            await it.reserve(dave)
+        assert caught.value.status == Status.RESERVATION_REFUSED
+        for node, connection in (it.bob, bobs), (carol, carols):
+            assert await it.reserve(node) is connection
+
+
+async def test_the_largest_network_gives_up_a_circuit() -> None:
+    async with net(max_circuits=2) as it, other(it) as carol, other(it) as dave:
+        await it.place(it.alice, "192.0.2.1")
+        await it.place(carol, "192.0.2.2")
+        await it.reserve(it.bob)
+        await it.reserve(dave)
+        await it.dial()
+        newest = await it.alice.connect(dave.peer, it.circuit)
+        await carol.connect(it.bob.peer, it.circuit)
+        await newest.closed
+        assert it.service.circuits == 2
+
+
+async def test_a_silent_target_holds_no_place_that_another_needs() -> None:
+    async with net(max_circuits=2) as it, other(it) as carol, other(it) as dave:
+        await it.place(it.alice, "192.0.2.1")
+        await it.place(carol, "192.0.2.2")
+        await it.reserve(it.bob)
+        await it.reserve(dave)
+        await it.alice.connect(dave.peer, it.circuit)
+        it.bob.swarm._handlers[STOP] = in_task(say_nothing)
+        waiting = asyncio.create_task(it.hop(it.alice, connect_to(it.bob.peer)))
+        await until(lambda: it.service.circuits == 2)
+        await carol.connect(dave.peer, it.circuit)
+        assert await waiting == Status.RESOURCE_LIMIT_EXCEEDED
 
 
 async def test_the_limit_of_circuits() -> None:

@@ -27,7 +27,8 @@ class RelayServer:
 
     max_reservations: int = limit(
         512,
-        """Peers with a reservation. Each keeps a connection, of some 30 KiB.""",
+        """Peers with a reservation. Each keeps a connection, of some 30 KiB. Beyond that the network with the most gives way to
+        one with fewer.""",
     )
 
     max_reservations_per_network: int = limit(
@@ -44,12 +45,13 @@ class RelayServer:
 
     max_circuits: int = limit(
         1024,
-        """Circuits. Each takes two streams, and up to half a megabyte where a remote does not read.""",
+        """Circuits. Each takes two streams, and up to half a megabyte where a remote does not read. Beyond that, who has asked
+        for the most, by network and peer, loses one to who has asked for fewer.""",
     )
 
     max_circuits_per_peer: int = limit(
         64,
-        """The same for one peer, at either end.""",
+        """The same for one peer, at either end: one that many ask for stays within reach of others.""",
     )
 
     max_seconds: float | None = limit(

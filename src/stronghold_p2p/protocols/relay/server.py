@@ -24,6 +24,7 @@ from ..service import Service, in_task
 from .circuit import Circuit
 from .limits import RelayServer
 from .message import HOP, STOP, HopType, Status, StopType, encode_limits, read_peer
+from .places import Place, Places
 from .voucher import Voucher
 
 __all__ = ["RelayService"]
@@ -59,8 +60,8 @@ class RelayService(Service):
         """Each with what ends it in time."""
         self._networks: Shares[PeerId] = Shares()
         """The peers of those."""
-        self._circuits_of: Counter[PeerId] = Counter()
-        """By peer, at either end; those that are being made, too."""
+        self._places = Places(server)
+        """Of circuits."""
 
     @property
     def reservations(self) -> int:
@@ -70,7 +71,7 @@ class RelayService(Service):
     @property
     def circuits(self) -> int:
         """Those open, and those that are being made."""
-        return self._circuits_of.total() // 2
+        return len(self._places)
 
     # -- as a service ----------------------------------------------------------------------------
 
@@ -105,15 +106,17 @@ class RelayService(Service):
 
     async def _reserve(self, connection: Connection, stream: Stream) -> None:
         status = self._check_reservation(connection)
+        if status is Status.OK and not self._make_room(connection):
+            status = Status.RESERVATION_REFUSED
         if status is not Status.OK:
             await self._refuse(stream, "a reservation", status)
             return
         peer, ttl = connection.peer, self.server.reservation_ttl
         if peer in self._reservations:
-            self._end_reservation(peer)
+            self._reservations[peer][1].cancel()  # it is renewed
+        else:
+            connection.hold()
         self._reservations[peer] = connection, connection.loop.call_later(ttl, self._end_reservation, peer)
-        connection.hold()
-        self._networks.add(networks_of(connection.remote_address)[:1], peer)
         expires = int(self._clock() + ttl)
         reservation = messages.CircuitReservation(
             expire=expires,
@@ -135,15 +138,32 @@ class RelayService(Service):
         )
 
     def _check_reservation(self, connection: Connection) -> Status:
-        server = self.server
-        if connection.path.relay is not None or (server.allow is not None and connection.peer not in server.allow):
+        allow = self.server.allow
+        if connection.path.relay is not None or (allow is not None and connection.peer not in allow):
             return Status.PERMISSION_DENIED
-        if connection.peer in self._reservations:
-            return Status.OK  # it is renewed
-        within = self._networks.used_by(networks_of(connection.remote_address)[:1])
-        if len(self._reservations) >= server.max_reservations or within >= server.max_reservations_per_network:
-            return Status.RESERVATION_REFUSED
         return Status.OK
+
+    def _make_room(self, connection: Connection) -> bool:
+        """Whether there is room for a reservation. When there is none, the largest network's newest gives way: an attacker
+        with many networks takes no more than each of them may have beside the others."""
+        peer, server = connection.peer, self.server
+        if peer in self._reservations:
+            if self._reservations[peer][0] is connection:
+                return True
+            self._end_reservation(peer)
+        network = networks_of(connection.remote_address)[:1]
+        if self._networks.used_by(network) >= server.max_reservations_per_network:
+            return False
+        self._networks.add(network, peer)
+        if len(self._networks) > server.max_reservations:
+            excess = self._networks.newest_of_largest()
+            if excess == peer:
+                self._networks.discard(peer)
+                return False
+            loser, _ = self._reservations[excess]
+            self._end_reservation(excess)
+            loser.drain()  # it learns that it cannot be reached here
+        return True
 
     def _end_reservation(self, peer: PeerId) -> None:
         connection, timer = self._reservations.pop(peer)
@@ -160,48 +180,46 @@ class RelayService(Service):
             await self._refuse(stream, "a circuit", Status.MALFORMED_MESSAGE)
             return
         source = connection.peer
+        place = Place(source, target)
         status = self._check_circuit(connection, target)
+        if status is Status.OK and not self._places.take(networks_of(connection.remote_address), place):
+            status = Status.RESOURCE_LIMIT_EXCEEDED
         if status is not Status.OK:
             await self._refuse(stream, "a circuit", status)
             return
-        ends = source, target
-        limits = self.server.limits(*ends)
-        self._circuits_of.update(ends)
+        limits = self.server.limits(source, target)
         circuit = None
         try:
-            stop = await self._stop(self._reservations[target][0], source, limits)
+            stop = await self._stop(self._reservations[target][0], place, limits)
             if stop is None:
-                await self._refuse(stream, "a circuit", Status.CONNECTION_FAILED)
+                failure = Status.RESOURCE_LIMIT_EXCEEDED if place.lost else Status.CONNECTION_FAILED
+                await self._refuse(stream, "a circuit", failure)
                 return
             async with stop:
                 answer = messages.HopMessage(type=HopType.STATUS, status=Status.OK, limit=encode_limits(limits))
                 await write(stream, answer)
-                circuit = Circuit(stream, stop, limits, partial(self._forget, ends))
+                circuit = Circuit(stream, stop, limits, partial(self._places.free, place))
+                place.held_by(circuit.end)
         finally:
             if circuit is None:
-                self._forget(ends)
+                self._places.free(place)
 
     def _check_circuit(self, connection: Connection, target: PeerId) -> Status:
         """In go-libp2p's order, which tells nobody of a reservation who may not know of it."""
-        server = self.server
         if connection.path.relay is not None or connection.peer == target:
             return Status.PERMISSION_DENIED
-        if target not in self._reservations:
-            return Status.NO_RESERVATION
-        busy = max(self._circuits_of[connection.peer], self._circuits_of[target])
-        if self.circuits >= server.max_circuits or busy >= server.max_circuits_per_peer:
-            return Status.RESOURCE_LIMIT_EXCEEDED
-        return Status.OK
+        return Status.OK if target in self._reservations else Status.NO_RESERVATION
 
-    async def _stop(self, connection: Connection, source: PeerId, limits: PathLimits | None) -> Stream | None:
-        """A stream on which the target has agreed to the circuit; None if it has not."""
+    async def _stop(self, connection: Connection, place: Place, limits: PathLimits | None) -> Stream | None:
+        """A stream on which the target has agreed to the circuit; None if it has not, or not in time, or the place is lost."""
         connect = messages.StopMessage(
-            type=StopType.CONNECT, peer=messages.CircuitPeer(id=source.to_bytes()), limit=encode_limits(limits)
+            type=StopType.CONNECT, peer=messages.CircuitPeer(id=place.source.to_bytes()), limit=encode_limits(limits)
         )
         stream = None
         agreed = False
         try:
-            async with asyncio.timeout(STOP_TIMEOUT):
+            async with asyncio.timeout(STOP_TIMEOUT) as timeout:
+                place.held_by(partial(_expire, timeout))
                 stream = await connection.open_stream(STOP)
                 await write(stream, connect)
                 answer = await read(stream, messages.StopMessage)
@@ -209,12 +227,12 @@ class RelayService(Service):
         except (StrongholdError, TimeoutError) as error:
             logger.debug("the target of a circuit, %s, did not agree: %s", connection.peer, error)
         finally:
+            place.held_by(None)
             if stream is not None and not agreed:
                 stream.reset()
         return stream if agreed else None
 
-    def _forget(self, ends: tuple[PeerId, PeerId]) -> None:
-        self._circuits_of.subtract(ends)
-        for peer in ends:
-            if not self._circuits_of[peer]:
-                del self._circuits_of[peer]
+
+def _expire(timeout: asyncio.Timeout) -> None:
+    if not timeout.expired():
+        timeout.reschedule(0.0)
