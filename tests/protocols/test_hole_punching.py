@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+from conftest import MakePeer
 from support.memory import MemoryPipe, memory_pipes
 from support.network import MemoryTransport
 from support.swarms import make_swarm
-from support.waiting import settled, until
+from support.waiting import begun, next_event, settled, until
 
 from stronghold_p2p import (
     Config,
@@ -22,6 +23,7 @@ from stronghold_p2p import (
     DialError,
     Direction,
     Event,
+    FirewallRules,
     HolePunchFailed,
     Keypair,
     Multiaddr,
@@ -29,9 +31,12 @@ from stronghold_p2p import (
     PathUpgraded,
     PeerId,
     PeerIdentified,
+    RelayServer,
     RemoteProtocolError,
+    Request,
     Stream,
     StreamReset,
+    StrongholdP2p,
 )
 from stronghold_p2p.encoding import messages
 from stronghold_p2p.protocols import hole_punching
@@ -638,3 +643,69 @@ async def test_a_flood_of_streams_costs_its_connection() -> None:
 
         with pytest.raises(ConnectionLost):
             await begin_on()
+
+
+# -- requests ------------------------------------------------------------------------------------------------
+
+
+async def test_requests_each_end_once(make_peer: MakePeer) -> None:
+    """On the path on which they began. The traffic leaves the relay."""
+    relay, alice = await make_peer(relay=RelayServer()), await make_peer()
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    asked: list[int] = []
+    open_gate = asyncio.Event()
+
+    async def handle(request: Request[Any]) -> Any:
+        asked.append(request.body)
+        if request.body < 10:
+            await open_gate.wait()
+        return request.body
+
+    bob.on_request(handle)
+    circuit = await bob.listen_via_relay(await relay.listen())
+    waiting = [asyncio.create_task(alice.send_request(circuit, number)) for number in range(10)]
+    await until(lambda: len(asked) == 10)
+    events = alice.events()
+    await connect_directly(alice, await bob.listen())
+    upgraded = await next_event(events, PathUpgraded)
+    assert (upgraded.connection.path.relay, upgraded.before.relay) == (None, relay.peer_id)
+    assert await alice.send_request(bob.peer_id, 10) == 10
+    assert len(alice.connections) == 3
+    open_gate.set()
+    assert await asyncio.gather(*waiting) == list(range(10))
+    closed = await next_event(events, ConnectionClosed)
+    assert (closed.connection.path.relay, closed.error) == (relay.peer_id, None)
+    assert await alice.send_request(bob.peer_id, 11) == 11
+    assert sorted(asked) == list(range(12))
+    assert [one.peer for one in relay.connections] == [bob.peer_id, alice.peer_id]
+    assert all(one.streams == 0 for one in relay.connections)
+
+
+async def test_a_request_that_is_lost_with_the_relayed_connection_is_not_sent_twice(make_peer: MakePeer) -> None:
+    """A remote may close that at once, as js-libp2p does: perhaps the request was handled."""
+    relay, alice = await make_peer(relay=RelayServer()), await make_peer()
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    asked: list[Any] = []
+
+    async def handle(request: Request[Any]) -> Any:
+        asked.append(request.body)
+        await asyncio.get_running_loop().create_future()
+
+    bob.on_request(handle)
+    circuit = await bob.listen_via_relay(await relay.listen())
+    waiting = await begun(alice.send_request(circuit, "once"))
+    await until(lambda: asked)
+    await connect_directly(alice, await bob.listen())
+    (relayed,) = (one for one in bob._parts.running().connections if one.path.relay is not None)
+    relayed.close()
+    with pytest.raises(ConnectionLost):
+        await waiting
+    assert await alice.ping(bob.peer_id) > 0
+    assert asked == ["once"]
+
+
+async def connect_directly(peer: StrongholdP2p[Any, Any], address: Multiaddr) -> None:
+    """What a hole punch does, on this machine."""
+    assert address.peer_id is not None
+    swarm = peer._parts.running()
+    await swarm.connect_directly(address.peer_id, (address.without_peer(),), now() + 10, initiator=True)

@@ -433,6 +433,30 @@ async def test_the_role_is_an_argument_and_a_dial_of_its_own(world: World) -> No
     assert not usual.done()
 
 
+@pytest.mark.parametrize("initiator", [False, True])
+async def test_for_a_direct_path_all_addresses_are_dialed_at_once(world: World, initiator: bool) -> None:
+    """And beside the usual dial, which may find a relay: at its moment the other end dials, too."""
+    usual = world.call(NAME)
+    punch = world.call(ONE, TWO, THREE, initiator=initiator, direct=True)
+    await settled()
+    assert world.started == {ONE: 0.0, TWO: 0.0, THREE: 0.0}
+    assert not usual.done()
+    world.dialer.close()
+    for call in usual, punch:
+        with pytest.raises(ClosedError):
+            await call
+
+
+async def test_a_peer_that_comes_by_itself_ends_every_dial_to_it(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    connection = await world.call(ONE)
+    calls = [world.call(TWO), *(world.call(TWO, initiator=role, direct=True) for role in (False, True))]
+    await settled()
+    world.dialer.peer_connected(connection)
+    for call in calls:
+        assert await call is connection
+
+
 # -- reasons -------------------------------------------------------------------------------------------
 
 
