@@ -28,6 +28,7 @@ __all__ = [
     "LimitReached",
     "Listener",
     "ListenerClosed",
+    "NatKind",
     "NewListener",
     "Outcome",
     "Path",
@@ -242,6 +243,17 @@ class AddressesChanged:
     """All addresses now, with our peer id."""
     new: tuple[Multiaddr, ...]
     """Those of them that are new."""
+
+
+class NatKind(enum.Enum):
+    """How routers on the way translate the addresses of our connections (RFC 5382, section 4.1)."""
+
+    NONE = "none"
+    """Not at all: remotes see us at an address of an interface."""
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    """One of our ports is the same port for every remote: a hole can be punched."""
+    ENDPOINT_DEPENDENT = "endpoint-dependent"
+    """It is another port for each remote, also called symmetric: nobody can tell where a hole would be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 from .addresses.target import announced_addresses, own_address, parse_target, split_target
 from .arguments import check_pair
 from .errors import InvalidAddress
-from .events import Listener
+from .events import Listener, NatKind
 from .identity import PeerId
 from .multiaddr import Multiaddr
 from .transport.transport import CertificateFiles
@@ -46,6 +46,14 @@ class Reach:
         interfaces change."""
         self._parts.owner.check()
         return self._parts.swarm.observed_addresses if self._parts.swarm else ()
+
+    @property
+    def nat_kind(self) -> NatKind | None:
+        """How routers between us and public remotes translate our addresses, as remotes see it that we have dialed from the
+        port of a listener: whether a hole can be punched. None until remotes of two networks have told; always where the
+        system lends no ports (Linux does). Forgotten when the interfaces change."""
+        self._parts.owner.check()
+        return self._parts.swarm.nat_kind if self._parts.swarm else None
 
     async def listen(
         self,

@@ -46,7 +46,7 @@ from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.service import Service, in_task
 from stronghold_p2p.swarm.keeper import Keeper
 from stronghold_p2p.transport.connection import Connection
-from stronghold_p2p.transport.transport import Connected
+from stronghold_p2p.transport.transport import Connected, DirectDial
 
 RELAY = Keypair.generate().peer_id
 DIRECT, RELAYED, PUNCHED = range(1000), range(1000, 2000), range(2000, 3000)
@@ -69,8 +69,15 @@ class Punched(MemoryTransport):
         self.pipes: list[MemoryPipe] = []
 
     async def dial(
-        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        peer: PeerId | None = None,
+        named: Multiaddr | None = None,
+        from_listen_port: bool | None = None,
     ) -> None:
+        assert from_listen_port
         number = int(address.components[0][1] or 0)
         self.dialed.append(number)
         met = asyncio.get_running_loop().create_future()
@@ -117,7 +124,7 @@ class Node:
         return await self.swarm.connect(other.peer_id, (address,), now() + 10)
 
     async def connect_directly(self, other: Node, address: Multiaddr) -> Connection:
-        return await self.swarm.connect_directly(other.peer_id, (address,), now() + 10, initiator=True)
+        return await self.swarm.connect_directly(other.peer_id, (address,), now() + 10, DirectDial.INITIATOR)
 
     def connection(self, other: Node) -> Connection:
         connection = self.swarm.connection(other.peer_id)
@@ -327,7 +334,7 @@ class Hasty(Service):
         await read(stream, messages.HolePunch)
         await write(stream, connect_message(memory(2001)))
         await read(stream, messages.HolePunch)
-        await self.host.connect_directly(connection.peer, (memory(2000),), now() + 10, initiator=True)
+        await self.host.connect_directly(connection.peer, (memory(2000),), now() + 10, DirectDial.INITIATOR)
 
 
 async def test_a_remote_that_closes_the_relayed_connection_at_once() -> None:
@@ -465,12 +472,32 @@ async def test_it_ends_with_the_relayed_connection(net: Net) -> None:
     assert len(net.punched.dialed) == 2
 
 
+async def test_a_peer_that_comes_anew_does_not_wait(net: Net) -> None:
+    """For the dial to where it was."""
+    net.alice.candidates, net.bob.candidates = (memory(2002),), (memory(2004),)
+    relayed = await net.begin()
+    await until(lambda: len(net.punched.dialed) == 2)
+    relayed.close()
+    await until(lambda: net.alice.relays == net.bob.relays == [])
+    punchable(net)
+    await net.begin()
+    await until(lambda: net.alice.relays == net.bob.relays == [None])
+    assert net.bob.failures == []
+
+
 async def test_closing_in_the_middle(net: Net) -> None:
     net.alice.candidates, net.bob.candidates = (memory(2002),), (memory(2004),)
     await net.begin()
     await until(lambda: len(net.punched.dialed) == 2)
     await net.bob.punching.close()
     await until(lambda: list(net.punched.dialing) == [2004])
+    net.alice.swarm.connections[0].close()
+    await until(lambda: net.bob.relays == [])
+    net.bob.events.clear()
+    await net.begin()
+    await until(lambda: net.bob.of_kind(PeerIdentified))
+    await settled()
+    assert list(net.punched.dialing) == []
 
 
 # -- remotes that lie ----------------------------------------------------------------------------------------
@@ -708,4 +735,4 @@ async def connect_directly(peer: StrongholdP2p[Any, Any], address: Multiaddr) ->
     """What a hole punch does, on this machine."""
     assert address.peer_id is not None
     swarm = peer._parts.running()
-    await swarm.connect_directly(address.peer_id, (address.without_peer(),), now() + 10, initiator=True)
+    await swarm.connect_directly(address.peer_id, (address.without_peer(),), now() + 10, DirectDial.INITIATOR)

@@ -31,7 +31,7 @@ from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
 from stronghold_p2p.transport.pipe import NullReceiver
-from stronghold_p2p.transport.transport import Transport
+from stronghold_p2p.transport.transport import DirectDial, Transport
 
 RELAY = Keypair.generate().peer_id
 DIRECT, RELAYED = range(1000), range(1000, 2000)
@@ -189,10 +189,10 @@ async def test_whom_we_dial_directly_as_it_has_come_by_a_relay_counts_as_come() 
         await alice.connect(bob, memory(1001))
         await until(lambda: bob.relays)
         deadline = asyncio.get_running_loop().time() + 10
-        await bob.swarm.connect_directly(alice.swarm.peer_id, (memory(1),), deadline, initiator=True)
+        await bob.swarm.connect_directly(alice.swarm.peer_id, (memory(1),), deadline, DirectDial.BACK)
         assert bob.relays == [None, RELAY]
         # The place is free yet; Alice's is taken by the relayed connection that she has made.
         with pytest.raises(DialError, match="max_outbound_connections"):
-            await alice.swarm.connect_directly(bob.swarm.peer_id, (memory(2),), deadline, initiator=True)
+            await alice.swarm.connect_directly(bob.swarm.peer_id, (memory(2),), deadline, DirectDial.BACK)
         await bob.connect_once_more(alice, memory(1))
         assert bob.relays == [None, None, RELAY]

@@ -15,6 +15,7 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.stream import Stream
+from ..transport.transport import DirectDial
 from .framing import read, write
 from .identify import Identity
 from .service import Service, in_task
@@ -93,17 +94,20 @@ class HolePunching(Service):
         self._dial_timeout = dial_timeout
         self._relayed: dict[PeerId, list[Connection]] = {}
         self._begun: dict[PeerId, _Upgrade] = {}
-        """Those that we have begun."""
+        """Those that we have begun, the last one of each peer."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._joined: dict[PeerId, _Upgrade] = {}
         """Those of connections on which the remote has begun."""
         self._again_at: dict[PeerId, float] = {}
         """When to begin again at the earliest, in the loop's time, with whom it has failed."""
         self._hopeless: set[Connection] = set()
         """Relayed ones, of which it was told that nothing can be tried."""
+        self._closed = False
 
     async def close(self) -> None:
         """Begins nothing more, and ends what has begun."""
-        tasks = [upgrade.task for upgrade in self._begun.values() if upgrade.task is not None]
+        self._closed = True
+        tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -154,9 +158,11 @@ class HolePunching(Service):
 
     def _may_begin(self, connection: Connection) -> bool:
         peer = connection.peer
+        begun = self._begun.get(peer)
         return (
-            peer not in self._begun
-            and len(self._begun) < MAX_UPGRADES
+            not self._closed
+            and (begun is None or begun.relayed.closing)
+            and len(self._tasks) < MAX_UPGRADES
             and connection.loop.time() >= self._again_at.get(peer, 0.0)
             and not self._is_direct(peer)
             and self._permits(peer, Direction.INBOUND)
@@ -169,7 +175,9 @@ class HolePunching(Service):
         if told or obstacle is None:
             upgrade = self._begun[peer] = _Upgrade(connection)
             # Not one of the connection's tasks: it may end when the direct one is about to stand.
-            upgrade.task = connection.loop.create_task(self._upgrade(upgrade, told, 0 if obstacle else ROUNDS))
+            task = connection.loop.create_task(self._upgrade(upgrade, told, 0 if obstacle else ROUNDS))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         elif connection not in self._hopeless:
             self._hopeless.add(connection)
             error = DialError(peer, reason=f"it has told no public address, and {obstacle}")
@@ -190,13 +198,14 @@ class HolePunching(Service):
                     break
                 try:
                     if attempt == 0:
-                        await self._dial(upgrade, told, initiator=True)
+                        await self._dial(upgrade, told, DirectDial.BACK)
                     else:
                         await self._punch(upgrade)
                 except (StrongholdError, TimeoutError) as error:
                     self._attempt_failed(upgrade, error, attempt, last=attempt == rounds)
         finally:
-            del self._begun[upgrade.peer]
+            if self._begun.get(upgrade.peer) is upgrade:  # else the peer has come anew
+                del self._begun[upgrade.peer]
 
     async def _punch(self, upgrade: _Upgrade) -> None:
         """One round."""
@@ -209,7 +218,7 @@ class HolePunching(Service):
             half = (loop.time() - sent) / 2
             await write(stream, messages.HolePunch(type=MessageType.SYNC))
         await asyncio.sleep(half)
-        await self._dial_both(upgrade, addresses, initiator=False)
+        await self._dial_both(upgrade, addresses, DirectDial.RESPONDER)
 
     # -- the end that has come -------------------------------------------------------------------
 
@@ -227,7 +236,7 @@ class HolePunching(Service):
                 if message.type != MessageType.SYNC:
                     raise RemoteProtocolError(PROTOCOL, f"expected SYNC, got a message of type {message.type}")
             await stream.close()
-            await self._dial_both(upgrade, addresses, initiator=True)
+            await self._dial_both(upgrade, addresses, DirectDial.INITIATOR)
         except (StrongholdError, TimeoutError) as error:
             self._attempt_failed(upgrade, error, attempt, last=attempt == ROUNDS)
             raise
@@ -250,18 +259,18 @@ class HolePunching(Service):
 
     # -- both ------------------------------------------------------------------------------------
 
-    async def _dial(self, upgrade: _Upgrade, addresses: tuple[Multiaddr, ...], *, initiator: bool) -> None:
+    async def _dial(self, upgrade: _Upgrade, addresses: tuple[Multiaddr, ...], how: DirectDial) -> None:
         """Raises StrongholdError."""
         if not addresses:
             raise DialError(upgrade.peer, reason="it has told no public address")
         deadline = upgrade.relayed.loop.time() + self._dial_timeout
-        await self.host.connect_directly(upgrade.peer, addresses, deadline, initiator=initiator)
+        await self.host.connect_directly(upgrade.peer, addresses, deadline, how)
 
-    async def _dial_both(self, upgrade: _Upgrade, addresses: tuple[Multiaddr, ...], *, initiator: bool) -> None:
+    async def _dial_both(self, upgrade: _Upgrade, addresses: tuple[Multiaddr, ...], how: DirectDial) -> None:
         """Dials while the other end does; raises StrongholdError unless either has made a connection in time."""
         deadline = upgrade.relayed.loop.time() + self._dial_timeout
         try:
-            await self._dial(upgrade, addresses, initiator=initiator)
+            await self._dial(upgrade, addresses, how)
         except StrongholdError:
             if not await upgrade.is_direct_by(deadline):
                 raise
@@ -318,14 +327,12 @@ async def _open(connection: Connection) -> Stream:
 class _Upgrade:
     """Of one relayed connection."""
 
-    __slots__ = ("direct", "is_joining", "joined", "relayed", "task")
+    __slots__ = ("direct", "is_joining", "joined", "relayed")
 
     def __init__(self, relayed: Connection) -> None:
         self.relayed = relayed
         self.direct: asyncio.Future[None] = relayed.loop.create_future()
         """Done when there is a direct connection."""
-        self.task: asyncio.Task[None] | None = None
-        """If we have begun."""
         self.joined = 0
         """Rounds, if the remote has."""
         self.is_joining = False

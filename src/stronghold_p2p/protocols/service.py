@@ -18,6 +18,7 @@ from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
+from ..transport.transport import DirectDial
 from ..wire import multistream
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class ServiceHost(Protocol):
     def bound_addresses(self) -> tuple[Multiaddr, ...]:
         """The addresses that our listeners are bound to, wildcards as they are, without our peer id."""
 
+    @property
+    def candidates(self) -> tuple[Multiaddr, ...]:
+        """Where we may be dialed from outside, without a relay and without our peer id: public addresses, our own first, then
+        those that remotes see, though perhaps nobody can dial them."""
+
     def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
         """These addresses of a router lead to listeners of ours, by bound address; others do no more."""
 
@@ -63,10 +69,10 @@ class ServiceHost(Protocol):
         """The connection that new streams to ``peer`` use."""
 
     async def connect_directly(
-        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, *, initiator: bool
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, how: DirectDial
     ) -> Connection:
         """A direct connection to ``peer`` by ``deadline`` (the loop's time), beside a relayed one. Dials all ``addresses`` at
-        once; ``initiator`` is our role in the handshake.
+        once.
 
         Raises:
             ClosedError: we are closing.

@@ -1,5 +1,5 @@
-"""Dials: one a peer at a time, which all who want a connection wait for; the peer's addresses race. Beside it, one in
-each role for a direct path to a peer that is connected by a relay."""
+"""Dials: one a peer at a time, which all who want a connection wait for; the peer's addresses race. Beside it, one of
+each kind for a direct path to a peer that is connected by a relay."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.resolver import Resolved, Resolver, is_name, names_host
-from ..transport.transport import Transport
+from ..transport.transport import DirectDial, Transport
 from ..transport.upgrade import PipeUpgrade
 from .attempt import MAX_ADDRESSES, Attempt, Resolution
 from .own_addresses import Scope, host_of, is_wildcard, scope_of
@@ -52,10 +52,6 @@ and nothing on the network stays for ever."""
 
 Find: TypeAlias = Callable[[PeerId], Awaitable[Iterable[Multiaddr]]]
 """Looks for the addresses of a peer on the local network. Raises TimeoutError."""
-
-
-Key: TypeAlias = tuple[PeerId, bool, bool]
-"""Of a dial: the peer, whether we are the initiator of the handshake, and whether a direct path alone will do."""
 
 
 class MakeUpgrade(Protocol):
@@ -98,29 +94,22 @@ class Dialer:
         self.networks = networks
         self.upgrade = upgrade
         self.find = find
-        self.dials: dict[Key, Dial] = {}
+        self.dials: dict[tuple[PeerId, DirectDial | None], Dial] = {}
         """Those under way."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dial(
-        self,
-        peer: PeerId,
-        addresses: Iterable[Multiaddr],
-        *,
-        initiator: bool = True,
-        direct: bool = False,
-        find: bool = False,
+        self, peer: PeerId, addresses: Iterable[Multiaddr], *, direct: DirectDial | None = None, find: bool = False
     ) -> Dial:
         """The dial to ``peer`` that is under way, to ``addresses`` too from now on; or a new one.
 
         ``direct``: beside a relayed connection, to all addresses at once, since the other end may dial at the same moment.
-        ``initiator`` is the role in the handshake: a hole punch may dial as the responder. ``find``: look for further
-        addresses meanwhile.
+        ``find``: look for further addresses meanwhile.
 
         Raises:
             DialError: no address is known, or too many peers are being dialed.
         """
-        key = peer, initiator, direct
+        key = peer, direct
         dial = self.dials.get(key)
         if dial is None:
             addresses = tuple(addresses)
@@ -128,20 +117,20 @@ class Dialer:
                 raise DialError(peer)
             if len(self.dials) >= self.config.max_pending_outbound_connections:
                 raise DialError(peer, reason="Config.max_pending_outbound_connections is reached")
-            dial = self.dials[key] = Dial(self, key)
+            dial = self.dials[key] = Dial(self, peer, direct)
         dial.take_in(addresses, find=self.find if find else None)
         return dial
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
         """``peer`` was heard of at these addresses: a dial that looks for it takes them in."""
-        dial = self.dials.get((peer, True, False))
+        dial = self.dials.get((peer, None))
         if dial is not None:
             dial.found(addresses)
 
     def peer_connected(self, connection: Connection) -> None:
         """The peer has dialed us: dials to it need not go on."""
-        for initiator, direct in (True, False), (True, True), (False, True):
-            dial = self.dials.get((connection.peer, initiator, direct))
+        for direct in None, *DirectDial:
+            dial = self.dials.get((connection.peer, direct))
             if dial is not None:
                 dial.finish(connection)
 
@@ -197,8 +186,9 @@ class Dial:
     when nobody waits any more.
     """
 
-    def __init__(self, dialer: Dialer, key: Key) -> None:
-        self.peer, self.initiator, self._direct = self._key = key
+    def __init__(self, dialer: Dialer, peer: PeerId, direct: DirectDial | None) -> None:
+        self.peer = peer
+        self._direct = direct
         self._dialer = dialer
         self._config = dialer.config
         self._loop = asyncio.get_running_loop()
@@ -293,7 +283,7 @@ class Dial:
         if self._over:
             return
         self._over = True
-        del self._dialer.dials[self._key]
+        del self._dialer.dials[self.peer, self._direct]
         if self._timer is not None:
             self._timer.cancel()
         self._queue.clear()
@@ -478,12 +468,19 @@ class Dial:
 
         def connected(pipe: BytePipe) -> PipeReceiver:
             nonlocal upgrade
-            upgrade = self._dialer.upgrade(pipe, self.peer, attempt.dialed, initiator=self.initiator)
+            initiator = self._direct is not DirectDial.RESPONDER
+            upgrade = self._dialer.upgrade(pipe, self.peer, attempt.dialed, initiator=initiator)
             return upgrade
 
         assert attempt.transport is not None
         try:
-            await attempt.transport.dial(attempt.address, connected, peer=self.peer, named=attempt.named)
+            await attempt.transport.dial(
+                attempt.address,
+                connected,
+                peer=self.peer,
+                named=attempt.named,
+                from_listen_port=None if self._direct is None else self._direct.is_punch,
+            )
             assert upgrade is not None
             return await upgrade.finished
         except BaseException:

@@ -23,6 +23,7 @@ from ..events import (
     Event,
     InboundConnectionFailed,
     Listener,
+    NatKind,
     Path,
     PeerIdentified,
 )
@@ -44,7 +45,7 @@ from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
-from ..transport.transport import CertificateFiles, Transport
+from ..transport.transport import CertificateFiles, DirectDial, Transport
 from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
@@ -242,8 +243,6 @@ class Swarm:
             NotPermitted: the peer is banned, or a policy refuses it.
             DialError: no address is known, or none led to the peer.
         """
-        if self._closing:
-            raise ClosedError
         self._check_admission(peer)
         connection = self.connection(peer)
         if connection is not None:
@@ -257,12 +256,10 @@ class Swarm:
             return connection
 
     async def connect_directly(
-        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, *, initiator: bool
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, how: DirectDial
     ) -> Connection:
-        if self._closing:
-            raise ClosedError
         self._check_admission(peer)
-        return await self._dialer.dial(peer, addresses, initiator=initiator, direct=True).outcome(deadline)
+        return await self._dialer.dial(peer, addresses, direct=how).outcome(deadline)
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
         self._dialer.found(peer, addresses)
@@ -321,6 +318,14 @@ class Swarm:
     @property
     def observed_addresses(self) -> tuple[Multiaddr, ...]:
         return self._listeners.observed
+
+    @property
+    def candidates(self) -> tuple[Multiaddr, ...]:
+        return self._listeners.candidates
+
+    @property
+    def nat_kind(self) -> NatKind | None:
+        return self._listeners.nat_kind
 
     async def listen(
         self,
@@ -407,6 +412,8 @@ class Swarm:
     # -- upgrading -------------------------------------------------------------------------------
 
     def _check_admission(self, peer: PeerId) -> None:
+        if self._closing:
+            raise ClosedError
         refusal = self._admission.refusal_of_peer(peer)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
@@ -482,8 +489,6 @@ class Swarm:
         """
         peer = upgrade.remote_peer
         path = path or pipe.path
-        if self._closing:
-            raise ClosedError
         self._check_admission(peer)
         refusal = self._admission.refusal_of_address(pipe.remote_address)  # may have changed since the pipe was made
         if refusal is not None:
