@@ -59,6 +59,7 @@ EDGES = {
     },
     "reach": {
         "addresses": "targets of dials, and addresses of our own",
+        "firewall": "the modes of relays",
         "transport": "the type of a listener's certificate",
         "wiring": "listeners, relays and kept peers",
     },
@@ -79,6 +80,7 @@ EDGES = {
     "relaying": {
         "addresses": "where relays are, and which lead to whom",
         "protocols": "the relay, its clients, and circuits",
+        "resources": "who has reached a limit of the relay, by network",
         "transport": "connections to relays",
     },
     "firewall_sources": {
@@ -170,6 +172,7 @@ PURE = {
     "addresses.export": "text in, addresses out",
     "addresses.peer_addresses": "addresses of one peer; the time is an argument",
     "swarm.own_addresses": "decisions; the time is an argument",
+    "resources.rates": "decisions; the time is an argument",
     "port_mapping.epoch": "decisions; the time is an argument",
     "port_mapping.nat_pmp": "bytes in, values out",
     "port_mapping.pcp": "bytes in, values out",

@@ -78,6 +78,7 @@ from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
 from .protocols.relay.limits import RelayServer
+from .protocols.relay.status import RelayStatus
 from .requests import Request
 from .transport.stream import Stream
 
@@ -146,6 +147,7 @@ __all__ = [
     "PublicKey",
     "RelayRefused",
     "RelayServer",
+    "RelayStatus",
     "RemoteProtocolError",
     "Request",
     "RequestFailed",

@@ -187,11 +187,11 @@ class InboundConnectionFailed:
 
 @dataclass(frozen=True, slots=True)
 class LimitReached:
-    """A limit is reached, and something of the largest holder gave way. At most one event a second for each limit; also
-    logged."""
+    """A limit is reached, and something of the largest holder gave way, or something new was refused. At most one event a
+    second for each limit; also logged."""
 
     limit: str
-    """The field of :class:`Config`."""
+    """The field of :class:`Config`; or, of a relay, that of :class:`RelayServer`, such as ``RelayServer.max_circuits``."""
     network: str
     """The network of the remote that gave way last, such as ``192.0.2.1/32``."""
     count: int

@@ -16,7 +16,7 @@ from .ending import begin, end_all
 from .errors import ClosedError
 from .event_hub import EventHub
 from .events import Direction
-from .firewall.admission import Admission
+from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
 from .firewall.gate import Gate
 from .firewall.policy import Policy
@@ -121,6 +121,8 @@ class Parts(Generic[Req, Res]):
             keypair.peer_id,
             config,
             relay,
+            policy=self.admission,
+            limit_reached=self._refusals.add,
             addresses=self.addresses,
             connect=lambda peer, addresses, deadline, find: self.running().connect(
                 peer, addresses, deadline, find=find
@@ -134,6 +136,7 @@ class Parts(Generic[Req, Res]):
             permits=self._may_connect_directly,
             emit=self.events.emit,
         )
+        self.admission.is_relay = self.relaying.used.__contains__
         self._services: tuple[Service, ...] = (
             IdentifyService(),
             self.ping,
@@ -312,6 +315,12 @@ class Parts(Generic[Req, Res]):
         if kept is not None:
             await kept
 
+    def set_relay_mode(self, peer: PeerId | None, mode: RelayMode | None) -> None:
+        """As :meth:`StrongholdP2p.set_relay_mode`."""
+        self.admission.set_relay_mode(peer, mode)
+        self._admission_changed()
+        self.offer_changed(peer)
+
     def offer_changed(self, peer: PeerId | None = None) -> None:
         """The protocols that ``peer``, or every peer, may open have changed."""
         if self.swarm is not None:
@@ -324,6 +333,7 @@ class Parts(Generic[Req, Res]):
     def _admission_changed(self) -> None:
         if self.swarm is not None:
             self.swarm.admission_changed()
+            self.relaying.policy_changed()
             self.keeper.retry_all()
 
     def _relayed_addresses_changed(self, addresses: tuple[Multiaddr, ...]) -> None:
@@ -344,7 +354,7 @@ class Parts(Generic[Req, Res]):
 
     def _may_connect_directly(self, peer: PeerId, direction: Direction) -> bool:
         """Not with whom every request is rejected: a direct path is more than it has."""
-        return not self.gate.rejects_all(peer, direction)
+        return self.admission.may_connect_directly(peer) and not self.gate.rejects_all(peer, direction)
 
     def _approves(self, peer: PeerId) -> bool:
         """A rule allows requests of the peer, some or all."""

@@ -46,6 +46,8 @@ def test_the_example() -> None:
         deny_networks=(ip_network("10.9.0.0/16"),),
         deny_peers=frozenset({PeerId.parse("12D3KooWPMDrvuZoi5RKTLdr8zme1C52E3bWyNdR461LMqghPubU")}),
         banned=frozenset({mallory}),
+        may_reserve=frozenset({alice, backup}),
+        may_connect=frozenset({alice, backup}),
     )
     assert policy.requests_in_flight == 64
     assert policy.requests_per_second == 20.0
@@ -102,6 +104,25 @@ def test_lists_of_peers_by_name_and_by_id() -> None:
     assert policy.admission == AdmissionRules(allow_peers=frozenset({ALICE, BOB}), deny_peers=frozenset({ALICE}))
 
 
+def test_groups_in_every_list_of_peers() -> None:
+    lists = (
+        'peer_ids.allow = ["ops"]\npeer_ids.deny = ["ops", "alice"]\nrelay.reserve = ["ops"]\nrelay.connect = ["alice"]'
+    )
+    policy = Policy.parse(f'{lists}\n[groups]\nops = ["alice", "{BOB}"]\n[peers.alice]\nid = "{ALICE}"')
+    both = frozenset({ALICE, BOB})
+    assert policy.admission == AdmissionRules(
+        allow_peers=both, deny_peers=both, may_reserve=both, may_connect=frozenset({ALICE})
+    )
+
+
+def test_relays() -> None:
+    policy = Policy.parse(
+        f'default.relay = "never"\nnetworks.relayed = "allow"\n[peers.alice]\nid = "{ALICE}"\nrelay = "only"'
+    )
+    assert policy.admission == AdmissionRules(relayed=True, relay_mode="never", relay_modes={ALICE: "only"})
+    assert Policy.parse('networks.relayed = "reject"').admission == AdmissionRules(relayed=False)
+
+
 @pytest.mark.parametrize("text", ["192.0.2.1", "10.0.0.0/8", "0.0.0.0/0", "::/0", "2001:db8::1", "::ffff:10.0.0.0/104"])
 def test_networks(text: str) -> None:
     assert Policy.parse(f'networks.deny = ["{text}"]').admission.deny_networks == (ip_network(text),)
@@ -132,13 +153,13 @@ def error_of(text: str) -> PolicyError:
     [
         # keys
         ("[default]\n\n[defaults]", 3, "defaults", "unknown key; did you mean default?"),
-        ("x = 1", 1, "x", "unknown key; known keys are default, peers, networks, peer_ids and limits"),
+        ("x = 1", 1, "x", "unknown key; known keys are default, peers, groups, networks, peer_ids, relay and limits"),
         ('[default]\ninbond = "ask"', 2, "default.inbond", "unknown key; did you mean inbound?"),
-        ("[networks]\npeers = []", 2, "networks.peers", "unknown key; known keys are allow and deny"),
+        ("[networks]\npeers = []", 2, "networks.peers", "unknown key; known keys are allow, deny and relayed"),
         ("[peer_ids]\nalow = []", 2, "peer_ids.alow", "unknown key; did you mean allow?"),
         ("[limits]\nrequests = 1", 2, "limits.requests", "unknown key; did you mean requests_in_flight?"),
         ("[peers.a]\nban = true\nbanned = true", 3, "peers.a.banned", "unknown key; did you mean ban?"),
-        ("[peers]\n'a b' = {x = 1}", 2, 'peers."a b".x', "unknown key; known keys are id, inbound, outbound and ban"),
+        ("[peers]\n'a b' = {x = 1}", 2, 'peers."a b".x', "unknown key; known keys are id, inbound, outbound, ban and relay"),
         # tables
         ('# a\ndefault = "ask"', 2, "default", "must be a table, not a string"),
         ("[[default]]", 1, "default", "must be a table, not a list"),
@@ -178,7 +199,7 @@ def error_of(text: str) -> PolicyError:
         (f'[peers.a]\nid = "{ALICE}"\n[peers.b]\nid = "{ALICE.to_cid()}"', 4, "peers.b.id", "is also the id of a"),
         (f'[peers.""]\nid = "{ALICE}"', 1, 'peers.""', "a name must be printable text"),
         (f'[peers."\\u001b[1m"]\nid = "{ALICE}"', 1, 'peers."\\u001b[1m"', "a name must be printable text"),
-        (f'[peers.{ALICE}]\nid = "{ALICE}"', 1, f"peers.{ALICE}", "a peer id cannot be a name; give it as id"),
+        (f'[peers.{ALICE}]\nid = "{ALICE}"', 1, f"peers.{ALICE}", "a peer id cannot be a name"),
         # networks
         ('networks.allow = "10.0.0.0/8"', 1, "networks.allow", "must be a list, not a string"),
         (
@@ -197,13 +218,33 @@ def error_of(text: str) -> PolicyError:
         ("networks.deny = [10]", 1, "networks.deny", "must be a string, not a whole number"),
         # lists of peers
         ("[peer_ids]\nallow = []", 2, "peer_ids.allow", "an empty list is ambiguous; to allow all, leave the key out"),
-        ('peer_ids.deny = ["bob"]', 1, "peer_ids.deny", "'bob' is neither a name in [peers] nor a peer id"),
+        ('peer_ids.deny = ["bob"]', 1, "peer_ids.deny", "'bob' is neither a name in [peers] or [groups] nor a peer id"),
         (
             f'peer_ids.deny = ["a",\n"{ALICE}"]\n[peers.a]\nid = "{ALICE}"',
             2,
             "peer_ids.deny",
             f"'{ALICE}' is in the list twice",
         ),
+        ("[relay]\nreserve = []", 2, "relay.reserve", "an empty list is ambiguous; to allow all, leave the key out"),
+        ('[relay]\nreach = ["a"]', 2, "relay.reach", "unknown key; known keys are reserve and connect"),
+        # groups
+        ("groups.ops = []", 1, "groups.ops", "a group must have a member"),
+        ('[groups]\nops = "alice"', 2, "groups.ops", "must be a list, not a string"),
+        ('[groups]\nops = ["bob"]', 2, "groups.ops", "'bob' is neither a name in [peers] nor a peer id"),
+        (
+            f'[groups]\nops = ["{ALICE}"]\nall = ["ops"]',
+            3,
+            "groups.all",
+            "'ops' is neither a name in [peers] nor a peer id",
+        ),
+        (f'[groups]\na = ["{ALICE}"]\n[peers.a]\nid = "{ALICE}"', 2, "groups.a", "is also the name of a peer"),
+        (f'[groups]\n{ALICE} = ["{ALICE}"]', 2, f"groups.{ALICE}", "a peer id cannot be a name"),
+        (f'[groups]\n"\\n" = ["{ALICE}"]', 2, 'groups."\\n"', "a name must be printable text"),
+        # relays
+        ('[default]\nrelay = "reject"', 2, "default.relay", 'must be "allow", "never" or "only", not \'reject\''),
+        (f'[peers.a]\nid = "{ALICE}"\nrelay = true', 3, "peers.a.relay", 'must be "allow", "never" or "only", not true or false'),
+        ('[networks]\nrelayed = "never"', 2, "networks.relayed", 'must be "allow" or "reject", not \'never\''),
+        ("[networks]\nrelayed = []", 2, "networks.relayed", 'must be "allow" or "reject", not a list'),
         # limits
         ("[limits]\nrequests_in_flight = true", 2, "limits.requests_in_flight", "must be a whole number, not true or false"),
         ("[limits]\nrequests_in_flight = 1.0", 2, "limits.requests_in_flight", "must be a whole number, not a number"),

@@ -41,6 +41,8 @@ class ServiceHost(Protocol):
     keypair: Keypair
     config: Config
     deadlines: Deadlines
+    closing: bool
+    """It takes nothing new any more."""
 
     @property
     def listen_addresses(self) -> tuple[Multiaddr, ...]:
@@ -110,6 +112,9 @@ class Service:
 
     protocols: Mapping[str, StreamHandler] = MappingProxyType({})
     """The handlers, by protocol id."""
+
+    until_the_end = False
+    """Whether they are offered while the host is closing, too, to say that nothing new begins."""
 
     host: ServiceHost
 

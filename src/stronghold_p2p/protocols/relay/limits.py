@@ -37,6 +37,17 @@ class RelayServer:
         As a household or an office has.""",
     )
 
+    max_reservations_per_minute_per_peer: int = limit(
+        30,
+        """Reservations and renewals; as many at once after a pause. A peer needs one or two an hour, and one more for each
+        break of its connection. Each costs a signature.""",
+    )
+
+    max_reservations_per_minute_per_network: int = limit(
+        60,
+        """The same for one network: all of its peers may come back at once after a break, several times.""",
+    )
+
     reservation_ttl: float = limit(
         3600.0,
         """A reservation ends after this time unless it is renewed, as in go-libp2p. Below ten minutes js-libp2p would renew
@@ -54,6 +65,18 @@ class RelayServer:
         """The same for one peer, at either end: one that many ask for stays within reach of others.""",
     )
 
+    max_circuits_per_minute_per_peer: int = limit(
+        60,
+        """Circuits from one peer; as many at once after a pause. A program that asks once a second has one each time, if it
+        does not stay connected. Each has the target shake hands. rust-libp2p's 30, and then one in two minutes, are for
+        hole punching.""",
+    )
+
+    max_circuits_per_minute_per_network: int = limit(
+        240,
+        """The same from one network, as an office has.""",
+    )
+
     max_seconds: float | None = limit(
         600.0,
         """The duration of a circuit. Enough for a conversation of requests, or until the two have found a direct path.
@@ -66,8 +89,11 @@ class RelayServer:
         None: no limit.""",
     )
 
-    allow: AbstractSet[PeerId] | None = None
-    """The peers that may reserve; None: everybody whom the policy admits."""
+    reserve: AbstractSet[PeerId] | None = None
+    """The peers that may reserve, and so be reached through this relay; None: everybody. A policy may allow fewer."""
+
+    connect: AbstractSet[PeerId] | None = None
+    """The peers that may connect to those; None: everybody. A policy may allow fewer."""
 
     unlimited: AbstractSet[PeerId] = frozenset()
     """Circuits to and from these peers have no limit of time or bytes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...identity import PeerId
+from ...resources.networks import Networks
 from ...resources.shares import Path, Shares
 from .limits import RelayServer
 
@@ -14,11 +15,13 @@ __all__ = ["Place", "Places"]
 class Place:
     """Of one circuit, from when it is asked for until it has ended."""
 
-    __slots__ = ("_end", "lost", "source", "target")
+    __slots__ = ("_end", "lost", "networks", "source", "target")
 
     def __init__(self, source: PeerId, target: PeerId) -> None:
         self.source = source
         self.target = target
+        self.networks: Networks = ()
+        """Those of the source."""
         self.lost = False
         """Another circuit has it now."""
         self._end: Callable[[], object] | None = None
@@ -45,30 +48,42 @@ class Places:
     holder's newest circuit ends for the new one. Who has the most already is refused.
     """
 
-    def __init__(self, server: RelayServer) -> None:
+    def __init__(self, server: RelayServer, limit_reached: Callable[[str, Networks], None]) -> None:
+        """``limit_reached`` takes the field of ``server`` by which a place was lost, and the networks of who had it."""
         self._server = server
+        self._limit_reached = limit_reached
         self._all: Shares[Place] = Shares()
         self._by_peer: dict[PeerId, Shares[Place]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def take(self, networks: tuple[str, ...], place: Place) -> bool:
-        """Whether there is a place, perhaps another one's. ``networks`` are those of the source."""
+    def __contains__(self, place: object) -> bool:
+        return place in self._all
+
+    def take(self, networks: Networks, place: Place) -> str:
+        """Takes a place, perhaps another one's; or returns the field of the limit that leaves none. ``networks`` are those of
+        the source."""
+        place.networks = networks
         path: Path = (*networks, place.source)
         per_peer = self._server.max_circuits_per_peer
         source, target = (self._by_peer.setdefault(peer, Shares()) for peer in (place.source, place.target))
-        limited = (self._all, self._server.max_circuits), (source, per_peer), (target, per_peer)
-        for shares, _ in limited:
+        limited = (
+            ("max_circuits", self._all, self._server.max_circuits),
+            ("max_circuits_per_peer", source, per_peer),
+            ("max_circuits_per_peer", target, per_peer),
+        )
+        for _, shares, _ in limited:
             shares.add(path, place)
-        losing = [shares.newest_of_largest() for shares, limit in limited if len(shares) > limit]
+        losing = {shares.newest_of_largest(): field for field, shares, limit in limited if len(shares) > limit}
         if place in losing:
             self.free(place)
-            return False
-        for other in dict.fromkeys(losing):
+            return losing[place]
+        for other, field in losing.items():
             self.free(other)
             other.lose()
-        return True
+            self._limit_reached(field, other.networks)
+        return ""
 
     def free(self, place: Place) -> None:
         """It has ended; that may be said twice."""
