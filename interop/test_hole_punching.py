@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from .driver import command_line
 
 US = "us"
 
-PAIRS = [pair for pair in itertools.product((US, "go", "rust"), repeat=2) if pair != (US, US)]
+PAIRS = [pair for other in ("go", "rust") for pair in ((US, other), (other, US))]
 """Who is reached through the relay, and so begins to punch; and who dials."""
 
 
