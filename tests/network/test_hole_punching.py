@@ -45,11 +45,11 @@ class Trio(NamedTuple):
 
 
 @contextmanager
-def trio(server: Host, alice: Host, bob: Host) -> Iterator[Trio]:
+def trio(server: Host, alice: Host, bob: Host, role: str = "alice") -> Iterator[Trio]:
     with ExitStack() as stack:
         relay = stack.enter_context(server.python(PROGRAM, "relay", PORT.format(server.ip4)))
         listener = stack.enter_context(bob.python(PROGRAM, "bob", relay.event("listening")["address"]))
-        asker = stack.enter_context(alice.python(PROGRAM, "alice", listener.event("listening")["address"]))
+        asker = stack.enter_context(alice.python(PROGRAM, role, listener.event("listening")["address"]))
         yield Trio(relay, listener, asker)
 
 
@@ -95,3 +95,15 @@ def test_who_can_be_reached_is_dialed_though_it_came_by_a_relay(make_internet: M
         while peers.circuits():
             pass
         assert peers.end() == ["None", "None"]
+
+
+def test_who_will_have_a_relay_alone_is_left_to_it(make_internet: MakeInternet) -> None:
+    nat = Nat.ENDPOINT_INDEPENDENT
+    with (
+        make_internet(1, nat, nat) as ((server,), (alice, bob)),
+        trio(server, alice.host, bob.host, "alice-by-relay") as peers,
+    ):
+        # Bob does not know, and is refused.
+        assert [peers.bob.event("hole_punch_failed")["attempt"] for _ in range(3)] == [1, 2, 3]
+        assert peers.circuits() == 1
+        assert set(peers.end()) > {"None"}

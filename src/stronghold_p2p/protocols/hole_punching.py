@@ -97,6 +97,7 @@ class HolePunching(Service):
         self._pause = pause
         self._dial_timeout = dial_timeout
         self._relayed: dict[PeerId, list[Connection]] = {}
+        """The connections through relays."""
         self._begun: dict[PeerId, _Upgrade] = {}
         """Those that we have begun, the last one of each peer."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,7 +106,7 @@ class HolePunching(Service):
         self._unidentified: dict[Connection, asyncio.Future[None]] = {}
         """Direct ones whose remote has not said yet where it sees us: done when it has, or never will."""
         self._again_at: dict[PeerId, float] = {}
-        """When to begin again at the earliest, in the loop's time, with whom it has failed."""
+        """When to begin again at the earliest, in the loop's time, with whom it has failed; the oldest first."""
         self._hopeless: set[Connection] = set()
         """Relayed ones, of which it was told that nothing can be tried."""
         self._closed = False
@@ -304,6 +305,7 @@ class HolePunching(Service):
         if upgrade.is_over:
             return  # there is a direct connection, or none at all
         if last:
+            self._again_at.pop(peer, None)
             self._again_at[peer] = upgrade.relayed.loop.time() + RETRY_AFTER
             if len(self._again_at) > MAX_FAILED:
                 del self._again_at[next(iter(self._again_at))]

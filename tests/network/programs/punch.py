@@ -3,6 +3,7 @@
 punch.py relay ADDRESS: a line of input has it print how many circuits there are.
 punch.py bob RELAY: answers through the relay; a line of input has it print how many requests came, and how many of them twice.
 punch.py alice CIRCUIT: asks on and on, until a line of input; then it prints what became of the requests.
+punch.py alice-by-relay CIRCUIT: the same, and no direct path will do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -86,7 +88,7 @@ async def bob(via: str) -> None:
             tell("handled", count=len(handled), twice=sum(count > 1 for count in handled.values()))
 
 
-async def alice(circuit: str) -> None:
+async def alice(circuit: str, *, by_relay: bool = False) -> None:
     errors: list[str] = []
     answered = number = 0
     over = False
@@ -104,6 +106,8 @@ async def alice(circuit: str) -> None:
                 answered += response == body
 
     async with Peer() as peer:
+        if by_relay:
+            peer.set_relay_mode("only")
         telling = asyncio.create_task(tell_of_paths(peer))
         await peer.listen("/ip4/0.0.0.0/tcp/4001")
         asking = [asyncio.create_task(ask_on(peer)) for _ in range(AT_ONCE)]
@@ -121,11 +125,18 @@ async def alice(circuit: str) -> None:
     await telling
 
 
+ROLES: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {
+    "relay": relay,
+    "bob": bob,
+    "alice": alice,
+    "alice-by-relay": partial(alice, by_relay=True),
+}
+
 if __name__ == "__main__":
     # Short, in networks without a delay.
-    vars(wiring)["HolePunching"] = partial(HolePunching, pause=0.1, dial_timeout=2.0)
+    vars(wiring)["HolePunching"] = partial(HolePunching, pause=0.1, dial_timeout=1.0)
     role, argument = sys.argv[1:]
     try:
-        asyncio.run({"relay": relay, "bob": bob, "alice": alice}[role](argument))
+        asyncio.run(ROLES[role](argument))
     except KeyboardInterrupt:
         sys.exit(130)
