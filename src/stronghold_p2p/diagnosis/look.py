@@ -13,14 +13,14 @@ from typing import Any, Final
 
 from ..errors import ListenError
 from ..events import Listener, PeerDiscovered
-from ..identity import PeerId
+from ..identity import Keypair, PeerId
 from ..multiaddr import Multiaddr
 from ..peer import StrongholdP2p
 from ..port_mapping.gateway import find_gateway
 from ..transport import interfaces
 from ..transport.dnsaddr import TxtRecords
 from ..transport.lookups import in_thread
-from ..transport.resolver import Resolver, SystemResolver, ascii_host
+from ..transport.resolver import SystemResolver, ascii_host
 from .facts import Lookup, Machine, Neighbors, Router
 
 __all__ = ["listen_everywhere", "look_at_machine", "look_at_router", "look_for_neighbors", "look_up"]
@@ -66,8 +66,11 @@ def _name_servers() -> tuple[str, ...] | None:
         return None
 
 
-async def look_up(name: Multiaddr, peer: PeerId | None, seconds: float, resolver: Resolver | None = None) -> Lookup:
-    """What ``name`` leads to, for ``peer`` or for any."""
+async def look_up(
+    name: Multiaddr, peer: PeerId | None, seconds: float, txt_records: TxtRecords | None = None
+) -> Lookup:
+    """What ``name`` leads to, for ``peer`` or for any; ``txt_records`` are other ones in tests."""
+    records = txt_records or TxtRecords()
     start = time.monotonic()
     found: Sequence[object] = ()
     error = None
@@ -75,10 +78,10 @@ async def look_up(name: Multiaddr, peer: PeerId | None, seconds: float, resolver
         async with asyncio.timeout(seconds):
             kind, host = name.components[0]
             if kind == "dnsaddr" and peer is None:
-                found = await in_thread(lambda: _records(ascii_host(host or "")))
+                found = await in_thread(lambda: _addresses_in(records, ascii_host(host or "")))
             else:
-                anybody = peer or PeerId(b"\0\0")
-                found = (await (resolver or SystemResolver()).resolve(name, anybody, told=False)).addresses
+                whom = peer or Keypair.generate().peer_id
+                found = (await SystemResolver(records).resolve(name, whom, told=False)).addresses
     except TimeoutError as timeout:
         error = str(timeout) or f"no name server has answered within {seconds:g} s"
     except OSError as failed:
@@ -86,9 +89,10 @@ async def look_up(name: Multiaddr, peer: PeerId | None, seconds: float, resolver
     return Lookup(str(name), time.monotonic() - start, tuple(map(str, found)), error)
 
 
-def _records(host: str) -> list[str]:
-    records, _ = TxtRecords().look_up(host)
-    return [record.decode(errors="replace").removeprefix("dnsaddr=") for record in records]
+def _addresses_in(txt_records: TxtRecords, host: str) -> list[str]:
+    """Those of any peer, as they are written."""
+    found, _ = txt_records.look_up(host)
+    return [record.decode(errors="replace").removeprefix("dnsaddr=") for record in found]
 
 
 async def look_for_neighbors(seconds: float) -> Neighbors:
