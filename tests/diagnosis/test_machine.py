@@ -34,6 +34,11 @@ def machine(*ips: str, clock: bool | None = None, name_servers: tuple[str, ...] 
         (("192.168.1.2", "fd00::1"), "note", "the private addresses 192.168.1.2 and fd00::1, and no"),
         (("100.64.0.7", "10.0.0.1"), "note", "the address 100.64.0.7 of a provider or a VPN, and no public address."),
         (("127.0.0.1", "169.254.3.4"), "problem", "only the address 169.254.3.4, which it has given itself"),
+        (
+            tuple(f"10.0.0.{number}" for number in range(1, 8)),
+            "note",
+            "addresses 10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4 and 3 more, and",
+        ),
         (ALONE, "problem", "This machine is in no network"),
         ((), "problem", "This machine is in no network"),
     ],

@@ -105,7 +105,7 @@ async def contact(
         return Contact(target, time.monotonic() - start, error=error)
     took = time.monotonic() - start
     other = target.peer
-    connected = await told.until(lambda: told.connected.get(other), EVENT_TIME)
+    connected = await told.until(lambda: told.connected.get(other), seconds)
     assert connected is not None
 
     def identity() -> PeerIdentified | ConnectionClosed | None:

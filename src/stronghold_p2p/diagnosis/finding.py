@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-__all__ = ["MAX_SHOWN", "Diagnosis", "Finding", "Reach", "Verdict", "duration", "listed", "shortened"]
+__all__ = ["MAX_SHOWN", "Diagnosis", "Finding", "Reach", "Verdict", "duration", "listed", "shortened", "some"]
 
 Verdict: TypeAlias = Literal["ok", "note", "problem", "unknown", "skipped"]
 """``note``: no problem by itself, but good to know. ``unknown``: it could not be found out. ``skipped``: there was nothing to
@@ -57,6 +57,12 @@ def listed(words: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     *others, last = words
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def some(words: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = [f"{len(words) - MAX_SHOWN} more"] if len(words) > MAX_SHOWN else []
+    return listed([*words[:MAX_SHOWN], *more])
 
 
 def duration(seconds: float) -> str:

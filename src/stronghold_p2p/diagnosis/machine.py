@@ -10,7 +10,7 @@ from ..identity import PeerId
 from ..swarm.own_addresses import Scope, scope_of
 from ..transport.interfaces import Ip
 from .facts import Lookup, Machine, Neighbors
-from .finding import MAX_SHOWN, Finding, Verdict, duration, listed, shortened
+from .finding import Finding, Verdict, duration, listed, shortened, some
 
 __all__ = ["check_clock", "check_interfaces", "check_mdns", "check_name", "check_name_servers"]
 
@@ -92,8 +92,7 @@ def check_name(lookup: Lookup) -> Finding:
         what = f"The name in {lookup.name} leads nowhere: {shortened(lookup.error)}."
         advice = "Check how it is written, and whether the name servers of this machine answer. Or use an IP address."
         return Finding(check, "problem", what, advice, data)
-    more = [f"{len(found) - MAX_SHOWN} more"] if len(found) > MAX_SHOWN else []
-    what = f"The name in {lookup.name} leads to {listed([*found[:MAX_SHOWN], *more])}."
+    what = f"The name in {lookup.name} leads to {some(found)}."
     if lookup.seconds > SLOW_LOOKUP:
         advice = "Look at the name servers of this machine: each dial by name waits for them."
         return Finding(check, "note", f"{what} That took {lookup.seconds:.1f} s.", advice, data)
@@ -129,8 +128,7 @@ def check_mdns(neighbors: Neighbors, machine: Machine, *, needed: bool) -> Findi
         advice = "Stop the program that keeps UDP port 5353 to itself, or give peers by their addresses."
         return Finding(check, worse, what, advice, data)
     if others:
-        more = [f"{len(others) - MAX_SHOWN} more"] if len(others) > MAX_SHOWN else []
-        what = f"On the local network answered {listed([*others[:MAX_SHOWN], *more])}."
+        what = f"On the local network answered {some(others)}."
         return Finding(check, "ok", what, None, data)
     if machine.ips is not None and all(ip.is_loopback for ip in machine.ips):
         return Finding(check, "skipped", "There is no local network on which to find peers.", None, data)
@@ -157,4 +155,4 @@ def _kind(ip: Ip) -> str:
 
 
 def _addresses(ips: list[str]) -> str:
-    return f"address{'' if len(ips) == 1 else 'es'} {listed(ips)}"
+    return f"address{'' if len(ips) == 1 else 'es'} {some(ips)}"
