@@ -17,12 +17,14 @@ from stronghold_p2p import (
     PeerIdMismatch,
     RelayRefused,
     TlsError,
+    WebSocketError,
 )
 from stronghold_p2p.diagnosis.dialing import advice_on, attempts_data, in_words
 
 PEER = PeerId.parse("12D3KooWHbzMJW3LdgTFjcv7iXKhMMhNAQAfx7tGhe6U3BHNnBKD")
 OTHER = PeerId.parse("12D3KooWFvyFjmVNas864oDAkFLMcNrmRwbyKJrJ6sHLEidQFx44")
 TCP, TCP6 = Multiaddr.parse("/ip4/192.0.2.1/tcp/4001"), Multiaddr.parse("/ip6/2001:db8::1/tcp/4001")
+QUIC = Multiaddr.parse("/ip4/192.0.2.1/udp/1/quic-v1")
 NAME = Multiaddr.parse("/dns4/a.example/tcp/4001")
 CIRCUIT = Multiaddr.parse(f"{TCP}/p2p/{OTHER}/p2p-circuit")
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
@@ -35,8 +37,8 @@ def failed(error: Exception, address: Multiaddr = TCP, seconds: float = 0.0) -> 
 @pytest.mark.parametrize(
     ("attempt", "says", "advises"),
     [
-        (failed(REFUSED), f"{TCP}: connection refused", "Start the peer there, at /ip4/0.0.0.0/tcp/4001"),
-        (failed(TimeoutError("no answer in time"), seconds=4.0), "no answer in time after 4.0 s", "let TCP port 4001 through its firewall"),
+        (failed(REFUSED), f"{TCP}: connection refused", "as at /ip4/0.0.0.0/tcp/4001"),
+        (failed(TimeoutError("no answer in time"), seconds=4.0), "no answer in time (4.0 s)", "let TCP port 4001 through its firewall"),
         (failed(OSError(errno.ENETUNREACH, "Network is unreachable"), TCP6), "network is unreachable", "whether this machine has IPv6"),
         (failed(OSError(errno.EHOSTUNREACH, "No route to host")), "no route to host", "whether this machine has IPv4"),
         (failed(OSError(errno.EMFILE, "Too many open files")), "too many open files", "log of the other side"),
@@ -44,11 +46,12 @@ def failed(error: Exception, address: Multiaddr = TCP, seconds: float = 0.0) -> 
         (failed(TimeoutError("not looked up in time"), NAME), "not looked up in time", "how the name is written"),
         (failed(PeerIdMismatch(PEER, OTHER)), f"but the remote is {OTHER}", f"Use the id of the peer that is there now, {OTHER}"),
         (failed(TlsError("certificate has expired")), "certificate has expired", "certificate there"),
-        (failed(NegotiationError("not a line")), "not a line", "whether the address needs /ws: what answers at TCP port 4001"),
-        (failed(HandshakeError("short")), "short", "speaks something else"),
+        (failed(NegotiationError("not a line")), "not a line", "append /ws: what answers at TCP port 4001"),
+        (failed(WebSocketError("not HTTP")), "not HTTP", "leave out /ws"),
+        (failed(HandshakeError("short")), "short", "log of the other side"),
         (failed(ConnectionLost("closed by the remote")), "closed by the remote", "log of the other side: something there closes"),
         (failed(NotPermitted(PEER, "a policy")), "not permitted", "Change the policy of this peer"),
-        (failed(InvalidAddress("/ip4/192.0.2.1/udp/1/quic-v1", "no transport supports it")), "no transport", "Use an address with /tcp"),
+        (failed(InvalidAddress(QUIC, "no transport supports it"), QUIC), "quic-v1: no transport", "Use an address with /tcp"),
         (failed(RelayRefused(OTHER, 204, "the peer has no reservation there"), CIRCUIT), "the peer has no reservation there (status 204)", "start it with --via-relay"),
         (failed(RelayRefused(OTHER, 203, "it does not answer"), CIRCUIT), "(status 203)", "log of the peer"),
         (failed(RelayRefused(OTHER, 201, "a limit"), CIRCUIT), "(status 201)", "Try it again later"),
@@ -75,7 +78,7 @@ def test_the_address_that_tells_most_is_advised_on() -> None:
 
 def test_names_lead_to_addresses() -> None:
     error = DialError(PEER, [DialAttempt(TCP, REFUSED, 0.26, (NAME,))])
-    assert in_words(error) == f"{TCP} (from {NAME}): connection refused after 0.3 s"
+    assert in_words(error) == f"{TCP} (from {NAME}): connection refused (0.3 s)"
     assert attempts_data(error) == [
         {
             "address": str(TCP),

@@ -74,7 +74,7 @@ def reserved(
         (reserved(PathLimits(5.0, None)), "note", "and 5 s.", "cut off"),
         (reserved(at=PRIVATE), "note", "It has no public address: only peers in its network can use it.", None),
         (reserved(at=PRIVATE, told=(CIRCUIT,)), "ok", "has no limits.", None),
-        (RelayContact(missed()), "problem", f"The relay {PUBLIC}/p2p/{PEER} cannot be reached: {PUBLIC}: connection refused", "nothing listens on TCP port 4001"),
+        (RelayContact(missed()), "problem", f"The relay {PEER} cannot be reached: {PUBLIC}: connection refused", "have it listen on all interfaces, as at /ip4/0.0.0.0/tcp/4001"),
         (RelayContact(reached(), refusal=RelayRefused(PEER, 200, "it has none to give")), "problem", "gives no reservation: it has none to give (status 200).", "The relay is full"),
         (RelayContact(reached(), refusal=RelayRefused(PEER, 202, "its rules")), "problem", "(status 202)", "--key FILE"),
         (RelayContact(reached(), refusal=ProtocolNotSupported(HOP)), "problem", f"is no relay, or not for us: it does not offer {HOP}.", "stronghold-p2p relay"),
@@ -123,12 +123,12 @@ def test_a_peer_that_is_reached_directly() -> None:
 def test_a_peer_that_is_not_reached(needed: bool, verdict: str) -> None:
     found = check_direct(missed(), needed=needed)
     assert found.verdict == verdict
-    assert found.what.startswith(f"The peer {PUBLIC}/p2p/{PEER} cannot be reached: {PUBLIC}: connection refused")
-    assert "nothing listens on TCP port 4001" in str(found.advice)
+    assert found.what.startswith(f"The peer {PEER} cannot be reached: {PUBLIC}: connection refused")
+    assert "have it listen on all interfaces, as at /ip4/0.0.0.0/tcp/4001" in str(found.advice)
     assert found.data["attempts"][0]["error"] == "ConnectionRefusedError"
     found = check_relayed(missed(CIRCUIT), needed=needed)
     assert (found.check, found.verdict) == ("peer_by_relay", verdict)
-    assert found.what.startswith(f"Through a relay, the peer {CIRCUIT}/p2p/{PEER} cannot be reached: ")
+    assert found.what.startswith(f"Through a relay, the peer {PEER} cannot be reached: ")
 
 
 def test_a_peer_that_is_reached_through_a_relay() -> None:

@@ -9,11 +9,13 @@ from ..errors import (
     ConnectionLost,
     DialError,
     InvalidAddress,
+    NegotiationError,
     NotPermitted,
     PeerIdMismatch,
     RelayRefused,
     RemoteProtocolError,
     TlsError,
+    WebSocketError,
 )
 from ..events import DialAttempt
 from ..multiaddr import Multiaddr
@@ -75,13 +77,15 @@ def on_status(status: int) -> str:
 
 def _told(attempt: DialAttempt) -> str:
     names = f" (from {attempt.names[0]})" if attempt.names else ""
-    after = f" after {attempt.seconds:.1f} s" if attempt.seconds >= 0.05 else ""
-    return f"{attempt.address}{names}: {_message(attempt.error)}{after}"
+    took = f" ({attempt.seconds:.1f} s)" if attempt.seconds >= 0.05 else ""
+    return f"{attempt.address}{names}: {_message(attempt.error)}{took}"
 
 
 def _message(error: Exception) -> str:
     if isinstance(error, RelayRefused):
         return f"{error.reason} (status {error.status})"
+    if isinstance(error, InvalidAddress):
+        return error.reason
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return shortened(error)
@@ -114,15 +118,20 @@ def _advice(attempt: DialAttempt) -> str:
             return "Look whether the relay answers: give it with --relay."
         case TlsError():
             return "Look at the certificate there: is it for this name, and valid by the clocks of both sides?"
-        case RemoteProtocolError():
-            return f"Check the port, and whether the address needs /ws: what answers at TCP port {port} speaks something else."
+        case NegotiationError():
+            return f"Check the port, or append /ws: what answers at TCP port {port} is no peer, or speaks WebSocket."
+        case WebSocketError():
+            return (
+                f"Check the port, or leave out /ws: what answers at TCP port {port} is no peer that speaks WebSocket."
+            )
         case ConnectionLost() | ConnectionResetError():
             return (
                 "Look at the log of the other side: something there closes the connection, such as a policy or a proxy."
             )
         case ConnectionRefusedError():
             return (
-                f"Start the peer there, at /ip4/0.0.0.0/tcp/{port}: nothing listens on TCP port {port} of that address."
+                f"Start the peer there, and have it listen on all interfaces, as at /ip4/0.0.0.0/tcp/{port}: nothing listens"
+                " at that address."
             )
         case NotPermitted():
             return "Change the policy of this peer, which refuses that address."

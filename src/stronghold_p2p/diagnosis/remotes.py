@@ -48,7 +48,7 @@ def check_relay(relay: RelayContact) -> Finding:
     contact, refusal = relay.contact, relay.refusal
     data: dict[str, Any] = {"relay": str(contact.target.peer), **_data(contact), "reservation": None, "refusal": None}
     if contact.path is None:
-        return _not_reached(check, f"The relay {contact.target}", contact, data)
+        return _not_reached(check, f"The relay {contact.target.peer}", contact, data)
     what = f"The relay {contact.target.peer} answers{_how(contact)}"
     if relay.reservation is not None:
         data["reservation"] = _reservation_data(relay, relay.reservation)
@@ -76,7 +76,7 @@ def check_direct(contact: Contact, *, needed: bool) -> Finding:
     check = "peer"
     data = {"peer": str(contact.target.peer), **_data(contact)}
     if contact.path is None:
-        return _not_reached(check, f"The peer {contact.target}", contact, data, needed=needed)
+        return _not_reached(check, f"The peer {contact.target.peer}", contact, data, needed=needed)
     return _reached(check, f"The peer answers directly{_how(contact)}", contact, data)
 
 
@@ -85,7 +85,7 @@ def check_relayed(contact: Contact, *, needed: bool) -> Finding:
     check = "peer_by_relay"
     data = {"peer": str(contact.target.peer), **_data(contact)}
     if contact.path is None:
-        return _not_reached(check, f"Through a relay, the peer {contact.target}", contact, data, needed=needed)
+        return _not_reached(check, f"Through a relay, the peer {contact.target.peer}", contact, data, needed=needed)
     what = f"The peer answers through the relay {contact.path.relay} after {contact.seconds:.2f} s"
     return _reached(check, what, contact, data)
 
@@ -125,7 +125,7 @@ def check_requests(contact: Contact, own: PeerId) -> Finding:
     """Whether the peer takes requests of ``own``, which has reached it."""
     check = "requests"
     identity = contact.identity
-    allow = f"On its side, allow {own}. Or use a key that it allows: --key FILE."
+    allow = f"On its side, allow {own}. If your peer has another key, give it here: --key FILE."
     if identity is None:
         if contact.closed:
             what = "The peer has closed the connection before it said what it offers, as for a ban or a policy."
