@@ -15,7 +15,7 @@ import sys
 from collections import defaultdict
 from typing import Any
 
-from bench import limit, report
+from bench import limit, relays, report
 from bench.cases import CASES, COMPILED, LIMIT, OURS, Case
 from bench.systems import SYSTEMS, System
 
@@ -37,9 +37,10 @@ def main() -> None:
     for system in systems:
         system.command()  # all are built before anything is measured
     measured = measure(systems, arguments.rounds, arguments.seconds)
+    relayed = relays.measure(systems, arguments.rounds, arguments.seconds)
     more = {system.name: system.scale() for system in systems if system.name in {OURS, COMPILED}}
     versions = {system.name: system.ask("version") for system in systems}
-    result = report.Result(arguments.rounds, medians(measured), more, versions)
+    result = report.Result(arguments.rounds, medians(measured), more, versions, relayed)
     print(report.text(result))
     if not arguments.no_write:
         report.write(result)

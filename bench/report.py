@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import limit
+from bench import limit, relays
 from bench.cases import CASES, COMPILED, GOALS, LIMIT, OURS, OVER_WEBSOCKET, Case
 
 __all__ = ["Result", "number", "text", "verdict", "write"]
@@ -33,11 +33,12 @@ class Result:
     scale: Mapping[str, Mapping[str, Mapping[str, Any]]]
     """By build of ours: the rows of scale.py by name."""
     versions: Mapping[str, Mapping[str, str]]
+    relayed: relays.Figures
 
 
 def text(result: Result) -> str:
     """The tables, as Markdown."""
-    return "\n\n".join((absolute(result), ratios(result), scaled(result)))
+    return "\n\n".join((absolute(result), ratios(result), relayed(result.relayed), scaled(result)))
 
 
 def absolute(result: Result) -> str:
@@ -69,6 +70,26 @@ def ratios(result: Result) -> str:
         verdicts = [None if ratio is None else goal.reached(ratio) for ratio in found]
         rows.append([work, others, *figures, wanted, verdict(verdicts)])
     return table(rows)
+
+
+def relayed(figures: relays.Figures) -> str:
+    """Rates through relays, and how ours compares."""
+    units = {case.name: case.unit for case in CASES}
+    rows = [["work", "relay", *OWN.values()]]
+    for case, builds in figures.items():
+        for relay in dict.fromkeys(relay for measured in builds.values() for relay in measured):
+            own = [number(value) for value in relays.medians(figures, case, relay)]
+            rows.append([f"{case}, {units[case]}", relay, *own])
+    compared = [["work", "compared with", *OWN.values(), "goal", ""]]
+    for goal in relays.GOALS:
+        found = [goal.ratio(ours, figures) for ours in OWN]
+        if any(found):
+            others = " and ".join(goal.others)
+            ratios = ["" if ratio is None else f"{ratio:.2f}" for ratio in found]
+            verdicts = [None if ratio is None else goal.reached(ratio) for ratio in found]
+            name = f"the best of {others}" if len(goal.others) > 1 else others
+            compared.append([goal.case, name, *ratios, f"at least {goal.factor:g}", verdict(verdicts)])
+    return f"{table(rows)}\n\n{table(compared)}"
 
 
 def scaled(result: Result) -> str:
@@ -151,6 +172,13 @@ Versions: {versions}.
 ## Ratios
 
 {ratios(result)}
+
+## Through a relay
+
+Two peers of ours, and between them our relay of the same build, a go or a rust one, each without limits of a circuit and
+else as it comes. Rates are medians, ratios those of the worst round.
+
+{relayed(result.relayed)}
 
 ## Many peers, memory, start
 

@@ -33,6 +33,7 @@ class System:
     folder: str
     language: str
     serves_perf: bool = False
+    relays: bool = False
 
     @cache  # noqa: B019 - there are eleven of them
     def command(self) -> tuple[str, ...]:
@@ -66,10 +67,10 @@ class System:
         return last_line((self.command()[0], "-m", "bench.scale", "--json"))
 
     @contextmanager
-    def serving(self, mode: str = "serve") -> Iterator[str]:
+    def serving(self, mode: str = "serve", *options: str) -> Iterator[str]:
         """Runs its listener, a process of its own; gives the address."""
         pipe = subprocess.PIPE
-        with subprocess.Popen((*self.command(), mode), env=ENVIRONMENT, stdin=pipe, stdout=pipe) as process:
+        with subprocess.Popen((*self.command(), mode, *options), env=ENVIRONMENT, stdin=pipe, stdout=pipe) as process:
             assert process.stdin is not None
             assert process.stdout is not None
             try:
@@ -93,14 +94,14 @@ def last_line(command: tuple[str, ...]) -> dict[str, Any]:
 
 
 SYSTEMS = (
-    System(OURS, "stronghold", "this Python", serves_perf=True),
-    System(COMPILED, "stronghold", "compiled", serves_perf=True),
+    System(OURS, "stronghold", "this Python", serves_perf=True, relays=True),
+    System(COMPILED, "stronghold", "compiled", serves_perf=True, relays=True),
     System(OVER_WEBSOCKET[OURS], "stronghold_ws", "this Python"),
     System(OVER_WEBSOCKET[COMPILED], "stronghold_ws", "compiled"),
     System("ZeroMQ CURVE", "zmq_curve", "py"),
     System("gRPC aio TLS", "grpc_aio", "py"),
-    System("go-libp2p", "go", "go", serves_perf=True),
-    System("rust-libp2p", "rust", "rust"),
+    System("go-libp2p", "go", "go", serves_perf=True, relays=True),
+    System("rust-libp2p", "rust", "rust", relays=True),
     System("js-libp2p", "js", "js"),
     System("py-libp2p", "py_libp2p", "py"),
     System("iroh", "iroh_quic", "py"),

@@ -28,7 +28,17 @@ PEERS = Path(__file__).resolve().parent / "peers"
 """The folder of the peers to build, one a language; the benchmark has one of its own."""
 PAGE = PEERS.parents[1] / "examples" / "browser"
 """The folder of the browser's peer."""
-PAGE_SOURCES = ("index.html", "package-lock.json", "package.json", "page.css", "page.js", "request.js")
+PAGE_SOURCES = (
+    "index.html",
+    "index.js",
+    "package-lock.json",
+    "package.json",
+    "page.css",
+    "page.js",
+    "relay.html",
+    "relay.js",
+    "request.js",
+)
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stronghold-p2p" / "interop"
 
 OLDEST_NODE = 22

@@ -1,4 +1,4 @@
-"""The page of examples/browser in a real browser: js-libp2p there, the example's peer here, and a person at its terminal."""
+"""The pages of examples/browser in a real browser: js-libp2p there, the example's peer here, and a person at its terminal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from stronghold_p2p import Keypair
+
 from . import build
 from .chromium import Page, opened
 from .driver import WAIT
@@ -19,25 +21,34 @@ from .driver import WAIT
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 READY = "document.querySelector('button:enabled')"
+RESERVED = "(document.getElementById('reservation').dataset.state === 'open')"
 NEWEST = "document.querySelector('#requests li')"
 PARTS = f"['code', '.state', '.detail'].map(part => {NEWEST}.querySelector(part).textContent)"
 """What the newest request's entry tells: the request, its state, and a detail."""
 
 REJECTED = "The peer closed the stream without a response."
+COMMAND = ("-m", "stronghold_p2p")
+RELAY = (*COMMAND, "relay")
+PLACES = ("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws")
+"""Of the relay."""
+
 NOT_OFFERED = "The peer does not offer this protocol to us: it rejects all that we ask."
 
 
 class Terminal:
-    """The example's peer, and the person at its terminal."""
+    """A program, and the person at its terminal."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    async def line(self) -> str:
-        """The next line that it prints."""
+    async def line(self, start: str = "") -> str:
+        """The next line that it prints and that begins with ``start``."""
         assert self._process.stdout is not None
         async with asyncio.timeout(WAIT):
-            return (await self._process.stdout.readline()).decode().rstrip("\n")
+            while line := (await self._process.stdout.readline()).decode():
+                if line.startswith(start):
+                    return line.rstrip("\n")
+        raise AssertionError("it has ended")
 
     def answer(self, text: str) -> None:
         assert self._process.stdin is not None
@@ -49,11 +60,16 @@ class Terminal:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Terminal]:
-    """The example's peer, which serves the page in ``folder``."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(build.PAGE / "serve.py"), str(folder), stdin=PIPE, stdout=PIPE
-    )
+async def serving(folder: Path, *options: str) -> AsyncIterator[Terminal]:
+    """The example's peer, which serves the pages in ``folder``."""
+    async with running(str(build.PAGE / "serve.py"), str(folder), *options) as terminal:
+        yield terminal
+
+
+@contextlib.asynccontextmanager
+async def running(*arguments: str) -> AsyncIterator[Terminal]:
+    """A program in Python."""
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=PIPE, stdout=PIPE)
     terminal = Terminal(process)
     try:
         yield terminal
@@ -151,6 +167,95 @@ async def test_page_without_a_peer(tmp_path: Path) -> None:
             assert (await ended(page))[:2] == ['"Ping"', "failed"]
             assert await page.evaluate("document.documentElement.scrollWidth") == 360
             assert page.complaints == []
+
+
+async def test_page_through_a_relay(tmp_path: Path) -> None:
+    """The page, and a Python peer that has no address of its own, ask each other."""
+    folder = await asyncio.to_thread(build.build_page)
+    key = tmp_path / "relay.pem"
+    Keypair.generate().save(key)
+    async with contextlib.AsyncExitStack() as stack:
+        relay = await stack.enter_async_context(running(*RELAY, *PLACES, "--key", str(key)))
+        tcp, ws = [(await relay.line("listening on")).split()[-1] for _ in PLACES]
+        terminal = await stack.enter_async_context(serving(folder, "--relay", ws))
+        url = (await terminal.line()).removeprefix("Open ")
+        assert f"/relay.html#{ws}/p2p-circuit/p2p/" in url
+        page = await stack.enter_async_context(opened(url, tmp_path / "profile"))
+        await page.wait_for(f"{READY} && {RESERVED}")
+        us, own = await text_of(page, "self"), await text_of(page, "own")
+        assert own in {f"{address}/p2p-circuit/p2p/{us}" for address in (tcp, ws)}
+        assert await text_of(page, "connection") == "not connected"
+
+        await page.click("#ping button")
+        assert await ended(page) == ['"Ping"', "answered", '"pong"']
+        assert await text_of(page, "connection") == "connected through a relay"
+        await page.click("#sign button")
+        assert await terminal.line() == f"Sign 'I owe you a coffee' for {us}? yes, no or never"
+        terminal.answer("yes")
+        _, state, signature = await ended(page)
+        assert (state, len(signature)) == ("answered", 130)
+        await page.click("#erase button")
+        assert await ended(page) == ['"Erase"', "rejected", REJECTED]
+
+        for address in tcp, ws:
+            assert await asked(f"{address}/p2p-circuit/p2p/{us}", '"Ping"') == '"pong"'
+        assert '"error":"NoResponse"' in await asked(own, '"Erase"', "--json")
+        received = "[...document.querySelectorAll('#received .state')].map(state => state.textContent)"
+        assert await page.evaluate(received) == ["rejected", "answered", "answered"]
+        (tmp_path / "relay.png").write_bytes(await page.screenshot())
+        assert page.complaints == []
+
+        # The relay restarts. The peer comes back by itself, and the page with its next request.
+        await relay.close()
+        await page.wait_for(f"!{RESERVED} && document.getElementById('connection').dataset.state === 'closed'")
+        assert await text_of(page, "own") == "…"
+        places = [address.partition("/p2p/")[0] for address in (tcp, ws)]
+        relay = await stack.enter_async_context(running(*RELAY, *places, "--key", str(key)))
+        await relay.line(f"listening on  {ws}")
+        state = "failed"
+        while state != "answered":
+            assert state == "failed"
+            await page.click("#ping button")
+            _, state, _ = await ended(page)
+        await page.wait_for(RESERVED)
+        assert await asked(await text_of(page, "own"), '"Ping"') == '"pong"'
+
+
+async def test_page_through_a_relay_without_one(tmp_path: Path) -> None:
+    """It fits a narrow screen, and reserves at the first relay through which it dials."""
+    folder = await asyncio.to_thread(build.build_page)
+    async with running(*RELAY, *PLACES) as relay:
+        _, ws = [(await relay.line("listening on")).split()[-1] for _ in PLACES]
+        async with serving(folder, "--relay", ws) as terminal:
+            url, _, address = (await terminal.line()).removeprefix("Open ").partition("#")
+            async with opened(url, tmp_path / "profile") as page:
+                await page.call(
+                    "Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=True
+                )
+                await page.wait_for(READY)
+                assert await text_of(page, "reservation") == "no reservation"
+                await page.click("#ping button")
+                await page.type(address)
+                await page.click("#ping button")
+                assert await ended(page) == ['"Ping"', "answered", '"pong"']
+                await page.wait_for(RESERVED)
+                assert await page.evaluate("document.documentElement.scrollWidth") == 360
+                assert page.complaints == []
+
+
+async def asked(address: str, *arguments: str) -> str:
+    """What a peer in Python prints that asks the page."""
+    asking = await asyncio.create_subprocess_exec(sys.executable, *COMMAND, "request", address, *arguments, stdout=PIPE)
+    async with asyncio.timeout(WAIT):
+        told, _ = await asking.communicate()
+    return told.decode().strip()
+
+
+async def text_of(page: Page, name: str) -> str:
+    """The text of the element with this id."""
+    text = await page.evaluate(f"document.getElementById('{name}').textContent")
+    assert isinstance(text, str)
+    return text
 
 
 async def ended(page: Page) -> list[str]:

@@ -69,6 +69,7 @@ EDGES = {
     },
     "reach": {
         "addresses": "targets of dials, and addresses of our own",
+        "firewall": "the modes of relays",
         "transport": "the type of a listener's certificate",
         "wiring": "listeners, relays and kept peers",
     },
@@ -89,6 +90,7 @@ EDGES = {
     "relaying": {
         "addresses": "where relays are, and which lead to whom",
         "protocols": "the relay, its clients, and circuits",
+        "resources": "who has reached a limit of the relay, by network",
         "transport": "connections to relays",
     },
     "firewall_sources": {
@@ -187,6 +189,7 @@ PURE = {
     "diagnosis.remotes": "facts in, findings out",
     "diagnosis.router": "facts in, findings out",
     "diagnosis.summary": "findings in, the sum of them out",
+    "resources.rates": "decisions; the time is an argument",
     "port_mapping.epoch": "decisions; the time is an argument",
     "port_mapping.nat_pmp": "bytes in, values out",
     "port_mapping.pcp": "bytes in, values out",

@@ -46,6 +46,7 @@ PEER_ACTS: dict[str, Act] = {
     "requests": lambda peer: peer.requests(),
     "listeners": lambda peer: peer.listeners,
     "observed_addresses": lambda peer: peer.observed_addresses,
+    "nat_kind": lambda peer: peer.nat_kind,
     "listen": lambda peer: peer.listen(),
     "listen_via_relay": lambda peer: peer.listen_via_relay(OTHER),
     "stop_listening": lambda peer: peer.stop_listening(),

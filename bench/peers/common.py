@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -49,13 +50,19 @@ def main(
     dial: Dial,
     versions: dict[str, str],
     *,
+    relay: Serve | None = None,
+    serve_via: Callable[[str], AbstractAsyncContextManager[str]] | None = None,
     serve_perf: Serve | None = None,
     measure_perf: Callable[..., Awaitable[dict[str, float]]] | None = None,
 ) -> None:
-    """Runs the command line."""
+    """Runs the command line. ``serve_via`` serves through the relay at an address."""
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve")
+    served = commands.add_parser("serve")
+    if serve_via is not None:
+        served.add_argument("--via-relay")
+    if relay is not None:
+        commands.add_parser("relay")
     commands.add_parser("version")
     measured = commands.add_parser("measure")
     measured.add_argument("address")
@@ -78,8 +85,12 @@ def main(
         emit(versions)
         return
     work: Coroutine[Any, Any, None]
-    if command == "serve":
+    if command == "serve" and serve_via is not None and (address := arguments["via_relay"]) is not None:
+        work = serve_until_eof(partial(serve_via, address))
+    elif command == "serve":
         work = serve_until_eof(serve)
+    elif command == "relay" and relay is not None:
+        work = serve_until_eof(relay)
     elif command == "perf-serve" and serve_perf is not None:
         work = serve_until_eof(serve_perf)
     elif command == "perf" and measure_perf is not None:

@@ -1,3 +1,5 @@
+// What the pages share: their peer, its connection to the Python peer, and the requests that they send.
+import { circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { identify } from '@libp2p/identify'
 import { noise } from '@libp2p/noise'
 import { webSockets } from '@libp2p/websockets'
@@ -9,40 +11,55 @@ import { NotOffered, Rejected, sendRequest } from './request.js'
 const PATIENCE = 90_000 // milliseconds; the peer's people have 60 s
 const WAITING_AFTER = 500 // milliseconds: by then every program has answered
 
-const element = id => document.getElementById(id)
+export const element = id => document.getElementById(id)
 
-const node = await createLibp2p({
-  transports: [webSockets()],
+/** The address in the page's own, behind the #. */
+export const givenAddress = decodeURIComponent(location.hash.slice(1))
+
+/** A js-libp2p peer that dials by WebSocket, and through relays. */
+export const createPeer = options => createLibp2p({
+  transports: [webSockets(), circuitRelayTransport()],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux()],
   services: { identify: identify() },
   // In a browser, js-libp2p's default dials neither WebSocket without TLS nor private addresses. This peer is on loopback.
-  connectionGater: { denyDialMultiaddr: () => false }
+  connectionGater: { denyDialMultiaddr: () => false },
+  ...options
 })
 
-element('self').textContent = node.peerId.toString()
-element('address').value = decodeURIComponent(location.hash.slice(1))
+/** Shows who `node` is, and lets a person send requests. */
+export function showPage (node) {
+  element('self').textContent = node.peerId.toString()
+  element('address').value = givenAddress
+  const show = () => showConnection(node)
+  node.addEventListener('connection:open', show)
+  node.addEventListener('connection:close', show)
+  show()
+  onSubmit('ping', () => send(node, 'Ping'))
+  onSubmit('sign', () => send(node, { Sign: { text: element('text').value } }))
+  onSubmit('erase', () => send(node, 'Erase'))
+  document.querySelectorAll('button').forEach(button => { button.disabled = false })
+}
 
 // The connection
 
-function showConnection () {
-  const open = node.getConnections().length > 0
-  element('connection').dataset.state = open ? 'open' : 'closed'
-  element('connection').textContent = open ? 'connected' : 'not connected'
+function showConnection (node) {
+  const address = element('address').value.trim()
+  const connection = node.getConnections().find(({ remotePeer }) => address.endsWith(`/p2p/${remotePeer}`))
+  element('connection').dataset.state = connection ? 'open' : 'closed'
+  element('connection').textContent = !connection ? 'not connected' : connection.limits ? 'connected through a relay' : 'connected'
 }
-
-node.addEventListener('connection:open', showConnection)
-node.addEventListener('connection:close', showConnection)
 
 // The requests
 
-function addEntry (request) {
+/** Shows a request at the top of the list `id`. */
+export function addEntry (id, request) {
   const entry = document.createElement('li')
   // The seconds are no part of the state: a screen reader would tell each of them.
   entry.innerHTML = '<code></code><span><span class="state"></span> <time aria-hidden="true"></time></span><p class="detail"></p>'
   const [text, , state, time, detail] = entry.querySelectorAll('*')
   text.textContent = JSON.stringify(request)
-  element('requests').prepend(entry)
+  element(id).prepend(entry)
   const start = performance.now()
   const show = (name, label, more = '') => {
     entry.dataset.state = name
@@ -53,8 +70,8 @@ function addEntry (request) {
   return { show, showTime }
 }
 
-async function send (request) {
-  const { show, showTime } = addEntry(request)
+async function send (node, request) {
+  const { show, showTime } = addEntry('requests', request)
   show('sent', 'sent')
   const clock = setInterval(showTime, 1000, elapsed => `${Math.round(elapsed / 1000)} s`)
   const waiting = setTimeout(show, WAITING_AFTER, 'waiting', 'waiting for approval')
@@ -77,17 +94,11 @@ async function send (request) {
   }
 }
 
-function onSubmit (id, makeRequest) {
+function onSubmit (id, submit) {
   element(id).addEventListener('submit', event => {
     event.preventDefault()
     if (element('address').reportValidity()) {
-      send(makeRequest())
+      submit()
     }
   })
 }
-
-onSubmit('ping', () => 'Ping')
-onSubmit('sign', () => ({ Sign: { text: element('text').value } }))
-onSubmit('erase', () => 'Erase')
-showConnection()
-document.querySelectorAll('button').forEach(button => { button.disabled = false })

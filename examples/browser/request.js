@@ -2,7 +2,11 @@
 import { lpStream } from '@libp2p/utils'
 
 const PROTOCOL = '/stronghold-p2p/1.0.0'
-const MAX_RESPONSE = 2 ** 20 // bytes
+const MAX_MESSAGE = 2 ** 20 // bytes
+const READING = 10_000 // milliseconds for a request to come, and for an answer to leave
+
+const encode = message => new TextEncoder().encode(JSON.stringify(message))
+const decode = bytes => JSON.parse(new TextDecoder().decode(bytes.subarray()))
 
 /** The firewall said no, or the program declined: the stream was closed in order, without a byte of response. */
 export class Rejected extends Error {}
@@ -34,11 +38,11 @@ export async function sendRequest (node, address, request, { signal }) {
   let responded = false
   stream.addEventListener('message', () => { responded = true }, { once: true })
   try {
-    const messages = lpStream(stream, { maxDataLength: MAX_RESPONSE })
-    await messages.write(new TextEncoder().encode(JSON.stringify(request)), { signal })
+    const messages = lpStream(stream, { maxDataLength: MAX_MESSAGE })
+    await messages.write(encode(request), { signal })
     const response = await messages.read({ signal })
     await stream.close({ signal })
-    return JSON.parse(new TextDecoder().decode(response.subarray()))
+    return decode(response)
   } catch (error) {
     if (connection.status !== 'open') {
       throw new Error('The connection was lost. Whether the request was handled is unknown.')
@@ -50,4 +54,25 @@ export async function sendRequest (node, address, request, { signal }) {
     stream.abort(error)
     throw error
   }
+}
+
+/**
+ * Answers requests with what `answer(request, peer)` returns or promises. Undefined rejects.
+ */
+export async function serveRequests (node, answer) {
+  await node.handle(PROTOCOL, async (stream, connection) => {
+    try {
+      const messages = lpStream(stream, { maxDataLength: MAX_MESSAGE })
+      const request = decode(await messages.read({ signal: AbortSignal.timeout(READING) }))
+      const response = await answer(request, connection.remotePeer)
+      const signal = AbortSignal.timeout(READING)
+      if (response !== undefined) {
+        await messages.write(encode(response), { signal })
+      }
+      await stream.close({ signal })
+    } catch (error) {
+      stream.abort(error)
+    }
+    // Without runOnLimitedConnection js-libp2p refuses what comes through a relay.
+  }, { runOnLimitedConnection: true })
 }

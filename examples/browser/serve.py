@@ -1,9 +1,10 @@
-"""A peer for the page in this folder, which it also serves. You decide at the terminal what is signed.
+"""A peer for the pages in this folder, which it also serves. You decide at the terminal what is signed.
 
-python serve.py             # after `npm ci` and `npm run build`
-python serve.py FOLDER      # with the page built elsewhere
+python serve.py                   # after `npm ci` and `npm run build`
+python serve.py --relay ADDRESS   # reached through this relay alone: the second page
 """
 
+import argparse
 import asyncio
 import sys
 from functools import partial
@@ -38,7 +39,7 @@ class Page(SimpleHTTPRequestHandler):
         pass  # the terminal is for the questions
 
 
-async def main(folder: Path) -> None:
+async def main(folder: Path, relay: str | None) -> None:
     if not (folder / "index.html").exists():
         sys.exit(f"There is no page in {folder}. Build it: npm ci && npm run build")
     bob = StrongholdP2p[Command, str](
@@ -81,13 +82,22 @@ async def main(folder: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Page, directory=folder))
     Thread(target=server.serve_forever, daemon=True).start()
     async with bob:
-        address = await bob.listen("/ip4/127.0.0.1/tcp/0/ws")
-        print(f"Open http://127.0.0.1:{server.server_port}/#{address}", flush=True)
+        if relay is None:
+            page, address = "", await bob.listen("/ip4/127.0.0.1/tcp/0/ws")
+        else:
+            page, address = "relay.html", await bob.listen_via_relay(relay)
+        print(f"Open http://127.0.0.1:{server.server_port}/{page}#{address}", flush=True)
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A peer for the pages in this folder.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "dist", help="the built pages")
+    parser.add_argument(
+        "--relay", metavar="ADDRESS", help="listen through this relay alone, of which pages use WebSocket"
+    )
+    arguments = parser.parse_args()
     try:
-        asyncio.run(main(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parent / "dist"))
+        asyncio.run(main(arguments.folder, arguments.relay))
     except KeyboardInterrupt:
         pass

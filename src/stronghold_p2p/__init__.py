@@ -52,6 +52,7 @@ from .events import (
     LimitReached,
     Listener,
     ListenerClosed,
+    NatKind,
     NewListener,
     Path,
     PathLimits,
@@ -75,6 +76,7 @@ from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
 from .protocols.relay.limits import RelayServer
+from .protocols.relay.status import RelayStatus
 from .requests import Request
 from .transport.stream import Stream
 
@@ -118,6 +120,7 @@ __all__ = [
     "ListenerClosed",
     "Multiaddr",
     "MuxerError",
+    "NatKind",
     "NegotiationError",
     "NewListener",
     "NoResponse",
@@ -140,6 +143,7 @@ __all__ = [
     "PublicKey",
     "RelayRefused",
     "RelayServer",
+    "RelayStatus",
     "RemoteProtocolError",
     "Request",
     "RequestFailed",

@@ -43,10 +43,11 @@ class Config:
         need more time should set a rule.""",
     )
 
-    firewall_quiet: float = limit(
+    firewall_quiet: float | None = limit(
         30.0,
-        """After an unanswered or withdrawn question, the same peer causes no new ones for this time, to protect people
-        from floods of questions. After the answer "reject all from this network", that network causes none.""",
+        """After a question that somebody saw, and that was not answered or was withdrawn, the same peer causes no new ones
+        for this time about requests of that type, or, if the question was about the peer, none at all: to protect people
+        from floods of questions. After the answer "reject all from this network", that network causes none. None: off.""",
     )
 
     connection_timeout: float = limit(

@@ -27,6 +27,7 @@ __all__ = [
     "LimitReached",
     "Listener",
     "ListenerClosed",
+    "NatKind",
     "NewListener",
     "Outcome",
     "Path",
@@ -159,11 +160,11 @@ class InboundConnectionFailed:
 
 @dataclass(frozen=True, slots=True)
 class LimitReached:
-    """A limit is reached, and something of the largest holder gave way. At most one event a second for each limit; also
-    logged."""
+    """A limit is reached, and something of the largest holder gave way, or something new was refused. At most one event a
+    second for each limit; also logged."""
 
     limit: str
-    """The field of :class:`Config`."""
+    """The field of :class:`Config`; or, of a relay, that of :class:`RelayServer`, such as ``RelayServer.max_circuits``."""
     network: str
     """The network of the remote that gave way last, such as ``192.0.2.1/32``."""
     count: int
@@ -215,6 +216,17 @@ class AddressesChanged:
     """All addresses now, with our peer id."""
     new: tuple[Multiaddr, ...]
     """Those of them that are new."""
+
+
+class NatKind(enum.Enum):
+    """How routers on the way translate the addresses of our connections (RFC 5382, section 4.1)."""
+
+    NONE = "none"
+    """Not at all: remotes see us at an address of an interface."""
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    """One of our ports is the same port for every remote: a hole can be punched."""
+    ENDPOINT_DEPENDENT = "endpoint-dependent"
+    """It is another port for each remote, also called symmetric: nobody can tell where a hole would be."""
 
 
 @dataclass(frozen=True, slots=True)

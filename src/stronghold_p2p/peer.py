@@ -22,6 +22,7 @@ from .identity import Keypair, PeerId
 from .loops import deadline_in
 from .multiaddr import Multiaddr
 from .protocols.relay.limits import RelayServer
+from .protocols.relay.status import RelayStatus
 from .reach import Reach
 from .requests import Request
 from .requests.codec import PROTOCOLS, CodecName
@@ -370,6 +371,13 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         """All established connections."""
         self._parts.owner.check()
         return tuple(connection.info for connection in self._parts.swarm.connections) if self._parts.swarm else ()
+
+    @property
+    def relay_status(self) -> RelayStatus | None:
+        """What this peer does and has done as a relay; None if it is none."""
+        self._parts.owner.check()
+        server = self._parts.relaying.server
+        return server.status if server is not None else None
 
     def events(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from .addresses.target import announced_addresses, own_address, parse_target, split_target
 from .arguments import check_pair
 from .errors import InvalidAddress
-from .events import Listener
+from .events import Listener, NatKind
+from .firewall.admission import RelayMode
 from .identity import PeerId
 from .multiaddr import Multiaddr
 from .transport.transport import CertificateFiles
@@ -46,6 +47,14 @@ class Reach:
         interfaces change."""
         self._parts.owner.check()
         return self._parts.swarm.observed_addresses if self._parts.swarm else ()
+
+    @property
+    def nat_kind(self) -> NatKind | None:
+        """How routers between us and public remotes translate our addresses, as remotes see it that we have dialed from the
+        port of a listener: whether a hole can be punched. None until remotes of two networks have told; always where the
+        system lends no ports (Linux does). Forgotten when the interfaces change."""
+        self._parts.owner.check()
+        return self._parts.swarm.nat_kind if self._parts.swarm else None
 
     async def listen(
         self,
@@ -161,6 +170,23 @@ class Reach:
         """
         self._parts.owner.check()
         self._parts.relaying.use_specific_relay(PeerId.of(peer), *self._target(relay), exclusive=exclusive)
+
+    def set_relay_mode(self, mode: RelayMode | None, *, peer: PeerId | str | None = None) -> None:
+        """Whether relays may join us with ``peer``, or, by None, with all peers without a mode of their own.
+
+        ``"never"``: there is no circuit to or from it. ``"only"``: there is nothing else: it is not dialed directly, is not told
+        our direct addresses, and its direct connections are refused, but for those to relays that forward for us.
+        ``"allow"``, the default: both. None removes the mode. Modes of the policy go before these. Connections that there may
+        not be any more are closed.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id.
+            ValueError: the mode is unknown.
+        """
+        self._parts.owner.check()
+        if mode is not None and mode not in get_args(RelayMode):
+            raise ValueError(f"unknown relay mode {mode!r}: known are {', '.join(get_args(RelayMode))}")
+        self._parts.set_relay_mode(None if peer is None else PeerId.of(peer), mode)
 
     # -- peers kept connected ---------------------------------------------------------------------
 

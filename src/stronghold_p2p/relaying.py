@@ -16,8 +16,9 @@ from .multiaddr import Multiaddr
 from .protocols.relay.client import CircuitTarget, CircuitTransport
 from .protocols.relay.limits import RelayServer
 from .protocols.relay.reservations import Reservations
-from .protocols.relay.server import RelayService
+from .protocols.relay.server import Permits, RelayService
 from .protocols.service import Service
+from .resources.networks import Networks
 from .transport.connection import Connection
 
 __all__ = ["Relaying"]
@@ -27,8 +28,8 @@ Connect: TypeAlias = Callable[[PeerId, tuple[Multiaddr, ...], float, bool], Awai
 
 
 class Relaying:
-    """Makes the parts. ``server``: what is given as a relay; None: nothing. ``addresses_changed`` gets all our addresses at
-    relays when they are others."""
+    """Makes the parts. ``server``: what is given as a relay; None: nothing; ``policy``: to whom. ``addresses_changed`` gets all
+    our addresses at relays when they are others."""
 
     def __init__(
         self,
@@ -36,6 +37,8 @@ class Relaying:
         config: Config,
         server: RelayServer | None,
         *,
+        policy: Permits,
+        limit_reached: Callable[[str, Networks], None],
         addresses: AddressBook,
         connect: Connect,
         emit: Callable[[Event], None],
@@ -53,16 +56,23 @@ class Relaying:
             changed=lambda: addresses_changed(self.reservations.addresses),
             timeout=config.request_timeout,
         )
-        relay = () if server is None else (RelayService(server),)
+        self.used = UsedRelays()
+        self.server = None if server is None else RelayService(server, policy, limit_reached)
         self.services: tuple[Service, ...] = (
+            self.used,
             self.reservations,
             CircuitTarget(self.reservations.is_relay, config.max_send_buffer),
-            *relay,
+            *(() if self.server is None else (self.server,)),
         )
 
     def transport(self) -> CircuitTransport:
         """What dials circuits."""
         return CircuitTransport(self._connect_to_relay, self._config.max_send_buffer)
+
+    def policy_changed(self) -> None:
+        """What the policy says of our relay may be something else."""
+        if self.server is not None:
+            self.server.policy_changed()
 
     def add_dialing_relay(self, relay: PeerId, address: Multiaddr | None) -> None:
         """Tries ``relay``, at ``address`` or those that are known, for every peer."""
@@ -84,7 +94,32 @@ class Relaying:
         deadline = asyncio.get_running_loop().time() + self._config.connection_timeout
         # Not through another relay, which relays refuse; and two that lead to each other would wait for each other.
         addresses = self._direct_addresses(relay) if address is None else (address,)
-        return await self._connect(relay, addresses, deadline, address is None)
+        return await self.used.connect(relay, self._connect(relay, addresses, deadline, address is None))
 
     def _direct_addresses(self, relay: PeerId) -> tuple[Multiaddr, ...]:
         return tuple(address for address in self._addresses.get(relay) if not address.is_relayed)
+
+
+class UsedRelays(Service):
+    """The relays that forward for us now, or are about to."""
+
+    def __init__(self) -> None:
+        self._connecting: list[PeerId] = []
+        self._connections: set[Connection] = set()
+
+    def __contains__(self, peer: object) -> bool:
+        return peer in self._connecting or any(one.peer == peer for one in self._connections)
+
+    async def connect(self, relay: PeerId, connecting: Awaitable[Connection]) -> Connection:
+        """Awaits a connection to ``relay``, which is one of them from now on, until that closes."""
+        self._connecting.append(relay)
+        try:
+            connection = await connecting
+        finally:
+            self._connecting.remove(relay)
+        if not connection.closing:
+            self._connections.add(connection)
+        return connection
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)

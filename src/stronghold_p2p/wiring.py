@@ -16,7 +16,7 @@ from .ending import begin, end_all
 from .errors import ClosedError
 from .event_hub import EventHub
 from .events import Direction
-from .firewall.admission import Admission
+from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
 from .firewall.gate import Gate
 from .firewall.policy import Policy
@@ -119,6 +119,8 @@ class Parts(Generic[Req, Res]):
             keypair.peer_id,
             config,
             relay,
+            policy=self.admission,
+            limit_reached=self._refusals.add,
             addresses=self.addresses,
             connect=lambda peer, addresses, deadline, find: self.running().connect(
                 peer, addresses, deadline, find=find
@@ -126,6 +128,7 @@ class Parts(Generic[Req, Res]):
             emit=self.events.emit,
             addresses_changed=self._relayed_addresses_changed,
         )
+        self.admission.is_relay = self.relaying.used.__contains__
         self._services: tuple[Service, ...] = (
             IdentifyService(),
             self.ping,
@@ -302,6 +305,12 @@ class Parts(Generic[Req, Res]):
         if kept is not None:
             await kept
 
+    def set_relay_mode(self, peer: PeerId | None, mode: RelayMode | None) -> None:
+        """As :meth:`StrongholdP2p.set_relay_mode`."""
+        self.admission.set_relay_mode(peer, mode)
+        self._admission_changed()
+        self.offer_changed(peer)
+
     def offer_changed(self, peer: PeerId | None = None) -> None:
         """The protocols that ``peer``, or every peer, may open have changed."""
         if self.swarm is not None:
@@ -314,6 +323,7 @@ class Parts(Generic[Req, Res]):
     def _admission_changed(self) -> None:
         if self.swarm is not None:
             self.swarm.admission_changed()
+            self.relaying.policy_changed()
             self.keeper.retry_all()
 
     def _relayed_addresses_changed(self, addresses: tuple[Multiaddr, ...]) -> None:

@@ -524,7 +524,7 @@ async def test_always_answers_the_peers_other_questions(console: Console, alice:
         assert await third == 3
 
 
-QUIET = " You are not asked about this peer for 30 s."
+QUIET = " You are not asked about requests without a type from this peer for 30 s."
 
 
 async def test_a_person_hears_that_the_requester_has_left(console: Console, alice: Peer, bob: Peer) -> None:

@@ -33,6 +33,15 @@ def record(inbound: Any = None, outbound: Any = None, banned: bool = False) -> d
         (("reject", "--direction", "inbound"), record("reject", "ask")),
         (("ask", "--direction", "both"), record("ask", "ask")),
         (("allow", "--direction", "outbound", "--types", "Read, Ping"), record("ask", ["Ping", "Read"])),
+        (
+            ("restrict", "--direction", "inbound", "--allow", "Ping", "--ask", "Sign", "--reject", "Read, Write"),
+            record({"allow": ["Ping"], "ask": ["Sign"], "reject": ["Read", "Write"]}, "ask"),
+        ),
+        (("restrict", "--allow", "Ping"), record(["Ping"], ["Ping"])),
+        (
+            ("restrict", "--direction", "outbound", "--reject", "Sign", "--otherwise", "ask"),
+            record("ask", {"reject": ["Sign"], "otherwise": "ask"}),
+        ),
         (("remove", "--direction", "outbound"), record("ask", None)),
         (("remove",), record()),
         (("ban",), record("ask", "ask", True)),
@@ -64,12 +73,12 @@ def test_it_edits_a_file_that_is_in_use(cli: Cli, file: str) -> None:
 def test_for_people_the_list_is_a_table(cli: Cli, file: str) -> None:
     with opened(file) as state:
         state.set_rule(ALICE, Direction.INBOUND, Rule.restricted(allow={"Ping", "\x1b[2J"}))
-        state.set_rule(BOB, Direction.OUTBOUND, Rule.restricted(allow=()))
+        state.set_rule(BOB, Direction.OUTBOUND, Rule.restricted(allow={"Ping"}, ask={"Sign"}))
         state.set_banned(BOB, True)
     assert cli("firewall", "list", "--state", file).out.splitlines() == [
-        f"{'PEER':52}  INBOUND                OUTBOUND       BANNED",
-        rf"{ALICE}  allow '\x1b[2J', Ping  -              -",
-        rf"{BOB}  -                      allow nothing  yes",
+        f"{'PEER':52}  INBOUND                OUTBOUND                             BANNED",
+        rf"{ALICE}  allow '\x1b[2J', Ping  -                                    -",
+        rf"{BOB}  -                      allow Ping; ask Sign; reject others  yes",
     ]
 
 
@@ -103,6 +112,9 @@ def test_what_is_no_state_file(cli: Cli, file: str, command: str) -> None:
         (("allow", str(ALICE), "--types", "Ping,,Read"), "UsageError"),
         (("allow", str(ALICE), "--types", ""), "UsageError"),
         (("reject", str(ALICE), "--types", "Ping"), "UsageError"),
+        (("restrict", str(ALICE)), "UsageError"),
+        (("restrict", str(ALICE), "--allow", "Ping", "--ask", "Ping"), "UsageError"),
+        (("restrict", str(ALICE), "--ask", ","), "UsageError"),
         (("ban", str(ALICE), "--direction", "inbound"), "UsageError"),
         (("ask", str(ALICE), "--direction", "sideways"), "UsageError"),
         (("ask",), "UsageError"),

@@ -32,9 +32,9 @@ def relaying(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 
 @contextmanager
-def reserved(relay: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def reserved(relay: str, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A peer that echoes and listens through ``relay``, and its address there."""
-    with process("listen", LOCAL, "--allow-all", "--via-relay", relay, "--json") as listener:
+    with process("listen", LOCAL, "--allow-all", "--via-relay", relay, "--json", *arguments) as listener:
         direct, circuit = event(listener), event(listener)
         assert (direct["event"], circuit["event"]) == ("listening", "listening")
         assert circuit["address"].startswith(f"{relay}/p2p-circuit/p2p/")
@@ -67,9 +67,13 @@ def test_it_says_what_it_gives() -> None:
         "event": "limits",
         "max_reservations": 7,
         "max_reservations_per_network": 6,
+        "max_reservations_per_minute_per_peer": 30,
+        "max_reservations_per_minute_per_network": 60,
         "reservation_ttl": 3600.0,
         "max_circuits": 5,
         "max_circuits_per_peer": 64,
+        "max_circuits_per_minute_per_peer": 60,
+        "max_circuits_per_minute_per_network": 240,
         "max_seconds": None,
         "max_bytes": 4,
     }
@@ -78,8 +82,10 @@ def test_it_says_what_it_gives() -> None:
         lines = [relay.stdout.readline().rstrip("\n") for _ in range(5)]
     assert lines[0].startswith("without --key, the relay has another identity at each start")
     assert lines[1].startswith("peer id       12D3KooW")
-    assert lines[2] == "reservations  at most 7, 6 of one network, each for 3600 s"
-    assert lines[3] == "circuits      at most 5, 64 of one peer, each for any time and 4 bytes each way"
+    reservations = "at most 7, 6 of one network, each for 3600 s; in a minute 30 of one peer, 60 of one network"
+    assert lines[2] == f"reservations  {reservations}"
+    circuits = "at most 5, 64 of one peer, each for any time and 4 bytes each way; in a minute 60 from one peer, 240 from one network"
+    assert lines[3] == f"circuits      {circuits}"
     assert lines[4].startswith("listening on  /ip4/127.0.0.1/tcp/")
 
 
@@ -94,7 +100,7 @@ def test_it_may_be_for_some_peers_only(cli: Cli, tmp_path: Path) -> None:
     key = tmp_path / "bob.pem"
     Keypair.generate().save(key)
     bob = str(Keypair.load(key).peer_id)
-    with relaying(LOCAL, "--allow", bob, "--unlimited", bob, "--max-bytes", "100") as (relay, _):
+    with relaying(LOCAL, "--reserve", bob, "--unlimited", bob, "--max-bytes", "100") as (relay, _):
         told = cli.json("listen", LOCAL, "--allow-all", "--via-relay", relay)
         assert (told.status, told.line["error"]) == (1, "ListenError")
         assert "202: its rules do not allow it" in told.line["message"]
@@ -105,6 +111,51 @@ def test_it_may_be_for_some_peers_only(cli: Cli, tmp_path: Path) -> None:
         told = cli.json("request", circuit, "1")
         assert (told.status, told.line["error"]) == (3, "DialError")
         assert "204: the peer has no reservation there" in told.line["message"]
+
+
+def test_a_policy_says_who_may_reserve(cli: Cli, tmp_path: Path) -> None:
+    """And is reloaded on SIGHUP."""
+    key, policy = tmp_path / "bob.pem", tmp_path / "policy.toml"
+    Keypair.generate().save(key)
+    policy.write_text(f'relay.reserve = ["{Keypair.generate().peer_id}"]\n')
+    with relaying(LOCAL, "--policy", str(policy)) as (relay, running):
+        told = cli.json("listen", LOCAL, "--allow-all", "--via-relay", relay, "--key", str(key))
+        assert "202: its rules do not allow it" in told.line["message"]
+        policy.write_text(f'relay.reserve = ["{Keypair.load(key).peer_id}"]\n')
+        running.send_signal(signal.SIGHUP)
+        assert event(running)["event"] == "policy"
+        with reserved(relay, "--key", str(key)) as (circuit, _):
+            assert cli.json("request", circuit, "1").line == 1
+
+
+def test_it_reports_what_it_does(cli: Cli) -> None:
+    with relaying(LOCAL, "--report", "0.2") as (relay, running):
+        assert event(running) == {
+            "event": "relay",
+            "reservations": 0,
+            "circuits": 0,
+            "reservations_made": 0,
+            "circuits_made": 0,
+            "bytes": 0,
+            "refusals": {},
+        }
+        with reserved(relay) as (circuit, _):
+            cli.json("request", circuit, "1")
+            cli.json("request", f"{relay}/p2p-circuit/p2p/{Keypair.generate().peer_id}", "1")
+        running.send_signal(signal.SIGTERM)
+        *_, last = running.communicate(timeout=WAIT)[0].splitlines()
+    told = json.loads(last)
+    assert (told["reservations"], told["circuits"]) == (0, 0)
+    assert (told["reservations_made"], told["circuits_made"]) == (1, 1)
+    assert told["bytes"] > 500
+    assert told["refusals"] == {"circuit: NO_RESERVATION": 1}
+
+
+def test_it_reports_in_words() -> None:
+    with process("relay", LOCAL, "--report", "0.1") as relay:
+        assert relay.stdout is not None
+        lines = [relay.stdout.readline().rstrip("\n") for _ in range(6)]
+    assert lines[-1] == "relay         0 reservations, 0 circuits; in all 0 and 0, 0 bytes; refused: nothing"
 
 
 def test_the_listener_comes_back_when_it_does(cli: Cli, tmp_path: Path) -> None:
@@ -124,7 +175,7 @@ def test_the_listener_comes_back_when_it_does(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "error"),
     [
-        (("relay", "--allow", "nobody"), 2, "InvalidAddress"),
+        (("relay", "--reserve", "nobody"), 2, "InvalidAddress"),
         (("relay", "--unlimited", "nobody"), 2, "InvalidAddress"),
         (("relay", "--max-circuits", "0"), 2, "UsageError"),
         (("relay", "--max-seconds", "inf"), 2, "UsageError"),

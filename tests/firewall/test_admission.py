@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from stronghold_p2p.firewall.admission import Admission, AdmissionRules, Network
+from stronghold_p2p.firewall.admission import Admission, AdmissionRules, Network, RelayMode
 from stronghold_p2p.identity import PeerId
 from stronghold_p2p.multiaddr import Multiaddr
 
@@ -19,9 +19,11 @@ def networks(*texts: str) -> tuple[Network, ...]:
     return tuple(map(ip_network, texts))
 
 
-def refusal(address: str, *, allow: tuple[Network, ...] = (), deny: tuple[Network, ...] = ()) -> str | None:
+def refusal(
+    address: str, *, allow: tuple[Network, ...] = (), deny: tuple[Network, ...] = (), relayed: bool | None = None
+) -> str | None:
     admission = Admission()
-    admission.set_policy(AdmissionRules(allow_networks=allow, deny_networks=deny))
+    admission.set_policy(AdmissionRules(allow_networks=allow, deny_networks=deny, relayed=relayed))
     return admission.refusal_of_address(Multiaddr.parse(address))
 
 
@@ -86,15 +88,33 @@ def test_what_is_no_ip_address_passes(address: str) -> None:
     assert refusal(address, allow=networks("192.0.2.0/24"), deny=networks("10.9.0.0/16")) is None
 
 
+CIRCUIT = f"/ip4/192.0.2.1/tcp/1/p2p/{RELAY}/p2p-circuit"
+
+
 def test_a_relayed_address_is_of_no_allowed_network() -> None:
     """Else an allowed relay would let in whomever it likes."""
-    relayed = f"/ip4/192.0.2.1/tcp/1/p2p/{RELAY}/p2p-circuit"
-    assert (
-        refusal(relayed, allow=networks("192.0.2.0/24"))
-        == "it is relayed, and the policy has an allow list of networks"
-    )
-    assert refusal(relayed, deny=networks("192.0.2.0/24")) is None
-    assert refusal(relayed) is None
+    within = networks("192.0.2.0/24")
+    assert refusal(CIRCUIT, allow=within) == "it is relayed, and the policy has an allow list of networks"
+    assert refusal(CIRCUIT) is None
+
+
+@pytest.mark.parametrize("relayed", [None, True])
+def test_a_relay_in_a_denied_network(relayed: bool | None) -> None:
+    denied = "192.0.2.1 is in the denied network 192.0.2.0/24"
+    assert refusal(CIRCUIT, deny=networks("192.0.2.0/24"), relayed=relayed) == denied
+    assert refusal(CIRCUIT, deny=networks("10.0.0.0/8"), relayed=relayed) is None
+
+
+def test_a_relay_of_an_allowed_network_if_the_policy_says_so() -> None:
+    assert refusal(CIRCUIT, allow=networks("192.0.2.0/24"), relayed=True) is None
+    outside = "192.0.2.1 is in none of the allowed networks"
+    assert refusal(CIRCUIT, allow=networks("10.0.0.0/8"), relayed=True) == outside
+
+
+def test_no_relayed_address_at_all() -> None:
+    for address in CIRCUIT, f"/p2p/{RELAY}/p2p-circuit", f"/dns4/relay.example/tcp/1/p2p/{RELAY}/p2p-circuit":
+        assert refusal(address, relayed=False) == "it is relayed, which the policy rejects"
+    assert refusal("/ip4/192.0.2.1/tcp/1", relayed=False) is None
 
 
 def test_an_address_with_a_zone() -> None:
@@ -157,6 +177,78 @@ def test_a_ban_goes_before_an_allowed_peer() -> None:
     admission.ban(BOB)
     assert admission.refusal_of_peer(ALICE) == "the policy bans it"
     assert admission.refusal_of_peer(BOB) == "it is banned"
+
+
+# -- relays --------------------------------------------------------------------------------------------
+
+
+PATHS = {
+    "direct": "/ip4/192.0.2.1/tcp/1",
+    "by name": "/dns4/example.com/tcp/1",
+    "circuit": CIRCUIT,
+    "circuit at any address": f"/p2p/{RELAY}/p2p-circuit",
+    "perhaps either": "/dnsaddr/example.com",
+}
+
+
+def open_paths(admission: Admission, peer: PeerId = ALICE) -> set[str]:
+    return {path for path, text in PATHS.items() if not admission.refusal_of_address(Multiaddr.parse(text), peer)}
+
+
+@pytest.mark.parametrize(
+    ("mode", "paths", "directly"),
+    [
+        ("allow", set(PATHS), True),
+        ("never", {"direct", "by name", "perhaps either"}, True),
+        ("only", {"circuit", "circuit at any address", "perhaps either"}, False),
+    ],
+)
+def test_what_a_mode_admits(mode: RelayMode, paths: set[str], directly: bool) -> None:
+    admission = Admission()
+    for peer in None, ALICE:
+        admission.set_relay_mode(peer, mode)
+        assert open_paths(admission) == paths
+        assert admission.may_connect_directly(ALICE) is directly
+        admission.set_relay_mode(peer, None)
+        assert open_paths(admission) == set(PATHS)
+
+
+def test_a_policy_s_mode_goes_before_a_call_s_and_a_peer_s_before_all_s() -> None:
+    admission = Admission()
+    admission.set_relay_mode(None, "only")
+    assert admission.relay_mode(ALICE) == "only"
+    admission.set_policy(AdmissionRules(relay_mode="never"))
+    assert admission.relay_mode(ALICE) == "never"
+    admission.set_relay_mode(ALICE, "allow")
+    assert (admission.relay_mode(ALICE), admission.relay_mode(BOB)) == ("allow", "never")
+    admission.set_policy(AdmissionRules(relay_modes={ALICE: "only"}))
+    assert (admission.relay_mode(ALICE), admission.relay_mode(BOB)) == ("only", "only")
+    admission.set_relay_mode(None, None)
+    assert admission.relay_mode(BOB) == "allow"
+
+
+def test_who_forwards_for_us_is_connected_directly() -> None:
+    admission = Admission()
+    admission.set_relay_mode(None, "only")
+    admission.is_relay = {BOB}.__contains__
+    assert open_paths(admission, BOB) == set(PATHS)
+    assert not admission.may_connect_directly(BOB)  # it is told no direct address of ours, all the same
+
+
+def test_a_mode_lifts_no_other_refusal() -> None:
+    admission = Admission()
+    admission.set_relay_mode(ALICE, "only")
+    admission.set_policy(AdmissionRules(relayed=False))
+    assert admission.refusal_of_address(Multiaddr.parse(CIRCUIT), ALICE) == "it is relayed, which the policy rejects"
+
+
+def test_whom_our_relay_serves() -> None:
+    admission = Admission()
+    assert admission.may_reserve(ALICE)
+    assert admission.may_connect(ALICE)
+    admission.set_policy(AdmissionRules(may_reserve=frozenset({ALICE}), may_connect=frozenset({BOB})))
+    assert (admission.may_reserve(ALICE), admission.may_reserve(BOB)) == (True, False)
+    assert (admission.may_connect(ALICE), admission.may_connect(BOB)) == (False, True)
 
 
 # -- cost ----------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from stronghold_p2p import Config, Direction, FirewallRules, LimitReached, Multiaddr, PeerId, Rule
+from stronghold_p2p import Config, Direction, FirewallRequest, FirewallRules, LimitReached, Multiaddr, PeerId, Rule
 from stronghold_p2p.firewall import silence as silence_module
+from stronghold_p2p.firewall.answerers import Turns
 from stronghold_p2p.firewall.rules import Firewall, Subject
 
 from .conftest import ALICE, BOB, HERE, NO_RULES, STRANGERS, THERE, Desk, MakeDesk
@@ -77,6 +78,22 @@ async def test_without_an_answer_all_that_wait_are_rejected(desk: Desk) -> None:
     assert not desk.questions[0].approve()
 
 
+async def test_a_forgotten_firewall_is_not_silent(make_desk: MakeDesk, caplog: pytest.LogCaptureFixture) -> None:
+    desk = make_desk()
+    for way in (IN, OUT, IN):
+        await desk.ask(way=way)
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"a request from {ALICE} was rejected, since no rule decides it" in record.getMessage()
+
+
+async def test_an_answerer_that_has_left_was_not_forgotten(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.approvals.remove_handler(desk.questions.append)
+    await desk.ask()
+    assert desk.outcomes == [False]
+    assert not caplog.records
+
+
 async def test_quiet_after_a_question_without_an_answer(make_desk: MakeDesk) -> None:
     assert Config().firewall_quiet == 30
     desk = make_desk(firewall_timeout=1, firewall_quiet=3).listen()
@@ -101,6 +118,80 @@ async def test_quiet_is_about_questions_not_about_rules(desk: Desk) -> None:
     desk.firewall.set_peer_rule(ALICE, ALLOW, IN)
     await desk.ask()
     assert desk.outcomes == [False, True]
+
+
+async def test_quiet_about_one_type_leaves_the_others(make_desk: MakeDesk) -> None:
+    desk = make_desk(FirewallRules.ask_all()).listen()
+    await desk.ask(kind="Sign")
+    await desk.clock.advance(10)
+    await desk.ask(kind="Sign")
+    assert desk.outcomes == [False, False]
+    await desk.ask(kind="Ping")
+    assert [question.type for question in desk.questions] == ["Sign", "Ping"]
+    desk.questions[1].approve()
+    await desk.clock.settle()
+    assert desk.outcomes == [False, False, True]
+
+
+async def test_a_peer_with_a_type_for_each_request_is_quiet_as_a_whole(make_desk: MakeDesk) -> None:
+    desk = make_desk(FirewallRules.ask_all()).listen()
+    for number in range(silence_module.MAX_TOPICS + 1):
+        await desk.ask(kind=f"Type {number}")
+    await desk.clock.advance(10)
+    asked = len(desk.questions)
+    await desk.ask(kind="another")
+    await desk.ask(BOB, kind="another")
+    assert len(desk.questions) == asked + 1
+    await desk.clock.advance(30)
+    await desk.ask(kind="another")
+    assert len(desk.questions) == asked + 2
+
+
+async def test_a_question_that_nobody_saw_makes_nobody_quiet(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    queue = desk.approvals.open_queue(1)
+    await desk.ask()
+    await desk.clock.advance(10)  # nobody has taken it
+    await desk.ask()
+    assert desk.outcomes == [False, None]
+    seen = await anext(queue)
+    await desk.clock.advance(10)
+    await desk.ask()
+    assert (seen.outcome, desk.outcomes) == ("timed out", [False, False, False])
+
+
+async def test_a_question_that_waits_for_its_turn_makes_nobody_quiet(make_desk: MakeDesk) -> None:
+    desk = make_desk(FirewallRules.ask_all())
+    turns, shown = Turns(), []
+
+    async def show(question: FirewallRequest) -> None:
+        await turns.take(question)
+        try:
+            shown.append(question.type)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            turns.pass_on()
+
+    desk.approvals.add_handler(show)
+    await desk.ask(kind="Sign")
+    await desk.ask(kind="Read")
+    await desk.clock.advance(10)
+    assert shown == ["Sign"]
+    await desk.ask(kind="Sign")
+    await desk.ask(kind="Read")
+    assert (shown, desk.outcomes) == (["Sign", "Read"], [False, False, False, None])
+
+
+async def test_quiet_can_be_switched_off(make_desk: MakeDesk) -> None:
+    desk = make_desk(firewall_quiet=None).listen()
+    for number in range(3):
+        await desk.ask(address=HERE)
+        assert len(desk.questions) == number + 1
+        await desk.clock.advance(10)
+    await desk.ask(address=HERE)
+    assert desk.questions[-1].reject_network() == 1
+    await desk.ask(address=HERE)
+    assert desk.outcomes == [False] * 4 + [None]
 
 
 async def test_an_answer_in_time_makes_nobody_quiet(desk: Desk) -> None:

@@ -13,7 +13,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 from hypothesis import HealthCheck, settings
@@ -51,10 +51,11 @@ IN, OUT = Direction.INBOUND, Direction.OUTBOUND
 US: Final = Keypair.generate()
 PEERS: Final = [Keypair.generate().peer_id for _ in range(3)]
 ADDRESS: Final = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+QUIET: Final = 5
 # Small enough for every limit to strike. Nothing that is due falls on the same moment as something else that is.
 CONFIG: Final = Config(
     firewall_timeout=2,
-    firewall_quiet=5,
+    firewall_quiet=QUIET,
     max_firewall_questions=4,
     max_firewall_questions_per_peer=3,
     max_firewall_waiting_requests=7,
@@ -67,6 +68,15 @@ OUTBOUND_TIMEOUT: Final = 1.25
 QUEUE: Final = 2
 LISTENERS: Final = ("queue", "handler")
 """In the order in which they are asked."""
+
+
+class Topic(NamedTuple):
+    """What a question is about."""
+
+    peer: PeerId
+    kind: str
+    type: str | None
+
 
 Where = tuple[PeerId, Direction]
 Holder = tuple[str, PeerId]
@@ -82,6 +92,8 @@ RULES: Final[dict[str, Rule]] = {
     "reject": Rule.REJECT_ALL,
     "ask": Rule.ASK,
     "pings": Rule.restricted(allow={"Ping"}),
+    "mixed": Rule.restricted(allow={"Ping"}, ask={"Read"}),
+    "careful": Rule.restricted(allow={"Read"}, reject={"Ping"}, otherwise="ask"),
     "short": Rule.restricted(lambda peer, direction, view: view < 50),
     "outbound": Rule.restricted(lambda peer, direction, view: direction is OUT),
     "truthy": Rule.restricted(lambda peer, direction, view: 1),  # type: ignore[arg-type,return-value]
@@ -98,6 +110,10 @@ def says(rule: str | None, request: ModelRequest) -> str:
             return rule
         case "pings":
             allowed = request.type == "Ping"
+        case "mixed":
+            return {"Ping": "allow", "Read": "ask"}.get(request.type or "", "reject")
+        case "careful":
+            return {"Read": "allow", "Ping": "reject"}.get(request.type or "", "ask")
         case "short":
             allowed = request.padding < 50
         case "outbound":
@@ -280,6 +296,8 @@ class ModelQuestion:
     expires: float
     waiting: list[ModelRequest]
     takers: set[str] = field(default_factory=set)
+    shown: bool = False
+    """Somebody has it before them, who did not answer at once."""
     opened: bool = False
 
     @property
@@ -289,6 +307,10 @@ class ModelQuestion:
     @property
     def holder(self) -> Holder:
         return self.first.holder
+
+    @property
+    def about(self) -> Topic:
+        return Topic(self.first.peer, self.kind, self.first.type if self.kind == "request" else None)
 
 
 Item = TypeVar("Item", ModelRequest, ModelQuestion)
@@ -369,7 +391,7 @@ class Model:
             CONFIG.max_firewall_waiting_bytes, CONFIG.max_firewall_waiting_bytes_per_peer
         )
     )
-    quiet: dict[PeerId | str, float] = field(default_factory=dict)
+    quiet: dict[Topic | str, float] = field(default_factory=dict)
     to_run: deque[ModelRequest] = field(default_factory=deque)
     """Whose turn it is as soon as the loop runs."""
     answer_at_once: str | None = None
@@ -425,7 +447,7 @@ class Model:
         if not question.waiting:
             return False
         if answer == "reject network":
-            self.quiet["theirs"] = self.now + CONFIG.firewall_quiet
+            self.quiet["theirs"] = self.now + QUIET
             rejected = [one for one in self.questions if one.first.direction is IN or one is question]
             for one in rejected:
                 self._end(one, "reject", "rejected")
@@ -466,6 +488,7 @@ class Model:
         if not self.queue.items:
             return None
         question = self.queue.next()
+        question.shown = True
         self.asked.append(question)
         return question
 
@@ -483,7 +506,8 @@ class Model:
                 self.cancel(request)
         for question in list(self.questions):
             if question.expires <= now:
-                self.quiet[question.first.peer] = now + CONFIG.firewall_quiet
+                if question.shown:
+                    self.quiet[question.about] = now + QUIET
                 self._end(question, "reject", "timed out")
         self.settle()
 
@@ -494,8 +518,8 @@ class Model:
             if request.question is not None and request in request.question.waiting:
                 request.question.waiting.remove(request)
                 if not request.question.waiting:
-                    if request.direction is Direction.INBOUND:
-                        self.quiet[request.peer] = self.now + CONFIG.firewall_quiet
+                    if request.direction is Direction.INBOUND and request.question.shown:
+                        self.quiet[request.question.about] = self.now + QUIET
                     self._close(request.question, "withdrawn")
             if request.began:
                 self._tell(request, *self.rule_for(request.peer, request.direction), allowed=False)
@@ -527,11 +551,12 @@ class Model:
         same = [one for one in self.questions if (one.kind, one.where) == ("peer", (request.peer, request.direction))]
         question = same[0] if same and rule is None else None
         if is_new := question is None:
-            if not self.listeners or any(self.quiet.get(who, 0) > self.now for who in request.holder):
-                return False
             kind = "peer" if rule is None else "request"
             expires = self.now + CONFIG.firewall_timeout
             question = ModelQuestion(self.raised + 1, kind, request, rule, expires, [])
+            silenced = (request.holder[0], Topic(request.peer, "peer", None), question.about)
+            if not self.listeners or any(self.quiet.get(who, 0) > self.now for who in silenced):
+                return False
             self.questions.append(question)
         assert question is not None
         question.waiting.append(request)
@@ -604,6 +629,7 @@ class Model:
         if self.answer_at_once is not None:
             answer, self.answer_at_once = self.answer_at_once, None
             self.answer(question, answer)
+        question.shown = True
 
     def _end(self, question: ModelQuestion, answer: str, outcome: str) -> None:
         for request in question.waiting:

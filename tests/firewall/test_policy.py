@@ -46,6 +46,8 @@ def test_the_example() -> None:
         deny_networks=(ip_network("10.9.0.0/16"),),
         deny_peers=frozenset({PeerId.parse("12D3KooWPMDrvuZoi5RKTLdr8zme1C52E3bWyNdR461LMqghPubU")}),
         banned=frozenset({mallory}),
+        may_reserve=frozenset({alice, backup}),
+        may_connect=frozenset({alice, backup}),
     )
     assert policy.requests_in_flight == 64
     assert policy.requests_per_second == 20.0
@@ -75,6 +77,10 @@ def test_what_a_file_leaves_out_stays_open() -> None:
         ('["Ping"]', Rule.restricted(allow={"Ping"})),
         ('["Read", "Ping"]', Rule.restricted(allow={"Ping", "Read"})),
         ('["ask"]', Rule.restricted(allow={"ask"})),
+        ('{ allow = ["Ping"], ask = ["Sign"] }', Rule.restricted(allow={"Ping"}, ask={"Sign"})),
+        ('{ reject = ["Sign"], otherwise = "ask" }', Rule.restricted(reject={"Sign"}, otherwise="ask")),
+        ('{ otherwise = "ask" }', Rule.ASK),
+        ('{ allow = [], otherwise = "reject" }', Rule.REJECT_ALL),
     ],
 )
 def test_rules(text: str, rule: Rule) -> None:
@@ -96,6 +102,25 @@ def test_peer_ids_in_either_form() -> None:
 def test_lists_of_peers_by_name_and_by_id() -> None:
     policy = Policy.parse(f'[peer_ids]\nallow = ["alice", "{BOB}"]\ndeny = ["{ALICE}"]\n[peers.alice]\nid = "{ALICE}"')
     assert policy.admission == AdmissionRules(allow_peers=frozenset({ALICE, BOB}), deny_peers=frozenset({ALICE}))
+
+
+def test_groups_in_every_list_of_peers() -> None:
+    lists = (
+        'peer_ids.allow = ["ops"]\npeer_ids.deny = ["ops", "alice"]\nrelay.reserve = ["ops"]\nrelay.connect = ["alice"]'
+    )
+    policy = Policy.parse(f'{lists}\n[groups]\nops = ["alice", "{BOB}"]\n[peers.alice]\nid = "{ALICE}"')
+    both = frozenset({ALICE, BOB})
+    assert policy.admission == AdmissionRules(
+        allow_peers=both, deny_peers=both, may_reserve=both, may_connect=frozenset({ALICE})
+    )
+
+
+def test_relays() -> None:
+    policy = Policy.parse(
+        f'default.relay = "never"\nnetworks.relayed = "allow"\n[peers.alice]\nid = "{ALICE}"\nrelay = "only"'
+    )
+    assert policy.admission == AdmissionRules(relayed=True, relay_mode="never", relay_modes={ALICE: "only"})
+    assert Policy.parse('networks.relayed = "reject"').admission == AdmissionRules(relayed=False)
 
 
 @pytest.mark.parametrize("text", ["192.0.2.1", "10.0.0.0/8", "0.0.0.0/0", "::/0", "2001:db8::1", "::ffff:10.0.0.0/104"])
@@ -128,13 +153,13 @@ def error_of(text: str) -> PolicyError:
     [
         # keys
         ("[default]\n\n[defaults]", 3, "defaults", "unknown key; did you mean default?"),
-        ("x = 1", 1, "x", "unknown key; known keys are default, peers, networks, peer_ids and limits"),
+        ("x = 1", 1, "x", "unknown key; known keys are default, peers, groups, networks, peer_ids, relay and limits"),
         ('[default]\ninbond = "ask"', 2, "default.inbond", "unknown key; did you mean inbound?"),
-        ("[networks]\npeers = []", 2, "networks.peers", "unknown key; known keys are allow and deny"),
+        ("[networks]\npeers = []", 2, "networks.peers", "unknown key; known keys are allow, deny and relayed"),
         ("[peer_ids]\nalow = []", 2, "peer_ids.alow", "unknown key; did you mean allow?"),
         ("[limits]\nrequests = 1", 2, "limits.requests", "unknown key; did you mean requests_in_flight?"),
         ("[peers.a]\nban = true\nbanned = true", 3, "peers.a.banned", "unknown key; did you mean ban?"),
-        ("[peers]\n'a b' = {x = 1}", 2, 'peers."a b".x', "unknown key; known keys are id, inbound, outbound and ban"),
+        ("[peers]\n'a b' = {x = 1}", 2, 'peers."a b".x', "unknown key; known keys are id, inbound, outbound, ban and relay"),
         # tables
         ('# a\ndefault = "ask"', 2, "default", "must be a table, not a string"),
         ("[[default]]", 1, "default", "must be a table, not a list"),
@@ -146,17 +171,23 @@ def error_of(text: str) -> PolicyError:
             '[default]\ninbound = "alow"',
             2,
             "default.inbound",
-            'must be "allow", "reject", "ask" or a list of types, not \'alow\'',
+            'must be "allow", "reject", "ask", a list of types, or a table of such lists, not \'alow\'',
         ),
         (
             "[default]\noutbound = true",
             2,
             "default.outbound",
-            'must be "allow", "reject", "ask" or a list of types, not true or false',
+            'must be "allow", "reject", "ask", a list of types, or a table of such lists, not true or false',
         ),
         ("[default]\ninbound = []", 2, "default.inbound", 'an empty list lets nothing pass; write "reject"'),
         ('[default]\ninbound = [\n"A",\n1]', 4, "default.inbound", "must be a string, not a whole number"),
         ('[default]\ninbound = [""]', 2, "default.inbound", "a type must have a name"),
+        ("[default]\ninbound = {}", 2, "default.inbound", 'an empty table lets nothing pass; write "reject"'),
+        ('[default.inbound]\nalow = ["A"]', 2, "default.inbound.alow", "unknown key; did you mean allow?"),
+        ('[default.inbound]\nask = "A"', 2, "default.inbound.ask", "must be a list, not a string"),
+        ('[default.inbound]\nallow = ["A"]\nask = ["B",\n"A"]', 4, "default.inbound.ask", "'A' is also in allow"),
+        ('[default.inbound]\notherwise = "allow"', 2, "default.inbound.otherwise",
+         "must be \"reject\" or \"ask\", not 'allow'"),
         ('[default]\ninbound = ["A",\n"A"]', 3, "default.inbound", "'A' is in the list twice"),
         (f'peers.a = {{ id = "{ALICE}", inbound = [["A"]] }}', 1, "peers.a.inbound", "must be a string, not a list"),
         # peers
@@ -168,7 +199,7 @@ def error_of(text: str) -> PolicyError:
         (f'[peers.a]\nid = "{ALICE}"\n[peers.b]\nid = "{ALICE.to_cid()}"', 4, "peers.b.id", "is also the id of a"),
         (f'[peers.""]\nid = "{ALICE}"', 1, 'peers.""', "a name must be printable text"),
         (f'[peers."\\u001b[1m"]\nid = "{ALICE}"', 1, 'peers."\\u001b[1m"', "a name must be printable text"),
-        (f'[peers.{ALICE}]\nid = "{ALICE}"', 1, f"peers.{ALICE}", "a peer id cannot be a name; give it as id"),
+        (f'[peers.{ALICE}]\nid = "{ALICE}"', 1, f"peers.{ALICE}", "a peer id cannot be a name"),
         # networks
         ('networks.allow = "10.0.0.0/8"', 1, "networks.allow", "must be a list, not a string"),
         (
@@ -187,13 +218,33 @@ def error_of(text: str) -> PolicyError:
         ("networks.deny = [10]", 1, "networks.deny", "must be a string, not a whole number"),
         # lists of peers
         ("[peer_ids]\nallow = []", 2, "peer_ids.allow", "an empty list is ambiguous; to allow all, leave the key out"),
-        ('peer_ids.deny = ["bob"]', 1, "peer_ids.deny", "'bob' is neither a name in [peers] nor a peer id"),
+        ('peer_ids.deny = ["bob"]', 1, "peer_ids.deny", "'bob' is neither a name in [peers] or [groups] nor a peer id"),
         (
             f'peer_ids.deny = ["a",\n"{ALICE}"]\n[peers.a]\nid = "{ALICE}"',
             2,
             "peer_ids.deny",
             f"'{ALICE}' is in the list twice",
         ),
+        ("[relay]\nreserve = []", 2, "relay.reserve", "an empty list is ambiguous; to allow all, leave the key out"),
+        ('[relay]\nreach = ["a"]', 2, "relay.reach", "unknown key; known keys are reserve and connect"),
+        # groups
+        ("groups.ops = []", 1, "groups.ops", "a group must have a member"),
+        ('[groups]\nops = "alice"', 2, "groups.ops", "must be a list, not a string"),
+        ('[groups]\nops = ["bob"]', 2, "groups.ops", "'bob' is neither a name in [peers] nor a peer id"),
+        (
+            f'[groups]\nops = ["{ALICE}"]\nall = ["ops"]',
+            3,
+            "groups.all",
+            "'ops' is neither a name in [peers] nor a peer id",
+        ),
+        (f'[groups]\na = ["{ALICE}"]\n[peers.a]\nid = "{ALICE}"', 2, "groups.a", "is also the name of a peer"),
+        (f'[groups]\n{ALICE} = ["{ALICE}"]', 2, f"groups.{ALICE}", "a peer id cannot be a name"),
+        (f'[groups]\n"\\n" = ["{ALICE}"]', 2, 'groups."\\n"', "a name must be printable text"),
+        # relays
+        ('[default]\nrelay = "reject"', 2, "default.relay", 'must be "allow", "never" or "only", not \'reject\''),
+        (f'[peers.a]\nid = "{ALICE}"\nrelay = true', 3, "peers.a.relay", 'must be "allow", "never" or "only", not true or false'),
+        ('[networks]\nrelayed = "never"', 2, "networks.relayed", 'must be "allow" or "reject", not \'never\''),
+        ("[networks]\nrelayed = []", 2, "networks.relayed", 'must be "allow" or "reject", not a list'),
         # limits
         ("[limits]\nrequests_in_flight = true", 2, "limits.requests_in_flight", "must be a whole number, not true or false"),
         ("[limits]\nrequests_in_flight = 1.0", 2, "limits.requests_in_flight", "must be a whole number, not a number"),

@@ -56,6 +56,64 @@ def test_no_type_at_all() -> None:
     assert Rule.restricted(allow=set()).verdict(subject(None)) is Verdict.REJECT
 
 
+def test_mixed_by_type() -> None:
+    rule = Rule.restricted(allow={Ping, "Status"}, ask={"Sign"}, reject=[Read])
+    by_type = {"Ping": Verdict.ALLOW, "Status": Verdict.ALLOW, "Sign": Verdict.ASK, "Read": Verdict.REJECT}
+    for kind in (*by_type, "Write", None):
+        assert rule.verdict(subject(kind)) is by_type.get(kind or "", Verdict.REJECT)
+    careful = Rule.restricted(allow={Ping}, reject={Read}, otherwise="ask")
+    assert [careful.verdict(subject(kind)) for kind in ("Ping", "Read", "Write", None)] == [
+        Verdict.ALLOW,
+        Verdict.REJECT,
+        Verdict.ASK,
+        Verdict.ASK,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "same"),
+    [
+        ({"allow": ()}, REJECT),
+        ({"reject": {"Ping"}}, REJECT),
+        ({"otherwise": "reject"}, REJECT),
+        ({"otherwise": "ask"}, ASK),
+        ({"ask": {"Ping"}, "otherwise": "ask"}, ASK),
+    ],
+)
+def test_types_that_make_no_difference(arguments: Any, same: Rule) -> None:
+    assert Rule.restricted(**arguments) is same  # so the protocol is not even offered
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"allow": {"Ping"}, "ask": {Ping}},
+        {"ask": {"Ping"}, "reject": {"Ping"}},
+        {"allow": {"Ping"}, "otherwise": "allow"},
+        {"allow": {"Ping"}, "otherwise": None, "ask": {"Ping"}},
+    ],
+)
+def test_types_that_contradict_each_other(arguments: Any) -> None:
+    with pytest.raises(ValueError, match=r"Ping|otherwise="):
+        Rule.restricted(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("rule", "some"),
+    [
+        (ALLOW, True),
+        (REJECT, False),
+        (ASK, False),
+        (PINGS, True),
+        (Rule.restricted(ask={"Sign"}), False),
+        (Rule.restricted(allow={"Ping"}, ask={"Sign"}), True),
+        (Rule.restricted(max), True),
+    ],
+)
+def test_rules_that_allow_some_without_an_answer(rule: Rule, some: bool) -> None:
+    assert rule.allows_some is some
+
+
 def test_a_predicate_sees_peer_direction_and_view() -> None:
     seen: list[Any] = []
 
@@ -91,6 +149,8 @@ async def _asynchronous(peer: PeerId, direction: Direction, view: Any) -> bool:
     [
         ((), {}),
         ((bool,), {"allow": {"Ping"}}),
+        ((bool,), {"otherwise": "ask"}),
+        ((), {"ask": "Ping"}),
         (("Ping",), {}),
         ((_asynchronous,), {}),
         ((), {"allow": "Ping"}),
@@ -109,7 +169,16 @@ def test_equality_and_hash() -> None:
     def predicate(peer: PeerId, direction: Direction, view: Any) -> bool:
         return True
 
-    rules = [ALLOW, REJECT, ASK, PINGS, Rule.restricted(allow={"Read"}), Rule.restricted(predicate)]
+    rules = [
+        ALLOW,
+        REJECT,
+        ASK,
+        PINGS,
+        Rule.restricted(allow={"Read"}),
+        Rule.restricted(ask={"Ping"}),
+        Rule.restricted(allow={"Ping"}, otherwise="ask"),
+        Rule.restricted(predicate),
+    ]
     assert len(set(rules)) == len(rules)
     assert Rule.restricted(predicate) == Rule.restricted(predicate)
     assert hash(Rule.restricted(predicate)) == hash(Rule.restricted(predicate))
@@ -119,6 +188,8 @@ def test_equality_and_hash() -> None:
 def test_as_text() -> None:
     assert [repr(rule) for rule in (ALLOW, REJECT, ASK)] == ["Rule.ALLOW_ALL", "Rule.REJECT_ALL", "Rule.ASK"]
     assert repr(Rule.restricted(allow={"Read", Ping})) == "Rule.restricted(allow={'Ping', 'Read'})"
+    mixed = Rule.restricted(allow={"Ping"}, ask={"Sign"}, reject={"Read"}, otherwise="ask")
+    assert repr(mixed) == "Rule.restricted(allow={'Ping'}, reject={'Read'}, ask={'Sign'}, otherwise='ask')"
     assert repr(Rule.restricted(max)) == "Rule.restricted(<built-in function max>)"
 
 

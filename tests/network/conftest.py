@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager
 
 import pytest
 from support.namespaces import Host, HostProcess, cable, link, missing_for_hosts, missing_for_links, require
+from support.nat import Internet, internet, missing_for_nat
 
 Link = tuple[Host, Host, HostProcess]
 MakeLink = Callable[..., AbstractContextManager[Link]]
+MakeInternet = Callable[..., AbstractContextManager[Internet]]
 
 
 @pytest.fixture
@@ -25,6 +27,13 @@ def make_link() -> MakeLink:
     """Makes two hosts on an emulated link."""
     require(missing_for_links())
     return link
+
+
+@pytest.fixture
+def make_internet() -> MakeInternet:
+    """Makes hosts on a public network, and homes behind NAT."""
+    require(missing_for_nat())
+    return internet
 
 
 def peer_of(listener: HostProcess) -> str:

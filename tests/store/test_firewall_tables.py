@@ -17,7 +17,19 @@ from .conftest import ALICE, BOB, CAROL, PING
 INBOUND, OUTBOUND, BOTH = Direction.INBOUND, Direction.OUTBOUND, Direction.BOTH
 
 
-@pytest.mark.parametrize("rule", [Rule.ALLOW_ALL, Rule.REJECT_ALL, Rule.ASK, PING, Rule.restricted(allow={"é\n", ""})])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule.ALLOW_ALL,
+        Rule.REJECT_ALL,
+        Rule.ASK,
+        PING,
+        Rule.restricted(allow={"é\n", ""}),
+        Rule.restricted(allow={"Ping"}, ask={"Sign"}, reject={"Read"}),
+        Rule.restricted(ask={"Sign"}),
+        Rule.restricted(reject={"Sign"}, otherwise="ask"),
+    ],
+)
 def test_what_was_kept_is_read_after_a_restart(path: Path, rule: Rule) -> None:
     with opened(path) as file:
         file.set_rule(ALICE, INBOUND, rule)
@@ -27,7 +39,7 @@ def test_what_was_kept_is_read_after_a_restart(path: Path, rule: Rule) -> None:
         rules, banned = file.read()
     assert rules == {(ALICE, INBOUND): rule, (BOB, INBOUND): rule, (BOB, OUTBOUND): rule}
     assert banned == {CAROL}
-    if rule.allow is None:
+    if not rule.types:
         assert rules[ALICE, INBOUND] is rule  # the gate compares by identity
 
 
@@ -61,6 +73,9 @@ def test_a_rule_by_a_function_cannot_be_kept(path: Path) -> None:
         (ALICE.to_bytes(), "inbound", "allow"),
         (ALICE.to_bytes(), "inbound", '"maybe"'),
         (ALICE.to_bytes(), "inbound", "[1]"),
+        (ALICE.to_bytes(), "inbound", '{"alow":["Ping"]}'),
+        (ALICE.to_bytes(), "inbound", '{"allow":["Ping"],"ask":["Ping"]}'),
+        (ALICE.to_bytes(), "inbound", '{"otherwise":"allow"}'),
         (ALICE.to_bytes(), "inbound", b'"allow"'),
         (ALICE.to_bytes(), "sideways", '"allow"'),
         (ALICE.to_bytes()[1:], "inbound", '"allow"'),

@@ -57,7 +57,13 @@ class Network:
         return [name for name, _ in address][1:] == ["tcp"]
 
     async def dial(
-        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        peer: PeerId | None = None,
+        named: Multiaddr | None = None,
+        from_listen_port: bool = False,
     ) -> None:
         self.named[str(address)] = str(named) if named else None
         self.dialed.append((str(address), asyncio.get_running_loop().time()))

@@ -40,7 +40,13 @@ class MemoryTransport:
         return names == ("memory",) and int(values[0]) in self._numbers
 
     async def dial(
-        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        peer: PeerId | None = None,
+        named: Multiaddr | None = None,
+        from_listen_port: bool = False,
     ) -> None:
         listener = self.listening.get(address)
         if listener is None:

@@ -24,6 +24,7 @@ from stronghold_p2p import (
     Listener,
     ListenerClosed,
     Multiaddr,
+    NatKind,
     NewListener,
     Path,
     PeerId,
@@ -240,7 +241,13 @@ class Transport:
         return True
 
     async def dial(
-        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        peer: PeerId | None = None,
+        named: Multiaddr | None = None,
+        from_listen_port: bool = False,
     ) -> None:
         raise NotImplementedError
 
@@ -497,14 +504,60 @@ async def test_the_listener_that_was_dialed_of_those_that_share_a_port(machine: 
     assert texts(machine.listeners.observed) == [f"{SEEN}/tls/ws"]
 
 
-async def test_where_we_dial_from_is_no_address_to_dial(machine: Machine) -> None:
+@pytest.mark.parametrize("port", [9, 10])
+async def test_where_we_dial_from_is_told_to_nobody(machine: Machine, port: int) -> None:
+    """Even from the port of the listener: our router may let nobody in."""
     await machine.listen("/ip4/10.0.0.2/tcp/9")
+    local = f"/ip4/10.0.0.2/tcp/{port}"
     for number in range(OBSERVERS):
-        remote = machine.connection(f"/ip4/8.8.{number}.8", direction=Direction.OUTBOUND)
-        machine.listeners.observe(remote, Multiaddr.parse(f"/ip4/9.9.9.9/tcp/{50000 + number}"))
+        observe_outbound(machine, f"/ip4/8.8.{number}.8", f"/ip4/9.9.9.9/tcp/{50000 + number}", local)
     assert texts(machine.listeners.observed) == ["/ip4/9.9.9.9"]
     assert machine.addresses == ["/ip4/10.0.0.2/tcp/9"]
     assert [type(event) for event in machine.events] == [NewListener]
+
+
+def observe_outbound(machine: Machine, remote: str, observed: str, local: str = "/ip4/10.0.0.2/tcp/9") -> Remote:
+    connection = machine.connection(remote, local, direction=Direction.OUTBOUND)
+    machine.listeners.observe(connection, Multiaddr.parse(observed))
+    return connection
+
+
+async def test_candidates_are_our_public_addresses_and_those_that_one_network_sees(machine: Machine) -> None:
+    machine.become(*PUBLIC, *LAN, *LO)
+    await machine.listen("/ip4/0.0.0.0/tcp/9/ws", "/dns4/example.com/tcp/443/wss", "/ip4/10.0.0.7/tcp/9/ws")
+    machine.listeners.set_relayed((Multiaddr.parse(f"/ip4/8.8.8.8/tcp/1/p2p/{RELAY}/p2p-circuit"),))
+    observe(machine, "/ip4/9.9.9.8/tcp/4001/ws", 1)
+    observe_outbound(machine, "/ip4/8.8.8.8/tcp/1/ws", "/ip4/9.9.9.9/tcp/4001/ws", "/ip4/192.168.1.2/tcp/9")
+    observe_outbound(machine, "/ip4/8.8.8.9/tcp/1/ws", "/ip4/9.9.9.9/tcp/4002/ws", "/ip4/192.168.1.2/tcp/10")
+    observe_outbound(machine, "/ip4/8.8.8.7/tcp/1/ws", "/ip4/9.9.9.9/tcp/0/ws", "/ip4/192.168.1.2/tcp/9")
+    assert texts(machine.listeners.candidates) == [
+        "/ip4/1.2.3.4/tcp/9/ws",
+        "/dns4/example.com/tcp/443/wss",
+        "/ip4/9.9.9.9/tcp/4001/ws",
+        "/ip4/9.9.9.8/tcp/4001/ws",
+    ]
+    machine.listeners.stop()
+    assert machine.listeners.candidates == ()
+
+
+async def test_the_kind_of_nat_is_what_those_see_that_we_have_dialed(machine: Machine) -> None:
+    await machine.listen("/ip4/10.0.0.2/tcp/9")
+    observe_outbound(machine, "/ip4/8.8.8.8", SEEN)
+    kinds = [machine.listeners.nat_kind]
+    observe_outbound(machine, "/ip4/8.8.8.9", SEEN)
+    kinds.append(machine.listeners.nat_kind)
+    machine.listeners.network_left()
+    kinds.append(machine.listeners.nat_kind)
+    machine.become(*PUBLIC)
+    observe_outbound(machine, "/ip4/8.8.8.9", "/ip4/1.2.3.4/tcp/50000", "/ip4/1.2.3.4/tcp/50000")
+    kinds.append(machine.listeners.nat_kind)
+    assert kinds == [None, NatKind.ENDPOINT_INDEPENDENT, None, NatKind.NONE]
+
+
+async def test_an_ipv6_address_that_nobody_translates_says_nothing_of_nat(machine: Machine) -> None:
+    machine.become(*on(2, "10.0.0.2", "2600::2"))
+    observe_outbound(machine, "/ip6/2600::9", "/ip6/2600::2/tcp/50000", "/ip6/2600::2/tcp/50000")
+    assert machine.listeners.nat_kind is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.interfaces import on
 
-from stronghold_p2p import Multiaddr
+from stronghold_p2p import Multiaddr, NatKind
 from stronghold_p2p.swarm.own_addresses import (
     MAX_OBSERVED,
     MAX_REPORTS,
@@ -174,38 +174,39 @@ def test_an_address_is_told_once() -> None:
 
 # -- what remotes observe ------------------------------------------------------------------------------
 
-LISTENER = parse("/ip4/0.0.0.0")
-SEEN, OTHER = parse("/ip4/1.2.3.4"), parse("/ip4/1.2.3.5")
+LISTENER, ANOTHER = parse("/ip4/0.0.0.0/tcp/1"), parse("/ip4/0.0.0.0/tcp/2")
+SEEN, OTHER = parse("/ip4/1.2.3.4/tcp/1"), parse("/ip4/1.2.3.5/tcp/1")
+IP = Multiaddr.parse("/ip4/1.2.3.4")
 
 
 def reported(*networks: str, observed: Multiaddr = SEEN) -> Observations:
     observations = Observations()
     for network in networks:
-        observations.add(network, LISTENER, observed, network)
+        observations.dialed_by(network, LISTENER, observed, network)
     return observations
 
 
 def test_several_networks_must_agree() -> None:
     observations = reported("a", "b", "c")
     for _ in range(10):
-        observations.add("c", LISTENER, SEEN, object())
-    observations.add("d", LISTENER, OTHER, object())
+        observations.dialed_by("c", LISTENER, SEEN, object())
+    observations.dialed_by("d", LISTENER, OTHER, object())
     assert observations.believed(0) == ()
-    observations.add("e", LISTENER, SEEN, object())
+    observations.dialed_by("e", LISTENER, SEEN, object())
     assert observations.believed(0) == (SEEN,)
 
 
 def test_the_last_word_of_a_network_counts() -> None:
     observations = reported("a", "b", "c", "d")
     assert observations.believed(0) == (SEEN,)
-    observations.add("a", LISTENER, OTHER, object())
+    observations.dialed_by("a", LISTENER, OTHER, object())
     assert observations.believed(0) == ()
 
 
 def test_each_listener_has_its_own_reports() -> None:
     observations = reported("a", "b", "c", "d")
     for network in "abcd":
-        observations.add(network, None, OTHER, object())
+        observations.dialed_by(network, ANOTHER, OTHER, object())
     assert set(observations.believed(0)) == {SEEN, OTHER}
 
 
@@ -213,7 +214,7 @@ def test_those_of_the_most_networks_come_first() -> None:
     observations = Observations()
     for place in range(MAX_OBSERVED + 5):
         for number in range(OBSERVERS + place):
-            observations.add(f"{place} {number}", LISTENER, parse(f"/ip4/1.2.3.{place}"), object())
+            observations.dialed_by(f"{place} {number}", LISTENER, parse(f"/ip4/1.2.3.{place}"), object())
     believed = observations.believed(0)
     assert len(believed) == MAX_OBSERVED
     assert believed[0] == parse(f"/ip4/1.2.3.{MAX_OBSERVED + 4}")
@@ -225,19 +226,104 @@ def test_reports_are_forgotten_a_while_after_their_connections() -> None:
     assert not observations.connection_closed("a", 900)
     assert observations.believed(100 + REPORT_LIFETIME - 1) == (SEEN,)
     assert observations.believed(100 + REPORT_LIFETIME) == ()
-    observations.add("a", LISTENER, SEEN, "a")
+    observations.dialed_by("a", LISTENER, SEEN, "a")
     assert observations.believed(1e9) == (SEEN,)  # all are connected
 
 
 def test_reports_are_bounded() -> None:
     observations = reported("a", "b", "c", "d")
     for number in range(10 * MAX_REPORTS):
-        observations.add(str(number), LISTENER, parse(f"/ip4/9.{number // 256}.{number % 256}.1"), object())
+        observed = parse(f"/ip4/9.{number // 256}.{number % 256}.1")
+        observations.dialed_by(str(number), LISTENER, observed, object())
     assert observations.believed(0) == ()
     assert len(observations._reports) == MAX_REPORTS
+    assert len(observations.candidates(0)) == MAX_OBSERVED
 
 
 def test_another_network_is_another_start() -> None:
     observations = reported("a", "b", "c", "d")
     observations.clear()
     assert observations.believed(0) == ()
+    assert observations.candidates(0) == ()
+
+
+# -- what those observe that we have dialed ------------------------------------------------------------
+
+
+def dialed(*candidates: str | None) -> Observations:
+    """Each seen by another network, None: from another port than a listener's."""
+    observations = Observations()
+    for number, text in enumerate(candidates):
+        candidate = parse(text) if text is not None else None
+        listener = LISTENER if candidate is not None else None
+        observations.dialed_from(str(number), listener, IP, number, candidate=candidate)
+    return observations
+
+
+def test_of_where_we_dial_from_the_ip_address_alone_is_believed() -> None:
+    ports = ["/ip4/1.2.3.4/tcp/1"] * OBSERVERS
+    assert dialed(*ports).believed(0) == (IP,)
+    assert dialed(*ports[1:]).believed(0) == ()
+
+
+def test_a_network_counts_once_for_an_ip_address_whatever_the_port() -> None:
+    observations = Observations()
+    for listener in (LISTENER, ANOTHER, None):
+        for network in "abc":
+            observations.dialed_from(network, listener, IP, object(), candidate=SEEN if listener else None)
+    assert observations.believed(0) == ()
+    observations.dialed_from("d", None, IP, object())
+    assert observations.believed(0) == (IP,)
+
+
+def test_one_network_makes_a_candidate_those_that_we_have_dialed_before_others_the_newest_first() -> None:
+    observations = dialed("/ip4/1.2.3.4/tcp/1", None, "/ip4/1.2.3.4/tcp/3")
+    observations.dialed_by("a", LISTENER, OTHER, "a")
+    assert [str(one) for one in observations.candidates(0)] == [
+        "/ip4/1.2.3.4/tcp/3",
+        "/ip4/1.2.3.4/tcp/1",
+        str(OTHER),
+    ]
+    observations.dialed_from("0", LISTENER, IP, 0, candidate=SEEN)
+    assert observations.candidates(0)[0] == SEEN
+    observations.connection_closed(0, 5)
+    assert SEEN not in observations.candidates(5 + REPORT_LIFETIME)
+    observations.forget(LISTENER)
+    assert observations.candidates(0) == ()
+
+
+@pytest.mark.parametrize(
+    ("seen", "kind"),
+    [
+        ([], None),
+        ([None, None], None),
+        ([1], None),
+        ([1, None], None),
+        ([1, 1], NatKind.ENDPOINT_INDEPENDENT),
+        ([1, 2], NatKind.ENDPOINT_DEPENDENT),
+        ([1, 2, 1], NatKind.ENDPOINT_INDEPENDENT),  # one of them lies
+        ([1, 2, 3], NatKind.ENDPOINT_DEPENDENT),
+    ],
+)
+def test_the_kind_of_nat(seen: list[int | None], kind: NatKind | None) -> None:
+    observations = dialed(*(None if port is None else f"/ip4/1.2.3.4/tcp/{port}" for port in seen))
+    assert observations.nat_kind(0) is kind
+    observations.dialed_from("own", None, None, object())
+    assert observations.nat_kind(0) is NatKind.NONE
+    assert observations.believed(0) == ()
+
+
+def test_the_ports_of_two_listeners_say_nothing_of_the_kind() -> None:
+    observations = dialed("/ip4/1.2.3.4/tcp/1")
+    observations.dialed_from("b", ANOTHER, IP, object(), candidate=parse("/ip4/1.2.3.4/tcp/2"))
+    assert observations.nat_kind(0) is None
+
+
+def test_those_who_have_dialed_us_say_nothing_of_the_kind() -> None:
+    assert reported("a", "b").nat_kind(0) is None
+
+
+def test_what_is_forgotten_says_nothing_of_the_kind() -> None:
+    observations = dialed("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/tcp/2")
+    observations.connection_closed(0, 0)
+    assert observations.nat_kind(REPORT_LIFETIME) is None

@@ -26,6 +26,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 )
@@ -42,10 +43,11 @@ type object map[string]any
 
 func main() {
 	commands := map[string]func([]string) error{
-		"serve": serve, "measure": measure, "connect": connect, "perf-serve": perfServe, "perf": perf, "version": version,
+		"serve": serve, "relay": relayCircuits, "measure": measure, "connect": connect,
+		"perf-serve": perfServe, "perf": perf, "version": version,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: peer serve | measure ADDRESS | connect ADDRESS | perf-serve | perf ADDRESS | version")
+		fmt.Fprintln(os.Stderr, "usage: peer serve | relay | measure ADDRESS | connect ADDRESS | perf-serve | perf ADDRESS | version")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
@@ -87,13 +89,30 @@ func perfServe([]string) error {
 }
 
 func serveProtocols(handlers map[protocol.ID]network.StreamHandler) error {
+	return serveHost(func(h host.Host) error {
+		for id, handler := range handlers {
+			h.SetStreamHandler(id, handler)
+		}
+		return nil
+	})
+}
+
+// relayCircuits is without limits, so that none is what is measured.
+func relayCircuits([]string) error {
+	return serveHost(func(h host.Host) error {
+		_, err := relay.New(h, relay.WithInfiniteLimits())
+		return err
+	})
+}
+
+func serveHost(prepare func(host.Host) error) error {
 	h, err := newHost(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"))
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	for id, handler := range handlers {
-		h.SetStreamHandler(id, handler)
+	if err := prepare(h); err != nil {
+		return err
 	}
 	emit(object{"address": fmt.Sprintf("%s/p2p/%s", h.Addrs()[0], h.ID())})
 	_, err = io.Copy(io.Discard, os.Stdin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -11,7 +11,7 @@ import common
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from stronghold_p2p import FirewallRules, Keypair, Request, Rule, StrongholdP2p
+from stronghold_p2p import FirewallRules, Keypair, RelayServer, Request, Rule, StrongholdP2p
 from stronghold_p2p.protocols import perf
 
 DIALER = Keypair(Ed25519PrivateKey.from_private_bytes(b"the dialer of the benchmark".ljust(32)))
@@ -23,7 +23,7 @@ async def answer(request: Request[Any]) -> Any:
 
 
 @asynccontextmanager
-async def serve(address: str = "/ip4/127.0.0.1/tcp/0") -> AsyncIterator[str]:
+async def serve(address: str = "/ip4/127.0.0.1/tcp/0", via_relay: str | None = None) -> AsyncIterator[str]:
     """A peer serves one codec: there are two, and two addresses."""
     rules = FirewallRules(inbound=Rule.REJECT_ALL, peers={DIALER.peer_id: (Rule.ALLOW_ALL, None)})
     async with AsyncExitStack() as stack:
@@ -32,8 +32,20 @@ async def serve(address: str = "/ip4/127.0.0.1/tcp/0") -> AsyncIterator[str]:
             peer: StrongholdP2p[Any, Any] = StrongholdP2p(firewall=rules, codec=codec)
             await stack.enter_async_context(peer)
             peer.on_request(answer)
-            addresses.append(str(await peer.listen(address)))
+            listening = peer.listen(address) if via_relay is None else peer.listen_via_relay(via_relay)
+            addresses.append(str(await listening))
         yield " ".join(addresses)
+
+
+def serve_via(address: str) -> AbstractAsyncContextManager[str]:
+    return serve(via_relay=address)
+
+
+@asynccontextmanager
+async def relay() -> AsyncIterator[str]:
+    """Without limits of a circuit, so that none is what is measured."""
+    async with StrongholdP2p[Any, Any](relay=RelayServer(max_seconds=None, max_bytes=None)) as peer:
+        yield str(await peer.listen())
 
 
 @asynccontextmanager
@@ -69,6 +81,8 @@ if __name__ == "__main__":
         serve,
         dial,
         VERSIONS,
+        relay=relay,
+        serve_via=serve_via,
         serve_perf=serve_perf,
         measure_perf=measure_perf,
     )

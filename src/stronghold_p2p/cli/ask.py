@@ -199,14 +199,17 @@ class Person(Asker):
         if answer != "reject_network":
             return DONE[answer]
         others = f" with {_count(ended - 1, 'more question')}" if ended > 1 else ""
-        return (
-            f"rejected{others}. You are not asked about requests from {question.network} for"
-            f" {self._config.firewall_quiet:g} s."
-        )
+        return f"rejected{others}.{self._quiet(f'requests from {question.network}')}"
+
+    def _quiet(self, about: str) -> str:
+        """What is not asked for a while."""
+        seconds = self._config.firewall_quiet
+        return "" if seconds is None else f" You are not asked about {about} for {seconds:g} s."
 
     def _ending(self, question: FirewallRequest) -> str:
         """Says why a question that was shown needs no answer any more."""
-        quiet = f" You are not asked about this peer for {self._config.firewall_quiet:g} s."
+        of_type = f"{_type(question)} requests" if question.type is not None else "requests without a type"
+        quiet = self._quiet("this peer" if question.kind == "peer" else f"{of_type} {_toward(question)} this peer")
         match question.outcome:
             case "timed out":
                 ending = f"was not answered within {self._config.firewall_timeout:g} s: rejected.{quiet}"

@@ -53,7 +53,9 @@ def allow(
     types: Annotated[str | None, typer.Option(metavar="A,B", help="Allow only requests of these types.")] = None,
 ) -> None:
     """Allow a peer's requests."""
-    _set_rule(state, peer, direction, Rule.ALLOW_ALL if types is None else Rule.restricted(allow=_split(types)))
+    _set_rule(
+        state, peer, direction, Rule.ALLOW_ALL if types is None else Rule.restricted(allow=_split("--types", types))
+    )
 
 
 def reject(peer: Peer, *, state: State, direction: Directions = "both") -> None:
@@ -64,6 +66,30 @@ def reject(peer: Peer, *, state: State, direction: Directions = "both") -> None:
 def ask(peer: Peer, *, state: State, direction: Directions = "both") -> None:
     """Ask about each request of a peer."""
     _set_rule(state, peer, direction, Rule.ASK)
+
+
+def restrict(
+    peer: Peer,
+    *,
+    state: State,
+    direction: Directions = "both",
+    allow: Annotated[str | None, typer.Option(metavar="A,B", help="Allow requests of these types.")] = None,
+    ask: Annotated[str | None, typer.Option(metavar="A,B", help="Ask about each request of these types.")] = None,
+    reject: Annotated[str | None, typer.Option(metavar="A,B", help="Reject requests of these types.")] = None,
+    otherwise: Annotated[
+        Literal["reject", "ask"], typer.Option(help="What happens to requests of other types, and without a type.")
+    ] = "reject",
+) -> None:
+    """Allow, ask about or reject a peer's requests by type."""
+    lists = {"allow": allow, "ask": ask, "reject": reject}
+    types = {word: _split(f"--{word}", names) for word, names in lists.items() if names is not None}
+    if not types:
+        raise UsageError("give the types that are told apart: --allow, --ask or --reject")
+    try:
+        rule = Rule.restricted(**types, otherwise=otherwise)
+    except ValueError as error:  # a type twice
+        raise UsageError(str(error)) from None
+    _set_rule(state, peer, direction, rule)
 
 
 def remove(peer: Peer, *, state: State, direction: Directions = "both") -> None:
@@ -82,7 +108,7 @@ def unban(peer: Peer, *, state: State) -> None:
 
 
 add_command(firewall, list_, "list")
-for function in (allow, reject, ask, remove, ban, unban):
+for function in (allow, reject, ask, restrict, remove, ban, unban):
     add_command(firewall, function)
 
 
@@ -102,14 +128,14 @@ def _set_banned(state: Path, peer: str, banned: bool) -> None:
         _print(tables.read(), [its])
 
 
-def _split(types: str) -> set[str]:
+def _split(option: str, types: str) -> set[str]:
     names = {name.strip() for name in types.split(",")}
     if "" in names:
-        raise UsageError(f"--types takes names separated by commas, not {types!r}")
+        raise UsageError(f"{option} takes names separated by commas, not {types!r}")
     try:
         types.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"--types takes names in UTF-8, not {types!r}") from None
+        raise UsageError(f"{option} takes names in UTF-8, not {types!r}") from None
     return names
 
 
@@ -130,7 +156,7 @@ def _print(remembered: Remembered, peers: Iterable[PeerId]) -> None:
         output.result(record, row)
 
 
-def _stored(remembered: Remembered, peer: PeerId, direction: Direction) -> str | list[str] | None:
+def _stored(remembered: Remembered, peer: PeerId, direction: Direction) -> object:
     rule = remembered.rules.get((peer, direction))
     return None if rule is None else stored_form(rule)
 
@@ -142,7 +168,10 @@ def _cell(value: object) -> str:
         case True:
             return "yes"
         case list():
-            return f"allow {', '.join(map(_type, value)) or 'nothing'}"
+            return f"allow {', '.join(map(_type, value))}"
+        case dict(words):
+            lists = [f"{word} {', '.join(map(_type, types))}" for word, types in words.items() if word != "otherwise"]
+            return f"{'; '.join(lists)}; {words.get('otherwise', 'reject')} others"
     return str(value)
 
 

@@ -47,9 +47,10 @@ from .exec import Exec, parse_command
 from .stdin import Lines
 from .story import running, told_handler
 
-__all__ = ["listen", "listen_on", "serve", "tell"]
+__all__ = ["listen", "listen_on", "load_policy", "reload_on_hangup", "serve", "tell"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
+DEFAULT_QUIET = Config().firewall_quiet or 0
 MDNS_ADDRESS, MDNS_IPV6_ADDRESS = "/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"
 """The defaults with --mdns, the second where there is IPv6: whoever announces a peer wants it found from other machines."""
 
@@ -84,6 +85,13 @@ def listen(
         float,
         time_option("Seconds to answer a question, before the request is rejected."),
     ] = PATIENCE,
+    ask_quiet: Annotated[
+        float,
+        time_option(
+            "Seconds without new questions about the same requests, after one that you did not answer; 0: none.",
+            or_zero=True,
+        ),
+    ] = DEFAULT_QUIET,
     policy: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Read the rules from a policy file; reload it when it changes."),
@@ -176,14 +184,13 @@ def listen(
     default = MDNS_ADDRESS if mdns else DEFAULT_ADDRESS
     places = _places(addresses or [default], certificate, certificate_key, trusted_proxy or ())
     answer = _handler(handler, codec, processes)
-    config = Config(firewall_timeout=ask_timeout, handler_timeout=handler_timeout)
+    config = Config(firewall_timeout=ask_timeout, firewall_quiet=ask_quiet or None, handler_timeout=handler_timeout)
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
         keypair=load_key(key, passphrase_file),
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),
         config=config,
         codec=codec,
-        # A pipe is read here, once: it may take its time, and cannot be looked at again.
-        policy=Policy.load(policy, wait=True) if policy is not None and policy.is_fifo() else policy,
+        policy=load_policy(policy),
         state=state,
         mdns=mdns,
         port_mapping=port_mapping,
@@ -235,8 +242,7 @@ async def _listen(
                 tasks.create_task(asker.run())
             tasks.create_task(tell(peer.events()))
             if reloads:
-                loop = asyncio.get_running_loop()
-                loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
+                reload_on_hangup(peer)
             await listen_on(peer, places, announce)
             if by_ipv6_too:
                 with suppress(ListenError):  # a machine may be without it
@@ -254,6 +260,17 @@ async def _listen(
         auditor = [partial(end_audit, auditing, audit)] if audit is not None and auditing is not None else []
         # What was made is removed if it never listened, since nothing is in it.
         await end_all(peer.close, *auditor, *(partial(path.unlink, missing_ok=True) for path in made))
+
+
+def load_policy(path: Path | None) -> Policy | Path | None:
+    """What to give a peer as its policy. A pipe is read here, once: it may take its time, and cannot be looked at again."""
+    return Policy.load(path, wait=True) if path is not None and path.is_fifo() else path
+
+
+def reload_on_hangup(peer: StrongholdP2p[Any, Any]) -> None:
+    """Has SIGHUP reload the policy file."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
 
 
 async def listen_on(peer: StrongholdP2p[Any, Any], places: Sequence[Place], announce: Sequence[str] = ()) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from ..peer import StrongholdP2p
 from ..protocols.relay.limits import RelayServer
 from . import descriptors, output
 from .command import KeyFile, PassphraseFile, load_key, time_option
-from .listen import Place, listen_on, serve, tell
+from .listen import Place, listen_on, load_policy, reload_on_hangup, serve, tell
 from .story import running
 
 __all__ = ["relay"]
@@ -29,9 +30,19 @@ def relay(
         typer.Argument(metavar="ADDR", help=f"Where to listen (default: {DEFAULT_ADDRESS}, on every interface)."),
     ] = None,
     *,
-    allow: Annotated[
+    reserve: Annotated[
         list[str] | None,
-        typer.Option(metavar="PEER", help="Give reservations to this peer, and to no other. Repeatable."),
+        typer.Option(metavar="PEER", help="Let this peer reserve a place, and no other. Repeatable."),
+    ] = None,
+    connect: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PEER", help="Let this peer connect to who has reserved, and no other. Repeatable."),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A policy file: who may connect, reserve, and be reached; reloaded when it changes."
+        ),
     ] = None,
     unlimited: Annotated[
         list[str] | None,
@@ -50,6 +61,13 @@ def relay(
     max_bytes: Annotated[
         int, typer.Option(min=0, metavar="N", help="Bytes of a circuit in each direction; 0: no limit.")
     ] = DEFAULTS.max_bytes or 0,
+    report: Annotated[
+        float,
+        time_option(
+            "Seconds between two lines that say what the relay does and has done; the last comes at the end. 0: none.",
+            or_zero=True,
+        ),
+    ] = 0,
     announce: Annotated[
         list[str] | None,
         typer.Option(metavar="ADDR", help="Tell other peers this address, too. Repeatable."),
@@ -69,29 +87,65 @@ def relay(
         max_circuits=max_circuits,
         max_seconds=max_seconds or None,
         max_bytes=max_bytes or None,
-        allow=frozenset(map(PeerId.parse, allow)) if allow else None,
-        unlimited=frozenset(map(PeerId.parse, unlimited or ())),
+        reserve=_peers(reserve) if reserve else None,
+        connect=_peers(connect) if connect else None,
+        unlimited=_peers(unlimited or ()),
     )
     keypair = load_key(key, passphrase_file)
     if keypair is None:
         output.note("without --key, the relay has another identity at each start, and peers do not find it again")
-    peer: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=keypair, relay=server)
-    return _relay(peer, server, addresses or [DEFAULT_ADDRESS], announce or ())
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=keypair, relay=server, policy=load_policy(policy))
+    return _relay(peer, server, addresses or [DEFAULT_ADDRESS], announce or (), report, reloads=policy is not None)
 
 
 async def _relay(
-    peer: StrongholdP2p[Any, Any], server: RelayServer, addresses: Sequence[str], announce: Sequence[str]
+    peer: StrongholdP2p[Any, Any],
+    server: RelayServer,
+    addresses: Sequence[str],
+    announce: Sequence[str],
+    report: float,
+    *,
+    reloads: bool,
 ) -> None:
     try:
         async with running(peer), asyncio.TaskGroup() as tasks:
             tasks.create_task(tell(peer.events()))
+            if reloads:
+                reload_on_hangup(peer)
             await listen_on(peer, [Place(address) for address in addresses], announce)
             output.note(f"peer id       {peer.peer_id}")
             limits = {one.name: getattr(server, one.name) for one in fields(server) if "reason" in one.metadata}
             output.result({"event": "limits", **limits}, _in_words(server))
+            if report:
+                tasks.create_task(_report(peer, report))
             await serve(peer)
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
+    finally:
+        if report:
+            _show(peer)
+
+
+async def _report(peer: StrongholdP2p[Any, Any], interval: float) -> None:
+    while True:
+        await asyncio.sleep(interval)
+        _show(peer)
+
+
+def _show(peer: StrongholdP2p[Any, Any]) -> None:
+    status = peer.relay_status
+    assert status is not None
+    counted = {one.name: getattr(status, one.name) for one in fields(status)}
+    refused = ", ".join(f"{why} {count}" for why, count in status.refusals.items())
+    output.result(
+        {"event": "relay", **counted, "refusals": dict(status.refusals)},
+        f"relay         {status.reservations} reservations, {status.circuits} circuits; in all {status.reservations_made} and"
+        f" {status.circuits_made}, {status.bytes:,} bytes; refused: {refused or 'nothing'}",
+    )
+
+
+def _peers(texts: Sequence[str]) -> frozenset[PeerId]:
+    return frozenset(map(PeerId.parse, texts))
 
 
 def _in_words(server: RelayServer) -> str:
@@ -99,7 +153,9 @@ def _in_words(server: RelayServer) -> str:
     of_bytes = f"{server.max_bytes:,} bytes each way" if server.max_bytes is not None else "any size"
     return (
         f"reservations  at most {server.max_reservations}, {server.max_reservations_per_network} of one network,"
-        f" each for {server.reservation_ttl:g} s\n"
+        f" each for {server.reservation_ttl:g} s; in a minute {server.max_reservations_per_minute_per_peer} of one peer,"
+        f" {server.max_reservations_per_minute_per_network} of one network\n"
         f"circuits      at most {server.max_circuits}, {server.max_circuits_per_peer} of one peer,"
-        f" each for {of_time} and {of_bytes}"
+        f" each for {of_time} and {of_bytes}; in a minute {server.max_circuits_per_minute_per_peer} from one peer,"
+        f" {server.max_circuits_per_minute_per_network} from one network"
     )

@@ -1,19 +1,23 @@
-"""Admission of connections: bans, and a policy's lists of networks and peers. Pure decisions."""
+"""Admission: with whom there may be connections, by which paths, and whom a relay of ours serves. Pure decisions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+from ..frozen import FrozenDict
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 
-__all__ = ["Admission", "AdmissionRules", "Network"]
+__all__ = ["Admission", "AdmissionRules", "Network", "RelayMode"]
 
 Network: TypeAlias = IPv4Network | IPv6Network
+
+RelayMode: TypeAlias = Literal["allow", "never", "only"]
+"""Whether a relay may join us with a peer; ``"only"``: and nothing else may."""
 
 IPV4_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 """Where IPv6 sockets show IPv4 addresses (RFC 4291, section 2.5.5.2). A list of IPv4 networks must hold for them, too."""
@@ -28,6 +32,18 @@ class AdmissionRules:
     allow_peers: frozenset[PeerId] = frozenset()
     deny_peers: frozenset[PeerId] = frozenset()
     banned: frozenset[PeerId] = frozenset()
+    relayed: bool | None = None
+    """Whether relayed connections may come and go. None: unless there is a list of allowed networks."""
+    relay_mode: RelayMode | None = None
+    """That of peers without one of their own."""
+    relay_modes: Mapping[PeerId, RelayMode] = field(default_factory=dict)
+    may_reserve: frozenset[PeerId] | None = None
+    """Who may reserve at our relay, and so be reached through it. None: everybody."""
+    may_connect: frozenset[PeerId] | None = None
+    """Who may connect to those. None: everybody."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "relay_modes", FrozenDict(self.relay_modes))
 
 
 class Admission:
@@ -37,7 +53,11 @@ class Admission:
     """
 
     def __init__(self) -> None:
+        self.is_relay: Callable[[PeerId], bool] = lambda peer: False
+        """Whether a peer forwards for us now: it is connected directly, whatever its :data:`RelayMode`."""
         self._banned: set[PeerId] = set()
+        self._relay_mode: RelayMode | None = None
+        self._relay_modes: dict[PeerId, RelayMode] = {}
         self.set_policy(AdmissionRules())
 
     @property
@@ -53,6 +73,33 @@ class Admission:
         """Lifts a ban made by :meth:`ban`."""
         self._banned.discard(peer)
 
+    def set_relay_mode(self, peer: PeerId | None, mode: RelayMode | None) -> None:
+        """Sets that of ``peer``, or, by None, of all without one of their own; None removes it. A policy goes before."""
+        if peer is None:
+            self._relay_mode = mode
+        elif mode is None:
+            self._relay_modes.pop(peer, None)
+        else:
+            self._relay_modes[peer] = mode
+
+    def relay_mode(self, peer: PeerId) -> RelayMode:
+        """The one in force for ``peer``: its own in the policy, its own, the policy's default, ours."""
+        policy = self._policy
+        own = policy.relay_modes.get(peer) or self._relay_modes.get(peer)
+        return own or policy.relay_mode or self._relay_mode or "allow"
+
+    def may_connect_directly(self, peer: PeerId) -> bool:
+        """Whether ``peer`` may be dialed directly, told our direct addresses, and met by a hole punch."""
+        return self.relay_mode(peer) != "only"
+
+    def may_reserve(self, peer: PeerId) -> bool:
+        """Whether the policy lets ``peer`` reserve at our relay, and so be reached through it."""
+        return self._policy.may_reserve is None or peer in self._policy.may_reserve
+
+    def may_connect(self, peer: PeerId) -> bool:
+        """Whether the policy lets ``peer`` connect to others through our relay."""
+        return self._policy.may_connect is None or peer in self._policy.may_connect
+
     def set_policy(self, rules: AdmissionRules) -> None:
         """Replaces the rules of the policy only."""
         self._policy = rules
@@ -60,17 +107,26 @@ class Admission:
         self._deny_networks = _NetworkSet(rules.deny_networks)
         self._limits_networks = bool(rules.allow_networks or rules.deny_networks)
 
-    def refusal_of_address(self, address: Multiaddr) -> str | None:
-        """The reason to refuse ``address``; None to admit it.
+    def refusal_of_address(self, address: Multiaddr, peer: PeerId | None = None) -> str | None:
+        """The reason to refuse ``address``, where ``peer`` is if it is known; None to admit it.
 
-        Host names are admitted here, and checked after resolution. Relayed addresses belong to no network: they are refused
-        if there is a list of allowed networks; otherwise the relay is checked when we connect to it.
+        The network of a relayed address is the relay's. Host names are admitted, and checked after resolution; but whoever
+        may not be dialed directly, has no host name looked up either. A ``/dnsaddr`` may lead to a relay.
         """
-        if not self._limits_networks:
-            return None
-        if address.is_relayed:
-            return "it is relayed, and the policy has an allow list of networks" if self._allow_networks else None
-        ip = _ip_of(address)
+        relayed = address.is_relayed
+        if peer is not None and (mode := self.relay_mode(peer)) != "allow":
+            if mode == "never" and relayed:
+                return "no relay may join us with it"
+            direct = not relayed and address.components[0][0] != "dnsaddr"
+            if mode == "only" and direct and not self.is_relay(peer):
+                return "only a relay may join us with it"
+        policy = self._policy
+        if relayed and policy.relayed is False:
+            return "it is relayed, which the policy rejects"
+        if relayed and policy.allow_networks and policy.relayed is None:
+            # Else an allowed relay would let in whomever it likes.
+            return "it is relayed, and the policy has an allow list of networks"
+        ip = _ip_of(address) if self._limits_networks else None
         if ip is None:
             return None
         denied = self._deny_networks.find(ip)

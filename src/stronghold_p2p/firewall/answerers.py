@@ -42,6 +42,7 @@ class Handler:
             task = asyncio.get_running_loop().create_task(self._run(question, answered))
             self._tasks[question] = task
             task.add_done_callback(partial(self._done, question, answered))
+        question.shown += 1
         return True
 
     def drop(self, question: Question) -> None:
@@ -118,7 +119,9 @@ class Queue:
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        return self.questions.next()
+        question = self.questions.next()
+        question.shown += 1
+        return question
 
 
 class Turns:
@@ -142,9 +145,12 @@ class Turns:
             self._taken = True
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(ask._question.holder.path, turn)
+        question = ask._question
+        self._waiting.add(question.holder.path, turn)
+        question.shown -= 1  # not yet
         try:
             await turn
+            question.shown += 1
         except asyncio.CancelledError:
             if not self._waiting.discard(turn) and not turn.cancelled():
                 self.pass_on()  # it had come meanwhile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,8 @@ from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 from .silence import Silence
 
 __all__ = ["Approvals"]
+
+logger = logging.getLogger("stronghold_p2p")
 
 
 class Decision(NamedTuple):
@@ -48,8 +51,8 @@ class Approvals:
 
     A question about a peer holds all requests of that peer and direction. All answerers get it, and the first answer
     decides. Without any answerer it is rejected. Open questions, waiting requests and their bytes have limited room, see
-    :class:`Room`; who gives way is rejected. After an unanswered question, a peer causes no new ones for
-    ``Config.firewall_quiet``, to protect people from floods.
+    :class:`Room`; who gives way is rejected. After a question that somebody has seen and not answered, the peer causes no
+    new ones like it for ``Config.firewall_quiet``, to protect people from floods.
 
     ``emit`` gets an event when a question starts to wait for an answer, and one when it ends. ``refusals`` counts who gave
     way.
@@ -73,6 +76,8 @@ class Approvals:
         self._waiting: Room[_Request] = Room("max_firewall_waiting_requests", config, refusals, self._turn_away)
         self._bytes: Room[_Request] = Room("max_firewall_waiting_bytes", config, refusals, self._turn_away)
         self._silence = Silence(config.firewall_quiet)
+        self._forgotten = True
+        """There was no answerer yet, and nobody was told of that."""
         self._closed = False
 
     # -- who answers -----------------------------------------------------------------------------
@@ -109,6 +114,7 @@ class Approvals:
         if self._closed:
             answerer.close()
             return
+        self._forgotten = False
         self._answerers[answerer] = None
         for question in list(self._questions.values()):
             question.offer(answerer)
@@ -148,9 +154,13 @@ class Approvals:
         question = self._questions.get((subject.peer, subject.direction)) if rule is None else None
         is_new = question is None
         if question is None:
-            if not self._answerers or self._silence.includes(request.holder, _now()):
+            if not self._answerers:
+                self._warn_of_nobody(request.subject)
                 return "reject"
             question = self._make_question(request, rule)
+            if self._silence.includes(question.about, request.holder, _now()):
+                return "reject"
+            self._questions[_key(question)] = question
         request.question, request.answer = question, question.join()
         try:
             if not self._find_room(request, question):
@@ -160,6 +170,17 @@ class Approvals:
             return await request.answer
         finally:
             question.leave(request.answer)
+
+    def _warn_of_nobody(self, subject: Subject) -> None:
+        """Else a forgotten firewall would be silent."""
+        if self._forgotten and not self._closed:
+            self._forgotten = False
+            logger.warning(
+                "a request %s %s was rejected, since no rule decides it and nobody answers the firewall's questions: set a"
+                " rule, or add a handler with on_firewall_request (this is said once)",
+                "from" if subject.direction is Direction.INBOUND else "to",
+                subject.peer,
+            )
 
     def _find_room(self, request: _Request, question: Question) -> bool:
         """Whether the request may wait, and its question be open; others may have to give way for that."""
@@ -225,8 +246,9 @@ class Approvals:
         if question in self._timers:
             self._timers.pop(question).cancel()
         # A peer could send and withdraw requests for ever. Requests that we withdraw ourselves do not count.
-        if outcome == "timed out" or (outcome == "withdrawn" and subject.direction is Direction.INBOUND):
-            self._silence.begin(subject.peer, question.holder.networks, _now())
+        in_vain = outcome == "timed out" or (outcome == "withdrawn" and subject.direction is Direction.INBOUND)
+        if in_vain and question.shown:
+            self._silence.begin(question.about, question.holder.networks, _now())
         if question.opened:
             self._emit(
                 FirewallRequestEnded(question.id, subject.peer, subject.direction, subject.type, question.kind, outcome)
@@ -235,9 +257,7 @@ class Approvals:
     def _make_question(self, request: _Request, rule: Rule | None) -> Question:
         kind: QuestionKind = "peer" if rule is None else "request"
         expires = _now() + self._config.firewall_timeout
-        question = Question(self._last_id + 1, kind, request.subject, request.address, rule, expires, self)
-        self._questions[_key(question)] = question
-        return question
+        return Question(self._last_id + 1, kind, request.subject, request.address, rule, expires, self)
 
     def _put(self, question: Question) -> None:
         """Offers a new question to all answerers, until one answers."""

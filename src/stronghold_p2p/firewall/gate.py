@@ -54,7 +54,7 @@ class Gate:
     def allows_some(self, peer: PeerId, direction: Direction) -> bool:
         """Whether a rule allows requests without an answer: all, or those of some types."""
         rule = self._firewall.find(peer, direction).rule
-        return rule is not None and rule is not REJECT_ALL and rule is not Rule.ASK
+        return rule is not None and rule.allows_some
 
     def refuse(self, peer: PeerId, direction: Direction) -> None:
         """Reports a request that was rejected before its body was read, see :meth:`rejects_all`."""
@@ -78,11 +78,12 @@ class Gate:
                 self._tell(peer, direction, codec.type_name(body), applied, allowed=True)
             return True
         type_name = codec.type_name(body)
-        if rule is not None and rule.allow is not None:
-            allowed = type_name in rule.allow  # what the rule would say, without making it a subject
-            if self._events.decisions_wanted:
-                self._tell(peer, direction, type_name, applied, allowed=allowed)
-            return allowed
+        if rule is not None and rule.types:
+            verdict = rule.verdict_on(type_name)
+            if verdict is not Verdict.ASK:  # decided without a view
+                if self._events.decisions_wanted:
+                    self._tell(peer, direction, type_name, applied, allowed=verdict is Verdict.ALLOW)
+                return verdict is Verdict.ALLOW
         try:
             view = body if self._view is None else self._view(body)
         except KeyboardInterrupt:

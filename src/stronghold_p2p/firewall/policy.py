@@ -13,17 +13,17 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar
 
 from ..errors import InvalidAddress, PolicyError
 from ..frozen import FrozenDict
 from ..identity import PeerId
-from .admission import AdmissionRules, Network
+from .admission import AdmissionRules, Network, RelayMode
 from .rules import FirewallRules, Rule, unknown_type
 from .toml_lines import Key, key_lines
 
@@ -36,6 +36,9 @@ MAX_LIMIT: Final = 1_000_000_000
 """Above any useful limit; excludes infinity and integers too large for a float."""
 
 RULES: Final = {"allow": Rule.ALLOW_ALL, "reject": Rule.REJECT_ALL, "ask": Rule.ASK}
+OTHERWISE: Final[Mapping[str, Literal["reject", "ask"]]] = {"reject": "reject", "ask": "ask"}
+RELAY_MODES: Final[Mapping[str, RelayMode]] = {"allow": "allow", "never": "never", "only": "only"}
+RELAYED: Final = {"allow": True, "reject": False}
 
 T = TypeVar("T")
 
@@ -49,7 +52,7 @@ class Policy:
     names: Mapping[PeerId, str] = field(default_factory=dict)
     """The names of peers in the file."""
     admission: AdmissionRules = field(default_factory=AdmissionRules)
-    """Restrictions of connections: bans, networks and peers."""
+    """Restrictions of connections: bans, networks, peers and relays."""
     requests_in_flight: int | None = None
     """Concurrent inbound requests of one peer. None: as in :class:`Config`."""
     requests_per_second: float | None = None
@@ -70,24 +73,22 @@ class Policy:
         """
         known = None if types is None else frozenset(types)
         root = _Table(_File(path, text, known), (), _parse_toml(path, text))
-        root.check_keys("default", "peers", "networks", "peer_ids", "limits")
+        root.check_keys("default", "peers", "groups", "networks", "peer_ids", "relay", "limits")
         if not root.values:
             # Editors may truncate a file before they write it: that must not lift every ban.
             raise PolicyError(path, 0, "", "says nothing")
         peers = _read_peers(root.table("peers"))
+        lists = _PeerLists(peers, root.table("groups"))
         default = root.table("default")
-        default.check_keys("inbound", "outbound")
+        default.check_keys("inbound", "outbound", "relay")
         networks = root.table("networks")
-        networks.check_keys("allow", "deny")
+        networks.check_keys("allow", "deny", "relayed")
         peer_ids = root.table("peer_ids")
         peer_ids.check_keys("allow", "deny")
+        relay = root.table("relay")
+        relay.check_keys("reserve", "connect")
         limits = root.table("limits")
         limits.check_keys("requests_in_flight", "requests_per_second")
-        by_name = {peer.name: peer.id for peer in peers}
-
-        def named_peer(value: object) -> PeerId:
-            return by_name.get(_exactly(str, value)) or _peer_id(value, "neither a name in [peers] nor a peer id")
-
         return cls(
             rules=FirewallRules(
                 inbound=default.rule("inbound"),
@@ -98,9 +99,14 @@ class Policy:
             admission=AdmissionRules(
                 allow_networks=networks.allow_list("allow", _network),
                 deny_networks=networks.items("deny", _network),
-                allow_peers=frozenset(peer_ids.allow_list("allow", named_peer)),
-                deny_peers=frozenset(peer_ids.items("deny", named_peer)),
+                allow_peers=lists.allowed(peer_ids, "allow") or frozenset(),
+                deny_peers=lists.take(peer_ids, "deny"),
                 banned=frozenset(peer.id for peer in peers if peer.ban),
+                relayed=networks.take("relayed", partial(_one_of, RELAYED)),
+                relay_mode=default.take("relay", partial(_one_of, RELAY_MODES)),
+                relay_modes={peer.id: peer.relay for peer in peers if peer.relay},
+                may_reserve=lists.allowed(relay, "reserve"),
+                may_connect=lists.allowed(relay, "connect"),
             ),
             requests_in_flight=limits.take("requests_in_flight", _whole_number),
             requests_per_second=limits.take("requests_per_second", _number),
@@ -292,11 +298,34 @@ class _Table:
 
     def rule(self, name: str) -> Rule | None:
         value = self.values.get(name)
+        if isinstance(value, dict):
+            return self.table(name).rule_by_type()
         if not isinstance(value, list):
             return self.take(name, _rule)
         if not value:
             raise self.error('an empty list lets nothing pass; write "reject"', name)
-        return Rule.restricted(allow=self.items(name, partial(_type_name, self.file.types)))
+        return Rule.restricted(allow=self.types(name))
+
+    def rule_by_type(self) -> Rule:
+        """The rule that this table is."""
+        self.check_keys("allow", "ask", "reject", "otherwise")
+        if not self.values:
+            raise self.error('an empty table lets nothing pass; write "reject"')
+        named: dict[str, str] = {}
+        for word in ("allow", "ask", "reject"):
+            for index, name in enumerate(self.types(word)):
+                if named.setdefault(name, word) != word:
+                    raise self.error(f"{name!r} is also in {named[name]}", word, index)
+        return Rule.restricted(
+            allow=self.types("allow"),
+            ask=self.types("ask"),
+            reject=self.types("reject"),
+            otherwise=self.take("otherwise", partial(_one_of, OTHERWISE)) or "reject",
+        )
+
+    def types(self, name: str) -> tuple[str, ...]:
+        """A list of request types; empty if missing."""
+        return self.items(name, partial(_type_name, self.file.types))
 
     def _read(self, value: object, read: Callable[[object], T], *below: str | int) -> T:
         try:
@@ -311,25 +340,62 @@ class _Peer(NamedTuple):
     inbound: Rule | None
     outbound: Rule | None
     ban: bool
+    relay: RelayMode | None
 
 
 def _read_peers(table: _Table) -> list[_Peer]:
     peers: dict[PeerId, _Peer] = {}
     for name in table.values:
         entry = table.table(name)
-        entry.check_keys("id", "inbound", "outbound", "ban")
-        if not name or not name.isprintable():
-            raise entry.error("a name must be printable text")  # it is shown on terminals
-        if _is_peer_id(name):
-            raise entry.error("a peer id cannot be a name; give it as id")
+        entry.check_keys("id", "inbound", "outbound", "ban", "relay")
+        _check_name(table, name)
         peer_id = entry.take("id", _peer_id)
         if peer_id is None:
             raise entry.error("has no id")
         if peer_id in peers:
             raise entry.error(f"is also the id of {peers[peer_id].name}", "id")
         ban = entry.take("ban", partial(_exactly, bool)) or False
-        peers[peer_id] = _Peer(name, peer_id, entry.rule("inbound"), entry.rule("outbound"), ban)
+        mode = entry.take("relay", partial(_one_of, RELAY_MODES))
+        peers[peer_id] = _Peer(name, peer_id, entry.rule("inbound"), entry.rule("outbound"), ban, mode)
     return list(peers.values())
+
+
+def _check_name(table: _Table, name: str) -> None:
+    if not name or not name.isprintable():
+        raise table.error("a name must be printable text", name)  # it is shown on terminals
+    if _is_peer_id(name):
+        raise table.error("a peer id cannot be a name", name)
+
+
+class _PeerLists:
+    """Reads lists of peers: names in ``[peers]``, peer ids, and names in ``[groups]``, which are such lists themselves."""
+
+    def __init__(self, peers: Iterable[_Peer], groups: _Table) -> None:
+        self._ids: dict[str, frozenset[PeerId]] = {peer.name: frozenset((peer.id,)) for peer in peers}
+        self._names = "[peers]"
+        members: dict[str, frozenset[PeerId]] = {}
+        for name in groups.values:
+            _check_name(groups, name)
+            if name in self._ids:
+                raise groups.error("is also the name of a peer", name)
+            members[name] = self.take(groups, name)
+            if not members[name]:
+                raise groups.error("a group must have a member", name)  # where it is allowed, it could mean all or none
+        self._ids |= members
+        self._names = "[peers] or [groups]"
+
+    def take(self, table: _Table, name: str) -> frozenset[PeerId]:
+        """The peers of a list; none if it is missing."""
+        return frozenset().union(*table.items(name, self._peers))
+
+    def allowed(self, table: _Table, name: str) -> frozenset[PeerId] | None:
+        """As :meth:`take`, of a list that must not be empty; None if it is missing."""
+        return frozenset().union(*table.allow_list(name, self._peers)) or None
+
+    def _peers(self, value: object) -> frozenset[PeerId]:
+        text = _exactly(str, value)
+        named = self._ids.get(text)
+        return named or frozenset((_peer_id(text, f"neither a name in {self._names} nor a peer id"),))
 
 
 def _parse_toml(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
@@ -374,9 +440,17 @@ def _check_limit(value: float) -> None:
 def _rule(value: object) -> Rule:
     rule = RULES.get(value) if isinstance(value, str) else None
     if rule is None:
-        found = repr(value) if isinstance(value, str) else _kind(value)
-        raise ValueError(f'must be "allow", "reject", "ask" or a list of types, not {found}')
+        raise ValueError(
+            f'must be "allow", "reject", "ask", a list of types, or a table of such lists, not {_shown(value)}'
+        )
     return rule
+
+
+def _one_of(choices: Mapping[str, T], value: object) -> T:
+    if not isinstance(value, str) or value not in choices:
+        *others, last = (f'"{choice}"' for choice in choices)
+        raise ValueError(f"must be {', '.join(others)} or {last}, not {_shown(value)}")
+    return choices[value]
 
 
 def _type_name(types: frozenset[str] | None, value: object) -> str:
@@ -429,6 +503,10 @@ _KINDS: Final[Mapping[type, str]] = {
 
 def _kind(value: object) -> str:
     return _KINDS.get(type(value), "a date or time")
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, str) else _kind(value)
 
 
 def _enumerate(words: Collection[str]) -> str:

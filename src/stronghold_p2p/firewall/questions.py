@@ -12,6 +12,7 @@ from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
 from .room import Holder
 from .rules import Rule, Subject, Verdict
+from .silence import Topic
 
 __all__ = ["Answer", "Answerer", "FirewallRequest", "Question", "QuestionHost"]
 
@@ -171,6 +172,7 @@ class Question:
         "opened",
         "outcome",
         "rule",
+        "shown",
         "subject",
     )
 
@@ -196,6 +198,8 @@ class Question:
         self.loop: Final = asyncio.get_running_loop()
         self.opened = False
         """All current answerers got it, and none answered at once."""
+        self.shown = 0
+        """How many answerers have it before them, or have had, and did not answer at once."""
         self.outcome: Outcome | None = None
         self._host = host
         self._takers: dict[Answerer, None] = {}
@@ -204,6 +208,11 @@ class Question:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def about(self) -> PeerId | Topic:
+        """What it is about: a peer, or its requests of this type."""
+        return self.subject.peer if self.kind == "peer" else Topic(self.subject.peer, self.subject.type)
 
     def join(self) -> asyncio.Future[Answer]:
         """Adds a waiting request."""

@@ -50,7 +50,7 @@ class Subject:
 class Rule:
     """A rule: :attr:`ALLOW_ALL`, :attr:`REJECT_ALL`, :attr:`ASK`, or made by :meth:`restricted`. Immutable."""
 
-    __slots__ = ("_log_failure", "_verdict", "allow", "predicate")
+    __slots__ = ("_log_failure", "otherwise", "predicate", "types")
 
     ALLOW_ALL: ClassVar[Rule]
     """Every request passes, before its body is read."""
@@ -59,10 +59,11 @@ class Rule:
     ASK: ClassVar[Rule]
     """Each request is a question."""
 
-    def __init__(self, verdict: Verdict | None, allow: frozenset[str] | None, predicate: Predicate | None) -> None:
-        self._verdict: Final = verdict
-        self.allow: Final = allow
-        """The allowed request types; None for other rules."""
+    def __init__(self, types: Mapping[str, Verdict], otherwise: Verdict, predicate: Predicate | None) -> None:
+        self.types: Final[Mapping[str, Verdict]] = dict(types)
+        """The verdicts by request type; empty for other rules."""
+        self.otherwise: Final = otherwise
+        """The verdict on other types, and on requests without a type."""
         self.predicate: Final = predicate
         """The deciding function; None for other rules."""
         self._log_failure = SparingLog(logging.ERROR, "a firewall predicate failed on a request: it is rejected")
@@ -73,38 +74,74 @@ class Rule:
 
     @overload
     @classmethod
-    def restricted(cls, /, *, allow: Collection[type | str]) -> Rule: ...
+    def restricted(
+        cls,
+        /,
+        *,
+        allow: Collection[type | str] = ...,
+        ask: Collection[type | str] = ...,
+        reject: Collection[type | str] = ...,
+        otherwise: Literal["reject", "ask"] = ...,
+    ) -> Rule: ...
 
     @classmethod
-    def restricted(cls, predicate: Predicate | None = None, /, *, allow: Collection[type | str] | None = None) -> Rule:
-        """A rule that passes requests with a type in ``allow``, or for which ``predicate`` returns True.
+    def restricted(
+        cls,
+        predicate: Predicate | None = None,
+        /,
+        *,
+        allow: Collection[type | str] | None = None,
+        ask: Collection[type | str] | None = None,
+        reject: Collection[type | str] | None = None,
+        otherwise: Literal["reject", "ask"] | None = None,
+    ) -> Rule:
+        """A rule by request type, or by a function.
 
-        ``allow`` holds classes or their names; requests without a type never match. An exception in the predicate rejects
-        the request, except KeyboardInterrupt. A type that no request of the peer's ``request_type=`` can have is a
-        TypeError when the rule is given to the peer.
+        Requests with a type in ``allow`` pass, each of those in ``ask`` is a question, those in ``reject`` are rejected. All
+        others, and requests without a type, are rejected (``otherwise="reject"``, the default) or a question
+        (``otherwise="ask"``). Types are classes or their names. A type that no request of the peer's ``request_type=`` can
+        have is a TypeError when the rule is given to the peer.
+
+        With ``predicate`` instead, requests pass for which it returns True. An exception in it rejects the request, except
+        KeyboardInterrupt.
 
         Raises:
-            TypeError: neither or both arguments are given, or one has the wrong type.
+            TypeError: neither or both kinds of arguments are given, or one has the wrong type.
+            ValueError: a type is given twice, or ``otherwise`` is neither of the two.
         """
-        if (predicate is None) == (allow is None):
-            raise TypeError("Rule.restricted takes either a predicate or allow=")
+        named = {Verdict.ALLOW: allow, Verdict.ASK: ask, Verdict.REJECT: reject}
+        by_type = any(kinds is not None for kinds in (*named.values(), otherwise))
+        if (predicate is not None) is by_type:
+            raise TypeError("Rule.restricted takes either a predicate or types: allow=, ask=, reject=, otherwise=")
         if predicate is not None:
             if not callable(predicate) or inspect.iscoroutinefunction(predicate):
                 raise TypeError(f"a predicate must be a plain function, not {predicate!r}")
-            return cls(None, None, predicate)
-        assert allow is not None
-        kinds = frozenset(allow)
-        if isinstance(allow, str) or not all(isinstance(kind, type | str) for kind in kinds):
-            raise TypeError(f"allow= takes a set of classes or names, not {allow!r}")
-        return cls(None, frozenset(kind if isinstance(kind, str) else kind.__name__ for kind in kinds), None)
+            return cls({}, Verdict.REJECT, predicate)
+        if otherwise not in (None, "reject", "ask"):
+            raise ValueError(f'otherwise= must be "reject" or "ask", not {otherwise!r}')
+        types: dict[str, Verdict] = {}
+        for verdict, kinds in named.items():
+            for name in _names(verdict, kinds):
+                if types.setdefault(name, verdict) is not verdict:
+                    raise ValueError(f"the type {name!r} is in both {_WORDS[types[name]]}= and {_WORDS[verdict]}=")
+        rest = Verdict.ASK if otherwise == "ask" else Verdict.REJECT
+        if all(verdict is rest for verdict in types.values()):  # types make no difference
+            return cls.ASK if rest is Verdict.ASK else cls.REJECT_ALL
+        return cls(types, rest, None)
+
+    @property
+    def allows_some(self) -> bool:
+        """Whether requests may pass without an answer: all, or those of some types."""
+        return self.predicate is not None or Verdict.ALLOW in {self.otherwise, *self.types.values()}
+
+    def verdict_on(self, type_name: str | None) -> Verdict:
+        """Applies a rule without a predicate to a request of this type."""
+        return self.otherwise if type_name is None else self.types.get(type_name, self.otherwise)
 
     def verdict(self, subject: Subject) -> Verdict:
         """Applies the rule to one request."""
-        if self._verdict is not None:
-            return self._verdict
-        if self.allow is not None:
-            return Verdict.ALLOW if subject.type in self.allow else Verdict.REJECT
-        assert self.predicate is not None
+        if self.predicate is None:
+            return self.verdict_on(subject.type)
         try:
             allowed = self.predicate(subject.peer, subject.direction, subject.view)
         except KeyboardInterrupt:
@@ -117,28 +154,48 @@ class Rule:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Rule):
             return NotImplemented
-        return (self._verdict, self.allow, self.predicate) == (other._verdict, other.allow, other.predicate)
+        return (self.types, self.otherwise, self.predicate) == (other.types, other.otherwise, other.predicate)
 
     def __hash__(self) -> int:
-        return hash((self._verdict, self.allow, self.predicate))
+        return hash((frozenset(self.types.items()), self.otherwise, self.predicate))
 
-    def __reduce__(self) -> str | tuple[type[Rule], tuple[None, frozenset[str] | None, Predicate | None]]:
-        if self._verdict is not None:
-            return f"Rule.{_NAMES[self._verdict]}"  # the same object: the gate compares these three by identity
-        return Rule, (None, self.allow, self.predicate)
+    def __reduce__(self) -> str | tuple[type[Rule], tuple[Mapping[str, Verdict], Verdict, Predicate | None]]:
+        name = self._name
+        if name is not None:
+            return f"Rule.{name}"  # the same object: the gate compares these three by identity
+        return Rule, (self.types, self.otherwise, self.predicate)
 
     def __repr__(self) -> str:
-        if self._verdict is not None:
-            return f"Rule.{_NAMES[self._verdict]}"
-        if self.allow is not None:
-            return f"Rule.restricted(allow={{{', '.join(map(repr, sorted(self.allow)))}}})"
-        return f"Rule.restricted({self.predicate!r})"
+        if self._name is not None:
+            return f"Rule.{self._name}"
+        if self.predicate is not None:
+            return f"Rule.restricted({self.predicate!r})"
+        parts = [f"{_WORDS[one]}={{{', '.join(map(repr, names))}}}" for one in Verdict if (names := self.named(one))]
+        if self.otherwise is Verdict.ASK:
+            parts.append("otherwise='ask'")
+        return f"Rule.restricted({', '.join(parts)})"
+
+    def named(self, verdict: Verdict) -> list[str]:
+        """The request types with this verdict, in order."""
+        return sorted(name for name, its in self.types.items() if its is verdict)
+
+    @property
+    def _name(self) -> str | None:
+        return None if self.types or self.predicate is not None else _NAMES[self.otherwise]
 
 
+def _names(verdict: Verdict, kinds: Collection[type | str] | None) -> list[str]:
+    given = frozenset(kinds or ())
+    if isinstance(kinds, str) or not all(isinstance(kind, type | str) for kind in given):
+        raise TypeError(f"{_WORDS[verdict]}= takes a set of classes or names, not {kinds!r}")
+    return [kind if isinstance(kind, str) else kind.__name__ for kind in given]
+
+
+_WORDS = {Verdict.ALLOW: "allow", Verdict.REJECT: "reject", Verdict.ASK: "ask"}
 _NAMES = {Verdict.ALLOW: "ALLOW_ALL", Verdict.REJECT: "REJECT_ALL", Verdict.ASK: "ASK"}
-Rule.ALLOW_ALL = Rule(Verdict.ALLOW, None, None)
-Rule.REJECT_ALL = Rule(Verdict.REJECT, None, None)
-Rule.ASK = Rule(Verdict.ASK, None, None)
+Rule.ALLOW_ALL = Rule({}, Verdict.ALLOW, None)
+Rule.REJECT_ALL = Rule({}, Verdict.REJECT, None)
+Rule.ASK = Rule({}, Verdict.ASK, None)
 
 PeerRules = tuple[Rule | None, Rule | None]
 """One peer's rules: inbound, outbound. None: the default applies."""
@@ -356,7 +413,7 @@ class Firewall:
 
     def _misfit(self, rule: Rule | None) -> str | None:
         """The error for a rule with a type that no request has; None if valid."""
-        names = () if rule is None or rule.allow is None else sorted(rule.allow)
+        names = () if rule is None else sorted(rule.types)
         return next(filter(None, (unknown_type(name, self.types) for name in names)), None)
 
     def _sides(self, direction: object) -> list[_Side]:

@@ -40,6 +40,8 @@ class ServiceHost(Protocol):
     keypair: Keypair
     config: Config
     deadlines: Deadlines
+    closing: bool
+    """It takes nothing new any more."""
 
     @property
     def listen_addresses(self) -> tuple[Multiaddr, ...]:
@@ -48,6 +50,11 @@ class ServiceHost(Protocol):
     @property
     def bound_addresses(self) -> tuple[Multiaddr, ...]:
         """The addresses that our listeners are bound to, wildcards as they are, without our peer id."""
+
+    @property
+    def candidates(self) -> tuple[Multiaddr, ...]:
+        """Where we may be dialed from outside, without a relay and without our peer id: public addresses, our own first, then
+        those that remotes see, though perhaps nobody can dial them."""
 
     def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
         """These addresses of a router lead to listeners of ours, by bound address; others do no more."""
@@ -92,6 +99,9 @@ class Service:
 
     protocols: Mapping[str, StreamHandler] = MappingProxyType({})
     """The handlers, by protocol id."""
+
+    until_the_end = False
+    """Whether they are offered while the host is closing, too, to say that nothing new begins."""
 
     host: ServiceHost
 

@@ -27,7 +27,7 @@ class Refusals:
         """By limit: those that were not told of yet."""
 
     def add(self, limit: str, networks: Networks) -> None:
-        """Something of a remote in ``networks`` gave way, because ``limit``, a field of Config, was reached."""
+        """Something of a remote in ``networks`` gave way, because ``limit`` was reached, as named by :class:`LimitReached`."""
         count = self._counts[limit] = self._counts.get(limit, 0) + 1
         now = self._clock()
         if now < self._silent_until.get(limit, 0.0):
@@ -35,4 +35,5 @@ class Refusals:
         self._silent_until[limit] = now + INTERVAL
         self._counts[limit] = 0
         self._emit(LimitReached(limit, networks[0], count))
-        logger.warning("Config.%s is reached: %d refused, the last one of %s", limit, count, networks[0])
+        name = limit if "." in limit else f"Config.{limit}"
+        logger.warning("%s is reached: %d refused, the last one of %s", name, count, networks[0])

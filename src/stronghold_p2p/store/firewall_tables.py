@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from ..errors import StateError
 from ..events import Direction
-from ..firewall.rules import Rule
+from ..firewall.rules import Rule, Verdict
 from ..identity import PeerId
 from .database import Database
 
@@ -76,20 +76,42 @@ class FirewallTables:
             ) from error
 
 
-def stored_form(rule: Rule) -> str | list[str]:
-    """A rule that can be kept, as JSON has it: ``"allow"``, ``"reject"``, ``"ask"``, or the types that pass."""
-    return _WORDS[rule] if rule.allow is None else sorted(rule.allow)
+def stored_form(rule: Rule) -> str | list[str] | dict[str, Any]:
+    """A rule that can be kept, as JSON has it: ``"allow"``, ``"reject"``, ``"ask"``; the types that pass, if that is all it
+    says; or the types by what happens to them, and to others."""
+    if not rule.types:
+        return _WORDS[rule]
+    by_word: dict[str, Any] = {word: names for word, verdict in _VERDICTS.items() if (names := rule.named(verdict))}
+    if rule.otherwise is Verdict.ASK:
+        by_word["otherwise"] = "ask"
+    return by_word["allow"] if by_word.keys() == {"allow"} else by_word
+
+
+class _ByType(msgspec.Struct, forbid_unknown_fields=True):
+    """A rule by request type."""
+
+    allow: list[str] = []
+    ask: list[str] = []
+    reject: list[str] = []
+    otherwise: Literal["reject", "ask"] = "reject"
 
 
 _DIRECTIONS = {"inbound": Direction.INBOUND, "outbound": Direction.OUTBOUND}
 _RuleRow = tuple[bytes, Literal["inbound", "outbound"], str]
 
+_VERDICTS = {"allow": Verdict.ALLOW, "ask": Verdict.ASK, "reject": Verdict.REJECT}
 _WORDS = {Rule.ALLOW_ALL: "allow", Rule.REJECT_ALL: "reject", Rule.ASK: "ask"}
 _RULES = {word: rule for rule, word in _WORDS.items()}
-_DECODER = msgspec.json.Decoder(Literal["allow", "reject", "ask"] | list[str])
+_DECODER = msgspec.json.Decoder(Literal["allow", "reject", "ask"] | list[str] | _ByType)
 
 
 def _decode(text: str) -> Rule:
-    """The rules without an argument are told apart by identity, so they must be the very objects. Raises MsgspecError."""
-    stored = _DECODER.decode(text)
-    return Rule.restricted(allow=stored) if isinstance(stored, list) else _RULES[stored]
+    """The rules without an argument are told apart by identity, so they must be the very objects. Raises MsgspecError, or
+    ValueError."""
+    match _DECODER.decode(text):
+        case _ByType(allow, ask, reject, otherwise):
+            return Rule.restricted(allow=allow, ask=ask, reject=reject, otherwise=otherwise)
+        case list(allow):
+            return Rule.restricted(allow=allow)
+        case word:
+            return _RULES[word]

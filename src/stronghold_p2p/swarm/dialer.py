@@ -150,7 +150,7 @@ class Dialer:
             NotPermitted: a policy refuses it.
             InvalidAddress: no transport supports it, or it is none to dial.
         """
-        refusal = self.admission.refusal_of_address(address)
+        refusal = self.admission.refusal_of_address(address, peer)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
         if is_name(address) and not names_host(address):

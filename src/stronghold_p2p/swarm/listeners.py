@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from ..errors import ClosedError, ListenError
-from ..events import AddressesChanged, Direction, Event, Listener, ListenerClosed, NewListener, Path
+from ..events import AddressesChanged, Direction, Event, Listener, ListenerClosed, NatKind, NewListener, Path
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
@@ -201,6 +201,19 @@ class Listeners:
     # -- what remotes observe ----------------------------------------------------------------------
 
     @property
+    def candidates(self) -> tuple[Multiaddr, ...]:
+        """Where we may be dialed from outside, without a relay: our own public addresses, and those at which even one network
+        sees us."""
+        own = (one.address for entry in self._entries for one in entry.own)
+        observed = self._observations.candidates(asyncio.get_running_loop().time())
+        return tuple(dict.fromkeys((*(one for one in own if scope_of(one) is Scope.PUBLIC), *observed)))
+
+    @property
+    def nat_kind(self) -> NatKind | None:
+        """As remotes see it that we have dialed; None if too few have told."""
+        return self._observations.nat_kind(asyncio.get_running_loop().time())
+
+    @property
     def observed(self) -> tuple[Multiaddr, ...]:
         """Where enough remotes say that they see us: an address that they have dialed, or the IP address from which we have
         dialed them."""
@@ -209,28 +222,33 @@ class Listeners:
     def observe(self, connection: Remote, observed: Multiaddr) -> None:
         """The remote of ``connection`` says that it sees us at ``observed``.
 
-        Of a connection that it has dialed that is the address that it dialed, which is told to others once it is believed. We
-        dial from other ports than we listen on, so else it says our IP address alone.
+        Of a connection that it has dialed that is the address that it dialed, which is told to others once it is believed. Of
+        one that we have dialed from the port of a listener it is where that may be dialed, if our router lets others in.
         """
         ip, port = host_of(observed), _port_of(observed)
+        direction = connection.direction
         if (
             ip is None
             or port is None
             or connection.path.relay is not None
             or scope_of(observed) is not Scope.PUBLIC
             or scope_of(connection.remote_address) is not Scope.PUBLIC
-            or any(one.ip == ip for one in self._interfaces.addresses)  # nothing new
             or _port_of(connection.remote_address) == "0"  # it is not known: what the remote sees is our reverse proxy
         ):
             return
-        listener, place = None, f"/ip{ip.version}/{ip}"
-        if connection.direction is Direction.INBOUND:
-            listener = self._listener_of(connection)
-            if listener is None:
-                return
-            place += f"/tcp/{port}{text_of(listener.components[2:])}"
         network = networks_of(connection.remote_address)[0]
-        self._observations.add(network, listener, Multiaddr.parse(place), connection)
+        if any(one.ip == ip for one in self._interfaces.addresses):
+            if direction is Direction.OUTBOUND and ip.version == 4:  # nobody translates those of IPv6
+                self._observations.dialed_from(network, None, None, connection)
+            return
+        here = f"/ip{ip.version}/{ip}"
+        listener, place = self._listener_of(connection), None
+        if listener is not None and port != "0":  # else the remote does not know it
+            place = Multiaddr.parse(f"{here}/tcp/{port}{text_of(listener.components[2:])}")
+        if direction is Direction.OUTBOUND:
+            self._observations.dialed_from(network, listener, Multiaddr.parse(here), connection, candidate=place)
+        elif listener is not None and place is not None:
+            self._observations.dialed_by(network, listener, place, connection)
         self._believe()
 
     def connection_closed(self, connection: Remote) -> None:

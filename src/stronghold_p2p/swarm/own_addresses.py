@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, NamedTuple
 
+from ..events import Direction, NatKind
 from ..multiaddr import Component, Multiaddr
 from ..transport.interfaces import InterfaceAddress, Ip
 
@@ -144,8 +145,22 @@ def _rank(scope: Scope, remote: Scope, *, near: bool) -> int | None:
     return 0 if near else 2
 
 
+class _Source(NamedTuple):
+    """Who has one word, the last one."""
+
+    network: str
+    """Of the remote."""
+    listener: Multiaddr | None
+    """By which it has come, or from whose port we have dialed it."""
+    direction: Direction
+
+
 class _Report(NamedTuple):
-    observed: Multiaddr
+    observed: Multiaddr | None
+    """What counts: where it has dialed us, or the IP address alone from which we have dialed it. None: that of an
+    interface."""
+    candidate: Multiaddr | None
+    """Where it would dial the listener."""
     connection: Any
     ended: float | None
     """When the connection has ended."""
@@ -156,15 +171,29 @@ class Observations:
     any clock."""
 
     def __init__(self) -> None:
-        self._reports: dict[tuple[str, Multiaddr | None], _Report] = {}
-        """By the network of the remote and the listener that it came by, None for a connection that we dialed; the oldest
-        first."""
+        self._reports: dict[_Source, _Report] = {}
+        """The oldest first."""
 
-    def add(self, network: str, listener: Multiaddr | None, observed: Multiaddr, connection: object) -> None:
-        """A remote of ``network`` sees us at ``observed``. Each network has one word for each listener, the last one."""
-        key = (network, listener)
-        self._reports.pop(key, None)
-        self._reports[key] = _Report(observed, connection, None)
+    def dialed_by(self, network: str, listener: Multiaddr, observed: Multiaddr, connection: object) -> None:
+        """A remote of ``network`` has dialed ``listener`` at ``observed``."""
+        self._add(_Source(network, listener, Direction.INBOUND), _Report(observed, observed, connection, None))
+
+    def dialed_from(
+        self,
+        network: str,
+        listener: Multiaddr | None,
+        ip: Multiaddr | None,
+        connection: object,
+        *,
+        candidate: Multiaddr | None = None,
+    ) -> None:
+        """A remote of ``network``, which we have dialed, sees us at ``ip``; None: at the address of an interface. If that was
+        from the port of ``listener``, it sees that at ``candidate``."""
+        self._add(_Source(network, listener, Direction.OUTBOUND), _Report(ip, candidate, connection, None))
+
+    def _add(self, source: _Source, report: _Report) -> None:
+        self._reports.pop(source, None)
+        self._reports[source] = report
         if len(self._reports) > MAX_REPORTS:
             del self._reports[next(iter(self._reports))]
 
@@ -172,12 +201,12 @@ class Observations:
         """What was reported over ``connection`` counts for a while yet. Whether anything was."""
         keys = [key for key, report in self._reports.items() if report.connection is connection]
         for key in keys:
-            self._reports[key] = _Report(self._reports[key].observed, None, now)
+            self._reports[key] = self._reports[key]._replace(connection=None, ended=now)
         return bool(keys)
 
     def forget(self, listener: Multiaddr) -> None:
         """``listener`` is closed."""
-        for key in [key for key in self._reports if key[1] == listener]:
+        for key in [key for key in self._reports if key.listener == listener]:
             del self._reports[key]
 
     def clear(self) -> None:
@@ -186,9 +215,35 @@ class Observations:
 
     def believed(self, now: float) -> tuple[Multiaddr, ...]:
         """The addresses that enough networks agree on, those of the most networks first."""
+        self._forget_old(now)
+        words = dict.fromkeys(
+            (key.network, report.observed) for key, report in self._reports.items() if report.observed
+        )
+        counts = Counter(observed for _, observed in words)
+        return tuple(address for address, count in counts.most_common(MAX_OBSERVED) if count >= OBSERVERS)
+
+    def candidates(self, now: float) -> tuple[Multiaddr, ...]:
+        """Where one network at least sees a listener: first where those see it that we have dialed, for we have chosen them;
+        the newest first."""
+        self._forget_old(now)
+        newest = [(key.direction, report.candidate) for key, report in reversed(self._reports.items())]
+        newest.sort(key=lambda one: one[0] is Direction.INBOUND)
+        return tuple(dict.fromkeys(candidate for _, candidate in newest if candidate is not None))[:MAX_OBSERVED]
+
+    def nat_kind(self, now: float) -> NatKind | None:
+        """By where remotes see the listeners from whose ports we have dialed them; None if too few have said so. Two networks
+        that agree are right: that others do not is a lie, or a second router."""
+        self._forget_old(now)
+        dialed = [(key, report) for key, report in self._reports.items() if key.direction is Direction.OUTBOUND]
+        if any(report.observed is None for _, report in dialed):
+            return NatKind.NONE
+        seen = [(key.listener, report.candidate) for key, report in dialed if report.candidate is not None]
+        if len(set(seen)) < len(seen):
+            return NatKind.ENDPOINT_INDEPENDENT
+        return NatKind.ENDPOINT_DEPENDENT if len({listener for listener, _ in seen}) < len(seen) else None
+
+    def _forget_old(self, now: float) -> None:
         for key in [
             key for key, one in self._reports.items() if one.ended is not None and now >= one.ended + REPORT_LIFETIME
         ]:
             del self._reports[key]
-        counts = Counter(report.observed for report in self._reports.values())
-        return tuple(address for address, count in counts.most_common(MAX_OBSERVED) if count >= OBSERVERS)

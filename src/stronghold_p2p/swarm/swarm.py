@@ -23,6 +23,7 @@ from ..events import (
     Event,
     InboundConnectionFailed,
     Listener,
+    NatKind,
     Path,
     PeerIdentified,
 )
@@ -108,6 +109,7 @@ class Swarm:
         self._transports = tuple(transports)
         self._services = tuple(services)
         self._handlers: dict[str, StreamHandler] = {}
+        self._until_the_end = frozenset(one for each in services if each.until_the_end for one in each.protocols)
         self._connections: dict[PeerId, list[Connection]] = {}
         """The best path first, and among equals the oldest."""
         self._inbound: Shares[Connection] = Shares()
@@ -138,7 +140,7 @@ class Swarm:
         self._interfaces = interfaces
         self._interfaces.changed = self._interfaces_changed
         self._admission = admission
-        self._closing = False
+        self.closing = False
         self._ended: set[Connection] = set()
         for service in self._services:
             service.attach(self)
@@ -163,7 +165,8 @@ class Swarm:
 
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""
-        return protocol in self._handlers and not self._closing and self._permits(peer, protocol)
+        offered = protocol in self._handlers and (not self.closing or protocol in self._until_the_end)
+        return offered and self._permits(peer, protocol)
 
     def offered(self, peer: PeerId) -> tuple[str, ...]:
         """The protocols that ``peer`` may open now."""
@@ -177,7 +180,7 @@ class Swarm:
             service.offer_changed(peer)
 
     def stream_refused(self, peer: PeerId, protocol: str) -> None:
-        if not self._closing:
+        if not self.closing:
             self._refused(peer, protocol)
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
@@ -242,7 +245,7 @@ class Swarm:
             NotPermitted: the peer is banned, or a policy refuses it.
             DialError: no address is known, or none led to the peer.
         """
-        if self._closing:
+        if self.closing:
             raise ClosedError
         self._check_admission(peer)
         connection = self.connection(peer)
@@ -272,7 +275,7 @@ class Swarm:
         """Closes the connections that there may not be any more."""
         for connection in self.connections:
             if self._admission.refusal_of_peer(connection.peer) or self._admission.refusal_of_address(
-                connection.remote_address
+                connection.remote_address, connection.peer
             ):
                 connection.close(GoAwayCode.GATED)
 
@@ -314,6 +317,14 @@ class Swarm:
     def observed_addresses(self) -> tuple[Multiaddr, ...]:
         return self._listeners.observed
 
+    @property
+    def candidates(self) -> tuple[Multiaddr, ...]:
+        return self._listeners.candidates
+
+    @property
+    def nat_kind(self) -> NatKind | None:
+        return self._listeners.nat_kind
+
     async def listen(
         self,
         address: Multiaddr,
@@ -340,7 +351,9 @@ class Swarm:
     # -- the network -----------------------------------------------------------------------------
 
     def told_to(self, connection: Connection) -> tuple[Multiaddr, ...]:
-        return self._listeners.told_to(connection)
+        told = self._listeners.told_to(connection)
+        mode = self._admission.relay_mode(connection.peer)
+        return told if mode == "allow" else tuple(one for one in told if one.is_relayed is (mode == "only"))
 
     def watch_network(self, who: object) -> None:
         self._interfaces.need(who)
@@ -366,7 +379,7 @@ class Swarm:
 
     async def close(self) -> None:
         """Ends everything: running requests may end within ``close_timeout``, then what is left is reset."""
-        self._closing = True
+        self.closing = True
         await end_all(
             self._drain,
             self._abort,
@@ -451,7 +464,7 @@ class Swarm:
         refusal = self._admission.refusal_of_address(pipe.remote_address)
         if refusal is not None:
             return NotPermitted(None, refusal)
-        if self._closing:
+        if self.closing:
             return ClosedError("we are closing")
         return None
 
@@ -474,10 +487,12 @@ class Swarm:
         """
         peer = upgrade.remote_peer
         path = path or pipe.path
-        if self._closing:
+        if self.closing:
             raise ClosedError
         self._check_admission(peer)
-        refusal = self._admission.refusal_of_address(pipe.remote_address)  # may have changed since the pipe was made
+        refusal = self._admission.refusal_of_address(
+            pipe.remote_address, peer
+        )  # may have changed since the pipe was made
         if refusal is not None:
             raise NotPermitted(peer, refusal)
         self._make_room(peer, direction)

@@ -48,7 +48,7 @@ class Acceptor:
         accepted: Callable[[socket.socket], None],
         exhausted: Callable[[], None],
     ) -> None:
-        self._sockets = sockets
+        self.sockets = sockets
         self._accepted = accepted
         self._exhausted = exhausted
         self._pause = FIRST_PAUSE
@@ -60,13 +60,13 @@ class Acceptor:
 
     def close(self) -> None:
         """Those that are accepted stay."""
-        for listening in self._sockets:
+        for listening in self.sockets:
             if listening in self._pauses:
                 self._pauses.pop(listening).cancel()
             else:
                 self._loop.remove_reader(listening)
             listening.close()
-        self._sockets = ()
+        self.sockets = ()
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(AT_ONCE):

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from ..errors import StrongholdError
-from ..events import Path
+from ..errors import ConnectionLost, StreamReset, StrongholdError
+from ..events import Path, PathLimits
+from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from .pipe import PipeReceiver
 from .receiver import StreamReceiver, append_chunk
@@ -125,6 +126,9 @@ class StreamPipe(StreamReceiver):
             self.receiver.resume_writing()
 
     def stream_failed(self, error: StrongholdError) -> None:
+        relay = self.path.relay
+        if relay is not None:
+            error = _at_relay(relay, self.path.limits, error)
         self._after_input(partial(self._end, error))
 
     def expired(self) -> None:
@@ -171,3 +175,21 @@ class StreamPipe(StreamReceiver):
 
     def _tell_of_end(self, error: Exception | None) -> None:
         self.receiver.pipe_closed(error)
+
+
+def _at_relay(relay: PeerId, limits: PathLimits | None, error: StrongholdError) -> ConnectionLost:
+    """The error of a circuit: what has ended is not the peer itself."""
+    if isinstance(error, StreamReset):
+        bounds = []
+        if limits is not None and limits.seconds is not None:
+            bounds.append(f"{limits.seconds:g} s")
+        if limits is not None and limits.bytes is not None:
+            bounds.append(f"{limits.bytes} bytes each way")
+        reached = f", or the circuit's limit was reached ({', '.join(bounds)})" if bounds else ""
+        lost = ConnectionLost(f"the relay {relay} ended the circuit: the peer has gone{reached}")
+    elif isinstance(error, ConnectionLost):
+        lost = ConnectionLost(f"the connection to the relay {relay} ended: {error.reason}")
+    else:
+        lost = ConnectionLost(f"the circuit at the relay {relay} ended: {error}")
+    lost.__cause__ = error
+    return lost

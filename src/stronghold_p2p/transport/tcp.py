@@ -20,6 +20,7 @@ from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
 from ..resources.turns import Turns, clock
 from .accepting import Acceptor, listening_sockets
+from .lent_port import TAKEN, borrow
 from .pipe import PipeReceiver
 from .resolver import NAME_FAMILIES
 from .transport import CertificateFiles, Connected, nothing_to_close, refuse_certificate
@@ -208,12 +209,14 @@ def _read_buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
 class TcpListener:
     """One TCP address that is listened on; a name may be several sockets."""
 
-    def __init__(self, acceptor: Acceptor, address: Multiaddr) -> None:
+    def __init__(self, acceptor: Acceptor, address: Multiaddr, ended: Callable[[], object]) -> None:
         self._acceptor = acceptor
+        self._ended = ended
         self.address = address
 
     def close(self) -> None:
         self._acceptor.close()
+        self._ended()
 
 
 class TcpTransport:
@@ -229,6 +232,8 @@ class TcpTransport:
         self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._read_buffer = _read_buffer_of(self._loop)
+        self._acceptors: dict[Acceptor, None] = {}
+        """Those that accept, the oldest first."""
         self._accepted: set[asyncio.Task[object]] = set()
         """One for each connection that is accepted, and is no pipe yet."""
 
@@ -237,11 +242,20 @@ class TcpTransport:
         return len(names) == 2 and names[0] in FAMILIES and names[1] == "tcp"
 
     async def dial(
-        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        peer: PeerId | None = None,
+        named: Multiaddr | None = None,
+        from_listen_port: bool = False,
     ) -> None:
         family, host, port = _endpoint(address)
-        path = Path(self.name, address)
-        await self._loop.create_connection(lambda: self._pipe(path, connected), host, port, family=family)
+        make = partial(self._pipe, Path(self.name, address), connected)
+        listening = (one for acceptor in self._acceptors for one in acceptor.sockets)
+        lent = borrow(listening, family, host, always=from_listen_port)
+        if lent is None or not await self._dial_with(lent, host, port, make):
+            await self._loop.create_connection(make, host, port, family=family)
 
     async def listen(
         self,
@@ -264,8 +278,9 @@ class TcpTransport:
             known = error.errno is not None and error.errno in errno.errorcode
             reason = os.strerror(error.errno or 0) if known else str(error)
             raise ListenError(address, reason.lower()) from error
-        bound = _multiaddr(sockets[0].getsockname())
-        return TcpListener(Acceptor(sockets, partial(self._take, connected), exhausted), bound)
+        acceptor = Acceptor(sockets, partial(self._take, connected), exhausted)
+        self._acceptors[acceptor] = None
+        return TcpListener(acceptor, _multiaddr(sockets[0].getsockname()), partial(self._acceptors.pop, acceptor, None))
 
     async def close(self) -> None:
         """Listeners and pipes are closed by whoever has them."""
@@ -273,6 +288,18 @@ class TcpTransport:
             task.cancel()
         if self._accepted:
             await asyncio.wait(self._accepted)
+
+    async def _dial_with(self, lent: socket.socket, host: str, port: int, make: Callable[[], TcpPipe]) -> bool:
+        """Whether there could be a connection between the two ports."""
+        try:
+            await self._loop.sock_connect(lent, (host, port))
+        except BaseException as error:
+            lent.close()
+            if isinstance(error, OSError) and error.errno in TAKEN:
+                return False
+            raise
+        await self._loop.create_connection(make, sock=lent)
+        return True
 
     def _pipe(self, path: Path, connected: Connected) -> TcpPipe:
         return TcpPipe(self._read_buffer, self._config, self._turns, path, connected)

@@ -48,12 +48,19 @@ class Transport(Protocol):
         """Whether ``address`` is of this kind."""
 
     async def dial(
-        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        peer: PeerId | None = None,
+        named: Multiaddr | None = None,
+        from_listen_port: bool = False,
     ) -> None:
         """Connects to ``address``; returns when ``connected`` has been called.
 
         ``peer`` is whom we expect there, as a relay must know. ``named`` is the same address by the name of its host, if it
-        was looked up: what some servers want to hear.
+        was looked up: what some servers want to hear. ``from_listen_port``: leave from where we listen, as both ends of a
+        hole punch must; without it, a transport does so where it is of use.
 
         Raises:
             OSError: refused, or unreachable.

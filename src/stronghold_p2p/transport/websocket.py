@@ -67,7 +67,13 @@ class WebSocketTransport:
         return _form(address) in FORMS and self._tcp.supports(_tcp_part(address))
 
     async def dial(
-        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        peer: PeerId | None = None,
+        named: Multiaddr | None = None,
+        from_listen_port: bool = False,
     ) -> None:
         """As :meth:`Transport.dial`; raises CertificateError for a file of authorities that cannot be used, too."""
         from .websocket_pipe import client_pipe

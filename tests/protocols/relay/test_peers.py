@@ -30,7 +30,6 @@ from stronghold_p2p import (
     ProtocolNotSupported,
     RelayRefused,
     RelayServer,
-    Request,
     RequestTimeout,
     ReservationLost,
     ReservationMade,
@@ -42,11 +41,11 @@ from stronghold_p2p.encoding import messages
 from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.relay import reservations, server
 from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, StopType
-from stronghold_p2p.protocols.relay.server import RelayService
 from stronghold_p2p.protocols.relay.voucher import Voucher
 from stronghold_p2p.protocols.service import in_task
 
-Peer = StrongholdP2p[Any, Any]
+from .conftest import MakeNet, Peer, echo, service_of
+
 MIB = 1024 * 1024
 LIMITS = PathLimits(600.0, 16 * MIB)
 CIRCUIT = Multiaddr.parse("/p2p-circuit")
@@ -56,45 +55,6 @@ CIRCUIT = Multiaddr.parse("/p2p-circuit")
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is lost is made again at once."""
     monkeypatch.setattr(reservations, "FIRST_PAUSE", 0.01)
-
-
-class Net:
-    """Alice and Bob, who can be dialed nowhere, and the relay; Bob answers with what he is asked."""
-
-    def __init__(self, relay: Peer, address: Multiaddr, alice: Peer, bob: Peer) -> None:
-        self.relay = relay
-        self.address = address
-        self.alice, self.bob = alice, bob
-        self.service = service_of(relay)
-
-
-MakeNet = Callable[..., Awaitable[Net]]
-
-
-def service_of(relay: Peer) -> RelayService:
-    (service,) = (one for one in relay._parts.relaying.services if isinstance(one, RelayService))
-    return service
-
-
-async def echo(request: Request[Any]) -> Any:
-    return request.body
-
-
-@pytest.fixture
-async def make_net(make_peer: MakePeer) -> MakeNet:
-    async def make(*, bob: dict[str, Any] | None = None, **limits: Any) -> Net:
-        relay = await make_peer(relay=RelayServer(**limits), config=Config(close_timeout=0.1))
-        address = await relay.listen()
-        made = Net(
-            relay,
-            address,
-            await make_peer(),
-            await make_peer(**{"firewall": FirewallRules.allow_all(), **(bob or {})}),
-        )
-        made.bob.on_request(echo)
-        return made
-
-    return make
 
 
 # -- listening and dialing ---------------------------------------------------------------------------------
@@ -181,7 +141,7 @@ async def test_listening_no_longer(make_net: MakeNet, by: str) -> None:
 
 
 async def test_a_relay_that_refuses_and_peers_that_are_none(make_net: MakeNet, make_peer: MakePeer) -> None:
-    net = await make_net(allow=frozenset())
+    net = await make_net(reserve=frozenset())
     with pytest.raises(ListenError, match="refused with status 202: its rules do not allow it"):
         await net.bob.listen_via_relay(net.address)
     carol = await make_peer()
@@ -681,5 +641,3 @@ async def test_churn_leaves_nothing(make_peer: MakePeer) -> None:
                 async with StrongholdP2p[Any, Any]() as alice:
                     await alice.ping(circuit)
     await until(lambda: not service.reservations and not service.circuits and not relay.connections)
-    assert not service._networks
-    assert not service._circuits_of

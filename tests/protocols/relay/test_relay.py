@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,11 @@ from support.network import MemoryTransport
 from support.swarms import make_swarm
 from support.waiting import until
 
-from stronghold_p2p import Config, DialError, Event, Keypair, Multiaddr, Path, PeerId, Stream
+from stronghold_p2p import Config, DialError, Event, Keypair, Multiaddr, Path, PeerId, Stream, StrongholdError
 from stronghold_p2p.encoding import messages
 from stronghold_p2p.errors import DecodeError, RelayRefused
 from stronghold_p2p.events import PathLimits
+from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
@@ -26,6 +27,7 @@ from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, S
 from stronghold_p2p.protocols.relay.server import RelayService
 from stronghold_p2p.protocols.relay.voucher import Voucher
 from stronghold_p2p.protocols.service import in_task
+from stronghold_p2p.resources.networks import Networks
 from stronghold_p2p.transport.connection import Connection
 
 NOW = 1_800_000_000.0
@@ -39,7 +41,9 @@ class Node:
         self.events: list[Event] = []
         self.ping_service = PingService()
         self.relays: set[PeerId] = set()
-        self.relay = None if server is None else RelayService(server, clock=lambda: NOW)
+        self.admission = Admission()
+        self.reached: list[tuple[str, Networks]] = []
+        self.relay = None if server is None else RelayService(server, self.admission, self._reached, clock=lambda: NOW)
         buffer = Config().max_send_buffer
         self.swarm = make_swarm(
             (network, CircuitTransport(self._connect_relay, buffer)),
@@ -51,6 +55,9 @@ class Node:
             ),
             self.events,
         )
+
+    def _reached(self, limit: str, networks: Networks) -> None:
+        self.reached.append((limit, networks))
 
     @property
     def peer(self) -> PeerId:
@@ -86,6 +93,14 @@ class Net:
         self.reservation = await reserve(connection, node.peer)
         return connection
 
+    async def place(self, node: Node, ip: str) -> Connection:
+        """Connects it with the relay, which takes it for one at ``ip``."""
+        connection = await node.connect(self.relay.peer, RELAY_ADDRESS)
+        await until(lambda: any(one.peer == node.peer for one in self.relay.swarm.connections))
+        (inbound,) = [one for one in self.relay.swarm.connections if one.peer == node.peer]
+        inbound.remote_address = Multiaddr.parse(f"/ip4/{ip}/tcp/1")
+        return connection
+
     async def hop(self, node: Node, message: messages.HopMessage) -> int:
         """The status that the relay answers."""
         connection = await node.connect(self.relay.peer, RELAY_ADDRESS)
@@ -114,6 +129,22 @@ async def net(**limits: Any) -> AsyncIterator[Net]:
     finally:
         await asyncio.gather(*(node.swarm.close() for node in (made.alice, made.bob, made.relay)))
         assert made.service.circuits == made.service.reservations == 0
+
+
+@asynccontextmanager
+async def other(it: Net) -> AsyncIterator[Node]:
+    """One more peer."""
+    node = Node(it.network)
+    try:
+        yield node
+    finally:
+        await node.swarm.close()
+
+
+async def say_nothing(connection: Connection, stream: Stream) -> None:
+    with suppress(StrongholdError):
+        while await stream.read():
+            pass
 
 
 async def answer_with(answer: messages.StopMessage, connection: Connection, stream: Stream) -> None:
@@ -192,30 +223,180 @@ async def test_a_stop_from_a_peer_that_is_not_our_relay() -> None:
 
 
 async def test_who_may_reserve() -> None:
-    async with net(allow=frozenset()) as it:
+    async with net(reserve=frozenset()) as it:
         with pytest.raises(RelayRefused) as caught:
             await it.reserve(it.bob)
         assert caught.value.status == Status.PERMISSION_DENIED
-        assert it.service.refusals == {"a reservation: PERMISSION_DENIED": 1}
+        assert it.service.status.refusals == {"reservation: PERMISSION_DENIED": 1}
+        assert it.relay.reached == []
 
 
-async def test_the_limit_of_reservations() -> None:
-    async with net(max_reservations_per_network=1) as it:
+async def test_who_may_connect() -> None:
+    """Before anything is told of a reservation."""
+    async with net(connect=frozenset()) as it:
+        assert (await it.refused()).status == Status.PERMISSION_DENIED
+        await it.reserve(it.bob)
+        assert (await it.refused()).status == Status.PERMISSION_DENIED
+
+
+async def test_a_policy_says_who_may_reserve_and_connect() -> None:
+    """Beside what the relay itself says, and for what is there already: what is no longer allowed ends."""
+    async with net() as it:
+        policy = it.relay.admission
+        everybody = frozenset({it.alice.peer, it.bob.peer})
+        await it.reserve(it.bob)
+        policy.set_policy(AdmissionRules(may_reserve=everybody - {it.bob.peer}))
+        it.service.policy_changed()
+        assert it.service.reservations == 0
+        with pytest.raises(RelayRefused, match="202: its rules do not allow it"):
+            await it.reserve(it.bob)
+        for ending in (
+            AdmissionRules(may_connect=everybody - {it.alice.peer}),
+            AdmissionRules(may_reserve=everybody - {it.bob.peer}),
+        ):
+            policy.set_policy(AdmissionRules(may_reserve=everybody, may_connect=everybody))
+            await it.reserve(it.bob)
+            connection = await it.dial()
+            it.service.policy_changed()
+            assert it.service.circuits == 1
+            policy.set_policy(ending)
+            it.service.policy_changed()
+            assert it.service.circuits == 0
+            await connection.closed
+            assert (await it.refused()).status in {Status.PERMISSION_DENIED, Status.NO_RESERVATION}
+
+
+@pytest.mark.parametrize("limit", ["max_reservations", "max_reservations_per_network"])
+async def test_the_limits_of_reservations(limit: str) -> None:
+    """Who has one keeps it, and may renew it."""
+    async with net(**{limit: 1}) as it:
         await it.reserve(it.bob)
         with pytest.raises(RelayRefused) as caught:
             await it.reserve(it.alice)
         assert caught.value.status == Status.RESERVATION_REFUSED
         await it.reserve(it.bob)
+        assert it.service.reservations == it.service.status.reservations_made == 1
+        assert it.service.status.refusals == {f"reservation: {limit}": 1}
+        assert it.relay.reached == [(f"RelayServer.{limit}", ("127.0.0.1/32",))]
 
 
-async def test_the_limit_of_circuits() -> None:
-    async with net(max_circuits_per_peer=1) as it:
+async def test_the_largest_network_gives_up_a_reservation() -> None:
+    """Its newest one, whose peer learns of it; among equals nobody does."""
+    async with net(max_reservations=2) as it, other(it) as carol, other(it) as dave:
+        for node, ip in (it.bob, "192.0.2.1"), (it.alice, "192.0.2.1"), (carol, "192.0.2.2"), (dave, "192.0.2.3"):
+            await it.place(node, ip)
+        bobs, alices, carols = [await it.reserve(node) for node in (it.bob, it.alice, carol)]
+        await alices.closed
+        assert it.service.reservations == 2
+        assert it.relay.reached == [("RelayServer.max_reservations", ("192.0.2.1/32",))]
+        with pytest.raises(RelayRefused) as caught:
+            await it.reserve(dave)
+        assert caught.value.status == Status.RESERVATION_REFUSED
+        for node, connection in (it.bob, bobs), (carol, carols):
+            assert await it.reserve(node) is connection
+
+
+async def test_the_largest_network_gives_up_a_circuit() -> None:
+    async with net(max_circuits=2) as it, other(it) as carol, other(it) as dave:
+        await it.place(it.alice, "192.0.2.1")
+        await it.place(carol, "192.0.2.2")
+        await it.reserve(it.bob)
+        await it.reserve(dave)
+        await it.dial()
+        newest = await it.alice.connect(dave.peer, it.circuit)
+        await carol.connect(it.bob.peer, it.circuit)
+        await newest.closed
+        assert it.service.circuits == 2
+        assert it.relay.reached == [("RelayServer.max_circuits", ("192.0.2.1/32",))]
+
+
+async def test_a_silent_target_holds_no_place_that_another_needs() -> None:
+    async with net(max_circuits=2) as it, other(it) as carol, other(it) as dave:
+        await it.place(it.alice, "192.0.2.1")
+        await it.place(carol, "192.0.2.2")
+        await it.reserve(it.bob)
+        await it.reserve(dave)
+        await it.alice.connect(dave.peer, it.circuit)
+        it.bob.swarm._handlers[STOP] = in_task(say_nothing)
+        waiting = asyncio.create_task(it.hop(it.alice, connect_to(it.bob.peer)))
+        await until(lambda: it.service.circuits == 2)
+        await carol.connect(dave.peer, it.circuit)
+        assert await waiting == Status.RESOURCE_LIMIT_EXCEEDED
+
+
+@pytest.mark.parametrize("limit", ["max_reservations_per_minute_per_peer", "max_reservations_per_minute_per_network"])
+async def test_the_rates_of_reservations(limit: str) -> None:
+    async with net(**{limit: 2}) as it:
+        await it.reserve(it.bob)
+        await it.reserve(it.bob)
+        with pytest.raises(RelayRefused) as caught:
+            await it.reserve(it.bob)
+        assert caught.value.status == Status.RESERVATION_REFUSED
+        assert it.relay.reached == [(f"RelayServer.{limit}", ("127.0.0.1/32",))]
+        assert it.service.reservations == 1
+        if limit.endswith("peer"):
+            await it.reserve(it.alice)
+
+
+@pytest.mark.parametrize("limit", ["max_circuits", "max_circuits_per_peer"])
+async def test_the_limits_of_circuits(limit: str) -> None:
+    async with net(**{limit: 1}) as it:
         await it.reserve(it.bob)
         connection = await it.dial()
         assert await it.hop(it.alice, connect_to(it.bob.peer)) == Status.RESOURCE_LIMIT_EXCEEDED
+        assert it.service.status.refusals == {f"circuit: {limit}": 1}
         connection.close()
         await until(lambda: it.service.circuits == 0)
         await it.dial()
+
+
+@pytest.mark.parametrize("limit", ["max_circuits_per_minute_per_peer", "max_circuits_per_minute_per_network"])
+async def test_the_rates_of_circuits(limit: str) -> None:
+    """Of who asks for them: others reach the same target."""
+    async with net(**{limit: 1}) as it:
+        await it.reserve(it.bob)
+        (await it.dial()).close()
+        await until(lambda: it.service.circuits == 0)
+        assert (await it.refused()).status == Status.RESOURCE_LIMIT_EXCEEDED
+        assert [reached for reached, _ in it.relay.reached] == [f"RelayServer.{limit}"]
+
+
+async def test_what_was_done_is_counted() -> None:
+    async with net() as it:
+        await it.refused()
+        await it.reserve(it.bob)
+        connection = await it.dial()
+        await it.alice.ping(connection)
+        status = it.service.status
+        assert (status.reservations, status.circuits) == (status.reservations_made, status.circuits_made) == (1, 1)
+        assert status.bytes > 500
+        assert status.refusals == {"circuit: NO_RESERVATION": 1}
+        connection.close()
+        await until(lambda: it.service.circuits == 0)
+        await it.dial()
+        later = it.service.status
+        assert (later.circuits, later.circuits_made) == (1, 2)
+        assert later.bytes > status.bytes
+
+
+async def test_a_relay_that_closes_lets_circuits_end() -> None:
+    """It begins nothing new, and says so."""
+    async with net() as it:
+        await it.reserve(it.bob)
+        await it.alice.connect(it.relay.peer, RELAY_ADDRESS)
+        connection = await it.dial()
+        closing = asyncio.create_task(it.relay.swarm.close())
+        await until(lambda: it.relay.swarm.closing)
+        assert await it.hop(it.alice, connect_to(it.bob.peer)) == Status.RESOURCE_LIMIT_EXCEEDED
+        assert await it.hop(it.bob, messages.HopMessage(type=HopType.RESERVE)) == Status.RESERVATION_REFUSED
+        assert await it.alice.ping(connection) > 0
+        assert not closing.done()
+        connection.close()
+        await closing
+        assert it.service.status.refusals == {
+            "circuit: RESOURCE_LIMIT_EXCEEDED": 1,
+            "reservation: RESERVATION_REFUSED": 1,
+        }
 
 
 @pytest.mark.parametrize(
@@ -250,7 +431,7 @@ async def test_over_a_circuit_nobody_is_served() -> None:
     async with net() as it:
         await it.reserve(it.bob)
         connection = await it.dial()
-        service = RelayService(RelayServer())
+        service = RelayService(RelayServer(), Admission(), lambda limit, networks: None)
         service.attach(it.bob.swarm)
         it.bob.swarm.handle(HOP, service.protocols[HOP])
         for message in messages.HopMessage(type=HopType.RESERVE), connect_to(it.relay.peer):

@@ -12,7 +12,7 @@ use futures::{
     stream::StreamExt,
 };
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, multiaddr, noise,
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, multiaddr, noise, relay,
     request_response::{self, Message, ProtocolSupport},
     swarm::SwarmEvent,
     tcp, yamux,
@@ -24,6 +24,7 @@ const RAW_PROTOCOL: StreamProtocol = StreamProtocol::new("/stronghold-p2p/raw/1.
 const MAX_MESSAGE: usize = 17 << 20;
 const WARM_UP: f64 = 0.2;
 const TIMEOUT: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -33,13 +34,14 @@ async fn main() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["serve"] => serve().await,
+        ["relay"] => relay_circuits().await,
         ["measure", address, options @ ..] => measure(address, options).await,
         ["connect", address, options @ ..] => connect(address, options).await,
         ["version"] => {
             println!("{}", json!({"rust-libp2p": "0.57.1"}));
             Ok(())
         }
-        _ => Err("usage: peer serve | measure ADDRESS | connect ADDRESS | version".into()),
+        _ => Err("usage: peer serve | relay | measure ADDRESS | connect ADDRESS | version".into()),
     }
 }
 
@@ -137,6 +139,29 @@ async fn serve() -> Result<()> {
                     let _ = swarm.behaviour_mut().send_response(channel, request);
                 }
                 _ => {}
+            }
+        }
+    }
+}
+
+/// Without limits of a circuit, so that none is what is measured.
+async fn relay_circuits() -> Result<()> {
+    let config = relay::Config { max_circuit_bytes: 0, max_circuit_duration: DAY, ..Default::default() };
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)?
+        .with_behaviour(|key| relay::Behaviour::new(key.public().to_peer_id(), config))?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(TIMEOUT))
+        .build();
+    swarm.behaviour_mut().set_status(Some(relay::Status::Enable));
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
+    let mut stdin = std::pin::pin!(wait_for_end_of_stdin());
+    loop {
+        tokio::select! {
+            _ = &mut stdin => return Ok(()),
+            event = swarm.select_next_some() => if let SwarmEvent::NewListenAddr { address, .. } = event {
+                swarm.add_external_address(address.clone());
+                println!("{}", json!({"address": address.with(multiaddr::Protocol::P2p(*swarm.local_peer_id()))}));
             }
         }
     }

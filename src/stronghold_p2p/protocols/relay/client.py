@@ -100,7 +100,13 @@ class CircuitTransport:
         return split_circuit(address) is not None
 
     async def dial(
-        self, address: Multiaddr, connected: Connected, *, peer: PeerId | None = None, named: Multiaddr | None = None
+        self,
+        address: Multiaddr,
+        connected: Connected,
+        *,
+        peer: PeerId | None = None,
+        named: Multiaddr | None = None,
+        from_listen_port: bool = False,
     ) -> None:
         """As :meth:`Transport.dial`; raises RelayRefused, and what a stream to the relay does, too."""
         split = split_circuit(address)

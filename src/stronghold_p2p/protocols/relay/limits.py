@@ -27,13 +27,25 @@ class RelayServer:
 
     max_reservations: int = limit(
         512,
-        """Peers with a reservation. Each keeps a connection, of some 30 KiB.""",
+        """Peers with a reservation. Each keeps a connection, of some 30 KiB. Beyond that the network with the most gives way to
+        one with fewer.""",
     )
 
     max_reservations_per_network: int = limit(
         16,
         """The same for one network: an IPv4 address, or an IPv6 /48, so that one remote with many identities cannot take all.
         As a household or an office has.""",
+    )
+
+    max_reservations_per_minute_per_peer: int = limit(
+        30,
+        """Reservations and renewals; as many at once after a pause. A peer needs one or two an hour, and one more for each
+        break of its connection. Each costs a signature.""",
+    )
+
+    max_reservations_per_minute_per_network: int = limit(
+        60,
+        """The same for one network: all of its peers may come back at once after a break, several times.""",
     )
 
     reservation_ttl: float = limit(
@@ -44,12 +56,25 @@ class RelayServer:
 
     max_circuits: int = limit(
         1024,
-        """Circuits. Each takes two streams, and up to half a megabyte where a remote does not read.""",
+        """Circuits. Each takes two streams, and up to half a megabyte where a remote does not read. Beyond that, who has asked
+        for the most, by network and peer, loses one to who has asked for fewer.""",
     )
 
     max_circuits_per_peer: int = limit(
         64,
-        """The same for one peer, at either end.""",
+        """The same for one peer, at either end: one that many ask for stays within reach of others.""",
+    )
+
+    max_circuits_per_minute_per_peer: int = limit(
+        60,
+        """Circuits from one peer; as many at once after a pause. A program that asks once a second has one each time, if it
+        does not stay connected. Each has the target shake hands. rust-libp2p's 30, and then one in two minutes, are for
+        hole punching.""",
+    )
+
+    max_circuits_per_minute_per_network: int = limit(
+        240,
+        """The same from one network, as an office has.""",
     )
 
     max_seconds: float | None = limit(
@@ -64,8 +89,11 @@ class RelayServer:
         None: no limit.""",
     )
 
-    allow: AbstractSet[PeerId] | None = None
-    """The peers that may reserve; None: everybody whom the policy admits."""
+    reserve: AbstractSet[PeerId] | None = None
+    """The peers that may reserve, and so be reached through this relay; None: everybody. A policy may allow fewer."""
+
+    connect: AbstractSet[PeerId] | None = None
+    """The peers that may connect to those; None: everybody. A policy may allow fewer."""
 
     unlimited: AbstractSet[PeerId] = frozenset()
     """Circuits to and from these peers have no limit of time or bytes."""

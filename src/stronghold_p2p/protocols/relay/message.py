@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import Final
 
 from ...encoding import messages
@@ -79,7 +80,8 @@ def encode_limits(limits: PathLimits | None) -> messages.CircuitLimit | None:
     """None for no limits: go-libp2p takes a field of zeros for limits."""
     if limits is None:
         return None
-    return messages.CircuitLimit(duration=min(int(limits.seconds or 0), MAX_SECONDS), data=limits.bytes or 0)
+    # Up: zero is no limit.
+    return messages.CircuitLimit(duration=min(math.ceil(limits.seconds or 0), MAX_SECONDS), data=limits.bytes or 0)
 
 
 def read_limits(message: messages.HopMessage | messages.StopMessage) -> PathLimits | None:

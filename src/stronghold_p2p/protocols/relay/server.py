@@ -7,15 +7,17 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from ...encoding import messages
 from ...errors import RemoteProtocolError, StrongholdError
 from ...events import PathLimits
 from ...identity import PeerId
 from ...logs import SparingLog
-from ...resources.networks import networks_of
+from ...resources.networks import Networks, networks_of
+from ...resources.rates import Rate
 from ...resources.shares import Shares
 from ...transport.connection import Connection
 from ...transport.stream import Stream
@@ -24,12 +26,14 @@ from ..service import Service, in_task
 from .circuit import Circuit
 from .limits import RelayServer
 from .message import HOP, STOP, HopType, Status, StopType, encode_limits, read_peer
+from .places import Place, Places
+from .status import RelayStatus
 from .voucher import Voucher
 
 __all__ = ["RelayService"]
 
 logger = logging.getLogger("stronghold_p2p")
-log_refusal = SparingLog(logging.WARNING, "as a relay, refused %s of %s: %s")
+log_refusal = SparingLog(logging.WARNING, "as a relay, refused a %s of %s: %s")
 
 TIMEOUT: Final = 30.0
 """Seconds of one exchange, without the circuit: go-libp2p's has 60, js-libp2p's 30."""
@@ -42,25 +46,61 @@ HOP_FRAMES: Final = 32
 Dozens at once, and a few a second, are enough for a peer."""
 
 
-class RelayService(Service):
-    """Serves the hop protocol within the limits of ``server``.
+class Permits(Protocol):
+    """What a policy says of a relay."""
 
-    A reservation belongs to the connection on which it was made, and ends with it. ``clock`` gives seconds since the
-    epoch.
+    def may_reserve(self, peer: PeerId) -> bool:
+        """Whether ``peer`` may reserve, and so be reached."""
+
+    def may_connect(self, peer: PeerId) -> bool:
+        """Whether ``peer`` may connect to who has reserved."""
+
+
+class RelayService(Service):
+    """Serves the hop protocol within the limits of ``server``, to whom that and ``policy`` allow.
+
+    A reservation belongs to the connection on which it was made, and ends with it. ``limit_reached`` takes the limits that
+    are, and the networks of who has reached them. ``clock`` gives seconds since the epoch.
     """
 
-    def __init__(self, server: RelayServer, *, clock: Callable[[], float] = time.time) -> None:
+    until_the_end = True
+
+    def __init__(
+        self,
+        server: RelayServer,
+        policy: Permits,
+        limit_reached: Callable[[str, Networks], None],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.protocols = {HOP: in_task(self._serve)}
         self.server = server
-        self.refusals: Counter[str] = Counter()
-        """By request and status."""
+        self._policy = policy
+        self._limit_reached = limit_reached
         self._clock = clock
         self._reservations: dict[PeerId, tuple[Connection, asyncio.TimerHandle]] = {}
         """Each with what ends it in time."""
         self._networks: Shares[PeerId] = Shares()
         """The peers of those."""
-        self._circuits_of: Counter[PeerId] = Counter()
-        """By peer, at either end; those that are being made, too."""
+        self._reservation_rates = _Rates(
+            "max_reservations_per_minute",
+            server.max_reservations_per_minute_per_peer,
+            server.max_reservations_per_minute_per_network,
+        )
+        self._places = Places(server, self._reached)
+        """Of circuits."""
+        self._open: dict[Place, Circuit] = {}
+        """Those that are made."""
+        self._circuit_rates = _Rates(
+            "max_circuits_per_minute",
+            server.max_circuits_per_minute_per_peer,
+            server.max_circuits_per_minute_per_network,
+        )
+        self._reservations_made = 0
+        self._circuits_made = 0
+        self._forwarded = 0
+        """Bytes of the circuits that have ended."""
+        self._refusals: Counter[str] = Counter()
 
     @property
     def reservations(self) -> int:
@@ -70,7 +110,28 @@ class RelayService(Service):
     @property
     def circuits(self) -> int:
         """Those open, and those that are being made."""
-        return self._circuits_of.total() // 2
+        return len(self._places)
+
+    @property
+    def status(self) -> RelayStatus:
+        """What it does now, and has done so far."""
+        open_now = sum(circuit.forwarded for circuit in self._open.values())
+        return RelayStatus(
+            reservations=self.reservations,
+            circuits=self.circuits,
+            reservations_made=self._reservations_made,
+            circuits_made=self._circuits_made,
+            bytes=self._forwarded + open_now,
+            refusals=self._refusals,
+        )
+
+    def policy_changed(self) -> None:
+        """Ends the reservations and circuits of whom they are no longer allowed."""
+        for peer in [peer for peer in self._reservations if not self._may_reserve(peer)]:
+            self._end_reservation(peer)
+        for place, circuit in list(self._open.items()):
+            if not (self._may_connect(place.source) and self._may_reserve(place.target)):
+                circuit.end()
 
     # -- as a service ----------------------------------------------------------------------------
 
@@ -87,33 +148,42 @@ class RelayService(Service):
             try:
                 message = await read(stream, messages.HopMessage)
             except RemoteProtocolError:
-                await self._refuse(stream, "a message", Status.MALFORMED_MESSAGE)
+                await self._refuse(connection, stream, "message", _Refusal(Status.MALFORMED_MESSAGE))
                 return
             if message.type == HopType.RESERVE:
                 await self._reserve(connection, stream)
             elif message.type == HopType.CONNECT:
                 await self._connect(connection, stream, message)
             else:
-                await self._refuse(stream, "a message", Status.UNEXPECTED_MESSAGE)
+                await self._refuse(connection, stream, "message", _Refusal(Status.UNEXPECTED_MESSAGE))
 
-    async def _refuse(self, stream: Stream, what: str, status: Status) -> None:
-        self.refusals[f"{what}: {status.name}"] += 1
-        log_refusal.write(what, stream.peer, status.name)
+    async def _refuse(self, connection: Connection, stream: Stream, what: str, refusal: _Refusal) -> None:
+        status, limit = refusal
+        self._refusals[f"{what}: {limit or status.name}"] += 1
+        if limit:
+            self._reached(limit, networks_of(connection.remote_address))
+        else:
+            log_refusal.write(what, connection.peer, status.name)
         await write(stream, messages.HopMessage(type=HopType.STATUS, status=status))
+
+    def _reached(self, limit: str, networks: Networks) -> None:
+        self._limit_reached(f"RelayServer.{limit}", networks)
 
     # -- reservations ----------------------------------------------------------------------------
 
     async def _reserve(self, connection: Connection, stream: Stream) -> None:
-        status = self._check_reservation(connection)
-        if status is not Status.OK:
-            await self._refuse(stream, "a reservation", status)
+        refusal = self._check_reservation(connection)
+        if refusal is not None:
+            await self._refuse(connection, stream, "reservation", refusal)
             return
         peer, ttl = connection.peer, self.server.reservation_ttl
+        self._reservation_rates.take(connection)
         if peer in self._reservations:
-            self._end_reservation(peer)
+            self._reservations[peer][1].cancel()  # it is renewed
+        else:
+            connection.hold()
+            self._reservations_made += 1
         self._reservations[peer] = connection, connection.loop.call_later(ttl, self._end_reservation, peer)
-        connection.hold()
-        self._networks.add(networks_of(connection.remote_address)[:1], peer)
         expires = int(self._clock() + ttl)
         reservation = messages.CircuitReservation(
             expire=expires,
@@ -134,16 +204,39 @@ class RelayService(Service):
             ),
         )
 
-    def _check_reservation(self, connection: Connection) -> Status:
-        server = self.server
-        if connection.path.relay is not None or (server.allow is not None and connection.peer not in server.allow):
-            return Status.PERMISSION_DENIED
-        if connection.peer in self._reservations:
-            return Status.OK  # it is renewed
-        within = self._networks.used_by(networks_of(connection.remote_address)[:1])
-        if len(self._reservations) >= server.max_reservations or within >= server.max_reservations_per_network:
-            return Status.RESERVATION_REFUSED
-        return Status.OK
+    def _check_reservation(self, connection: Connection) -> _Refusal | None:
+        if connection.path.relay is not None or not self._may_reserve(connection.peer):
+            return _Refusal(Status.PERMISSION_DENIED)
+        if self.host.closing:
+            return _Refusal(Status.RESERVATION_REFUSED)
+        limit = self._reservation_rates.exceeded(connection) or self._make_room(connection)
+        return _Refusal(Status.RESERVATION_REFUSED, limit) if limit else None
+
+    def _make_room(self, connection: Connection) -> str:
+        """For a reservation; the limit that leaves none, if one does. When there is none, the largest network's newest gives
+        way: an attacker with many networks takes no more than each of them may have beside the others."""
+        peer, server = connection.peer, self.server
+        if peer in self._reservations:
+            if self._reservations[peer][0] is connection:
+                return ""
+            self._end_reservation(peer)
+        network = _network_of(connection)
+        if self._networks.used_by(network) >= server.max_reservations_per_network:
+            return "max_reservations_per_network"
+        self._networks.add(network, peer)
+        if len(self._networks) > server.max_reservations:
+            excess = self._networks.newest_of_largest()
+            if excess == peer:
+                self._networks.discard(peer)
+                return "max_reservations"
+            loser, _ = self._reservations[excess]
+            self._end_reservation(excess)
+            loser.drain()  # it learns that it cannot be reached here
+            self._reached("max_reservations", networks_of(loser.remote_address))
+        return ""
+
+    def _may_reserve(self, peer: PeerId) -> bool:
+        return _is_in(self.server.reserve, peer) and self._policy.may_reserve(peer)
 
     def _end_reservation(self, peer: PeerId) -> None:
         connection, timer = self._reservations.pop(peer)
@@ -157,51 +250,60 @@ class RelayService(Service):
         try:
             target = read_peer(message, HOP)
         except RemoteProtocolError:
-            await self._refuse(stream, "a circuit", Status.MALFORMED_MESSAGE)
+            await self._refuse(connection, stream, "circuit", _Refusal(Status.MALFORMED_MESSAGE))
             return
         source = connection.peer
-        status = self._check_circuit(connection, target)
-        if status is not Status.OK:
-            await self._refuse(stream, "a circuit", status)
+        place = Place(source, target)
+        refusal = self._check_circuit(connection, place)
+        if refusal is not None:
+            await self._refuse(connection, stream, "circuit", refusal)
             return
-        ends = source, target
-        limits = self.server.limits(*ends)
-        self._circuits_of.update(ends)
+        limits = self.server.limits(source, target)
+        self._circuit_rates.take(connection)
         circuit = None
         try:
-            stop = await self._stop(self._reservations[target][0], source, limits)
+            stop = await self._stop(self._reservations[target][0], place, limits)
             if stop is None:
-                await self._refuse(stream, "a circuit", Status.CONNECTION_FAILED)
+                failure = Status.RESOURCE_LIMIT_EXCEEDED if place.lost else Status.CONNECTION_FAILED
+                await self._refuse(connection, stream, "circuit", _Refusal(failure))
                 return
             async with stop:
                 answer = messages.HopMessage(type=HopType.STATUS, status=Status.OK, limit=encode_limits(limits))
                 await write(stream, answer)
-                circuit = Circuit(stream, stop, limits, partial(self._forget, ends))
+                circuit = Circuit(stream, stop, limits, partial(self._ended, place))
+                self._circuits_made += 1
+                if place in self._places:
+                    self._open[place] = circuit
+                else:  # it has ended at once
+                    self._forwarded += circuit.forwarded
+                place.held_by(circuit.end)
         finally:
             if circuit is None:
-                self._forget(ends)
+                self._places.free(place)
 
-    def _check_circuit(self, connection: Connection, target: PeerId) -> Status:
-        """In go-libp2p's order, which tells nobody of a reservation who may not know of it."""
-        server = self.server
-        if connection.path.relay is not None or connection.peer == target:
-            return Status.PERMISSION_DENIED
+    def _check_circuit(self, connection: Connection, place: Place) -> _Refusal | None:
+        """In go-libp2p's order, which tells nobody of a reservation who may not know of it. Takes the place if it may be."""
+        source, target = place.source, place.target
+        if connection.path.relay is not None or source == target or not self._may_connect(source):
+            return _Refusal(Status.PERMISSION_DENIED)
         if target not in self._reservations:
-            return Status.NO_RESERVATION
-        busy = max(self._circuits_of[connection.peer], self._circuits_of[target])
-        if self.circuits >= server.max_circuits or busy >= server.max_circuits_per_peer:
-            return Status.RESOURCE_LIMIT_EXCEEDED
-        return Status.OK
+            return _Refusal(Status.NO_RESERVATION)
+        if self.host.closing:
+            return _Refusal(Status.RESOURCE_LIMIT_EXCEEDED)
+        networks = networks_of(connection.remote_address)
+        limit = self._circuit_rates.exceeded(connection) or self._places.take(networks, place)
+        return _Refusal(Status.RESOURCE_LIMIT_EXCEEDED, limit) if limit else None
 
-    async def _stop(self, connection: Connection, source: PeerId, limits: PathLimits | None) -> Stream | None:
-        """A stream on which the target has agreed to the circuit; None if it has not."""
+    async def _stop(self, connection: Connection, place: Place, limits: PathLimits | None) -> Stream | None:
+        """A stream on which the target has agreed to the circuit; None if it has not, or not in time, or the place is lost."""
         connect = messages.StopMessage(
-            type=StopType.CONNECT, peer=messages.CircuitPeer(id=source.to_bytes()), limit=encode_limits(limits)
+            type=StopType.CONNECT, peer=messages.CircuitPeer(id=place.source.to_bytes()), limit=encode_limits(limits)
         )
         stream = None
         agreed = False
         try:
-            async with asyncio.timeout(STOP_TIMEOUT):
+            async with asyncio.timeout(STOP_TIMEOUT) as timeout:
+                place.held_by(partial(_expire, timeout))
                 stream = await connection.open_stream(STOP)
                 await write(stream, connect)
                 answer = await read(stream, messages.StopMessage)
@@ -209,12 +311,60 @@ class RelayService(Service):
         except (StrongholdError, TimeoutError) as error:
             logger.debug("the target of a circuit, %s, did not agree: %s", connection.peer, error)
         finally:
+            place.held_by(None)
             if stream is not None and not agreed:
                 stream.reset()
         return stream if agreed else None
 
-    def _forget(self, ends: tuple[PeerId, PeerId]) -> None:
-        self._circuits_of.subtract(ends)
-        for peer in ends:
-            if not self._circuits_of[peer]:
-                del self._circuits_of[peer]
+    def _may_connect(self, peer: PeerId) -> bool:
+        return _is_in(self.server.connect, peer) and self._policy.may_connect(peer)
+
+    def _ended(self, place: Place) -> None:
+        self._places.free(place)
+        circuit = self._open.pop(place, None)
+        if circuit is not None:
+            self._forwarded += circuit.forwarded
+
+
+class _Refusal(NamedTuple):
+    """Why something is refused."""
+
+    status: Status
+    limit: str = ""
+    """The field of RelayServer that is reached, if one is."""
+
+
+class _Rates:
+    """How often each peer, and each network, may have something; ``limit`` is what the fields of both begin with."""
+
+    def __init__(self, limit: str, per_peer: int, per_network: int) -> None:
+        self._limit = limit
+        self._peers = Rate(per_peer)
+        self._networks = Rate(per_network)
+
+    def exceeded(self, connection: Connection) -> str:
+        """The limit that its remote has reached; empty: none."""
+        now = connection.now()
+        if not self._peers.has(connection.peer, now):
+            return f"{self._limit}_per_peer"
+        return "" if self._networks.has(_network_of(connection), now) else f"{self._limit}_per_network"
+
+    def take(self, connection: Connection) -> None:
+        """Its remote has one more."""
+        now = connection.now()
+        self._peers.take(connection.peer, now)
+        self._networks.take(_network_of(connection), now)
+
+
+def _expire(timeout: asyncio.Timeout) -> None:
+    if not timeout.expired():
+        timeout.reschedule(0.0)
+
+
+def _network_of(connection: Connection) -> Networks:
+    """An IPv4 address, or an IPv6 /48."""
+    return networks_of(connection.remote_address)[:1]
+
+
+def _is_in(peers: AbstractSet[PeerId] | None, peer: PeerId) -> bool:
+    return peers is None or peer in peers

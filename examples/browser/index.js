@@ -1,0 +1,3 @@
+import { createPeer, showPage } from './page.js'
+
+showPage(await createPeer())

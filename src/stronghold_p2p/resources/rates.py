@@ -1,0 +1,42 @@
+"""How often each holder may have something in a minute. Pure: the time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final
+
+__all__ = ["Rate"]
+
+MINUTE: Final = 60.0
+
+TOLERANCE: Final = 1e-6
+"""Seconds by which sums of such times may be wrong."""
+
+MAX_REMEMBERED: Final = 16_384
+"""Holders. Beyond that the one that has had nothing for longest has its whole minute again early."""
+
+
+class Rate:
+    """A token bucket for each holder: it has ``per_minute`` at once, and gets as many back in a minute. Times are in
+    seconds, on any clock."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._each: Final = MINUTE / per_minute
+        self._full_at: dict[Hashable, float] = {}
+        """When each has got back all that it has taken, in the order in which they have taken it."""
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def has(self, holder: Hashable, now: float) -> bool:
+        """Whether ``holder`` may have one more."""
+        return self._full_at.get(holder, now) - now <= MINUTE - self._each + TOLERANCE
+
+    def take(self, holder: Hashable, now: float) -> None:
+        """``holder`` has one more."""
+        full_at = max(self._full_at.pop(holder, now), now) + self._each
+        while self._full_at and self._full_at[oldest := next(iter(self._full_at))] <= now:
+            del self._full_at[oldest]
+        if len(self._full_at) >= MAX_REMEMBERED:
+            del self._full_at[next(iter(self._full_at))]
+        self._full_at[holder] = full_at
