@@ -33,7 +33,7 @@ def found(diagnosis: Diagnosis, check: str) -> Finding:
 
 def verdicts(diagnosis: Diagnosis) -> dict[str, str]:
     """But for what is of this machine."""
-    of_machine = {"interfaces", "clock", "dns", "mdns", "port_mapping"}
+    of_machine = {"interfaces", "clock", "dns", "mdns", "port_mapping", "nat"}
     return {one.check: one.verdict for one in diagnosis.findings if one.check not in of_machine}
 
 
@@ -54,7 +54,7 @@ async def relaying(make_peer: MakePeer, **limits: Any) -> Multiaddr:
 async def test_alone() -> None:
     told: list[Finding] = []
     diagnosis = await run(tell=told.append)
-    assert [one.check for one in told] == ["interfaces", "dns", "mdns", "clock", "port_mapping"]
+    assert [one.check for one in told] == ["interfaces", "dns", "mdns", "clock", "port_mapping", "nat"]
     assert diagnosis.findings == tuple(told)
     assert (diagnosis.reach, diagnosis.problems) == ("not at all", 1)
     assert found(diagnosis, "interfaces").verdict == "problem"
@@ -104,7 +104,7 @@ async def test_another_address_of_the_peer(make_peer: MakePeer) -> None:
 
 
 async def test_a_relay_that_refuses(make_peer: MakePeer) -> None:
-    relay = await relaying(make_peer, allow={Keypair.generate().peer_id})
+    relay = await relaying(make_peer, reserve={Keypair.generate().peer_id})
     _, address = await listening(make_peer)
     diagnosis = await run(relays=[str(relay)], peer=str(address))
     assert "(status 202)" in found(diagnosis, "relay").what
@@ -120,7 +120,7 @@ async def test_a_relay_that_is_none(make_peer: MakePeer) -> None:
 
 async def test_the_key_that_a_relay_allows(make_peer: MakePeer) -> None:
     keypair = Keypair.generate()
-    relay = await relaying(make_peer, allow={keypair.peer_id})
+    relay = await relaying(make_peer, reserve={keypair.peer_id})
     assert found(await run(relays=[str(relay)], keypair=keypair), "relay").verdict == "note"
 
 

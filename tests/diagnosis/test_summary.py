@@ -4,8 +4,8 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
-from stronghold_p2p import DialError, Multiaddr, Path, PeerId, PortMapped, PortMappingFailed, ReservationMade
-from stronghold_p2p.diagnosis.facts import Contact, Machine, RelayContact, Router, Target
+from stronghold_p2p import DialError, Multiaddr, NatKind, Path, PeerId, PortMapped, PortMappingFailed, ReservationMade
+from stronghold_p2p.diagnosis.facts import Contact, Machine, Outside, RelayContact, Router, Target
 from stronghold_p2p.diagnosis.finding import Finding, duration, listed
 from stronghold_p2p.diagnosis.summary import summarize
 
@@ -49,10 +49,18 @@ def relay(address: Multiaddr = PUBLIC, *, gives: bool = True) -> RelayContact:
 def test_how_peers_elsewhere_come_in(
     ips: tuple[str, ...], router: Router, relays: list[RelayContact], reach: str, says: str, advises: str
 ) -> None:
-    diagnosis = summarize([], machine=machine(*ips), router=router, relays=relays, contacts=[])
+    diagnosis = summarize([], machine(*ips), router, Outside(), relays=relays, contacts=[])
     assert diagnosis.reach == reach
     assert says in diagnosis.what
     assert advises in str(diagnosis.advice)
+
+
+def test_hole_punching_is_said_to_help() -> None:
+    for kind, helps in ((NatKind.ENDPOINT_INDEPENDENT, True), (NatKind.ENDPOINT_DEPENDENT, False)):
+        outside = Outside(2, kind)
+        diagnosis = summarize([], machine("10.0.0.1"), REFUSES, outside, relays=[relay()], contacts=[])
+        assert diagnosis.reach == "through a relay only"
+        assert ("Hole punching may make the path direct" in diagnosis.what) is helps
 
 
 def met(address: Multiaddr, by: bool = True) -> Contact:
@@ -70,7 +78,7 @@ def met(address: Multiaddr, by: bool = True) -> Contact:
     ids=["directly", "through a relay", "not at all"],
 )
 def test_how_the_peer_was_reached(contacts: list[Contact], says: str) -> None:
-    diagnosis = summarize([], machine=machine("10.0.0.1"), router=NONE, relays=[], contacts=contacts)
+    diagnosis = summarize([], machine("10.0.0.1"), NONE, Outside(), relays=[], contacts=contacts)
     assert diagnosis.what.startswith(says)
 
 
@@ -80,11 +88,11 @@ def test_the_advice_on_a_peer_comes_first() -> None:
         Finding("peer", "note", "", "look at the network"),
         Finding("requests", "problem", "", "look at the firewall"),
     ]
-    facts = {"machine": machine("10.0.0.1"), "router": NONE, "relays": []}
-    told = summarize(findings, **facts, contacts=[met(PUBLIC)])  # type: ignore[arg-type]
+    facts = machine("10.0.0.1"), NONE, Outside()
+    told = summarize(findings, *facts, relays=[], contacts=[met(PUBLIC)])
     assert (told.advice, told.problems, told.findings) == ("look at the firewall", 2, tuple(findings))
-    assert "stronghold-p2p relay" in str(summarize(findings[:2], **facts, contacts=[met(PUBLIC)]).advice)  # type: ignore[arg-type]
-    assert "stronghold-p2p relay" in str(summarize(findings, **facts, contacts=[]).advice)  # type: ignore[arg-type]
+    assert "stronghold-p2p relay" in str(summarize(findings[:2], *facts, relays=[], contacts=[met(PUBLIC)]).advice)
+    assert "stronghold-p2p relay" in str(summarize(findings, *facts, relays=[], contacts=[]).advice)
 
 
 def test_words() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.namespaces import INTERFACE, Host, hosts, missing_for_hosts, require
+from support.nat import Nat
+
+from .conftest import MakeInternet, peer_of
 
 ROUTER = Path(__file__).with_name("programs") / "router.py"
 
@@ -83,3 +87,45 @@ def test_a_router_that_leads_nowhere(home: tuple[Host, Host]) -> None:
     assert "no answer in time" in found["relay"]["what"]
     assert "--via-relay" in found["summary"]["advice"]
     assert f"forward TCP port 4001 to {OWN}" in found["summary"]["advice"]
+
+
+KINDS = {Nat.ENDPOINT_INDEPENDENT: "endpoint-independent", Nat.SYMMETRIC: "endpoint-dependent"}
+
+
+@pytest.mark.parametrize("nat", Nat)
+def test_a_home_behind_nat(make_internet: MakeInternet, nat: Nat) -> None:
+    with make_internet(2, nat, nat) as (servers, (home, other)), ExitStack() as stack:
+        relays = []
+        for server in servers:
+            relay = stack.enter_context(server.stronghold_p2p("relay", f"/ip4/{server.ip4}/tcp/4001"))
+            relays.append(relay.event("listening")["address"])
+        listener = stack.enter_context(
+            other.host.stronghold_p2p(
+                "listen", f"/ip4/{other.host.ip4}/tcp/4001", "--allow-all", "--via-relay", relays[0]
+            )
+        )
+        peer = peer_of(listener)
+        direct = f"/ip4/{other.router.ip4}/tcp/4001/p2p/{peer}"
+        found = diagnosed(home.host, "--relay", relays[0], "--relay", relays[1], "--peer", direct)
+    assert found["relay"]["verdict"] == "ok"
+    assert found["nat"]["data"]["kind"] == KINDS[nat]
+    assert found["peer"]["verdict"] == "note"
+    assert "no answer in time" in found["peer"]["what"]
+    assert found["peer_by_relay"]["verdict"] == "note"  # the last one is of the second relay
+    assert "(status 204)" in found["peer_by_relay"]["what"]
+    assert found["ping"]["verdict"] == found["requests"]["verdict"] == "ok"
+    assert found["summary"]["problems"] == 0
+    assert found["summary"]["reach"] == "through a relay only"
+    assert f"--via-relay {relays[0]}" in found["summary"]["advice"]
+
+
+def test_a_public_host(make_internet: MakeInternet) -> None:
+    with make_internet(3) as ((host, *servers), _), ExitStack() as stack:
+        relays = []
+        for server in servers:
+            relay = stack.enter_context(server.stronghold_p2p("relay", f"/ip4/{server.ip4}/tcp/4001"))
+            relays.append(relay.event("listening")["address"])
+        found = diagnosed(host, "--relay", relays[0], "--relay", relays[1])
+    assert found["interfaces"]["verdict"] == "ok"
+    assert found["nat"]["data"]["kind"] == "none"
+    assert found["port_mapping"]["verdict"] == "skipped"

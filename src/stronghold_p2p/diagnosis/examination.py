@@ -13,9 +13,10 @@ from ..identity import Keypair, PeerId
 from ..multiaddr import CIRCUIT, Multiaddr
 from ..peer import StrongholdP2p
 from ..protocols.relay.client import split_circuit
+from ..swarm.own_addresses import host_of
 from ..transport.resolver import is_name
 from .contact import Told, contact, contact_apart, reserve, running
-from .facts import Contact, Neighbors, RelayContact, Router, Target
+from .facts import Contact, Neighbors, Outside, RelayContact, Router, Target
 from .finding import Diagnosis, Finding
 from .look import listen_everywhere, look_at_machine, look_at_router, look_for_neighbors, look_up
 from .machine import check_clock, check_interfaces, check_mdns, check_name, check_name_servers
@@ -28,7 +29,7 @@ from .remotes import (
     check_relayed,
     check_requests,
 )
-from .router import check_port_mapping
+from .router import check_nat, check_port_mapping
 from .summary import summarize
 
 __all__ = ["diagnose"]
@@ -147,10 +148,17 @@ class _Examination:
         router = await asking_router
         say(check_port_mapping(router))
         reached = None if reaching is None else await reaching
+        outside = self._outside([*(one.contact for one in relays), *(reached.direct if reached is not None else ())])
+        say(check_nat(outside))
         if reached is not None:
             say(*reached.findings(self._own.peer_id))
         contacts = [] if reached is None else reached.contacts
-        return summarize(findings, machine=machine, router=router, relays=relays, contacts=contacts)
+        return summarize(findings, machine, router, outside, relays=relays, contacts=contacts)
+
+    def _outside(self, contacts: Iterable[Contact]) -> Outside:
+        dialed = {host_of(one.path.dialed) for one in contacts if one.path is not None and one.path.dialed is not None}
+        asked = [ip for ip in dialed if ip is not None and ip.version == 4 and ip.is_global]
+        return Outside(len(asked), self._own.nat_kind)
 
     async def _router(self) -> Router:
         router = await look_at_router(self._own.listeners)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from ..errors import DialError
-from ..events import Path, PeerIdentified, PortMapped, PortMappingFailed, ReservationMade
+from ..events import NatKind, Path, PeerIdentified, PortMapped, PortMappingFailed, ReservationMade
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..transport.interfaces import Ip
 
-__all__ = ["Contact", "Lookup", "Machine", "Neighbors", "RelayContact", "Router", "Target"]
+__all__ = ["Contact", "Lookup", "Machine", "Neighbors", "Outside", "RelayContact", "Router", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +113,12 @@ class RelayContact:
     """Of the reservation, by our clock."""
     refusal: Exception | None = None
     """Why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """How remotes see this machine."""
+
+    asked: int = 0
+    """Relays and peers with a public IPv4 address that were dialed directly: two are needed for the kind of NAT."""
+    nat_kind: NatKind | None = None

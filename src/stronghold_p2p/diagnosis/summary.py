@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ..events import PortMapped
-from .facts import Contact, Machine, RelayContact, Router
+from ..events import NatKind, PortMapped
+from .facts import Contact, Machine, Outside, RelayContact, Router
 from .finding import Diagnosis, Finding, Reach
 from .remotes import is_public
 from .router import forward_by_hand
@@ -27,14 +27,15 @@ class _Way(NamedTuple):
 
 def summarize(
     findings: Sequence[Finding],
-    *,
     machine: Machine,
     router: Router,
+    outside: Outside,
+    *,
     relays: Sequence[RelayContact],
     contacts: Sequence[Contact],
 ) -> Diagnosis:
     """``contacts`` are the attempts to reach the given peer; empty: none was given."""
-    way = _best_way(machine, router, relays)
+    way = _best_way(machine, router, outside, relays)
     what, advice = way.what, way.advice
     if contacts:
         what = f"{_reached(contacts)} {what}"
@@ -53,7 +54,7 @@ def _reached(contacts: Sequence[Contact]) -> str:
     return f"You can reach the peer {peer} through a relay only."
 
 
-def _best_way(machine: Machine, router: Router, relays: Sequence[RelayContact]) -> _Way:
+def _best_way(machine: Machine, router: Router, outside: Outside, relays: Sequence[RelayContact]) -> _Way:
     port = router.port
     ips = machine.ips or ()
     if isinstance(router.mapping, PortMapped):
@@ -72,6 +73,8 @@ def _best_way(machine: Machine, router: Router, relays: Sequence[RelayContact]) 
     if reserved:
         relay = next(filter(is_public, reserved), reserved[0])
         what = "Peers elsewhere can reach you through a relay only."
+        if outside.nat_kind is NatKind.ENDPOINT_INDEPENDENT:
+            what += " Hole punching may make the path direct then."
         if not is_public(relay):
             what = "Peers elsewhere can reach you only through a relay that they can reach: it has no public address."
         advice = f"Start the peer with `stronghold-p2p listen --via-relay {relay.contact.target}`."

@@ -100,7 +100,7 @@ async def test_time_runs_out_in_a_response(make_net: MakeNet) -> None:
 async def test_time_runs_out_in_a_request(make_net: MakeNet) -> None:
     net = await make_net(max_seconds=0.2)
     stream = await net.alice.open_stream(net.circuit, "/stronghold-p2p/1.0.0")
-    await stream.write(b"\x06\"tru")  # the rest never comes
+    await stream.write(b'\x06"tru')  # the rest never comes
     with pytest.raises(ConnectionLost, match=net.cut):
         await stream.read()
     await net.alice.send_request(net.circuit, "whole")
