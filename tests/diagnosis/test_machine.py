@@ -60,8 +60,8 @@ def test_interfaces_that_are_not_told() -> None:
     [
         (True, None, "ok", "keeps the clock synchronized"),
         (True, 3600.0, "ok", "keeps the clock synchronized"),
-        (False, 3600.0, "ok", "agrees with that of the relay"),
-        (None, 7200.0, "ok", "agrees with that of the relay"),
+        (False, 3600.0, "ok", "agrees with those of the relays"),
+        (None, 7200.0, "ok", "agrees with those of the relays"),
         (False, None, "note", "does not synchronize the clock"),
         (None, None, "unknown", "does not tell whether"),
         (True, -600.0, "problem", f"ahead of that of the relay {RELAY}: the reservation that it has just given ends 10 minutes ago"),

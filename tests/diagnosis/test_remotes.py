@@ -75,8 +75,8 @@ def reserved(
         (reserved(at=PRIVATE), "note", "It has no public address: only peers in its network can use it.", None),
         (reserved(at=PRIVATE, told=(CIRCUIT,)), "ok", "has no limits.", None),
         (RelayContact(missed()), "problem", f"The relay {PEER} cannot be reached: {PUBLIC}: connection refused", "have it listen on all interfaces, as at /ip4/0.0.0.0/tcp/4001"),
-        (RelayContact(reached(), refusal=RelayRefused(PEER, 200, "it has none to give")), "problem", "gives no reservation: it has none to give (status 200).", "The relay is full"),
-        (RelayContact(reached(), refusal=RelayRefused(PEER, 202, "its rules")), "problem", "(status 202)", "--key FILE"),
+        (RelayContact(reached(), refusal=RelayRefused(PEER, 200, "it has none to give")), "problem", "gives no reservation: it has none to give, status 200.", "The relay is full"),
+        (RelayContact(reached(), refusal=RelayRefused(PEER, 202, "its rules")), "problem", "status 202", "--key FILE"),
         (RelayContact(reached(), refusal=ProtocolNotSupported(HOP)), "problem", f"is no relay, or not for us: it does not offer {HOP}.", "stronghold-p2p relay"),
         (RelayContact(reached(), refusal=ProtocolNotSupported(HOP, 0x1007)), "problem", "gives no reservation: the remote refuses", "another one"),
         (RelayContact(reached(), refusal=ConnectionLost("gone")), "problem", "gives no reservation: connection lost: gone.", "another one"),
@@ -128,7 +128,7 @@ def test_a_peer_that_is_not_reached(needed: bool, verdict: str) -> None:
     assert found.data["attempts"][0]["error"] == "ConnectionRefusedError"
     found = check_relayed(missed(CIRCUIT), needed=needed)
     assert (found.check, found.verdict) == ("peer_by_relay", verdict)
-    assert found.what.startswith(f"Through a relay, the peer {PEER} cannot be reached: ")
+    assert found.what.startswith(f"The peer {PEER}, through the relay {RELAY}, cannot be reached: ")
 
 
 def test_a_peer_that_is_reached_through_a_relay() -> None:

@@ -24,13 +24,18 @@ from .finding import MAX_SHOWN, shortened
 
 __all__ = ["advice_on", "attempts_data", "in_words", "on_status"]
 
+NOTABLE: Final = 0.1
+"""Seconds of a failed dial that are worth telling."""
+
 NO_ROUTE: Final = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
 
 
 def in_words(error: DialError) -> str:
-    """Each address, with what came of it."""
+    """Each address, with what came of it; the address of a circuit alone is left out."""
     if not error.attempts:
         return shortened(error.reason)
+    if len(error.attempts) == 1 and error.attempts[0].address.is_relayed:
+        return f"{_message(error.attempts[0].error)}{_time(error.attempts[0])}"
     told = [_told(attempt) for attempt in error.attempts[:MAX_SHOWN]]
     if len(error.attempts) > MAX_SHOWN:
         told.append(f"and {len(error.attempts) - MAX_SHOWN} other addresses failed")
@@ -77,13 +82,16 @@ def on_status(status: int) -> str:
 
 def _told(attempt: DialAttempt) -> str:
     names = f" (from {attempt.names[0]})" if attempt.names else ""
-    took = f" ({attempt.seconds:.1f} s)" if attempt.seconds >= 0.05 else ""
-    return f"{attempt.address}{names}: {_message(attempt.error)}{took}"
+    return f"{attempt.address}{names}: {_message(attempt.error)}{_time(attempt)}"
+
+
+def _time(attempt: DialAttempt) -> str:
+    return f" ({attempt.seconds:.1f} s)" if attempt.seconds >= NOTABLE else ""
 
 
 def _message(error: Exception) -> str:
     if isinstance(error, RelayRefused):
-        return f"{error.reason} (status {error.status})"
+        return f"{error.reason}, status {error.status}"
     if isinstance(error, InvalidAddress):
         return error.reason
     if isinstance(error, OSError) and error.strerror:

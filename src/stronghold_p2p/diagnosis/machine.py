@@ -74,7 +74,7 @@ def check_clock(machine: Machine, lifetimes: Mapping[PeerId, float]) -> Finding:
     if machine.clock_synchronized:
         return Finding(check, "ok", "The system keeps the clock synchronized.", None, data)
     if lifetimes:
-        what = "The clock agrees with that of the relay, as far as a reservation tells."
+        what = "The clock agrees with those of the relays, as far as reservations tell."
         return Finding(check, "ok", what, None, data)
     if machine.clock_synchronized is None:
         return Finding(check, "unknown", "The system does not tell whether the clock is synchronized.", None, data)

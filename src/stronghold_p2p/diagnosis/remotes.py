@@ -56,7 +56,7 @@ def check_relay(relay: RelayContact) -> Finding:
     data["refusal"] = None if refusal is None else shortened(refusal)
     match refusal:
         case RelayRefused():
-            what += f", but gives no reservation: {refusal.reason} (status {refusal.status})."
+            what += f", but gives no reservation: {refusal.reason}, status {refusal.status}."
             advice = on_status(refusal.status)
         case ProtocolNotSupported(code=0):
             what += f", but is no relay, or not for us: it does not offer {refusal.protocol}."
@@ -85,7 +85,9 @@ def check_relayed(contact: Contact, *, needed: bool) -> Finding:
     check = "peer_by_relay"
     data = {"peer": str(contact.target.peer), **_data(contact)}
     if contact.path is None:
-        return _not_reached(check, f"Through a relay, the peer {contact.target.peer}", contact, data, needed=needed)
+        relay = next(value for name, value in contact.target.address or () if name == "p2p")
+        who = f"The peer {contact.target.peer}, through the relay {relay},"
+        return _not_reached(check, who, contact, data, needed=needed)
     what = f"The peer answers through the relay {contact.path.relay} after {contact.seconds:.2f} s"
     return _reached(check, what, contact, data)
 
