@@ -9,6 +9,7 @@ from typing import Any
 
 from stronghold_p2p import Config, Event, Multiaddr, Path, PeerId, RelayServer, Stream
 from stronghold_p2p.encoding import messages
+from stronghold_p2p.firewall.admission import Admission
 from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, StopType
 from stronghold_p2p.protocols.relay.server import RelayService
@@ -77,7 +78,7 @@ class RelayNet:
 
     def __init__(self, **limits: Any) -> None:
         self.network = MemoryTransport(range(100), Path("memory"))
-        self.service = RelayService(RelayServer(**limits))
+        self.service = RelayService(RelayServer(**limits), Admission(), lambda limit, networks: None)
         self.relay = Node(self.network, None, self.service)
         self.nodes: list[Node] = []
 
