@@ -189,6 +189,8 @@ PURE = {
     "diagnosis.remotes": "facts in, findings out",
     "diagnosis.router": "facts in, findings out",
     "diagnosis.summary": "findings in, the sum of them out",
+    "protocols.autonat.rates": "decisions; the time is an argument",
+    "protocols.autonat.results": "decisions; the time is an argument",
     "resources.rates": "decisions; the time is an argument",
     "port_mapping.epoch": "decisions; the time is an argument",
     "port_mapping.nat_pmp": "bytes in, values out",

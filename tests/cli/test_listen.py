@@ -17,11 +17,15 @@ from stronghold_p2p.cli.listen import MAX_MESSAGE, tell
 from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.events import (
     AddressesChanged,
+    AddressOrigin,
+    AddressReachability,
     Dropped,
     Event,
     LimitReached,
     PortMapped,
     PortMappingFailed,
+    Reachability,
+    ReachabilityChanged,
     RequestFailed,
 )
 from stronghold_p2p.identity import Keypair
@@ -240,6 +244,29 @@ async def test_what_a_router_does_is_printed(capsys: pytest.CaptureFixture[str])
         {"event": "port_mapped", "address": str(address), "protocol": "PCP", "expires": 5.0},
         {"event": "port_mapping_failed", "address": str(address), "reason": "UPnP: no answer\x1b[2J"},
     ]
+
+
+async def test_which_addresses_can_be_dialed_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    address = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+    known = AddressReachability(Reachability.UNREACHABLE, AddressOrigin.ANNOUNCED)
+
+    async def events() -> AsyncIterator[Event]:
+        yield ReachabilityChanged(address, known, Reachability.UNKNOWN)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_json", False)  # another test may have left it so
+        await tell(events())
+        await output.shown()
+        assert capsys.readouterr().out == f"unreachable   {address} ({known.how})\n"
+        patch.setattr(output, "_json", True)
+        await tell(events())
+        await output.shown()
+    assert json.loads(capsys.readouterr().out) == {
+        "event": "reachability",
+        "address": str(address),
+        "state": "unreachable",
+        "how": known.how,
+    }
 
 
 def test_what_is_announced_is_printed_with_the_rest() -> None:

@@ -69,6 +69,8 @@ func main() {
 		err = listen(os.Args[2:])
 	case "dial":
 		err = dial(os.Args[2:])
+	case "autonat":
+		err = autonat(os.Args[2:])
 	default:
 		usage()
 	}
@@ -85,7 +87,7 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: peer listen [OPTION]... | peer dial ADDRESS COMMAND [ARGUMENT]...")
+	fmt.Fprintln(os.Stderr, "usage: peer listen [OPTION]... | peer dial ADDRESS COMMAND [ARGUMENT]... | peer autonat IP [SERVER]...")
 	os.Exit(2)
 }
 

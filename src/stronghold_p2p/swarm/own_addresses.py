@@ -19,6 +19,7 @@ __all__ = [
     "believable",
     "expand",
     "host_of",
+    "is_public",
     "is_wildcard",
     "scope_of",
     "select",
@@ -96,6 +97,11 @@ def scope_of(address: Multiaddr) -> Scope:
     if last == "localhost":
         return Scope.LOOPBACK
     return Scope.PRIVATE if last in {"local", name.lower()} else Scope.PUBLIC
+
+
+def is_public(address: Multiaddr) -> bool:
+    """Whether ``address`` can be dialed from everywhere, if at all."""
+    return scope_of(address) is Scope.PUBLIC
 
 
 def expand(address: Multiaddr, interfaces: Iterable[InterfaceAddress]) -> list[tuple[Multiaddr, int]]:

@@ -23,7 +23,6 @@ from ..events import (
     Event,
     InboundConnectionFailed,
     Listener,
-    NatKind,
     Path,
     PeerIdentified,
 )
@@ -137,6 +136,8 @@ class Swarm:
             upgrade=self._upgrade_outbound,
             find=find,
         )
+        self.own_addresses = self._listeners
+        self.transport_for = self._dialer.transport_for
         self._interfaces = interfaces
         self._interfaces.changed = self._interfaces_changed
         self._admission = admission
@@ -314,16 +315,8 @@ class Swarm:
         self._listeners.update()
 
     @property
-    def observed_addresses(self) -> tuple[Multiaddr, ...]:
-        return self._listeners.observed
-
-    @property
     def candidates(self) -> tuple[Multiaddr, ...]:
         return self._listeners.candidates
-
-    @property
-    def nat_kind(self) -> NatKind | None:
-        return self._listeners.nat_kind
 
     async def listen(
         self,
@@ -343,10 +336,6 @@ class Swarm:
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
         self._listeners.stop(address)
-
-    def set_relayed_addresses(self, addresses: tuple[Multiaddr, ...]) -> None:
-        """We can be dialed at these, through relays, which remotes are told, too."""
-        self._listeners.set_relayed(addresses)
 
     # -- the network -----------------------------------------------------------------------------
 
@@ -489,12 +478,13 @@ class Swarm:
         path = path or pipe.path
         if self.closing:
             raise ClosedError
-        self._check_admission(peer)
-        refusal = self._admission.refusal_of_address(
-            pipe.remote_address, peer
-        )  # may have changed since the pipe was made
+        # Either may have changed since the pipe was made.
+        refusal = self._admission.refusal_of_address(pipe.remote_address, peer)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
+        if (guest := self._guest(path, direction, pipe, upgrade)) is not None:
+            return guest
+        self._check_admission(peer)
         self._make_room(peer, direction)
         is_first = self.connection(peer) is None
         budget = self.memory.open(networks_of(pipe.remote_address), peer)
@@ -516,6 +506,14 @@ class Swarm:
         if direction is Direction.INBOUND and is_first and path.relay is None:
             self._dialer.peer_connected(connection)
         return connection
+
+    def _guest(self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade) -> Connection | None:
+        """The connection that a service makes with a peer which admission refuses."""
+        refused = self._admission.refusal_of_peer(upgrade.remote_peer)
+        if not refused or direction is not Direction.INBOUND or path.relay is not None:
+            return None
+        made = (service.refused(pipe, upgrade) for service in self._services)
+        return next((connection for connection in made if connection is not None), None)
 
     def _watch(self, connection: Connection) -> None:
         """Its end is noticed at once when the address that it comes from is gone."""
