@@ -42,7 +42,7 @@ def test_as_json_each_finding_is_a_line(cli: Cli, relay: str) -> None:
     assert ran.err == ""
     assert {line["event"] for line in findings} == {"finding"}
     assert [line["check"] for line in findings] == [
-        "interfaces", "dns", "mdns", "relay", "clock", "port_mapping", "nat", "peer", "peer_by_relay", "ping", "requests"
+        "interfaces", "dns", "mdns", "relay", "clock", "port_mapping", "peer", "peer_by_relay", "ping", "requests", "nat", "reachability"
     ]  # fmt: skip
     assert set(findings[0]) == {"event", "check", "verdict", "what", "advice", "data"}
     assert {line["check"]: line["data"] for line in findings}["requests"]["codecs"] == ["json"]

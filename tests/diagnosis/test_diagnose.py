@@ -33,7 +33,7 @@ def found(diagnosis: Diagnosis, check: str) -> Finding:
 
 def verdicts(diagnosis: Diagnosis) -> dict[str, str]:
     """But for what is of this machine."""
-    of_machine = {"interfaces", "clock", "dns", "mdns", "port_mapping", "nat"}
+    of_machine = {"interfaces", "clock", "dns", "mdns", "port_mapping", "nat", "reachability"}
     return {one.check: one.verdict for one in diagnosis.findings if one.check not in of_machine}
 
 
@@ -54,7 +54,7 @@ async def relaying(make_peer: MakePeer, **limits: Any) -> Multiaddr:
 async def test_alone() -> None:
     told: list[Finding] = []
     diagnosis = await run(tell=told.append)
-    assert [one.check for one in told] == ["interfaces", "dns", "mdns", "clock", "port_mapping", "nat"]
+    assert [one.check for one in told] == ["interfaces", "dns", "mdns", "clock", "port_mapping", "nat", "reachability"]
     assert diagnosis.findings == tuple(told)
     assert (diagnosis.reach, diagnosis.problems) == ("not at all", 1)
     assert found(diagnosis, "interfaces").verdict == "problem"

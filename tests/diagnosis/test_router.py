@@ -4,9 +4,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from stronghold_p2p import Multiaddr, NatKind, PeerId, PortMapped, PortMappingFailed
-from stronghold_p2p.diagnosis.facts import Outside, Router
-from stronghold_p2p.diagnosis.router import check_nat, check_port_mapping
+from stronghold_p2p import Multiaddr, PeerId, PortMapped, PortMappingFailed
+from stronghold_p2p.diagnosis.facts import Router
+from stronghold_p2p.diagnosis.router import check_port_mapping
 
 PEER = PeerId.parse("12D3KooWHbzMJW3LdgTFjcv7iXKhMMhNAQAfx7tGhe6U3BHNnBKD")
 LISTENER = Multiaddr.parse(f"/ip4/0.0.0.0/tcp/4001/p2p/{PEER}")
@@ -48,22 +48,3 @@ def test_its_data() -> None:
         "external": "/ip4/1.2.3.4/tcp/4001",
         "reason": None,
     }
-
-
-@pytest.mark.parametrize(
-    ("outside", "verdict", "says"),
-    [
-        (Outside(2, NatKind.NONE), "ok", "No router translates our addresses"),
-        (Outside(2, NatKind.ENDPOINT_INDEPENDENT), "ok", "hole punching can make relayed paths direct"),
-        (Outside(2, NatKind.ENDPOINT_DEPENDENT), "note", "hole punching does not work from here"),
-        (Outside(1), "skipped", "takes two relays or peers"),
-        (Outside(2), "unknown", "The 2 remotes that were asked do not tell"),
-    ],
-    ids=str,
-)
-def test_nat(outside: Outside, verdict: str, says: str) -> None:
-    found = check_nat(outside)
-    assert (found.check, found.verdict) == ("nat", verdict)
-    assert says in found.what
-    assert (found.advice is not None) is (verdict in {"note", "skipped"})
-    assert found.data == {"kind": outside.nat_kind.value if outside.nat_kind is not None else None}

@@ -4,7 +4,19 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
-from stronghold_p2p import DialError, Multiaddr, NatKind, Path, PeerId, PortMapped, PortMappingFailed, ReservationMade
+from stronghold_p2p import (
+    AddressOrigin,
+    AddressReachability,
+    DialError,
+    Multiaddr,
+    NatKind,
+    Path,
+    PeerId,
+    PortMapped,
+    PortMappingFailed,
+    Reachability,
+    ReservationMade,
+)
 from stronghold_p2p.diagnosis.facts import Contact, Machine, Outside, RelayContact, Router, Target
 from stronghold_p2p.diagnosis.finding import Finding, duration, listed
 from stronghold_p2p.diagnosis.summary import summarize
@@ -32,10 +44,10 @@ def relay(address: Multiaddr = PUBLIC, *, gives: bool = True) -> RelayContact:
 @pytest.mark.parametrize(
     ("ips", "router", "relays", "reach", "says", "advises"),
     [
-        (("192.168.1.2",), MAPS, [], "directly", "the router forwards a port", "listen /ip4/0.0.0.0/tcp/5001 --port-mapping`"),
-        (("192.168.1.2",), MAPS, [relay()], "directly", "the router forwards a port", "--port-mapping"),
-        (("8.8.8.8",), NONE, [], "unknown", "directly at 8.8.8.8, if no firewall is in between", "listen /ip4/0.0.0.0/tcp/4001`, and let TCP port 4001 through"),
-        (("2a00::1", "10.0.0.1"), REFUSES, [], "unknown", "directly at 2a00::1, if", "listen /ip6/::/tcp/5001`"),
+        (("192.168.1.2",), MAPS, [], "directly", "since the router forwards a port. Nobody has tested that.", "listen /ip4/0.0.0.0/tcp/5001 --port-mapping`"),
+        (("192.168.1.2",), MAPS, [relay()], "directly", "since the router forwards a port", "--port-mapping"),
+        (("8.8.8.8",), NONE, [], "unknown", "directly at 8.8.8.8, unless a firewall stops them", "listen /ip4/0.0.0.0/tcp/4001`, and let TCP port 4001 through"),
+        (("2a00::1", "10.0.0.1"), REFUSES, [], "unknown", "directly at 2a00::1, unless", "listen /ip6/::/tcp/5001`"),
         (("192.168.1.2",), REFUSES, [relay()], "through a relay only", "through a relay only.", f"listen --via-relay {PUBLIC}/p2p/{RELAY}`"),
         (("192.168.1.2",), REFUSES, [relay(PRIVATE), relay()], "through a relay only", "through a relay only.", f"--via-relay {PUBLIC}/p2p/"),
         (("192.168.1.2",), REFUSES, [relay(PRIVATE)], "through a relay only", "only through a relay that they can reach", f"--via-relay {PRIVATE}/p2p/"),
@@ -53,6 +65,42 @@ def test_how_peers_elsewhere_come_in(
     assert diagnosis.reach == reach
     assert says in diagnosis.what
     assert advises in str(diagnosis.advice)
+
+
+def asked_of(origin: AddressOrigin, dialed: bool) -> Outside:
+    """Somebody has tried to dial an address of ours."""
+    known = AddressReachability(Reachability.UNKNOWN, origin, (RELAY,) * dialed, (RELAY,) * (not dialed))
+    return Outside(1, None, 1, {PUBLIC.with_peer(PEER): known})
+
+
+@pytest.mark.parametrize(
+    ("ips", "router", "outside", "reach", "says", "advises"),
+    [
+        (("8.8.8.8",), NONE, asked_of(AddressOrigin.INTERFACE, True), "directly", f"one has dialed {PUBLIC}.", "listen /ip4/0.0.0.0/tcp/4001`."),
+        (("10.0.0.1",), REFUSES, asked_of(AddressOrigin.OBSERVED, True), "directly", f"one has dialed {PUBLIC}.", "listen /ip4/0.0.0.0/tcp/5001`."),
+        (("10.0.0.1",), REFUSES, asked_of(AddressOrigin.ANNOUNCED, True), "directly", f"one has dialed {PUBLIC}.", f"tcp/5001 --announce {PUBLIC}`."),
+        (("10.0.0.1",), MAPS, asked_of(AddressOrigin.MAPPED, True), "directly", f"one has dialed {PUBLIC}.", "tcp/5001 --port-mapping`."),
+        (("10.0.0.1",), MAPS, asked_of(AddressOrigin.MAPPED, False), "through a relay only", "relay only", "--via-relay"),
+        (("10.0.0.1",), MAPS, asked_of(AddressOrigin.OBSERVED, False), "directly", "Nobody has tested that.", "--port-mapping`."),
+        (("8.8.8.8",), NONE, asked_of(AddressOrigin.INTERFACE, False), "through a relay only", "relay only", "--via-relay"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_was_tested_counts(
+    ips: tuple[str, ...], router: Router, outside: Outside, reach: str, says: str, advises: str
+) -> None:
+    diagnosis = summarize([], machine(*ips), router, outside, relays=[relay()], contacts=[])
+    assert diagnosis.reach == reach
+    assert says in diagnosis.what
+    assert advises in str(diagnosis.advice)
+
+
+def test_a_firewall_in_front_of_a_public_address() -> None:
+    outside = asked_of(AddressOrigin.INTERFACE, False)
+    diagnosis = summarize([], machine("8.8.8.8"), NONE, outside, relays=[], contacts=[])
+    assert diagnosis.reach == "not at all"
+    assert "a firewall is in front of 8.8.8.8" in diagnosis.what
+    assert "Let TCP port 4001 through" in str(diagnosis.advice)
 
 
 def test_hole_punching_is_said_to_help() -> None:

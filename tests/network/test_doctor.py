@@ -12,6 +12,7 @@ from support.namespaces import INTERFACE, Host, hosts, missing_for_hosts, requir
 from support.nat import Nat
 
 from .conftest import MakeInternet, peer_of
+from .test_reachability import forward
 
 ROUTER = Path(__file__).with_name("programs") / "router.py"
 
@@ -22,7 +23,7 @@ INNER, OWN = "192.168.1.1", "192.168.1.2"
 def diagnosed(host: Host, *arguments: str) -> dict[str, Any]:
     """The findings by the names of their checks, and the summary."""
     found: dict[str, Any] = {}
-    with host.stronghold_p2p("doctor", *arguments) as doctor:
+    with host.stronghold_p2p("doctor", "--seconds", "8", *arguments) as doctor:
         while "summary" not in found:
             line = doctor.line()
             found[line.get("check", line["event"])] = line
@@ -89,6 +90,16 @@ def test_a_router_that_leads_nowhere(home: tuple[Host, Host]) -> None:
     assert f"forward TCP port 4001 to {OWN}" in found["summary"]["advice"]
 
 
+CLOSED = """
+table ip filter {
+    chain to_us {
+        type filter hook input priority filter; policy accept
+        tcp dport 4001 ct state new reject with tcp reset
+    }
+}
+"""
+"""A firewall that answers, since a silent one takes a server 10 s to believe."""
+
 KINDS = {Nat.ENDPOINT_INDEPENDENT: "endpoint-independent", Nat.SYMMETRIC: "endpoint-dependent"}
 
 
@@ -129,3 +140,27 @@ def test_a_public_host(make_internet: MakeInternet) -> None:
     assert found["interfaces"]["verdict"] == "ok"
     assert found["nat"]["data"]["kind"] == "none"
     assert found["port_mapping"]["verdict"] == "skipped"
+    assert found["reachability"]["verdict"] == "ok"
+    assert found["summary"]["reach"] == "directly"
+
+
+def test_a_firewall_on_a_public_host(make_internet: MakeInternet) -> None:
+    with make_internet(2) as ((host, server), _), ExitStack() as stack:
+        relay = stack.enter_context(server.stronghold_p2p("relay", f"/ip4/{server.ip4}/tcp/4001"))
+        via = relay.event("listening")["address"]
+        host.run("nft", "-f", "-", text=CLOSED)
+        found = diagnosed(host, "--listen", "/ip4/0.0.0.0/tcp/4001", "--relay", via)
+    assert found["reachability"]["verdict"] == "note"  # the relay brings those from elsewhere
+    assert "Let TCP port 4001 through" in found["reachability"]["advice"]
+    assert found["summary"]["reach"] == "through a relay only"
+
+
+def test_a_port_that_is_forwarded_by_hand(make_internet: MakeInternet) -> None:
+    with make_internet(1, Nat.ENDPOINT_INDEPENDENT) as ((server,), (home,)), ExitStack() as stack:
+        relay = stack.enter_context(server.stronghold_p2p("relay", f"/ip4/{server.ip4}/tcp/4001"))
+        via = relay.event("listening")["address"]
+        address = forward(home)
+        found = diagnosed(home.host, "--listen", "/ip4/0.0.0.0/tcp/4001", "--announce", address, "--relay", via)
+    assert f"can dial us at {address} (" in found["reachability"]["what"]
+    assert found["summary"]["reach"] == "directly"
+    assert "listen /ip4/0.0.0.0/tcp/4001" in found["summary"]["advice"]

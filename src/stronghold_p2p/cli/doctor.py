@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ..identity import Keypair
 from . import output
 from .command import KeyFile, PassphraseFile, load_key, time_option
 
@@ -53,7 +52,14 @@ def doctor(
             help="Where the peer is to listen, such as /ip4/0.0.0.0/tcp/4001 (default: a free port of every interface).",
         ),
     ] = None,
-    seconds: Annotated[float, time_option("Seconds for all checks together.")] = 12.0,
+    announce: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDR",
+            help="Have this address tested, too: of a port that a router forwards to that of --listen. Repeatable.",
+        ),
+    ] = None,
+    seconds: Annotated[float, time_option("Seconds for all checks together.")] = 14.0,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -66,22 +72,25 @@ def doctor(
     Nothing stays: a mapped port and reservations are given back. Run it without --key, or stop the peer with that key first:
     a relay would take its reservation for ours, and end it.
     """
-    return _doctor(relay or (), peer, name or (), listen, load_key(key, passphrase_file), seconds)
-
-
-async def _doctor(
-    relays: Sequence[str],
-    peer: str | None,
-    names: Sequence[str],
-    listen: str | None,
-    keypair: Keypair | None,
-    seconds: float,
-) -> None:
     from ..diagnosis import diagnose  # with all that only this command needs
 
-    diagnosis = await diagnose(
-        relays=relays, peer=peer, names=names, listen=listen, keypair=keypair, seconds=seconds, tell=_tell
+    keypair = load_key(key, passphrase_file)
+    return _doctor(
+        diagnose(
+            relays=relay or (),
+            peer=peer,
+            names=name or (),
+            listen=listen,
+            announce=announce or (),
+            keypair=keypair,
+            seconds=seconds,
+            tell=_tell,
+        )
     )
+
+
+async def _doctor(diagnosing: Coroutine[Any, Any, Diagnosis]) -> None:
+    diagnosis = await diagnosing
     _summarize(diagnosis)
     if diagnosis.problems:
         raise typer.Exit(FOUND_PROBLEMS)

@@ -17,6 +17,7 @@ from ..events import (
     PeerIdentified,
     PortMapped,
     PortMappingFailed,
+    ReachabilityChanged,
     ReservationMade,
 )
 from ..identity import Keypair, PeerId
@@ -62,6 +63,8 @@ class Told:
                     self.reserved[relay] = event
                 case PortMapped() | PortMappingFailed():
                     self.mapping = event
+                case ReachabilityChanged():
+                    pass  # the peer has all of it
                 case _:
                     continue
             self._changed.set()

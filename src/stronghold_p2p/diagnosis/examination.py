@@ -9,17 +9,21 @@ from typing import Any, Final
 
 from ..addresses.target import parse_target
 from ..errors import DialError, InvalidAddress
+from ..events import Reachability
 from ..identity import Keypair, PeerId
 from ..multiaddr import CIRCUIT, Multiaddr
 from ..peer import StrongholdP2p
+from ..protocols.autonat.message import DIAL_REQUEST
 from ..protocols.relay.client import split_circuit
 from ..swarm.own_addresses import host_of
+from ..transport.interfaces import Ip
 from ..transport.resolver import is_name
 from .contact import Told, contact, contact_apart, reserve, running
 from .facts import Contact, Neighbors, Outside, RelayContact, Router, Target
 from .finding import Diagnosis, Finding
 from .look import listen_everywhere, look_at_machine, look_at_router, look_for_neighbors, look_up
 from .machine import check_clock, check_interfaces, check_mdns, check_name, check_name_servers
+from .outside import check_nat, check_reachability
 from .remotes import (
     check_address,
     check_direct,
@@ -29,7 +33,7 @@ from .remotes import (
     check_relayed,
     check_requests,
 )
-from .router import check_nat, check_port_mapping
+from .router import check_port_mapping
 from .summary import summarize
 
 __all__ = ["diagnose"]
@@ -53,8 +57,9 @@ async def diagnose(
     peer: str | None = None,
     names: Sequence[str] = (),
     listen: str | None = None,
+    announce: Sequence[str] = (),
     keypair: Keypair | None = None,
-    seconds: float = 12.0,
+    seconds: float = 14.0,
     tell: Callable[[Finding], None] = lambda finding: None,
 ) -> Diagnosis:
     """Finds out why peers can or cannot be reached.
@@ -67,13 +72,14 @@ async def diagnose(
         peer: the address of a peer that is to be reached, or its id alone, to find it on the local network.
         names: hosts, or addresses that begin with ``/dns4``, ``/dnsaddr`` and the like, to look up as well.
         listen: where to listen meanwhile; None: on a free port of every interface.
+        announce: addresses that lead to ``listen`` by other means, which are tested, too.
         keypair: the identity; None: a new one. Do not use that of a peer that runs now: its reservation at a relay would end
             with ours.
         seconds: the time for all checks; what takes longer is ``unknown``.
         tell: gets each finding, in order, as soon as those before it are there.
 
     Raises:
-        InvalidAddress: ``relays``, ``peer``, ``names`` or ``listen`` are malformed, or have no peer id.
+        InvalidAddress: an argument is malformed, or has no peer id where it must.
         ListenError: cannot listen on ``listen``.
     """
     keypair = keypair or Keypair.generate()
@@ -82,7 +88,7 @@ async def diagnose(
     named = [*_names_in(given if wanted is None else [*given, wanted]), *((_name(one), None) for one in names)]
     where = None if listen is None else Multiaddr.parse(listen)
     async with running(keypair, seconds * DIAL_PART, port_mapping=True) as (own, told):
-        await (listen_everywhere(own) if where is None else own.listen(where))
+        await (listen_everywhere(own, announce) if where is None else own.listen(where, announce=announce))
         try:
             async with asyncio.TaskGroup() as tasks:
                 examination = _Examination(own, told, keypair, seconds, tasks.create_task, port=_port_of(where))
@@ -125,7 +131,11 @@ class _Examination:
         looking_up = [self._spawn(look_up(name, peer, self._dial_time)) for name, peer in named]
         asking_router = self._spawn(self._router())
         asking_relays = [self._spawn(self._relay(one)) for one in given]
-        reaching = None if wanted is None else self._spawn(self._reach(wanted, asking_relays))
+        dialing = None if wanted is None else self._spawn(self._dial(wanted))
+        reaching = (
+            None if wanted is None or dialing is None else self._spawn(self._reach(wanted, dialing, asking_relays))
+        )
+        looking_in = self._spawn(self._outside(asking_router, asking_relays, dialing))
 
         findings: list[Finding] = []
 
@@ -148,17 +158,40 @@ class _Examination:
         router = await asking_router
         say(check_port_mapping(router))
         reached = None if reaching is None else await reaching
-        outside = self._outside([*(one.contact for one in relays), *(reached.direct if reached is not None else ())])
-        say(check_nat(outside))
         if reached is not None:
             say(*reached.findings(self._own.peer_id))
+        outside = await looking_in
+        say(check_nat(outside), check_reachability(outside, needed=all(one.reservation is None for one in relays)))
         contacts = [] if reached is None else reached.contacts
         return summarize(findings, machine, router, outside, relays=relays, contacts=contacts)
 
-    def _outside(self, contacts: Iterable[Contact]) -> Outside:
-        dialed = {host_of(one.path.dialed) for one in contacts if one.path is not None and one.path.dialed is not None}
-        asked = [ip for ip in dialed if ip is not None and ip.version == 4 and ip.is_global]
-        return Outside(len(asked), self._own.nat_kind)
+    async def _outside(
+        self,
+        asking_router: asyncio.Task[Router],
+        asking_relays: Sequence[asyncio.Task[RelayContact]],
+        dialing: asyncio.Task[Contact] | None,
+    ) -> Outside:
+        """How remotes see us: they say so with their identity, and dial back while there is time."""
+        contacts = [(await one).contact for one in asking_relays] + ([await dialing] if dialing is not None else [])
+        asked: dict[Ip, Contact] = {}
+        for one in contacts:
+            ip = None if one.path is None or one.path.dialed is None else host_of(one.path.dialed)
+            if ip is not None and ip.is_global and not one.target.is_relayed:
+                asked[ip] = one
+        servers = [one for one in asked.values() if one.identity and DIAL_REQUEST in one.identity.protocols]
+
+        def found_out() -> bool | None:
+            known = self._own.reachability.values()
+            if any(one.dialed_by for one in known):
+                return True
+            clear = all(one.state is not Reachability.UNKNOWN for one in known)
+            return True if clear and (asking_router.done() or self._told.mapping is not None) else None
+
+        if servers:
+            await self._told.until(found_out, self._left)
+        return Outside(
+            sum(ip.version == 4 for ip in asked), self._own.nat_kind, len(servers), dict(self._own.reachability)
+        )
 
     async def _router(self) -> Router:
         router = await look_at_router(self._own.listeners)
@@ -186,17 +219,22 @@ class _Examination:
                 self._own.addresses.add(address, target.peer)
         return await contact(self._own, self._told, target, self._patience, ping=ping)
 
-    async def _reach(self, wanted: Target, asking_relays: Sequence[asyncio.Task[RelayContact]]) -> _Reached:
-        is_relayed = wanted.address is not None and wanted.address.is_relayed
-        first = self._spawn(self._apart(wanted) if is_relayed else self._contact(wanted, ping=True))
+    async def _dial(self, wanted: Target) -> Contact:
+        """At the address that was given."""
+        return await (self._apart(wanted) if wanted.is_relayed else self._contact(wanted, ping=True))
+
+    async def _reach(
+        self, wanted: Target, dialing: asyncio.Task[Contact], asking_relays: Sequence[asyncio.Task[RelayContact]]
+    ) -> _Reached:
+        """In every way that there is."""
         relays = [(await one).contact for one in asking_relays]
         circuits = [
             self._spawn(self._apart(_behind(one, wanted.peer)))
             for one in relays
             if one.path is not None and one.target.peer != wanted.peer
         ]
-        direct = [] if is_relayed else [await first]
-        relayed = [await one for one in ([first] if is_relayed else []) + circuits]
+        direct = [] if wanted.is_relayed else [await dialing]
+        relayed = [await one for one in ([dialing] if wanted.is_relayed else []) + circuits]
         tried = {wanted.address} | {one.path.dialed for one in direct if one.path is not None}
         told = dict.fromkeys(address for one in (*direct, *relayed) for address in one.known if not address.is_relayed)
         new = [address for address in told if address not in tried][:MAX_TOLD]
@@ -270,7 +308,7 @@ def _names_in(targets: Iterable[Target]) -> list[tuple[Multiaddr, PeerId | None]
     found: dict[tuple[Multiaddr, PeerId | None], None] = {}
     for target in targets:
         address, peer = target.address, target.peer
-        if address is not None and address.is_relayed and (split := split_circuit(address)) is not None:
+        if address is not None and target.is_relayed and (split := split_circuit(address)) is not None:
             peer, address = split
         if address is not None and is_name(address):
             found[address, peer] = None

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from ..errors import DialError
-from ..events import NatKind, Path, PeerIdentified, PortMapped, PortMappingFailed, ReservationMade
+from ..events import (
+    AddressOrigin,
+    AddressReachability,
+    NatKind,
+    Path,
+    PeerIdentified,
+    PortMapped,
+    PortMappingFailed,
+    ReservationMade,
+)
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..transport.interfaces import Ip
@@ -79,6 +88,11 @@ class Target:
     address: Multiaddr | None
     """Without the peer id; None: it is to be found on the local network."""
 
+    @property
+    def is_relayed(self) -> bool:
+        """Whether it is to be reached through a relay."""
+        return self.address is not None and self.address.is_relayed
+
     def __str__(self) -> str:
         return f"/p2p/{self.peer}" if self.address is None else str(self.address.with_peer(self.peer))
 
@@ -120,5 +134,23 @@ class Outside:
     """How remotes see this machine."""
 
     asked: int = 0
-    """Relays and peers with a public IPv4 address that were dialed directly: two are needed for the kind of NAT."""
+    """Public IPv4 addresses of relays and peers that were dialed directly: two are needed for the kind of NAT."""
     nat_kind: NatKind | None = None
+    servers: int = 0
+    """Relays and peers at public addresses that dial us back if we ask (AutoNAT v2)."""
+    reachability: Mapping[Multiaddr, AddressReachability] = field(default_factory=dict)
+    """Our public addresses, with our peer id, and who has dialed them."""
+
+    def dialed(self, origin: AddressOrigin | None = None) -> Multiaddr | None:
+        """An address of ours that somebody has dialed, without our peer id; of one ``origin`` or any."""
+        found = (
+            address.without_peer()
+            for address, known in self.reachability.items()
+            if known.dialed_by and origin in {None, known.origin}
+        )
+        return next(found, None)
+
+    def not_dialed(self, origin: AddressOrigin) -> bool:
+        """Whether those who were asked could dial no address of this ``origin``."""
+        tried = [known for known in self.reachability.values() if known.origin is origin]
+        return any(known.not_dialed_by for known in tried) and not any(known.dialed_by for known in tried)

@@ -25,7 +25,8 @@ from .facts import Lookup, Machine, Neighbors, Router
 
 __all__ = ["listen_everywhere", "look_at_machine", "look_at_router", "look_for_neighbors", "look_up"]
 
-WILDCARDS: Final = "/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"
+WILDCARD: Final = "/ip4/0.0.0.0/tcp/0"
+WILDCARD6: Final = "/ip6/::/tcp/0"
 
 TIME_ERROR: Final = 5
 """What adjtimex(2) returns while nothing keeps the clock synchronized."""
@@ -121,13 +122,11 @@ async def look_for_neighbors(seconds: float) -> Neighbors:
     return Neighbors(seconds, None, own, others)
 
 
-async def listen_everywhere(peer: StrongholdP2p[Any, Any]) -> Multiaddr:
-    """Listens on all interfaces, by IPv6 where there is any. Returns the first address."""
-    first = await peer.listen(WILDCARDS[0])
-    for other in WILDCARDS[1:]:
-        with suppress(ListenError):
-            await peer.listen(other)
-    return first
+async def listen_everywhere(peer: StrongholdP2p[Any, Any], announce: Sequence[str] = ()) -> None:
+    """Listens on all interfaces, by IPv6 where there is any."""
+    await peer.listen(WILDCARD, announce=announce)
+    with suppress(ListenError):
+        await peer.listen(WILDCARD6)
 
 
 async def look_at_router(listeners: Sequence[Listener]) -> Router:

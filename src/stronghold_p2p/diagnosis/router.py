@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
-from ..events import NatKind, PortMapped
-from .facts import Outside, Router
+from ..events import PortMapped
+from .facts import Router
 from .finding import Finding, shortened
 
-__all__ = ["check_nat", "check_port_mapping", "forward_by_hand"]
-
-ENOUGH: Final = 2
-"""Remotes that say where they see us, for the kind of NAT."""
+__all__ = ["check_port_mapping", "forward_by_hand"]
 
 
 def check_port_mapping(router: Router) -> Finding:
@@ -54,35 +51,6 @@ def check_port_mapping(router: Router) -> Finding:
     if not router.upnp:
         advice = f"Install UPnP with `pip install stronghold-p2p[upnp]`. {advice}"
     return Finding(check, "note", what, advice, data)
-
-
-def check_nat(outside: Outside) -> Finding:
-    """Which ports the router gives our connections (RFC 5382, section 4.1): whether holes can be punched."""
-    check = "nat"
-    kind = outside.nat_kind
-    data = {"kind": None if kind is None else kind.value}
-    match kind:
-        case NatKind.NONE:
-            what = "No router translates our addresses: remotes see us at an address of this machine."
-            return Finding(check, "ok", what, None, data)
-        case NatKind.ENDPOINT_INDEPENDENT:
-            what = (
-                "The router gives a port of ours the same port towards every remote, endpoint-independent NAT: hole punching"
-                " can make relayed paths direct."
-            )
-            return Finding(check, "ok", what, None, data)
-        case NatKind.ENDPOINT_DEPENDENT:
-            what = (
-                "The router gives a port of ours another port towards each remote, symmetric NAT: hole punching does not work"
-                " from here."
-            )
-            advice = "Have the router forward a port, use IPv6, or keep to a relay, with --via-relay."
-            return Finding(check, "note", what, advice, data)
-    if outside.asked < ENOUGH:
-        what = "The kind of NAT was not looked at: that takes two relays or peers at different public IPv4 addresses."
-        return Finding(check, "skipped", what, "Give two relays, with --relay, or a relay and a peer.", data)
-    what = f"The {outside.asked} remotes that were asked do not tell the kind of NAT: they say nothing of where they see us."
-    return Finding(check, "unknown", what, None, data)
 
 
 def forward_by_hand(router: Router) -> str:
