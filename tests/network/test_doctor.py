@@ -73,6 +73,16 @@ def test_a_router_that_maps_ports(home: tuple[Host, Host], outer: str, reach: st
     assert ("--port-mapping" in found["summary"]["advice"]) is (reach == "directly")
 
 
+def test_whoever_interrupts_it_leaves_no_mapping(home: tuple[Host, Host]) -> None:
+    host, router = home
+    router.ip("address add 11.0.0.1/32 dev lo")
+    with router.python(str(ROUTER), INNER, OWN, "11.0.0.1") as forwarder:
+        assert forwarder.line() == "ready"
+        with host.stronghold_p2p("doctor", "--listen", "/ip4/0.0.0.0/tcp/4001", "--seconds", "60"):
+            assert forwarder.line()["ports"] == [4001]
+        assert forwarder.line()["ports"] == []
+
+
 def test_a_router_that_leads_nowhere(home: tuple[Host, Host]) -> None:
     """Nothing is refused there: what is asked gets no answer, and ends by our own limit."""
     host, router = home

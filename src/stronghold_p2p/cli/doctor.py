@@ -59,7 +59,7 @@ def doctor(
             help="Have this address tested, too: of a port that a router forwards to that of --listen. Repeatable.",
         ),
     ] = None,
-    seconds: Annotated[float, time_option("Seconds for all checks together.")] = 14.0,
+    seconds: Annotated[float, time_option("Seconds for all checks together.")] = 13.0,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:

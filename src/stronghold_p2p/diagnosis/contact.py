@@ -31,6 +31,9 @@ T = TypeVar("T")
 PINGS: Final = 3
 """The first ones take longer: both sides still introduce themselves."""
 
+CLOSE_TIME: Final = 0.2
+"""Seconds for what is still under way at the end: nothing that anybody waits for."""
+
 EVENT_TIME: Final = 1.0
 """Seconds for an event of what has happened already."""
 
@@ -86,7 +89,7 @@ async def running(
     keypair: Keypair | None, seconds: float, *, port_mapping: bool = False
 ) -> AsyncIterator[tuple[StrongholdP2p[Any, Any], Told]]:
     """A peer that offers no requests, with what it tells. ``seconds`` are for each question to a remote."""
-    config = Config(connection_timeout=seconds, request_timeout=seconds, close_timeout=1.0)
+    config = Config(connection_timeout=seconds, request_timeout=seconds, close_timeout=CLOSE_TIME)
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=keypair, config=config, port_mapping=port_mapping)
     told = Told()
     async with peer:

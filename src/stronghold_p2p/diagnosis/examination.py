@@ -59,7 +59,7 @@ async def diagnose(
     listen: str | None = None,
     announce: Sequence[str] = (),
     keypair: Keypair | None = None,
-    seconds: float = 14.0,
+    seconds: float = 13.0,
     tell: Callable[[Finding], None] = lambda finding: None,
 ) -> Diagnosis:
     """Finds out why peers can or cannot be reached.
