@@ -53,8 +53,8 @@ class Reach:
         """Whether each of our public addresses, with our peer id, can be dialed from outside, and how that is known: peers
         that we are connected with, and that offer it, dial them (AutoNAT v2). See :class:`ReachabilityChanged`.
 
-        An address that was dialed is told to other remotes, though few have observed it; one that could not be dialed is not
-        told to public remotes. Empty without a public address, and without ``autonat``."""
+        An address that was dialed is told to other remotes, though few have observed it; one that peers of two
+        networks could not dial is not told to public remotes. Empty without a public address, and without ``autonat``."""
         self._parts.owner.check()
         return self._parts.autonat.reachability if self._parts.autonat is not None else {}
 

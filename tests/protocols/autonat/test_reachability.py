@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.autonat import ALICE, BOB, Node, everywhere, nodes
+from support.autonat import ALICE, BOB, CAROL, Node, everywhere, nodes
 from support.clock import Clock
 from support.waiting import settled, until
 
@@ -208,6 +208,22 @@ async def test_an_address_that_is_ours_no_more() -> None:
         assert client.reachability.reachability == {}
         await settled()
         assert len(client.asked) == 1
+
+
+async def test_what_public_remotes_are_not_told() -> None:
+    """What two networks could not dial; one server may be unable to dial at all."""
+    told: list[tuple[frozenset[Multiaddr], frozenset[Multiaddr]]] = []
+    client = Foreseen(lambda address: Outcome.NOT_REACHED)
+    client.swarm.own_addresses.set_reachable = lambda *sets: told.append(sets)  # type: ignore[method-assign]
+    second = await server_at(CAROL)
+    async with with_servers(client, BOB), nodes(second):
+        await settled()
+        assert states(client) == {client.address: UNREACHABLE}
+        assert told[-1] == (frozenset(), frozenset())
+        await client.connect(second)
+        await until(lambda: told[-1] == (frozenset(), frozenset({client.address})))
+        client.swarm.stop_listening()
+        assert told[-1] == (frozenset(), frozenset())
 
 
 async def test_a_server_that_leaves_leaves_what_it_found_out() -> None:

@@ -21,7 +21,7 @@ from ..identify import Identity
 from ..service import Service
 from .client import AutonatClient
 from .message import DIAL_REQUEST
-from .results import Outcome, Results
+from .results import CLEAR, Outcome, Results
 
 __all__ = ["ReachabilityService"]
 
@@ -199,8 +199,10 @@ class ReachabilityService(Service):
                 for address, known in self._addresses.items()
             }
         )
+        # On one server's word no address is kept back: it may be unable to dial at all.
+        hopeless = {one for one, known in self._addresses.items() if len(known.results.not_reached) >= CLEAR}
         self.host.own_addresses.set_reachable(
-            self._in_state(Reachability.REACHABLE), self._in_state(Reachability.UNREACHABLE)
+            self._in_state(Reachability.REACHABLE), self._in_state(Reachability.UNREACHABLE) & hopeless
         )
         for address, reachability in self.reachability.items():
             state = before[address].state if address in before else Reachability.UNKNOWN

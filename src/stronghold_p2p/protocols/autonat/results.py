@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from ...events import Reachability
 from ...identity import PeerId
 
-__all__ = ["Outcome", "Result", "Results"]
+__all__ = ["CLEAR", "Outcome", "Result", "Results"]
 
 CLEAR: Final = 2
 """Networks by which those that could not dial an address must exceed the others, if there is another one to ask."""

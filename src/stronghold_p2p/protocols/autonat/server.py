@@ -172,7 +172,6 @@ class AutonatServer(Service):
         self.answers[f"{status.name} {dial.name}" if dial else status.name] += 1
         answer = messages.AutonatMessage()
         answer.dialResponse.status, answer.dialResponse.addrIdx, answer.dialResponse.dialStatus = status, index, dial
-        answer.dialResponse.SetInParent()  # INTERNAL_ERROR alone is all zeros
         await write(stream, answer)
 
     # -- the dial --------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ...ending import end_all
-from ...events import AddressReachability, Reachability, ReachabilityChanged
+from ...events import AddressOrigin, AddressReachability, Reachability, ReachabilityChanged
 from ...multiaddr import Multiaddr
 from ..service import Service
 from .client import AutonatClient
@@ -40,7 +40,11 @@ class Autonat:
         be out of reach: who has none may be behind the very router of those who ask, and who merely asks is no server."""
         if protocol != DIAL_REQUEST or self._always:
             return True
-        return any(one.state is not Reachability.UNREACHABLE for one in self.reachability.values())
+        return any(
+            one.state is Reachability.REACHABLE
+            or (one.state is Reachability.UNKNOWN and one.origin is not AddressOrigin.OBSERVED)
+            for one in self.reachability.values()
+        )
 
     async def close(self) -> None:
         """Ends what is under way."""
