@@ -49,7 +49,7 @@ def reached(
     ping: float | Exception | None = None,
 ) -> Contact:
     path = Path("tcp", address, RELAY if address.is_relayed else None)
-    return Contact(Target(PEER, address), 0.25, path, identity=who, closed=closed, ping=ping)
+    return Contact(Target(PEER, address), 0.25, path, address, identity=who, closed=closed, ping=ping)
 
 
 def missed(address: Multiaddr = PUBLIC) -> Contact:

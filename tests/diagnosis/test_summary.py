@@ -37,7 +37,7 @@ def machine(*ips: str) -> Machine:
 
 
 def relay(address: Multiaddr = PUBLIC, *, gives: bool = True) -> RelayContact:
-    contact = Contact(Target(RELAY, address), 0.1, Path("tcp", address))
+    contact = Contact(Target(RELAY, address), 0.1, Path("tcp", address), address)
     return RelayContact(contact, ReservationMade(RELAY, (), 0.0, None) if gives else None)
 
 
@@ -113,7 +113,7 @@ def test_hole_punching_is_said_to_help() -> None:
 
 def met(address: Multiaddr, by: bool = True) -> Contact:
     path = Path("tcp", address, RELAY if address.is_relayed else None) if by else None
-    return Contact(Target(PEER, address), 0.1, path, None if by else DialError(PEER))
+    return Contact(Target(PEER, address), 0.1, path, error=None if by else DialError(PEER))
 
 
 @pytest.mark.parametrize(

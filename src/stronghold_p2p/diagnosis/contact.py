@@ -128,6 +128,7 @@ async def contact(
         target,
         took,
         connected.connection.path,
+        connected.connection.address,
         identity=heard if isinstance(heard, PeerIdentified) else None,
         closed=isinstance(heard, ConnectionClosed),
         ping=answered,

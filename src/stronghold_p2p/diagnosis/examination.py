@@ -175,7 +175,7 @@ class _Examination:
         contacts = [(await one).contact for one in asking_relays] + ([await dialing] if dialing is not None else [])
         asked: dict[Ip, Contact] = {}
         for one in contacts:
-            ip = None if one.path is None or one.path.dialed is None else host_of(one.path.dialed)
+            ip = None if one.remote is None else host_of(one.remote)
             if ip is not None and ip.is_global and not one.target.is_relayed:
                 asked[ip] = one
         servers = [one for one in asked.values() if one.identity and DIAL_REQUEST in one.identity.protocols]

@@ -105,12 +105,14 @@ class Contact:
     seconds: float
     """Until there was a connection, or none."""
     path: Path | None = None
+    remote: Multiaddr | None = None
+    """Where the other end of that is, by IP address."""
     error: DialError | None = None
     """Why there is none."""
     identity: PeerIdentified | None = None
-    """What the remote says of itself; None: it did not, in time."""
+    """What the remote says of itself; None: nothing in time."""
     closed: bool = False
-    """The remote ended the connection before that."""
+    """The remote has ended the connection before that."""
     ping: float | Exception | None = None
     """The round-trip time, or why there is none; None: not asked."""
     known: tuple[Multiaddr, ...] = ()

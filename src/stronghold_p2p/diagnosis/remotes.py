@@ -165,8 +165,8 @@ def check_hole_punching(contact: Contact) -> Finding:
 def is_public(relay: RelayContact) -> bool:
     """Whether the relay has a public address, as far as is known."""
     told = () if relay.reservation is None else relay.reservation.addresses
-    dialed = () if relay.contact.path is None or relay.contact.path.dialed is None else (relay.contact.path.dialed,)
-    return any(scope_of(address) is Scope.PUBLIC for address in (*dialed, *told))
+    remote = () if relay.contact.remote is None else (relay.contact.remote,)
+    return any(scope_of(address) is Scope.PUBLIC for address in (*remote, *told))
 
 
 def _check_reservation(
