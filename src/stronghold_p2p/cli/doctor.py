@@ -65,12 +65,12 @@ def doctor(
 ) -> Coroutine[Any, Any, None]:
     """Find out why peers can or cannot be reached.
 
-    Checks the interfaces, names, mDNS, the clock, port mapping, each --relay, and the --peer. Each has a verdict: ok, note,
-    problem, unknown or skipped. A summary says how peers elsewhere can reach this machine, and what to do. The exit status
-    is 1 if there is a problem.
+    Checks the interfaces, names, mDNS, each --relay, the clock, port mapping, the --peer, the kind of NAT, and whether peers
+    elsewhere can dial this machine. Each check has a verdict: ok, note, problem, unknown or skipped. A summary says how
+    peers elsewhere can reach this machine, and what to do. The exit status is 1 if there is a problem.
 
     Nothing stays: a mapped port and reservations are given back. Run it without --key, or stop the peer with that key first:
-    a relay would take its reservation for ours, and end it.
+    a relay may take its reservation for ours, and end both.
     """
     from ..diagnosis import diagnose  # with all that only this command needs
 
