@@ -343,6 +343,8 @@ class PortMappingFailed:
     listener: Multiaddr
     """The bound address, with our peer id."""
     reason: str
+    external: Multiaddr | None = None
+    """The router's address that leads to it, if the port is mapped but the address is not public."""
 
 
 @dataclass(frozen=True, slots=True)
