@@ -176,6 +176,7 @@ PURE = {
     "firewall.admission": "decisions",
     "firewall.traffic": "decisions; the time is an argument",
     "firewall.toml_lines": "text in, positions out",
+    "transport.allowance": "counts; the time is an argument",
     "transport.forwarding": "headers in, an address out",
     "addresses.target": "text in, peer and address out",
     "addresses.entry": "what is known of an address, as values",

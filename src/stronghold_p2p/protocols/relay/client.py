@@ -55,6 +55,8 @@ async def reserve(connection: Connection, own: PeerId) -> Reservation:
         await stream.negotiated()  # the Rust crate breaks on bytes that it takes for a line
         await write(stream, messages.HopMessage(type=HopType.RESERVE))
         answer = await _read_status(stream, connection.peer)
+    if not answer.HasField("reservation"):
+        raise RemoteProtocolError(HOP, "expected a reservation, got none with the status")
     if answer.reservation.HasField("voucher"):
         voucher = Voucher.open(answer.reservation.voucher)
         if (voucher.relay, voucher.peer) != (connection.peer, own):
@@ -106,7 +108,7 @@ class CircuitTransport:
         *,
         peer: PeerId | None = None,
         named: Multiaddr | None = None,
-        from_listen_port: bool = False,
+        from_listen_port: bool | None = None,
     ) -> None:
         """As :meth:`Transport.dial`; raises RelayRefused, and what a stream to the relay does, too."""
         split = split_circuit(address)
