@@ -23,7 +23,6 @@ from ..events import (
     Event,
     InboundConnectionFailed,
     Listener,
-    NatKind,
     Path,
     PeerIdentified,
 )
@@ -88,7 +87,7 @@ class Swarm:
         permits: Callable[[PeerId, str], bool],
         approves: Callable[[PeerId], bool],
         refusals: Refusals,
-        refused: Callable[[PeerId, str], None],
+        refused: Callable[[Connection, str], None],
         emit: Callable[[Event], None],
         find: Find | None = None,
     ) -> None:
@@ -137,6 +136,8 @@ class Swarm:
             upgrade=self._upgrade_outbound,
             find=find,
         )
+        self.own_addresses = self._listeners
+        self.transport_for = self._dialer.transport_for
         self._interfaces = interfaces
         self._interfaces.changed = self._interfaces_changed
         self._admission = admission
@@ -179,9 +180,9 @@ class Swarm:
         for service in self._services:
             service.offer_changed(peer)
 
-    def stream_refused(self, peer: PeerId, protocol: str) -> None:
+    def stream_refused(self, connection: Connection, protocol: str) -> None:
         if not self.closing:
-            self._refused(peer, protocol)
+            self._refused(connection, protocol)
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
         if stream.protocol in IDENTIFYING:
@@ -245,7 +246,7 @@ class Swarm:
             NotPermitted: the peer is banned, or a policy refuses it.
             DialError: no address is known, or none led to the peer.
         """
-        self._check_admission(peer)
+        self._check_peer(peer)
         connection = self.connection(peer)
         if connection is not None:
             return connection
@@ -260,7 +261,7 @@ class Swarm:
     async def connect_directly(
         self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, how: DirectDial
     ) -> Connection:
-        self._check_admission(peer)
+        self._check_peer(peer)
         return await self._dialer.dial(peer, addresses, direct=how).outcome(deadline)
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
@@ -318,16 +319,8 @@ class Swarm:
         self._listeners.update()
 
     @property
-    def observed_addresses(self) -> tuple[Multiaddr, ...]:
-        return self._listeners.observed
-
-    @property
     def candidates(self) -> tuple[Multiaddr, ...]:
         return self._listeners.candidates
-
-    @property
-    def nat_kind(self) -> NatKind | None:
-        return self._listeners.nat_kind
 
     async def listen(
         self,
@@ -347,10 +340,6 @@ class Swarm:
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
         self._listeners.stop(address)
-
-    def set_relayed_addresses(self, addresses: tuple[Multiaddr, ...]) -> None:
-        """We can be dialed at these, through relays, which remotes are told, too."""
-        self._listeners.set_relayed(addresses)
 
     # -- the network -----------------------------------------------------------------------------
 
@@ -415,12 +404,15 @@ class Swarm:
 
     # -- upgrading -------------------------------------------------------------------------------
 
-    def _check_admission(self, peer: PeerId, address: Multiaddr | None = None) -> None:
+    def _check_peer(self, peer: PeerId) -> None:
         if self.closing:
             raise ClosedError
         refusal = self._admission.refusal_of_peer(peer)
-        if refusal is None and address is not None:
-            refusal = self._admission.refusal_of_address(address, peer)
+        if refusal is not None:
+            raise NotPermitted(peer, refusal)
+
+    def _check_address(self, address: Multiaddr, peer: PeerId) -> None:
+        refusal = self._admission.refusal_of_address(address, peer)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
 
@@ -495,7 +487,11 @@ class Swarm:
         """
         peer = upgrade.remote_peer
         path = path or pipe.path
-        self._check_admission(peer, pipe.remote_address)  # which may have changed since the pipe was made
+        # Either may have changed since the pipe was made.
+        self._check_address(pipe.remote_address, peer)
+        if (guest := self._guest(path, direction, pipe, upgrade)) is not None:
+            return guest
+        self._check_peer(peer)
         known = self.connection(peer)
         is_direct = known is not None and known.path.relay is None
         # Who has come by a relay has us dial it, and is not to fill the places of those whom we have chosen.
@@ -520,6 +516,14 @@ class Swarm:
         if direction is Direction.INBOUND and not is_direct and path.relay is None:
             self._dialer.peer_connected(connection)
         return connection
+
+    def _guest(self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade) -> Connection | None:
+        """The connection that a service makes with a peer which admission refuses."""
+        refused = self._admission.refusal_of_peer(upgrade.remote_peer)
+        if not refused or direction is not Direction.INBOUND or path.relay is not None:
+            return None
+        made = (service.refused(pipe, upgrade) for service in self._services)
+        return next((connection for connection in made if connection is not None), None)
 
     def _watch(self, connection: Connection) -> None:
         """Its end is noticed at once when the address that it comes from is gone."""
