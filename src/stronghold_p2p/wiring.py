@@ -26,6 +26,7 @@ from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
 from .multiaddr import Multiaddr
+from .protocols.hole_punching import HolePunching
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.relay.limits import RelayServer
@@ -38,6 +39,7 @@ from .resources.turns import Turns
 from .store.address_memory import AddressMemory
 from .store.database_thread import DatabaseThread
 from .swarm.keeper import Keeper
+from .swarm.own_addresses import is_punchable
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.interfaces import InterfaceWatch
@@ -128,11 +130,18 @@ class Parts(Generic[Req, Res]):
             emit=self.events.emit,
             addresses_changed=self._relayed_addresses_changed,
         )
+        self._hole_punching = HolePunching(
+            candidates=self._candidates,
+            dialable=is_punchable,
+            permits=self._may_connect_directly,
+            emit=self.events.emit,
+        )
         self.admission.is_relay = self.relaying.used.__contains__
         self._services: tuple[Service, ...] = (
             IdentifyService(),
             self.ping,
             self.keeper,
+            self._hole_punching,
             *optional,
             *self.relaying.services,
         )
@@ -245,6 +254,7 @@ class Parts(Generic[Req, Res]):
             self._close_mdns,
             self.approvals.close,  # first: waiting requests would delay the connections
             self.keeper.close,
+            self._hole_punching.close,
             self.relaying.reservations.close,
             *([swarm.close] if swarm is not None else []),
             *([self.port_mapping.close] if self.port_mapping is not None else []),
@@ -337,6 +347,14 @@ class Parts(Generic[Req, Res]):
         return protocol not in self.responder.protocols or (
             self.responder.serving and not self.gate.rejects_all(peer, Direction.INBOUND)
         )
+
+    def _candidates(self) -> tuple[Multiaddr, ...]:
+        """Where we may be reached directly."""
+        return tuple(filter(is_punchable, self.running().candidates))
+
+    def _may_connect_directly(self, peer: PeerId, direction: Direction) -> bool:
+        """Not with whom every request is rejected: a direct path is more than it has."""
+        return self.admission.may_connect_directly(peer) and not self.gate.rejects_all(peer, direction)
 
     def _approves(self, peer: PeerId) -> bool:
         """A rule allows requests of the peer, some or all."""

@@ -12,14 +12,19 @@ from typing import Any
 import pytest
 from support.certificates import Authority
 
+from stronghold_p2p import Path as ConnectionPath
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.listen import MAX_MESSAGE, tell
 from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.events import (
     AddressesChanged,
+    ConnectionInfo,
+    Direction,
     Dropped,
     Event,
+    HolePunchFailed,
     LimitReached,
+    PathUpgraded,
     PortMapped,
     PortMappingFailed,
     RequestFailed,
@@ -239,6 +244,36 @@ async def test_what_a_router_does_is_printed(capsys: pytest.CaptureFixture[str])
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
         {"event": "port_mapped", "address": str(address), "protocol": "PCP", "expires": 5.0},
         {"event": "port_mapping_failed", "address": str(address), "reason": "UPnP: no answer\x1b[2J"},
+    ]
+
+
+async def test_paths_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    address = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+    peer, relay = Keypair.generate().peer_id, Keypair.generate().peer_id
+    direct = ConnectionInfo(peer, address, Direction.OUTBOUND, 0.0, 0, ConnectionPath("tcp", address))
+
+    async def events() -> AsyncIterator[Event]:
+        yield HolePunchFailed(peer, ValueError("no answer\x1b[2J"), attempt=1, last=False)
+        yield PathUpgraded(direct, ConnectionPath("tcp", relay=relay))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_json", False)
+        await tell(events())
+        await output.shown()
+        assert capsys.readouterr().out == f"direct now    {peer}, at {address}; before through {relay}\n"
+        patch.setattr(output, "_json", True)
+        await tell(events())
+        await output.shown()
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {
+            "event": "hole_punch_failed",
+            "peer": str(peer),
+            "error": "ValueError",
+            "message": "no answer\\x1b[2J",
+            "attempt": 1,
+            "last": False,
+        },
+        {"event": "path_upgraded", "peer": str(peer), "address": str(address), "relay": str(relay)},
     ]
 
 

@@ -18,6 +18,7 @@ from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
+from ..transport.transport import DirectDial
 from ..wire import multistream
 
 if TYPE_CHECKING:
@@ -68,6 +69,18 @@ class ServiceHost(Protocol):
 
     def connection(self, peer: PeerId) -> Connection | None:
         """The connection that new streams to ``peer`` use."""
+
+    async def connect_directly(
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, how: DirectDial
+    ) -> Connection:
+        """A direct connection to ``peer`` by ``deadline`` (the loop's time), beside a relayed one. Dials all ``addresses`` at
+        once.
+
+        Raises:
+            ClosedError: we are closing.
+            NotPermitted: the peer is banned, or a policy refuses it.
+            DialError: no address led to the peer.
+        """
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
         """``peer`` was heard of at these addresses, and at others before: dials to it by its id alone take them in, and

@@ -17,6 +17,7 @@ from google.protobuf import message
 
 from ...errors import DecodeError
 from .circuit_pb2 import CircuitLimit, CircuitPeer, CircuitReservation, HopMessage, StopMessage, Voucher
+from .dcutr_pb2 import HolePunch
 from .envelope_pb2 import Envelope
 from .identify_pb2 import Identify
 from .keys_pb2 import PrivateKey, PublicKey
@@ -28,6 +29,7 @@ __all__ = [
     "CircuitPeer",
     "CircuitReservation",
     "Envelope",
+    "HolePunch",
     "HopMessage",
     "Identify",
     "NoiseExtensions",
