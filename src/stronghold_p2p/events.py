@@ -25,6 +25,7 @@ __all__ = [
     "FirewallDecision",
     "FirewallRequestEnded",
     "FirewallRequestOpened",
+    "HolePunchFailed",
     "InboundConnectionFailed",
     "KeepFailed",
     "LimitReached",
@@ -35,6 +36,7 @@ __all__ = [
     "Outcome",
     "Path",
     "PathLimits",
+    "PathUpgraded",
     "PeerDiscovered",
     "PeerExpired",
     "PeerIdentified",
@@ -141,6 +143,31 @@ class ConnectionClosed:
     connection: ConnectionInfo
     error: Exception | None
     """The cause; None for a regular close by either side."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathUpgraded:
+    """There is a direct connection to a peer that was connected through a relay, whoever made it. New streams use it; what
+    is under way on the relayed one ends there."""
+
+    connection: ConnectionInfo
+    """The direct one."""
+    before: Path
+    """That of the relayed one."""
+
+
+@dataclass(frozen=True, slots=True)
+class HolePunchFailed:
+    """An attempt to connect directly to a peer, beside a connection through a relay, has failed. The relayed one goes on."""
+
+    peer: PeerId
+    error: Exception
+    """A :class:`DialError` lists the addresses."""
+    attempt: int
+    """0: we dialed the addresses that the peer has told. 1 to 3: both ends dialed, by agreement (libp2p/specs
+    relay/DCUtR.md)."""
+    last: bool
+    """No further attempt follows, unless the peer connects anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,12 +477,14 @@ class Dropped:
 Event = (
     ConnectionEstablished
     | ConnectionClosed
+    | HolePunchFailed
     | InboundConnectionFailed
     | KeepFailed
     | LimitReached
     | NewListener
     | ListenerClosed
     | AddressesChanged
+    | PathUpgraded
     | PeerDiscovered
     | PeerExpired
     | PortMapped

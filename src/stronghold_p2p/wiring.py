@@ -27,6 +27,7 @@ from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
 from .multiaddr import Multiaddr
 from .protocols.autonat.service import Autonat
+from .protocols.hole_punching import HolePunching
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.relay.limits import RelayServer
@@ -39,7 +40,7 @@ from .resources.turns import Turns
 from .store.address_memory import AddressMemory
 from .store.database_thread import DatabaseThread
 from .swarm.keeper import Keeper
-from .swarm.own_addresses import is_public
+from .swarm.own_addresses import is_public, is_punchable
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.interfaces import InterfaceWatch
@@ -134,11 +135,18 @@ class Parts(Generic[Req, Res]):
         self.autonat = (
             Autonat(is_public=is_public, emit=self.events.emit, always=relay is not None) if autonat else None
         )
+        self._hole_punching = HolePunching(
+            candidates=self._candidates,
+            dialable=is_punchable,
+            permits=self._may_connect_directly,
+            emit=self.events.emit,
+        )
         self.admission.is_relay = self.relaying.used.__contains__
         self._services: tuple[Service, ...] = (
             IdentifyService(),
             self.ping,
             self.keeper,
+            self._hole_punching,
             *optional,
             *self.relaying.services,
             *(self.autonat.services if self.autonat is not None else ()),
@@ -252,6 +260,7 @@ class Parts(Generic[Req, Res]):
             self._close_mdns,
             self.approvals.close,  # first: waiting requests would delay the connections
             self.keeper.close,
+            self._hole_punching.close,
             self.relaying.reservations.close,
             *([self.autonat.close] if self.autonat is not None and swarm is not None else []),
             *([swarm.close] if swarm is not None else []),
@@ -345,6 +354,14 @@ class Parts(Generic[Req, Res]):
         if protocol in self.responder.protocols:
             return self.responder.serving and not self.gate.rejects_all(peer, Direction.INBOUND)
         return self.autonat is None or self.autonat.offers(protocol)
+
+    def _candidates(self) -> tuple[Multiaddr, ...]:
+        """Where we may be reached directly."""
+        return tuple(filter(is_punchable, self.running().own_addresses.candidates))
+
+    def _may_connect_directly(self, peer: PeerId, direction: Direction) -> bool:
+        """Not with whom every request is rejected: a direct path is more than it has."""
+        return self.admission.may_connect_directly(peer) and not self.gate.rejects_all(peer, direction)
 
     def _approves(self, peer: PeerId) -> bool:
         """A rule allows requests of the peer, some or all."""

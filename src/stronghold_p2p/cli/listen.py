@@ -21,8 +21,10 @@ from ..events import (
     AddressesChanged,
     Dropped,
     Event,
+    HolePunchFailed,
     KeepFailed,
     LimitReached,
+    PathUpgraded,
     PolicyFailed,
     PolicyLoaded,
     PortMapped,
@@ -339,7 +341,7 @@ async def _watch(auditing: asyncio.Task[None]) -> None:
 
 
 async def tell(events: AsyncIterator[Event]) -> None:
-    """Prints what becomes of our addresses, ports, requests, policy and state. What failed, people read in the log."""
+    """Prints what becomes of our addresses, ports, paths, requests, policy and state. What failed, people read in the log."""
     lost: set[PeerId] = set()
     async for event in events:
         match event:
@@ -357,6 +359,17 @@ async def tell(events: AsyncIterator[Event]) -> None:
                 lost.discard(relay)
                 record = {"event": "reservation", "relay": str(relay), "addresses": list(map(str, addresses))}
                 output.result(record, "\n".join(f"listening on  {address}" for address in addresses))
+            case PathUpgraded(connection, before):
+                record = {
+                    "event": "path_upgraded",
+                    "peer": str(connection.peer),
+                    "address": str(connection.address),
+                    "relay": str(before.relay),
+                }
+                text = f"direct now    {connection.peer}, at {connection.address}; before through {before.relay}"
+                output.result(record, text)
+            case HolePunchFailed(peer, error, attempt, last) if output.is_json():
+                output.result({"event": "hole_punch_failed", **_failure(peer, error), "attempt": attempt, "last": last})
             case KeepFailed(peer, error) if output.is_json():
                 output.result({"event": "keep_failed", **_failure(peer, error)})
             case PortMapped(address, protocol, expires) if output.is_json():

@@ -20,6 +20,7 @@ from ..events import (
     InboundConnectionFailed,
     ListenerClosed,
     NewListener,
+    PathUpgraded,
     PeerDiscovered,
     PeerExpired,
     PeerIdentified,
@@ -97,6 +98,8 @@ def _line(event: Event) -> str | None:
             return f"connected to {connection.peer} at {connection.address}"
         case ConnectionClosed(connection, error):
             return f"the connection with {connection.peer} is closed" + ("" if error is None else f": {_text(error)}")
+        case PathUpgraded(connection, before):
+            return f"{connection.peer} is connected directly now, no longer through the relay {before.relay}"
         case InboundConnectionFailed(address, error):
             return f"a connection from {address} failed: {_text(error)}"
         case PeerIdentified():

@@ -21,7 +21,7 @@ from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
-from ..transport.transport import Transport
+from ..transport.transport import DirectDial, Transport
 from ..wire import multistream
 from ..wire.upgrade import Upgrade
 
@@ -77,11 +77,6 @@ class ServiceHost(Protocol):
     def bound_addresses(self) -> tuple[Multiaddr, ...]:
         """The addresses that our listeners are bound to, wildcards as they are, without our peer id."""
 
-    @property
-    def candidates(self) -> tuple[Multiaddr, ...]:
-        """Where we may be dialed from outside, without a relay and without our peer id: public addresses, our own first, then
-        those that remotes see, though perhaps nobody can dial them."""
-
     def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
         """These addresses of a router lead to listeners of ours, by bound address; others do no more."""
 
@@ -102,6 +97,18 @@ class ServiceHost(Protocol):
 
     def connection(self, peer: PeerId) -> Connection | None:
         """The connection that new streams to ``peer`` use."""
+
+    async def connect_directly(
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, how: DirectDial
+    ) -> Connection:
+        """A direct connection to ``peer`` by ``deadline`` (the loop's time), beside a relayed one. Dials all ``addresses`` at
+        once.
+
+        Raises:
+            ClosedError: we are closing.
+            NotPermitted: the peer is banned, or a policy refuses it.
+            DialError: no address led to the peer.
+        """
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
         """``peer`` was heard of at these addresses, and at others before: dials to it by its id alone take them in, and

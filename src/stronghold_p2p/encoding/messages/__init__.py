@@ -18,6 +18,7 @@ from google.protobuf import message
 from ...errors import DecodeError
 from .autonat_pb2 import AutonatMessage, DialBack, DialBackResponse, DialDataRequest, DialResponse
 from .circuit_pb2 import CircuitLimit, CircuitPeer, CircuitReservation, HopMessage, StopMessage, Voucher
+from .dcutr_pb2 import HolePunch
 from .envelope_pb2 import Envelope
 from .identify_pb2 import Identify
 from .keys_pb2 import PrivateKey, PublicKey
@@ -34,6 +35,7 @@ __all__ = [
     "DialDataRequest",
     "DialResponse",
     "Envelope",
+    "HolePunch",
     "HopMessage",
     "Identify",
     "NoiseExtensions",
