@@ -211,7 +211,8 @@ class DialError(StrongholdError, ConnectionError):
         reason: str | None = None,
     ) -> None:
         tried = "; ".join(map(_tried, attempts))
-        super().__init__(f"cannot dial {peer}: {reason or tried or 'no address is known'}")
+        self.reason = reason or tried or "no address is known"
+        super().__init__(f"cannot dial {peer}: {self.reason}")
         self.peer = peer
         self.attempts = tuple(attempts)
 
@@ -224,6 +225,7 @@ class RelayRefused(StrongholdError):
         self.relay = relay
         self.status = status
         """As on the wire, such as 204, "no reservation"."""
+        self.reason = reason
 
 
 def _tried(attempt: DialAttempt) -> str:

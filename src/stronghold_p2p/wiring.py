@@ -26,6 +26,7 @@ from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
 from .multiaddr import Multiaddr
+from .protocols.autonat.service import Autonat
 from .protocols.hole_punching import HolePunching
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
@@ -39,7 +40,7 @@ from .resources.turns import Turns
 from .store.address_memory import AddressMemory
 from .store.database_thread import DatabaseThread
 from .swarm.keeper import Keeper
-from .swarm.own_addresses import is_punchable
+from .swarm.own_addresses import is_public, is_punchable
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.interfaces import InterfaceWatch
@@ -75,6 +76,7 @@ class Parts(Generic[Req, Res]):
         mdns: bool,
         port_mapping: bool,
         relay: RelayServer | None,
+        autonat: bool,
     ) -> None:
         self.keypair = keypair
         self.config = config
@@ -136,6 +138,9 @@ class Parts(Generic[Req, Res]):
             permits=self._may_connect_directly,
             emit=self.events.emit,
         )
+        self.autonat = (
+            Autonat(is_public=is_public, emit=self.events.emit, always=relay is not None) if autonat else None
+        )
         self.admission.is_relay = self.relaying.used.__contains__
         self._services: tuple[Service, ...] = (
             IdentifyService(),
@@ -144,6 +149,7 @@ class Parts(Generic[Req, Res]):
             self._hole_punching,
             *optional,
             *self.relaying.services,
+            *(self.autonat.services if self.autonat is not None else ()),
         )
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._starting = False
@@ -256,6 +262,7 @@ class Parts(Generic[Req, Res]):
             self.keeper.close,
             self._hole_punching.close,
             self.relaying.reservations.close,
+            *([self.autonat.close] if self.autonat is not None and swarm is not None else []),
             *([swarm.close] if swarm is not None else []),
             *([self.port_mapping.close] if self.port_mapping is not None else []),
             self.responder.close,
@@ -338,15 +345,15 @@ class Parts(Generic[Req, Res]):
 
     def _relayed_addresses_changed(self, addresses: tuple[Multiaddr, ...]) -> None:
         if self.swarm is not None:
-            self.swarm.set_relayed_addresses(addresses)
+            self.swarm.own_addresses.set_relayed(addresses)
 
     # -- what the swarm asks -----------------------------------------------------------------------
 
     def _permits(self, peer: PeerId, protocol: str) -> bool:
         """Firewall rules apply to request protocols only. Without a handler or iterator they are not offered."""
-        return protocol not in self.responder.protocols or (
-            self.responder.serving and not self.gate.rejects_all(peer, Direction.INBOUND)
-        )
+        if protocol in self.responder.protocols:
+            return self.responder.serving and not self.gate.rejects_all(peer, Direction.INBOUND)
+        return self.autonat is None or self.autonat.offers(protocol)
 
     def _candidates(self) -> tuple[Multiaddr, ...]:
         """Where we may be reached directly."""

@@ -18,6 +18,8 @@ from stronghold_p2p.cli.listen import MAX_MESSAGE, tell
 from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.events import (
     AddressesChanged,
+    AddressOrigin,
+    AddressReachability,
     ConnectionInfo,
     Direction,
     Dropped,
@@ -27,6 +29,8 @@ from stronghold_p2p.events import (
     PathUpgraded,
     PortMapped,
     PortMappingFailed,
+    Reachability,
+    ReachabilityChanged,
     RequestFailed,
 )
 from stronghold_p2p.identity import Keypair
@@ -275,6 +279,29 @@ async def test_paths_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
         },
         {"event": "path_upgraded", "peer": str(peer), "address": str(address), "relay": str(relay)},
     ]
+
+
+async def test_which_addresses_can_be_dialed_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    address = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+    known = AddressReachability(Reachability.UNREACHABLE, AddressOrigin.ANNOUNCED)
+
+    async def events() -> AsyncIterator[Event]:
+        yield ReachabilityChanged(address, known, Reachability.UNKNOWN)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_json", False)  # another test may have left it so
+        await tell(events())
+        await output.shown()
+        assert capsys.readouterr().out == f"unreachable   {address} ({known.how})\n"
+        patch.setattr(output, "_json", True)
+        await tell(events())
+        await output.shown()
+    assert json.loads(capsys.readouterr().out) == {
+        "event": "reachability",
+        "address": str(address),
+        "state": "unreachable",
+        "how": known.how,
+    }
 
 
 def test_what_is_announced_is_printed_with_the_rest() -> None:

@@ -29,6 +29,7 @@ from ..events import (
     PolicyLoaded,
     PortMapped,
     PortMappingFailed,
+    ReachabilityChanged,
     RequestFailed,
     ReservationLost,
     ReservationMade,
@@ -378,6 +379,14 @@ async def tell(events: AsyncIterator[Event]) -> None:
             case PortMappingFailed(address, reason):
                 record = {"event": "port_mapping_failed", "address": str(address), "reason": reason}
                 output.result(record, f"port mapping  {reason}")
+            case ReachabilityChanged(address, reachability):
+                record = {
+                    "event": "reachability",
+                    "address": str(address),
+                    "state": reachability.state.value,
+                    "how": reachability.how,
+                }
+                output.result(record, f"{reachability.state.value:<14}{address} ({reachability.how})")
             case LimitReached(limit, network, count) if output.is_json():
                 output.result({"event": "limit", "limit": limit, "network": network, "count": count})
             case Dropped(count) if output.is_json():

@@ -26,6 +26,7 @@ from ..events import (
     PeerExpired,
     PeerIdentified,
     PolicyLoaded,
+    ReachabilityChanged,
     ReservationMade,
 )
 from ..peer import StrongholdP2p
@@ -116,6 +117,8 @@ def _line(event: Event) -> str | None:
             return f"{peer} is announced no more"
         case ReservationMade(relay, addresses):
             return f"the relay {relay} has given a reservation: {' '.join(map(str, addresses))}"
+        case ReachabilityChanged(address, reachability):
+            return f"{address} is {reachability.state.value}: {reachability.how}"
         case PolicyLoaded(path):
             return f"policy {path} is in force"
         case Dropped(count):

@@ -19,6 +19,7 @@ __all__ = [
     "believable",
     "expand",
     "host_of",
+    "is_public",
     "is_punchable",
     "is_wildcard",
     "scope_of",
@@ -104,6 +105,11 @@ def is_punchable(address: Multiaddr) -> bool:
     IP address, since a name may lead into our network, and by TCP alone, since both ends may dial at once."""
     names = [name for name, _ in address]
     return len(names) == 2 and host_of(address) is not None and names[1] == "tcp" and scope_of(address) is Scope.PUBLIC
+
+
+def is_public(address: Multiaddr) -> bool:
+    """Whether ``address`` can be dialed from everywhere, if at all."""
+    return scope_of(address) is Scope.PUBLIC
 
 
 def expand(address: Multiaddr, interfaces: Iterable[InterfaceAddress]) -> list[tuple[Multiaddr, int]]:

@@ -165,6 +165,11 @@ class Connection(StreamHost):
         return self._state is OPEN and self._session.can_open
 
     @property
+    def max_outbound_streams(self) -> int:
+        """Streams that we open at once, as far as is known what the remote takes; further ones wait."""
+        return self._slots.limit
+
+    @property
     def closing(self) -> bool:
         """Whether the pipe has ended, or is about to."""
         return self._state >= CLOSING
