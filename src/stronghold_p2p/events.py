@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from .errors import PolicyError, StateError
@@ -11,6 +12,8 @@ from .identity import PeerId
 from .multiaddr import Multiaddr
 
 __all__ = [
+    "AddressOrigin",
+    "AddressReachability",
     "AddressesChanged",
     "ConnectionClosed",
     "ConnectionEstablished",
@@ -22,6 +25,7 @@ __all__ = [
     "FirewallDecision",
     "FirewallRequestEnded",
     "FirewallRequestOpened",
+    "HolePunchFailed",
     "InboundConnectionFailed",
     "KeepFailed",
     "LimitReached",
@@ -32,6 +36,7 @@ __all__ = [
     "Outcome",
     "Path",
     "PathLimits",
+    "PathUpgraded",
     "PeerDiscovered",
     "PeerExpired",
     "PeerIdentified",
@@ -40,6 +45,8 @@ __all__ = [
     "PortMapped",
     "PortMappingFailed",
     "QuestionKind",
+    "Reachability",
+    "ReachabilityChanged",
     "RequestFailed",
     "ReservationLost",
     "ReservationMade",
@@ -139,6 +146,31 @@ class ConnectionClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class PathUpgraded:
+    """There is a direct connection to a peer that was connected through a relay, whoever made it. New streams use it; what
+    is under way on the relayed one ends there."""
+
+    connection: ConnectionInfo
+    """The direct one."""
+    before: Path
+    """That of the relayed one."""
+
+
+@dataclass(frozen=True, slots=True)
+class HolePunchFailed:
+    """An attempt to connect directly to a peer, beside a connection through a relay, has failed. The relayed one goes on."""
+
+    peer: PeerId
+    error: Exception
+    """A :class:`DialError` lists the addresses."""
+    attempt: int
+    """0: we dialed the addresses that the peer has told. 1 to 3: both ends dialed, by agreement (libp2p/specs
+    relay/DCUtR.md)."""
+    last: bool
+    """No further attempt follows, unless the peer connects anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class KeepFailed:
     """A peer that is to be kept connected is not, and could not be dialed. Emitted once for each kind of error, until it is
     connected."""
@@ -218,6 +250,68 @@ class AddressesChanged:
     """Those of them that are new."""
 
 
+class Reachability(enum.Enum):
+    """Whether an address of ours can be dialed from outside our network."""
+
+    REACHABLE = "reachable"
+    """A remote has dialed it."""
+    UNREACHABLE = "unreachable"
+    """Remotes could not dial it: of several networks, or all that there are to ask."""
+    UNKNOWN = "unknown"
+    """Nobody could be asked, or those who were disagree."""
+
+
+class AddressOrigin(enum.Enum):
+    """How we know of one of our addresses."""
+
+    INTERFACE = "of an interface"
+    MAPPED = "mapped by a router"
+    ANNOUNCED = "announced"
+    OBSERVED = "observed by others"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressReachability:
+    """What is known of one of our addresses."""
+
+    state: Reachability
+    origin: AddressOrigin
+    dialed_by: tuple[PeerId, ...] = ()
+    """The servers that have dialed it, which the dial itself has proved; one of each network, the last one last."""
+    not_dialed_by: tuple[PeerId, ...] = ()
+    """Those that say that they could not."""
+    at: float | None = None
+    """When the last one of both has; in seconds since the epoch."""
+
+    @property
+    def how(self) -> str:
+        """The same in words."""
+        parts = [self.origin.value]
+        if self.dialed_by:
+            parts.append(f"dialed back by {_count(self.dialed_by)}")
+        if self.not_dialed_by:
+            parts.append(f"not by {_count(self.not_dialed_by)}")
+        if self.at is None:
+            parts.append("no peer has tried it")
+        else:
+            parts.append(f"last tried at {datetime.fromtimestamp(self.at, UTC):%Y-%m-%d %H:%M} UTC")
+        return ", ".join(parts)
+
+
+def _count(servers: tuple[PeerId, ...]) -> str:
+    return str(servers[-1]) if len(servers) == 1 else f"{len(servers)} peers, the last one {servers[-1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReachabilityChanged:
+    """It was found out whether one of our addresses can be dialed from outside (AutoNAT v2), or that is known no more."""
+
+    address: Multiaddr
+    """With our peer id."""
+    reachability: AddressReachability
+    before: Reachability
+
+
 class NatKind(enum.Enum):
     """How routers on the way translate the addresses of our connections (RFC 5382, section 4.1)."""
 
@@ -249,6 +343,8 @@ class PortMappingFailed:
     listener: Multiaddr
     """The bound address, with our peer id."""
     reason: str
+    external: Multiaddr | None = None
+    """The router's address that leads to it, if the port is mapped but the address is not public."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +408,8 @@ class FirewallDecision:
     allowed: bool
     waited: float
     """Time spent waiting for an answer, in seconds."""
+    address: Multiaddr | None = None
+    """Where the peer is: :attr:`Multiaddr.relay` is the relay that forwards, if one does. None if it is not connected."""
 
 
 QuestionKind = Literal["peer", "request"]
@@ -383,17 +481,20 @@ class Dropped:
 Event = (
     ConnectionEstablished
     | ConnectionClosed
+    | HolePunchFailed
     | InboundConnectionFailed
     | KeepFailed
     | LimitReached
     | NewListener
     | ListenerClosed
     | AddressesChanged
+    | PathUpgraded
     | PeerDiscovered
     | PeerExpired
     | PortMapped
     | PortMappingFailed
     | PeerIdentified
+    | ReachabilityChanged
     | ReservationLost
     | ReservationMade
     | RequestFailed

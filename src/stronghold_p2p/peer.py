@@ -62,6 +62,7 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         mdns: bool = False,
         port_mapping: bool = False,
         relay: RelayServer | None = None,
+        autonat: bool = True,
     ) -> None:
         """
         Args:
@@ -91,6 +92,9 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
                 :class:`PortMappingFailed`.
             relay: serve as a relay, within these limits (libp2p/specs relay/circuit-v2.md): forward between peers that cannot
                 dial each other. None: do not.
+            autonat: whether to have peers dial our public addresses, to learn which of them can be reached from outside (see
+                :attr:`reachability`), and, with a public address or ``relay``, to do the same for others (AutoNAT v2,
+                libp2p/specs autonat/autonat-v2.md): a few a minute, and never a private address.
 
         Raises:
             TypeError: an argument has the wrong type, a request or response type has no codec, or a rule of
@@ -122,6 +126,7 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
                 mdns=mdns,
                 port_mapping=port_mapping,
                 relay=relay,
+                autonat=autonat,
             )
         )
 

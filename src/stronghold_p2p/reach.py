@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from .addresses.target import announced_addresses, own_address, parse_target, split_target
 from .arguments import check_pair
 from .errors import InvalidAddress
-from .events import Listener, NatKind
+from .events import AddressReachability, Listener, NatKind
 from .firewall.admission import RelayMode
 from .identity import PeerId
 from .multiaddr import Multiaddr
@@ -46,7 +46,17 @@ class Reach:
         ours, which other remotes are told, too; and IP addresses alone, from which we have dialed. Forgotten when the
         interfaces change."""
         self._parts.owner.check()
-        return self._parts.swarm.observed_addresses if self._parts.swarm else ()
+        return self._parts.swarm.own_addresses.observed if self._parts.swarm else ()
+
+    @property
+    def reachability(self) -> Mapping[Multiaddr, AddressReachability]:
+        """Whether each of our public addresses, with our peer id, can be dialed from outside, and how that is known: peers
+        that we are connected with, and that offer it, dial them (AutoNAT v2). See :class:`ReachabilityChanged`.
+
+        An address that was dialed is told to other remotes, though few have observed it; one that peers of two
+        networks could not dial is not told to public remotes. Empty without a public address, and without ``autonat``."""
+        self._parts.owner.check()
+        return self._parts.autonat.reachability if self._parts.autonat is not None else {}
 
     @property
     def nat_kind(self) -> NatKind | None:
@@ -54,7 +64,7 @@ class Reach:
         port of a listener: whether a hole can be punched. None until remotes of two networks have told; always where the
         system lends no ports (Linux does). Forgotten when the interfaces change."""
         self._parts.owner.check()
-        return self._parts.swarm.nat_kind if self._parts.swarm else None
+        return self._parts.swarm.own_addresses.nat_kind if self._parts.swarm else None
 
     async def listen(
         self,

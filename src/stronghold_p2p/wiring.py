@@ -26,6 +26,8 @@ from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
 from .multiaddr import Multiaddr
+from .protocols.hole_punching import HolePunching
+from .protocols.autonat.service import Autonat
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.relay.limits import RelayServer
@@ -38,6 +40,7 @@ from .resources.turns import Turns
 from .store.address_memory import AddressMemory
 from .store.database_thread import DatabaseThread
 from .swarm.keeper import Keeper
+from .swarm.own_addresses import is_public, is_punchable
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.interfaces import InterfaceWatch
@@ -73,6 +76,7 @@ class Parts(Generic[Req, Res]):
         mdns: bool,
         port_mapping: bool,
         relay: RelayServer | None,
+        autonat: bool,
     ) -> None:
         self.keypair = keypair
         self.config = config
@@ -128,13 +132,24 @@ class Parts(Generic[Req, Res]):
             emit=self.events.emit,
             addresses_changed=self._relayed_addresses_changed,
         )
+        self._hole_punching = HolePunching(
+            candidates=self._candidates,
+            dialable=is_punchable,
+            permits=self._may_connect_directly,
+            emit=self.events.emit,
+        )
+        self.autonat = (
+            Autonat(is_public=is_public, emit=self.events.emit, always=relay is not None) if autonat else None
+        )
         self.admission.is_relay = self.relaying.used.__contains__
         self._services: tuple[Service, ...] = (
             IdentifyService(),
             self.ping,
             self.keeper,
+            self._hole_punching,
             *optional,
             *self.relaying.services,
+            *(self.autonat.services if self.autonat is not None else ()),
         )
         self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._starting = False
@@ -245,7 +260,9 @@ class Parts(Generic[Req, Res]):
             self._close_mdns,
             self.approvals.close,  # first: waiting requests would delay the connections
             self.keeper.close,
+            self._hole_punching.close,
             self.relaying.reservations.close,
+            *([self.autonat.close] if self.autonat is not None and swarm is not None else []),
             *([swarm.close] if swarm is not None else []),
             *([self.port_mapping.close] if self.port_mapping is not None else []),
             self.responder.close,
@@ -328,21 +345,29 @@ class Parts(Generic[Req, Res]):
 
     def _relayed_addresses_changed(self, addresses: tuple[Multiaddr, ...]) -> None:
         if self.swarm is not None:
-            self.swarm.set_relayed_addresses(addresses)
+            self.swarm.own_addresses.set_relayed(addresses)
 
     # -- what the swarm asks -----------------------------------------------------------------------
 
     def _permits(self, peer: PeerId, protocol: str) -> bool:
         """Firewall rules apply to request protocols only. Without a handler or iterator they are not offered."""
-        return protocol not in self.responder.protocols or (
-            self.responder.serving and not self.gate.rejects_all(peer, Direction.INBOUND)
-        )
+        if protocol in self.responder.protocols:
+            return self.responder.serving and not self.gate.rejects_all(peer, Direction.INBOUND)
+        return self.autonat is None or self.autonat.offers(protocol)
+
+    def _candidates(self) -> tuple[Multiaddr, ...]:
+        """Where we may be reached directly."""
+        return tuple(filter(is_punchable, self.running().candidates))
+
+    def _may_connect_directly(self, peer: PeerId, direction: Direction) -> bool:
+        """Not with whom every request is rejected: a direct path is more than it has."""
+        return self.admission.may_connect_directly(peer) and not self.gate.rejects_all(peer, direction)
 
     def _approves(self, peer: PeerId) -> bool:
         """A rule allows requests of the peer, some or all."""
         return self.gate.allows_some(peer, Direction.INBOUND)
 
-    def _refused(self, peer: PeerId, protocol: str) -> None:
-        """The peer tried to open a protocol that it is not offered."""
+    def _refused(self, connection: Connection, protocol: str) -> None:
+        """The remote tried to open a protocol that it is not offered."""
         if protocol in self.responder.protocols and self.responder.serving:
-            self.gate.refuse(peer, Direction.INBOUND)
+            self.gate.refuse(connection.peer, Direction.INBOUND, connection.remote_address)

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+from support.namespaces import missing_for_hosts, require
+from support.nat import missing_for_nat
 
 from stronghold_p2p import Keypair
-from stronghold_p2p.cli import demo, process
+from stronghold_p2p.cli import demo, networks, process
 from stronghold_p2p.cli.process import ProcessFailed
 
 from .conftest import Cli
@@ -20,7 +22,7 @@ def test_the_whole_story(cli: Cli) -> None:
     told = cli.json("demo")
     assert told.status == 0, told.out
     steps = {line["step"]: line for line in told.lines}
-    assert list(steps) == ["identities", "request", "wire", "rejection", "impostor", "discovery", "end"]
+    assert list(steps) == ["identities", "request", "wire", "rejection", "impostor", "discovery", "relay", "end"]
     assert steps["request"]["response"] == steps["request"]["request"]
     assert steps["wire"]["word_seen"] is False
     assert steps["wire"]["bytes"] > 500  # the handshake alone
@@ -29,6 +31,11 @@ def test_the_whole_story(cli: Cli) -> None:
     assert steps["identities"]["bob"] in steps["impostor"]["message"]
     assert steps["identities"]["mallory"] in steps["impostor"]["message"]
     assert steps["discovery"] == {"step": "discovery", "found": True, "response": steps["request"]["request"]}
+    require(missing_for_nat())
+    assert steps["relay"]["met"] is True
+    assert steps["relay"]["response"] == steps["request"]["request"]
+    assert steps["relay"]["relay"].startswith("/ip4/11.0.1.1/tcp/4001/p2p/")
+    assert steps["relay"]["direct"] == "/ip4/11.0.1.2/tcp/4001"
 
 
 @pytest.mark.parametrize("namespace", [("no such command",), ("false",)])
@@ -43,10 +50,21 @@ def test_without_multicast_the_story_goes_on(
             yield address
 
     monkeypatch.setattr(demo, "listening", listening)
-    monkeypatch.setattr(process, "NAMESPACE", namespace)
+    monkeypatch.setattr(networks, "NAMESPACE", namespace)
     told = cli.json("demo")
     assert told.status == 0, told.out
-    assert told.lines[-2] == {"step": "discovery", "found": False, "message": "listen: no multicast [here]"}
+    discovery, relay = told.lines[-3:-1]
+    assert discovery == {"step": "discovery", "found": False, "message": "listen: no multicast [here]"}
+    assert (relay["step"], relay["met"]) == ("relay", False)
+    assert relay["message"].startswith("this system has no network namespaces for us")
+
+
+async def test_without_routers_it_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    require(missing_for_hosts())
+    monkeypatch.setattr(networks, "ROUTER", "echo there is no nft >&2; exit 127")
+    with pytest.raises(ProcessFailed, match="this system has no routers for us: there is no nft"):
+        async with networks.homes_behind_routers():
+            pytest.fail("there are")
 
 
 def test_a_secret_on_the_wire_is_noticed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

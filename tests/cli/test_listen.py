@@ -12,16 +12,25 @@ from typing import Any
 import pytest
 from support.certificates import Authority
 
+from stronghold_p2p import Path as ConnectionPath
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.listen import MAX_MESSAGE, tell
 from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.events import (
     AddressesChanged,
+    ConnectionInfo,
+    Direction,
+    AddressOrigin,
+    AddressReachability,
     Dropped,
     Event,
+    HolePunchFailed,
     LimitReached,
+    PathUpgraded,
     PortMapped,
     PortMappingFailed,
+    Reachability,
+    ReachabilityChanged,
     RequestFailed,
 )
 from stronghold_p2p.identity import Keypair
@@ -240,6 +249,59 @@ async def test_what_a_router_does_is_printed(capsys: pytest.CaptureFixture[str])
         {"event": "port_mapped", "address": str(address), "protocol": "PCP", "expires": 5.0},
         {"event": "port_mapping_failed", "address": str(address), "reason": "UPnP: no answer\x1b[2J"},
     ]
+
+
+async def test_paths_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    address = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+    peer, relay = Keypair.generate().peer_id, Keypair.generate().peer_id
+    direct = ConnectionInfo(peer, address, Direction.OUTBOUND, 0.0, 0, ConnectionPath("tcp", address))
+
+    async def events() -> AsyncIterator[Event]:
+        yield HolePunchFailed(peer, ValueError("no answer\x1b[2J"), attempt=1, last=False)
+        yield PathUpgraded(direct, ConnectionPath("tcp", relay=relay))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_json", False)
+        await tell(events())
+        await output.shown()
+        assert capsys.readouterr().out == f"direct now    {peer}, at {address}; before through {relay}\n"
+        patch.setattr(output, "_json", True)
+        await tell(events())
+        await output.shown()
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {
+            "event": "hole_punch_failed",
+            "peer": str(peer),
+            "error": "ValueError",
+            "message": "no answer\\x1b[2J",
+            "attempt": 1,
+            "last": False,
+        },
+        {"event": "path_upgraded", "peer": str(peer), "address": str(address), "relay": str(relay)},
+    ]
+
+
+async def test_which_addresses_can_be_dialed_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    address = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+    known = AddressReachability(Reachability.UNREACHABLE, AddressOrigin.ANNOUNCED)
+
+    async def events() -> AsyncIterator[Event]:
+        yield ReachabilityChanged(address, known, Reachability.UNKNOWN)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_json", False)  # another test may have left it so
+        await tell(events())
+        await output.shown()
+        assert capsys.readouterr().out == f"unreachable   {address} ({known.how})\n"
+        patch.setattr(output, "_json", True)
+        await tell(events())
+        await output.shown()
+    assert json.loads(capsys.readouterr().out) == {
+        "event": "reachability",
+        "address": str(address),
+        "state": "unreachable",
+        "how": known.how,
+    }
 
 
 def test_what_is_announced_is_printed_with_the_rest() -> None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from support.namespaces import Host
 from support.nat import Nat
 
+from stronghold_p2p import Keypair
+
 from .conftest import MakeInternet
+
+CALLER: Final = Path(__file__).with_name("programs") / "caller.py"
 
 SERVE: Final = """
 import json, socket
 server = socket.create_server(("0.0.0.0", 4001))
 print(json.dumps("ready"), flush=True)
+accepted = []  # and not closed
 while True:
-    print(json.dumps(server.accept()[1]), flush=True)
+    accepted.append(server.accept())
+    print(json.dumps(accepted[-1][1]), flush=True)
 """
 """Prints from where connections come."""
 
@@ -87,3 +95,72 @@ def test_peers_in_two_homes_talk_through_a_relay_alone(make_internet: MakeIntern
                 assert asker.line()["error"] == "DialError"
         with alice.host.stronghold_p2p("request", circuit, '"you"') as asker:
             assert asker.line() == "you"
+
+
+# -- dials from the port of a listener -------------------------------------------------------------------
+
+
+@contextmanager
+def listening(host: Host, *arguments: str) -> Iterator[str]:
+    """A peer that serves, and its address."""
+    with host.stronghold_p2p("listen", f"/ip4/{host.ip4}/tcp/4001", "--allow-all", *arguments) as listener:
+        yield listener.event("listening")["address"]
+
+
+@contextmanager
+def calling(host: Host) -> Iterator[Callable[[str, str], Any]]:
+    """A peer that does what it is told, and says what it knows then."""
+    with host.python(str(CALLER)) as caller:
+        assert caller.line() == "ready"
+
+        def tell(what: str, address: str) -> Any:
+            caller.send([what, address])
+            return caller.line()
+
+        yield tell
+
+
+def test_remotes_see_the_port_of_the_listener_and_tell_the_kind_of_nat(make_internet: MakeInternet) -> None:
+    with make_internet(3, *Nat) as ((one, other, third), homes), listening(one) as first, listening(other) as second:
+        found = []
+        for host in (*(home.host for home in homes), third):
+            with calling(host) as tell:
+                known = [tell("connect", address) for address in (first, second)]
+            found.append(([each["observed"].rpartition("/")[2] for each in known], known[-1]["nat"]))
+    (kept, kept_kind), (symmetric, symmetric_kind), (public, public_kind) = found
+    assert kept == ["4001", "4001"]
+    assert len({*symmetric, "4001"}) == 3
+    assert "4001" not in public  # no NAT is on the way
+    assert [kept_kind, symmetric_kind, public_kind] == ["endpoint-independent", "endpoint-dependent", "none"]
+
+
+def test_a_remote_that_has_gone_is_dialed_again_at_once_from_the_same_port(
+    make_internet: MakeInternet, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    Keypair.generate().save(key)
+    with make_internet(1, Nat.ENDPOINT_INDEPENDENT) as ((server,), (home,)), calling(home.host) as tell:
+        for _ in range(2):
+            with listening(server, "--key", str(key)) as address:
+                assert tell("connect", address)["observed"] == f"/ip4/{home.router.ip4}/tcp/4001"
+
+
+def test_so_is_a_remote_that_we_have_left(make_internet: MakeInternet) -> None:
+    """Though our own system remembers the connection for a minute."""
+    with make_internet(1, Nat.ENDPOINT_INDEPENDENT) as ((server,), (home,)):
+        assert seen_ports(home.host, (server,)) == [4001]
+        with listening(server) as address, calling(home.host) as tell:
+            assert tell("connect", address)["observed"] == f"/ip4/{home.router.ip4}/tcp/4001"
+
+
+def test_the_port_is_listened_on_all_the_while_and_by_nobody_else(make_internet: MakeInternet) -> None:
+    with make_internet(2, Nat.ENDPOINT_INDEPENDENT) as ((one, other), (home,)), ExitStack() as stack:
+        first, second = [stack.enter_context(listening(host)) for host in (one, other)]
+        tell = stack.enter_context(calling(home.host))
+        for address, then in (first, "/ip4/0.0.0.0/tcp/4001"), (second, f"/ip4/{home.host.ip4}/tcp/4001"):
+            assert tell("connect", address)["observed"] == f"/ip4/{home.router.ip4}/tcp/4001"
+            assert dial(home.router, home.host.ip4) == "connected"
+            with home.host.stronghold_p2p("listen", "/ip4/0.0.0.0/tcp/4001", "--allow-all") as rival:
+                assert "address already in use" in rival.line()["message"]
+            tell("listen", then)  # anew, while the connections from there live
+        assert dial(home.router, home.host.ip4) == "connected"

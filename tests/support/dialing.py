@@ -63,7 +63,7 @@ class Network:
         *,
         peer: PeerId | None = None,
         named: Multiaddr | None = None,
-        from_listen_port: bool = False,
+        from_listen_port: bool | None = None,
     ) -> None:
         self.named[str(address)] = str(named) if named else None
         self.dialed.append((str(address), asyncio.get_running_loop().time()))
@@ -178,14 +178,12 @@ class World:
         """Somebody takes the connection, and says nothing."""
         return NullReceiver()
 
-    def dial(self, *addresses: str, initiator: bool = True, peer: PeerId | None = None, find: bool = False) -> Dial:
-        return self.dialer.dial(peer or self.peer, map(Multiaddr.parse, addresses), initiator=initiator, find=find)
+    def dial(self, *addresses: str, peer: PeerId | None = None, **options: Any) -> Dial:
+        return self.dialer.dial(peer or self.peer, map(Multiaddr.parse, addresses), **options)
 
-    def call(
-        self, *addresses: str, initiator: bool = True, timeout: float = 1000.0, find: bool = False
-    ) -> asyncio.Task[Connection]:
+    def call(self, *addresses: str, timeout: float = 1000.0, **options: Any) -> asyncio.Task[Connection]:
         """A caller who waits."""
-        dial = self.dial(*addresses, initiator=initiator, find=find)
+        dial = self.dial(*addresses, **options)
         self.calls.append(asyncio.create_task(dial.outcome(self.clock.now + timeout)))
         return self.calls[-1]
 

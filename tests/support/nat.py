@@ -38,9 +38,11 @@ table ip filter {{
         type filter hook forward priority filter; policy drop
         iifname != {outside} accept
         ct state established,related accept
+        ct status dnat accept
     }}
 }}
 """
+"""Where connections from outside lead to may be added: such a one passes."""
 
 
 class Nat(enum.Enum):

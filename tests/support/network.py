@@ -46,7 +46,7 @@ class MemoryTransport:
         *,
         peer: PeerId | None = None,
         named: Multiaddr | None = None,
-        from_listen_port: bool = False,
+        from_listen_port: bool | None = None,
     ) -> None:
         listener = self.listening.get(address)
         if listener is None:

@@ -27,6 +27,7 @@ from stronghold_p2p import (
 )
 from stronghold_p2p.firewall.admission import AdmissionRules
 from stronghold_p2p.swarm.dialer import MAX_FOUND, UNANSWERED
+from stronghold_p2p.transport.transport import DirectDial
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 # -- the race ------------------------------------------------------------------------------------------
@@ -426,11 +427,35 @@ async def test_a_fault_before_anything_is_dialed_reaches_whoever_waits(world: Wo
 async def test_the_role_is_an_argument_and_a_dial_of_its_own(world: World) -> None:
     usual = world.call(ONE)
     world.network.answers[TWO] = partial(world.answer, initiator=True)
-    punch = world.call(TWO, initiator=False)
+    punch = world.call(TWO, direct=DirectDial.RESPONDER)
     connection = await punch
     assert connection.peer == world.peer
     assert world.upgrades == [(TWO, False)]
     assert not usual.done()
+
+
+@pytest.mark.parametrize("how", DirectDial)
+async def test_for_a_direct_path_all_addresses_are_dialed_at_once(world: World, how: DirectDial) -> None:
+    """And beside the usual dial, which may find a relay: at its moment the other end dials, too."""
+    usual = world.call(NAME)
+    punch = world.call(ONE, TWO, THREE, direct=how)
+    await settled()
+    assert world.started == {ONE: 0.0, TWO: 0.0, THREE: 0.0}
+    assert not usual.done()
+    world.dialer.close()
+    for call in usual, punch:
+        with pytest.raises(ClosedError):
+            await call
+
+
+async def test_a_peer_that_comes_by_itself_ends_every_dial_to_it(world: World) -> None:
+    world.network.answers[ONE] = world.answer
+    connection = await world.call(ONE)
+    calls = [world.call(TWO), *(world.call(TWO, direct=how) for how in DirectDial)]
+    await settled()
+    world.dialer.peer_connected(connection)
+    for call in calls:
+        assert await call is connection
 
 
 # -- reasons -------------------------------------------------------------------------------------------

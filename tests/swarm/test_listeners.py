@@ -15,6 +15,7 @@ from support.waiting import begun, next_event, settled, until
 
 from stronghold_p2p import (
     AddressesChanged,
+    AddressOrigin,
     ConnectionClosed,
     ConnectionLost,
     Direction,
@@ -247,7 +248,7 @@ class Transport:
         *,
         peer: PeerId | None = None,
         named: Multiaddr | None = None,
-        from_listen_port: bool = False,
+        from_listen_port: bool | None = None,
     ) -> None:
         raise NotImplementedError
 
@@ -260,9 +261,9 @@ class Transport:
         trusted_proxies: Sequence[str] = (),
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> Transport.Listener:
-        (kind, host), _, *rest = address.components
-        suffix = "".join(f"/{name}" for name, _ in rest)
-        bound = f"/ip4/192.168.1.2/tcp/9{suffix}" if kind == "dns4" else f"/{kind}/{host}/tcp/9{suffix}"
+        (kind, host), (_, port), *rest = address.components
+        suffix = f"/tcp/{9 if port == '0' else port}" + "".join(f"/{name}" for name, _ in rest)
+        bound = f"/ip4/192.168.1.2{suffix}" if kind == "dns4" else f"/{kind}/{host}{suffix}"
         return Transport.Listener(Multiaddr.parse(bound))
 
     async def close(self) -> None: ...
@@ -447,6 +448,68 @@ async def test_which_addresses_lead_to_ourselves(machine: Machine, address: str,
     await machine.listen("/ip4/0.0.0.0/tcp/9", "/ip4/9.9.9.9/tcp/443/wss")
     await machine.listen("/ip4/10.0.0.9/tcp/9")
     assert machine.listeners.is_own(Multiaddr.parse(address)) is own
+
+
+# -- what was found out by dialing ---------------------------------------------------------------------
+
+
+async def test_an_address_that_cannot_be_dialed_is_not_told_outside(machine: Machine) -> None:
+    await machine.listen("/ip4/0.0.0.0/tcp/9", "/dns4/example.com/tcp/9")
+    public = "/ip4/1.2.3.4/tcp/9"
+    machine.listeners.set_reachable(frozenset(), frozenset({Multiaddr.parse(public)}))
+    assert machine.told_to("/ip4/8.8.8.8", public) == ["/dns4/example.com/tcp/9"]
+    assert public in machine.told_to("/ip4/10.0.0.9", None)
+    assert public in machine.addresses
+    assert machine.changes == 2
+    machine.listeners.set_reachable(frozenset(), frozenset({Multiaddr.parse(public)}))
+    assert machine.changes == 2  # nothing new
+
+
+async def test_an_address_that_was_dialed_is_told_though_few_have_observed_it(machine: Machine) -> None:
+    await machine.listen("/ip4/10.0.0.2/tcp/9")
+    machine.listeners.set_reachable(frozenset({Multiaddr.parse(SEEN)}), frozenset())
+    assert machine.told_to("/ip4/8.8.8.8", None) == [SEEN]
+    (changed,) = [event for event in machine.events if isinstance(event, AddressesChanged)]
+    assert texts(changed.new) == [SEEN]
+    assert SEEN not in texts(tuple(machine.listeners.direct))  # how we know of it is not known here
+    machine.listeners.set_reachable(frozenset(), frozenset())
+    assert machine.told_to("/ip4/8.8.8.8", None) == []
+
+
+async def test_how_we_know_of_each_address(machine: Machine) -> None:
+    await machine.listen("/ip4/0.0.0.0/tcp/9", "/ip4/9.9.9.9/tcp/80")
+    machine.listeners.external = {Multiaddr.parse("/ip4/0.0.0.0/tcp/9"): Multiaddr.parse("/ip4/5.5.5.5/tcp/9")}
+    machine.listeners.update()
+    observe(machine, SEEN, OBSERVERS, local="/ip4/10.0.0.2/tcp/9")
+    known = {str(address): origin for address, origin in machine.listeners.direct.items()}
+    assert known["/ip4/1.2.3.4/tcp/9"] is known["/ip4/10.0.0.2/tcp/9"] is AddressOrigin.INTERFACE
+    assert known["/ip4/5.5.5.5/tcp/9"] is AddressOrigin.MAPPED
+    assert known["/ip4/9.9.9.9/tcp/80"] is AddressOrigin.ANNOUNCED
+    assert known[SEEN] is AddressOrigin.OBSERVED
+
+
+@pytest.mark.parametrize(
+    ("address", "local", "leads"),
+    [
+        ("/ip4/1.2.3.4/tcp/9", "/ip4/1.2.3.4/tcp/9", True),
+        ("/ip4/1.2.3.4/tcp/9", "/ip4/10.0.0.2/tcp/9", False),  # by another interface
+        ("/ip4/1.2.3.4/tcp/9", "/ip4/1.2.3.4/tcp/8", False),
+        ("/ip4/1.2.3.4/tcp/9", None, False),
+        ("/ip4/5.5.5.5/tcp/9", "/ip4/10.0.0.2/tcp/9", True),
+        ("/ip4/5.5.5.5/tcp/9", "/ip4/10.0.0.2/tcp/7", False),  # mapped to the other listener
+        ("/ip4/9.9.9.9/tcp/80", "/ip4/10.0.0.2/tcp/7", True),  # announced: wherever that leads
+        ("/ip4/9.9.9.9/tcp/80", "/ip4/10.0.0.2/tcp/6", False),  # but to one of ours
+    ],
+)
+async def test_which_listener_an_address_leads_to(
+    machine: Machine, address: str, local: str | None, leads: bool
+) -> None:
+    await machine.listen("/ip4/0.0.0.0/tcp/9", "/ip4/9.9.9.9/tcp/80")
+    await machine.listen("/ip4/0.0.0.0/tcp/7")
+    machine.listeners.external = {Multiaddr.parse("/ip4/0.0.0.0/tcp/9"): Multiaddr.parse("/ip4/5.5.5.5/tcp/9")}
+    machine.listeners.update()
+    connection = machine.connection("/ip4/8.8.8.8", local)
+    assert machine.listeners.leads_to(Multiaddr.parse(address), connection) is leads
 
 
 # -- what remotes observe ------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from stronghold_p2p.swarm.own_addresses import (
     Scope,
     believable,
     expand,
+    is_punchable,
     is_wildcard,
     scope_of,
     select,
@@ -327,3 +328,23 @@ def test_what_is_forgotten_says_nothing_of_the_kind() -> None:
     observations = dialed("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/tcp/2")
     observations.connection_closed(0, 0)
     assert observations.nat_kind(REPORT_LIFETIME) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "punchable"),
+    [
+        ("/ip4/1.2.3.4/tcp/1", True),
+        ("/ip6/2606:4700::1111/tcp/1", True),
+        ("/ip4/127.0.0.1/tcp/1", False),
+        ("/ip4/192.168.0.1/tcp/1", False),
+        ("/ip4/100.64.0.1/tcp/1", False),
+        ("/ip6/::ffff:10.0.0.1/tcp/1", False),
+        ("/dns4/host.example/tcp/1", False),  # it may lead anywhere
+        ("/ip4/1.2.3.4/tcp/1/ws", False),
+        ("/ip4/1.2.3.4/udp/1", False),
+        ("/ip4/1.2.3.4", False),
+        ("/memory/1", False),
+    ],
+)
+def test_what_a_stranger_may_have_us_dial(address: str, punchable: bool) -> None:
+    assert is_punchable(Multiaddr.parse(address)) is punchable

@@ -15,6 +15,7 @@ from support.waiting import until
 
 from stronghold_p2p import (
     ClosedError,
+    Config,
     ConnectionEstablished,
     DialError,
     Event,
@@ -30,7 +31,7 @@ from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
 from stronghold_p2p.transport.pipe import NullReceiver
-from stronghold_p2p.transport.transport import Transport
+from stronghold_p2p.transport.transport import DirectDial, Transport
 
 RELAY = Keypair.generate().peer_id
 DIRECT, RELAYED = range(1000), range(1000, 2000)
@@ -43,12 +44,12 @@ def memory(number: int) -> Multiaddr:
 class Node:
     """A swarm, what it tells, and its ping service."""
 
-    def __init__(self, transports: tuple[Transport, ...]) -> None:
+    def __init__(self, transports: tuple[Transport, ...], config: Config | None) -> None:
         self.events: list[Event] = []
         self.ping = PingService()
         self.admission = Admission()
         services = (IdentifyService(), self.ping)
-        self.swarm = make_swarm(transports, services, self.events, admission=self.admission)
+        self.swarm = make_swarm(transports, services, self.events, config=config, admission=self.admission)
 
     async def connect(self, other: Node, address: Multiaddr) -> None:
         await self.swarm.connect(other.swarm.peer_id, (address,), asyncio.get_running_loop().time() + 10)
@@ -68,8 +69,8 @@ class Node:
 
 
 @asynccontextmanager
-async def nodes(*transports: Transport) -> AsyncIterator[tuple[Node, Node]]:
-    alice, bob = Node(transports), Node(transports)
+async def nodes(*transports: Transport, config: Config | None = None) -> AsyncIterator[tuple[Node, Node]]:
+    alice, bob = Node(transports, config), Node(transports, config)
     try:
         yield alice, bob
     finally:
@@ -176,3 +177,22 @@ async def test_what_is_told_over_a_relay() -> None:
         assert [private in event.listen_addresses for event in alice.identified] == [True, False]
         assert all(memory(1) in event.listen_addresses for event in alice.identified)
         assert [event.observed_address is None for event in bob.identified] == [False, True]
+
+
+async def test_whom_we_dial_directly_as_it_has_come_by_a_relay_counts_as_come() -> None:
+    """Else strangers would fill the places of the peers that we choose: there is one."""
+    config = Config(max_outbound_connections=1)
+    async with nodes(direct(), relayed(), config=config) as (alice, bob):
+        await alice.swarm.listen(memory(1))
+        await bob.swarm.listen(memory(2))
+        await bob.swarm.listen(memory(1001))
+        await alice.connect(bob, memory(1001))
+        await until(lambda: bob.relays)
+        deadline = asyncio.get_running_loop().time() + 10
+        await bob.swarm.connect_directly(alice.swarm.peer_id, (memory(1),), deadline, DirectDial.BACK)
+        assert bob.relays == [None, RELAY]
+        # The place is free yet; Alice's is taken by the relayed connection that she has made.
+        with pytest.raises(DialError, match="max_outbound_connections"):
+            await alice.swarm.connect_directly(bob.swarm.peer_id, (memory(2),), deadline, DirectDial.BACK)
+        await bob.connect_once_more(alice, memory(1))
+        assert bob.relays == [None, None, RELAY]

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from . import output
-from .process import ProcessFailed, listening, network_of_its_own, run
+from .networks import homes_behind_routers, network_of_its_own
+from .process import ProcessFailed, listening, run, running
 
 __all__ = ["demo"]
 
@@ -25,6 +26,10 @@ DONE, NOT_DIALED, NOT_OFFERED = 0, 3, 5
 """Exit statuses: of a request with a response, one that met a wrong identity, and one that the firewall rejected."""
 
 
+DIRECT_IN = 20.0
+"""Seconds in which alice starts and finds a direct path, which takes her some milliseconds."""
+
+
 class DemoFailed(Exception):
     """A step of the demo did not go as expected."""
 
@@ -32,8 +37,8 @@ class DemoFailed(Exception):
 async def demo() -> None:
     """Demonstrate the library in a few seconds.
 
-    Real processes exchange requests. The demo shows the encryption, the firewall, the refusal of a wrong identity, and
-    discovery on the local network.
+    Real processes exchange requests. The demo shows the encryption, the firewall, the refusal of a wrong identity, discovery
+    on the local network, and how two peers behind routers that only a relay joins come to talk directly.
     """
     start = time.perf_counter()
     tell = _Teller()
@@ -61,7 +66,10 @@ async def demo() -> None:
             tell.wire(bytes(wire))
             tell.rejection(await ask(carol, NOT_OFFERED))
             tell.impostor(await ask(mallory.replace(peers["mallory"], peers["bob"]), NOT_DIALED))
-        tell.discovery(*await _discover(keys["bob"], peers["bob"], keys["alice"]))
+        bob_and_alice = keys["bob"], peers["bob"], keys["alice"]
+        discovered, met = await asyncio.gather(_discover(*bob_and_alice), _meet(*bob_and_alice))
+        tell.discovery(*discovered)
+        tell.relay(*met)
     tell.end(time.perf_counter() - start)
 
 
@@ -78,6 +86,32 @@ async def _discover(bob: str, peer: str, alice: str) -> tuple[Any, str | None]:
         return None, printed["message"]
     _expect((status, printed) == (DONE, REQUEST), f"a request ended with status {status}: {printed}")
     return printed, None
+
+
+async def _meet(bob: str, peer: str, alice: str) -> tuple[dict[str, Any], str | None]:
+    """Have alice and bob, each behind a router that lets nobody in, meet by a relay, and find a direct path. What came of it;
+    or why there are no such networks on this machine."""
+    try:
+        async with (
+            homes_behind_routers() as networks,
+            running("relay", networks.relay, before=networks.public) as relay,
+        ):
+            via = (await relay.event("listening"))["address"]
+            of_alice, of_bob = networks.homes
+            listen = "listen", "/ip4/0.0.0.0/tcp/4001", "--allow-all", "--key"
+            async with running(*listen, bob, "--via-relay", via, before=of_bob) as listener:
+                await listener.event("listening")
+                circuit = f"{via}/p2p-circuit/p2p/{peer}"
+                status, printed = await run("request", circuit, _json(REQUEST), "--key", alice, before=of_alice)
+                _expect((status, printed) == (DONE, REQUEST), f"a request ended with status {status}: {printed}")
+                async with running(*listen, alice, "--keep", circuit, before=of_alice):
+                    async with asyncio.timeout(DIRECT_IN):
+                        upgraded = await listener.event("path_upgraded")
+    except TimeoutError:
+        raise DemoFailed(f"alice and bob have found no direct path in {DIRECT_IN:g} s") from None
+    except ProcessFailed as error:
+        return {}, str(error)
+    return {"response": printed, "relay": via, "direct": upgraded["address"]}, None
 
 
 @contextlib.asynccontextmanager
@@ -158,6 +192,22 @@ class _Teller:
             self._tell(
                 {"step": "discovery", "found": False, "message": failure},
                 "Nobody can be found on the local network from here, so this step is left out",
+                self._escape(failure),
+                mark="[bold yellow]-[/]",
+            )
+
+    def relay(self, met: dict[str, Any], failure: str | None) -> None:
+        if failure is None:
+            self._tell(
+                {"step": "relay", "met": True, **met},
+                "Two routers let nobody in: alice and bob meet by a relay, which sees ciphertext, and then find a direct path",
+                f"bob → relay → alice  [green]{_json(met['response'])}[/]",
+                f"alice ↔ bob          at [cyan]{met['direct']}[/], no longer through the relay",
+            )
+        else:
+            self._tell(
+                {"step": "relay", "met": False, "message": failure},
+                "There can be no networks behind routers here, so the step with the relay is left out",
                 self._escape(failure),
                 mark="[bold yellow]-[/]",
             )

@@ -21,12 +21,15 @@ from ..events import (
     AddressesChanged,
     Dropped,
     Event,
+    HolePunchFailed,
     KeepFailed,
     LimitReached,
+    PathUpgraded,
     PolicyFailed,
     PolicyLoaded,
     PortMapped,
     PortMappingFailed,
+    ReachabilityChanged,
     RequestFailed,
     ReservationLost,
     ReservationMade,
@@ -338,7 +341,7 @@ async def _watch(auditing: asyncio.Task[None]) -> None:
 
 
 async def tell(events: AsyncIterator[Event]) -> None:
-    """Prints what becomes of our addresses, ports, requests, policy and state. What failed, people read in the log."""
+    """Prints what becomes of our addresses, ports, paths, requests, policy and state. What failed, people read in the log."""
     lost: set[PeerId] = set()
     async for event in events:
         match event:
@@ -356,6 +359,17 @@ async def tell(events: AsyncIterator[Event]) -> None:
                 lost.discard(relay)
                 record = {"event": "reservation", "relay": str(relay), "addresses": list(map(str, addresses))}
                 output.result(record, "\n".join(f"listening on  {address}" for address in addresses))
+            case PathUpgraded(connection, before):
+                record = {
+                    "event": "path_upgraded",
+                    "peer": str(connection.peer),
+                    "address": str(connection.address),
+                    "relay": str(before.relay),
+                }
+                text = f"direct now    {connection.peer}, at {connection.address}; before through {before.relay}"
+                output.result(record, text)
+            case HolePunchFailed(peer, error, attempt, last) if output.is_json():
+                output.result({"event": "hole_punch_failed", **_failure(peer, error), "attempt": attempt, "last": last})
             case KeepFailed(peer, error) if output.is_json():
                 output.result({"event": "keep_failed", **_failure(peer, error)})
             case PortMapped(address, protocol, expires) if output.is_json():
@@ -365,6 +379,14 @@ async def tell(events: AsyncIterator[Event]) -> None:
             case PortMappingFailed(address, reason):
                 record = {"event": "port_mapping_failed", "address": str(address), "reason": reason}
                 output.result(record, f"port mapping  {reason}")
+            case ReachabilityChanged(address, reachability):
+                record = {
+                    "event": "reachability",
+                    "address": str(address),
+                    "state": reachability.state.value,
+                    "how": reachability.how,
+                }
+                output.result(record, f"{reachability.state.value:<14}{address} ({reachability.how})")
             case LimitReached(limit, network, count) if output.is_json():
                 output.result({"event": "limit", "limit": limit, "network": network, "count": count})
             case Dropped(count) if output.is_json():

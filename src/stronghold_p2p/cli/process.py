@@ -12,36 +12,46 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["ProcessFailed", "listening", "network_of_its_own", "run"]
-
-NAMESPACE = ("unshare", "--user", "--map-root-user", "--net", "--")
-LOOPBACK_UP = ("sh", "-c", "ip link set lo up && echo up && exec cat")
+__all__ = ["Command", "ProcessFailed", "listening", "run", "running"]
 
 
 class ProcessFailed(Exception):
     """A process ended without doing what it was started for."""
 
 
+class Command:
+    """A command that runs, and prints events."""
+
+    def __init__(self, name: str, printed: asyncio.StreamReader) -> None:
+        self._name = name
+        self._printed = printed
+
+    async def event(self, name: str) -> Any:
+        """The next event of that name; others before it are passed over.
+
+        Raises:
+            ProcessFailed: the command has failed, or ended.
+        """
+        async for line in self._printed:
+            event = msgspec.json.decode(line)
+            if "error" in event and "event" not in event:
+                raise ProcessFailed(f"{self._name}: {event['message']}")
+            if event.get("event") == name:
+                return event
+        raise ProcessFailed(f"{self._name}: ended without a message")
+
+
 @contextlib.asynccontextmanager
-async def network_of_its_own() -> AsyncIterator[Sequence[str]]:
-    """What goes before a command that is to run in a network with a loopback interface alone, for as long as the context
-    (Linux). Nothing, where the system has no such networks for us."""
+async def running(*arguments: str, before: Sequence[str] = ()) -> AsyncIterator[Command]:
+    """Run a command for as long as the context. ``before`` goes before it."""
+    process = await _start(*arguments, before=before)
+    assert process.stdout is not None
     try:
-        holder = await asyncio.create_subprocess_exec(
-            *NAMESPACE, *LOOPBACK_UP, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True
-        )
-    except OSError:
-        yield ()
-        return
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    try:
-        is_up = await holder.stdout.readline()
-        entrance = ("nsenter", "--preserve-credentials", "--user", "--net", "--target", str(holder.pid), "--")
-        yield entrance if is_up else ()
+        yield Command(arguments[0], process.stdout)
     finally:
-        holder.stdin.close()
-        await holder.wait()
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        await process.wait()
 
 
 @contextlib.asynccontextmanager
@@ -52,18 +62,8 @@ async def listening(*options: str, before: Sequence[str] = ()) -> AsyncIterator[
     Raises:
         ProcessFailed: it does not listen.
     """
-    process = await _start("listen", *options, before=before)
-    assert process.stdout is not None
-    try:
-        line = await process.stdout.readline()
-        event = msgspec.json.decode(line) if line else {}
-        if "address" not in event:
-            raise ProcessFailed(f"listen: {event.get('message', 'ended without a message')}")
-        yield event["address"]
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
-        await process.wait()
+    async with running("listen", *options, before=before) as command:
+        yield (await command.event("listening"))["address"]
 
 
 async def run(*arguments: str, before: Sequence[str] = ()) -> tuple[int, Any]:

@@ -9,21 +9,26 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ..config import Config
 from ..errors import StrongholdError
+from ..events import AddressOrigin
 from ..identity import Keypair, PeerId
 from ..logs import SparingLog
 from ..loops import is_contained
 from ..multiaddr import Multiaddr
+from ..resources.memory import Memory
+from ..resources.turns import Turns
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
 from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
+from ..transport.transport import DirectDial, Transport
 from ..wire import multistream
+from ..wire.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from .identify import Identity
 
-__all__ = ["Service", "ServiceHost", "StreamHandler", "check_protocol_id", "in_task"]
+__all__ = ["OwnAddresses", "Service", "ServiceHost", "StreamHandler", "check_protocol_id", "in_task"]
 
 logger = logging.getLogger("stronghold_p2p")
 
@@ -34,6 +39,21 @@ StreamCoroutine: TypeAlias = Callable[[Connection, Stream], Awaitable[None]]
 """Serves an inbound stream, which is closed when it returns and reset when it raises."""
 
 
+class OwnAddresses(Protocol):
+    """Our addresses, as seen by services."""
+
+    @property
+    def direct(self) -> Mapping[Multiaddr, AddressOrigin]:
+        """Where we may be dialed without a relay, and how we know of each address."""
+
+    def set_reachable(self, reachable: frozenset[Multiaddr], unreachable: frozenset[Multiaddr]) -> None:
+        """Of these, public remotes are told the ones that can be dialed, and not the others."""
+
+    def leads_to(self, address: Multiaddr, connection: Connection) -> bool:
+        """Whether a connection to ``address``, one of these, comes to the listener that ``connection`` has come
+        by."""
+
+
 class ServiceHost(Protocol):
     """The swarm, as seen by services."""
 
@@ -42,6 +62,12 @@ class ServiceHost(Protocol):
     deadlines: Deadlines
     closing: bool
     """It takes nothing new any more."""
+    turns: Turns
+    memory: Memory
+
+    @property
+    def own_addresses(self) -> OwnAddresses:
+        """Which of our addresses can be dialed by whom."""
 
     @property
     def listen_addresses(self) -> tuple[Multiaddr, ...]:
@@ -59,6 +85,14 @@ class ServiceHost(Protocol):
     def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
         """These addresses of a router lead to listeners of ours, by bound address; others do no more."""
 
+    def transport_for(self, peer: PeerId, address: Multiaddr) -> Transport | None:
+        """What dials ``peer`` at ``address``; None if that is to be looked up first.
+
+        Raises:
+            NotPermitted: a policy refuses it.
+            InvalidAddress: no transport supports it, or it is none to dial, such as one of ours.
+        """
+
     @property
     def connected_peers(self) -> tuple[PeerId, ...]:
         """All peers with a connection."""
@@ -68,6 +102,18 @@ class ServiceHost(Protocol):
 
     def connection(self, peer: PeerId) -> Connection | None:
         """The connection that new streams to ``peer`` use."""
+
+    async def connect_directly(
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, how: DirectDial
+    ) -> Connection:
+        """A direct connection to ``peer`` by ``deadline`` (the loop's time), beside a relayed one. Dials all ``addresses`` at
+        once.
+
+        Raises:
+            ClosedError: we are closing.
+            NotPermitted: the peer is banned, or a policy refuses it.
+            DialError: no address led to the peer.
+        """
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
         """``peer`` was heard of at these addresses, and at others before: dials to it by its id alone take them in, and
@@ -120,6 +166,11 @@ class Service:
 
     def offer_changed(self, peer: PeerId | None) -> None:
         """The protocols for ``peer`` (None: for all peers), or our listen addresses, have changed."""
+
+    def refused(self, pipe: BytePipe, upgrade: Upgrade) -> Connection | None:
+        """A peer has connected with whom there may be no connection. The service may make one of its own, which the host does
+        not know of; by None, it is refused."""
+        return None
 
     def network_changed(self) -> None:
         """The addresses of this machine's interfaces have changed; called while something watches them (see

@@ -1,4 +1,5 @@
-"""Dials: one a peer at a time, which all who want a connection wait for; the peer's addresses race."""
+"""Dials: one a peer at a time, which all who want a connection wait for; the peer's addresses race. Beside it, one of
+each kind for a direct path to a peer that is connected by a relay."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from ..multiaddr import Multiaddr
 from ..transport.connection import Connection
 from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.resolver import Resolved, Resolver, is_name, names_host
-from ..transport.transport import Transport
+from ..transport.transport import DirectDial, Transport
 from ..transport.upgrade import PipeUpgrade
 from .attempt import MAX_ADDRESSES, Attempt, Resolution
 from .own_addresses import Scope, host_of, is_wildcard, scope_of
@@ -93,41 +94,45 @@ class Dialer:
         self.networks = networks
         self.upgrade = upgrade
         self.find = find
-        self.dials: dict[tuple[PeerId, bool], Dial] = {}
-        """Those under way, by peer and role."""
+        self.dials: dict[tuple[PeerId, DirectDial | None], Dial] = {}
+        """Those under way."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def dial(self, peer: PeerId, addresses: Iterable[Multiaddr], *, initiator: bool = True, find: bool = False) -> Dial:
+    def dial(
+        self, peer: PeerId, addresses: Iterable[Multiaddr], *, direct: DirectDial | None = None, find: bool = False
+    ) -> Dial:
         """The dial to ``peer`` that is under way, to ``addresses`` too from now on; or a new one.
 
-        ``initiator`` is the role in the handshake: a hole punch may dial as the responder. ``find``: look for further
-        addresses meanwhile.
+        ``direct``: beside a relayed connection, to all addresses at once, since the other end may dial at the same moment.
+        ``find``: look for further addresses meanwhile.
 
         Raises:
             DialError: no address is known, or too many peers are being dialed.
         """
-        dial = self.dials.get((peer, initiator))
+        key = peer, direct
+        dial = self.dials.get(key)
         if dial is None:
             addresses = tuple(addresses)
             if not addresses and not (find and self.find):
                 raise DialError(peer)
             if len(self.dials) >= self.config.max_pending_outbound_connections:
                 raise DialError(peer, reason="Config.max_pending_outbound_connections is reached")
-            dial = self.dials[peer, initiator] = Dial(self, peer, initiator=initiator)
+            dial = self.dials[key] = Dial(self, peer, direct)
         dial.take_in(addresses, find=self.find if find else None)
         return dial
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
         """``peer`` was heard of at these addresses: a dial that looks for it takes them in."""
-        dial = self.dials.get((peer, True))
+        dial = self.dials.get((peer, None))
         if dial is not None:
             dial.found(addresses)
 
     def peer_connected(self, connection: Connection) -> None:
-        """The peer has dialed us: a dial to it need not go on."""
-        dial = self.dials.get((connection.peer, True))
-        if dial is not None:
-            dial.finish(connection)
+        """The peer has dialed us: dials to it need not go on."""
+        for direct in None, *DirectDial:
+            dial = self.dials.get((connection.peer, direct))
+            if dial is not None:
+                dial.finish(connection)
 
     def network_left(self) -> None:
         """An address of ours is gone: what was sent from it is never answered."""
@@ -181,9 +186,9 @@ class Dial:
     when nobody waits any more.
     """
 
-    def __init__(self, dialer: Dialer, peer: PeerId, *, initiator: bool) -> None:
+    def __init__(self, dialer: Dialer, peer: PeerId, direct: DirectDial | None) -> None:
         self.peer = peer
-        self.initiator = initiator
+        self._direct = direct
         self._dialer = dialer
         self._config = dialer.config
         self._loop = asyncio.get_running_loop()
@@ -278,7 +283,7 @@ class Dial:
         if self._over:
             return
         self._over = True
-        del self._dialer.dials[self.peer, self.initiator]
+        del self._dialer.dials[self.peer, self._direct]
         if self._timer is not None:
             self._timer.cancel()
         self._queue.clear()
@@ -326,7 +331,7 @@ class Dial:
         if not attempts:
             return
         start = self._loop.time()
-        if self._in_flight:
+        if self._in_flight and not self._direct:
             start = max(start, self._last_start + self._config.dial_stagger)
         waiting = [*self._queue, *attempts]
         if len(waiting) == 1:
@@ -340,7 +345,7 @@ class Dial:
         self._queue = []
         for address, delay in rank(candidates, book.clock(), self._config.dial_stagger, networks):
             self._queue.append(self._attempts[address])
-            self._queue[-1].due = start + delay
+            self._queue[-1].due = start if self._direct else start + delay
 
     def _schedule_lookups(self, attempts: list[Attempt]) -> None:
         """Starts all at once: the resolver has them wait for each other."""
@@ -463,12 +468,19 @@ class Dial:
 
         def connected(pipe: BytePipe) -> PipeReceiver:
             nonlocal upgrade
-            upgrade = self._dialer.upgrade(pipe, self.peer, attempt.dialed, initiator=self.initiator)
+            initiator = self._direct is not DirectDial.RESPONDER
+            upgrade = self._dialer.upgrade(pipe, self.peer, attempt.dialed, initiator=initiator)
             return upgrade
 
         assert attempt.transport is not None
         try:
-            await attempt.transport.dial(attempt.address, connected, peer=self.peer, named=attempt.named)
+            await attempt.transport.dial(
+                attempt.address,
+                connected,
+                peer=self.peer,
+                named=attempt.named,
+                from_listen_port=None if self._direct is None else self._direct.is_punch,
+            )
             assert upgrade is not None
             return await upgrade.finished
         except BaseException:
@@ -478,11 +490,12 @@ class Dial:
 
     def _give_up(self, finished: asyncio.Future[Connection]) -> None:
         """Of a connection that was made in the very turn of the loop in which its dial was given up: closes it if another
-        one has won, and takes it if the dial goes on."""
+        one has won that is as good, and takes it if the dial goes on."""
         if finished.cancelled() or finished.exception() is not None:
             return
         if isinstance(self._outcome, Connection):
-            finished.result().drain()
+            if self._outcome.path.relay is None or finished.result().path.relay is not None:
+                finished.result().drain()
         elif not self._over and finished.result().usable:
             self.finish(finished.result())
 

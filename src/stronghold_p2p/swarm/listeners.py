@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from ..errors import ClosedError, ListenError
-from ..events import AddressesChanged, Direction, Event, Listener, ListenerClosed, NatKind, NewListener, Path
+from ..events import (
+    AddressesChanged,
+    AddressOrigin,
+    Direction,
+    Event,
+    Listener,
+    ListenerClosed,
+    NatKind,
+    NewListener,
+    Path,
+)
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
@@ -79,6 +89,8 @@ class Listeners:
         self._believing: asyncio.TimerHandle | None = None
         """For the next change, if it has to wait."""
         self._relayed: tuple[Multiaddr, ...] = ()
+        self._reachable: frozenset[Multiaddr] = frozenset()
+        self._unreachable: frozenset[Multiaddr] = frozenset()
         self._closed = False
         self.external: Mapping[Multiaddr, Multiaddr] = {}
         """The addresses of a router that lead to listeners, by bound address; after a change :meth:`update` is due."""
@@ -149,14 +161,15 @@ class Listeners:
             self._believing.cancel()
         self.stop()
 
-    def update(self) -> None:
-        """The interfaces have changed, or what is observed, or :attr:`external`."""
+    def update(self, *, told: bool = False) -> None:
+        """The interfaces have changed, or what is observed, or :attr:`external`; ``told``: or whom we tell which address."""
         before = self.addresses
         self._compute()
         now = self.addresses
         if now != before:
             new = [address for address in now if address not in before]
             self._emit(AddressesChanged(self._with_peer(now), self._with_peer(new)))
+        if (now != before or told) and not self._closed:
             self._changed()
 
     def set_relayed(self, addresses: tuple[Multiaddr, ...]) -> None:
@@ -165,6 +178,13 @@ class Listeners:
         self._compute()
         if not self._closed:
             self._changed()
+
+    def set_reachable(self, reachable: frozenset[Multiaddr], unreachable: frozenset[Multiaddr]) -> None:
+        """Remotes have dialed the ones: these are told as if they were believed. They could not dial the others: these are
+        not told to who would dial them from outside."""
+        if (reachable, unreachable) != (self._reachable, self._unreachable):
+            self._reachable, self._unreachable = reachable, unreachable
+            self.update(told=True)
 
     # -- which addresses ---------------------------------------------------------------------------
 
@@ -184,8 +204,37 @@ class Listeners:
         remote = Scope.PUBLIC if relayed else scope_of(connection.remote_address)
         whom = (remote, self._interface_of(connection.local_address))
         if whom not in self._told:
-            self._told[whom] = select(self._own, *whom)
+            hidden = self._unreachable if remote is Scope.PUBLIC else ()
+            self._told[whom] = select((one for one in self._own if one.address not in hidden), *whom)
         return self._told[whom]
+
+    @property
+    def direct(self) -> dict[Multiaddr, AddressOrigin]:
+        """Where we may be dialed without a relay, and how we know of each address."""
+        found: dict[Multiaddr, AddressOrigin] = {}
+        for entry in self._entries:
+            bound = entry.handle.address
+            for address, interface, _ in entry.own:
+                origin = AddressOrigin.ANNOUNCED
+                if interface is not None or address == bound:
+                    origin = AddressOrigin.INTERFACE
+                elif address == self.external.get(bound):
+                    origin = AddressOrigin.MAPPED
+                found.setdefault(address, origin)
+        for address in (*self._dialed(), *self._observations.candidates(asyncio.get_running_loop().time())):
+            found.setdefault(address, AddressOrigin.OBSERVED)
+        return found
+
+    def leads_to(self, address: Multiaddr, connection: Remote) -> bool:
+        """Whether a connection to ``address``, one of these, comes to the listener that ``connection`` has come by. Where one
+        leads that was announced, nobody knows."""
+        listener, local = self._listener_of(connection), connection.local_address
+        if listener is None or local is None:
+            return False
+        if self.direct.get(address) is AddressOrigin.INTERFACE:
+            return address.components == (*local.components[:2], *listener.components[2:])
+        mapped = next((bound for bound, external in self.external.items() if external == address), listener)
+        return mapped == listener
 
     def is_own(self, address: Multiaddr) -> bool:
         """Whether whoever dials ``address`` from here comes to one of the listeners. Not so where a proxy is announced."""
@@ -204,9 +253,7 @@ class Listeners:
     def candidates(self) -> tuple[Multiaddr, ...]:
         """Where we may be dialed from outside, without a relay: our own public addresses, and those at which even one network
         sees us."""
-        own = (one.address for entry in self._entries for one in entry.own)
-        observed = self._observations.candidates(asyncio.get_running_loop().time())
-        return tuple(dict.fromkeys((*(one for one in own if scope_of(one) is Scope.PUBLIC), *observed)))
+        return tuple(address for address in self.direct if scope_of(address) is Scope.PUBLIC)
 
     @property
     def nat_kind(self) -> NatKind | None:
@@ -284,13 +331,16 @@ class Listeners:
                 self._with_peer(one.address for one in entry.own),
             )
         own = [one for entry in self._entries for one in entry.own]
-        dialed = [one for one in self._believed if _port_of(one) is not None]
         self._own = (
             *own,
-            *(OwnAddress(address, place=MAX_TOLD) for address in dialed),
+            *(OwnAddress(address, place=MAX_TOLD) for address in dict.fromkeys((*self._dialed(), *self._reachable))),
             *(OwnAddress(address, place=MAX_TOLD + 1) for address in self._relayed),  # behind what is direct
         )
         self._told.clear()
+
+    def _dialed(self) -> list[Multiaddr]:
+        """Where enough remotes say that they have dialed us."""
+        return [one for one in self._believed if _port_of(one) is not None]
 
     def _with_peer(self, addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
         return tuple(address.with_peer(self._peer_id) for address in addresses)

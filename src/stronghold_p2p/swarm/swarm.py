@@ -23,7 +23,6 @@ from ..events import (
     Event,
     InboundConnectionFailed,
     Listener,
-    NatKind,
     Path,
     PeerIdentified,
 )
@@ -45,7 +44,7 @@ from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
 from ..transport.stream import Stream
 from ..transport.substream import Substream
-from ..transport.transport import CertificateFiles, Transport
+from ..transport.transport import CertificateFiles, DirectDial, Transport
 from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
@@ -88,7 +87,7 @@ class Swarm:
         permits: Callable[[PeerId, str], bool],
         approves: Callable[[PeerId], bool],
         refusals: Refusals,
-        refused: Callable[[PeerId, str], None],
+        refused: Callable[[Connection, str], None],
         emit: Callable[[Event], None],
         find: Find | None = None,
     ) -> None:
@@ -137,6 +136,8 @@ class Swarm:
             upgrade=self._upgrade_outbound,
             find=find,
         )
+        self.own_addresses = self._listeners
+        self.transport_for = self._dialer.transport_for
         self._interfaces = interfaces
         self._interfaces.changed = self._interfaces_changed
         self._admission = admission
@@ -179,9 +180,9 @@ class Swarm:
         for service in self._services:
             service.offer_changed(peer)
 
-    def stream_refused(self, peer: PeerId, protocol: str) -> None:
+    def stream_refused(self, connection: Connection, protocol: str) -> None:
         if not self.closing:
-            self._refused(peer, protocol)
+            self._refused(connection, protocol)
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
         if stream.protocol in IDENTIFYING:
@@ -245,9 +246,7 @@ class Swarm:
             NotPermitted: the peer is banned, or a policy refuses it.
             DialError: no address is known, or none led to the peer.
         """
-        if self.closing:
-            raise ClosedError
-        self._check_admission(peer)
+        self._check_peer(peer)
         connection = self.connection(peer)
         if connection is not None:
             return connection
@@ -258,6 +257,12 @@ class Swarm:
             if connection is None:
                 raise
             return connection
+
+    async def connect_directly(
+        self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, how: DirectDial
+    ) -> Connection:
+        self._check_peer(peer)
+        return await self._dialer.dial(peer, addresses, direct=how).outcome(deadline)
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
         self._dialer.found(peer, addresses)
@@ -314,16 +319,8 @@ class Swarm:
         self._listeners.update()
 
     @property
-    def observed_addresses(self) -> tuple[Multiaddr, ...]:
-        return self._listeners.observed
-
-    @property
     def candidates(self) -> tuple[Multiaddr, ...]:
         return self._listeners.candidates
-
-    @property
-    def nat_kind(self) -> NatKind | None:
-        return self._listeners.nat_kind
 
     async def listen(
         self,
@@ -343,10 +340,6 @@ class Swarm:
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
         self._listeners.stop(address)
-
-    def set_relayed_addresses(self, addresses: tuple[Multiaddr, ...]) -> None:
-        """We can be dialed at these, through relays, which remotes are told, too."""
-        self._listeners.set_relayed(addresses)
 
     # -- the network -----------------------------------------------------------------------------
 
@@ -411,8 +404,15 @@ class Swarm:
 
     # -- upgrading -------------------------------------------------------------------------------
 
-    def _check_admission(self, peer: PeerId) -> None:
+    def _check_peer(self, peer: PeerId) -> None:
+        if self.closing:
+            raise ClosedError
         refusal = self._admission.refusal_of_peer(peer)
+        if refusal is not None:
+            raise NotPermitted(peer, refusal)
+
+    def _check_address(self, address: Multiaddr, peer: PeerId) -> None:
+        refusal = self._admission.refusal_of_address(address, peer)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
 
@@ -487,25 +487,25 @@ class Swarm:
         """
         peer = upgrade.remote_peer
         path = path or pipe.path
-        if self.closing:
-            raise ClosedError
-        self._check_admission(peer)
-        refusal = self._admission.refusal_of_address(
-            pipe.remote_address, peer
-        )  # may have changed since the pipe was made
-        if refusal is not None:
-            raise NotPermitted(peer, refusal)
-        self._make_room(peer, direction)
-        is_first = self.connection(peer) is None
+        # Either may have changed since the pipe was made.
+        self._check_address(pipe.remote_address, peer)
+        if (guest := self._guest(path, direction, pipe, upgrade)) is not None:
+            return guest
+        self._check_peer(peer)
+        known = self.connection(peer)
+        is_direct = known is not None and known.path.relay is None
+        # Who has come by a relay has us dial it, and is not to fill the places of those whom we have chosen.
+        ours = direction is Direction.OUTBOUND and (is_direct or known is None or known in self._outbound)
+        self._make_room(peer, ours=ours)
         budget = self.memory.open(networks_of(pipe.remote_address), peer)
         connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path, budget=budget)
         connections = self._connections.setdefault(peer, [])
         connections.append(connection)
         connections.sort(key=_preference)
-        if direction is Direction.INBOUND:
-            self._inbound.add(networks_of(pipe.remote_address), connection)
-        else:
+        if ours:
             self._outbound.add(connection)
+        else:
+            self._inbound.add(networks_of(pipe.remote_address), connection)
         self._set_share(connection)
         self._watch(connection)
         self._emit(ConnectionEstablished(connection.info))
@@ -513,9 +513,17 @@ class Swarm:
             service.connected(connection)
         # Not beside a connection that we dialed: that is about to end its dial. If either side gave up its own in favour
         # of the other's, none would be left. And a dial may find a better path than a relayed one.
-        if direction is Direction.INBOUND and is_first and path.relay is None:
+        if direction is Direction.INBOUND and not is_direct and path.relay is None:
             self._dialer.peer_connected(connection)
         return connection
+
+    def _guest(self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade) -> Connection | None:
+        """The connection that a service makes with a peer which admission refuses."""
+        refused = self._admission.refusal_of_peer(upgrade.remote_peer)
+        if not refused or direction is not Direction.INBOUND or path.relay is not None:
+            return None
+        made = (service.refused(pipe, upgrade) for service in self._services)
+        return next((connection for connection in made if connection is not None), None)
 
     def _watch(self, connection: Connection) -> None:
         """Its end is noticed at once when the address that it comes from is gone."""
@@ -525,15 +533,15 @@ class Swarm:
 
     def _set_share(self, connection: Connection) -> None:
         """Whom we have dialed, or a rule allows, may hold a whole share of the memory."""
-        if connection.direction is Direction.OUTBOUND or self._approves(connection.peer):
+        if connection in self._outbound or self._approves(connection.peer):
             connection.budget.factor = 1.0
         elif not connection.budget.used:
             connection.budget.factor = self.config.unapproved_share
 
     # -- limits: the largest holder gives way ------------------------------------------------------
 
-    def _make_room(self, peer: PeerId, direction: Direction) -> None:
-        """For one connection more.
+    def _make_room(self, peer: PeerId, *, ours: bool) -> None:
+        """For one connection more, ``ours`` or one that a remote has brought about.
 
         Raises:
             LimitExceeded: nothing of ``peer``, or of those who have dialed us, can give way.
@@ -542,9 +550,9 @@ class Swarm:
         own = [connection for connection in self._connections.get(peer, ()) if not connection.closing]
         if len(own) >= limits.max_connections_per_peer:
             self._evict("max_connections_per_peer", [connection for connection in own if not connection.at_work])
-        if direction is Direction.OUTBOUND and len(self._outbound) >= limits.max_outbound_connections:
+        if ours and len(self._outbound) >= limits.max_outbound_connections:
             raise LimitExceeded("max_outbound_connections")
-        if direction is Direction.INBOUND and len(self._inbound) >= limits.max_inbound_connections:
+        if not ours and len(self._inbound) >= limits.max_inbound_connections:
             self._evict("max_inbound_connections", self._inbound.largest())
         if len(self._inbound) + len(self._outbound) >= limits.max_connections:
             self._evict("max_connections", self._inbound.largest())

@@ -20,7 +20,8 @@ LENDS: Final = sys.platform.startswith("linux")
 """Other systems lend no port that they do not lend to other programs, too, and for as long as it is listened on."""
 
 TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
-"""What the system says if there is a connection between the two ports already, or was until a minute ago."""
+"""What the system says if there is a connection between the two ports already, or it remembers one that it cannot tell from a
+new one."""
 
 
 def borrow(listening: Iterable[socket.socket], family: int, host: str, *, always: bool) -> socket.socket | None:

@@ -57,6 +57,7 @@ class TcpPipe(asyncio.BufferedProtocol):
     receiver: PipeReceiver
     remote_address: Multiaddr
     local_address: Multiaddr | None
+    allowance = None
     _transport: asyncio.Transport
 
     def __init__(self, read_buffer: memoryview, config: Config, turns: Turns, path: Path, connected: Connected) -> None:
@@ -248,12 +249,14 @@ class TcpTransport:
         *,
         peer: PeerId | None = None,
         named: Multiaddr | None = None,
-        from_listen_port: bool = False,
+        from_listen_port: bool | None = None,
     ) -> None:
         family, host, port = _endpoint(address)
         make = partial(self._pipe, Path(self.name, address), connected)
         listening = (one for acceptor in self._acceptors for one in acceptor.sockets)
-        lent = borrow(listening, family, host, always=from_listen_port)
+        lent = None
+        if from_listen_port is not False:
+            lent = borrow(listening, family, host, always=from_listen_port is True)
         if lent is None or not await self._dial_with(lent, host, port, make):
             await self._loop.create_connection(make, host, port, family=family)
 

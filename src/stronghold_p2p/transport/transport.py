@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
@@ -11,7 +12,15 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from .pipe import BytePipe, PipeReceiver
 
-__all__ = ["CertificateFiles", "Connected", "Transport", "TransportListener", "nothing_to_close", "refuse_certificate"]
+__all__ = [
+    "CertificateFiles",
+    "Connected",
+    "DirectDial",
+    "Transport",
+    "TransportListener",
+    "nothing_to_close",
+    "refuse_certificate",
+]
 
 CertificateFiles: TypeAlias = tuple[str | os.PathLike[str], str | os.PathLike[str]]
 """A server's certificate for TLS, with those that lead to its authority behind it, and its private key: two files of
@@ -37,6 +46,23 @@ class TransportListener(Protocol):
         """Stops listening. The pipes that it has made stay."""
 
 
+class DirectDial(enum.Enum):
+    """How a peer is dialed beside a connection through a relay (libp2p/specs relay/DCUtR.md)."""
+
+    BACK = enum.auto()
+    """It may be reachable as it is. Not from the port of a listener: what a NAT remembers of a dial without an answer would be
+    in the way of a hole punch."""
+    INITIATOR = enum.auto()
+    """It dials at the same moment. We are the initiator of the handshake."""
+    RESPONDER = enum.auto()
+    """It dials at the same moment. We are the responder, though we dial, too."""
+
+    @property
+    def is_punch(self) -> bool:
+        """Whether both ends dial, each from the port of a listener."""
+        return self is not DirectDial.BACK
+
+
 class Transport(Protocol):
     """Dials and listens on the addresses of one kind. Addresses are without a peer id."""
 
@@ -54,13 +80,13 @@ class Transport(Protocol):
         *,
         peer: PeerId | None = None,
         named: Multiaddr | None = None,
-        from_listen_port: bool = False,
+        from_listen_port: bool | None = None,
     ) -> None:
         """Connects to ``address``; returns when ``connected`` has been called.
 
         ``peer`` is whom we expect there, as a relay must know. ``named`` is the same address by the name of its host, if it
         was looked up: what some servers want to hear. ``from_listen_port``: leave from where we listen, as both ends of a
-        hole punch must; without it, a transport does so where it is of use.
+        hole punch must, or from another port; None: as is of use.
 
         Raises:
             OSError: refused, or unreachable.

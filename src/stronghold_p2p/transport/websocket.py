@@ -73,7 +73,7 @@ class WebSocketTransport:
         *,
         peer: PeerId | None = None,
         named: Multiaddr | None = None,
-        from_listen_port: bool = False,
+        from_listen_port: bool | None = None,
     ) -> None:
         """As :meth:`Transport.dial`; raises CertificateError for a file of authorities that cannot be used, too."""
         from .websocket_pipe import client_pipe

@@ -1,4 +1,4 @@
-"""A program: a router that maps TCP ports, and forwards nothing else. Prints the mapped ports when they change.
+"""A program: a router that has the system forward TCP ports as it is asked to. Prints the mapped ports when they change.
 
 router.py INNER HOST OUTER: its address towards a host, that host, and its address towards everybody else.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
+import subprocess
 import sys
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -16,43 +16,40 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from support.router import Router
 
+TABLE = """
+table ip mapped
+delete table ip mapped
+table ip mapped {{
+    chain in {{
+        type nat hook prerouting priority dstnat
+        {rules}
+    }}
+}}
+"""
+"""For nft, in place of the one before."""
+
+RULE = "ip daddr {outer} tcp dport {external} dnat to {host}:{internal}\n"
+
 
 class Forwarder(Router):
-    """Passes on what comes to a mapped port."""
+    """Forwards the mapped ports."""
 
     host: str
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.servers: dict[int, asyncio.Task[None]] = {}
-        """By internal port."""
-
     def map(self, internal: int, external: int, lifetime: int, nonce: bytes) -> tuple[int, int]:
+        before = set(self.mappings)
         granted = super().map(internal, external, lifetime, nonce)
-        if (internal in self.mappings) == (internal in self.servers):
-            return granted  # asked again
-        if internal not in self.mappings:
-            self.servers.pop(internal).cancel()
-        else:
-            listening = socket.create_server((str(self.external), granted[0]))  # before the answer says so
-            self.servers[internal] = asyncio.get_running_loop().create_task(self.serve(listening, internal))
-        print(json.dumps({"event": "mapped", "ports": sorted(self.mappings)}), flush=True)
+        if set(self.mappings) != before:  # not asked again
+            self.forward()  # before the answer says so
+            print(json.dumps({"event": "mapped", "ports": sorted(self.mappings)}), flush=True)
         return granted
 
-    async def serve(self, listening: socket.socket, port: int) -> None:
-        async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            inner_reader, inner_writer = await asyncio.open_connection(self.host, port)
-            await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
-
-        async with await asyncio.start_server(forward, sock=listening) as server:
-            await server.serve_forever()
-
-
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
+    def forward(self) -> None:
+        rules = [
+            RULE.format(outer=self.external, external=external, host=self.host, internal=internal)
+            for internal, (external, _, _) in self.mappings.items()
+        ]
+        subprocess.run(["nft", "-f", "-"], input=TABLE.format(rules="".join(rules)), text=True, check=True)
 
 
 async def main(inner: str, host: str, outer: str) -> None:

@@ -16,7 +16,9 @@ from typing import TypeVar
 from google.protobuf import message
 
 from ...errors import DecodeError
+from .autonat_pb2 import AutonatMessage, DialBack, DialBackResponse, DialDataRequest, DialResponse
 from .circuit_pb2 import CircuitLimit, CircuitPeer, CircuitReservation, HopMessage, StopMessage, Voucher
+from .dcutr_pb2 import HolePunch
 from .envelope_pb2 import Envelope
 from .identify_pb2 import Identify
 from .keys_pb2 import PrivateKey, PublicKey
@@ -24,10 +26,16 @@ from .noise_pb2 import NoiseExtensions, NoiseHandshakePayload
 from .peer_record_pb2 import PeerRecord
 
 __all__ = [
+    "AutonatMessage",
     "CircuitLimit",
     "CircuitPeer",
     "CircuitReservation",
+    "DialBack",
+    "DialBackResponse",
+    "DialDataRequest",
+    "DialResponse",
     "Envelope",
+    "HolePunch",
     "HopMessage",
     "Identify",
     "NoiseExtensions",

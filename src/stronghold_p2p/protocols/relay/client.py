@@ -108,7 +108,7 @@ class CircuitTransport:
         *,
         peer: PeerId | None = None,
         named: Multiaddr | None = None,
-        from_listen_port: bool = False,
+        from_listen_port: bool | None = None,
     ) -> None:
         """As :meth:`Transport.dial`; raises RelayRefused, and what a stream to the relay does, too."""
         split = split_circuit(address)
