@@ -23,8 +23,9 @@ from stronghold_p2p.diagnosis.dialing import advice_on, attempts_data, in_words
 
 PEER = PeerId.parse("12D3KooWHbzMJW3LdgTFjcv7iXKhMMhNAQAfx7tGhe6U3BHNnBKD")
 OTHER = PeerId.parse("12D3KooWFvyFjmVNas864oDAkFLMcNrmRwbyKJrJ6sHLEidQFx44")
-TCP, TCP6 = Multiaddr.parse("/ip4/192.0.2.1/tcp/4001"), Multiaddr.parse("/ip6/2001:db8::1/tcp/4001")
-QUIC = Multiaddr.parse("/ip4/192.0.2.1/udp/1/quic-v1")
+TCP, TCP6 = Multiaddr.parse("/ip4/8.8.8.1/tcp/4001"), Multiaddr.parse("/ip6/2a00::1/tcp/4001")
+LOOPBACK, PRIVATE = Multiaddr.parse("/ip4/127.0.0.1/tcp/4001"), Multiaddr.parse("/ip4/192.168.7.7/tcp/4001")
+QUIC = Multiaddr.parse("/ip4/8.8.8.1/udp/1/quic-v1")
 NAME = Multiaddr.parse("/dns4/a.example/tcp/4001")
 CIRCUIT = Multiaddr.parse(f"{TCP}/p2p/{OTHER}/p2p-circuit")
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
@@ -39,6 +40,8 @@ def failed(error: Exception, address: Multiaddr = TCP, seconds: float = 0.0) -> 
     [
         (failed(REFUSED), f"{TCP}: connection refused", "as at /ip4/0.0.0.0/tcp/4001"),
         (failed(TimeoutError("no answer in time"), seconds=4.0), "no answer in time (4.0 s)", "let TCP port 4001 through its firewall"),
+        (failed(REFUSED, LOOPBACK), "127.0.0.1/tcp/4001: connection refused", "a loopback address leads to this one"),
+        (failed(TimeoutError("no answer in time"), PRIVATE), "no answer in time", "a private address leads nowhere then"),
         (failed(OSError(errno.ENETUNREACH, "Network is unreachable"), TCP6), "network is unreachable", "whether this machine has IPv6"),
         (failed(OSError(errno.EHOSTUNREACH, "No route to host")), "no route to host", "whether this machine has IPv4"),
         (failed(OSError(errno.EMFILE, "Too many open files")), "too many open files", "log of the other side"),
@@ -91,9 +94,9 @@ def test_names_lead_to_addresses() -> None:
 
 
 def test_many_addresses_are_counted() -> None:
-    addresses = [Multiaddr.parse(f"/ip4/192.0.2.{number}/tcp/4001") for number in range(6)]
+    addresses = [Multiaddr.parse(f"/ip4/8.8.8.{number}/tcp/4001") for number in range(6)]
     told = in_words(DialError(PEER, [failed(REFUSED, address) for address in addresses]))
-    assert told.endswith("192.0.2.3/tcp/4001: connection refused; and 2 other addresses failed")
+    assert told.endswith("8.8.8.3/tcp/4001: connection refused; and 2 other addresses failed")
 
 
 def test_no_address() -> None:

@@ -78,7 +78,7 @@ def reserved(
         (RelayContact(reached(), refusal=RelayRefused(PEER, 200, "it has none to give")), "problem", "gives no reservation: it has none to give, status 200.", "The relay is full"),
         (RelayContact(reached(), refusal=RelayRefused(PEER, 202, "its rules")), "problem", "status 202", "--key FILE"),
         (RelayContact(reached(), refusal=ProtocolNotSupported(HOP)), "problem", f"is no relay, or not for us: it does not offer {HOP}.", "stronghold-p2p relay"),
-        (RelayContact(reached(), refusal=ProtocolNotSupported(HOP, 0x1007)), "problem", "gives no reservation: the remote refuses", "another one"),
+        (RelayContact(reached(), refusal=ProtocolNotSupported(HOP, 0x1007)), "problem", "but refuses us: the remote refuses the connection", "Have the operator of the relay allow this peer"),
         (RelayContact(reached(), refusal=ConnectionLost("gone")), "problem", "gives no reservation: connection lost: gone.", "another one"),
         (RelayContact(reached()), "problem", "gives no reservation: it did not answer in time.", "another one"),
     ],

@@ -19,6 +19,7 @@ from ..errors import (
 )
 from ..events import DialAttempt
 from ..multiaddr import Multiaddr
+from ..swarm.own_addresses import Scope, scope_of
 from ..transport.resolver import is_name
 from .finding import MAX_SHOWN, shortened
 
@@ -136,6 +137,11 @@ def _advice(attempt: DialAttempt) -> str:
             return (
                 "Look at the log of the other side: something there closes the connection, such as a policy or a proxy."
             )
+        case ConnectionRefusedError() | TimeoutError() if scope_of(address) is Scope.LOOPBACK:
+            return (
+                f"Start the peer on this machine, at TCP port {port}, or give the address of the machine that it is on:"
+                " a loopback address leads to this one."
+            )
         case ConnectionRefusedError():
             return (
                 f"Start the peer there, and have it listen on all interfaces, as at /ip4/0.0.0.0/tcp/{port}: nothing listens"
@@ -147,6 +153,11 @@ def _advice(attempt: DialAttempt) -> str:
             return "Use an address with /tcp, /ws or /tls/ws: others, such as /quic-v1, are not supported."
         case _ if is_name(address):
             return "Check how the name is written, or use an IP address."
+        case TimeoutError() if scope_of(address) is not Scope.PUBLIC:
+            return (
+                "Give a public address of the peer, or one at a relay, if it is in another network than this machine: a"
+                f" private address leads nowhere then. Else let TCP port {port} through the firewall of its machine."
+            )
         case TimeoutError():
             return (
                 f"Look whether the machine there runs, let TCP port {port} through its firewall, and have its router forward"

@@ -7,6 +7,7 @@ from typing import Any, Final
 from ..errors import ProtocolNotSupported, RelayRefused
 from ..events import PathLimits, ReservationMade
 from ..identity import PeerId
+from ..protocols.relay.message import Status
 from ..requests.codec import PROTOCOLS
 from ..swarm.own_addresses import Scope, scope_of
 from .dialing import advice_on, attempts_data, in_words, on_status
@@ -64,6 +65,9 @@ def check_relay(relay: RelayContact) -> Finding:
                 "Start it with `stronghold-p2p relay`. If it is go-libp2p or rust-libp2p, tell it a public address of its own:"
                 " they offer to relay only once they know one."
             )
+        case ProtocolNotSupported():
+            what += f", but refuses us: {shortened(refusal)}."
+            advice = on_status(Status.PERMISSION_DENIED)
         case _:
             reason = "it did not answer in time" if refusal is None else shortened(refusal)
             what += f", but gives no reservation: {reason}."
