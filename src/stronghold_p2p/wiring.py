@@ -26,8 +26,8 @@ from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
 from .multiaddr import Multiaddr
-from .protocols.hole_punching import HolePunching
 from .protocols.autonat.service import Autonat
+from .protocols.hole_punching import HolePunching
 from .protocols.identify import IdentifyService
 from .protocols.ping import PingService
 from .protocols.relay.limits import RelayServer

@@ -18,10 +18,10 @@ from stronghold_p2p.cli.listen import MAX_MESSAGE, tell
 from stronghold_p2p.errors import DecodeError
 from stronghold_p2p.events import (
     AddressesChanged,
-    ConnectionInfo,
-    Direction,
     AddressOrigin,
     AddressReachability,
+    ConnectionInfo,
+    Direction,
     Dropped,
     Event,
     HolePunchFailed,
