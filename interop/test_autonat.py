@@ -1,4 +1,4 @@
-"""AutoNAT v2 with go-libp2p, on hosts whose addresses count as public."""
+"""AutoNAT v2 with go-libp2p and rust-libp2p, on hosts whose addresses count as public."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.nat import internet, missing_for_nat
 
 from .driver import command_line
 
-GO = "go"
+BOTH = pytest.mark.parametrize("language", ["go", "rust"])
 
 
 @pytest.fixture
@@ -22,12 +22,13 @@ def public() -> Iterator[tuple[Host, ...]]:
         yield made.public
 
 
-def test_we_ask(public: tuple[Host, ...]) -> None:
+@BOTH
+def test_we_ask(public: tuple[Host, ...], language: str) -> None:
     theirs, ours, *_ = public
     second = "11.0.0.99"
     ours.ip(f"address add {second}/24 dev {INTERFACE}")
     nobody = f"/ip4/{ours.ip4}/tcp/9"
-    with theirs.process(*command_line(GO), "autonat", theirs.ip4) as server:
+    with theirs.process(*command_line(language), "autonat", theirs.ip4) as server:
         address = server.event("listening")["address"]
         listen = "listen", "/ip4/0.0.0.0/tcp/4001", "--announce", nobody, "--allow-all", "--keep", address
         with ours.stronghold_p2p(*listen) as client:
@@ -41,7 +42,8 @@ def test_we_ask(public: tuple[Host, ...]) -> None:
     }
 
 
-def test_they_ask(public: tuple[Host, ...]) -> None:
+@BOTH
+def test_they_ask(public: tuple[Host, ...], language: str) -> None:
     """Three, since go-libp2p believes two, and asks each one once in two minutes."""
     theirs, *servers = public
     with ExitStack() as stack:
@@ -49,7 +51,7 @@ def test_they_ask(public: tuple[Host, ...]) -> None:
         for host in servers:
             server = stack.enter_context(host.stronghold_p2p("listen", f"/ip4/{host.ip4}/tcp/4001", "--allow-all"))
             addresses.append(server.event("listening")["address"])
-        client = stack.enter_context(theirs.process(*command_line(GO), "autonat", theirs.ip4, *addresses))
+        client = stack.enter_context(theirs.process(*command_line(language), "autonat", theirs.ip4, *addresses))
         own = client.event("listening")["address"].partition("/p2p/")[0]
         while (known := client.event("reachability"))["unknown"]:
             pass

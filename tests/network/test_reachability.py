@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Final
 
 from support.namespaces import Host, HostProcess
@@ -17,13 +18,10 @@ def serve(stack: ExitStack, host: Host) -> str:
     return str(server.event("listening")["address"])
 
 
-def listen(stack: ExitStack, host: Host, *servers: str, announce: str | None = None) -> HostProcess:
-    """A peer that keeps connected with the servers."""
-    keep = [part for server in servers for part in ("--keep", server)]
-    announcing = [] if announce is None else ["--announce", announce]
-    return stack.enter_context(
-        host.stronghold_p2p("listen", "/ip4/0.0.0.0/tcp/4001", "--allow-all", *keep, *announcing)
-    )
+def listen(stack: ExitStack, host: Host, server: str, *options: str) -> HostProcess:
+    """A peer that keeps connected with the server."""
+    arguments = "listen", "/ip4/0.0.0.0/tcp/4001", "--allow-all", "--keep", server, *options
+    return stack.enter_context(host.stronghold_p2p(*arguments))
 
 
 def found_out(peer: HostProcess) -> tuple[str, str]:
@@ -31,6 +29,9 @@ def found_out(peer: HostProcess) -> tuple[str, str]:
     line: Any = peer.event("reachability")
     return line["address"].partition("/p2p/")[0], line["state"]
 
+
+ROUTER: Final = Path(__file__).with_name("programs") / "router.py"
+"""Maps ports by PCP."""
 
 FORWARD: Final = """
 table ip forward {{
@@ -66,7 +67,8 @@ def test_a_public_host_is_reachable(make_internet: MakeInternet) -> None:
 def test_behind_nat_what_remotes_observe_is_unreachable(make_internet: MakeInternet) -> None:
     with make_internet(2, Nat.ENDPOINT_INDEPENDENT) as (servers, (home,)), ExitStack() as stack:
         home.router.run("nft", "-f", "-", text=REFUSE)
-        peer = listen(stack, home.host, *(serve(stack, server) for server in servers))
+        one, other = (serve(stack, server) for server in servers)
+        peer = listen(stack, home.host, one, "--keep", other)
         assert found_out(peer) == (outside_of(home), "unreachable")
 
 
@@ -81,8 +83,20 @@ def test_a_port_that_the_router_forwards_is_reachable(make_internet: MakeInterne
             assert asker.line() == "you"
 
 
+def test_what_a_router_maps_is_reachable(make_internet: MakeInternet) -> None:
+    """This one passes on what comes there, from an address of its own."""
+    with make_internet(1, Nat.ENDPOINT_INDEPENDENT) as ((server,), (home,)), ExitStack() as stack:
+        home.router.run("nft", "-f", "-", text="insert rule ip filter to_us tcp dport 4001 accept")
+        mapper = stack.enter_context(home.router.python(str(ROUTER), home.gateway, home.host.ip4, home.router.ip4))
+        assert mapper.line() == "ready"
+        peer = listen(stack, home.host, serve(stack, server), "--port-mapping")
+        line = peer.event("reachability")
+        assert line["address"].startswith(f"{outside_of(home)}/p2p/")
+        assert (line["state"], line["how"].partition(" by 12D3")[0]) == ("reachable", "mapped by a router, dialed back")
+
+
 def test_what_is_announced_and_does_not_lead_here_is_unreachable(make_internet: MakeInternet) -> None:
     with make_internet(1, Nat.SYMMETRIC) as ((server,), (home,)), ExitStack() as stack:
         home.router.run("nft", "-f", "-", text=REFUSE)
-        peer = listen(stack, home.host, serve(stack, server), announce=outside_of(home))
+        peer = listen(stack, home.host, serve(stack, server), "--announce", outside_of(home))
         assert found_out(peer) == (outside_of(home), "unreachable")

@@ -168,15 +168,28 @@ async def test_a_nonce_that_comes_to_another_listener_proves_nothing() -> None:
         assert await client.client.ask(connection, other) is Outcome.BUSY
 
 
-async def test_a_nonce_from_inside_proves_nothing() -> None:
-    async def lie(connection: Connection, stream: Stream, request: DialRequest) -> None:
-        with pytest.raises(StreamReset):
-            await send_nonce(await dialer.connect(client), request.nonce)
-        await answer(stream, DialStatus.OK, status=ResponseStatus.REQUEST_REJECTED)
+@pytest.mark.parametrize("chosen", [True, False])
+async def test_a_nonce_from_inside_proves_something_if_we_have_chosen_the_server(chosen: bool) -> None:
+    """It is what forwards our port, or an accomplice of a stranger's."""
 
-    dialer = Node()
-    async with client_of(lie, is_public=lambda address: False) as (client, _, connection), nodes(dialer):
-        assert await client.client.ask(connection, client.address) is Outcome.BUSY
+    async def dial(connection: Connection, stream: Stream, request: DialRequest) -> None:
+        dialed = await dialer.connect(client)
+        try:
+            await send_nonce(dialed, request.nonce)
+        except StreamReset:
+            assert not chosen
+        await answer(stream, DialStatus.DIAL_ERROR)
+
+    dialer, server = Node(), Node(services=[Scripted(dial)])
+    client = Node(is_public=lambda address: False)
+    async with nodes(client, dialer, server):
+        await client.listen(ALICE)
+        await server.listen(BOB)
+        if not chosen:
+            await server.connect(client)
+        connection = await client.connect(server)
+        expected = Outcome.REACHED if chosen else Outcome.NOT_REACHED
+        assert await client.client.ask(connection, client.address) is expected
 
 
 async def test_a_nonce_that_nobody_expects() -> None:

@@ -172,7 +172,7 @@ async def test_a_relay_that_says_something_of_its_own(make_net: MakeNet) -> None
     for end in (0, 1):
         [circuit] = net.meddler.circuits
         await circuit[end].write(b"\x00\x10" + bytes(16))
-        await until(lambda circuit=circuit: circuit not in net.meddler.circuits)
+        await until(lambda: not net.meddler.circuits)
         assert await net.ask(f"after {end}") == f"after {end}"
     assert set(net.handled.values()) == {1}
 
@@ -219,7 +219,7 @@ async def test_circuits_are_swapped_while_they_are_used(make_net: MakeNet, make_
         ((net.ask("crossed"), at_dave), (carol.send_request(to_dave, "crossed"), to_bob))
     ):
         calls.append(await begun(asking))
-        await until(lambda number=number: len(waiting) > number)
+        await until(lambda: len(waiting) == len(calls))
         await elsewhere.write(waiting[number])
     await asyncio.wait(calls)
     assert [type(call.exception()) for call in calls] == [ConnectionLost, ConnectionLost]

@@ -1,5 +1,7 @@
 //! A rust-libp2p peer to test against. See interop/README.md for its command line.
 
+mod autonat;
+
 use std::{
     collections::{BTreeMap, HashMap},
     error::Error,
@@ -40,6 +42,7 @@ async fn main() {
                 Err(_) => Err("time is up".into()),
             }
         }
+        ["autonat", ip, servers @ ..] => autonat::autonat(ip, servers).await,
         _ => Err(usage()),
     };
     if let Err(error) = done {
@@ -52,7 +55,7 @@ async fn main() {
 }
 
 fn usage() -> Box<dyn Error> {
-    "usage: peer listen [OPTION]... | peer dial ADDRESS COMMAND [ARGUMENT]...".into()
+    "usage: peer listen [OPTION]... | peer dial ADDRESS COMMAND [ARGUMENT]... | peer autonat IP [SERVER]...".into()
 }
 
 fn emit(line: Value) {

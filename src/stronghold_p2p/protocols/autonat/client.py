@@ -53,7 +53,7 @@ class AutonatClient(Service):
 
     A dial-back is known by its nonce alone, since servers dial by another key. So a peer that admission refuses may connect
     while we wait for one: for that protocol alone, and apart from all other connections. ``is_public`` says which addresses
-    are outside: who dials from inside proves nothing.
+    are outside.
     """
 
     def __init__(self, *, is_public: Callable[[Multiaddr], bool]) -> None:
@@ -82,7 +82,7 @@ class AutonatClient(Service):
             TimeoutError: no answer in time.
         """
         nonce = secrets.randbits(64)
-        question = self._expected[nonce] = _Question(address)
+        question = self._expected[nonce] = _Question(address, connection)
         try:
             answer = await _ask(connection, address, nonce, pay=pay)
             if answer.status == ResponseStatus.OK and answer.dialStatus == DialStatus.OK:
@@ -126,22 +126,25 @@ class AutonatClient(Service):
             await write(stream, messages.DialBackResponse())
 
     def _proves(self, connection: Connection, question: _Question) -> bool:
-        """Whether the remote of ``connection`` has dialed the address, from outside, since we asked: the nonce might as well
-        come over a connection that there was, by a relay, or from somebody near us whom the server has told it."""
+        """Whether the remote of ``connection`` has dialed the address since we asked: the nonce might as well come over a
+        connection that there was, or by a relay. From inside it may come by somebody near us whom the server has told it, or
+        by what forwards our port and shows its own address: that counts if we have chosen the server."""
         return (
             connection.direction is Direction.INBOUND
             and connection.path.relay is None
             and connection.opened_at >= question.asked_at
-            and self._is_public(connection.remote_address)
+            and (question.to_chosen or self._is_public(connection.remote_address))
             and self.host.own_addresses.leads_to(question.address, connection)
         )
 
 
 class _Question:
-    """About one address."""
+    """About one address, asked over ``connection``."""
 
-    def __init__(self, address: Multiaddr) -> None:
+    def __init__(self, address: Multiaddr, connection: Connection) -> None:
         self.address = address
+        self.to_chosen = connection.direction is Direction.OUTBOUND
+        """We have dialed the server."""
         self.asked_at = time.time()
         """Seconds since the epoch, as connections have it."""
         self.arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
