@@ -135,7 +135,7 @@ def test_how_the_peer_was_reached(contacts: list[Contact], says: str) -> None:
 
 def test_a_peer_to_which_a_hole_was_punched() -> None:
     direct = ConnectionInfo(PEER, PUBLIC, Direction.OUTBOUND, 0.0, 1, Path("tcp", PUBLIC))
-    punched = Punch(0.4, PathUpgraded(direct, Path("tcp", CIRCUIT, RELAY)))
+    punched = Punch(PathUpgraded(direct, Path("tcp", CIRCUIT, RELAY)))
     facts = machine("10.0.0.1"), NONE, Outside()
     diagnosis = summarize([], *facts, relays=[], contacts=[met(CIRCUIT)], punched=punched)
     assert diagnosis.what.startswith(f"You can reach the peer {PEER} through a relay, and then directly")

@@ -164,6 +164,5 @@ async def reserve(peer: StrongholdP2p[Any, Any], told: Told, relay: Contact) -> 
 
 async def punch(told: Told, peer: PeerId, seconds: float) -> Punch:
     """Waits for the first attempt at a hole, to which ``peer`` was connected through a relay."""
-    start = time.monotonic()
-    found: PathUpgraded | HolePunchFailed | None = await told.until(lambda: told.punched.get(peer), seconds)
-    return Punch(time.monotonic() - start, found)
+    outcome: PathUpgraded | HolePunchFailed | None = await told.until(lambda: told.punched.get(peer), seconds)
+    return Punch(outcome)

@@ -125,7 +125,6 @@ class Contact:
 class Punch:
     """The wait for a direct connection beside one through a relay."""
 
-    seconds: float
     outcome: PathUpgraded | HolePunchFailed | None
     """None: neither in time."""
 

@@ -47,7 +47,7 @@ def check_relay(relay: RelayContact) -> Finding:
     contact, refusal = relay.contact, relay.refusal
     data: dict[str, Any] = {"relay": str(contact.target.peer), **_data(contact), "reservation": None, "refusal": None}
     if contact.path is None:
-        return _not_reached(check, f"The relay {contact.target.peer}", contact, data)
+        return _not_reached(check, f"The relay {contact.target.peer} cannot be reached", contact, data)
     what = f"The relay {contact.target.peer} answers{_how(contact)}"
     if relay.reservation is not None:
         data["reservation"] = _reservation_data(relay, relay.reservation)
@@ -78,7 +78,8 @@ def check_direct(contact: Contact, *, needed: bool) -> Finding:
     check = "peer"
     data = {"peer": str(contact.target.peer), **_data(contact)}
     if contact.path is None:
-        return _not_reached(check, f"The peer {contact.target.peer}", contact, data, needed=needed)
+        what = f"The peer {contact.target.peer} cannot be reached directly"
+        return _not_reached(check, what, contact, data, needed=needed)
     return _reached(check, f"The peer answers directly{_how(contact)}", contact, data)
 
 
@@ -88,8 +89,8 @@ def check_relayed(contact: Contact, *, needed: bool) -> Finding:
     data = {"peer": str(contact.target.peer), **_data(contact)}
     if contact.path is None:
         relay = next(value for name, value in contact.target.address or () if name == "p2p")
-        who = f"The peer {contact.target.peer}, through the relay {relay},"
-        return _not_reached(check, who, contact, data, needed=needed)
+        what = f"The peer {contact.target.peer} cannot be reached through the relay {relay}"
+        return _not_reached(check, what, contact, data, needed=needed)
     what = f"The peer answers through the relay {contact.path.relay} after {contact.seconds:.2f} s"
     return _reached(check, what, contact, data)
 
@@ -157,10 +158,8 @@ def check_hole_punching(contact: Contact, punch: Punch | None) -> Finding:
     if identity is None:
         return Finding(check, "unknown", "The peer does not say whether it can punch holes.")
     match None if punch is None else punch.outcome:
-        case PathUpgraded(connection) if punch is not None:
-            what = (
-                f"The path through the relay became a direct one, to {connection.address}, after {punch.seconds:.1f} s."
-            )
+        case PathUpgraded(connection):
+            what = f"The path through the relay became a direct one, by hole punching, to {connection.address}."
             return Finding(check, "ok", what, None, {"address": str(connection.address)})
         case HolePunchFailed(error=error):
             reason = in_words(error) if isinstance(error, DialError) else shortened(error)
@@ -210,10 +209,10 @@ def _reached(check: str, what: str, contact: Contact, data: dict[str, Any]) -> F
     return Finding(check, "ok", f"{what}.", None, data)
 
 
-def _not_reached(check: str, who: str, contact: Contact, data: dict[str, Any], *, needed: bool = True) -> Finding:
-    assert contact.error is not None
-    what = f"{who} cannot be reached: {in_words(contact.error)}."
-    return Finding(check, "problem" if needed else "note", what, advice_on(contact.error), data)
+def _not_reached(check: str, what: str, contact: Contact, data: dict[str, Any], *, needed: bool = True) -> Finding:
+    error = contact.error
+    assert error is not None
+    return Finding(check, "problem" if needed else "note", f"{what}: {in_words(error)}.", advice_on(error), data)
 
 
 def _how(contact: Contact) -> str:
