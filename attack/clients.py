@@ -1,10 +1,12 @@
 """The honest ones, in a process of their own: small requests on a standing connection, and from new identities.
 
-    python -m attack.clients CODEC FRESH_PER_SECOND
+    python -m attack.clients CODEC FRESH_PER_SECOND direct|relayed
 
 Reads one line, the victim's address as JSON, and answers with one once it is connected. Then, for each line that it reads,
 it prints what became of the requests that were begun since the one before, as JSON; requests that are under way are waited
 for, so that the slow ones count.
+
+"relayed": the victim is a relay, and the requests go through it to peers of this process.
 """
 
 from __future__ import annotations
@@ -14,19 +16,23 @@ import json
 import math
 import sys
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from itertools import count
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from stronghold_p2p import Config, Keypair, StrongholdError, StrongholdP2p
+from stronghold_p2p import Config, FirewallRules, Keypair, Request, StrongholdError, StrongholdP2p
 
-__all__ = ["FRESH", "keypair"]
+__all__ = ["FRESH", "HOST", "keypair"]
 
 FRESH = 512
 """Identities of new connections; after so many they come again."""
+
+HOST = 1 + FRESH
+"""The number of the one that is reached through the victim."""
 
 PATIENCE = 2.0
 """Seconds for a request, with the dial."""
@@ -47,23 +53,34 @@ class Answer(NamedTuple):
 
 
 def keypair(number: int) -> Keypair:
-    """Of the standing connection (0), or of a new one (from 1). The same in every process: a victim knows whom it allows."""
+    """Of the standing connection (0), of a new one (from 1), or of :data:`HOST`. The same in every process: a victim knows whom it allows."""
     return Keypair(Ed25519PrivateKey.from_private_bytes(sha256(b"honest %d" % number).digest()))
 
 
 class Clients:
     """Requests at even intervals, whether or not those before are answered: what stalls is seen by all that were due."""
 
-    def __init__(self, address: str, codec: Any) -> None:
-        self._address = address
+    def __init__(self, victim: str, codec: Any, *, relayed: bool) -> None:
+        self._victim = victim
         self._codec = codec
+        self._relayed = relayed
         self._kept: list[asyncio.Task[Answer]] = []
         self._fresh: list[asyncio.Task[Answer]] = []
 
-    async def keep(self, peer: Peer, per_second: float) -> None:
+    @asynccontextmanager
+    async def answering(self, identity: Keypair | None = None) -> AsyncIterator[str]:
+        """Where requests are answered: by the victim, or by a peer that is reached through it."""
+        if not self._relayed:
+            yield self._victim
+            return
+        async with Peer(keypair=identity, config=CONFIG, codec=self._codec, firewall=FirewallRules.allow_all()) as peer:
+            peer.on_request(answer)
+            yield str(await peer.listen_via_relay(self._victim))
+
+    async def keep(self, peer: Peer, address: str, per_second: float) -> None:
         """On the standing connection."""
         while True:
-            self._kept.append(asyncio.create_task(self._ask(peer)))
+            self._kept.append(asyncio.create_task(self._ask(peer, address)))
             await asyncio.sleep(1 / per_second)
 
     async def come(self, per_second: float) -> None:
@@ -84,14 +101,21 @@ class Clients:
         }
 
     async def _ask_once(self, number: int) -> Answer:
-        async with Peer(keypair=keypair(number), config=CONFIG, codec=self._codec) as peer:
-            return await self._ask(peer)
+        begin = time.perf_counter()
+        try:
+            async with (
+                Peer(keypair=keypair(number), config=CONFIG, codec=self._codec) as peer,
+                self.answering() as address,
+            ):
+                return await self._ask(peer, address)
+        except StrongholdError:  # the victim gives no reservation
+            return Answer(time.perf_counter() - begin, answered=False)
 
-    async def _ask(self, peer: Peer) -> Answer:
+    async def _ask(self, peer: Peer, address: str) -> Answer:
         begin = time.perf_counter()
         answered = False
         with suppress(StrongholdError):
-            answered = await peer.send_request(self._address, BODY, timeout=PATIENCE) == BODY
+            answered = await peer.send_request(address, BODY, timeout=PATIENCE) == BODY
         return Answer(time.perf_counter() - begin, answered)
 
 
@@ -100,12 +124,19 @@ def share(answers: list[Answer]) -> float:
     return 100 * sum(answer.answered for answer in answers) / len(answers)
 
 
-async def run(address: str, codec: Any, per_second: float) -> None:
-    clients = Clients(address, codec)
-    async with Peer(keypair=keypair(0), config=CONFIG, codec=codec) as peer:
+async def answer(request: Request[Any]) -> Any:
+    return request.body
+
+
+async def run(victim: str, codec: Any, per_second: float, *, relayed: bool) -> None:
+    clients = Clients(victim, codec, relayed=relayed)
+    async with (
+        Peer(keypair=keypair(0), config=CONFIG, codec=codec) as peer,
+        clients.answering(keypair(HOST)) as address,
+    ):
         await peer.send_request(address, BODY)
         sending = [
-            asyncio.create_task(clients.keep(peer, KEPT_PER_SECOND)),
+            asyncio.create_task(clients.keep(peer, address, KEPT_PER_SECOND)),
             asyncio.create_task(clients.come(per_second)),
         ]
         print(json.dumps("ready"), flush=True)
@@ -117,4 +148,4 @@ async def run(address: str, codec: Any, per_second: float) -> None:
 
 if __name__ == "__main__":
     if line := sys.stdin.readline():
-        asyncio.run(run(json.loads(line), sys.argv[1], float(sys.argv[2])))
+        asyncio.run(run(json.loads(line), sys.argv[1], float(sys.argv[2]), relayed=sys.argv[3] == "relayed"))

@@ -40,11 +40,12 @@ PIECE = 256 * 1024
 
 
 class Target(NamedTuple):
-    """Where the victim listens on ::1, and the protocol of its requests."""
+    """Where the victim listens on ::1, and the protocol of its requests; and where on 127.0.0.1."""
 
     tcp: tuple[str, int]
     websocket: tuple[str, int]
     protocol: str
+    ipv4: tuple[str, int]
 
 
 class Frame(NamedTuple):
@@ -116,7 +117,10 @@ class Tcp:
         self._socket = connected
 
     @classmethod
-    async def open(cls, target: Target) -> Self:
+    async def open(cls, target: Target, source: str | None = None) -> Self:
+        """``source``: an address of 127/8, which is a network of its own; None: ::1."""
+        if source is not None:
+            return cls(await _connect(target.ipv4, socket.AF_INET, source))
         return cls(await _connect(target.tcp))
 
     async def send(self, data: bytes | bytearray) -> None:
@@ -157,7 +161,8 @@ class WebSocket(Tcp):
     _received = b""
 
     @classmethod
-    async def open(cls, target: Target) -> Self:
+    async def open(cls, target: Target, source: str | None = None) -> Self:
+        assert source is None
         pipe = cls(await _connect(target.websocket))
         await pipe.send_raw(UPGRADE_REQUEST)
         while b"\r\n\r\n" not in pipe._received:
@@ -209,9 +214,16 @@ class Connection:
         self._received = bytearray(b"".join(early))
 
     @classmethod
-    async def dial(cls, target: Target, transport: type[Tcp] = Tcp, *, keypair: Keypair | None = None) -> Connection:
-        """``keypair``: None is a new one."""
-        pipe = await transport.open(target)
+    async def dial(
+        cls,
+        target: Target,
+        transport: type[Tcp] = Tcp,
+        *,
+        keypair: Keypair | None = None,
+        source: str | None = None,
+    ) -> Connection:
+        """``keypair``: None is a new one; ``source``: as for :meth:`Tcp.open`."""
+        pipe = await transport.open(target, source)
         try:
             identity = NoiseIdentity(keypair or Keypair.generate(), X25519PrivateKey.generate(), MUXERS)
             upgrade = Upgrade(identity, initiator=True, ephemeral=X25519PrivateKey.generate())
@@ -253,10 +265,14 @@ class Connection:
         return data
 
 
-async def _connect(address: tuple[str, int]) -> socket.socket:
-    connected = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+async def _connect(
+    address: tuple[str, int], family: socket.AddressFamily = socket.AF_INET6, source: str | None = None
+) -> socket.socket:
+    connected = socket.socket(family, socket.SOCK_STREAM)
     try:
         connected.setblocking(False)
+        if source is not None:
+            connected.bind((source, 0))
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(connected, address)
     except BaseException:

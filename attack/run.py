@@ -91,7 +91,9 @@ def measure(attack: Attack, options: Options) -> tuple[Figures, Figures]:
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile("a+b"))
         victim = stack.enter_context(victim_of(attack, options, log))
-        clients = stack.enter_context(started("clients", codec, str(attack.fresh_per_second)))
+        clients = stack.enter_context(
+            started("clients", codec, str(attack.fresh_per_second), "relayed" if attack.victim.relay else "direct")
+        )
         attacker = stack.enter_context(started("attacker", attack.name))
         ipv4, *ipv6 = victim.read()
         clients.ask(ipv4)
@@ -101,7 +103,7 @@ def measure(attack: Attack, options: Options) -> tuple[Figures, Figures]:
         lines, size = log_size(log)
         begin = time.monotonic()
 
-        attacker.ask([*map(endpoint, ipv6), PROTOCOLS[codec]])
+        attacker.ask([*map(endpoint, ipv6), PROTOCOLS[codec], endpoint(ipv4)])
         if attack.setup:
             time.sleep(attack.setup)
             clients.ask()

@@ -26,6 +26,9 @@ class Victim:
     codec: CodecName = "json"
     iterates: bool = False
     """It answers in ``async for request in peer.requests()``, not in a handler."""
+    relay: bool = False
+    """It is a relay, through which the honest ones reach a peer that answers as it does; a newcomer is a pair, one of which
+    reserves."""
     descriptors: int | None = None
     """It may have so many files and sockets open."""
     command: bool = False

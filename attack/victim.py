@@ -32,6 +32,7 @@ from stronghold_p2p import (
     InboundConnectionFailed,
     Multiaddr,
     PeerId,
+    RelayServer,
     Request,
     Rule,
     StrongholdError,
@@ -167,7 +168,7 @@ class Watch:
 
 def is_attacker(address: Multiaddr) -> bool:
     """Honest ones are on 127.0.0.1."""
-    return address.components[0][0] == "ip6"
+    return address.components[0] != ("ip4", "127.0.0.1")
 
 
 async def answer(request: Request[Any]) -> Any:
@@ -198,7 +199,8 @@ def rules(firewall: Firewall, kept: PeerId, fresh: list[PeerId]) -> FirewallRule
 async def run(terms: Victim) -> None:
     kept, *fresh = (keypair(number).peer_id for number in range(1 + FRESH))
     honest = {kept, *fresh}
-    peer = Peer(firewall=rules(terms.firewall, kept, fresh), codec=terms.codec)
+    relay = RelayServer() if terms.relay else None
+    peer = Peer(firewall=rules(terms.firewall, kept, fresh), codec=terms.codec, relay=relay)
     async with asyncio.TaskGroup() as tasks, peer:  # the iterations end with the peer
         person = None
         if terms.firewall == "ask all":

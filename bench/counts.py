@@ -2,7 +2,7 @@
 
     python -m bench.counts [--record]
 
-Both peers run in one process, on one plain asyncio loop over loopback TCP, so that nothing depends on the machine's mood.
+All peers run in one process, on one plain asyncio loop over loopback TCP, so that nothing depends on the machine's mood.
 A count that grew beyond its tolerance fails the run; one that shrank as much asks to be recorded anew. Counts differ
 between versions of Python: they hold for the one that recorded them, and others are refused.
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from stronghold_p2p import Config, FirewallRules, Keypair, Rule, StrongholdP2p
+from stronghold_p2p import Config, FirewallRules, Keypair, RelayServer, Rule, StrongholdP2p
 from stronghold_p2p.requests.codec import CodecName
 
 CONFIG = Config(turn_time=60.0)
@@ -35,8 +35,11 @@ WORK: tuple[tuple[str, CodecName, Any, int, int], ...] = (
     ("64 bytes, one at a time", "json", "x" * 62, 1, 640),
     ("64 bytes, 32 in flight", "json", "x" * 62, 32, 6400),
     ("1 MB raw, one at a time", "raw", bytes(1_000_000), 1, 32),
+    ("64 bytes, 32 in flight, relayed", "json", "x" * 62, 32, 6400),
 )
 """Name, codec, body, requests in flight, requests."""
+
+RELAY = RelayServer(max_seconds=None, max_bytes=None)
 
 KINDS = {
     "send": "system calls",
@@ -61,9 +64,13 @@ async def measure() -> Counts:
     for name, codec, body, in_flight, requests in WORK:
         bob: StrongholdP2p[Any, Any] = StrongholdP2p(firewall=rules, codec=codec, config=CONFIG)
         alice: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=me, codec=codec, config=CONFIG)
-        async with bob, alice:
+        relay: StrongholdP2p[Any, Any] = StrongholdP2p(relay=RELAY, config=CONFIG)
+        async with bob, alice, relay:
             bob.on_request(answer)
-            address = str(await bob.listen())
+            if name.endswith("relayed"):
+                address = str(await bob.listen_via_relay(await relay.listen()))
+            else:
+                address = str(await bob.listen())
             await ask(alice, address, body, in_flight, requests)
             counts: Counter[str] = Counter()
             sys.setprofile(counter(counts))

@@ -28,7 +28,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from bench import limit
-from stronghold_p2p import Config, FirewallRules, Keypair, Multiaddr, PeerIdentified, StrongholdP2p
+from stronghold_p2p import (
+    Config,
+    FirewallRules,
+    Keypair,
+    Multiaddr,
+    PeerIdentified,
+    RelayServer,
+    Request,
+    StrongholdP2p,
+)
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.wire.noise import NoiseIdentity
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
@@ -45,6 +54,17 @@ STREAM_CONNECTIONS = 100
 HANDSHAKES = 2048
 """So many, as the system counts processor time in ticks of 10 ms."""
 CONNECTIONS = 512
+RESERVATIONS = 1000
+CIRCUITS = 200
+RELAY = RelayServer(
+    max_reservations=RESERVATIONS,
+    max_reservations_per_network=RESERVATIONS,
+    max_reservations_per_minute_per_network=RESERVATIONS,
+    max_circuits_per_minute_per_network=CIRCUITS,
+    max_seconds=None,
+    max_bytes=None,
+)
+"""As all are on one address."""
 DIALS_AT_ONCE = 32
 WINDOWS = 5
 """Seconds of which the median one counts, where a neighbour's one would count else."""
@@ -70,7 +90,7 @@ def measure() -> list[dict[str, Any]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         rows = []
-        for work in (many_peers, idle_connections, idle_streams, handshakes, latency):
+        for work in (many_peers, idle_connections, idle_streams, handshakes, latency, relaying):
             print(f"scale: {work.__name__.replace('_', ' ')}", file=sys.stderr)
             with listener() as (process, address), asyncio.Runner(loop_factory=loop_factory()) as runner:
                 rows.append(runner.run(work(process, address)))
@@ -199,6 +219,35 @@ async def latency(process: int, address: str) -> dict[str, Any]:
     )
 
 
+async def relaying(process: int, address: str) -> dict[str, Any]:
+    """The listener as a relay, and its peak: reservations, and between some of those who have one circuits on which bodies
+    of several sizes are always under way."""
+    sizes = (62, 16_384, 262_144)
+    async with dialers(address, RESERVATIONS) as peers:
+        circuits = [await peer.listen_via_relay(address) for peer in peers]
+        for peer in peers[:CIRCUITS]:
+            peer.on_request(answer)
+
+        async def ask(number: int) -> None:
+            source, circuit = peers[CIRCUITS + number], circuits[number]
+            await source.send_request(circuit, BODY)  # all stand before the load begins
+            standing.release()
+            await loaded.wait()
+            while time.perf_counter() < end:
+                await source.send_request(circuit, "x" * sizes[number % len(sizes)])
+
+        standing, loaded = asyncio.Semaphore(0), asyncio.Event()
+        tasks = [asyncio.create_task(ask(number)) for number in range(CIRCUITS)]
+        for _ in tasks:
+            await standing.acquire()
+        end = time.perf_counter() + 5
+        loaded.set()
+        await asyncio.gather(*tasks)
+        megabytes = peak_rss(process) / 1e6
+    name = f"memory of a relay with {RESERVATIONS:,} reservations and {CIRCUITS} circuits at work, at most"
+    return row(name, megabytes, "MB", "under 300", reached=megabytes < 300)
+
+
 def start() -> list[dict[str, Any]]:
     """Processes that only start, their modules compiled as installed ones are; the medians of eleven."""
     with tempfile.TemporaryDirectory() as cache:
@@ -218,7 +267,8 @@ def start() -> list[dict[str, Any]]:
 async def dialers(address: str, count: int) -> AsyncIterator[list[Peer]]:
     """So many peers, each connected, identified and answered once."""
     async with AsyncExitStack() as stack:
-        peers = [await stack.enter_async_context(Peer(config=CONFIG)) for _ in range(count)]
+        rules = FirewallRules.allow_all()
+        peers = [await stack.enter_async_context(Peer(config=CONFIG, firewall=rules)) for _ in range(count)]
         waiting = iter(peers)
 
         async def connect() -> None:
@@ -323,6 +373,12 @@ def rss(process: int) -> int:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+def peak_rss(process: int) -> int:
+    """The most that it has had so far."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) * 1024
+
+
 def processor_seconds(process: int) -> float:
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -345,14 +401,15 @@ def listener() -> Iterator[tuple[int, str]]:
             process.stdin.close()
 
 
-async def listen() -> None:
-    async def answer(request: Any) -> Any:
-        return request.body
+async def answer(request: Request[Any]) -> Any:
+    return request.body
 
+
+async def listen() -> None:
     async def hold(stream: Stream) -> None:
         await stream.read()
 
-    async with Peer(firewall=FirewallRules.allow_all(), config=CONFIG) as peer:
+    async with Peer(firewall=FirewallRules.allow_all(), config=CONFIG, relay=RELAY) as peer:
         peer.on_request(answer)
         peer.handle_stream(IDLE_PROTOCOL, hold)
         gc.collect()

@@ -4,8 +4,14 @@ from typing import Any
 
 import pytest
 
+from bench import relays
 from bench.cases import COMPILED, GOALS, LIMIT, OURS, OVER_WEBSOCKET, Goal
 from bench.report import Result, number, text, verdict
+
+RELAYED = {
+    work: {OURS: {relay: [1.0, 2.0] for relay in (relays.DIRECT, relays.OUR_RELAY, *relays.OTHERS)}}
+    for work in relays.WORKS
+}
 
 
 @pytest.mark.parametrize(
@@ -49,8 +55,8 @@ def test_the_tables_have_every_goal_and_row() -> None:
         "detail": "",
     }
     compiled = {**row, "value": 5, "reached": False, "detail": "of 64"}
-    written = text(Result(3, medians, {OURS: {row["name"]: row}, COMPILED: {row["name"]: compiled}}, {}))
-    assert written.count("reached") == len(GOALS) + 1
+    written = text(Result(3, medians, {OURS: {row["name"]: row}, COMPILED: {row["name"]: compiled}}, {}, RELAYED))
+    assert written.count("reached") == len(GOALS) + len(relays.GOALS) + 1
     assert "| an idle stream | 3 KiB | 5 KiB (of 64) | under 4 | reached if pure Python |" in written
     assert f"| {LIMIT} |" in written
     assert "| 64 bytes, 32 in flight, /ws | the same over TCP | 1.00 | 1.00 | at least 0.7 | reached |" in written
@@ -66,7 +72,7 @@ def test_the_tables_without_the_compiled_one() -> None:
         "reached": False,
         "detail": "",
     }
-    written = text(Result(3, medians, {OURS: {row["name"]: row}}, {}))
+    written = text(Result(3, medians, {OURS: {row["name"]: row}}, {}, RELAYED))
     assert "| an idle stream | 5 KiB |  | under 4 | **not reached** |" in written
     assert "| connect | rust-libp2p | 1.00 |  | at most 1 | reached |" in written
 

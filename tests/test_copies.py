@@ -372,7 +372,7 @@ EVENTS: list[Event] = [
     PeerDiscovered(PEER, (ADDRESS,)),
     PeerExpired(PEER),
     RequestFailed(PEER, RequestTimeout(1.5, "handler")),
-    FirewallDecision(PEER, Direction.BOTH, "Ping", "Rule.ASK", "peer", True, 0.5),
+    FirewallDecision(PEER, Direction.BOTH, "Ping", "Rule.ASK", "peer", True, 0.5, ADDRESS),
     FirewallRequestOpened(7, PEER, Direction.INBOUND, "Ping", "request"),
     FirewallRequestEnded(7, PEER, Direction.INBOUND, "Ping", "request", "approved"),
     PolicyLoaded("p.toml"),

@@ -39,7 +39,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .events import DialAttempt
+    from .events import DialAttempt, Path
     from .identity import PeerId
     from .multiaddr import Multiaddr
 
@@ -211,7 +211,8 @@ class DialError(StrongholdError, ConnectionError):
         reason: str | None = None,
     ) -> None:
         tried = "; ".join(map(_tried, attempts))
-        super().__init__(f"cannot dial {peer}: {reason or tried or 'no address is known'}")
+        self.reason = reason or tried or "no address is known"
+        super().__init__(f"cannot dial {peer}: {self.reason}")
         self.peer = peer
         self.attempts = tuple(attempts)
 
@@ -224,6 +225,7 @@ class RelayRefused(StrongholdError):
         self.relay = relay
         self.status = status
         """As on the wire, such as 204, "no reservation"."""
+        self.reason = reason
 
 
 def _tried(attempt: DialAttempt) -> str:
@@ -242,9 +244,12 @@ class RequestTimeout(StrongholdError, TimeoutError):
 class ConnectionLost(StrongholdError, ConnectionError):
     """The connection ended under a stream. It is unknown whether a request on it was handled."""
 
-    def __init__(self, reason: str = "closed by the remote") -> None:
+    def __init__(self, reason: str = "closed by the remote", path: Path | None = None) -> None:
         super().__init__(f"connection lost: {reason}")
         self.reason = reason
+        """Of a circuit: also which announced limit of its relay had been reached, if one had."""
+        self.path = path
+        """That of the connection; None if there was none yet."""
 
 
 _REFUSALS = {0x1001: "it has too many connections", 0x1007: "a ban or a policy of the remote"}

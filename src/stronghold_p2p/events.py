@@ -343,6 +343,8 @@ class PortMappingFailed:
     listener: Multiaddr
     """The bound address, with our peer id."""
     reason: str
+    external: Multiaddr | None = None
+    """The router's address that leads to it, if the port is mapped but the address is not public."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +408,8 @@ class FirewallDecision:
     allowed: bool
     waited: float
     """Time spent waiting for an answer, in seconds."""
+    address: Multiaddr | None = None
+    """Where the peer is: :attr:`Multiaddr.relay` is the relay that forwards, if one does. None if it is not connected."""
 
 
 QuestionKind = Literal["peer", "request"]

@@ -114,6 +114,13 @@ class Multiaddr:
         """Whether the address leads through a relay: it has ``/p2p-circuit``."""
         return any(name == "p2p-circuit" for name, _ in self.components)
 
+    @property
+    def relay(self) -> PeerId | None:
+        """The relay that forwards to who is at this address, ``.../p2p/<relay>/p2p-circuit``, perhaps with a peer id behind;
+        None if it is no such address."""
+        circuit = self if self.peer_id is None or not self.is_relayed else self.without_peer()
+        return circuit.decapsulate(CIRCUIT).peer_id if circuit.endswith(CIRCUIT) else None
+
     def with_peer(self, peer_id: PeerId) -> Multiaddr:
         """The address with ``/p2p/<peer_id>`` at the end, in place of another one."""
         return Multiaddr(self._bytes_without_peer() + _peer_component(peer_id))

@@ -132,14 +132,14 @@ class Parts(Generic[Req, Res]):
             emit=self.events.emit,
             addresses_changed=self._relayed_addresses_changed,
         )
-        self.autonat = (
-            Autonat(is_public=is_public, emit=self.events.emit, always=relay is not None) if autonat else None
-        )
         self._hole_punching = HolePunching(
             candidates=self._candidates,
             dialable=is_punchable,
             permits=self._may_connect_directly,
             emit=self.events.emit,
+        )
+        self.autonat = (
+            Autonat(is_public=is_public, emit=self.events.emit, always=relay is not None) if autonat else None
         )
         self.admission.is_relay = self.relaying.used.__contains__
         self._services: tuple[Service, ...] = (
@@ -357,7 +357,7 @@ class Parts(Generic[Req, Res]):
 
     def _candidates(self) -> tuple[Multiaddr, ...]:
         """Where we may be reached directly."""
-        return tuple(filter(is_punchable, self.running().own_addresses.candidates))
+        return tuple(filter(is_punchable, self.running().candidates))
 
     def _may_connect_directly(self, peer: PeerId, direction: Direction) -> bool:
         """Not with whom every request is rejected: a direct path is more than it has."""
@@ -367,7 +367,7 @@ class Parts(Generic[Req, Res]):
         """A rule allows requests of the peer, some or all."""
         return self.gate.allows_some(peer, Direction.INBOUND)
 
-    def _refused(self, peer: PeerId, protocol: str) -> None:
-        """The peer tried to open a protocol that it is not offered."""
+    def _refused(self, connection: Connection, protocol: str) -> None:
+        """The remote tried to open a protocol that it is not offered."""
         if protocol in self.responder.protocols and self.responder.serving:
-            self.gate.refuse(peer, Direction.INBOUND)
+            self.gate.refuse(connection.peer, Direction.INBOUND, connection.remote_address)

@@ -205,6 +205,7 @@ async def test_a_program_gets_a_line_and_allows(console: Console, alice: Peer, b
                 "kind": "request",
                 "peer": str(alice.peer_id),
                 "address": str(bob.connections[0].address),
+                "relay": None,
                 "direction": "inbound",
                 "type": "Read",
                 "view": '{"type":"Read","name":"x"}',

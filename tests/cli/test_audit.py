@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 from support.waiting import until
 
-from stronghold_p2p import Direction, Dropped, Event, FirewallDecision, RequestFailed
+from stronghold_p2p import Direction, Dropped, Event, FirewallDecision, Multiaddr, RequestFailed
 from stronghold_p2p.cli.audit import MAX_TYPE, AuditFailed, end_audit, open_audit, write_audit
 from stronghold_p2p.identity import Keypair
 
 from .conftest import WAIT, Cli, process
 
-PEER = Keypair.generate().peer_id
+PEER, RELAY = Keypair.generate().peer_id, Keypair.generate().peer_id
+ADDRESS = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
 
 
 def decision(type_name: str | None = "Read", **changes: Any) -> FirewallDecision:
-    values = {"rule": "Rule.ASK", "layer": "default", "allowed": True, "waited": 1.23456, **changes}
+    values = {"address": ADDRESS, "rule": "Rule.ASK", "layer": "default", "allowed": True, "waited": 1.23456, **changes}
     return FirewallDecision(PEER, Direction.INBOUND, type_name, **values)
 
 
@@ -48,6 +49,8 @@ async def test_a_line_for_each_decision(tmp_path: Path) -> None:
     assert abs(datetime.now(UTC) - datetime.fromisoformat(first.pop("time"))).total_seconds() < WAIT
     assert first == {
         "peer": str(PEER),
+        "address": "/ip4/192.0.2.1/tcp/1",
+        "relay": None,
         "direction": "inbound",
         "type": "Read",
         "rule": "Rule.ASK",
@@ -57,6 +60,13 @@ async def test_a_line_for_each_decision(tmp_path: Path) -> None:
     }
     assert (second["type"], second["rule"], second["allowed"], second["waited"]) == (None, None, False, 0.0)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_relay_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    circuit = Multiaddr.parse(f"{ADDRESS}/p2p/{RELAY}/p2p-circuit")
+    await write_audit(open_audit(path), stream(decision(address=circuit), decision(address=None)))
+    assert [(one["address"], one["relay"]) for one in records(path)] == [(str(circuit), str(RELAY)), (None, None)]
 
 
 async def test_it_is_appended_to(tmp_path: Path) -> None:

@@ -251,29 +251,6 @@ async def test_what_a_router_does_is_printed(capsys: pytest.CaptureFixture[str])
     ]
 
 
-async def test_which_addresses_can_be_dialed_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    address = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
-    known = AddressReachability(Reachability.UNREACHABLE, AddressOrigin.ANNOUNCED)
-
-    async def events() -> AsyncIterator[Event]:
-        yield ReachabilityChanged(address, known, Reachability.UNKNOWN)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "_json", False)  # another test may have left it so
-        await tell(events())
-        await output.shown()
-        assert capsys.readouterr().out == f"unreachable   {address} ({known.how})\n"
-        patch.setattr(output, "_json", True)
-        await tell(events())
-        await output.shown()
-    assert json.loads(capsys.readouterr().out) == {
-        "event": "reachability",
-        "address": str(address),
-        "state": "unreachable",
-        "how": known.how,
-    }
-
-
 async def test_paths_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     address = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
     peer, relay = Keypair.generate().peer_id, Keypair.generate().peer_id
@@ -302,6 +279,29 @@ async def test_paths_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
         },
         {"event": "path_upgraded", "peer": str(peer), "address": str(address), "relay": str(relay)},
     ]
+
+
+async def test_which_addresses_can_be_dialed_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    address = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
+    known = AddressReachability(Reachability.UNREACHABLE, AddressOrigin.ANNOUNCED)
+
+    async def events() -> AsyncIterator[Event]:
+        yield ReachabilityChanged(address, known, Reachability.UNKNOWN)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_json", False)  # another test may have left it so
+        await tell(events())
+        await output.shown()
+        assert capsys.readouterr().out == f"unreachable   {address} ({known.how})\n"
+        patch.setattr(output, "_json", True)
+        await tell(events())
+        await output.shown()
+    assert json.loads(capsys.readouterr().out) == {
+        "event": "reachability",
+        "address": str(address),
+        "state": "unreachable",
+        "how": known.how,
+    }
 
 
 def test_what_is_announced_is_printed_with_the_rest() -> None:

@@ -14,6 +14,7 @@ from support.waiting import next_event
 
 from stronghold_p2p import (
     ConnectionClosed,
+    ConnectionEstablished,
     ConnectionInfo,
     Direction,
     Dropped,
@@ -25,6 +26,7 @@ from stronghold_p2p import (
     Multiaddr,
     NoResponse,
     Path,
+    PathLimits,
     PathUpgraded,
     PeerDiscovered,
     PeerExpired,
@@ -43,6 +45,7 @@ from stronghold_p2p.protocols.identify import AGENT_VERSION
 from .conftest import WAIT, Cli, process
 
 PEER = PeerId.parse("12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN")
+RELAY = PeerId.parse("12D3KooWCryG7Mon9orvQxcS1rYZjotPgpwoJNHHKcLLfE4Hf5mV")
 ADDRESS = Multiaddr.parse("/ip4/192.0.2.7/tcp/4001")
 SECRET = "treasure"
 
@@ -90,13 +93,13 @@ async def test_the_story_of_a_request(debug: None, caplog: pytest.LogCaptureFixt
     of_alice = [
         "request to bob: begins",
         "request to bob of type Read: allowed, by Rule.ALLOW_ALL (default)",
-        "connected to bob at ADDRESS",
+        "connected to bob directly, at ADDRESS",
         "request to bob: done after … ms",
         "the connection with bob is closed",
     ]
     of_bob = [
         "listening on ADDRESS",
-        "alice has connected from ADDRESS",
+        "alice has connected directly, from ADDRESS",
         "request from alice of type Read: allowed, by Rule.ALLOW_ALL (default)",
         "answer to alice: begins",
         "answer to alice: done after … ms",
@@ -135,8 +138,8 @@ async def test_a_peer_that_does_not_start_is_closed(debug: None, tmp_path: Any) 
             pytest.fail("it has started")
 
 
-def connection(direction: Direction) -> ConnectionInfo:
-    return ConnectionInfo(PEER, ADDRESS, direction, opened_at=0.0, streams=0, path=Path("tcp"))
+def connection(direction: Direction, path: Path | None = None) -> ConnectionInfo:
+    return ConnectionInfo(PEER, ADDRESS, direction, opened_at=0.0, streams=0, path=path or Path("tcp"))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +148,14 @@ def connection(direction: Direction) -> ConnectionInfo:
         (
             ConnectionClosed(connection(Direction.INBOUND), ValueError("x" * 1000)),
             f"the connection with {PEER} is closed: {'x' * 199}…",
+        ),
+        (
+            ConnectionEstablished(connection(Direction.OUTBOUND, Path("tcp", ADDRESS, RELAY))),
+            f"connected to {PEER} through the relay {RELAY}, at {ADDRESS}",
+        ),
+        (
+            ConnectionEstablished(connection(Direction.INBOUND, Path("tcp", None, RELAY, PathLimits(600.0, 16777216)))),
+            f"{PEER} has connected through the relay {RELAY}, for 600 s and 16,777,216 bytes each way, from {ADDRESS}",
         ),
         (InboundConnectionFailed(ADDRESS, ValueError("\n")), f"a connection from {ADDRESS} failed: \\n"),
         (PeerDiscovered(PEER, (ADDRESS, ADDRESS)), f"{PEER} is announced at {ADDRESS} {ADDRESS}"),

@@ -103,7 +103,7 @@ class Guard:
 def test_a_decision_by_rule(rule: Rule, allowed: bool, way: Direction) -> None:
     guard = Guard(rule)
     assert guard.decide({"type": "Ping", "content": "secret"}, way) is allowed
-    assert guard.told == [FirewallDecision(ALICE, way, "Ping", repr(rule), "default", allowed, 0.0)]
+    assert guard.told == [FirewallDecision(ALICE, way, "Ping", repr(rule), "default", allowed, 0.0, ADDRESS)]
     assert "secret" not in repr(guard.told)
 
 
@@ -125,8 +125,8 @@ def test_the_layer_is_told() -> None:
 def test_a_request_that_is_refused_unread() -> None:
     guard = Guard(REJECT)
     assert guard.gate.rejects_all(ALICE, IN)
-    guard.gate.refuse(ALICE, IN)
-    assert guard.told == [FirewallDecision(ALICE, IN, None, "Rule.REJECT_ALL", "default", False, 0.0)]
+    guard.gate.refuse(ALICE, IN, ADDRESS)
+    assert guard.told == [FirewallDecision(ALICE, IN, None, "Rule.REJECT_ALL", "default", False, 0.0, ADDRESS)]
 
 
 @pytest.mark.parametrize("rule", [None, ASK, ALLOW, PINGS])
@@ -169,7 +169,7 @@ async def test_a_decision_by_an_answer(clock: Clock, answer: Any, allowed: bool,
     assert guard.told == []
     answer(question)
     assert await deciding is allowed
-    assert guard.told == [FirewallDecision(ALICE, IN, "Ping", rule, layer, allowed, 1.5)]
+    assert guard.told == [FirewallDecision(ALICE, IN, "Ping", rule, layer, allowed, 1.5, ADDRESS)]
 
 
 async def test_the_rule_that_is_told_is_the_one_that_decided(clock: Clock) -> None:
@@ -178,7 +178,7 @@ async def test_the_rule_that_is_told_is_the_one_that_decided(clock: Clock) -> No
     guard.questions[0].approve()
     guard.firewall.set_peer_rule(ALICE, REJECT, IN)
     assert await deciding
-    assert guard.told == [FirewallDecision(ALICE, IN, None, "Rule.ASK", "default", True, 0.0)]
+    assert guard.told == [FirewallDecision(ALICE, IN, None, "Rule.ASK", "default", True, 0.0, ADDRESS)]
 
 
 async def test_no_answer_is_told_too(clock: Clock) -> None:
@@ -186,7 +186,7 @@ async def test_no_answer_is_told_too(clock: Clock) -> None:
     deciding = await start(guard, clock, {})
     await clock.advance(10)
     assert not await deciding
-    assert guard.told == [FirewallDecision(ALICE, IN, None, None, "none", False, 10.0)]
+    assert guard.told == [FirewallDecision(ALICE, IN, None, None, "none", False, 10.0, ADDRESS)]
 
 
 async def test_a_request_that_goes_away_while_it_waits_is_told(clock: Clock) -> None:
@@ -195,7 +195,7 @@ async def test_a_request_that_goes_away_while_it_waits_is_told(clock: Clock) -> 
     await clock.advance(1)
     deciding.cancel()
     await clock.settle()
-    assert guard.told == [FirewallDecision(ALICE, IN, None, None, "none", False, 1.0)]
+    assert guard.told == [FirewallDecision(ALICE, IN, None, None, "none", False, 1.0, ADDRESS)]
 
 
 # -- what the firewall sees ----------------------------------------------------------------------------
@@ -232,7 +232,9 @@ def test_a_view_that_raises_rejects(rule: Rule | None, caplog: pytest.LogCapture
     assert "broken" in caplog.text
     assert "secret" not in caplog.text
     text = None if rule is None else repr(rule)
-    assert guard.told == [FirewallDecision(ALICE, IN, "Ping", text, "none" if rule is None else "default", False, 0.0)]
+    assert guard.told == [
+        FirewallDecision(ALICE, IN, "Ping", text, "none" if rule is None else "default", False, 0.0, ADDRESS)
+    ]
 
 
 @pytest.mark.parametrize(

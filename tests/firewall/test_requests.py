@@ -645,7 +645,8 @@ async def test_a_request_by_a_peer_rejected_in_everything_is_told_too(make_pair:
     assert await outcome(pair.ask()) is ProtocolNotSupported
     async with asyncio.timeout(1):
         told = await next_event(events, FirewallDecision)
-    assert told == FirewallDecision(pair.alice.peer_id, IN, None, "Rule.REJECT_ALL", "default", False, 0.0)
+    address = pair.bob.connections[0].address
+    assert told == FirewallDecision(pair.alice.peer_id, IN, None, "Rule.REJECT_ALL", "default", False, 0.0, address)
 
 
 # -- rules of a peer -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from support.waiting import settled
 
 from stronghold_p2p import Keypair, Multiaddr, PortMapped, PortMappingError, PortMappingFailed
 from stronghold_p2p.port_mapping.gateway import Gateway
-from stronghold_p2p.port_mapping.mapper import CHECK, MIN_LIFETIME, RETRY, PortMapper, PortReport
+from stronghold_p2p.port_mapping.mapper import CHECK, MIN_LIFETIME, RETRY, PortMapper
 from stronghold_p2p.port_mapping.mapping import LIFETIME, PortMapping
 
 PEER = Keypair.generate().peer_id
@@ -132,10 +132,6 @@ async def test_each_listener_has_a_mapping(home: Home) -> None:
     ]
     assert home.first.calls == [("map", 4001), ("map", 4002)]
     assert not home.second.calls
-    assert home.mapper.report() == (
-        PortReport(4001, ROUTER, "first", (EXTERNAL, 4001), None),
-        PortReport(4002, ROUTER, "first", (EXTERNAL, 4002), None),
-    )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +149,7 @@ async def test_each_listener_has_a_mapping(home: Home) -> None:
 async def test_listeners_that_no_router_helps(home: Home, address: str) -> None:
     await home.listen(Multiaddr.parse(address))
     await home.clock.advance(CHECK, step=CHECK)
-    assert (home.events, home.told, home.first.calls, home.mapper.report()) == ([], [], [], ())
+    assert (home.events, home.told, home.first.calls) == ([], [], [])
 
 
 async def test_a_listener_that_ends(home: Home) -> None:
@@ -209,7 +205,6 @@ async def test_no_protocol_answers(home: Home) -> None:
     assert home.first.calls == [("map", 4001)]  # the others are not tried in vain
     assert home.second.calls == [("map", 4001)]
     assert home.told == []
-    assert home.mapper.report()[0] == PortReport(4001, ROUTER, None, None, "first: no answer; second: no answer")
 
 
 async def test_it_is_tried_again_seldom_and_told_once(home: Home) -> None:
@@ -243,7 +238,6 @@ async def test_without_a_router(home: Home) -> None:
     home.gateway = OSError("there is no default route over IPv4")
     await home.listen(LISTENER)
     assert home.take() == ["no router is known: there is no default route over IPv4"]
-    assert home.mapper.report()[0].gateway is None
     home.gateway = Gateway(ROUTER, OWN)
     home.mapper.network_changed()
     await settled()
@@ -270,10 +264,11 @@ async def test_a_listener_that_the_router_does_not_see(home: Home) -> None:
 async def test_an_external_address_that_is_not_public(home: Home, external: str) -> None:
     home.first.external = IPv4Address(external)
     await home.listen(LISTENER)
-    (reason,) = home.take()
-    assert reason.startswith(f"first: mapped to {external}, which is no public address either")
+    (failed,) = home.events
+    assert isinstance(failed, PortMappingFailed)
+    assert failed.reason.startswith(f"first: mapped to {external}, which is no public address either")
+    assert failed.external == Multiaddr.parse(f"/ip4/{external}/tcp/4001/p2p/{PEER}")
     assert home.told == []
-    assert home.mapper.report() == (PortReport(4001, ROUTER, "first", (IPv4Address(external), 4001), reason),)
     assert not home.second.calls
 
 
@@ -322,7 +317,7 @@ async def test_a_renewal_that_is_refused(home: Home) -> None:
     await home.listen(LISTENER)
     home.first.refusals[4001] = "the router refuses: NO_RESOURCES"
     await home.clock.advance(LIFETIME / 2, step=CHECK)
-    assert home.mapper.report()[0].protocol == "second"
+    assert home.second.calls == [("map", 4001)]
     assert len(home.events) == len(home.told) == 1  # the same address, by other means
 
 

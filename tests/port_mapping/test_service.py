@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
-from support.router import LOCAL, Router
+from support.router import Router
 from support.waiting import next_event, settled
 
 from stronghold_p2p import AddressesChanged, Multiaddr, PortMapped, PortMappingFailed, StrongholdP2p
-from stronghold_p2p.port_mapping import PortReport, probe
 from stronghold_p2p.port_mapping.gateway import Gateway
 from stronghold_p2p.port_mapping.mapping import PortProtocol
 from stronghold_p2p.port_mapping.router_protocols import NatPmp, Pcp
@@ -61,10 +58,6 @@ async def test_public_remotes_are_told_the_external_address(router: Router, vers
         told = select(peer._parts.swarm._listeners._own, Scope.PUBLIC, None)
         assert told[-1:] == (mapped.address.without_peer(),)
         assert list(router.mappings) == [port]
-        assert peer._parts.port_mapping is not None
-        assert peer._parts.port_mapping.report() == (
-            PortReport(port, LOCAL, mapped.protocol, (IPv4Address("1.2.3.4"), port), None),
-        )
     assert not router.mappings
 
 
@@ -121,37 +114,4 @@ async def test_closing_before_the_start_and_while_a_router_is_asked(router: Rout
         await peer.listen("/ip4/0.0.0.0/tcp/0")
         await settled()
         router.silent = False
-    assert not router.mappings
-
-
-async def test_a_look_at_the_router(router: Router) -> None:
-    async def find() -> Gateway:
-        return router.gateway
-
-    report = await probe(4001, find=find, protocols=protocols)
-    assert report == PortReport(4001, LOCAL, "PCP", (IPv4Address("1.2.3.4"), 4001), None)
-    assert not router.mappings
-    router.external = IPv4Address("192.168.7.7")
-    report = await probe(4001, find=find, protocols=protocols)
-    assert report.external == (IPv4Address("192.168.7.7"), 4001)
-    assert report.reason is not None
-    assert "no public address" in report.reason
-    router.result = 8
-    report = await probe(4001, find=find, protocols=protocols)
-    assert (report.protocol, report.external) == (None, None)
-    assert report.reason == "PCP: the router refuses: NO_RESOURCES; NAT-PMP: the router refuses: code 8"
-
-
-async def test_a_look_that_is_cancelled(router: Router) -> None:
-    async def find() -> Gateway:
-        return router.gateway
-
-    router.silent = True
-    looking = asyncio.create_task(probe(4001, find=find, protocols=protocols))
-    await settled()
-    router.silent = False
-    looking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await looking
-    assert router.requests
     assert not router.mappings

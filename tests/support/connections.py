@@ -58,7 +58,7 @@ class Host:
     def offers(self, peer: PeerId, protocol: str) -> bool:
         return protocol in self.offered
 
-    def stream_refused(self, peer: PeerId, protocol: str) -> None: ...
+    def stream_refused(self, connection: Connection, protocol: str) -> None: ...
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
         if stream.protocol == RAW:

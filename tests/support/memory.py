@@ -20,6 +20,7 @@ class MemoryPipe:
     """
 
     receiver: PipeReceiver
+    allowance = None
 
     def __init__(self, remote_address: Multiaddr, max_send_buffer: int, segment: int | None, path: Path) -> None:
         self.remote_address = remote_address

@@ -13,6 +13,7 @@ class RecordingPipe:
     """Keeps what is written."""
 
     receiver: PipeReceiver
+    allowance = None
     remote_address = Multiaddr.parse("/ip4/127.0.0.1/tcp/1")
     local_address: Multiaddr | None = None
     path = Path("tcp")

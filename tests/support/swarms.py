@@ -25,9 +25,10 @@ def make_swarm(
     events: list[Event],
     *,
     config: Config | None = None,
+    keypair: Keypair | None = None,
     **parts: Any,
 ) -> Swarm:
-    """A swarm of a new identity, whose events go to ``events``; ``parts`` replace others of its parts."""
+    """A swarm of ``keypair`` or a new identity, whose events go to ``events``; ``parts`` replace others of its parts."""
     made: dict[str, Any] = {
         "resolver": SystemResolver(),
         "interfaces": InterfaceWatch(),
@@ -36,7 +37,7 @@ def make_swarm(
         **parts,
     }
     return Swarm(
-        Keypair.generate(),
+        keypair or Keypair.generate(),
         config or Config(),
         transports=transports,
         services=services,

@@ -74,6 +74,7 @@ class Below:
     """What lies under the pipe, a transport of asyncio or another pipe: gives on what the test has come from the remote."""
 
     receiver: PipeReceiver
+    allowance = None
     remote_address = REMOTE
     local_address: Multiaddr | None = None
     path = Path("tcp")

@@ -10,7 +10,7 @@ import pytest
 from support.connections import ECHO, Host, Pair, connected, upgraded
 from support.waiting import settled, until
 
-from stronghold_p2p import Config, ConnectionLost, Multiaddr, Path, Stream, StreamReset
+from stronghold_p2p import Config, ConnectionLost, Multiaddr, Path, PathLimits, Stream, StreamReset
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.pipe import BytePipe
 from stronghold_p2p.transport.stream import take_over
@@ -259,10 +259,8 @@ class Sink:
         self.heard.append("resume")
 
 
-def pipe_over(stream: Stream, sink: Sink) -> StreamPipe:
-    return StreamPipe(
-        stream, remote_address=CIRCUIT, path=DIALED, max_send_buffer=64 * KIB, connected=lambda pipe: sink
-    )
+def pipe_over(stream: Stream, sink: Sink, path: Path = DIALED) -> StreamPipe:
+    return StreamPipe(stream, remote_address=CIRCUIT, path=path, max_send_buffer=64 * KIB, connected=lambda pipe: sink)
 
 
 async def test_what_came_behind_the_handshake_is_not_lost() -> None:
@@ -458,3 +456,66 @@ async def test_who_ends_a_paused_pipe_hears_nothing_more(end: str, reset: bool) 
         await settled()
         assert (bytes(sink.received), sink.heard) == (b"", ["closed"])
         assert pair.alice_host.budget.used == 0
+
+
+# -- why it has ended ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("end", "limits", "reason"),
+    [
+        ("reset", None, "the relay RELAY ended the circuit: the peer has gone"),
+        (
+            "reset",
+            PathLimits(600.0, 2000),
+            "the relay RELAY ended the circuit: the peer has gone, or the circuit's limit was reached (600 s, 2,000 bytes each way)",
+        ),
+        ("lost", PathLimits(600.0, 2000), "the connection to the relay RELAY ended: closed by the remote"),
+    ],
+)
+async def test_the_reason_names_the_relay_and_what_became_of_it(
+    end: str, limits: PathLimits | None, reason: str
+) -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        sink, path = Sink(), Path("tcp", CIRCUIT, pair.bob_host.keypair.peer_id, limits)
+        pipe_over(outbound, sink, path)
+        inbound.reset() if end == "reset" else pair.bob.close()
+        await settled()
+        assert isinstance(sink.error, ConnectionLost)
+        assert sink.error.reason == reason.replace("RELAY", str(path.relay))
+        assert sink.error.path == path
+
+
+@pytest.mark.parametrize("end", ["close_write", "reset"])
+@pytest.mark.parametrize(
+    ("limits", "reached"),
+    [
+        (PathLimits(1e-9, None), "1e-09 s"),
+        (PathLimits(None, 2000), "2,000 bytes each way"),
+    ],
+)
+async def test_the_reason_names_the_limit_that_struck(end: str, limits: PathLimits, reached: str) -> None:
+    """A relay cuts a circuit by a reset, or, as go-libp2p at its limit of bytes, by an end in order."""
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        sink = Sink()
+        pipe = pipe_over(outbound, sink, Path("tcp", CIRCUIT, pair.bob_host.keypair.peer_id, limits))
+        pipe.write(bytes(1900))
+        await inbound.readexactly(1900)
+        await (inbound.close_write() if end == "close_write" else settled())
+        inbound.reset()
+        await settled()
+        assert isinstance(sink.error, ConnectionLost)
+        assert sink.error.reason.endswith(f" ended the circuit: the announced limit of {reached} had been reached")
+
+
+async def test_an_end_in_order_within_the_limits_is_no_error() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        sink = Sink()
+        pipe_over(outbound, sink, Path("tcp", CIRCUIT, None, PathLimits(600.0, 2000)))
+        await inbound.close_write()
+        await settled()
+        assert sink.heard == ["closed"]
+        assert sink.error is None

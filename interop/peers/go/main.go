@@ -4,6 +4,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -29,6 +30,7 @@ import (
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -124,13 +126,11 @@ func listen(arguments []string) error {
 	key := flags.String("key", "", "the chain's private key")
 	relay := flags.Bool("relay", false, "be a relay, too")
 	viaRelay := flags.String("via-relay", "", "reserve at this relay, and be dialed through it")
+	punch := flags.String("punch", "", "listen on this IPv4 address, and punch holes for those that dial us through the relay")
 	discovery := flags.String("mdns", "", "listen on this IPv4 address, announce it and discover by mDNS")
 	_ = flags.Parse(arguments)
 
-	ip := "127.0.0.1"
-	if *discovery != "" {
-		ip = *discovery
-	}
+	ip := cmp.Or(*discovery, *punch, "127.0.0.1")
 	address := "/ip4/" + ip + "/tcp/0"
 	var webSocket []any
 	if *ws {
@@ -153,7 +153,12 @@ func listen(arguments []string) error {
 		options = append(options, libp2p.ResourceManager(manager))
 	}
 	if *relay {
-		options = append(options, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
+		// The default is to tell public addresses alone, and of no address rust-libp2p makes a failure.
+		everywhere := circuit.WithReservationAddressFilter(func(ma.Multiaddr) bool { return true })
+		options = append(options, libp2p.EnableRelayService(everywhere), libp2p.ForceReachabilityPublic())
+	}
+	if *punch != "" {
+		options = append(options, punching()...)
 	}
 	h, err := newHost(options...)
 	if err != nil {
@@ -174,7 +179,11 @@ func listen(arguments []string) error {
 		if err != nil {
 			return err
 		}
-		if err := h.Connect(context.Background(), *info); err != nil {
+		connect := h.Connect
+		if *punch != "" {
+			connect = func(ctx context.Context, relay peer.AddrInfo) error { return meetRelay(ctx, h, relay) }
+		}
+		if err := connect(context.Background(), *info); err != nil {
 			return err
 		}
 		if _, err := client.Reserve(context.Background(), h, *info); err != nil {
@@ -183,6 +192,9 @@ func listen(arguments []string) error {
 		dialable = *viaRelay + "/p2p-circuit"
 	}
 	emit(object{"event": "listening", "peer": h.ID(), "address": fmt.Sprintf("%s/p2p/%s", dialable, h.ID())})
+	if *punch != "" {
+		tellOfDirect(h)
+	}
 	if *discovery != "" {
 		service := mdns.NewMdnsService(h, "", discovered{})
 		if err := service.Start(); err != nil {
@@ -275,17 +287,20 @@ func dial(arguments []string) error {
 	if err != nil {
 		return err
 	}
+	command, rest := arguments[1], arguments[2:]
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	if command == "punch" {
+		return dialPunch(ctx, *info, rest)
+	}
 	h, err := newHost(libp2p.NoListenAddrs, libp2p.Transport(websocket.New))
 	if err != nil {
 		return err
 	}
 	defer h.Close()
 	h.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.PermanentAddrTTL)
-	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
-	defer cancel()
 	ctx = network.WithAllowLimitedConn(ctx, "requests are small")
 
-	command, rest := arguments[1], arguments[2:]
 	switch command {
 	case "ping":
 		return dialPing(ctx, h, info.ID, rest)

@@ -4,6 +4,7 @@ import { finished } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
+import { dcutr } from '@libp2p/dcutr'
 import { identify } from '@libp2p/identify'
 import { mdns } from '@libp2p/mdns'
 import { noise } from '@libp2p/noise'
@@ -59,14 +60,16 @@ async function listen (args) {
       key: { type: 'string' },
       relay: { type: 'boolean' },
       'via-relay': { type: 'string' },
+      punch: { type: 'string' },
       mdns: { type: 'string' }
     }
   })
-  const { certificate, key, 'via-relay': viaRelay } = options
+  const { certificate, key, 'via-relay': viaRelay, punch } = options
   const form = certificate ? '/tls/ws' : options.ws ? '/ws' : ''
+  const direct = `/ip4/${options.mdns ?? punch ?? '127.0.0.1'}/tcp/0${form}`
   const node = await newNode({
-    addresses: { listen: [viaRelay ? `${viaRelay}/p2p-circuit` : `/ip4/${options.mdns ?? '127.0.0.1'}/tcp/0${form}`] },
-    services: options.relay ? { relay: circuitRelayServer() } : {},
+    addresses: { listen: [...viaRelay ? [`${viaRelay}/p2p-circuit`] : [], ...punch || !viaRelay ? [direct] : []] },
+    services: { ...options.relay && { relay: circuitRelayServer() }, ...punch && { dcutr: dcutr() } },
     peerDiscovery: options.mdns ? [mdns()] : [],
     start: false,
     https: certificate && { cert: await readFile(certificate), key: await readFile(key) },
@@ -86,13 +89,21 @@ async function listen (args) {
     emit({ event: 'discovered', peer: id.toString(), addresses: multiaddrs.map(String) })
   })
   await node.start()
-  while (node.getMultiaddrs().length === 0) {
+  let address
+  while ((address = node.getMultiaddrs().find(one => !viaRelay || isRelayed(one))) == null) {
     await sleep(10) // until there is a reservation
   }
-  emit({ event: 'listening', peer: node.peerId.toString(), address: node.getMultiaddrs()[0].toString() })
+  emit({ event: 'listening', peer: node.peerId.toString(), address: address.toString() })
+  if (punch) node.addEventListener('connection:open', ({ detail: { remotePeer, remoteAddr } }) => {
+    if (!isRelayed(remoteAddr)) {
+      emit({ event: 'direct', peer: remotePeer.toString(), address: remoteAddr.toString() })
+    }
+  })
   await finished(process.stdin.resume(), { writable: false })
   await node.stop()
 }
+
+const isRelayed = address => address.toString().includes('/p2p-circuit')
 
 async function serveRequest (stream, reject, delay) {
   try {
@@ -134,21 +145,35 @@ function resetWithin (stream, delay) {
 
 async function dial ([address, command, ...args]) {
   const commands = {
-    ping: dialPing, identify: dialIdentify, request: dialRequest, burst: dialBurst, large: dialLarge, cancel: dialCancel
+    ping: dialPing, identify: dialIdentify, request: dialRequest, burst: dialBurst, large: dialLarge, cancel: dialCancel,
+    punch: dialPunch
   }
   if (commands[command] == null) {
     throw new UsageError()
   }
   // The library identifies each connection by itself, and allows one such stream at a time.
-  const node = await newNode({ identifyOptions: { runOnConnectionOpen: command !== 'identify' } })
+  const node = await newNode({
+    identifyOptions: { runOnConnectionOpen: command !== 'identify' },
+    ...command === 'punch' && { addresses: { listen: [`/ip4/${args[0]}/tcp/0`] }, services: { dcutr: dcutr() } }
+  })
   const connection = await node.dial(multiaddr(address), { signal: AbortSignal.timeout(DIAL_TIMEOUT) })
-  await commands[command](connection, args, node.services)
+  await commands[command](connection, args, node.services, node)
 }
 
 async function dialPing (connection, [count = '1'], services) {
   for (let i = 0; i < Number(count); i++) {
     emit({ rtt_ms: await services.ping.ping(connection.remotePeer) })
   }
+}
+
+/** Waits for the direct connection that follows, and pings over it: the library allows that on no other. */
+async function dialPunch ({ remotePeer }, _, services, node) {
+  let direct
+  while ((direct = node.getConnections(remotePeer).find(one => one.limits == null)) == null) {
+    await sleep(10)
+  }
+  await services.ping.ping(remotePeer)
+  emit({ direct: direct.remoteAddr.toString() })
 }
 
 async function dialIdentify (connection, _, services) {

@@ -46,7 +46,7 @@ class DialingRelays:
         """Those of the ``known`` addresses of ``peer`` to dial, and its :meth:`circuits`."""
         relay, exclusive = self._specific.get(peer, (None, False))
         if exclusive:
-            known = tuple(one for one in known if not one.is_relayed or _relay_of(one) == relay)
+            known = tuple(one for one in known if not one.is_relayed or one.relay == relay)
         return tuple(dict.fromkeys((*known, *self.circuits(peer))))
 
     def circuits(self, peer: PeerId) -> tuple[Multiaddr, ...]:
@@ -66,7 +66,3 @@ class DialingRelays:
         """Those of ``relay``, with its peer id; that alone if none is known, since it may be connected."""
         known = [address.with_peer(relay) for address in self._addresses_of(relay)]
         return known or [Multiaddr.parse(f"/p2p/{relay}")]
-
-
-def _relay_of(circuit: Multiaddr) -> PeerId | None:
-    return circuit.decapsulate(CIRCUIT).peer_id if circuit.endswith(CIRCUIT) else None

@@ -23,6 +23,7 @@ from .bench import bench
 from .command import Terminated, UsageError, add_command, terminate
 from .demo import demo
 from .discover import discover
+from .doctor import doctor
 from .firewall import firewall
 from .key import key
 from .listen import listen
@@ -61,6 +62,7 @@ add_command(app, relay, is_service=lambda arguments: True)
 add_command(app, request)
 add_command(app, ping)
 add_command(app, discover)
+add_command(app, doctor)
 add_command(app, perf, is_service=lambda arguments: bool(arguments["run_server"]))
 add_command(app, bench)
 app.add_typer(key)

@@ -16,7 +16,7 @@ from ..firewall.answerers import Turns
 from ..firewall.questions import FirewallRequest
 from ..firewall.rules import Rule
 from ..peer import StrongholdP2p
-from . import output
+from . import output, paths
 from .stdin import MAX_LINE
 
 __all__ = ["Asker", "LineSource", "Person", "Program"]
@@ -180,10 +180,12 @@ class Person(Asker):
             about = (
                 f"no rule is known for this peer. May its {question.waiting} requests pass, of which this is the first?"
             )
+        relay = paths.relay_of(question.address)
         lines = [
             f"question {question.id}: {about}",
             f"  peer       {question.peer}",
             f"  address    {question.address or 'not connected'}",
+            *([] if relay is None else [f"  path       {paths.in_words(relay)}"]),
             f"  direction  {_direction(question)}",
             f"  type       {_type(question) or '-'}",
             f"  request    {_view(question)}",
@@ -295,6 +297,7 @@ class Program(Asker):
                 "kind": question.kind,
                 "peer": str(question.peer),
                 "address": None if question.address is None else str(question.address),
+                "relay": paths.relay_of(question.address),
                 "direction": _direction(question),
                 "type": _type(question),
                 "view": _view(question),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..events import Dropped, Event, FirewallDecision
-from . import output
+from . import output, paths
 from .text import json_text
 from .worker import Worker
 
@@ -128,6 +128,8 @@ def _record(event: Event) -> dict[str, Any] | None:
             return {
                 "time": _now(),
                 "peer": str(event.peer),
+                "address": None if event.address is None else str(event.address),
+                "relay": paths.relay_of(event.address),
                 "direction": str(event.direction.name).lower(),
                 "type": None if event.type is None else output.printable(event.type, MAX_TYPE),
                 "rule": event.rule,

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ..events import PathLimits
 from ..identity import PeerId
 from ..peer import StrongholdP2p
 from ..protocols.relay.limits import RelayServer
-from . import descriptors, output
+from . import descriptors, output, paths
 from .command import KeyFile, PassphraseFile, load_key, time_option
 from .listen import Place, listen_on, load_policy, reload_on_hangup, serve, tell
 from .story import running
@@ -149,13 +150,12 @@ def _peers(texts: Sequence[str]) -> frozenset[PeerId]:
 
 
 def _in_words(server: RelayServer) -> str:
-    of_time = f"{server.max_seconds:g} s" if server.max_seconds is not None else "any time"
-    of_bytes = f"{server.max_bytes:,} bytes each way" if server.max_bytes is not None else "any size"
+    circuit = paths.limits_in_words(PathLimits(server.max_seconds, server.max_bytes))
     return (
         f"reservations  at most {server.max_reservations}, {server.max_reservations_per_network} of one network,"
         f" each for {server.reservation_ttl:g} s; in a minute {server.max_reservations_per_minute_per_peer} of one peer,"
         f" {server.max_reservations_per_minute_per_network} of one network\n"
         f"circuits      at most {server.max_circuits}, {server.max_circuits_per_peer} of one peer,"
-        f" each for {of_time} and {of_bytes}; in a minute {server.max_circuits_per_minute_per_peer} from one peer,"
+        f" each for {circuit}; in a minute {server.max_circuits_per_minute_per_peer} from one peer,"
         f" {server.max_circuits_per_minute_per_network} from one network"
     )

@@ -17,7 +17,7 @@ from ..errors import EncodeError
 from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
-from . import output
+from . import output, paths
 from .command import PATIENCE, Address, Codec, KeyFile, PassphraseFile, UsageError, is_peer_id, load_key, time_option
 from .story import running, told
 
@@ -75,16 +75,24 @@ def ping(
 async def _ping(address: str, count: int, timeout: float, keypair: Keypair | None) -> None:
     times = []
     async with running(StrongholdP2p(keypair=keypair, mdns=is_peer_id(address))) as peer:
-        await peer.connect(address, timeout=timeout)
+        other = await peer.connect(address, timeout=timeout)
         for _ in range(count):
             with told(f"ping to {address}"):
                 rtt = round(await peer.ping(address, timeout=timeout) * 1000, 3)
             times.append(rtt)
             output.result({"rtt_ms": rtt}, f"{rtt} ms")
+        path = next((one.path for one in peer.connections if one.peer == other), None)  # the best one
+    way = "" if path is None else f" {paths.in_words(path.relay, path.limits)}"
     least, mean, most = min(times), round(statistics.fmean(times), 3), max(times)
     output.result(
-        {"count": count, "min_ms": least, "mean_ms": mean, "max_ms": most},
-        f"{count} round trip{'s' * (count > 1)}: {least} ms at least, {mean} ms on average, {most} ms at most",
+        {
+            "count": count,
+            "min_ms": least,
+            "mean_ms": mean,
+            "max_ms": most,
+            "path": None if path is None else paths.record(path),
+        },
+        f"{count} round trip{'s' * (count > 1)}{way}: {least} ms at least, {mean} ms on average, {most} ms at most",
     )
 
 

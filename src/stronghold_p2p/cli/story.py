@@ -13,6 +13,7 @@ from ..ending import end_all
 from ..events import (
     ConnectionClosed,
     ConnectionEstablished,
+    ConnectionInfo,
     Direction,
     Dropped,
     Event,
@@ -30,7 +31,7 @@ from ..events import (
 )
 from ..peer import StrongholdP2p
 from ..requests import Request
-from . import output
+from . import output, paths
 
 __all__ = ["running", "told", "told_handler"]
 
@@ -93,9 +94,9 @@ def _line(event: Event) -> str | None:
     """The event in plain words; None for what the library itself writes to the log."""
     match event:
         case ConnectionEstablished(connection) if connection.direction is Direction.INBOUND:
-            return f"{connection.peer} has connected from {connection.address}"
+            return f"{connection.peer} has connected {_way(connection)}, from {connection.address}"
         case ConnectionEstablished(connection):
-            return f"connected to {connection.peer} at {connection.address}"
+            return f"connected to {connection.peer} {_way(connection)}, at {connection.address}"
         case ConnectionClosed(connection, error):
             return f"the connection with {connection.peer} is closed" + ("" if error is None else f": {_text(error)}")
         case PathUpgraded(connection, before):
@@ -132,6 +133,10 @@ def _decision(event: FirewallDecision) -> str:
     by = "no rule" if event.rule is None else f"{_text(event.rule)} ({event.layer})"
     waited = f" after {event.waited:.1f} s" if event.waited else ""
     return f"{request} {event.peer}{type_name}: {'allowed' if event.allowed else 'rejected'}{waited}, by {by}"
+
+
+def _way(connection: ConnectionInfo) -> str:
+    return paths.in_words(connection.path.relay, connection.path.limits)
 
 
 def _text(value: object) -> str:

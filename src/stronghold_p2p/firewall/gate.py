@@ -56,9 +56,9 @@ class Gate:
         rule = self._firewall.find(peer, direction).rule
         return rule is not None and rule.allows_some
 
-    def refuse(self, peer: PeerId, direction: Direction) -> None:
+    def refuse(self, peer: PeerId, direction: Direction, address: Multiaddr | None) -> None:
         """Reports a request that was rejected before its body was read, see :meth:`rejects_all`."""
-        self._tell(peer, direction, None, self._firewall.find(peer, direction), allowed=False)
+        self._tell(peer, direction, None, self._firewall.find(peer, direction), address, allowed=False)
 
     def decide(
         self,
@@ -75,14 +75,14 @@ class Gate:
         rule = applied.rule
         if rule is ALLOW_ALL:
             if self._events.decisions_wanted:
-                self._tell(peer, direction, codec.type_name(body), applied, allowed=True)
+                self._tell(peer, direction, codec.type_name(body), applied, address, allowed=True)
             return True
         type_name = codec.type_name(body)
         if rule is not None and rule.types:
             verdict = rule.verdict_on(type_name)
             if verdict is not Verdict.ASK:  # decided without a view
                 if self._events.decisions_wanted:
-                    self._tell(peer, direction, type_name, applied, allowed=verdict is Verdict.ALLOW)
+                    self._tell(peer, direction, type_name, applied, address, allowed=verdict is Verdict.ALLOW)
                 return verdict is Verdict.ALLOW
         try:
             view = body if self._view is None else self._view(body)
@@ -90,14 +90,14 @@ class Gate:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
             self._log_failure.write(exc_info=error)
-            self._tell(peer, direction, type_name, applied, allowed=False)
+            self._tell(peer, direction, type_name, applied, address, allowed=False)
             return False
         subject = Subject(peer, direction, type_name, view)
         verdict = Verdict.ASK if rule is None else rule.verdict(subject)
         if verdict is Verdict.ASK:
             return self._ask(subject, address, codec.weight(message))
         allowed = verdict is Verdict.ALLOW
-        self._tell(peer, direction, type_name, applied, allowed=allowed)
+        self._tell(peer, direction, type_name, applied, address, allowed=allowed)
         return allowed
 
     async def _ask(self, subject: Subject, address: Multiaddr | None, size: int) -> bool:
@@ -108,9 +108,9 @@ class Gate:
             allowed, applied = await self._approvals.decide(subject, address, size)
         except asyncio.CancelledError:  # the request went away before an answer
             applied = self._firewall.find(subject.peer, subject.direction)
-            tell(applied, allowed=False, waited=loop.time() - since)
+            tell(applied, address, allowed=False, waited=loop.time() - since)
             raise
-        tell(applied, allowed=allowed, waited=loop.time() - since)
+        tell(applied, address, allowed=allowed, waited=loop.time() - since)
         return allowed
 
     def _tell(
@@ -119,6 +119,7 @@ class Gate:
         direction: Direction,
         type_name: str | None,
         applied: AppliedRule,
+        address: Multiaddr | None,
         *,
         allowed: bool,
         waited: float = 0.0,
@@ -126,5 +127,5 @@ class Gate:
         if self._events.decisions_wanted:
             rule = None if applied.rule is None else repr(applied.rule)
             self._events.emit_decision(
-                FirewallDecision(peer, direction, type_name, rule, applied.layer, allowed, waited)
+                FirewallDecision(peer, direction, type_name, rule, applied.layer, allowed, waited, address)
             )

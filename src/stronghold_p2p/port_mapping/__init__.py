@@ -1,6 +1,5 @@
 """Port mapping: has a router forward ports to us, by PCP, NAT-PMP or UPnP."""
 
-from .mapper import PortReport
-from .service import PortMappingService, probe
+from .service import PortMappingService
 
-__all__ = ["PortMappingService", "PortReport", "probe"]
+__all__ = ["PortMappingService"]

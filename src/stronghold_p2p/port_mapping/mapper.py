@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -16,7 +15,7 @@ from ..multiaddr import Multiaddr
 from .gateway import Gateway, find_gateway
 from .mapping import LIFETIME, PortMapping, PortProtocol
 
-__all__ = ["PortMapper", "PortReport"]
+__all__ = ["PortMapper"]
 
 MIN_LIFETIME: Final = 30
 """Seconds: what is mapped for less would have to be renewed all the time."""
@@ -30,21 +29,6 @@ RETRY: Final = 60.0, 3600.0
 
 CLOSE_PATIENCE: Final = 2.0
 """Seconds for deleting all mappings at the end; what is left runs out by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class PortReport:
-    """What has become of one port."""
-
-    port: int
-    gateway: IPv4Address | None
-    """The router; None: there is none."""
-    protocol: str | None
-    """``"PCP"``, ``"NAT-PMP"`` or ``"UPnP"``; None: the port is not mapped."""
-    external: tuple[IPv4Address, int] | None
-    """The router's address and port."""
-    reason: str | None
-    """Why the port is not mapped, or its external address is told nobody."""
 
 
 class _Held:
@@ -116,18 +100,6 @@ class PortMapper:
         """The addresses of the interfaces have changed: the router may be another one."""
         self._network_changed = True
         self._try_soon()
-
-    def report(self) -> tuple[PortReport, ...]:
-        """What is known now, of each port that should be mapped."""
-        reports = []
-        for port in self._wanted:
-            held = self._held.get(port)
-            external = (held.mapping.external, held.mapping.external_port) if held else None
-            protocol = held.protocol.name if held else None
-            gateway = self._gateway.address if self._gateway else None
-            told = self._told.get(port)
-            reports.append(PortReport(port, gateway, protocol, external, told if isinstance(told, str) else None))
-        return tuple(reports)
 
     async def close(self) -> None:
         """Deletes all mappings."""
@@ -297,7 +269,8 @@ class PortMapper:
                 expires = time.time() + held.expires_at - _now()
                 self._emit(PortMapped(news.with_peer(self._peer_id), held.protocol.name, expires))
             else:
-                self._emit(PortMappingFailed(bound.with_peer(self._peer_id), str(news)))
+                external = _external_address(bound, held.mapping).with_peer(self._peer_id) if held is not None else None
+                self._emit(PortMappingFailed(bound.with_peer(self._peer_id), str(news), external))
         self._told = told
         if mapped != self._mapped:
             self._mapped = mapped

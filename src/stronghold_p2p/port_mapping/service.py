@@ -1,21 +1,19 @@
-"""Port mapping as a part of a peer, and as a look at a router."""
+"""Port mapping as a part of a peer."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..events import PortMapped, PortMappingFailed
-from ..identity import Keypair, PeerId
-from ..multiaddr import Multiaddr
+from ..identity import PeerId
 from ..protocols.service import Service, ServiceHost
 from .gateway import Gateway, find_gateway
-from .mapper import PortMapper, PortReport
+from .mapper import PortMapper
 from .mapping import PortProtocol
 from .router_protocols import NatPmp, Pcp
 from .upnp import Upnp
 
-__all__ = ["PortMappingService", "probe"]
+__all__ = ["PortMappingService"]
 
 Find = Callable[[], Awaitable[Gateway]]
 
@@ -63,30 +61,7 @@ class PortMappingService(Service):
         if self._mapper is not None:
             self._mapper.network_changed()
 
-    def report(self) -> tuple[PortReport, ...]:
-        """What has become of each port that should be mapped."""
-        return self._mapper.report() if self._mapper is not None else ()
-
     async def close(self) -> None:
         """Deletes the mappings; takes at most two seconds."""
         if self._mapper is not None:
             await self._mapper.close()
-
-
-async def probe(port: int, *, find: Find = find_gateway, protocols: Protocols = _protocols) -> PortReport:
-    """Maps a TCP port for a moment, to see whether and how the router does that. Takes up to half a minute."""
-    secret = secrets.token_bytes(32)
-    mapper = PortMapper(
-        Keypair.generate().peer_id,
-        protocols=lambda gateway: protocols(gateway, secret),
-        find=find,
-        changed=lambda mapped: None,
-        emit=lambda event: None,
-    )
-    mapper.listening([Multiaddr.of_tcp("0.0.0.0", port)])
-    try:
-        await mapper.run_once()
-        (report,) = mapper.report()
-    finally:
-        await mapper.close()
-    return report

@@ -39,6 +39,10 @@ DIAL_TIMEOUT: Final = 5.0
 EXCHANGE_TIMEOUT: Final = 15.0
 """Seconds of the messages of a round: those of rust-libp2p have 10, of go-libp2p 60."""
 
+RELAY_TIMEOUT: Final = 2.0
+"""Seconds until the relay has said where it sees us, which may be after the circuit through it stands: js-libp2p gives a whole
+round 5 s."""
+
 RETRY_AFTER: Final = 300.0
 """Seconds after the last attempt until another connection of the same peer begins anew. Its NAT is the same until then."""
 
@@ -99,6 +103,8 @@ class HolePunching(Service):
         self._tasks: set[asyncio.Task[None]] = set()
         self._joined: dict[PeerId, _Upgrade] = {}
         """Those of connections on which the remote has begun."""
+        self._unidentified: dict[Connection, asyncio.Future[None]] = {}
+        """Direct ones whose remote has not said yet where it sees us: done when it has, or never will."""
         self._again_at: dict[PeerId, float] = {}
         """When to begin again at the earliest, in the loop's time, with whom it has failed; the oldest first."""
         self._hopeless: set[Connection] = set()
@@ -120,6 +126,7 @@ class HolePunching(Service):
         if connection.path.relay is not None:
             self._relayed.setdefault(peer, []).append(connection)
             return
+        self._unidentified[connection] = connection.loop.create_future()
         if self.host.connection(peer) is not connection:
             return  # there was a direct one already
         before = [relayed.path for relayed in self._relayed.get(peer, ()) if relayed.usable]
@@ -133,6 +140,7 @@ class HolePunching(Service):
     def identified(self, connection: Connection, identity: Identity) -> None:
         peer = connection.peer
         if connection.path.relay is None:
+            self._answered(connection)
             # Not before: until the remote has said something on it, it may not know of it, and send requests on the others.
             for relayed in self._relayed.get(peer, ()):
                 relayed.drain()
@@ -141,6 +149,7 @@ class HolePunching(Service):
 
     def closed(self, connection: Connection) -> None:
         if connection.path.relay is None:
+            self._answered(connection)
             return
         peer = connection.peer
         relayed = self._relayed[peer]
@@ -151,6 +160,11 @@ class HolePunching(Service):
         if joined is not None and joined.relayed is connection:
             del self._joined[peer]
         self._hopeless.discard(connection)
+
+    def _answered(self, connection: Connection) -> None:
+        waiting = self._unidentified.pop(connection, None)
+        if waiting is not None:
+            waiting.set_result(None)
 
     def network_changed(self) -> None:
         self._again_at.clear()
@@ -232,6 +246,7 @@ class HolePunching(Service):
         try:
             async with asyncio.timeout(EXCHANGE_TIMEOUT):
                 addresses = await self._read_addresses(stream)
+                await self._relay_identified(connection)
                 await self._tell(stream)
                 message = await read(stream, messages.HolePunch)
                 if message.type != MessageType.SYNC:
@@ -243,6 +258,12 @@ class HolePunching(Service):
             raise
         finally:
             upgrade.is_joining = False
+
+    async def _relay_identified(self, circuit: Connection) -> None:
+        """Waits for what the relay says of our address, in case that we know none."""
+        waiting = [future for one, future in self._unidentified.items() if one.peer == circuit.path.relay]
+        if waiting and not self._candidates():
+            await asyncio.wait(waiting, timeout=RELAY_TIMEOUT)
 
     def _join(self, connection: Connection) -> _Upgrade:
         """Raises RemoteProtocolError if it is not for the remote to begin."""

@@ -186,12 +186,9 @@ class Requester(Generic[Req, Res]):
         connection: Connection, protocol: RequestProtocol[Req, Res], message: bytes, deadline: float, timeout: float
     ) -> Res:
         """One request on ``connection``."""
-        limits = connection.path.limits
-        if limits is not None and limits.bytes is not None and len(message) > limits.bytes:
-            raise EncodeError(
-                f"the request of {len(message)} bytes is over the limit of the relay {connection.path.relay}, {limits.bytes}"
-                " bytes in each direction of a connection"
-            )
+        refusal = connection.refusal_of_size(len(message)) if connection.path.limits is not None else None
+        if refusal is not None:
+            raise EncodeError(refusal)
         stream = connection.open_substream_now(protocol.id)
         if stream is None:
             try:

@@ -100,16 +100,16 @@ def scope_of(address: Multiaddr) -> Scope:
     return Scope.PRIVATE if last in {"local", name.lower()} else Scope.PUBLIC
 
 
-def is_public(address: Multiaddr) -> bool:
-    """Whether ``address`` can be dialed from everywhere, if at all."""
-    return scope_of(address) is Scope.PUBLIC
-
-
 def is_punchable(address: Multiaddr) -> bool:
     """Whether ``address`` may be dialed beside a relayed connection, since whoever comes by a relay has told it: by a public
     IP address, since a name may lead into our network, and by TCP alone, since both ends may dial at once."""
     names = [name for name, _ in address]
     return len(names) == 2 and host_of(address) is not None and names[1] == "tcp" and scope_of(address) is Scope.PUBLIC
+
+
+def is_public(address: Multiaddr) -> bool:
+    """Whether ``address`` can be dialed from everywhere, if at all."""
+    return scope_of(address) is Scope.PUBLIC
 
 
 def expand(address: Multiaddr, interfaces: Iterable[InterfaceAddress]) -> list[tuple[Multiaddr, int]]:

@@ -15,7 +15,7 @@ from ..addresses.book import AddressBook
 from ..addresses.entry import AddressSource
 from ..config import Config
 from ..ending import end_all
-from ..errors import ClosedError, ConnectionLost, DialError, LimitExceeded, NotPermitted, StrongholdError
+from ..errors import ClosedError, ConnectionLost, DialError, NotPermitted, StrongholdError
 from ..events import (
     ConnectionClosed,
     ConnectionEstablished,
@@ -35,7 +35,6 @@ from ..resources.descriptors import fit_to_descriptors
 from ..resources.memory import Memory
 from ..resources.networks import networks_of
 from ..resources.refusals import Refusals
-from ..resources.shares import Shares
 from ..resources.turns import Turns
 from ..transport.connection import Connection
 from ..transport.deadlines import Deadlines
@@ -53,6 +52,7 @@ from .dialer import Dialer, Find
 from .ephemeral import EphemeralKeys
 from .listeners import Listeners
 from .own_addresses import Scope, believable, host_of, scope_of
+from .places import Places
 
 __all__ = ["Swarm"]
 
@@ -87,7 +87,7 @@ class Swarm:
         permits: Callable[[PeerId, str], bool],
         approves: Callable[[PeerId], bool],
         refusals: Refusals,
-        refused: Callable[[PeerId, str], None],
+        refused: Callable[[Connection, str], None],
         emit: Callable[[Event], None],
         find: Find | None = None,
     ) -> None:
@@ -99,7 +99,6 @@ class Swarm:
         self.memory = Memory(config.max_receive_buffer)
         self._permits = permits
         self._approves = approves
-        self._refusals = refusals
         self._refused = refused
         self._emit = emit
         self._addresses = addresses
@@ -111,9 +110,7 @@ class Swarm:
         self._until_the_end = frozenset(one for each in services if each.until_the_end for one in each.protocols)
         self._connections: dict[PeerId, list[Connection]] = {}
         """The best path first, and among equals the oldest."""
-        self._inbound: Shares[Connection] = Shares()
-        self._outbound: set[Connection] = set()
-        self._pending_inbound: Shares[PipeUpgrade] = Shares()
+        self._places = Places(config, refusals)
         self._upgrading: dict[BytePipe, tuple[PipeUpgrade, int]] = {}
         """The inbound ones, each with its deadline."""
         self._listeners = Listeners(
@@ -121,7 +118,7 @@ class Swarm:
             self._transports,
             interfaces,
             connected=self.accept,
-            exhausted=self._descriptors_exhausted,
+            exhausted=self._places.descriptors_exhausted,
             emit=emit,
             changed=self.offer_changed,
         )
@@ -180,9 +177,9 @@ class Swarm:
         for service in self._services:
             service.offer_changed(peer)
 
-    def stream_refused(self, peer: PeerId, protocol: str) -> None:
+    def stream_refused(self, connection: Connection, protocol: str) -> None:
         if not self.closing:
-            self._refused(peer, protocol)
+            self._refused(connection, protocol)
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
         if stream.protocol in IDENTIFYING:
@@ -246,7 +243,7 @@ class Swarm:
             NotPermitted: the peer is banned, or a policy refuses it.
             DialError: no address is known, or none led to the peer.
         """
-        self._check_admission(peer)
+        self._check_peer(peer)
         connection = self.connection(peer)
         if connection is not None:
             return connection
@@ -261,7 +258,7 @@ class Swarm:
     async def connect_directly(
         self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, how: DirectDial
     ) -> Connection:
-        self._check_admission(peer)
+        self._check_peer(peer)
         return await self._dialer.dial(peer, addresses, direct=how).outcome(deadline)
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
@@ -289,8 +286,7 @@ class Swarm:
         connections.remove(connection)
         if not connections:
             del self._connections[connection.peer]
-        self._inbound.discard(connection)
-        self._outbound.discard(connection)
+        self._places.discard(connection)
         self.memory.close(connection.budget)
         self._ended.add(connection)
         connection.closed.add_done_callback(lambda _: self._ended.discard(connection))
@@ -317,6 +313,10 @@ class Swarm:
     def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
         self._listeners.external = external
         self._listeners.update()
+
+    @property
+    def candidates(self) -> tuple[Multiaddr, ...]:
+        return self._listeners.candidates
 
     async def listen(
         self,
@@ -400,12 +400,15 @@ class Swarm:
 
     # -- upgrading -------------------------------------------------------------------------------
 
-    def _check_admission(self, peer: PeerId, address: Multiaddr | None = None) -> None:
+    def _check_peer(self, peer: PeerId) -> None:
         if self.closing:
             raise ClosedError
         refusal = self._admission.refusal_of_peer(peer)
-        if refusal is None and address is not None:
-            refusal = self._admission.refusal_of_address(address, peer)
+        if refusal is not None:
+            raise NotPermitted(peer, refusal)
+
+    def _check_address(self, address: Multiaddr, peer: PeerId) -> None:
+        refusal = self._admission.refusal_of_address(address, peer)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
 
@@ -440,14 +443,11 @@ class Swarm:
                 known.finished.set_exception(error)
             return NullReceiver()
         if known is not None:
-            if self._pending_inbound.discard(known):
-                self._pending_inbound.add(networks_of(pipe.remote_address), known)
+            self._places.move_pending(known)
             return known
-        if len(self._pending_inbound) >= self.config.max_pending_inbound_connections:
-            self._evict_pending()
         upgrade = self._upgrade(pipe, None, Direction.INBOUND, initiator=False, expected_peer=None)
         deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
-        self._pending_inbound.add(networks_of(pipe.remote_address), upgrade)
+        self._places.add_pending(upgrade)
         self._upgrading[pipe] = upgrade, self.deadlines.add(deadline, upgrade)
         upgrade.finished.add_done_callback(partial(self._inbound_finished, upgrade))
         return upgrade
@@ -462,7 +462,7 @@ class Swarm:
         return None
 
     def _inbound_finished(self, upgrade: PipeUpgrade, finished: asyncio.Future[Connection]) -> None:
-        self._pending_inbound.discard(upgrade)
+        self._places.discard_pending(upgrade)
         _, tick = self._upgrading.pop(upgrade.pipe)
         self.deadlines.remove(tick, upgrade)
         error = None if finished.cancelled() else finished.exception()
@@ -480,23 +480,22 @@ class Swarm:
         """
         peer = upgrade.remote_peer
         path = path or pipe.path
+        # Either may have changed since the pipe was made.
+        self._check_address(pipe.remote_address, peer)
         if (guest := self._guest(path, direction, pipe, upgrade)) is not None:
             return guest
-        self._check_admission(peer, pipe.remote_address)  # which may have changed since the pipe was made
+        self._check_peer(peer)
         known = self.connection(peer)
         is_direct = known is not None and known.path.relay is None
         # Who has come by a relay has us dial it, and is not to fill the places of those whom we have chosen.
-        ours = direction is Direction.OUTBOUND and (is_direct or known is None or known in self._outbound)
-        self._make_room(peer, ours=ours)
+        ours = direction is Direction.OUTBOUND and (is_direct or known is None or self._places.is_ours(known))
+        self._places.make_room(self._connections.get(peer, ()), ours=ours)
         budget = self.memory.open(networks_of(pipe.remote_address), peer)
         connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path, budget=budget)
         connections = self._connections.setdefault(peer, [])
         connections.append(connection)
         connections.sort(key=_preference)
-        if ours:
-            self._outbound.add(connection)
-        else:
-            self._inbound.add(networks_of(pipe.remote_address), connection)
+        self._places.add(connection, ours=ours)
         self._set_share(connection)
         self._watch(connection)
         self._emit(ConnectionEstablished(connection.info))
@@ -510,11 +509,8 @@ class Swarm:
 
     def _guest(self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade) -> Connection | None:
         """The connection that a service makes with a peer which admission refuses."""
-        peer, admission = upgrade.remote_peer, self._admission
-        comes_directly = direction is Direction.INBOUND and path.relay is None and not self.closing
-        if not comes_directly or not admission.refusal_of_peer(peer):
-            return None
-        if admission.refusal_of_address(pipe.remote_address, peer):
+        refused = self._admission.refusal_of_peer(upgrade.remote_peer)
+        if not refused or direction is not Direction.INBOUND or path.relay is not None:
             return None
         made = (service.refused(pipe, upgrade) for service in self._services)
         return next((connection for connection in made if connection is not None), None)
@@ -527,64 +523,10 @@ class Swarm:
 
     def _set_share(self, connection: Connection) -> None:
         """Whom we have dialed, or a rule allows, may hold a whole share of the memory."""
-        if connection in self._outbound or self._approves(connection.peer):
+        if self._places.is_ours(connection) or self._approves(connection.peer):
             connection.budget.factor = 1.0
         elif not connection.budget.used:
             connection.budget.factor = self.config.unapproved_share
-
-    # -- limits: the largest holder gives way ------------------------------------------------------
-
-    def _make_room(self, peer: PeerId, *, ours: bool) -> None:
-        """For one connection more, ``ours`` or one that a remote has brought about.
-
-        Raises:
-            LimitExceeded: nothing of ``peer``, or of those who have dialed us, can give way.
-        """
-        limits = self.config
-        own = [connection for connection in self._connections.get(peer, ()) if not connection.closing]
-        if len(own) >= limits.max_connections_per_peer:
-            self._evict("max_connections_per_peer", [connection for connection in own if not connection.at_work])
-        if ours and len(self._outbound) >= limits.max_outbound_connections:
-            raise LimitExceeded("max_outbound_connections")
-        if not ours and len(self._inbound) >= limits.max_inbound_connections:
-            self._evict("max_inbound_connections", self._inbound.largest())
-        if len(self._inbound) + len(self._outbound) >= limits.max_connections:
-            self._evict("max_connections", self._inbound.largest())
-
-    def _evict(self, limit: str, candidates: Iterable[Connection]) -> None:
-        """Closes the first that is not at work, else the last.
-
-        Raises:
-            LimitExceeded: there is none.
-        """
-        chosen = None
-        for chosen in candidates:
-            if not chosen.at_work:
-                break
-        if chosen is None:
-            raise LimitExceeded(limit)
-        self._refusals.add(limit, networks_of(chosen.remote_address))
-        self._inbound.discard(chosen)  # its place is free at once, however long it takes to end
-        self._outbound.discard(chosen)
-        if chosen.output.congested:
-            chosen.abort()  # it would not read why
-        else:
-            chosen.close(GoAwayCode.RESOURCE_LIMIT)
-
-    def _evict_pending(self) -> None:
-        """Gives up the oldest upgrade of the largest holder, if there is any."""
-        for upgrade in self._pending_inbound.largest():
-            self._refusals.add("max_pending_inbound_connections", networks_of(upgrade.pipe.remote_address))
-            self._pending_inbound.discard(upgrade)
-            upgrade.finished.cancel()
-            break
-
-    def _descriptors_exhausted(self) -> None:
-        """The process can open no socket more."""
-        if self._pending_inbound:
-            self._evict_pending()
-        elif self._inbound:
-            self._evict("max_inbound_connections", self._inbound.largest())
 
 
 def _preference(connection: Connection) -> tuple[bool, bool]:

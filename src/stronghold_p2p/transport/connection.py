@@ -60,8 +60,8 @@ class ConnectionHost(Protocol):
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""
 
-    def stream_refused(self, peer: PeerId, protocol: str) -> None:
-        """``peer`` has tried to open ``protocol``, which it is not offered."""
+    def stream_refused(self, connection: Connection, protocol: str) -> None:
+        """The remote has tried to open ``protocol``, which it is not offered."""
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
         """The remote has opened a stream of one of them; called in the very callback in which the lines came."""
@@ -149,12 +149,25 @@ class Connection(StreamHost):
             self.peer, self.remote_address, self.direction, self.opened_at, len(self._session), self.path
         )
 
+    def refusal_of_size(self, size: int) -> str | None:
+        """Why a message of ``size`` bytes would not pass a relay; None if it would, or there is none."""
+        allowance = self._pipe.allowance
+        if allowance is None:
+            return None
+        waiting = sum(muxed.owner.pending for muxed in self._session.streams if muxed.owner is not None)
+        return allowance.refusal_of(size, waiting + self._session.pending)
+
     # -- opening and closing ---------------------------------------------------------------------
 
     @property
     def usable(self) -> bool:
         """Whether new streams can be opened, now or after a wait."""
         return self._state is OPEN and self._session.can_open
+
+    @property
+    def max_outbound_streams(self) -> int:
+        """Streams that we open at once, as far as is known what the remote takes; further ones wait."""
+        return self._slots.limit
 
     @property
     def closing(self) -> bool:
@@ -183,7 +196,7 @@ class Connection(StreamHost):
         if self._refusal:
             raise ProtocolNotSupported(protocol, self._refusal)
         if not self.usable:
-            raise ConnectionLost("the connection is closing")
+            raise ConnectionLost("the connection is closing", self.path)
         return self._open(protocol)
 
     @property
@@ -277,7 +290,7 @@ class Connection(StreamHost):
 
     def refused(self, protocol: str) -> None:
         self.charge(REFUSED_PROTOCOL)
-        self._host.stream_refused(self.peer, protocol)
+        self._host.stream_refused(self, protocol)
 
     def charge(self, frames: int) -> None:
         """The remote has caused work without a payload, as much as so many frames. More than it may ends the connection."""
@@ -534,7 +547,7 @@ class Connection(StreamHost):
             if self._refusal and not stream.is_negotiated:
                 stream.connection_lost(ProtocolNotSupported(stream.protocol, self._refusal))
             else:
-                lost = ConnectionLost(reason)
+                lost = ConnectionLost(reason, self.path)
                 lost.__cause__ = error
                 stream.connection_lost(lost)
 

@@ -21,6 +21,8 @@ class EitherPipe:
     """A pipe over ``lower`` that ``serve`` makes: the one for TLS (True), or the one for what is none (False). Until the
     first byte has come, it is ``lower`` itself that is written to and closed."""
 
+    allowance = None
+
     def __init__(self, lower: BytePipe, serve: Mapping[bool, Serve], connected: Connected) -> None:
         self.local_address = lower.local_address
         self._pipe = self._lower = lower

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ..events import Path
 from ..multiaddr import Multiaddr
+from .allowance import Allowance
 
 __all__ = ["BytePipe", "NullReceiver", "PipeReceiver"]
 
@@ -42,6 +43,10 @@ class BytePipe(Protocol):
     @property
     def path(self) -> Path:
         """How it got there; up to the first data that of a pipe below."""
+
+    @property
+    def allowance(self) -> Allowance | None:
+        """What is left of the limits of a relay; None: there are none."""
 
     def write(self, data: bytes | bytearray) -> None:
         """Sends, or queues, all of ``data``, which must not be touched again: the pipe may keep a view of it."""

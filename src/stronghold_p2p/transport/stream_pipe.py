@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 
 from ..errors import ConnectionLost, StreamReset, StrongholdError
-from ..events import Path, PathLimits
-from ..identity import PeerId
+from ..events import Path
 from ..multiaddr import Multiaddr
+from .allowance import Allowance
 from .pipe import PipeReceiver
 from .receiver import StreamReceiver, append_chunk
 from .stream import Stream, take_over
@@ -44,6 +44,7 @@ class StreamPipe(StreamReceiver):
         )
         self.remote_address = remote_address
         self.path = path
+        self.allowance = Allowance.of(path, self._substream.now())
         self._max_send_buffer = max_send_buffer
         self._paused = False
         self._stopped = False
@@ -71,6 +72,8 @@ class StreamPipe(StreamReceiver):
     def write(self, data: bytes | bytearray) -> None:
         if self._closing:
             return
+        if self.allowance is not None:
+            self.allowance.sent += len(data)
         self._substream.push(memoryview(data))
         if self._substream.pending > self._max_send_buffer and not self._paused:
             self._paused = True
@@ -105,6 +108,8 @@ class StreamPipe(StreamReceiver):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        if self.allowance is not None:
+            self.allowance.received += len(data)
         if self._stopped or self._kept:
             append_chunk(self._kept, data)
             self._substream.hold(len(data))
@@ -114,7 +119,8 @@ class StreamPipe(StreamReceiver):
 
     def eof_received(self) -> None:
         """The other end sends no more: as a socket, the pipe ends when what was written has left."""
-        self._after_input(self.close)
+        struck = self._limit_reached()  # go-libp2p's relay ends a circuit so, at its limit of bytes
+        self._after_input(partial(self._end, ConnectionLost(self._cut(struck), self.path)) if struck else self.close)
 
     def resume_writing(self) -> None:
         # The mark below which writers go on is zero: they write in this very callback, and into an open window, so the
@@ -128,7 +134,15 @@ class StreamPipe(StreamReceiver):
     def stream_failed(self, error: StrongholdError) -> None:
         relay = self.path.relay
         if relay is not None:
-            error = _at_relay(relay, self.path.limits, error)
+            if isinstance(error, StreamReset):
+                reason = self._cut(self._limit_reached())
+            elif isinstance(error, ConnectionLost):
+                reason = f"the connection to the relay {relay} ended: {error.reason}"
+            else:
+                reason = f"the circuit at the relay {relay} ended: {error}"
+            lost = ConnectionLost(reason, self.path)  # what has ended is not the peer itself
+            lost.__cause__ = error
+            error = lost
         self._after_input(partial(self._end, error))
 
     def expired(self) -> None:
@@ -160,6 +174,20 @@ class StreamPipe(StreamReceiver):
         else:
             end()
 
+    def _limit_reached(self) -> str:
+        if self.allowance is None:
+            return ""
+        return self.allowance.reached(self._substream.now(), self._substream.pending)
+
+    def _cut(self, struck: str) -> str:
+        """Why the relay has ended the circuit; ``struck`` is the limit, if one is known to have."""
+        if struck:
+            why = f"the announced limit of {struck} had been reached"
+        else:
+            bounds = self.allowance.bounds if self.allowance is not None else ""
+            why = "the peer has gone" + (f", or the circuit's limit was reached ({bounds})" if bounds else "")
+        return f"the relay {self.path.relay} ended the circuit: {why}"
+
     def _drop(self) -> None:
         """We end the pipe: what waits is not heard."""
         self._substream.let_go(sum(map(len, self._kept)))
@@ -175,21 +203,3 @@ class StreamPipe(StreamReceiver):
 
     def _tell_of_end(self, error: Exception | None) -> None:
         self.receiver.pipe_closed(error)
-
-
-def _at_relay(relay: PeerId, limits: PathLimits | None, error: StrongholdError) -> ConnectionLost:
-    """The error of a circuit: what has ended is not the peer itself."""
-    if isinstance(error, StreamReset):
-        bounds = []
-        if limits is not None and limits.seconds is not None:
-            bounds.append(f"{limits.seconds:g} s")
-        if limits is not None and limits.bytes is not None:
-            bounds.append(f"{limits.bytes} bytes each way")
-        reached = f", or the circuit's limit was reached ({', '.join(bounds)})" if bounds else ""
-        lost = ConnectionLost(f"the relay {relay} ended the circuit: the peer has gone{reached}")
-    elif isinstance(error, ConnectionLost):
-        lost = ConnectionLost(f"the connection to the relay {relay} ended: {error.reason}")
-    else:
-        lost = ConnectionLost(f"the circuit at the relay {relay} ended: {error}")
-    lost.__cause__ = error
-    return lost

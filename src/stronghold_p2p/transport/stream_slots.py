@@ -33,6 +33,11 @@ class StreamSlots:
         """Places of those who have waited, and whose turn it is."""
 
     @property
+    def limit(self) -> int:
+        """Streams that we open at once."""
+        return self._limit
+
+    @property
     def wanted(self) -> bool:
         """Whether somebody waits, or is about to open a stream."""
         return bool(self.waiting) or self._reserved > 0

@@ -57,6 +57,7 @@ class TcpPipe(asyncio.BufferedProtocol):
     receiver: PipeReceiver
     remote_address: Multiaddr
     local_address: Multiaddr | None
+    allowance = None
     _transport: asyncio.Transport
 
     def __init__(self, read_buffer: memoryview, config: Config, turns: Turns, path: Path, connected: Connected) -> None:

@@ -76,6 +76,7 @@ class TlsPipe:
     waits for that."""
 
     receiver: PipeReceiver
+    allowance = None
 
     def __init__(self, lower: BytePipe, turns: Turns, context: ssl.SSLContext, host: str | None, path: Path) -> None:
         self.local_address = lower.local_address

@@ -61,6 +61,7 @@ class WebSocketPipe:
     """One end of a WebSocket over ``lower``. What is written before the handshake has ended waits for that."""
 
     receiver: PipeReceiver
+    allowance = None
 
     def __init__(
         self,

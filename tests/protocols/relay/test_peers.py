@@ -347,26 +347,43 @@ async def test_the_relay_closes_with_circuits_open(make_net: MakeNet) -> None:
 
 
 async def test_a_request_over_the_limit_is_not_sent(make_net: MakeNet) -> None:
+    """Also one that is only over what is left of it, by what has gone over the circuit, or waits to."""
     net = await make_net(max_bytes=100_000)
     address = await net.bob.listen_via_relay(net.address)
     assert await net.alice.send_request(address, "x" * 20_000) == "x" * 20_000
-    with pytest.raises(EncodeError, match=r"over the limit of the relay .* 100000 bytes in each direction"):
-        await net.alice.send_request(address, "x" * 100_000)
+    left = r"over the limit of the relay .*: of 100,000 bytes in each direction of a circuit [67]\d,\d{3} are left"
+    for size in 99_000, 78_000:
+        with pytest.raises(EncodeError, match=left):
+            await net.alice.send_request(address, "x" * size)
+    first = asyncio.create_task(net.alice.send_request(address, "x" * 40_000))
+    second = asyncio.create_task(net.alice.send_request(address, "x" * 40_000))
+    assert await first == "x" * 40_000
+    with pytest.raises(EncodeError):
+        await second
     assert await net.alice.send_request(address, "still") == "still"
+    assert len(net.alice.connections) == 2
 
 
 @pytest.mark.parametrize("limits", [{"max_bytes": 50_000}, {"max_seconds": 0.3}])
 async def test_a_circuit_that_is_cut_ends_its_requests(make_net: MakeNet, limits: dict[str, Any]) -> None:
+    """By responses, of which their sender alone knows. The error names the relay, and the limit that had been reached by
+    what was announced, in whole seconds."""
     net = await make_net(**limits)
-    address = await net.bob.listen_via_relay(net.address)
+    net.alice.on_request(lambda request: "x" * 2_000)
+    net.alice.set_firewall_default(FirewallRules.allow_all().inbound)
+    address = await net.alice.listen_via_relay(net.address)
 
     async def ask_on() -> None:
         while True:
-            assert await net.alice.send_request(address, "x" * 20_000) == "x" * 20_000
+            assert await net.bob.send_request(address, "?") == "x" * 2_000
 
-    with pytest.raises(ConnectionLost):
+    with pytest.raises(ConnectionLost, match=f"the relay {net.relay.peer_id} ended the circuit: ") as caught:
         await ask_on()
-    assert await net.alice.send_request(address, "again") == "again"
+    assert caught.value.path is not None
+    assert caught.value.path.relay == net.relay.peer_id
+    named = "the announced limit of 50,000 bytes each way had been reached" in str(caught.value)
+    assert named is ("max_bytes" in limits)
+    assert await net.bob.send_request(address, "again") == "x" * 2_000
 
 
 async def test_peers_without_limits(make_net: MakeNet) -> None:

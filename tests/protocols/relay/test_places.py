@@ -11,6 +11,7 @@ from stronghold_p2p.protocols.relay.limits import RelayServer
 from stronghold_p2p.protocols.relay.places import Place, Places
 
 ATTACKER = ("2001:db8:1::/48", "2001:db8:1::/56")
+MANY = 1000
 HONEST = ("192.0.2.1/32",)
 
 
@@ -25,7 +26,7 @@ def fill(places: Places, networks: tuple[str, ...], circuits: int, *, sources: i
     """So many, each to another target. All are taken."""
     first = 1000 * len(networks)
     taken = [Place(peer(first + number % sources), peer(10_000 + number)) for number in range(circuits)]
-    assert not any(places.take(networks, place) for place in taken)
+    assert not any(places.take(networks, place, MANY) for place in taken)
     return taken
 
 
@@ -33,19 +34,19 @@ def test_they_are_counted_until_they_are_free() -> None:
     places = Places(RelayServer(max_circuits=3), ignore)
     first, *_ = fill(places, HONEST, 3)
     assert len(places) == 3
-    assert places.take(HONEST, Place(peer(1), peer(2))) == "max_circuits"
+    assert places.take(HONEST, Place(peer(1), peer(2)), MANY) == "max_circuits"
     assert len(places) == 3
     places.free(first)
     places.free(first)
     assert len(places) == 2
-    assert not places.take(HONEST, Place(peer(1), peer(2)))
+    assert not places.take(HONEST, Place(peer(1), peer(2)), MANY)
 
 
 def test_one_network_has_all_and_a_newcomer_finds_a_place() -> None:
     reached: list[tuple[str, tuple[str, ...]]] = []
     places = Places(RelayServer(max_circuits=8), lambda *limit: reached.append(limit))
     *_, newest = taken = fill(places, ATTACKER, 8)
-    assert not places.take(HONEST, Place(peer(1), peer(2)))
+    assert not places.take(HONEST, Place(peer(1), peer(2)), MANY)
     assert reached == [("max_circuits", ATTACKER)]
     assert [place.lost for place in taken] == [place is newest for place in taken]
     assert len(places) == 8
@@ -56,14 +57,14 @@ def test_who_has_no_less_than_the_largest_is_refused() -> None:
     fill(places, ATTACKER, 4)
     honest = fill(places, HONEST, 4)
     refused = Place(peer(1), peer(2))
-    assert places.take(ATTACKER, refused)
+    assert places.take(ATTACKER, refused, MANY)
     assert not any(place.lost for place in [*honest, refused])
 
 
 def test_among_the_peers_of_a_network_the_largest_gives_way() -> None:
     places = Places(RelayServer(max_circuits=4), ignore)
     large = fill(places, HONEST, 4, sources=1)
-    assert not places.take(HONEST, Place(peer(5), peer(6)))
+    assert not places.take(HONEST, Place(peer(5), peer(6)), MANY)
     assert [place.lost for place in large] == [False, False, False, True]
 
 
@@ -72,16 +73,25 @@ def test_a_target_that_many_ask_for_is_within_reach() -> None:
     places = Places(RelayServer(max_circuits_per_peer=4), ignore)
     target = peer(7)
     wanted = [Place(peer(number), target) for number in range(4)]
-    assert not any(places.take(ATTACKER, place) for place in wanted)
-    assert not places.take(HONEST, Place(peer(8), target))
-    assert not places.take(HONEST, Place(target, peer(9)))  # and reaches others itself
+    assert not any(places.take(ATTACKER, place, MANY) for place in wanted)
+    assert not places.take(HONEST, Place(peer(8), target), MANY)
+    assert not places.take(HONEST, Place(target, peer(9)), MANY)  # and reaches others itself
     assert [place.lost for place in wanted] == [False, False, True, True]
+
+
+def test_no_more_than_the_target_takes() -> None:
+    places = Places(RelayServer(), ignore)
+    target = peer(7)
+    wanted = [Place(peer(number), target) for number in range(4)]
+    assert not any(places.take(ATTACKER, place, 4) for place in wanted)
+    assert not places.take(HONEST, Place(peer(8), target), 4)
+    assert [place.lost for place in wanted] == [False, False, False, True]
 
 
 def test_a_source_does_not_push_out_itself() -> None:
     places = Places(RelayServer(max_circuits_per_peer=4), ignore)
     own = fill(places, HONEST, 4, sources=1)
-    assert places.take(HONEST, Place(peer(1000), peer(1))) == "max_circuits_per_peer"
+    assert places.take(HONEST, Place(peer(1000), peer(1)), MANY) == "max_circuits_per_peer"
     assert not any(place.lost for place in own)
 
 
@@ -90,7 +100,7 @@ def test_nobody_loses_a_place_for_one_that_is_refused() -> None:
     places = Places(RelayServer(max_circuits=12, max_circuits_per_peer=4), ignore)
     attacker = fill(places, ATTACKER, 8)
     fill(places, HONEST, 4, sources=1)
-    assert places.take(HONEST, Place(peer(1000), peer(1)))
+    assert places.take(HONEST, Place(peer(1000), peer(1)), MANY)
     assert not any(place.lost for place in attacker)
 
 

@@ -15,7 +15,9 @@ use futures::{
     stream::{FuturesUnordered, StreamExt},
 };
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, identity, mdns, multiaddr, noise, ping,
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, dcutr, identify, identity, mdns,
+    multiaddr::Protocol,
+    noise, ping, relay,
     request_response::{self, InboundFailure, Message, OutboundFailure, ProtocolSupport, ResponseChannel},
     swarm::{NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
     tcp, yamux,
@@ -64,46 +66,58 @@ fn emit(line: Value) {
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
+    dcutr: Toggle<dcutr::Behaviour>,
     identify: identify::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
     ping: ping::Behaviour,
+    relay: Toggle<relay::Behaviour>,
+    relay_client: relay::client::Behaviour,
     request: request_response::Behaviour<Exchange>,
 }
 
-struct Limits {
+struct Setup {
+    support: ProtocolSupport,
+    ping: ping::Config,
     /// Streams that request-response serves at once, and streams that Yamux allows at once; `None` is the default.
     streams: Option<(usize, usize)>,
+    mdns: bool,
+    relay: bool,
+    punch: bool,
 }
 
-async fn new_swarm(
-    support: ProtocolSupport,
-    limits: Limits,
-    ping: ping::Config,
-    mdns: bool,
-) -> Result<Swarm<Behaviour>> {
+impl Setup {
+    fn new(support: ProtocolSupport) -> Self {
+        Self { support, ping: ping::Config::default(), streams: None, mdns: false, relay: false, punch: false }
+    }
+}
+
+async fn new_swarm(setup: Setup) -> Result<Swarm<Behaviour>> {
     let mut requests = request_response::Config::default().with_request_timeout(DIAL_TIMEOUT);
     let mut muxer = yamux::Config::default();
-    if let Some((served, open)) = limits.streams {
+    if let Some((served, open)) = setup.streams {
         requests = requests.with_max_concurrent_streams(served);
         muxer.set_max_num_streams(open);
     }
     Ok(SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, || muxer.clone())?
-        .with_websocket(noise::Config::new, || muxer)
+        .with_websocket(noise::Config::new, || muxer.clone())
         .await?
-        .with_behaviour(|key: &identity::Keypair| {
-            let mdns = mdns
-                .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().to_peer_id()))
-                .transpose()?;
+        .with_relay_client(noise::Config::new, || muxer)?
+        .with_behaviour(|key: &identity::Keypair, relay_client| {
+            let peer = key.public().to_peer_id();
+            let mdns = setup.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose()?;
             Ok(Behaviour {
+                dcutr: setup.punch.then(|| dcutr::Behaviour::new(peer)).into(),
                 identify: identify::Behaviour::new(identify::Config::new_with_signed_peer_record(
                     "interop/1.0.0".into(),
                     key,
                 )),
                 mdns: mdns.into(),
-                ping: ping::Behaviour::new(ping),
-                request: request_response::Behaviour::new([(REQUEST_PROTOCOL, support)], requests),
+                ping: ping::Behaviour::new(setup.ping),
+                relay: setup.relay.then(|| relay::Behaviour::new(peer, relay::Config::default())).into(),
+                relay_client,
+                request: request_response::Behaviour::new([(REQUEST_PROTOCOL, setup.support)], requests),
             })
         })?
         .build())
@@ -191,25 +205,32 @@ async fn read_message(io: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Ve
 // Listening
 
 async fn listen(options: &[&str]) -> Result<()> {
-    let (mut reject, mut support, mut delay, mut limits) =
-        (false, ProtocolSupport::Full, Duration::ZERO, Limits { streams: None });
-    let (mut ip, mut form, mut mdns) = ("127.0.0.1", "", false);
+    let (mut reject, mut delay, mut setup) = (false, Duration::ZERO, Setup::new(ProtocolSupport::Full));
+    let (mut ip, mut form, mut via_relay) = ("127.0.0.1", "", None);
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
             "--handler" => drop(options.next()),
             "--reject" => reject = true,
-            "--no-protocol" => support = ProtocolSupport::Outbound,
+            "--no-protocol" => setup.support = ProtocolSupport::Outbound,
             "--delay-ms" => delay = Duration::from_millis(options.next().ok_or_else(usage)?.parse()?),
             // 4,096 windows of 256 KiB are all that Yamux's limit on a connection's receive window has room for.
-            "--high-limits" => limits = Limits { streams: Some((4096, 4096)) },
+            "--high-limits" => setup.streams = Some((4096, 4096)),
             "--ws" => form = "/ws",
-            "--mdns" => (ip, mdns) = (options.next().ok_or_else(usage)?, true),
+            "--relay" => setup.relay = true,
+            "--via-relay" => via_relay = Some(options.next().ok_or_else(usage)?.parse::<Multiaddr>()?),
+            "--punch" => (ip, setup.punch) = (options.next().ok_or_else(usage)?, true),
+            "--mdns" => (ip, setup.mdns) = (options.next().ok_or_else(usage)?, true),
             _ => return Err(usage()),
         }
     }
-    let mut swarm = new_swarm(support, limits, ping::Config::default(), mdns).await?;
+    let (is_relay, punches) = (setup.relay, setup.punch);
+    let mut swarm = new_swarm(setup).await?;
     swarm.listen_on(format!("/ip4/{ip}/tcp/0{form}").parse()?)?;
+    if let Some(relay) = &via_relay {
+        meet_relay(&mut swarm, relay).await?;
+        swarm.listen_on(relay.clone().with(Protocol::P2pCircuit))?;
+    }
     let mut delayed = FuturesUnordered::new();
     let mut stdin = std::pin::pin!(wait_for_end_of_stdin());
     loop {
@@ -217,10 +238,21 @@ async fn listen(options: &[&str]) -> Result<()> {
             _ = &mut stdin => return Ok(()),
             Some((body, channel)) = delayed.next() => answer(&mut swarm, reject, body, channel),
             event = swarm.select_next_some() => match event {
-                SwarmEvent::NewListenAddr { address, .. } => {
+                SwarmEvent::NewListenAddr { address, .. } if is_relayed(&address) == via_relay.is_some() => {
+                    if is_relay {
+                        swarm.add_external_address(address.clone());
+                    }
                     let peer = *swarm.local_peer_id();
-                    let address = address.with(multiaddr::Protocol::P2p(peer));
+                    let address = address.with_p2p(peer).expect("our own address");
                     emit(json!({"event": "listening", "peer": peer.to_string(), "address": address.to_string()}));
+                }
+                SwarmEvent::ListenerClosed { reason: Err(error), .. } => return Err(error.into()),
+                SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } if punches && !endpoint.is_relayed() => {
+                    emit(json!({
+                        "event": "direct",
+                        "peer": peer_id.to_string(),
+                        "address": endpoint.get_remote_address().to_string(),
+                    }));
                 }
                 SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
                     for (peer, address) in found {
@@ -258,6 +290,22 @@ fn answer(swarm: &mut Swarm<Behaviour>, reject: bool, body: Vec<u8>, channel: Re
     }
 }
 
+/// Connects to a relay, once we listen, so as to learn from it at which address it sees our port.
+async fn meet_relay(swarm: &mut Swarm<Behaviour>, address: &Multiaddr) -> Result<()> {
+    loop {
+        match swarm.select_next_some().await {
+            SwarmEvent::NewListenAddr { .. } => swarm.dial(address.clone())?,
+            SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error.into()),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { .. })) => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|protocol| protocol == Protocol::P2pCircuit)
+}
+
 async fn wait_for_end_of_stdin() {
     let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await;
 }
@@ -281,12 +329,15 @@ impl Error for Failures {}
 
 async fn dial(address: &str, command: &str, arguments: &[&str]) -> Result<()> {
     let address: Multiaddr = address.parse()?;
-    let Some(multiaddr::Protocol::P2p(remote)) = address.iter().last() else {
+    let Some(Protocol::P2p(remote)) = address.iter().last() else {
         return Err("the address has no /p2p".into());
     };
-    let pings = ping::Config::default().with_interval(Duration::from_millis(50));
-    let pings = if command == "ping" { pings } else { ping::Config::default() };
-    let swarm = new_swarm(ProtocolSupport::Outbound, Limits { streams: None }, pings, false).await?;
+    let mut setup = Setup::new(ProtocolSupport::Outbound);
+    if let "ping" | "punch" = command {
+        setup.ping = setup.ping.with_interval(Duration::from_millis(50));
+    }
+    setup.punch = command == "punch";
+    let swarm = new_swarm(setup).await?;
     let mut dialer = Dialer { swarm, remote, address };
     match (command, arguments) {
         ("ping", []) => dialer.ping(1).await,
@@ -297,6 +348,7 @@ async fn dial(address: &str, command: &str, arguments: &[&str]) -> Result<()> {
         ("large", [size]) => dialer.large(size.parse()?).await,
         ("cancel", []) => dialer.cancel(0).await,
         ("cancel", [delay]) => dialer.cancel(delay.parse()?).await,
+        ("punch", [ip]) => dialer.punch(ip).await,
         _ => Err(usage()),
     }
 }
@@ -312,7 +364,9 @@ impl Dialer {
         self.swarm.dial(self.address.clone())?;
         let mut done = 0;
         while done < count {
-            if let BehaviourEvent::Ping(ping::Event { result, .. }) = self.next_event().await? {
+            if let BehaviourEvent::Ping(ping::Event { peer, result, .. }) = self.next_event().await?
+                && peer == self.remote
+            {
                 emit(json!({"rtt_ms": result?.as_secs_f64() * 1000.0}));
                 done += 1;
             }
@@ -324,7 +378,7 @@ impl Dialer {
         self.swarm.dial(self.address.clone())?;
         loop {
             match self.next_event().await? {
-                BehaviourEvent::Identify(identify::Event::Received { info, .. }) => {
+                BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) if peer_id == self.remote => {
                     emit(json!({
                         "agent": info.agent_version,
                         "protocols": info.protocols.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -386,6 +440,35 @@ impl Dialer {
         self.round_trips(1, 64, 1).await?;
         emit(json!({"ok": true}));
         Ok(())
+    }
+
+    /// Dials a circuit from a port at which it listens, and pings over the direct connection that follows.
+    async fn punch(&mut self, ip: &str) -> Result<()> {
+        let relay = self.address.iter().take_while(|protocol| *protocol != Protocol::P2pCircuit).collect();
+        self.swarm.listen_on(format!("/ip4/{ip}/tcp/0").parse()?)?;
+        meet_relay(&mut self.swarm, &relay).await?;
+        self.swarm.dial(self.address.clone())?;
+        let mut direct = None;
+        loop {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. }
+                    if peer_id == self.remote && !endpoint.is_relayed() =>
+                {
+                    direct = Some((connection_id, endpoint.get_remote_address().to_string()));
+                }
+                SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { connection, result: Ok(_), .. })) => {
+                    if let Some((_, address)) = direct.take_if(|(id, _)| *id == connection) {
+                        emit(json!({"direct": address}));
+                        return Ok(());
+                    }
+                }
+                SwarmEvent::Behaviour(BehaviourEvent::Dcutr(dcutr::Event { result, .. })) => drop(result?),
+                SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } if peer != self.remote => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+        }
     }
 
     async fn round_trips(&mut self, count: usize, size: usize, at_once: usize) -> Result<usize> {

@@ -74,7 +74,7 @@ class DetachedConnections:
     def offers(self, peer: PeerId, protocol: str) -> bool:
         return protocol in self._protocols
 
-    def stream_refused(self, peer: PeerId, protocol: str) -> None: ...
+    def stream_refused(self, connection: Connection, protocol: str) -> None: ...
 
     def stream_opened(self, connection: Connection, stream: Substream) -> None:
         if not connection.usable:

@@ -87,7 +87,7 @@ class _End(StreamReceiver):
         limits = circuit.limits
         if limits is not None and limits.bytes is not None and self.forwarded > limits.bytes:
             circuit.end()
-        elif self.other.stream.push(data):
+        elif self.other.stream.write_now(data) or self.other.stream.push(data):
             self.stream.credit(uncredited)
         else:
             self._waiting += uncredited

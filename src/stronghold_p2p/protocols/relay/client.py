@@ -55,6 +55,8 @@ async def reserve(connection: Connection, own: PeerId) -> Reservation:
         await stream.negotiated()  # the Rust crate breaks on bytes that it takes for a line
         await write(stream, messages.HopMessage(type=HopType.RESERVE))
         answer = await _read_status(stream, connection.peer)
+    if not answer.HasField("reservation"):
+        raise RemoteProtocolError(HOP, "expected a reservation, got none with the status")
     if answer.reservation.HasField("voucher"):
         voucher = Voucher.open(answer.reservation.voucher)
         if (voucher.relay, voucher.peer) != (connection.peer, own):

@@ -61,9 +61,9 @@ class Places:
     def __contains__(self, place: object) -> bool:
         return place in self._all
 
-    def take(self, networks: Networks, place: Place) -> str:
+    def take(self, networks: Networks, place: Place, most: int) -> str:
         """Takes a place, perhaps another one's; or returns the field of the limit that leaves none. ``networks`` are those of
-        the source."""
+        the source; ``most`` circuits are what the target takes."""
         place.networks = networks
         path: Path = (*networks, place.source)
         per_peer = self._server.max_circuits_per_peer
@@ -71,7 +71,7 @@ class Places:
         limited = (
             ("max_circuits", self._all, self._server.max_circuits),
             ("max_circuits_per_peer", source, per_peer),
-            ("max_circuits_per_peer", target, per_peer),
+            ("max_circuits_per_peer", target, min(per_peer, most)),
         )
         for _, shares, _ in limited:
             shares.add(path, place)

@@ -41,6 +41,10 @@ TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 20.0
 """Seconds of those for the target of a circuit, so that the dialer hears of its silence."""
 
+STREAMS_BESIDE: Final = 8
+"""Streams that we may open to the target of circuits for anything else. A peer of another kind takes 32 at once, and a circuit
+that waited for one would push out no other."""
+
 HOP_FRAMES: Final = 32
 """What a stream of ours costs a remote, in frames without a payload: it takes a signature, or a stream to another peer.
 Dozens at once, and a few a second, are enough for a peer."""
@@ -291,7 +295,8 @@ class RelayService(Service):
         if self.host.closing:
             return _Refusal(Status.RESOURCE_LIMIT_EXCEEDED)
         networks = networks_of(connection.remote_address)
-        limit = self._circuit_rates.exceeded(connection) or self._places.take(networks, place)
+        most = self._reservations[target][0].max_outbound_streams - STREAMS_BESIDE
+        limit = self._circuit_rates.exceeded(connection) or self._places.take(networks, place, most)
         return _Refusal(Status.RESOURCE_LIMIT_EXCEEDED, limit) if limit else None
 
     async def _stop(self, connection: Connection, place: Place, limits: PathLimits | None) -> Stream | None:

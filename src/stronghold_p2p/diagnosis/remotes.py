@@ -1,0 +1,246 @@
+"""Relays, and the peer that is to be reached: facts in, findings out. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..errors import ProtocolNotSupported, RelayRefused
+from ..events import PathLimits, ReservationMade
+from ..identity import PeerId
+from ..protocols.relay.message import Status
+from ..requests.codec import PROTOCOLS
+from ..swarm.own_addresses import Scope, scope_of
+from .dialing import advice_on, attempts_data, in_words, on_status
+from .facts import Contact, RelayContact
+from .finding import Finding, duration, listed, shortened
+
+__all__ = [
+    "check_address",
+    "check_direct",
+    "check_hole_punching",
+    "check_ping",
+    "check_relay",
+    "check_relayed",
+    "check_requests",
+    "is_public",
+]
+
+SMALL: Final = 1024 * 1024
+"""Bytes of a circuit below which a request may not fit: a message of JSON has up to as many."""
+
+BRIEF: Final = 30.0
+"""Seconds below which a circuit may end before somebody has answered a question of the firewall."""
+
+SLOW: Final = 1.0
+"""Seconds of a round trip."""
+
+DCUTR: Final = "/libp2p/dcutr"
+"""Hole punching (libp2p/specs relay/DCUtR.md)."""
+
+MAX_PROTOCOLS: Final = 64
+"""Of a remote, in the data."""
+
+KIB: Final = 1024
+
+
+def check_relay(relay: RelayContact) -> Finding:
+    """Whether it can be dialed, is a relay, and gives a reservation."""
+    check = "relay"
+    contact, refusal = relay.contact, relay.refusal
+    data: dict[str, Any] = {"relay": str(contact.target.peer), **_data(contact), "reservation": None, "refusal": None}
+    if contact.path is None:
+        return _not_reached(check, f"The relay {contact.target.peer}", contact, data)
+    what = f"The relay {contact.target.peer} answers{_how(contact)}"
+    if relay.reservation is not None:
+        data["reservation"] = _reservation_data(relay, relay.reservation)
+        return _check_reservation(check, what, relay, relay.reservation, data)
+    data["refusal"] = None if refusal is None else shortened(refusal)
+    match refusal:
+        case RelayRefused():
+            what += f", but gives no reservation: {refusal.reason}, status {refusal.status}."
+            advice = on_status(refusal.status)
+        case ProtocolNotSupported(code=0):
+            what += f", but is no relay, or not for us: it does not offer {refusal.protocol}."
+            advice = (
+                "Start it with `stronghold-p2p relay`. If it is go-libp2p or rust-libp2p, tell it a public address of its own:"
+                " they offer to relay only once they know one."
+            )
+        case ProtocolNotSupported():
+            what += f", but refuses us: {shortened(refusal)}."
+            advice = on_status(Status.PERMISSION_DENIED)
+        case _:
+            reason = "it did not answer in time" if refusal is None else shortened(refusal)
+            what += f", but gives no reservation: {reason}."
+            advice = "Look at the log of the relay, or try another one."
+    return Finding(check, "problem", what, advice, data)
+
+
+def check_direct(contact: Contact, *, needed: bool) -> Finding:
+    """The dial to a peer at the address that was given. ``needed``: nothing else has led there."""
+    check = "peer"
+    data = {"peer": str(contact.target.peer), **_data(contact)}
+    if contact.path is None:
+        return _not_reached(check, f"The peer {contact.target.peer}", contact, data, needed=needed)
+    return _reached(check, f"The peer answers directly{_how(contact)}", contact, data)
+
+
+def check_relayed(contact: Contact, *, needed: bool) -> Finding:
+    """The same through a relay."""
+    check = "peer_by_relay"
+    data = {"peer": str(contact.target.peer), **_data(contact)}
+    if contact.path is None:
+        relay = next(value for name, value in contact.target.address or () if name == "p2p")
+        who = f"The peer {contact.target.peer}, through the relay {relay},"
+        return _not_reached(check, who, contact, data, needed=needed)
+    what = f"The peer answers through the relay {contact.path.relay} after {contact.seconds:.2f} s"
+    return _reached(check, what, contact, data)
+
+
+def check_address(contact: Contact) -> Finding:
+    """The same at an address that the peer has told."""
+    check = "peer_address"
+    data = {"peer": str(contact.target.peer), **_data(contact)}
+    where = contact.target.address
+    if contact.path is not None:
+        what = f"The peer answers at {where}, too, which it says of itself"
+        return _reached(check, what, contact, data)
+    assert contact.error is not None
+    what = f"The peer says that it can be dialed at {where}, but it cannot from here: {in_words(contact.error)}."
+    return Finding(check, "note", what, None, data)
+
+
+def check_ping(contact: Contact) -> Finding:
+    """The round trip to a peer that was reached."""
+    check = "ping"
+    through = "" if contact.path is None or contact.path.relay is None else " through the relay"
+    match contact.ping:
+        case float(seconds):
+            data = {"rtt_ms": round(seconds * 1000, 3)}
+            what = f"A round trip to the peer{through} takes {seconds * 1000:.1f} ms."
+            if seconds > SLOW:
+                return Finding(check, "note", what, "Expect each request to take longer than that.", data)
+            return Finding(check, "ok", what, None, data)
+        case None | ProtocolNotSupported(code=0):
+            return Finding(check, "unknown", "The peer does not serve pings.", None, {"rtt_ms": None})
+        case error:
+            what = f"The peer did not answer a ping{through}: {shortened(error)}."
+            return Finding(check, "problem", what, "Look whether the peer is overloaded or asleep.", {"rtt_ms": None})
+
+
+def check_requests(contact: Contact, own: PeerId) -> Finding:
+    """Whether the peer takes requests of ``own``, which has reached it."""
+    check = "requests"
+    identity = contact.identity
+    allow = f"On its side, allow {own}. If your peer has another key, give it here: --key FILE."
+    if identity is None:
+        if contact.closed:
+            what = "The peer has closed the connection before it said what it offers, as for a ban or a policy."
+            return Finding(check, "problem", what, allow)
+        what = "The peer does not say what it offers: it has no identify protocol, or was too slow."
+        return Finding(check, "unknown", what, f"Try it: `stronghold-p2p request {contact.target} JSON`.")
+    codecs = [codec for codec, protocol in PROTOCOLS.items() if protocol in identity.protocols]
+    agent = shortened(identity.agent_version) or "a program without a name"
+    protocols = [shortened(protocol) for protocol in identity.protocols[:MAX_PROTOCOLS]]
+    data = {"agent": shortened(identity.agent_version), "codecs": codecs, "protocols": protocols}
+    if codecs:
+        what = f"The peer is {agent}, and takes requests of ours as {listed(codecs)}, which it may still reject one by one."
+        return Finding(check, "ok", what, None, data)
+    what = (
+        f"The peer is {agent}, and offers no request protocol to us: its firewall rejects all our requests, or it answers"
+        " none."
+    )
+    return Finding(check, "problem", what, allow, data)
+
+
+def check_hole_punching(contact: Contact) -> Finding:
+    """Whether a peer that was reached through a relay can be met directly later."""
+    check = "hole_punching"
+    identity = contact.identity
+    if identity is None:
+        return Finding(check, "unknown", "The peer does not say whether it can punch holes.")
+    if DCUTR in identity.protocols:
+        what = f"The peer offers hole punching, {DCUTR}: a direct path may follow the one through the relay."
+        return Finding(check, "ok", what)
+    what = f"The peer does not offer hole punching, {DCUTR}: its path stays the one through the relay."
+    advice = "If it is go-libp2p, try again in a minute: it offers that only once it knows a public address of its own."
+    return Finding(check, "note", what, advice)
+
+
+def is_public(relay: RelayContact) -> bool:
+    """Whether the relay has a public address, as far as is known."""
+    told = () if relay.reservation is None else relay.reservation.addresses
+    remote = () if relay.contact.remote is None else (relay.contact.remote,)
+    return any(scope_of(address) is Scope.PUBLIC for address in (*remote, *told))
+
+
+def _check_reservation(
+    check: str, what: str, relay: RelayContact, made: ReservationMade, data: dict[str, Any]
+) -> Finding:
+    limits = made.limits
+    lifetime = "" if relay.lifetime is None or relay.lifetime < 0 else f" for {duration(relay.lifetime)}"
+    what += f", and gives a reservation{lifetime}; each connection through it has {_limits(limits)}."
+    if limits is not None and limits.bytes is not None and limits.bytes < SMALL:
+        advice = (
+            "Keep requests and responses below that, or use a relay that allows more, as `stronghold-p2p relay` does."
+        )
+        return Finding(check, "note", what, advice, data)
+    if limits is not None and limits.seconds is not None and limits.seconds < BRIEF:
+        advice = "Expect requests to be cut off, or use a relay that gives more time, as `stronghold-p2p relay` does."
+        return Finding(check, "note", what, advice, data)
+    if not is_public(relay):
+        what += " It has no public address: only peers in its network can use it."
+        return Finding(check, "note", what, None, data)
+    return Finding(check, "ok", what, None, data)
+
+
+def _reached(check: str, what: str, contact: Contact, data: dict[str, Any]) -> Finding:
+    if contact.closed:
+        return Finding(check, "note", f"{what}, but closes the connection.", None, data)
+    return Finding(check, "ok", f"{what}.", None, data)
+
+
+def _not_reached(check: str, who: str, contact: Contact, data: dict[str, Any], *, needed: bool = True) -> Finding:
+    assert contact.error is not None
+    what = f"{who} cannot be reached: {in_words(contact.error)}."
+    return Finding(check, "problem" if needed else "note", what, advice_on(contact.error), data)
+
+
+def _how(contact: Contact) -> str:
+    assert contact.path is not None
+    return f" by {contact.path.transport} at {contact.path.dialed} after {contact.seconds:.2f} s"
+
+
+def _data(contact: Contact) -> dict[str, Any]:
+    path = contact.path
+    return {
+        "address": str(contact.target),
+        "seconds": round(contact.seconds, 3),
+        "transport": None if path is None else path.transport,
+        "dialed": None if path is None else str(path.dialed),
+        "through": None if path is None or path.relay is None else str(path.relay),
+        "attempts": [] if contact.error is None else attempts_data(contact.error),
+    }
+
+
+def _reservation_data(relay: RelayContact, made: ReservationMade) -> dict[str, Any]:
+    return {
+        "seconds": None if relay.lifetime is None else round(relay.lifetime),
+        "max_seconds": None if made.limits is None else made.limits.seconds,
+        "max_bytes": None if made.limits is None else made.limits.bytes,
+        "addresses": [str(address) for address in made.addresses],
+    }
+
+
+def _limits(limits: PathLimits | None) -> str:
+    if limits is None or (limits.bytes is None and limits.seconds is None):
+        return "no limits"
+    of_bytes = "any number of bytes" if limits.bytes is None else f"{_size(limits.bytes)} each way"
+    of_time = "any time" if limits.seconds is None else duration(limits.seconds)
+    return f"{of_bytes} and {of_time}"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("MiB", KIB * KIB), ("KiB", KIB)):
+        if count >= size:
+            return f"{count / size:.0f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,138 @@
+"""What follows from all findings together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from ..events import AddressOrigin, NatKind, PortMapped
+from ..multiaddr import Multiaddr
+from ..transport.interfaces import Ip
+from .facts import Contact, Machine, Outside, RelayContact, Router
+from .finding import Diagnosis, Finding, Reach
+from .remotes import is_public
+from .router import forward_by_hand
+
+__all__ = ["summarize"]
+
+OF_PEER: Final = {"peer", "peer_by_relay", "ping", "requests"}
+"""Checks whose advice comes first: who gives a peer wants to reach that."""
+
+SIMPLEST_FIRST: Final = (
+    AddressOrigin.INTERFACE,
+    AddressOrigin.ANNOUNCED,
+    AddressOrigin.OBSERVED,
+    AddressOrigin.MAPPED,
+)
+
+
+class _Way(NamedTuple):
+    """How peers elsewhere come in."""
+
+    reach: Reach
+    what: str
+    advice: str
+
+
+def summarize(
+    findings: Sequence[Finding],
+    machine: Machine,
+    router: Router,
+    outside: Outside,
+    *,
+    relays: Sequence[RelayContact],
+    contacts: Sequence[Contact],
+) -> Diagnosis:
+    """``contacts`` are the attempts to reach the given peer; empty: none was given."""
+    way = _direct_way(machine, router, outside) or _other_way(machine, router, outside, relays)
+    what, advice = way.what, way.advice
+    if contacts:
+        what = f"{_reached(contacts)} {what}"
+        of_peer = (one.advice for one in findings if one.check in OF_PEER and one.verdict == "problem")
+        advice = next(filter(None, of_peer), advice)
+    return Diagnosis(tuple(findings), way.reach, what, advice)
+
+
+def _reached(contacts: Sequence[Contact]) -> str:
+    peer = contacts[0].target.peer
+    paths = [one.path for one in contacts if one.path is not None]
+    if not paths:
+        return f"You cannot reach the peer {peer}."
+    if any(path.relay is None for path in paths):
+        return f"You can reach the peer {peer} directly."
+    return f"You can reach the peer {peer} through a relay only."
+
+
+def _direct_way(machine: Machine, router: Router, outside: Outside) -> _Way | None:
+    """One that was tested, or else one of which nothing is known that is against it."""
+    by_mapping = f"Start the peer with `{_listen(4, router.port)} --port-mapping`."
+    for origin in SIMPLEST_FIRST:
+        dialed = outside.dialed(origin)
+        if dialed is not None:
+            what = f"Peers elsewhere can reach you directly: one has dialed {dialed}."
+            return _Way(
+                "directly", what, by_mapping if origin is AddressOrigin.MAPPED else _advice(dialed, origin, router)
+            )
+    if isinstance(router.mapping, PortMapped) and not outside.not_dialed(AddressOrigin.MAPPED):
+        what = "Peers elsewhere can reach you directly, since the router forwards a port. Nobody has tested that."
+        return _Way("directly", what, by_mapping)
+    public = _public(machine)
+    if public is not None and not outside.not_dialed(AddressOrigin.INTERFACE):
+        what = (
+            f"Peers elsewhere can reach you directly at {public}, unless a firewall stops them. Nobody has tested that."
+        )
+        advice = (
+            f"Start the peer with `{_listen(public.version, router.port)}`, and let TCP port {router.port} through."
+        )
+        return _Way("unknown", what, advice)
+    return None
+
+
+def _other_way(machine: Machine, router: Router, outside: Outside, relays: Sequence[RelayContact]) -> _Way:
+    """Through a relay, or what would make one."""
+    reserved = [one for one in relays if one.reservation is not None]
+    if reserved:
+        relay = next(filter(is_public, reserved), reserved[0])
+        if is_public(relay):
+            what = "Peers elsewhere can reach you through a relay only."
+        else:
+            what = "Peers elsewhere can reach you only through a relay that they can reach: it has no public address."
+        if outside.nat_kind is NatKind.ENDPOINT_INDEPENDENT:
+            what += " Hole punching may make the path direct then."
+        return _Way(
+            "through a relay only",
+            what,
+            f"Start the peer with `stronghold-p2p listen --via-relay {relay.contact.target}`.",
+        )
+    if all(ip.is_loopback for ip in machine.ips or ()):
+        what = "Peers elsewhere cannot reach you at all: this machine is in no network."
+        return _Way("not at all", what, "Connect it to a network. If this is a container, give it one.")
+    public = _public(machine)
+    if public is not None:
+        what = f"Peers elsewhere cannot reach you at all: a firewall is in front of {public}."
+        advice = (
+            f"Let TCP port {router.port} through, and start the peer with `{_listen(public.version, router.port)}`."
+        )
+        return _Way("not at all", what, advice)
+    what = "Peers elsewhere cannot reach you at all: no public address, forwarded port or relay was found."
+    by_hand = f" Or {forward_by_hand(router)}." if router.address is not None else ""
+    advice = (
+        "Run `stronghold-p2p relay` on a machine with a public address, and start the peer with --via-relay and its"
+        f" address.{by_hand}"
+    )
+    return _Way("not at all", what, advice)
+
+
+def _public(machine: Machine) -> Ip | None:
+    return next((ip for ip in machine.ips or () if ip.is_global), None)
+
+
+def _advice(dialed: Multiaddr, origin: AddressOrigin, router: Router) -> str:
+    """How a peer is reached at an address of ours that somebody has dialed."""
+    command = _listen(6 if dialed.components[0][0] == "ip6" else 4, router.port)
+    announced = f" --announce {dialed}" if origin is AddressOrigin.ANNOUNCED else ""
+    return f"Start the peer with `{command}{announced}`."
+
+
+def _listen(version: int, port: int) -> str:
+    return f"stronghold-p2p listen {'/ip4/0.0.0.0' if version == 4 else '/ip6/::'}/tcp/{port}"
