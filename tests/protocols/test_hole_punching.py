@@ -146,6 +146,10 @@ class Node:
             await stream.close_write()
             return await stream.readexactly(5)
 
+    def dialed_back(self, other: Node) -> set[Multiaddr]:
+        """The addresses of the dial back to ``other`` that is under way."""
+        return set(self.swarm._dialer.dials[other.peer_id, DirectDial.BACK]._attempts)
+
     @property
     def relays(self) -> list[PeerId | None]:
         return [connection.path.relay for connection in self.swarm.connections]
@@ -546,6 +550,25 @@ async def test_a_peer_that_comes_anew_does_not_wait(net: Net) -> None:
     assert net.bob.failures == []
 
 
+async def test_a_peer_that_comes_again_and_again_is_dialed_at_its_last_addresses_alone(net: Net) -> None:
+    """Else it could have us remember, and dial, any number."""
+
+    async def dial(address: Multiaddr, connected: Connected, **ignored: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    net.direct.dial = dial  # type: ignore[method-assign,assignment]
+    for time in range(5):
+        for number in range(8):
+            await net.alice.swarm.listen(memory(8 * time + number))
+        relayed = await net.begin()
+        await until(lambda time=time: len(net.bob.of_kind(PeerIdentified)) == time + 1)  # type: ignore[misc]
+        await settled()
+        assert net.bob.dialed_back(net.alice) == {memory(8 * time + number) for number in range(8)}
+        relayed.close()
+        await until(lambda: net.bob.relays == [])
+        net.alice.swarm.stop_listening()
+
+
 async def test_closing_in_the_middle(net: Net) -> None:
     net.alice.candidates, net.bob.candidates = (memory(2002),), (memory(2004),)
     await net.begin()
@@ -686,6 +709,42 @@ async def test_a_remote_that_begins_badly(script: Script) -> None:
         assert await net.alice.echo(net.bob) == b"hello"
 
 
+async def test_what_is_permitted_no_more_is_not_gone_on_with() -> None:
+    """A rule has changed while the other end answered."""
+    answered = 0
+
+    async def answer(stream: Stream) -> None:
+        nonlocal answered
+        await read(stream, messages.HolePunch)
+        answered += 1
+        if answered == 2:
+            net.bob.permitted = Direction(0)
+        await write(stream, connect_message(memory(2000)))
+        await read(stream, messages.HolePunch)
+
+    async with a_net(alice=(Scripted(answer),), dial_timeout=SOON) as net:
+        net.bob.candidates = (memory(2001),)
+        await net.begin()
+        await until(lambda: answered == 2)
+        await until(lambda: not net.bob.punching._begun)
+        assert net.punched.dialed == [2000]
+        assert answered == 2
+
+
+async def test_who_has_come_does_not_go_on_with_what_is_permitted_no_more() -> None:
+    async def begin(stream: Stream) -> None:
+        await write(stream, connect_message(memory(2000)))
+        await read(stream, messages.HolePunch)
+        net.alice.permitted = Direction(0)
+        await write(stream, SYNC)
+        await stream.read()
+
+    async with a_net(bob=(Service(),), dial_timeout=SOON) as net:
+        await begin_as_bob(net, begin)
+        await settled()
+        assert net.punched.dialed == []
+
+
 async def test_no_more_rounds_than_there_are() -> None:
     async with a_net(bob=(Service(),), dial_timeout=SOON) as net:
         for number in range(1, 4):
@@ -715,6 +774,27 @@ async def test_who_may_not_begin() -> None:
         async with await relayed.open_stream(PROTOCOL) as stream:
             with pytest.raises(StreamReset):
                 await whole(stream)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_who_had_us_dial_takes_no_place_of_those_whom_we_have_chosen(net: Net, leaves: bool) -> None:
+    """Whether or not it is still there by a relay when the handshake ends."""
+    await net.alice.swarm.listen(memory(1))
+    dial, gone = net.direct.dial, asyncio.get_running_loop().create_future()
+
+    async def slowly(*args: Any, **named: Any) -> None:
+        await gone
+        await dial(*args, **named)
+
+    net.direct.dial = slowly  # type: ignore[method-assign]
+    relayed = await net.begin()
+    await until(lambda: net.bob.punching._begun)
+    if leaves:
+        relayed.close()
+        await until(lambda: net.bob.relays == [])
+    gone.set_result(None)
+    await until(lambda: None in net.bob.relays)
+    assert not net.bob.swarm._places.is_ours(net.bob.connection(net.alice))
 
 
 async def test_a_flood_of_streams_costs_its_connection() -> None:

@@ -24,7 +24,13 @@ from stronghold_p2p.swarm.dialer import Dial, Dialer
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from stronghold_p2p.transport.resolver import Resolved
-from stronghold_p2p.transport.transport import CertificateFiles, Connected, TransportListener, nothing_to_close
+from stronghold_p2p.transport.transport import (
+    CertificateFiles,
+    Connected,
+    DirectDial,
+    TransportListener,
+    nothing_to_close,
+)
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 from .clock import Clock
@@ -165,7 +171,8 @@ class World:
             find=self.search.find,
         )
 
-    def upgrade(self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, initiator: bool) -> PipeUpgrade:
+    def upgrade(self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, direct: DirectDial | None) -> PipeUpgrade:
+        initiator = direct is not DirectDial.RESPONDER
         self.upgrades.append((str(dialed), initiator))
         return self.alice.upgrade(pipe, expected_peer=peer, initiator=initiator)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from ..encoding import messages
-from ..errors import DecodeError, DialError, RemoteProtocolError, StrongholdError
+from ..errors import DecodeError, DialError, NotPermitted, RemoteProtocolError, StrongholdError
 from ..events import Direction, Event, HolePunchFailed, PathUpgraded
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
@@ -188,9 +188,12 @@ class HolePunching(Service):
         told = self._usable(peer, listen_addresses)
         obstacle = self._obstacle(connection)
         if told or obstacle is None:
-            upgrade = self._begun[peer] = _Upgrade(connection)
+            before, upgrade = self._begun.get(peer), _Upgrade(connection)
+            if before is not None and before.task is not None:
+                before.task.cancel()  # else who comes again and again would add to one dial without end
+            self._begun[peer] = upgrade
             # Not one of the connection's tasks: it may end when the direct one is about to stand.
-            task = connection.loop.create_task(self._upgrade(upgrade, told, 0 if obstacle else ROUNDS))
+            upgrade.task = task = connection.loop.create_task(self._upgrade(upgrade, told, 0 if obstacle else ROUNDS))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif connection not in self._hopeless:
@@ -209,7 +212,7 @@ class HolePunching(Service):
             for attempt in range(0 if told else 1, rounds + 1):
                 if attempt > 1:
                     await upgrade.pause(self._pause)
-                if upgrade.is_over:
+                if upgrade.is_over or not self._is_permitted(upgrade):
                     break
                 try:
                     if attempt == 0:
@@ -283,6 +286,8 @@ class HolePunching(Service):
 
     async def _dial(self, upgrade: _Upgrade, addresses: tuple[Multiaddr, ...], how: DirectDial) -> None:
         """Raises StrongholdError."""
+        if not self._is_permitted(upgrade):
+            raise NotPermitted(upgrade.peer, "the rules have changed")
         if not addresses:
             raise DialError(upgrade.peer, reason="it has told no public address")
         deadline = upgrade.relayed.loop.time() + self._dial_timeout
@@ -310,6 +315,10 @@ class HolePunching(Service):
             if len(self._again_at) > MAX_FAILED:
                 del self._again_at[next(iter(self._again_at))]
         self._emit(HolePunchFailed(peer, error, attempt, last))
+
+    def _is_permitted(self, upgrade: _Upgrade) -> bool:
+        """Still: rules may change at any time."""
+        return self._permits(upgrade.peer, upgrade.relayed.direction)
 
     def _is_direct(self, peer: PeerId) -> bool:
         connection = self.host.connection(peer)
@@ -350,12 +359,14 @@ async def _open(connection: Connection) -> Stream:
 class _Upgrade:
     """Of one relayed connection."""
 
-    __slots__ = ("direct", "is_joining", "joined", "relayed")
+    __slots__ = ("direct", "is_joining", "joined", "relayed", "task")
 
     def __init__(self, relayed: Connection) -> None:
         self.relayed = relayed
         self.direct: asyncio.Future[None] = relayed.loop.create_future()
         """Done when there is a direct connection."""
+        self.task: asyncio.Task[None] | None = None
+        """What dials, if we have begun."""
         self.joined = 0
         """Rounds, if the remote has."""
         self.is_joining = False

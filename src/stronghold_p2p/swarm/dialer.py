@@ -57,10 +57,12 @@ Find: TypeAlias = Callable[[PeerId], Awaitable[Iterable[Multiaddr]]]
 class MakeUpgrade(Protocol):
     """Makes what shakes hands with ``peer`` on a pipe to it.
 
-    ``dialed`` is the address as it was given, by name if it was; ``initiator`` our role in the handshake.
+    ``dialed`` is the address as it was given, by name if it was; ``direct`` how it was dialed beside a relayed connection.
     """
 
-    def __call__(self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, initiator: bool) -> PipeUpgrade: ...
+    def __call__(
+        self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, direct: DirectDial | None
+    ) -> PipeUpgrade: ...
 
 
 class Dialer:
@@ -468,8 +470,7 @@ class Dial:
 
         def connected(pipe: BytePipe) -> PipeReceiver:
             nonlocal upgrade
-            initiator = self._direct is not DirectDial.RESPONDER
-            upgrade = self._dialer.upgrade(pipe, self.peer, attempt.dialed, initiator=initiator)
+            upgrade = self._dialer.upgrade(pipe, self.peer, attempt.dialed, direct=self._direct)
             return upgrade
 
         assert attempt.transport is not None

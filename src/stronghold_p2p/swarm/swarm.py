@@ -410,22 +410,37 @@ class Swarm:
             raise NotPermitted(peer, refusal)
 
     def _upgrade_outbound(
-        self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, initiator: bool = True
+        self, pipe: BytePipe, peer: PeerId, dialed: Multiaddr, *, direct: DirectDial | None = None
     ) -> PipeUpgrade:
-        """``initiator``: the role in the handshake. A hole punch may have us respond on a pipe that we dialed."""
         path = pipe.path if pipe.path.dialed == dialed else replace(pipe.path, dialed=dialed)
-        return self._upgrade(pipe, path, Direction.OUTBOUND, initiator=initiator, expected_peer=peer)
+        return self._upgrade(
+            pipe,
+            path,
+            Direction.OUTBOUND,
+            initiator=direct is not DirectDial.RESPONDER,
+            wanted=direct is None or not direct.is_for_remote,
+            expected_peer=peer,
+        )
 
     def _upgrade(
-        self, pipe: BytePipe, path: Path | None, direction: Direction, *, initiator: bool, expected_peer: PeerId | None
+        self,
+        pipe: BytePipe,
+        path: Path | None,
+        direction: Direction,
+        *,
+        initiator: bool,
+        wanted: bool,
+        expected_peer: PeerId | None,
     ) -> PipeUpgrade:
+        """``initiator``: the role in the handshake. A hole punch may have us respond on a pipe that we dialed. ``wanted``: we
+        have chosen the peer."""
         return PipeUpgrade(
             pipe,
             self._noise_identity,
             self._ephemeral_keys.take(),
             initiator=initiator,
             expected_peer=expected_peer,
-            establish=partial(self._establish, path, direction, initiator=initiator),
+            establish=partial(self._establish, path, direction, initiator=initiator, wanted=wanted),
         )
 
     def accept(self, pipe: BytePipe) -> PipeReceiver:
@@ -442,7 +457,9 @@ class Swarm:
         if known is not None:
             self._places.move_pending(known)
             return known
-        upgrade = self._upgrade(pipe, None, Direction.INBOUND, initiator=False, expected_peer=None)
+        upgrade = self._upgrade(
+            pipe, None, Direction.INBOUND, initiator=False, wanted=False, expected_peer=None
+        )
         deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
         self._places.add_pending(upgrade)
         self._upgrading[pipe] = upgrade, self.deadlines.add(deadline, upgrade)
@@ -467,7 +484,14 @@ class Swarm:
             self._emit(InboundConnectionFailed(upgrade.pipe.remote_address, error))
 
     def _establish(
-        self, path: Path | None, direction: Direction, pipe: BytePipe, upgrade: Upgrade, *, initiator: bool
+        self,
+        path: Path | None,
+        direction: Direction,
+        pipe: BytePipe,
+        upgrade: Upgrade,
+        *,
+        initiator: bool,
+        wanted: bool,
     ) -> Connection:
         """Takes an upgraded connection; by None, its path is what the pipe knows now.
 
@@ -483,7 +507,8 @@ class Swarm:
         known = self.connection(peer)
         is_direct = known is not None and known.path.relay is None
         # Who has come by a relay has us dial it, and is not to fill the places of those whom we have chosen.
-        ours = direction is Direction.OUTBOUND and (is_direct or known is None or self._places.is_ours(known))
+        chosen = any(map(self._places.is_ours, self._connections.get(peer, ())))
+        ours = direction is Direction.OUTBOUND and (wanted or chosen)
         self._places.make_room(self._connections.get(peer, ()), ours=ours)
         budget = self.memory.open(networks_of(pipe.remote_address), peer)
         connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path, budget=budget)

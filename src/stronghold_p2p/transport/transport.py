@@ -62,6 +62,11 @@ class DirectDial(enum.Enum):
         """Whether both ends dial, each from the port of a listener."""
         return self is not DirectDial.BACK
 
+    @property
+    def is_for_remote(self) -> bool:
+        """Whether it has come to us by the relay, and so has us dial it."""
+        return self is not DirectDial.INITIATOR
+
 
 class Transport(Protocol):
     """Dials and listens on the addresses of one kind. Addresses are without a peer id."""
