@@ -101,7 +101,7 @@ async def test_the_listener_accepts_all_the_while(alice: Alice, remote: socket.s
     listener.close()
 
 
-async def test_no_other_program_gets_the_port(alice: Alice, remote: socket.socket) -> None:
+async def test_no_program_that_wants_it_for_itself_gets_the_port(alice: Alice, remote: socket.socket) -> None:
     listener = await alice.listen("/ip4/127.0.0.1/tcp/0")
     await alice.dial(remote)
     for ip in "127.0.0.1", "0.0.0.0":

@@ -59,7 +59,8 @@ def _source(family: int, host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _beside(listening: socket.socket) -> socket.socket | None:
-    """A socket bound as the ``listening`` one is, which lends its port only in here: no other program gets it."""
+    """A socket bound as the ``listening`` one is, which lends its port only in here. Linux then lets other programs of the same
+    user bind it, too, if they ask for a shared port; those of other users get it no more than before."""
     # As for listening sockets: asyncio sets TCP_NODELAY where it sees this protocol.
     made = socket.socket(listening.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
