@@ -512,6 +512,16 @@ async def test_which_listener_an_address_leads_to(
     assert machine.listeners.leads_to(Multiaddr.parse(address), connection) is leads
 
 
+async def test_who_came_by_a_public_address_of_ours_has_dialed_that_and_none_that_was_observed(machine: Machine) -> None:
+    """Or a server could have us tell everybody of an address of somebody else."""
+    await machine.listen("/ip4/0.0.0.0/tcp/9")
+    observe(machine, SEEN, 1, local="/ip4/10.0.0.2/tcp/9")
+    for address in SEEN, "/ip4/9.9.9.9/tcp/4002":  # the other one is reported no more
+        for local, leads in ("/ip4/10.0.0.2/tcp/9", True), ("/ip4/1.2.3.4/tcp/9", False):
+            connection = machine.connection("/ip4/8.8.8.8", local)
+            assert machine.listeners.leads_to(Multiaddr.parse(address), connection) is leads
+
+
 # -- what remotes observe ------------------------------------------------------------------------------
 
 SEEN = "/ip4/9.9.9.9/tcp/4001"

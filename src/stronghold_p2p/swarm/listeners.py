@@ -231,8 +231,11 @@ class Listeners:
         listener, local = self._listener_of(connection), connection.local_address
         if listener is None or local is None:
             return False
-        if self.direct.get(address) is AddressOrigin.INTERFACE:
+        origin = self.direct.get(address)
+        if origin is AddressOrigin.INTERFACE:
             return address.components == (*local.components[:2], *listener.components[2:])
+        if origin in {AddressOrigin.OBSERVED, None} and scope_of(local) is Scope.PUBLIC:
+            return False  # it has dialed that: no router is on the way
         mapped = next((bound for bound, external in self.external.items() if external == address), listener)
         return mapped == listener
 

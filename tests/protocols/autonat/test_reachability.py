@@ -22,6 +22,8 @@ from stronghold_p2p import (
 )
 from stronghold_p2p.protocols.autonat.client import AutonatClient
 from stronghold_p2p.protocols.autonat.results import Outcome
+from stronghold_p2p.protocols.ping import PROTOCOL as PING
+from stronghold_p2p.swarm.listeners import Listeners
 from stronghold_p2p.transport.connection import Connection
 
 REACHABLE, UNREACHABLE, UNKNOWN = Reachability.REACHABLE, Reachability.UNREACHABLE, Reachability.UNKNOWN
@@ -198,6 +200,38 @@ async def test_another_network_makes_all_unknown() -> None:
         assert states(client) == {client.address: UNKNOWN}
         await settled()
         assert states(client) == {client.address: UNREACHABLE}
+
+
+async def test_an_address_that_goes_in_the_turn_in_which_it_is_asked_about(caplog: pytest.LogCaptureFixture) -> None:
+    client = Foreseen(lambda address: Outcome.REACHED)
+    async with with_servers(client, BOB):
+        await until(lambda: client.reachability._servers)
+        client.reachability._look()
+        client.swarm.stop_listening()
+        await settled()
+        assert client.reachability.reachability == {}
+    assert caplog.records == []
+
+
+async def test_a_stranger_does_not_prove_an_address_of_which_we_have_remotes_word_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It dials us where we are, and we would tell everybody of a third party's address."""
+    victim = Multiaddr.parse("/ip4/127.0.0.77/tcp/1")
+    monkeypatch.setattr(Listeners, "direct", property(lambda self: {victim: AddressOrigin.OBSERVED}))
+    client, stranger, chosen = Foreseen(lambda address: Outcome.REACHED), await server_at(BOB), await server_at(CAROL)
+    async with nodes(client, stranger, chosen):
+        await client.listen(ALICE)
+        await stranger.connect(client)
+        await until(lambda: client.swarm.connections and client.swarm.connections[0].serves(PING))
+        await settled()
+        assert client.asked == []
+        assert states(client) == {victim: UNKNOWN}
+        client.foresee(Outcome.NOT_REACHED)
+        await client.connect(chosen)
+        await settled()
+        assert client.asked == [(chosen.address, victim)]
+        assert states(client) == {victim: UNREACHABLE}  # there is nobody else to ask
 
 
 async def test_an_address_that_is_ours_no_more() -> None:

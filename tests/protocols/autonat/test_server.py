@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -132,6 +133,21 @@ async def test_the_first_address_that_can_be_dialed_is() -> None:
         assert statuses(answer) == (ResponseStatus.OK, DialStatus.OK)
         assert answer.addrIdx == len(unusable)
         assert asker.taker.nonces == [NONCE]
+
+
+async def test_a_system_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = socket.socket
+
+    def refuse(family: int = -1, *args: Any, **named: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return make(family, *args, **named)
+
+    async with asker_and_server() as (asker, server):
+        monkeypatch.setattr(socket, "socket", refuse)
+        answer = await asker.ask(server, Multiaddr.parse("/ip6/2a00::1/tcp/1"), asker.address)
+        assert statuses(answer) == (ResponseStatus.OK, DialStatus.OK)
+        assert answer.addrIdx == 1
 
 
 async def test_no_address_can_be_dialed() -> None:

@@ -44,7 +44,7 @@ class ReachabilityService(Service):
     """Has servers dial our public addresses by ``client``, one at a time, and keeps what they find out.
 
     Only direct remotes at an address that ``is_public`` are asked, and none about an address of its own network: it may share
-    our router. ``emit`` takes the changes; ``delay`` is in seconds; ``clock`` gives seconds since the epoch.
+    our router. About one that remotes have observed, only those are asked that we have dialed. ``emit`` takes the changes; ``delay`` is in seconds; ``clock`` gives seconds since the epoch.
     """
 
     def __init__(
@@ -133,7 +133,9 @@ class ReachabilityService(Service):
         if due > now:
             self._look_at(due)
             return
-        self._asking = connection.spawn(self._ask(connection, address))
+        # Of an address that others have observed we have their word alone: a stranger would have us pay for any number.
+        pay = self._addresses[address].origin is not AddressOrigin.OBSERVED
+        self._asking = connection.spawn(self._ask(connection, address, pay=pay))
         self._asking.add_done_callback(self._asked)
 
     def _questions(self, now: float) -> Iterator[tuple[float, Multiaddr, Connection]]:
@@ -142,13 +144,11 @@ class ReachabilityService(Service):
         servers = sorted(self._servers, key=lambda one: (not _is_chosen(one), random.random()))
         for address, known in sorted(self._addresses.items(), key=lambda item: len(item[1].results)):
             for connection in servers:
-                network = _network_of(connection)
-                if network != networks_of(address)[0]:
-                    yield max(known.results.due(network, now), self._servers[connection]), address, connection
+                if known.may_be_asked_of(connection):
+                    due = max(known.results.due(_network_of(connection), now), self._servers[connection])
+                    yield due, address, connection
 
-    async def _ask(self, connection: Connection, address: Multiaddr) -> None:
-        # Of an address that others have observed we have their word alone: a stranger would have us pay for any number.
-        pay = self._addresses[address].origin is not AddressOrigin.OBSERVED
+    async def _ask(self, connection: Connection, address: Multiaddr, *, pay: bool) -> None:
         try:
             outcome = await self._client.ask(connection, address, pay=pay)
         except (StrongholdError, TimeoutError) as error:
@@ -179,7 +179,7 @@ class ReachabilityService(Service):
                 origins.setdefault(address, known.origin)
         self._addresses = {}
         for address, origin in islice(origins.items(), MAX_ADDRESSES):
-            known = self._addresses[address] = before.get(address) or _Address(origin)
+            known = self._addresses[address] = before.get(address) or _Address(address, origin)
             known.origin = origin
 
     def _judge(self) -> None:
@@ -188,10 +188,9 @@ class ReachabilityService(Service):
             return
         self._take_in_addresses()
         now = asyncio.get_running_loop().time()
-        servers = {_network_of(connection) for connection in self._servers}
-        for address, known in self._addresses.items():
+        for known in self._addresses.values():
             known.results.forget_old(now)
-            known.state = known.results.state(servers - {networks_of(address)[0]})
+            known.state = known.results.state({_network_of(one) for one in self._servers if known.may_be_asked_of(one)})
         before = self.reachability
         self.reachability = FrozenDict(
             {
@@ -216,10 +215,18 @@ class ReachabilityService(Service):
 class _Address:
     """One of our public addresses, and what is known of it."""
 
-    def __init__(self, origin: AddressOrigin) -> None:
+    def __init__(self, address: Multiaddr, origin: AddressOrigin) -> None:
         self.origin = origin
+        self._network = networks_of(address)[0]
         self.results = Results()
         self.state = Reachability.UNKNOWN
+
+    def may_be_asked_of(self, server: Connection) -> bool:
+        """Not of one that may share our router. Where others have observed us, nobody sees which address a dial has come by:
+        a stranger might tell of a third party's, dial us at ours, and so have us tell everybody."""
+        return _network_of(server) != self._network and (
+            self.origin is not AddressOrigin.OBSERVED or _is_chosen(server)
+        )
 
     def describe(self, epoch: float) -> AddressReachability:
         """``epoch``: the time of the loop's zero, in seconds since the epoch."""

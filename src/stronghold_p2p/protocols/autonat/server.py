@@ -244,9 +244,9 @@ async def _take_data(stream: Stream, index: int) -> None:
 
 def _has_route(ip: str) -> bool:
     """Whether the system knows a way to ``ip``; nothing is sent."""
-    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((ip, 9))
-        except OSError:
-            return False
+    except OSError:  # of a system without the family, too
+        return False
     return True
