@@ -356,8 +356,8 @@ class Parts(Generic[Req, Res]):
         return self.autonat is None or self.autonat.offers(protocol)
 
     def _candidates(self) -> tuple[Multiaddr, ...]:
-        """Where we may be reached directly."""
-        return tuple(filter(is_punchable, self.running().candidates))
+        """Where we may be reached directly; nowhere while we close."""
+        return tuple(filter(is_punchable, self.swarm.candidates)) if self.swarm is not None else ()
 
     def _may_connect_directly(self, peer: PeerId, direction: Direction) -> bool:
         """Not with whom every request is rejected: a direct path is more than it has."""

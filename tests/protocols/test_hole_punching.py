@@ -814,6 +814,22 @@ async def test_a_flood_of_streams_costs_its_connection() -> None:
             await begin_on()
 
 
+async def test_who_identifies_while_we_close(make_peer: MakePeer) -> None:
+    """The parts close one after another: a service that asks meanwhile where we are must not fail."""
+    peer = await make_peer()
+    asked = asyncio.Event()
+    close = peer._parts.keeper.close
+
+    async def ask() -> None:
+        assert peer._parts._candidates() == ()
+        asked.set()
+        await close()
+
+    peer._parts.keeper.close = ask  # type: ignore[method-assign]
+    await peer.close()
+    assert asked.is_set()
+
+
 # -- requests ------------------------------------------------------------------------------------------------
 
 
