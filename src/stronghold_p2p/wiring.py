@@ -357,7 +357,7 @@ class Parts(Generic[Req, Res]):
 
     def _candidates(self) -> tuple[Multiaddr, ...]:
         """Where we may be reached directly."""
-        return tuple(filter(is_punchable, self.running().own_addresses.candidates))
+        return tuple(filter(is_punchable, self.running().candidates))
 
     def _may_connect_directly(self, peer: PeerId, direction: Direction) -> bool:
         """Not with whom every request is rejected: a direct path is more than it has."""

@@ -77,6 +77,11 @@ class ServiceHost(Protocol):
     def bound_addresses(self) -> tuple[Multiaddr, ...]:
         """The addresses that our listeners are bound to, wildcards as they are, without our peer id."""
 
+    @property
+    def candidates(self) -> tuple[Multiaddr, ...]:
+        """Where we may be dialed from outside, without a relay and without our peer id: public addresses, our own first, then
+        those that remotes see, though perhaps nobody can dial them."""
+
     def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
         """These addresses of a router lead to listeners of ours, by bound address; others do no more."""
 

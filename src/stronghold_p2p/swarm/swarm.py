@@ -314,6 +314,10 @@ class Swarm:
         self._listeners.external = external
         self._listeners.update()
 
+    @property
+    def candidates(self) -> tuple[Multiaddr, ...]:
+        return self._listeners.candidates
+
     async def listen(
         self,
         address: Multiaddr,
@@ -500,11 +504,8 @@ class Swarm:
 
     def _guest(self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade) -> Connection | None:
         """The connection that a service makes with a peer which admission refuses."""
-        peer, admission = upgrade.remote_peer, self._admission
-        comes_directly = direction is Direction.INBOUND and path.relay is None and not self.closing
-        if not comes_directly or not admission.refusal_of_peer(peer):
-            return None
-        if admission.refusal_of_address(pipe.remote_address, peer):
+        refused = self._admission.refusal_of_peer(upgrade.remote_peer)
+        if not refused or direction is not Direction.INBOUND or path.relay is not None:
             return None
         made = (service.refused(pipe, upgrade) for service in self._services)
         return next((connection for connection in made if connection is not None), None)
