@@ -13,8 +13,9 @@ from attack.frames import Flood, flood, on_streams
 from attack.remote import Connection, Target, again, frame, lines, message
 from attack.requests import hold, hold_streams
 from attack.terms import Attack, Must, Victim
-from stronghold_p2p import Keypair, PeerId
+from stronghold_p2p import Keypair, Multiaddr, PeerId
 from stronghold_p2p.encoding import messages
+from stronghold_p2p.protocols.autonat.message import DIAL_REQUEST
 from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, StopType
 from stronghold_p2p.wire.yamux import INITIAL_WINDOW, Flag, FrameType
 
@@ -185,11 +186,23 @@ HELD = Must(kept=99, kept_p99=200, fresh=95, turn=50, memory=200)
 CHEAP = Must(kept=99, kept_p99=200, fresh=95, turn=50, closed=True)
 """A relayed request passes the victim four times, and waits for its turn each time."""
 
+
+def dial_requests() -> Flood:
+    """Of AutoNAT, which a relay serves, too: each with as many addresses as the victim looks at, none of which it may dial."""
+    address = Multiaddr.parse("/ip4/127.0.0.1/tcp/1").to_bytes()
+    request = messages.AutonatMessage()
+    request.dialRequest.addrs.extend([address] * 50)
+    return on_streams(
+        frame(DATA, SYN, body=lines(DIAL_REQUEST) + message(request.SerializeToString())), frame(DATA, FIN)
+    )
+
+
 FLOODS: dict[str, Callable[[], Flood]] = {
     "reserve-again": lambda: on_streams(frame(DATA, SYN, body=RESERVE), frame(DATA, FIN)),
     "circuits-to-nobody": lambda: on_streams(
         frame(DATA, SYN, body=connect_to(Keypair.generate().peer_id)), frame(DATA, FIN)
     ),
+    "dial-requests": dial_requests,
     "circuits-to-honest": lambda: on_streams(frame(DATA, SYN, body=connect_to(keypair(HOST).peer_id))),
 }
 HELD_CIRCUITS: dict[str, tuple[Serve, Use]] = {

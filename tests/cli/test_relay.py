@@ -46,6 +46,11 @@ def test_requests_and_pings_go_through_it(cli: Cli) -> None:
         assert cli.json("request", circuit, '"hello"').line == "hello"
         told = cli.json("ping", circuit, "--count", "2")
         assert (told.status, len(told.lines)) == (0, 3)
+        peer_id = relay.rpartition("/")[2]
+        path = {"transport": "tcp", "relay": peer_id, "max_seconds": 600.0, "max_bytes": 16777216}
+        assert told.lines[-1]["path"] == path
+        said = cli("ping", circuit, "--count", "1").out.splitlines()[-1]
+        assert said.startswith(f"1 round trip through the relay {peer_id}, for 600 s and 16,777,216 bytes each way: ")
 
 
 def test_it_says_what_it_gives() -> None:
@@ -79,14 +84,14 @@ def test_it_says_what_it_gives() -> None:
     }
     with process("relay", LOCAL, *limits) as relay:
         assert relay.stdout is not None
-        lines = [relay.stdout.readline().rstrip("\n") for _ in range(5)]
+        lines = [relay.stdout.readline().rstrip("\n") for _ in range(6)]
     assert lines[0].startswith("without --key, the relay has another identity at each start")
     assert lines[1].startswith("peer id       12D3KooW")
-    reservations = "at most 7, 6 of one network, each for 3600 s; in a minute 30 of one peer, 60 of one network"
-    assert lines[2] == f"reservations  {reservations}"
-    circuits = "at most 5, 64 of one peer, each for any time and 4 bytes each way; in a minute 60 from one peer, 240 from one network"
-    assert lines[3] == f"circuits      {circuits}"
-    assert lines[4].startswith("listening on  /ip4/127.0.0.1/tcp/")
+    assert lines[2] == "reservations  at most 7, 6 of one network, each for 3600 s"
+    assert lines[3] == "circuits      at most 5, 64 of one peer, each for any time and 4 bytes each way"
+    rates = "30 reservations of one peer, 60 of one network; 60 circuits from one peer, 240 from one network"
+    assert lines[4] == f"in a minute   {rates}"
+    assert lines[5].startswith("listening on  /ip4/127.0.0.1/tcp/")
 
 
 def test_a_request_that_is_too_large_for_it(cli: Cli) -> None:
@@ -154,7 +159,7 @@ def test_it_reports_what_it_does(cli: Cli) -> None:
 def test_it_reports_in_words() -> None:
     with process("relay", LOCAL, "--report", "0.1") as relay:
         assert relay.stdout is not None
-        lines = [relay.stdout.readline().rstrip("\n") for _ in range(6)]
+        lines = [relay.stdout.readline().rstrip("\n") for _ in range(7)]
     assert lines[-1] == "relay         0 reservations, 0 circuits; in all 0 and 0, 0 bytes; refused: nothing"
 
 

@@ -115,7 +115,7 @@ async def test_the_story_of_a_request(debug: None, caplog: pytest.LogCaptureFixt
 async def test_what_fails_is_told_with_its_error(
     debug: None, caplog: pytest.LogCaptureFixture, make_peer: MakePeer
 ) -> None:
-    bob, alice = await make_peer(firewall=FirewallRules(inbound=Rule.restricted(allow=()))), await make_peer()
+    bob, alice = await make_peer(firewall=FirewallRules(inbound=Rule.restricted(allow={"Other"}))), await make_peer()
     bob.on_request(lambda request: request.body)
     address = await bob.listen()
     with pytest.raises(NoResponse), story.told("request to bob"):

@@ -3,12 +3,16 @@ from __future__ import annotations
 import pytest
 
 from stronghold_p2p import (
+    ConnectionInfo,
     ConnectionLost,
     DialAttempt,
     DialError,
+    Direction,
+    HolePunchFailed,
     Multiaddr,
     Path,
     PathLimits,
+    PathUpgraded,
     PeerId,
     PeerIdentified,
     ProtocolNotSupported,
@@ -16,7 +20,7 @@ from stronghold_p2p import (
     RequestTimeout,
     ReservationMade,
 )
-from stronghold_p2p.diagnosis.facts import Contact, RelayContact, Target
+from stronghold_p2p.diagnosis.facts import Contact, Punch, RelayContact, Target
 from stronghold_p2p.diagnosis.remotes import (
     check_address,
     check_direct,
@@ -123,12 +127,12 @@ def test_a_peer_that_is_reached_directly() -> None:
 def test_a_peer_that_is_not_reached(needed: bool, verdict: str) -> None:
     found = check_direct(missed(), needed=needed)
     assert found.verdict == verdict
-    assert found.what.startswith(f"The peer {PEER} cannot be reached: {PUBLIC}: connection refused")
+    assert found.what.startswith(f"The peer {PEER} cannot be reached directly: {PUBLIC}: connection refused")
     assert "have it listen on all interfaces, as at /ip4/0.0.0.0/tcp/4001" in str(found.advice)
     assert found.data["attempts"][0]["error"] == "ConnectionRefusedError"
     found = check_relayed(missed(CIRCUIT), needed=needed)
     assert (found.check, found.verdict) == ("peer_by_relay", verdict)
-    assert found.what.startswith(f"The peer {PEER}, through the relay {RELAY}, cannot be reached: ")
+    assert found.what.startswith(f"The peer {PEER} cannot be reached through the relay {RELAY}: ")
 
 
 def test_a_peer_that_is_reached_through_a_relay() -> None:
@@ -190,9 +194,32 @@ def test_what_a_remote_says_of_itself_is_cut() -> None:
     assert max(map(len, [found.data["agent"], *found.data["protocols"]])) == 200
 
 
+DIRECT = ConnectionInfo(PEER, PUBLIC, Direction.INBOUND, 0.0, 1, Path("tcp"))
+UPGRADED = Punch(PathUpgraded(DIRECT, Path("tcp", CIRCUIT, RELAY)))
+FAILED = Punch(HolePunchFailed(PEER, GONE, 1, last=False))
+CUT = Punch(HolePunchFailed(PEER, ConnectionLost("gone"), 1, last=False))
+
+
 @pytest.mark.parametrize(
-    ("who", "verdict"), [(identity("/libp2p/dcutr"), "ok"), (identity(), "note"), (None, "unknown")], ids=str
-)  # fmt: skip
-def test_hole_punching(who: PeerIdentified | None, verdict: str) -> None:
-    found = check_hole_punching(reached(CIRCUIT, who=who))
+    ("who", "punch", "verdict", "says"),
+    [
+        (identity("/libp2p/dcutr"), UPGRADED, "ok", f"became a direct one, by hole punching, to {PUBLIC}."),
+        (
+            identity("/libp2p/dcutr"),
+            FAILED,
+            "note",
+            f"No hole could be punched to the peer: {PUBLIC}: connection refused",
+        ),
+        (identity("/libp2p/dcutr"), CUT, "note", "No hole could be punched to the peer: connection lost: gone."),
+        (identity("/libp2p/dcutr"), Punch(None), "unknown", "did not begin with it in time"),
+        (identity("/libp2p/dcutr"), None, "note", "we have no public address"),
+        (identity(), None, "note", "does not offer hole punching"),
+        (None, None, "unknown", "does not say whether"),
+    ],
+    ids=["upgraded", "failed", "cut", "late", "no address", "not offered", "unidentified"],
+)
+def test_hole_punching(who: PeerIdentified | None, punch: Punch | None, verdict: str, says: str) -> None:
+    found = check_hole_punching(reached(CIRCUIT, who=who), punch)
     assert (found.check, found.verdict) == ("hole_punching", verdict)
+    assert says in found.what
+    assert (found.advice is not None) is (verdict == "note")

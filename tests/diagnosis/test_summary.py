@@ -7,17 +7,20 @@ import pytest
 from stronghold_p2p import (
     AddressOrigin,
     AddressReachability,
+    ConnectionInfo,
     DialError,
+    Direction,
     Multiaddr,
     NatKind,
     Path,
+    PathUpgraded,
     PeerId,
     PortMapped,
     PortMappingFailed,
     Reachability,
     ReservationMade,
 )
-from stronghold_p2p.diagnosis.facts import Contact, Machine, Outside, RelayContact, Router, Target
+from stronghold_p2p.diagnosis.facts import Contact, Machine, Outside, Punch, RelayContact, Router, Target
 from stronghold_p2p.diagnosis.finding import Finding, duration, listed
 from stronghold_p2p.diagnosis.summary import summarize
 
@@ -128,6 +131,14 @@ def met(address: Multiaddr, by: bool = True) -> Contact:
 def test_how_the_peer_was_reached(contacts: list[Contact], says: str) -> None:
     diagnosis = summarize([], machine("10.0.0.1"), NONE, Outside(), relays=[], contacts=contacts)
     assert diagnosis.what.startswith(says)
+
+
+def test_a_peer_to_which_a_hole_was_punched() -> None:
+    direct = ConnectionInfo(PEER, PUBLIC, Direction.OUTBOUND, 0.0, 1, Path("tcp", PUBLIC))
+    punched = Punch(PathUpgraded(direct, Path("tcp", CIRCUIT, RELAY)))
+    facts = machine("10.0.0.1"), NONE, Outside()
+    diagnosis = summarize([], *facts, relays=[], contacts=[met(CIRCUIT)], punched=punched)
+    assert diagnosis.what.startswith(f"You can reach the peer {PEER} through a relay, and then directly")
 
 
 def test_the_advice_on_a_peer_comes_first() -> None:

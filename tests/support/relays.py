@@ -26,6 +26,10 @@ RELAY_ADDRESS = Multiaddr.parse("/memory/1")
 PATIENT = Config(max_control_frames=10**9, close_timeout=0.05)
 """With remotes that ask more often than is worth a connection, and do not wait for what goes on when they close."""
 
+AT_ANY_RATE = {
+    f"max_{what}_per_minute_per_{whom}": 10**9 for what in ("reservations", "circuits") for whom in ("peer", "network")
+}
+
 
 class Node:
     """A swarm that accepts every circuit to it, unless ``answer`` says otherwise: a status, or None for silence. The streams of
@@ -74,11 +78,11 @@ class Node:
 
 
 class RelayNet:
-    """The relay, which gives within ``limits``, and the nodes that only it joins."""
+    """The relay, which gives at any rate within ``limits``, and the nodes that only it joins."""
 
     def __init__(self, **limits: Any) -> None:
         self.network = MemoryTransport(range(100), Path("memory"))
-        self.service = RelayService(RelayServer(**limits), Admission(), lambda limit, networks: None)
+        self.service = RelayService(RelayServer(**{**AT_ANY_RATE, **limits}), Admission(), lambda limit, networks: None)
         self.relay = Node(self.network, None, self.service)
         self.nodes: list[Node] = []
 

@@ -151,7 +151,7 @@ def listen(
         list[str] | None,
         typer.Option(
             metavar="ADDR",
-            help="Listen through the relay at this address, too, for peers that cannot dial this one. Repeatable.",
+            help="Be reached through the relay at this address, too, by peers that cannot dial this one directly. Repeatable.",
         ),
     ] = None,
     mdns: Annotated[

@@ -33,11 +33,11 @@ def relay(
     *,
     reserve: Annotated[
         list[str] | None,
-        typer.Option(metavar="PEER", help="Let this peer reserve a place, and no other. Repeatable."),
+        typer.Option(metavar="PEER", help="Only this peer may reserve a place, and so be reached. Repeatable."),
     ] = None,
     connect: Annotated[
         list[str] | None,
-        typer.Option(metavar="PEER", help="Let this peer connect to who has reserved, and no other. Repeatable."),
+        typer.Option(metavar="PEER", help="Only this peer may connect to those that have reserved. Repeatable."),
     ] = None,
     policy: Annotated[
         Path | None,
@@ -65,7 +65,7 @@ def relay(
     report: Annotated[
         float,
         time_option(
-            "Seconds between two lines that say what the relay does and has done; the last comes at the end. 0: none.",
+            "Seconds between two reports of what the relay does and has done, the last one at its end; 0: none.",
             or_zero=True,
         ),
     ] = 0,
@@ -80,6 +80,9 @@ def relay(
 
     A peer reserves a place with "listen --via-relay ADDR", and is reached at ADDR/p2p-circuit/p2p/PEER. The relay sees who
     talks with whom, and how much and when, but not what: the two encrypt end to end.
+
+    Without --reserve, --connect and --policy, it serves everybody, within its limits. Ctrl-C or SIGTERM stops it when its
+    circuits have ended, after 5 s at most. SIGHUP reloads the policy file.
     """
     descriptors.raise_limit()
     server = RelayServer(
@@ -153,9 +156,10 @@ def _in_words(server: RelayServer) -> str:
     circuit = paths.limits_in_words(PathLimits(server.max_seconds, server.max_bytes))
     return (
         f"reservations  at most {server.max_reservations}, {server.max_reservations_per_network} of one network,"
-        f" each for {server.reservation_ttl:g} s; in a minute {server.max_reservations_per_minute_per_peer} of one peer,"
-        f" {server.max_reservations_per_minute_per_network} of one network\n"
-        f"circuits      at most {server.max_circuits}, {server.max_circuits_per_peer} of one peer,"
-        f" each for {circuit}; in a minute {server.max_circuits_per_minute_per_peer} from one peer,"
+        f" each for {server.reservation_ttl:g} s\n"
+        f"circuits      at most {server.max_circuits}, {server.max_circuits_per_peer} of one peer, each for {circuit}\n"
+        f"in a minute   {server.max_reservations_per_minute_per_peer} reservations of one peer,"
+        f" {server.max_reservations_per_minute_per_network} of one network;"
+        f" {server.max_circuits_per_minute_per_peer} circuits from one peer,"
         f" {server.max_circuits_per_minute_per_network} from one network"
     )

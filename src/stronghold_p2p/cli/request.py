@@ -82,7 +82,7 @@ async def _ping(address: str, count: int, timeout: float, keypair: Keypair | Non
             times.append(rtt)
             output.result({"rtt_ms": rtt}, f"{rtt} ms")
         path = next((one.path for one in peer.connections if one.peer == other), None)  # the best one
-    way = "" if path is None else f" {paths.in_words(path.relay, path.limits)}"
+    way = "" if path is None or path.relay is None else f" {paths.in_words(path.relay, path.limits)}"
     least, mean, most = min(times), round(statistics.fmean(times), 3), max(times)
     output.result(
         {

@@ -14,6 +14,8 @@ from ..events import (
     ConnectionClosed,
     ConnectionEstablished,
     Event,
+    HolePunchFailed,
+    PathUpgraded,
     PeerIdentified,
     PortMapped,
     PortMappingFailed,
@@ -22,9 +24,9 @@ from ..events import (
 )
 from ..identity import Keypair, PeerId
 from ..peer import StrongholdP2p
-from .facts import Contact, RelayContact, Target
+from .facts import Contact, Punch, RelayContact, Target
 
-__all__ = ["Told", "contact", "contact_apart", "reserve", "running"]
+__all__ = ["Told", "contact", "contact_apart", "punch", "reserve", "running"]
 
 T = TypeVar("T")
 
@@ -49,6 +51,7 @@ class Told:
         self.closed: dict[PeerId, ConnectionClosed] = {}
         self.identified: dict[PeerId, PeerIdentified] = {}
         self.reserved: dict[PeerId, ReservationMade] = {}
+        self.punched: dict[PeerId, PathUpgraded | HolePunchFailed] = {}
         self.mapping: PortMapped | PortMappingFailed | None = None
         self._changed = asyncio.Event()
 
@@ -64,6 +67,10 @@ class Told:
                     self.identified[peer] = event
                 case ReservationMade(relay):
                     self.reserved[relay] = event
+                case PathUpgraded(connection):
+                    self.punched[connection.peer] = event
+                case HolePunchFailed(peer):
+                    self.punched[peer] = event
                 case PortMapped() | PortMappingFailed():
                     self.mapping = event
                 case ReachabilityChanged():
@@ -153,3 +160,9 @@ async def reserve(peer: StrongholdP2p[Any, Any], told: Told, relay: Contact) -> 
     lifetime = None if made is None else made.expires - time.time()
     await peer.stop_listening(relay=other)
     return RelayContact(relay, made, lifetime)
+
+
+async def punch(told: Told, peer: PeerId, seconds: float) -> Punch:
+    """Waits for the first attempt at a hole, to which ``peer`` was connected through a relay."""
+    outcome: PathUpgraded | HolePunchFailed | None = await told.until(lambda: told.punched.get(peer), seconds)
+    return Punch(outcome)

@@ -13,8 +13,10 @@ from ..errors import DialError
 from ..events import (
     AddressOrigin,
     AddressReachability,
+    HolePunchFailed,
     NatKind,
     Path,
+    PathUpgraded,
     PeerIdentified,
     PortMapped,
     PortMappingFailed,
@@ -24,7 +26,7 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..transport.interfaces import Ip
 
-__all__ = ["Contact", "Lookup", "Machine", "Neighbors", "Outside", "RelayContact", "Router", "Target"]
+__all__ = ["Contact", "Lookup", "Machine", "Neighbors", "Outside", "Punch", "RelayContact", "Router", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,14 @@ class Contact:
     """The round-trip time, or why there is none; None: not asked."""
     known: tuple[Multiaddr, ...] = ()
     """Where the peer is to be dialed, of what it says those addresses that may be its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Punch:
+    """The wait for a direct connection beside one through a relay."""
+
+    outcome: PathUpgraded | HolePunchFailed | None
+    """None: neither in time."""
 
 
 @dataclass(frozen=True, slots=True)

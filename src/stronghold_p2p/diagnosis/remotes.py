@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..errors import ProtocolNotSupported, RelayRefused
-from ..events import PathLimits, ReservationMade
+from ..errors import DialError, ProtocolNotSupported, RelayRefused
+from ..events import HolePunchFailed, PathLimits, PathUpgraded, ReservationMade
 from ..identity import PeerId
+from ..protocols.hole_punching import PROTOCOL as DCUTR
 from ..protocols.relay.message import Status
 from ..requests.codec import PROTOCOLS
 from ..swarm.own_addresses import Scope, scope_of
 from .dialing import advice_on, attempts_data, in_words, on_status
-from .facts import Contact, RelayContact
+from .facts import Contact, Punch, RelayContact
 from .finding import Finding, duration, listed, shortened
 
 __all__ = [
@@ -34,9 +35,6 @@ BRIEF: Final = 30.0
 SLOW: Final = 1.0
 """Seconds of a round trip."""
 
-DCUTR: Final = "/libp2p/dcutr"
-"""Hole punching (libp2p/specs relay/DCUtR.md)."""
-
 MAX_PROTOCOLS: Final = 64
 """Of a remote, in the data."""
 
@@ -49,7 +47,7 @@ def check_relay(relay: RelayContact) -> Finding:
     contact, refusal = relay.contact, relay.refusal
     data: dict[str, Any] = {"relay": str(contact.target.peer), **_data(contact), "reservation": None, "refusal": None}
     if contact.path is None:
-        return _not_reached(check, f"The relay {contact.target.peer}", contact, data)
+        return _not_reached(check, f"The relay {contact.target.peer} cannot be reached", contact, data)
     what = f"The relay {contact.target.peer} answers{_how(contact)}"
     if relay.reservation is not None:
         data["reservation"] = _reservation_data(relay, relay.reservation)
@@ -80,7 +78,8 @@ def check_direct(contact: Contact, *, needed: bool) -> Finding:
     check = "peer"
     data = {"peer": str(contact.target.peer), **_data(contact)}
     if contact.path is None:
-        return _not_reached(check, f"The peer {contact.target.peer}", contact, data, needed=needed)
+        what = f"The peer {contact.target.peer} cannot be reached directly"
+        return _not_reached(check, what, contact, data, needed=needed)
     return _reached(check, f"The peer answers directly{_how(contact)}", contact, data)
 
 
@@ -90,8 +89,8 @@ def check_relayed(contact: Contact, *, needed: bool) -> Finding:
     data = {"peer": str(contact.target.peer), **_data(contact)}
     if contact.path is None:
         relay = next(value for name, value in contact.target.address or () if name == "p2p")
-        who = f"The peer {contact.target.peer}, through the relay {relay},"
-        return _not_reached(check, who, contact, data, needed=needed)
+        what = f"The peer {contact.target.peer} cannot be reached through the relay {relay}"
+        return _not_reached(check, what, contact, data, needed=needed)
     what = f"The peer answers through the relay {contact.path.relay} after {contact.seconds:.2f} s"
     return _reached(check, what, contact, data)
 
@@ -152,15 +151,26 @@ def check_requests(contact: Contact, own: PeerId) -> Finding:
     return Finding(check, "problem", what, allow, data)
 
 
-def check_hole_punching(contact: Contact) -> Finding:
-    """Whether a peer that was reached through a relay can be met directly later."""
+def check_hole_punching(contact: Contact, punch: Punch | None) -> Finding:
+    """Whether the path to a peer that was reached through a relay becomes direct. ``punch``: None if nobody can try."""
     check = "hole_punching"
     identity = contact.identity
     if identity is None:
         return Finding(check, "unknown", "The peer does not say whether it can punch holes.")
+    match None if punch is None else punch.outcome:
+        case PathUpgraded(connection):
+            what = f"The path through the relay became a direct one, by hole punching, to {connection.address}."
+            return Finding(check, "ok", what, None, {"address": str(connection.address)})
+        case HolePunchFailed(error=error):
+            reason = in_words(error) if isinstance(error, DialError) else shortened(error)
+            what = f"No hole could be punched to the peer: {reason}. Its path stays the one through the relay."
+            advice = "Have one of the two be reachable: by a forwarded port, as with --port-mapping, or by IPv6."
+            return Finding(check, "note", what, advice)
+    if DCUTR in identity.protocols and punch is None:
+        what = "The peer offers hole punching, but we have no public address to which it could: its path stays relayed."
+        return Finding(check, "note", what, "Give a relay at a public address, with --relay: it sees our own.")
     if DCUTR in identity.protocols:
-        what = f"The peer offers hole punching, {DCUTR}: a direct path may follow the one through the relay."
-        return Finding(check, "ok", what)
+        return Finding(check, "unknown", "The peer offers hole punching, but did not begin with it in time.")
     what = f"The peer does not offer hole punching, {DCUTR}: its path stays the one through the relay."
     advice = "If it is go-libp2p, try again in a minute: it offers that only once it knows a public address of its own."
     return Finding(check, "note", what, advice)
@@ -199,10 +209,10 @@ def _reached(check: str, what: str, contact: Contact, data: dict[str, Any]) -> F
     return Finding(check, "ok", f"{what}.", None, data)
 
 
-def _not_reached(check: str, who: str, contact: Contact, data: dict[str, Any], *, needed: bool = True) -> Finding:
-    assert contact.error is not None
-    what = f"{who} cannot be reached: {in_words(contact.error)}."
-    return Finding(check, "problem" if needed else "note", what, advice_on(contact.error), data)
+def _not_reached(check: str, what: str, contact: Contact, data: dict[str, Any], *, needed: bool = True) -> Finding:
+    error = contact.error
+    assert error is not None
+    return Finding(check, "problem" if needed else "note", f"{what}: {in_words(error)}.", advice_on(error), data)
 
 
 def _how(contact: Contact) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ..events import AddressOrigin, NatKind, PortMapped
+from ..events import AddressOrigin, NatKind, PathUpgraded, PortMapped
 from ..multiaddr import Multiaddr
 from ..transport.interfaces import Ip
-from .facts import Contact, Machine, Outside, RelayContact, Router
+from .facts import Contact, Machine, Outside, Punch, RelayContact, Router
 from .finding import Diagnosis, Finding, Reach
 from .remotes import is_public
 from .router import forward_by_hand
@@ -42,24 +42,28 @@ def summarize(
     *,
     relays: Sequence[RelayContact],
     contacts: Sequence[Contact],
+    punched: Punch | None = None,
 ) -> Diagnosis:
-    """``contacts`` are the attempts to reach the given peer; empty: none was given."""
+    """``contacts`` are the attempts to reach the given peer; empty: none was given. ``punched``: what became of the one
+    through a relay."""
     way = _direct_way(machine, router, outside) or _other_way(machine, router, outside, relays)
     what, advice = way.what, way.advice
     if contacts:
-        what = f"{_reached(contacts)} {what}"
+        what = f"{_reached(contacts, punched)} {what}"
         of_peer = (one.advice for one in findings if one.check in OF_PEER and one.verdict == "problem")
         advice = next(filter(None, of_peer), advice)
     return Diagnosis(tuple(findings), way.reach, what, advice)
 
 
-def _reached(contacts: Sequence[Contact]) -> str:
+def _reached(contacts: Sequence[Contact], punched: Punch | None) -> str:
     peer = contacts[0].target.peer
     paths = [one.path for one in contacts if one.path is not None]
     if not paths:
         return f"You cannot reach the peer {peer}."
     if any(path.relay is None for path in paths):
         return f"You can reach the peer {peer} directly."
+    if punched is not None and isinstance(punched.outcome, PathUpgraded):
+        return f"You can reach the peer {peer} through a relay, and then directly, by hole punching."
     return f"You can reach the peer {peer} through a relay only."
 
 

@@ -243,7 +243,7 @@ class Swarm:
             NotPermitted: the peer is banned, or a policy refuses it.
             DialError: no address is known, or none led to the peer.
         """
-        self._check_peer(peer)
+        self._check_admission(peer)
         connection = self.connection(peer)
         if connection is not None:
             return connection
@@ -258,7 +258,7 @@ class Swarm:
     async def connect_directly(
         self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, how: DirectDial
     ) -> Connection:
-        self._check_peer(peer)
+        self._check_admission(peer)
         return await self._dialer.dial(peer, addresses, direct=how).outcome(deadline)
 
     def found(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
@@ -400,15 +400,12 @@ class Swarm:
 
     # -- upgrading -------------------------------------------------------------------------------
 
-    def _check_peer(self, peer: PeerId) -> None:
+    def _check_admission(self, peer: PeerId, address: Multiaddr | None = None) -> None:
         if self.closing:
             raise ClosedError
         refusal = self._admission.refusal_of_peer(peer)
-        if refusal is not None:
-            raise NotPermitted(peer, refusal)
-
-    def _check_address(self, address: Multiaddr, peer: PeerId) -> None:
-        refusal = self._admission.refusal_of_address(address, peer)
+        if refusal is None and address is not None:
+            refusal = self._admission.refusal_of_address(address, peer)
         if refusal is not None:
             raise NotPermitted(peer, refusal)
 
@@ -480,11 +477,9 @@ class Swarm:
         """
         peer = upgrade.remote_peer
         path = path or pipe.path
-        # Either may have changed since the pipe was made.
-        self._check_address(pipe.remote_address, peer)
         if (guest := self._guest(path, direction, pipe, upgrade)) is not None:
             return guest
-        self._check_peer(peer)
+        self._check_admission(peer, pipe.remote_address)  # which may have changed since the pipe was made
         known = self.connection(peer)
         is_direct = known is not None and known.path.relay is None
         # Who has come by a relay has us dial it, and is not to fill the places of those whom we have chosen.

@@ -46,7 +46,7 @@ async def line_of_input() -> None:
     await came.wait()
     loop.remove_reader(sys.stdin)
     if not sys.stdin.readline():
-        raise KeyboardInterrupt
+        await asyncio.Event().wait()  # until we are interrupted
 
 
 async def tell_of_paths(peer: Peer) -> None:

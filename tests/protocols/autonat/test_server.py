@@ -25,6 +25,7 @@ from stronghold_p2p.protocols.autonat.message import (
 from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.service import Service, in_task
 from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.tcp import TcpTransport
 
 NONCE = 2**64 - 1
 
@@ -100,6 +101,22 @@ async def test_the_nonce_comes_over_a_connection_of_its_own() -> None:
         assert server.swarm.connected_peers == (asker.peer,)
         assert len(server.swarm.connections) == 1
         assert server.server.answers == {"OK OK": 1}
+
+
+async def test_the_dial_leaves_from_no_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The asker's router may let in what comes from where the asker has dialed."""
+    asked: list[object] = []
+    dial = TcpTransport.dial
+
+    async def note(*arguments: Any, **options: Any) -> None:
+        asked.append(options.get("from_listen_port"))
+        await dial(*arguments, **options)
+
+    async with asker_and_server() as (asker, server):
+        await asker.connect(server)
+        monkeypatch.setattr(TcpTransport, "dial", note)
+        await asker.ask(server, asker.address)
+    assert asked == [False]
 
 
 async def test_the_first_address_that_can_be_dialed_is() -> None:

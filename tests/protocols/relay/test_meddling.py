@@ -13,7 +13,6 @@ from support.meddler import Meddler
 from support.waiting import begun, settled, until
 
 from stronghold_p2p import (
-    Config,
     ConnectionLost,
     DialError,
     FirewallRules,
@@ -29,7 +28,6 @@ Peer = StrongholdP2p[Any, Any]
 PIECES = range(6)
 """Of each direction, and so of the negotiation of Noise, its handshake, the negotiation of Yamux and of identify, and
 requests."""
-IMPATIENT = Config(connection_timeout=0.3)
 FAILURES = (ConnectionLost, RequestTimeout, DialError, StreamReset)
 
 
@@ -59,8 +57,8 @@ MakeNet = Callable[..., Awaitable[Net]]
 @pytest.fixture
 async def make_net(make_peer: MakePeer) -> MakeNet:
     async def make() -> Net:
-        relay, alice = await make_peer(), await make_peer(config=IMPATIENT)
-        bob = await make_peer(config=IMPATIENT, firewall=FirewallRules.allow_all())
+        relay, alice = await make_peer(), await make_peer()
+        bob = await make_peer(firewall=FirewallRules.allow_all())
         net = Net(alice, bob, Meddler(relay), await relay.listen())
         await bob.listen_via_relay(net.relay)
         return net
@@ -215,12 +213,13 @@ async def test_circuits_are_swapped_while_they_are_used(make_net: MakeNet, make_
 
     net.meddler.change = cross
     calls = []
-    for number, (asking, elsewhere) in enumerate(
-        ((net.ask("crossed"), at_dave), (carol.send_request(to_dave, "crossed"), to_bob))
+    for asking, elsewhere in (
+        (net.ask("crossed"), at_dave),
+        (carol.send_request(to_dave, "crossed"), to_bob),
     ):
         calls.append(await begun(asking))
-        await until(lambda: len(waiting) == len(calls))
-        await elsewhere.write(waiting[number])
+        await until(lambda: waiting)
+        await elsewhere.write(waiting.pop())
     await asyncio.wait(calls)
     assert [type(call.exception()) for call in calls] == [ConnectionLost, ConnectionLost]
     assert (net.handled, heard) == ({"before": 1}, ["before"])

@@ -24,13 +24,10 @@ from stronghold_p2p import (
     ListenError,
     Multiaddr,
     PathLimits,
-    PeerId,
-    PeerIdMismatch,
     Policy,
     ProtocolNotSupported,
     RelayRefused,
     RelayServer,
-    RequestTimeout,
     ReservationLost,
     ReservationMade,
     Stream,
@@ -41,10 +38,9 @@ from stronghold_p2p.encoding import messages
 from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.relay import reservations, server
 from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, StopType
-from stronghold_p2p.protocols.relay.voucher import Voucher
 from stronghold_p2p.protocols.service import in_task
 
-from .conftest import MakeNet, Peer, echo, service_of
+from .conftest import MakeNet, Peer, echo
 
 MIB = 1024 * 1024
 LIMITS = PathLimits(600.0, 16 * MIB)
@@ -468,23 +464,6 @@ async def unknown_status(stream: Stream) -> None:
     await write(stream, messages.HopMessage(type=HopType.STATUS, status=777))
 
 
-async def false_voucher(stream: Stream) -> None:
-    await read(stream, messages.HopMessage)
-    key = Keypair.generate()
-    voucher = Voucher(key.peer_id, stream.peer, 2**40).seal(key)
-    reservation = messages.CircuitReservation(expire=2**40, voucher=voucher)
-    await write(stream, messages.HopMessage(type=HopType.STATUS, status=Status.OK, reservation=reservation))
-
-
-async def bad_addresses(stream: Stream) -> None:
-    """And no voucher."""
-    await read(stream, messages.HopMessage)
-    reservation = messages.CircuitReservation(
-        expire=2**63, addrs=[b"", b"\xff\xff", bytes(Multiaddr.parse("/p2p-circuit"))]
-    )
-    await write(stream, messages.HopMessage(type=HopType.STATUS, status=Status.OK, reservation=reservation))
-
-
 @pytest.mark.parametrize(
     ("handler", "reason"),
     [
@@ -494,7 +473,6 @@ async def bad_addresses(stream: Stream) -> None:
         (nothing, "ended"),
         (no_status, "expected a status"),
         (unknown_status, "status 777: unknown"),
-        (false_voucher, "the voucher is of"),
     ],
 )
 async def test_a_relay_that_does_not_reserve(make_peer: MakePeer, handler: Handler, reason: str) -> None:
@@ -503,91 +481,8 @@ async def test_a_relay_that_does_not_reserve(make_peer: MakePeer, handler: Handl
         with pytest.raises(ListenError, match=reason):
             await bob.listen_via_relay(address)
         assert bob.listeners == ()
-        if handler is not false_voucher:
-            with pytest.raises(DialError):
-                await bob.connect(address.encapsulate(CIRCUIT).with_peer(Keypair.generate().peer_id), timeout=0.2)
-
-
-async def test_a_relay_with_addresses_of_no_use(make_peer: MakePeer) -> None:
-    bob = await make_peer()
-    async with lying_relay(make_peer, bad_addresses) as (address, _):
-        circuit = address.encapsulate(CIRCUIT).with_peer(bob.peer_id)
-        assert await bob.listen_via_relay(address) == circuit
-        assert bob.listeners[0].addresses == (circuit,)
-
-
-class Meddler:
-    """A relay that reserves for everybody, and passes on what ``change`` makes of the bytes."""
-
-    def __init__(self, peer: Peer, change: Callable[[bytes], bytes]) -> None:
-        self.peer = peer
-        self.change = change
-        self.target: PeerId | None = None
-        """Whom it connects instead of who is meant."""
-
-    async def serve(self, stream: Stream) -> None:
-        message = await read(stream, messages.HopMessage)
-        if message.type == HopType.RESERVE:
-            reservation = messages.CircuitReservation(expire=2**40)
-            await write(stream, messages.HopMessage(type=HopType.STATUS, status=Status.OK, reservation=reservation))
-            return
-        async with await self.peer.open_stream(self.target or PeerId(message.peer.id), STOP) as stop:
-            source = messages.CircuitPeer(id=stream.peer.to_bytes())
-            await write(stop, messages.StopMessage(type=StopType.CONNECT, peer=source))
-            await read(stop, messages.StopMessage)
-            await write(stream, messages.HopMessage(type=HopType.STATUS, status=Status.OK))
-            ways = [asyncio.create_task(self.pump(*way)) for way in ((stream, stop), (stop, stream))]
-            try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.wait(ways)
-                stream.reset()
-
-    async def pump(self, one: Stream, other: Stream) -> None:
-        with suppress(Exception):
-            while data := await one.read():
-                await other.write(self.change(data))
-
-
-def flipped(data: bytes) -> bytes:
-    return data[:-1] + bytes([data[-1] ^ 1])
-
-
-@pytest.mark.parametrize(
-    "change", [flipped, lambda data: data + data, lambda data: data[1:], lambda data: bytes(len(data))]
-)
-async def test_a_relay_that_alters_bytes(make_peer: MakePeer, change: Callable[[bytes], bytes]) -> None:
-    """Neither end takes them for the other's."""
-    config = Config(connection_timeout=1.0)
-    relay, alice = await make_peer(), await make_peer(config=config)
-    bob = await make_peer(config=config, firewall=FirewallRules.allow_all())
-    asked: list[Any] = []
-    bob.on_request(lambda request: asked.append(request.body))
-    meddler = Meddler(relay, lambda data: data)
-    relay.handle_stream(HOP, meddler.serve)
-    address = await bob.listen_via_relay(await relay.listen())
-    assert await alice.send_request(address, "untouched") is None
-    meddler.change = change
-    with pytest.raises((ConnectionLost, RequestTimeout, DialError)):
-        await alice.send_request(address, "altered", timeout=0.3)
-    await alice.disconnect(bob.peer_id)
-    with pytest.raises((ConnectionLost, RequestTimeout, DialError)):
-        await alice.send_request(address, "altered", timeout=0.3)
-    assert asked == ["untouched"]
-
-
-async def test_a_relay_that_connects_us_with_another_peer(make_peer: MakePeer) -> None:
-    """The handshake says who answers."""
-    relay, alice, bob = await make_peer(), await make_peer(), await make_peer()
-    meddler = Meddler(relay, lambda data: data)
-    relay.handle_stream(HOP, meddler.serve)
-    address = await bob.listen_via_relay(await relay.listen())
-    meddler.target = bob.peer_id
-    with pytest.raises(DialError) as caught:
-        await alice.connect(address.with_peer(Keypair.generate().peer_id))
-    assert [type(attempt.error) for attempt in caught.value.attempts] == [PeerIdMismatch]
+        with pytest.raises(DialError):
+            await bob.connect(address.encapsulate(CIRCUIT).with_peer(Keypair.generate().peer_id), timeout=0.2)
 
 
 async def test_a_target_that_never_answers(make_net: MakeNet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -644,17 +539,3 @@ async def test_a_flood_of_circuits_costs_its_connection(make_peer: MakePeer) -> 
     with pytest.raises((ConnectionLost, StreamReset)):
         await ask_on()
     await next_event(events, ConnectionClosed)
-
-
-async def test_churn_leaves_nothing(make_peer: MakePeer) -> None:
-    """Peers that reserve and leave, some with a circuit."""
-    relay = await make_peer(relay=RelayServer())
-    service = service_of(relay)
-    address = await relay.listen()
-    for number in range(30):
-        async with StrongholdP2p[Any, Any]() as bob:
-            circuit = await bob.listen_via_relay(address)
-            if number % 3 == 0:
-                async with StrongholdP2p[Any, Any]() as alice:
-                    await alice.ping(circuit)
-    await until(lambda: not service.reservations and not service.circuits and not relay.connections)

@@ -244,10 +244,11 @@ async def test_a_policy_says_who_may_reserve_and_connect() -> None:
     async with net() as it:
         policy = it.relay.admission
         everybody = frozenset({it.alice.peer, it.bob.peer})
-        await it.reserve(it.bob)
+        reserved = await it.reserve(it.bob)
         policy.set_policy(AdmissionRules(may_reserve=everybody - {it.bob.peer}))
         it.service.policy_changed()
         assert it.service.reservations == 0
+        await reserved.closed  # it learns of it
         with pytest.raises(RelayRefused, match="202: its rules do not allow it"):
             await it.reserve(it.bob)
         for ending in (

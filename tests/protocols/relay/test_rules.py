@@ -20,6 +20,7 @@ from stronghold_p2p import (
     Policy,
     ProtocolNotSupported,
     RelayServer,
+    ReservationLost,
 )
 
 from .conftest import MakeNet, Peer, echo
@@ -180,7 +181,9 @@ async def test_a_relay_for_one_network_only(make_peer: MakePeer, tmp_path: Path)
     with pytest.raises(DialError, match="202: its rules do not allow it"):
         await carol.connect(circuit)
     policy.write_text(f'{ours}[relay]\nreserve = ["{alice.peer_id}"]\n')
+    events = bob.events()
     await relay.reload_policy()
+    assert (await next_event(events, ReservationLost)).relay == relay.peer_id
     await until(lambda: not relays(bob, alice))
     with pytest.raises(DialError, match="204: the peer has no reservation there"):
         await alice.connect(circuit)

@@ -213,7 +213,8 @@ class AutonatServer(Service):
             return upgrade
 
         try:
-            await transport.dial(address, connected, peer=peer)
+            # From another port than that of a listener: the remote's router may let that in, which we have dialed from.
+            await transport.dial(address, connected, peer=peer, from_listen_port=False)
             assert upgrade is not None
             return await upgrade.finished
         except BaseException:

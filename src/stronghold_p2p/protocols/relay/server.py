@@ -132,7 +132,7 @@ class RelayService(Service):
     def policy_changed(self) -> None:
         """Ends the reservations and circuits of whom they are no longer allowed."""
         for peer in [peer for peer in self._reservations if not self._may_reserve(peer)]:
-            self._end_reservation(peer)
+            self._take_back(peer)
         for place, circuit in list(self._open.items()):
             if not (self._may_connect(place.source) and self._may_reserve(place.target)):
                 circuit.end()
@@ -233,14 +233,19 @@ class RelayService(Service):
             if excess == peer:
                 self._networks.discard(peer)
                 return "max_reservations"
-            loser, _ = self._reservations[excess]
-            self._end_reservation(excess)
-            loser.drain()  # it learns that it cannot be reached here
+            loser = self._take_back(excess)
             self._reached("max_reservations", networks_of(loser.remote_address))
         return ""
 
     def _may_reserve(self, peer: PeerId) -> bool:
         return _is_in(self.server.reserve, peer) and self._policy.may_reserve(peer)
+
+    def _take_back(self, peer: PeerId) -> Connection:
+        """Ends a reservation before its time, and as soon as it is quiet the connection: so the peer learns of it."""
+        connection, _ = self._reservations[peer]
+        self._end_reservation(peer)
+        connection.drain()
+        return connection
 
     def _end_reservation(self, peer: PeerId) -> None:
         connection, timer = self._reservations.pop(peer)
