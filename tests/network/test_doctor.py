@@ -128,7 +128,7 @@ def test_a_home_behind_nat(make_internet: MakeInternet, nat: Nat, kind: str, pun
         )
         peer = peer_of(listener)
         direct = f"/ip4/{other.router.ip4}/tcp/4001/p2p/{peer}"
-        found = diagnosed(home.host, "--relay", relays[0], "--relay", relays[1], "--peer", direct, "--seconds", "30")
+        found = diagnosed(home.host, "--relay", relays[0], "--relay", relays[1], "--peer", direct, "--seconds", "15")
     assert found["relay"]["verdict"] == "ok"
     assert found["nat"]["data"]["kind"] == kind
     assert found["hole_punching"]["verdict"] == punching
