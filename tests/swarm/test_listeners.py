@@ -512,7 +512,9 @@ async def test_which_listener_an_address_leads_to(
     assert machine.listeners.leads_to(Multiaddr.parse(address), connection) is leads
 
 
-async def test_who_came_by_a_public_address_of_ours_has_dialed_that_and_none_that_was_observed(machine: Machine) -> None:
+async def test_who_came_by_a_public_address_of_ours_has_dialed_that_and_none_that_was_observed(
+    machine: Machine,
+) -> None:
     """Or a server could have us tell everybody of an address of somebody else."""
     await machine.listen("/ip4/0.0.0.0/tcp/9")
     observe(machine, SEEN, 1, local="/ip4/10.0.0.2/tcp/9")

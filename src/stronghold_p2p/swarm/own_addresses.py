@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, NamedTuple
 
 from ..events import Direction, NatKind
@@ -42,6 +42,13 @@ MAX_REPORTS: Final = 256
 
 REPORT_LIFETIME: Final = 1800.0
 """Seconds that a report counts after its connection has ended."""
+
+
+NAT64: Final = int(IPv6Address("64:ff9b::")) >> 32
+"""Where routers translate to IPv4 (RFC 6052, section 2.1)."""
+
+GLOBAL_UNICAST: Final = 0b001
+"""The first bits of an IPv6 address that may be public (RFC 4291, section 2.4, and IANA's registry)."""
 
 
 class Scope(enum.IntEnum):
@@ -90,7 +97,7 @@ def scope_of(address: Multiaddr) -> Scope:
             return Scope.LOOPBACK
         if ip.is_link_local:
             return Scope.LINK
-        return Scope.PUBLIC if ip.is_global else Scope.PRIVATE
+        return Scope.PUBLIC if _is_global(ip) else Scope.PRIVATE
     kind, name = address.components[0]
     if not kind.startswith("dns") or name is None:
         return Scope.PUBLIC
@@ -98,6 +105,18 @@ def scope_of(address: Multiaddr) -> Scope:
     if last == "localhost":
         return Scope.LOOPBACK
     return Scope.PRIVATE if last in {"local", name.lower()} else Scope.PUBLIC
+
+
+def _is_global(ip: Ip) -> bool:
+    """Python's word is not enough for a stranger's address: an IPv4 address may be within, and what is no global unicast
+    address may have a local meaning (RFC 3879, RFC 4291, RFC 8215)."""
+    if isinstance(ip, IPv6Address):
+        within = IPv4Address(int(ip) & 0xFFFF_FFFF) if int(ip) >> 32 == NAT64 else ip.sixtofour
+        if within is not None:
+            return _is_global(within)
+        if int(ip) >> 125 != GLOBAL_UNICAST:
+            return False
+    return ip.is_global and not ip.is_multicast
 
 
 def is_punchable(address: Multiaddr) -> bool:

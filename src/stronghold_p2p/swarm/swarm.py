@@ -457,9 +457,7 @@ class Swarm:
         if known is not None:
             self._places.move_pending(known)
             return known
-        upgrade = self._upgrade(
-            pipe, None, Direction.INBOUND, initiator=False, wanted=False, expected_peer=None
-        )
+        upgrade = self._upgrade(pipe, None, Direction.INBOUND, initiator=False, wanted=False, expected_peer=None)
         deadline = asyncio.get_running_loop().time() + self.config.connection_timeout
         self._places.add_pending(upgrade)
         self._upgrading[pipe] = upgrade, self.deadlines.add(deadline, upgrade)
