@@ -556,7 +556,7 @@ async def test_a_peer_that_comes_again_and_again_is_dialed_at_its_last_addresses
     async def dial(address: Multiaddr, connected: Connected, **ignored: object) -> None:
         await asyncio.get_running_loop().create_future()
 
-    net.direct.dial = dial  # type: ignore[method-assign,assignment]
+    net.direct.dial = dial  # type: ignore[method-assign]
     for time in range(5):
         for number in range(8):
             await net.alice.swarm.listen(memory(8 * time + number))
@@ -712,17 +712,19 @@ async def test_a_remote_that_begins_badly(script: Script) -> None:
 async def test_what_is_permitted_no_more_is_not_gone_on_with() -> None:
     """A rule has changed while the other end answered."""
     answered = 0
+    nodes: list[Node] = []
 
     async def answer(stream: Stream) -> None:
         nonlocal answered
         await read(stream, messages.HolePunch)
         answered += 1
         if answered == 2:
-            net.bob.permitted = Direction(0)
+            nodes[0].permitted = Direction(0)
         await write(stream, connect_message(memory(2000)))
         await read(stream, messages.HolePunch)
 
     async with a_net(alice=(Scripted(answer),), dial_timeout=SOON) as net:
+        nodes.append(net.bob)
         net.bob.candidates = (memory(2001),)
         await net.begin()
         await until(lambda: answered == 2)
@@ -732,14 +734,17 @@ async def test_what_is_permitted_no_more_is_not_gone_on_with() -> None:
 
 
 async def test_who_has_come_does_not_go_on_with_what_is_permitted_no_more() -> None:
+    nodes: list[Node] = []
+
     async def begin(stream: Stream) -> None:
         await write(stream, connect_message(memory(2000)))
         await read(stream, messages.HolePunch)
-        net.alice.permitted = Direction(0)
+        nodes[0].permitted = Direction(0)
         await write(stream, SYNC)
         await stream.read()
 
     async with a_net(bob=(Service(),), dial_timeout=SOON) as net:
+        nodes.append(net.alice)
         await begin_as_bob(net, begin)
         await settled()
         assert net.punched.dialed == []
