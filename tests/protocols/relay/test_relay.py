@@ -267,6 +267,28 @@ async def test_a_policy_says_who_may_reserve_and_connect() -> None:
             assert (await it.refused()).status in {Status.PERMISSION_DENIED, Status.NO_RESERVATION}
 
 
+async def test_a_policy_ends_a_circuit_that_is_being_made() -> None:
+    """The target has heard of it, and answers when it is not allowed any more."""
+    async with net() as it:
+        asked, answering = asyncio.Event(), asyncio.Event()
+
+        async def answer_late(connection: Connection, stream: Stream) -> None:
+            await read(stream, messages.StopMessage)
+            asked.set()
+            await answering.wait()
+            await write(stream, messages.StopMessage(type=StopType.STATUS, status=Status.OK))
+
+        it.bob.swarm._handlers[STOP] = in_task(answer_late)
+        await it.reserve(it.bob)
+        refused = asyncio.create_task(it.refused())
+        await asked.wait()
+        it.relay.admission.set_policy(AdmissionRules(may_connect=frozenset({it.bob.peer})))
+        it.service.policy_changed()
+        answering.set()
+        assert (await refused).status == Status.PERMISSION_DENIED
+        assert it.service.circuits == 0
+
+
 @pytest.mark.parametrize("limit", ["max_reservations", "max_reservations_per_network"])
 async def test_the_limits_of_reservations(limit: str) -> None:
     """Who has one keeps it, and may renew it."""

@@ -130,12 +130,12 @@ class RelayService(Service):
         )
 
     def policy_changed(self) -> None:
-        """Ends the reservations and circuits of whom they are no longer allowed."""
+        """Ends the reservations and circuits of whom they are no longer allowed, and those that are being made."""
         for peer in [peer for peer in self._reservations if not self._may_reserve(peer)]:
             self._take_back(peer)
-        for place, circuit in list(self._open.items()):
-            if not (self._may_connect(place.source) and self._may_reserve(place.target)):
-                circuit.end()
+        for place in list(self._places):
+            if not self._allows(place):
+                place.lose()
 
     # -- as a service ----------------------------------------------------------------------------
 
@@ -273,7 +273,10 @@ class RelayService(Service):
         try:
             stop = await self._stop(self._reservations[target][0], place, limits)
             if stop is None:
-                failure = Status.RESOURCE_LIMIT_EXCEEDED if place.lost else Status.CONNECTION_FAILED
+                if not self._allows(place):
+                    failure = Status.PERMISSION_DENIED
+                else:
+                    failure = Status.RESOURCE_LIMIT_EXCEEDED if place.lost else Status.CONNECTION_FAILED
                 await self._refuse(connection, stream, "circuit", _Refusal(failure))
                 return
             async with stop:
@@ -325,6 +328,9 @@ class RelayService(Service):
             if stream is not None and not agreed:
                 stream.reset()
         return stream if agreed else None
+
+    def _allows(self, place: Place) -> bool:
+        return self._may_connect(place.source) and self._may_reserve(place.target)
 
     def _may_connect(self, peer: PeerId) -> bool:
         return _is_in(self.server.connect, peer) and self._policy.may_connect(peer)
