@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import MakePeer
 from support.meddler import Meddler
-from support.waiting import next_event, settled
+from support.waiting import next_event, settled, until
 
 from stronghold_p2p import (
     Config,
@@ -290,3 +290,24 @@ async def test_a_relay_that_falls_silent(make_peer: MakePeer, monkeypatch: pytes
     answering = False
     lost = await next_event(events, ReservationLost)
     assert str(lost.error) == "no answer within 1 s"
+
+
+async def test_a_relay_that_ends_each_reservation_at_once(make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would have us dial it, and tell everybody of our addresses, several times a second for ever."""
+    relay, bob = await make_peer(), await make_peer()
+    pauses: list[float] = []
+
+    def shortest(least: float, most: float) -> float:
+        pauses.append(most)
+        return 0.0
+
+    async def answer(stream: Stream, answer: messages.HopMessage) -> None:
+        await write(stream, answer)
+        await stream.close()
+        relay._parts.running().connections[0].close()
+
+    liar = Liar(relay, answer)
+    monkeypatch.setattr(reservations.random, "uniform", shortest)
+    await bob.listen_via_relay(await relay.listen())
+    await until(lambda: liar.asked > 7)
+    assert pauses[:7] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]

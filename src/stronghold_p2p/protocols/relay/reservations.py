@@ -32,7 +32,7 @@ LONGEST: Final = 1800.0
 """The same at most: a relay whose clock is ahead of ours seems to give more time than it does."""
 
 FIRST_PAUSE: Final = 1.0
-"""Seconds after a reservation is lost until it is made again; doubled with each failure."""
+"""Seconds after a reservation is lost until it is made again; doubled with each failure, and each that is lost soon."""
 LAST_PAUSE: Final = 60.0
 """The same at most: a relay that restarts is back in seconds, one that has gone costs a dial a minute."""
 
@@ -170,12 +170,17 @@ class Reservations(Service):
             self._made(one, reservation, connection)
             if not one.first.done():
                 one.first.set_result(one.addresses[0])
-            pause = FIRST_PAUSE
             lifetime = reservation.expires - self._clock()
+            made_at = connection.now()
             await asyncio.wait([connection.closed], timeout=min(max(RENEW_AFTER * lifetime, SHORTEST), LONGEST))
+            # Not after each one: a relay that ends them at once would have us dial it, and tell all others of our addresses,
+            # several times a second.
+            if connection.now() - made_at >= SHORTEST:
+                pause = FIRST_PAUSE
             if connection.closing:
                 self._lost(relay, one, None)
-                await self._wait_for_network(random.uniform(0, FIRST_PAUSE))  # not all at once, when a relay restarts
+                await self._wait_for_network(random.uniform(0, pause))  # not all at once, when a relay restarts
+                pause = min(2 * pause, LAST_PAUSE)
 
     async def _wait_for_network(self, seconds: float) -> None:
         """Until it has changed, or the time has passed."""
