@@ -20,16 +20,19 @@ from stronghold_p2p import (
     Multiaddr,
     PathLimits,
     RelayRefused,
+    RelayServer,
     ReservationLost,
     ReservationMade,
     Stream,
     StrongholdP2p,
+    wiring,
 )
 from stronghold_p2p.encoding import messages, varint
 from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.relay import reservations
 from stronghold_p2p.protocols.relay.message import HOP, HopType, Status
 from stronghold_p2p.protocols.relay.voucher import Voucher
+from stronghold_p2p.swarm.own_addresses import Scope
 
 Peer = StrongholdP2p[Any, Any]
 CIRCUIT = Multiaddr.parse("/p2p-circuit")
@@ -206,6 +209,28 @@ async def test_addresses_that_lead_elsewhere(make_peer: MakePeer) -> None:
     first = await bob.listen_via_relay(await relay.listen())
     second = good.with_peer(relay.peer_id).encapsulate(CIRCUIT).with_peer(bob.peer_id)
     assert bob.listeners[0].addresses == (first, second)
+
+
+async def test_a_public_relay_does_not_have_others_dial_into_their_networks(
+    make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "scope_of", lambda remote: Scope.PUBLIC)
+    relay, bob = await make_peer(), await make_peer()
+    told = [Multiaddr.parse(f"/ip4/{ip}/tcp/22") for ip in ("192.168.1.1", "127.0.0.1", "8.8.8.8")]
+    Liar(relay, with_addresses(*map(bytes, told)))
+    first = await bob.listen_via_relay(await relay.listen())
+    assert bob.listeners[0].addresses == (
+        first,
+        told[2].with_peer(relay.peer_id).encapsulate(CIRCUIT).with_peer(bob.peer_id),
+    )
+
+
+async def test_a_relay_with_many_addresses_leaves_room_for_another(make_peer: MakePeer) -> None:
+    """Others are told a few, and dial the first ones."""
+    relay, other, bob = await make_peer(relay=RelayServer()), await make_peer(), await make_peer()
+    Liar(other, with_addresses(*(bytes(Multiaddr.parse(f"/ip4/192.0.2.{last}/tcp/1")) for last in range(16))))
+    firsts = [await bob.listen_via_relay(await one.listen()) for one in (other, relay)]
+    assert bob._parts.relaying.reservations.addresses[:2] == tuple(one.without_peer() for one in firsts)
 
 
 # -- vouchers ------------------------------------------------------------------------------------------------
