@@ -220,13 +220,15 @@ class RelayService(Service):
         """For a reservation; the limit that leaves none, if one does. When there is none, the largest network's newest gives
         way: an attacker with many networks takes no more than each of them may have beside the others."""
         peer, server = connection.peer, self.server
-        if peer in self._reservations:
-            if self._reservations[peer][0] is connection:
-                return ""
-            self._end_reservation(peer)
+        before = self._reservations[peer][0] if peer in self._reservations else None
+        if before is connection:
+            return ""
         network = _network_of(connection)
-        if self._networks.used_by(network) >= server.max_reservations_per_network:
-            return "max_reservations_per_network"
+        of_others = self._networks.used_by(network) - (before is not None and _network_of(before) == network)
+        if of_others >= server.max_reservations_per_network:
+            return "max_reservations_per_network"  # what it has elsewhere, it keeps
+        if before is not None:
+            self._end_reservation(peer)
         self._networks.add(network, peer)
         if len(self._networks) > server.max_reservations:
             excess = self._networks.newest_of_largest()
