@@ -182,9 +182,10 @@ async def open_circuits(connection: Connection, peer: PeerId) -> list[int]:
     return opened
 
 
-HELD = Must(kept=99, kept_p99=200, fresh=95, turn=50, memory=200)
-CHEAP = Must(kept=99, kept_p99=200, fresh=95, turn=50, closed=True)
-"""A relayed request passes the victim four times, and waits for its turn each time."""
+HELD = Must(kept=99, kept_p99=200, fresh=95, turn=75, memory=200)
+CHEAP = Must(kept=99, kept_p99=200, fresh=95, turn=75, closed=True)
+"""A relayed request passes the victim four times, and waits for its turn each time. What asks for circuits is read in one
+turn, and answered by as many tasks after it."""
 
 
 def dial_requests() -> Flood:

@@ -23,7 +23,8 @@ from stronghold_p2p import (
     Rule,
     StrongholdP2p,
 )
-from stronghold_p2p.protocols import identify, ping
+from stronghold_p2p.protocols import hole_punching, identify, ping
+from stronghold_p2p.protocols.autonat.message import DIAL_BACK
 from stronghold_p2p.protocols.relay.message import STOP
 from stronghold_p2p.swarm import keeper
 
@@ -49,8 +50,16 @@ async def test_identify(language: str, echo: StrongholdP2p) -> None:
     (told,) = await dial(language, address_of(echo), "identify")
     connection = (await first(events, ConnectionEstablished)).connection
     assert told["agent"] == identify.AGENT_VERSION
-    own = {identify.PROTOCOL, identify.PUSH_PROTOCOL, ping.PROTOCOL, keeper.PROTOCOL, STOP, REQUEST_PROTOCOL}
-    assert set(told["protocols"]) == own
+    assert set(told["protocols"]) == {
+        identify.PROTOCOL,
+        identify.PUSH_PROTOCOL,
+        ping.PROTOCOL,
+        keeper.PROTOCOL,
+        STOP,
+        hole_punching.PROTOCOL,
+        DIAL_BACK,
+        REQUEST_PROTOCOL,
+    }
     assert told["listen_addrs"] == [str(address_of(echo).without_peer())]
     assert told["observed_addr"] == str(connection.address)
     # rust expects records that are signed for a domain of its own, and goes on with the other addresses.

@@ -100,6 +100,12 @@ def test_a_lifetime_that_cannot_be_is_left_to_the_check_of_the_clock() -> None:
     assert "gives a reservation; each" in check_relay(RelayContact(reached(), made, -9.0)).what
 
 
+def test_milliseconds_of_js() -> None:
+    contact = reached(who=identity(agent="js-libp2p/3.3"))
+    made = ReservationMade(PEER, (), 0.0, PathLimits(120_000.0, 2 * MIB))
+    assert "has 2 MiB each way and 2 minutes." in check_relay(RelayContact(contact, made, 3600.0)).what
+
+
 def test_the_data_of_a_relay() -> None:
     data = check_relay(reserved(PathLimits(600.0, MIB), told=(CIRCUIT,))).data
     assert data == {

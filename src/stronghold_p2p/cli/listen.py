@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
@@ -38,7 +37,6 @@ from ..events import (
 from ..firewall.policy import Policy
 from ..firewall.rules import FirewallRules, Rule
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
 from ..peer import StrongholdP2p
 from ..requests import Request
 from ..requests.codec import CodecName
@@ -47,10 +45,11 @@ from .ask import Asker, Person, Program
 from .audit import MAX_WAITING, AuditFile, end_audit, open_audit, write_audit
 from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
 from .exec import Exec, parse_command
+from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
 from .stdin import Lines
 from .story import running, told_handler
 
-__all__ = ["listen", "listen_on", "load_policy", "reload_on_hangup", "serve", "tell"]
+__all__ = ["listen", "load_policy", "reload_on_hangup", "tell"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 DEFAULT_QUIET = Config().firewall_quiet or 0
@@ -61,14 +60,6 @@ MAX_MESSAGE = 500
 """Characters that are shown of why a request failed: the message may quote what the remote sent."""
 
 Handler = Callable[[Request[Any]], Awaitable[Any]]
-
-
-class Place(NamedTuple):
-    """An address to listen on, with what it takes."""
-
-    address: Multiaddr | str
-    certificate: tuple[Path, Path] | None = None
-    trusted_proxies: Sequence[str] = ()
 
 
 def listen(
@@ -120,19 +111,9 @@ def listen(
         int, typer.Option(min=1, metavar="N", help="How many commands run at once; further requests wait.")
     ] = 8,
     codec: Codec = "json",
-    certificate: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The certificate chain for /tls/ws addresses, as PEM.")
-    ] = None,
-    certificate_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The private key of that certificate, as PEM.")
-    ] = None,
-    trusted_proxy: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NETWORK",
-            help="Believe the reverse proxies in NETWORK, such as 10.0.0.0/8, for whom they forward a WebSocket. Repeatable.",
-        ),
-    ] = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
+    trusted_proxy: TrustedProxy = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -140,13 +121,7 @@ def listen(
             help="Stay connected to this peer: an address, or its peer id alone with --mdns. Repeatable.",
         ),
     ] = None,
-    announce: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ADDR",
-            help="Tell other peers this address, too: of a port that a router forwards, or of a reverse proxy. Repeatable.",
-        ),
-    ] = None,
+    announce: Announce = None,
     via_relay: Annotated[
         list[str] | None,
         typer.Option(
@@ -186,7 +161,7 @@ def listen(
         )
     descriptors.raise_limit()
     default = MDNS_ADDRESS if mdns else DEFAULT_ADDRESS
-    places = _places(addresses or [default], certificate, certificate_key, trusted_proxy or ())
+    where = places(addresses or [default], certificate, certificate_key, trusted_proxy)
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, firewall_quiet=ask_quiet or None, handler_timeout=handler_timeout)
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
@@ -207,7 +182,7 @@ def listen(
     opened = None if audit is None else open_audit(audit)
     return _listen(
         peer,
-        places,
+        where,
         announce or (),
         via_relay or (),
         asker,
@@ -221,7 +196,7 @@ def listen(
 
 async def _listen(
     peer: StrongholdP2p[Any, Any],
-    places: Sequence[Place],
+    where: Sequence[Place],
     announce: Sequence[str],
     relays: Sequence[str],
     asker: Asker | None,
@@ -247,7 +222,7 @@ async def _listen(
             tasks.create_task(tell(peer.events()))
             if reloads:
                 reload_on_hangup(peer)
-            await listen_on(peer, places, announce)
+            await listen_on(peer, where, announce)
             if by_ipv6_too:
                 with suppress(ListenError):  # a machine may be without it
                     await peer.listen(MDNS_IPV6_ADDRESS)
@@ -275,43 +250,6 @@ def reload_on_hangup(peer: StrongholdP2p[Any, Any]) -> None:
     """Has SIGHUP reload the policy file."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
-
-
-async def listen_on(peer: StrongholdP2p[Any, Any], places: Sequence[Place], announce: Sequence[str] = ()) -> None:
-    """Listens on all of them, or raises; all are there for as long as the peer, and so is what they ``announce``."""
-    for address, certificate, trusted_proxies in places:
-        await peer.listen(address, certificate=certificate, trusted_proxies=trusted_proxies, announce=announce)
-        announce = ()
-
-
-async def serve(peer: StrongholdP2p[Any, Any]) -> None:
-    """Prints where the peer can be dialed, and lets it run until Ctrl-C or SIGTERM cancels it."""
-    for listener in peer.listeners:
-        for dialable in listener.addresses or (listener.address,):
-            output.result({"event": "listening", "address": str(dialable)}, f"listening on  {dialable}")
-    await output.shown()
-    output.release()  # a script may have wanted the address alone
-    gc.collect()
-    gc.freeze()  # what the start has made stays: a full collection would halt every request for some 15 ms to look at it
-    await asyncio.get_running_loop().create_future()
-
-
-def _places(
-    addresses: Sequence[str], certificate: Path | None, key: Path | None, trusted_proxies: Sequence[str]
-) -> list[Place]:
-    parsed = [Multiaddr.parse(address) for address in addresses]
-    names = [{name for name, _ in address} for address in parsed]
-    files = None if certificate is None or key is None else (certificate, key)
-    if files is None and certificate is not key:
-        raise UsageError("--certificate and --certificate-key go together")
-    if files is not None and not any(found & {"tls", "wss"} for found in names):
-        raise UsageError("--certificate is for addresses with TLS, such as /ip4/0.0.0.0/tcp/443/tls/ws")
-    if trusted_proxies and not any(found & {"ws", "wss"} for found in names):
-        raise UsageError("--trusted-proxy is for WebSockets, such as /ip4/127.0.0.1/tcp/8080/ws")
-    return [
-        Place(address, files if found & {"tls", "wss"} else None, trusted_proxies if found & {"ws", "wss"} else ())
-        for address, found in zip(parsed, names, strict=True)
-    ]
 
 
 def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:

@@ -19,7 +19,7 @@ from ..peer import StrongholdP2p
 from ..protocols import perf as protocol
 from . import output
 from .command import KeyFile, PassphraseFile, UsageError, load_key
-from .listen import Place, listen_on, serve
+from .listening import Place, listen_on, serve
 from .story import running
 
 __all__ = ["Progress", "multiaddr", "perf"]

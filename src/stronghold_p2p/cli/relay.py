@@ -16,7 +16,8 @@ from ..peer import StrongholdP2p
 from ..protocols.relay.limits import RelayServer
 from . import descriptors, output, paths
 from .command import KeyFile, PassphraseFile, load_key, time_option
-from .listen import Place, listen_on, load_policy, reload_on_hangup, serve, tell
+from .listen import load_policy, reload_on_hangup, tell
+from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
 from .story import running
 
 __all__ = ["relay"]
@@ -69,10 +70,10 @@ def relay(
             or_zero=True,
         ),
     ] = 0,
-    announce: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ADDR", help="Tell other peers this address, too. Repeatable."),
-    ] = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
+    trusted_proxy: TrustedProxy = None,
+    announce: Announce = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -85,6 +86,7 @@ def relay(
     circuits have ended, after 5 s at most. SIGHUP reloads the policy file.
     """
     descriptors.raise_limit()
+    where = places(addresses or [DEFAULT_ADDRESS], certificate, certificate_key, trusted_proxy)
     server = RelayServer(
         max_reservations=max_reservations,
         max_reservations_per_network=max_per_network,
@@ -99,13 +101,13 @@ def relay(
     if keypair is None:
         output.note("without --key, the relay has another identity at each start, and peers do not find it again")
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=keypair, relay=server, policy=load_policy(policy))
-    return _relay(peer, server, addresses or [DEFAULT_ADDRESS], announce or (), report, reloads=policy is not None)
+    return _relay(peer, server, where, announce or (), report, reloads=policy is not None)
 
 
 async def _relay(
     peer: StrongholdP2p[Any, Any],
     server: RelayServer,
-    addresses: Sequence[str],
+    where: Sequence[Place],
     announce: Sequence[str],
     report: float,
     *,
@@ -116,7 +118,7 @@ async def _relay(
             tasks.create_task(tell(peer.events()))
             if reloads:
                 reload_on_hangup(peer)
-            await listen_on(peer, [Place(address) for address in addresses], announce)
+            await listen_on(peer, where, announce)
             output.note(f"peer id       {peer.peer_id}")
             limits = {one.name: getattr(server, one.name) for one in fields(server) if "reason" in one.metadata}
             output.result({"event": "limits", **limits}, _in_words(server))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ..errors import DialError, ProtocolNotSupported, RelayRefused
-from ..events import HolePunchFailed, PathLimits, PathUpgraded, ReservationMade
+from ..events import HolePunchFailed, PathLimits, PathUpgraded, PeerIdentified, ReservationMade
 from ..identity import PeerId
 from ..protocols.hole_punching import PROTOCOL as DCUTR
 from ..protocols.relay.message import Status
@@ -186,7 +186,7 @@ def is_public(relay: RelayContact) -> bool:
 def _check_reservation(
     check: str, what: str, relay: RelayContact, made: ReservationMade, data: dict[str, Any]
 ) -> Finding:
-    limits = made.limits
+    limits = None if made.limits is None else _as_meant(made.limits, relay.contact.identity)
     lifetime = "" if relay.lifetime is None or relay.lifetime < 0 else f" for {duration(relay.lifetime)}"
     what += f", and gives a reservation{lifetime}; each connection through it has {_limits(limits)}."
     if limits is not None and limits.bytes is not None and limits.bytes < SMALL:
@@ -201,6 +201,13 @@ def _check_reservation(
         what += " It has no public address: only peers in its network can use it."
         return Finding(check, "note", what, None, data)
     return Finding(check, "ok", what, None, data)
+
+
+def _as_meant(limits: PathLimits, identity: PeerIdentified | None) -> PathLimits:
+    """js-libp2p tells milliseconds where seconds are meant."""
+    if identity is None or limits.seconds is None or not identity.agent_version.startswith("js-libp2p"):
+        return limits
+    return PathLimits(limits.seconds / 1000, limits.bytes)
 
 
 def _reached(check: str, what: str, contact: Contact, data: dict[str, Any]) -> Finding:

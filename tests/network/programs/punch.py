@@ -67,7 +67,9 @@ async def relay(address: str) -> None:
         tell("listening", address=str(await peer.listen(address)))
         while True:
             await line_of_input()
-            tell("circuits", count=sum(one.streams for one in peer.connections) // 2)
+            status = peer.relay_status
+            assert status is not None
+            tell("circuits", count=status.circuits)
 
 
 async def bob(via: str) -> None:
@@ -111,8 +113,10 @@ async def alice(circuit: str, *, by_relay: bool = False) -> None:
         telling = asyncio.create_task(tell_of_paths(peer))
         await peer.listen("/ip4/0.0.0.0/tcp/4001")
         asking = [asyncio.create_task(ask_on(peer)) for _ in range(AT_ONCE)]
-        await line_of_input()
-        over = True
+        try:
+            await line_of_input()
+        finally:
+            over = True
         await asyncio.wait(asking)
         tell(
             "done",

@@ -161,6 +161,34 @@ async def test_three_networks_are_asked_and_no_more() -> None:
         assert set(known.dialed_by) < {server.peer for server in servers}
 
 
+class Silent(AutonatClient):
+    """Whose servers never answer."""
+
+    def __init__(self) -> None:
+        super().__init__(is_public=everywhere)
+        self.given_up = False
+
+    async def ask(self, connection: Connection, address: Multiaddr, *, pay: bool = True) -> Outcome:
+        never: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        try:
+            return await never
+        finally:
+            self.given_up = True
+
+
+async def test_closing_does_not_wait_for_an_answer() -> None:
+    silent = Silent()
+    client, server = Node(client=silent), await server_at(BOB)
+    async with nodes(client, server):
+        await client.listen(ALICE)
+        await client.connect(server)
+        await settled()
+        assert not silent.given_up
+        client.reachability.close()
+        await settled()
+        assert silent.given_up
+
+
 async def test_it_is_asked_again_when_time_has_passed() -> None:
     client = Foreseen(lambda address: Outcome.NOT_REACHED)
     async with with_servers(client, BOB):

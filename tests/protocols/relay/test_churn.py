@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 
+import pytest
 from support.relays import relay_net
 from support.waiting import until
 
 from stronghold_p2p.protocols.relay.message import Status
 
 
-async def test_ten_thousand_reservations_that_run_out() -> None:
-    """Each before its peer reserves again: all of them are new ones."""
-    async with relay_net(reservation_ttl=1e-6) as net:
-        peers = [net.node() for _ in range(10)]
+@pytest.mark.parametrize("count", [4, 40])
+async def test_ten_thousand_reservations_that_run_out(count: int) -> None:
+    """Each before its peer reserves again: all of them are new ones. Half of them by few peers, half by many."""
+    async with relay_net(reservation_ttl=1e-6, max_reservations_per_network=count) as net:
+        peers = [net.node() for _ in range(count)]
 
         async def churn(times: int) -> int:
             for _ in range(times):
@@ -22,8 +24,8 @@ async def test_ten_thousand_reservations_that_run_out() -> None:
             await until(lambda: not net.service.reservations)
             return objects()
 
-        before = await churn(100)
-        assert await churn(900) - before < 900, "one reservation in ten leaves something"
+        before = await churn(500 // count)
+        assert await churn(4500 // count) - before < 450, "one reservation in ten leaves something"
 
 
 async def test_peers_that_leave() -> None:

@@ -75,6 +75,8 @@ class ReachabilityService(Service):
         """Asks no more."""
         self._closed = True
         self._stop_timer()
+        if self._asking is not None:
+            self._asking.cancel()  # or else closing would wait for it
 
     # -- as a service ----------------------------------------------------------------------------
 
