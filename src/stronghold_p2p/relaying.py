@@ -119,7 +119,8 @@ class UsedRelays(Service):
             connection = await connecting
         finally:
             self._connecting.remove(relay)
-        if not connection.closing:
+        # One by a relay is of no use: relays refuse circuits over circuits. So its peer forwards nothing, and may not come directly.
+        if not connection.closing and connection.path.relay is None:
             self._connections.add(connection)
         return connection
 
