@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -332,7 +333,7 @@ async def test_a_relay_that_ends_each_reservation_at_once(make_peer: MakePeer, m
         relay._parts.running().connections[0].close()
 
     liar = Liar(relay, answer)
-    monkeypatch.setattr(reservations.random, "uniform", shortest)
+    monkeypatch.setattr(random, "uniform", shortest)
     await bob.listen_via_relay(await relay.listen())
     await until(lambda: liar.asked > 7)
     assert pauses[:7] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
