@@ -97,6 +97,8 @@ async def test_a_peer_behind_a_relay_is_none_that_we_use(make_net: MakeNet) -> N
     await net.bob.connect(circuit)
     with pytest.raises(DialError, match="the relay is itself connected by a relay"):
         await net.bob.connect(f"/p2p/{net.alice.peer_id}/p2p-circuit/p2p/{Keypair.generate().peer_id}")
+    with pytest.raises(ListenError, match="the relay is itself connected by a relay"):
+        await net.bob.listen_via_relay(circuit)
     assert net.alice.peer_id not in net.bob._parts.relaying.used
     await net.alice.disconnect(net.bob.peer_id)
     with pytest.raises(ProtocolNotSupported, match="a ban or a policy of the remote"):
