@@ -15,7 +15,7 @@ from .identity import PeerId
 from .multiaddr import Multiaddr
 from .protocols.relay.client import CircuitTarget, CircuitTransport
 from .protocols.relay.limits import RelayServer
-from .protocols.relay.reservations import Reservations
+from .protocols.relay.reservations import Believable, Reservations
 from .protocols.relay.server import Permits, RelayService
 from .protocols.service import Service
 from .resources.networks import Networks
@@ -41,6 +41,7 @@ class Relaying:
         limit_reached: Callable[[str, Networks], None],
         addresses: AddressBook,
         connect: Connect,
+        believable: Believable,
         emit: Callable[[Event], None],
         addresses_changed: Callable[[tuple[Multiaddr, ...]], None],
     ) -> None:
@@ -52,6 +53,7 @@ class Relaying:
         self.reservations = Reservations(
             own,
             connect=self._connect_to_relay,
+            believable=believable,
             emit=emit,
             changed=lambda: addresses_changed(self.reservations.addresses),
             timeout=config.request_timeout,
@@ -117,7 +119,8 @@ class UsedRelays(Service):
             connection = await connecting
         finally:
             self._connecting.remove(relay)
-        if not connection.closing:
+        # One by a relay is of no use: relays refuse circuits over circuits. So its peer forwards nothing, and may not come directly.
+        if not connection.closing and connection.path.relay is None:
             self._connections.add(connection)
         return connection
 

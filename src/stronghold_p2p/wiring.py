@@ -40,7 +40,7 @@ from .resources.turns import Turns
 from .store.address_memory import AddressMemory
 from .store.database_thread import DatabaseThread
 from .swarm.keeper import Keeper
-from .swarm.own_addresses import is_public, is_punchable
+from .swarm.own_addresses import believable, is_public, is_punchable, scope_of
 from .swarm.swarm import Swarm
 from .transport.connection import Connection
 from .transport.interfaces import InterfaceWatch
@@ -129,6 +129,7 @@ class Parts(Generic[Req, Res]):
             connect=lambda peer, addresses, deadline, find: self.running().connect(
                 peer, addresses, deadline, find=find
             ),
+            believable=lambda told, remote: believable(told, scope_of(remote)),
             emit=self.events.emit,
             addresses_changed=self._relayed_addresses_changed,
         )

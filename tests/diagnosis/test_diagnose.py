@@ -110,6 +110,24 @@ async def test_a_relay_that_refuses(make_peer: MakePeer) -> None:
     assert (diagnosis.problems, diagnosis.reach) == (2, "not at all")  # interfaces, relay
 
 
+async def test_two_addresses_of_a_relay(make_peer: MakePeer) -> None:
+    """Each is tried; the reservation is one."""
+    relay = await make_peer(relay=RelayServer())
+    addresses = [str(await relay.listen(f"{LOCAL}{kind}")) for kind in ("", "/ws")]
+    nowhere = f"/ip4/127.0.0.1/tcp/1/p2p/{relay.peer_id}"
+    nor_there = f"/ip4/127.0.0.1/tcp/2/p2p/{relay.peer_id}"
+    diagnosis = await run(relays=[nowhere, addresses[0], nor_there, addresses[1], addresses[0]])
+    relays = [one for one in diagnosis.findings if one.check == "relay"]
+    assert [(one.verdict, one.data["transport"]) for one in relays] == [
+        ("problem", None),
+        ("note", "tcp"),  # it has no public address
+        ("problem", None),
+        ("note", "ws"),
+    ]
+    assert f"--via-relay {addresses[0]}" in str(diagnosis.advice)
+    assert "gives a reservation" in relays[3].what
+
+
 async def test_a_relay_that_is_none(make_peer: MakePeer) -> None:
     _, address = await listening(make_peer)
     diagnosis = await run(relays=[str(address)])

@@ -147,6 +147,18 @@ async def test_a_peer_with_a_type_for_each_request_is_quiet_as_a_whole(make_desk
     assert len(desk.questions) == asked + 2
 
 
+async def test_types_that_may_be_asked_about_again_do_not_make_a_peer_quiet(make_desk: MakeDesk) -> None:
+    desk = make_desk(FirewallRules.ask_all()).listen()
+    for number in range(silence_module.MAX_TOPICS):
+        await desk.ask(kind=f"Type {number}")
+    await desk.clock.advance(10)
+    await desk.clock.advance(30)
+    await desk.ask(kind="last")
+    await desk.clock.advance(10)
+    await desk.ask(kind="another")
+    assert desk.questions[-1].type == "another"
+
+
 async def test_a_question_that_nobody_saw_makes_nobody_quiet(make_desk: MakeDesk) -> None:
     desk = make_desk()
     queue = desk.approvals.open_queue(1)
@@ -280,6 +292,18 @@ async def test_a_change_of_rules_takes_effect_on_what_waits(
     assert desk.outcomes == [outcome]
     assert len(desk.questions) == 1
     assert desk.questions[0].waiting == (outcome is None)
+
+
+async def test_a_policy_that_says_the_same_again_asks_nothing_again(make_desk: MakeDesk) -> None:
+    """As when another part of its file has changed."""
+    desk = make_desk().listen()
+    for _ in range(2):
+        desk.firewall.set_policy(FirewallRules(inbound=Rule.restricted(allow={"Read"}, ask={"Ping"})))
+        if not desk.questions:
+            await desk.ask(kind="Ping")
+        await desk.clock.settle()
+        assert [question.waiting for question in desk.questions] == [1]
+    desk.questions[0].approve()
 
 
 async def test_from_no_rule_to_ask_and_back(desk: Desk) -> None:

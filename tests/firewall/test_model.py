@@ -705,6 +705,7 @@ class FirewallMachine(RuleBasedStateMachine):
                 outbound=outbound and RULES[outbound],  # type: ignore[arg-type]
             ),
             firewall_view=lambda body: len(body["padding"]),
+            autonat=False,  # its services belong to a swarm
         )
         self.peer._parts.swarm = self.network  # type: ignore[assignment]
         self.peer._parts.owner.loop = self.loop

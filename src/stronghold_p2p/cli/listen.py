@@ -149,7 +149,8 @@ def listen(
 
     With --json, a program can decide. Each question is a line on stdout, {"event":"firewall","id":1,...}; the answer is
     a line on stdin, {"id":1,"answer":"allow"}, or "always", "reject", "reject_network", "ban". The end of a question is
-    a line {"event":"ended","id":1,"reason":...}. "reject_network" rejects all from the address of the peer for 30 s.
+    a line {"event":"ended","id":1,"reason":...}. "reject_network" rejects all from the address of the peer for the time
+    of --ask-quiet.
 
     Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file.
     """

@@ -118,7 +118,7 @@ async def contact(
         return Contact(target, time.monotonic() - start, error=error)
     took = time.monotonic() - start
     other = target.peer
-    connected = await told.until(lambda: told.connected.get(other), seconds)
+    connected = await told.until(lambda: told.connected.get(other), EVENT_TIME)
     assert connected is not None
 
     def identity() -> PeerIdentified | ConnectionClosed | None:

@@ -87,7 +87,7 @@ async def diagnose(
         ListenError: cannot listen on ``listen``.
     """
     keypair = keypair or Keypair.generate()
-    given = [_target(relay, keypair.peer_id) for relay in relays]
+    given = list(dict.fromkeys(_target(relay, keypair.peer_id) for relay in relays))
     wanted = None if peer is None else _target(peer, keypair.peer_id)
     named = [*_names_in(given if wanted is None else [*given, wanted]), *((_name(one), None) for one in names)]
     where = None if listen is None else Multiaddr.parse(listen)
@@ -134,7 +134,11 @@ class _Examination:
         looking = self._spawn(look_at_machine())
         looking_up = [self._spawn(look_up(name, peer, self._dial_time)) for name, peer in named]
         asking_router = self._spawn(self._router())
-        asking_relays = [self._spawn(self._relay(one)) for one in given]
+        asking: dict[Target, asyncio.Task[RelayContact]] = {}
+        for one in given:
+            same = [task for other, task in asking.items() if other.peer == one.peer]
+            asking[one] = self._spawn(self._relay(one, same))
+        asking_relays = list(asking.values())
         dialing = None if wanted is None or wanted.is_relayed else self._spawn(self._contact(wanted, ping=True))
         reaching = None if wanted is None else self._spawn(self._reach(wanted, dialing, asking_relays))
         looking_in = self._spawn(self._outside(asking_router, asking_relays, dialing))
@@ -152,8 +156,8 @@ class _Examination:
         by_id_alone = any(one.address is None for one in [*given, *([wanted] if wanted else [])])
         say(check_mdns(await self._neighbors, machine, needed=by_id_alone))
         relays: list[RelayContact] = []
-        for asking in asking_relays:
-            relays.append(await asking)
+        for task in asking_relays:
+            relays.append(await task)
             say(check_relay(relays[-1]))
         lifetimes = {one.contact.target.peer: one.lifetime for one in relays if one.lifetime is not None}
         say(check_clock(machine, lifetimes))
@@ -204,7 +208,12 @@ class _Examination:
             return router
         return replace(router, mapping=await self._told.until(lambda: self._told.mapping, self._left))
 
-    async def _relay(self, target: Target) -> RelayContact:
+    async def _relay(self, target: Target, same: Sequence[asyncio.Task[RelayContact]]) -> RelayContact:
+        """After those who ask the ``same`` relay at other addresses: it gives one reservation."""
+        reached_before = [other for other in [await one for one in same] if other.contact.path is not None]
+        if reached_before and target.address is not None:
+            contact = await self._apart(target)
+            return RelayContact(contact) if contact.path is None else replace(reached_before[0], contact=contact)
         reached = await self._contact(target)
         if reached.path is None:
             return RelayContact(reached)

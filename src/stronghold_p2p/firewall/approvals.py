@@ -215,7 +215,7 @@ class Approvals:
         for question in list(self._questions.values()):
             subject = question.subject
             if (peer is None or subject.peer == peer) and (
-                self.firewall.find(subject.peer, subject.direction).rule is not question.rule
+                self.firewall.find(subject.peer, subject.direction).rule != question.rule
             ):
                 question.end("rule set" if question is self._setting else "reconsidered")
 

@@ -47,6 +47,8 @@ class Silence:
         if self._seconds is None:
             return
         self._forget(who)
+        while self._until and self._until[oldest := next(iter(self._until))] <= now:
+            self._forget(oldest)
         if isinstance(who, Topic):
             if self._topics[who.peer] >= MAX_TOPICS:
                 self.begin(who.peer, networks, now)
@@ -54,8 +56,6 @@ class Silence:
             self._topics[who.peer] += 1
         self._until[who] = now + self._seconds
         self._shares.add(networks, who)
-        while self._until[oldest := next(iter(self._until))] <= now:
-            self._forget(oldest)
         if len(self._until) > MAX_REMEMBERED:
             self._forget(next(self._shares.largest()))
 

@@ -126,3 +126,34 @@ async def test_an_end_that_does_not_read_stops_the_other() -> None:
         await ends.target.readexactly(4 * MIB)
         await writing
         await until(lambda: ends.circuit._ends[0].stream._held == 0)  # the rest is the grown window
+
+
+@pytest.mark.parametrize("up", [True, False])
+async def test_what_waits_counts_until_it_is_taken_though_both_ends_have_closed(up: bool) -> None:
+    """Else a remote would fill the relay by circuits that are over, and owe memory for those that it has read."""
+    async with relayed() as ends:
+        one, other = (ends.source, ends.target) if up else (ends.target, ends.source)
+        held = [ends.pairs[0].bob_host.memory, ends.pairs[1].alice_host.memory]
+        await one.write(bytes(400_000))
+        await one.close_write()
+        await other.close_write()
+        await until(lambda: not ends.circuit._ends[0 if up else 1].stream.remote_open)
+        assert await one.read() == b""
+        assert held[0 if up else 1].used >= 100_000
+        assert ends.ended == 0
+        await other.readexactly(400_000)
+        assert await other.read() == b""
+        await until(lambda: ends.ended)
+        assert [memory.used for memory in held] == [0, 0]
+
+
+@pytest.mark.parametrize("up", [True, False])
+async def test_the_limit_of_time_strikes_though_both_ends_have_closed(up: bool) -> None:
+    async with relayed(PathLimits(0.1, None)) as ends:
+        one, other = (ends.source, ends.target) if up else (ends.target, ends.source)
+        await one.write(bytes(400_000))
+        await one.close_write()
+        await other.close_write()
+        await until(lambda: ends.ended)
+        assert [len(ends.pairs[0].bob._session), len(ends.pairs[1].alice._session)] == [0, 0]
+        assert [ends.pairs[0].bob_host.memory.used, ends.pairs[1].alice_host.memory.used] == [0, 0]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from conftest import MakePeer
 from support.meddler import Meddler
-from support.waiting import next_event, settled
+from support.waiting import next_event, settled, until
 
 from stronghold_p2p import (
     Config,
@@ -20,16 +21,19 @@ from stronghold_p2p import (
     Multiaddr,
     PathLimits,
     RelayRefused,
+    RelayServer,
     ReservationLost,
     ReservationMade,
     Stream,
     StrongholdP2p,
+    wiring,
 )
 from stronghold_p2p.encoding import messages, varint
 from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.relay import reservations
 from stronghold_p2p.protocols.relay.message import HOP, HopType, Status
 from stronghold_p2p.protocols.relay.voucher import Voucher
+from stronghold_p2p.swarm.own_addresses import Scope
 
 Peer = StrongholdP2p[Any, Any]
 CIRCUIT = Multiaddr.parse("/p2p-circuit")
@@ -208,6 +212,28 @@ async def test_addresses_that_lead_elsewhere(make_peer: MakePeer) -> None:
     assert bob.listeners[0].addresses == (first, second)
 
 
+async def test_a_public_relay_does_not_have_others_dial_into_their_networks(
+    make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "scope_of", lambda remote: Scope.PUBLIC)
+    relay, bob = await make_peer(), await make_peer()
+    told = [Multiaddr.parse(f"/ip4/{ip}/tcp/22") for ip in ("192.168.1.1", "127.0.0.1", "8.8.8.8")]
+    Liar(relay, with_addresses(*map(bytes, told)))
+    first = await bob.listen_via_relay(await relay.listen())
+    assert bob.listeners[0].addresses == (
+        first,
+        told[2].with_peer(relay.peer_id).encapsulate(CIRCUIT).with_peer(bob.peer_id),
+    )
+
+
+async def test_a_relay_with_many_addresses_leaves_room_for_another(make_peer: MakePeer) -> None:
+    """Others are told a few, and dial the first ones."""
+    relay, other, bob = await make_peer(relay=RelayServer()), await make_peer(), await make_peer()
+    Liar(other, with_addresses(*(bytes(Multiaddr.parse(f"/ip4/192.0.2.{last}/tcp/1")) for last in range(16))))
+    firsts = [await bob.listen_via_relay(await one.listen()) for one in (other, relay)]
+    assert bob._parts.relaying.reservations.addresses[:2] == tuple(one.without_peer() for one in firsts)
+
+
 # -- vouchers ------------------------------------------------------------------------------------------------
 
 
@@ -290,3 +316,24 @@ async def test_a_relay_that_falls_silent(make_peer: MakePeer, monkeypatch: pytes
     answering = False
     lost = await next_event(events, ReservationLost)
     assert str(lost.error) == "no answer within 1 s"
+
+
+async def test_a_relay_that_ends_each_reservation_at_once(make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would have us dial it, and tell everybody of our addresses, several times a second for ever."""
+    relay, bob = await make_peer(), await make_peer()
+    pauses: list[float] = []
+
+    def shortest(least: float, most: float) -> float:
+        pauses.append(most)
+        return 0.0
+
+    async def answer(stream: Stream, answer: messages.HopMessage) -> None:
+        await write(stream, answer)
+        await stream.close()
+        relay._parts.running().connections[0].close()
+
+    liar = Liar(relay, answer)
+    monkeypatch.setattr(random, "uniform", shortest)
+    await bob.listen_via_relay(await relay.listen())
+    await until(lambda: liar.asked > 7)
+    assert pauses[:7] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]

@@ -37,7 +37,9 @@ RELAY_ADDRESS = Multiaddr.parse("/memory/1")
 class Node:
     """A swarm that dials through relays, is a relay if it is given ``server``, and accepts circuits from ``relays``."""
 
-    def __init__(self, network: MemoryTransport, server: RelayServer | None = None) -> None:
+    def __init__(
+        self, network: MemoryTransport, server: RelayServer | None = None, *, keypair: Keypair | None = None
+    ) -> None:
         self.events: list[Event] = []
         self.ping_service = PingService()
         self.relays: set[PeerId] = set()
@@ -54,6 +56,7 @@ class Node:
                 *([self.relay] if self.relay is not None else []),
             ),
             self.events,
+            keypair=keypair,
         )
 
     def _reached(self, limit: str, networks: Networks) -> None:
@@ -267,6 +270,28 @@ async def test_a_policy_says_who_may_reserve_and_connect() -> None:
             assert (await it.refused()).status in {Status.PERMISSION_DENIED, Status.NO_RESERVATION}
 
 
+async def test_a_policy_ends_a_circuit_that_is_being_made() -> None:
+    """The target has heard of it, and answers when it is not allowed any more."""
+    async with net() as it:
+        asked, answering = asyncio.Event(), asyncio.Event()
+
+        async def answer_late(connection: Connection, stream: Stream) -> None:
+            await read(stream, messages.StopMessage)
+            asked.set()
+            await answering.wait()
+            await write(stream, messages.StopMessage(type=StopType.STATUS, status=Status.OK))
+
+        it.bob.swarm._handlers[STOP] = in_task(answer_late)
+        await it.reserve(it.bob)
+        refused = asyncio.create_task(it.refused())
+        await asked.wait()
+        it.relay.admission.set_policy(AdmissionRules(may_connect=frozenset({it.bob.peer})))
+        it.service.policy_changed()
+        answering.set()
+        assert (await refused).status == Status.PERMISSION_DENIED
+        assert it.service.circuits == 0
+
+
 @pytest.mark.parametrize("limit", ["max_reservations", "max_reservations_per_network"])
 async def test_the_limits_of_reservations(limit: str) -> None:
     """Who has one keeps it, and may renew it."""
@@ -279,6 +304,34 @@ async def test_the_limits_of_reservations(limit: str) -> None:
         assert it.service.reservations == it.service.status.reservations_made == 1
         assert it.service.status.refusals == {f"reservation: {limit}": 1}
         assert it.relay.reached == [(f"RelayServer.{limit}", ("127.0.0.1/32",))]
+
+
+async def test_a_peer_on_another_connection() -> None:
+    """It takes its reservation along, unless that is refused there: then it keeps what it has."""
+    async with net(max_reservations_per_network=1) as it, other(it) as carol:
+        twins = [Node(it.network, keypair=Keypair.generate())]
+        twins += [Node(it.network, keypair=twins[0].swarm.keypair) for _ in range(2)]
+        await it.place(carol, "192.0.2.2")
+        await it.reserve(carol)
+        await it.place(twins[0], "192.0.2.1")
+        first = await it.reserve(twins[0])
+        for twin, ip in (twins[1], "192.0.2.2"), (twins[2], "192.0.2.1"):
+            connection = await twin.connect(it.relay.peer, RELAY_ADDRESS)
+            await until(lambda: sum(one.peer == twins[0].peer for one in it.relay.swarm.connections) > 1)
+            inbound = it.relay.swarm.connections
+            [one for one in inbound if one.peer == twin.peer][-1].remote_address = Multiaddr.parse(f"/ip4/{ip}/tcp/1")
+            if twin is twins[1]:
+                with pytest.raises(RelayRefused):
+                    await it.reserve(twin)
+                connection.close()
+                await until(lambda: sum(one.peer == twins[0].peer for one in it.relay.swarm.connections) == 1)
+            else:
+                await it.reserve(twin)
+            assert it.service.reservations == 2
+        first.close()
+        await until(lambda: sum(one.peer == twins[0].peer for one in it.relay.swarm.connections) == 1)
+        assert it.service.reservations == 2
+        await asyncio.gather(*(twin.swarm.close() for twin in twins))
 
 
 async def test_the_largest_network_gives_up_a_reservation() -> None:

@@ -12,6 +12,7 @@ from support.waiting import next_event, until
 from stronghold_p2p import (
     DialError,
     FirewallRules,
+    Keypair,
     LimitReached,
     ListenError,
     Multiaddr,
@@ -85,6 +86,23 @@ async def test_a_relay_that_is_used_no_longer_is_refused_like_others(make_net: M
     await net.bob.disconnect(net.relay.peer_id)
     with pytest.raises(DialError, match="only a relay may join us with it"):
         await net.bob.connect(net.address)
+
+
+async def test_a_peer_behind_a_relay_is_none_that_we_use(make_net: MakeNet) -> None:
+    """Else another one that names it as its relay would open the direct way to it."""
+    net = await make_net(alice={"relay": RelayServer()})
+    circuit = await net.alice.listen_via_relay(net.address)
+    direct = await net.bob.listen()
+    net.bob.set_relay_mode("only", peer=net.alice.peer_id)
+    await net.bob.connect(circuit)
+    with pytest.raises(DialError, match="the relay is itself connected by a relay"):
+        await net.bob.connect(f"/p2p/{net.alice.peer_id}/p2p-circuit/p2p/{Keypair.generate().peer_id}")
+    with pytest.raises(ListenError, match="the relay is itself connected by a relay"):
+        await net.bob.listen_via_relay(circuit)
+    assert net.alice.peer_id not in net.bob._parts.relaying.used
+    await net.alice.disconnect(net.bob.peer_id)
+    with pytest.raises(ProtocolNotSupported, match="a ban or a policy of the remote"):
+        await net.alice.ping(direct)
 
 
 async def test_a_peer_that_may_not_dial_us_directly_is_told_no_such_address(make_net: MakeNet) -> None:

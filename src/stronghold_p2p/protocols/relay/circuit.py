@@ -14,7 +14,8 @@ __all__ = ["Circuit"]
 
 
 class Circuit:
-    """Forwards between two streams until both ends have closed, one has failed, or a limit strikes: then both are reset.
+    """Forwards between two streams until both ends have closed and each has taken what the other sent, or one has failed, or
+    a limit strikes: then both are reset.
 
     A remote gets its window back when the other end has taken what it sent, so at most a window waits here each way, and
     counts as memory of who sent it.
@@ -43,8 +44,9 @@ class Circuit:
         for end, (substream, _) in zip(self._ends, taken, strict=True):
             end.stream = substream
             substream.set_receiver(end)
-        if limits is not None and limits.seconds is not None:
-            one.stream.set_deadline(one.stream.now() + limits.seconds)
+            substream.keeps_held = True  # until the other end has taken it, though who sent it has closed since
+            if limits is not None and limits.seconds is not None:
+                substream.set_deadline(substream.now() + limits.seconds)  # one may have ended while the other has not
         for end, (_, data) in zip(self._ends, taken, strict=True):
             if data:
                 end.forward(data, uncredited=0)
@@ -65,7 +67,7 @@ class Circuit:
 class _End(StreamReceiver):
     """One of the two streams."""
 
-    __slots__ = ("_circuit", "_waiting", "closed", "forwarded", "other", "stream")
+    __slots__ = ("_circuit", "_closed", "_waiting", "forwarded", "other", "passed", "stream")
 
     other: _End
     stream: Substream
@@ -75,8 +77,10 @@ class _End(StreamReceiver):
         self._waiting = 0
         """Bytes that came here and the other end has not taken."""
         self.forwarded = 0
-        self.closed = False
+        self._closed = False
         """The remote sends no more."""
+        self.passed = False
+        """The other end has been told so, behind all that was sent."""
 
     def forward(self, data: bytes, uncredited: int) -> None:
         """``uncredited`` of these bytes wait for their window."""
@@ -103,12 +107,20 @@ class _End(StreamReceiver):
         waiting, source._waiting = source._waiting, 0
         source.stream.let_go(waiting)
         source.stream.credit(waiting)
+        source.pass_end()
 
     def eof_received(self) -> None:
-        self.closed = True
-        self.other.stream.finish()
-        if self.other.closed:
-            self._circuit.over()
+        self._closed = True
+        self.pass_end()
+
+    def pass_end(self) -> None:
+        """Of the remote, if it is there, and no earlier than the other end has taken the rest: until then the rest counts, and
+        the circuit with it."""
+        if self._closed and not self.passed and not self.other.stream.pending:
+            self.passed = True
+            self.other.stream.finish()
+            if self.other.passed:
+                self._circuit.over()
 
     def stream_failed(self, error: StrongholdError) -> None:
         self._circuit.end()

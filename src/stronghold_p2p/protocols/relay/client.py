@@ -50,7 +50,9 @@ async def reserve(connection: Connection, own: PeerId) -> Reservation:
         ProtocolNotSupported: it is no relay, or not for us.
         RemoteProtocolError: it breaks the protocol, or its voucher is false.
         ConnectionLost, StreamReset: no answer.
+        InvalidAddress: the relay is itself connected by a relay.
     """
+    _check_direct(connection)
     async with await connection.open_stream(HOP) as stream:
         await stream.negotiated()  # the Rust crate breaks on bytes that it takes for a line
         await write(stream, messages.HopMessage(type=HopType.RESERVE))
@@ -72,6 +74,13 @@ async def reserve(connection: Connection, own: PeerId) -> Reservation:
     return Reservation(
         connection.peer, float(answer.reservation.expire), tuple(dict.fromkeys(addresses)), read_limits(answer)
     )
+
+
+def _check_direct(relay: Connection) -> None:
+    """Raises InvalidAddress."""
+    if relay.path.relay is not None:
+        where = relay.remote_address.with_peer(relay.peer)
+        raise InvalidAddress(where, "the relay is itself connected by a relay, which relays refuse")
 
 
 async def _read_status(stream: Stream, relay: PeerId) -> messages.HopMessage:
@@ -118,8 +127,7 @@ class CircuitTransport:
         if relay == peer:
             raise InvalidAddress(address, "the relay is the peer itself")
         connection = await self._connect(relay, where)
-        if connection.path.relay is not None:
-            raise InvalidAddress(address, "the relay is itself connected by a relay, which relays refuse")
+        _check_direct(connection)
         async with await connection.open_stream(HOP) as stream:
             await stream.negotiated()
             target = messages.CircuitPeer(id=peer.to_bytes())

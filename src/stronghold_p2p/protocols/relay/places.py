@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ...identity import PeerId
 from ...resources.networks import Networks
@@ -23,7 +23,7 @@ class Place:
         self.networks: Networks = ()
         """Those of the source."""
         self.lost = False
-        """Another circuit has it now."""
+        """Another circuit has it now, or none is allowed any more."""
         self._end: Callable[[], object] | None = None
 
     def held_by(self, end: Callable[[], object] | None) -> None:
@@ -60,6 +60,9 @@ class Places:
 
     def __contains__(self, place: object) -> bool:
         return place in self._all
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self._all)
 
     def take(self, networks: Networks, place: Place, most: int) -> str:
         """Takes a place, perhaps another one's; or returns the field of the limit that leaves none. ``networks`` are those of

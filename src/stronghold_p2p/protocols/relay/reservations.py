@@ -6,9 +6,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Final
+from itertools import zip_longest
+from typing import Final, TypeAlias
 
 from ...errors import ClosedError, ListenError, StrongholdError
 from ...events import Event, Listener, ReservationLost, ReservationMade
@@ -18,9 +19,12 @@ from ...transport.connection import Connection
 from ..service import Service
 from .client import Reservation, reserve
 
-__all__ = ["Reservations"]
+__all__ = ["Believable", "Reservations"]
 
 logger = logging.getLogger("stronghold_p2p")
+
+Believable: TypeAlias = Callable[[Iterable[Multiaddr], Multiaddr], tuple[Multiaddr, ...]]
+"""Of the addresses that a remote tells of itself those that may be its own, by the address where it is."""
 
 RENEW_AFTER: Final = 0.75
 """The part of its time after which a reservation is renewed, as in rust-libp2p."""
@@ -32,7 +36,7 @@ LONGEST: Final = 1800.0
 """The same at most: a relay whose clock is ahead of ours seems to give more time than it does."""
 
 FIRST_PAUSE: Final = 1.0
-"""Seconds after a reservation is lost until it is made again; doubled with each failure."""
+"""Seconds after a reservation is lost until it is made again; doubled with each failure, and each that is lost soon."""
 LAST_PAUSE: Final = 60.0
 """The same at most: a relay that restarts is back in seconds, one that has gone costs a dial a minute."""
 
@@ -40,8 +44,9 @@ LAST_PAUSE: Final = 60.0
 class Reservations(Service):
     """The relays through which we listen.
 
-    ``connect`` gives a connection to a relay; ``changed`` is called when :attr:`addresses` are others; ``timeout`` is for one
-    reservation, in seconds. ``clock`` gives seconds since the epoch.
+    ``connect`` gives a connection to a relay; ``believable`` says which of the addresses that a relay tells may be its own;
+    ``changed`` is called when :attr:`addresses` are others; ``timeout`` is for one reservation, in seconds. ``clock`` gives
+    seconds since the epoch.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Reservations(Service):
         own: PeerId,
         *,
         connect: Callable[[PeerId, Multiaddr | None], Awaitable[Connection]],
+        believable: Believable,
         emit: Callable[[Event], None],
         changed: Callable[[], None],
         timeout: float,
@@ -56,6 +62,7 @@ class Reservations(Service):
     ) -> None:
         self._own = own
         self._connect = connect
+        self._believable = believable
         self._emit = emit
         self._changed = changed
         self._timeout = timeout
@@ -76,8 +83,10 @@ class Reservations(Service):
 
     @property
     def addresses(self) -> tuple[Multiaddr, ...]:
-        """Where we can be dialed through relays, without our peer id."""
-        return tuple(address for one in self._relays.values() for address in one.addresses)
+        """Where we can be dialed through relays, without our peer id: the first of each relay, then the second, and so on. Others
+        are told few, and one relay that tells many is not to have those of another left out."""
+        rounds = zip_longest(*(one.addresses for one in self._relays.values()))
+        return tuple(address for each in rounds for address in each if address is not None)
 
     def is_relay(self, peer: PeerId) -> bool:
         """Whether ``peer`` may bring circuits to us."""
@@ -170,12 +179,17 @@ class Reservations(Service):
             self._made(one, reservation, connection)
             if not one.first.done():
                 one.first.set_result(one.addresses[0])
-            pause = FIRST_PAUSE
             lifetime = reservation.expires - self._clock()
+            made_at = connection.now()
             await asyncio.wait([connection.closed], timeout=min(max(RENEW_AFTER * lifetime, SHORTEST), LONGEST))
+            # Not after each one: a relay that ends them at once would have us dial it, and tell all others of our addresses,
+            # several times a second.
+            if connection.now() - made_at >= SHORTEST:
+                pause = FIRST_PAUSE
             if connection.closing:
                 self._lost(relay, one, None)
-                await self._wait_for_network(random.uniform(0, FIRST_PAUSE))  # not all at once, when a relay restarts
+                await self._wait_for_network(random.uniform(0, pause))  # not all at once, when a relay restarts
+                pause = min(2 * pause, LAST_PAUSE)
 
     async def _wait_for_network(self, seconds: float) -> None:
         """Until it has changed, or the time has passed."""
@@ -186,7 +200,8 @@ class Reservations(Service):
 
     def _made(self, one: _Relay, reservation: Reservation, connection: Connection) -> None:
         # The address that we know to work goes first; what the relay says of itself may be of another network.
-        told = dict.fromkeys((_dialed(connection), *reservation.addresses))
+        others = self._believable(reservation.addresses, connection.remote_address)
+        told = dict.fromkeys((_dialed(connection), *others))
         addresses = tuple(address.encapsulate(CIRCUIT) for address in told)
         if one.begin(connection, addresses):
             self._changed()

@@ -130,12 +130,12 @@ class RelayService(Service):
         )
 
     def policy_changed(self) -> None:
-        """Ends the reservations and circuits of whom they are no longer allowed."""
+        """Ends the reservations and circuits of whom they are no longer allowed, and those that are being made."""
         for peer in [peer for peer in self._reservations if not self._may_reserve(peer)]:
             self._take_back(peer)
-        for place, circuit in list(self._open.items()):
-            if not (self._may_connect(place.source) and self._may_reserve(place.target)):
-                circuit.end()
+        for place in list(self._places):
+            if not self._allows(place):
+                place.lose()
 
     # -- as a service ----------------------------------------------------------------------------
 
@@ -220,13 +220,15 @@ class RelayService(Service):
         """For a reservation; the limit that leaves none, if one does. When there is none, the largest network's newest gives
         way: an attacker with many networks takes no more than each of them may have beside the others."""
         peer, server = connection.peer, self.server
-        if peer in self._reservations:
-            if self._reservations[peer][0] is connection:
-                return ""
-            self._end_reservation(peer)
+        before = self._reservations[peer][0] if peer in self._reservations else None
+        if before is connection:
+            return ""
         network = _network_of(connection)
-        if self._networks.used_by(network) >= server.max_reservations_per_network:
-            return "max_reservations_per_network"
+        of_others = self._networks.used_by(network) - (before is not None and _network_of(before) == network)
+        if of_others >= server.max_reservations_per_network:
+            return "max_reservations_per_network"  # what it has elsewhere, it keeps
+        if before is not None:
+            self._end_reservation(peer)
         self._networks.add(network, peer)
         if len(self._networks) > server.max_reservations:
             excess = self._networks.newest_of_largest()
@@ -273,7 +275,10 @@ class RelayService(Service):
         try:
             stop = await self._stop(self._reservations[target][0], place, limits)
             if stop is None:
-                failure = Status.RESOURCE_LIMIT_EXCEEDED if place.lost else Status.CONNECTION_FAILED
+                if not self._allows(place):
+                    failure = Status.PERMISSION_DENIED
+                else:
+                    failure = Status.RESOURCE_LIMIT_EXCEEDED if place.lost else Status.CONNECTION_FAILED
                 await self._refuse(connection, stream, "circuit", _Refusal(failure))
                 return
             async with stop:
@@ -325,6 +330,9 @@ class RelayService(Service):
             if stream is not None and not agreed:
                 stream.reset()
         return stream if agreed else None
+
+    def _allows(self, place: Place) -> bool:
+        return self._may_connect(place.source) and self._may_reserve(place.target)
 
     def _may_connect(self, peer: PeerId) -> bool:
         return _is_in(self.server.connect, peer) and self._policy.may_connect(peer)
