@@ -28,7 +28,7 @@ def mapped(external: str) -> Multiaddr:
         (Router(ROUTER, OWN, mapping=PortMapped(mapped("1.2.3.4"), "UPnP", 0.0)), "ok", "forwards ports by UPnP: it gave us /ip4/1.2.3.4/tcp/4001, and has it back", "Start the peer with --port-mapping."),
         (Router(ROUTER, OWN, mapping=PortMappingFailed(LISTENER, "", mapped("100.64.0.9"))), "note", "its own address 100.64.0.9 is not public", "use IPv6"),
         (Router(ROUTER, OWN, mapping=REFUSED, port=5001), "note", "forwards no port on request: PCP: no answer; UPnP: no answer.", "have the router 192.168.1.1 forward TCP port 5001 to 192.168.1.2, and start"),
-        (Router(ROUTER, OWN, mapping=REFUSED, upnp=False), "note", "forwards no port", "pip install stronghold-p2p[upnp]"),
+        (Router(ROUTER, OWN, mapping=REFUSED, upnp=False), "note", "forwards no port", "the extra `upnp` (in a clone: `pip install '.[upnp]'`)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip

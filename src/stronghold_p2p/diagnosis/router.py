@@ -49,7 +49,7 @@ def check_port_mapping(router: Router) -> Finding:
     what = f"The router {address} forwards no port on request: {shortened(mapping.reason)}."
     advice = f"Turn on UPnP, NAT-PMP or PCP in the router. Or {forward_by_hand(router)}."
     if not router.upnp:
-        advice = f"Install UPnP with `pip install stronghold-p2p[upnp]`. {advice}"
+        advice = f"Install the extra `upnp` (in a clone: `pip install '.[upnp]'`). {advice}"
     return Finding(check, "note", what, advice, data)
 
 

@@ -151,7 +151,7 @@ class Upnp:
         try:
             device = self._make_device()
         except ImportError:
-            reason = "needs the package miniupnpc: pip install stronghold-p2p[upnp]"
+            reason = "needs the package miniupnpc: install the extra upnp (in a clone: pip install '.[upnp]')"
             raise PortMappingError(self.name, reason, answered=False) from None
         control = device.selectigd(self._search())
         if control is None or not is_at(control, self._gateway.address):
