@@ -54,10 +54,10 @@ def relay(address: Multiaddr = PUBLIC, *, gives: bool = True) -> RelayContact:
         (("192.168.1.2",), REFUSES, [relay()], "through a relay only", "through a relay only.", f"listen --via-relay {PUBLIC}/p2p/{RELAY}`"),
         (("192.168.1.2",), REFUSES, [relay(PRIVATE), relay()], "through a relay only", "through a relay only.", f"--via-relay {PUBLIC}/p2p/"),
         (("192.168.1.2",), REFUSES, [relay(PRIVATE)], "through a relay only", "only through a relay that they can reach", f"--via-relay {PRIVATE}/p2p/"),
-        (("192.168.1.2",), REFUSES, [relay(gives=False)], "not at all", "cannot reach you at all", "Run `stronghold-p2p relay`"),
-        (("192.168.1.2",), REFUSES, [], "not at all", "cannot reach you at all", "Or have the router 192.168.1.1 forward TCP port 5001 to 192.168.1.2"),
+        (("192.168.1.2",), REFUSES, [relay(gives=False)], "unknown", "nobody was asked to dial you, and no given relay gives", "Run `stronghold-p2p relay`"),
+        (("192.168.1.2",), REFUSES, [], "unknown", "is unknown: nobody was asked to dial you.", "Or have the router 192.168.1.1 forward TCP port 5001 to 192.168.1.2"),
         (("127.0.0.1", "::1"), NONE, [], "not at all", "this machine is in no network", "Connect it to a network."),
-        (("10.0.0.1",), NONE, [], "not at all", "cannot reach you at all", "--via-relay"),
+        (("10.0.0.1",), NONE, [], "unknown", "is unknown: nobody was asked", "To find out, give a relay or a peer at a public address"),
     ],
     ids=lambda value: value if isinstance(value, str) and "12D3" not in value else "",
 )  # fmt: skip
@@ -70,9 +70,9 @@ def test_how_peers_elsewhere_come_in(
     assert advises in str(diagnosis.advice)
 
 
-def asked_of(origin: AddressOrigin, dialed: bool) -> Outside:
-    """Somebody has tried to dial an address of ours."""
-    known = AddressReachability(Reachability.UNKNOWN, origin, (RELAY,) * dialed, (RELAY,) * (not dialed))
+def asked_of(origin: AddressOrigin, dialed: bool | None) -> Outside:
+    """Somebody has tried to dial an address of ours. None: it is not known yet whether that went well."""
+    known = AddressReachability(Reachability.UNKNOWN, origin, (RELAY,) * (dialed is True), (RELAY,) * (dialed is False))
     return Outside(1, None, 1, {PUBLIC.with_peer(PEER): known})
 
 
@@ -96,6 +96,40 @@ def test_what_was_tested_counts(
     assert diagnosis.reach == reach
     assert says in diagnosis.what
     assert advises in str(diagnosis.advice)
+
+
+@pytest.mark.parametrize(
+    ("outside", "reach", "says"),
+    [
+        (Outside(), "unknown", "nobody was asked to dial you"),
+        (Outside(1, None, 1), "not at all", "no public address, forwarded port or relay was found."),
+        (asked_of(AddressOrigin.OBSERVED, False), "not at all", "cannot reach you at all"),
+        (asked_of(AddressOrigin.ANNOUNCED, False), "not at all", "cannot reach you at all"),
+        (asked_of(AddressOrigin.ANNOUNCED, None), "unknown", "those that were asked to dial you have not in time"),
+        (asked_of(AddressOrigin.OBSERVED, None), "unknown", "those that were asked to dial you have not in time"),
+        (Outside(reachability=asked_of(AddressOrigin.ANNOUNCED, None).reachability), "unknown", "nobody was asked"),
+    ],
+)
+def test_what_nobody_has_tested_is_unknown(outside: Outside, reach: str, says: str) -> None:
+    diagnosis = summarize([], machine("10.0.0.1"), NONE, outside, relays=[], contacts=[])
+    assert diagnosis.reach == reach
+    assert says in diagnosis.what
+    assert ("To find out" in str(diagnosis.advice)) is (reach == "unknown")
+
+
+def test_the_advice_on_a_relay_that_does_not_help_is_told() -> None:
+    facts = machine("10.0.0.1"), REFUSES, Outside()
+    findings = [
+        Finding("relay", "problem", "", "Look at the relay."),
+        Finding("peer", "problem", "", "Look at the peer."),
+    ]
+    relays = [relay(gives=False)]
+    told = summarize(findings, *facts, relays=relays, contacts=[])
+    assert str(told.advice).startswith("Look at the relay. Or have the router")
+    told = summarize(findings, *facts, relays=relays, contacts=[met(PUBLIC)])
+    assert told.advice == "Look at the peer. And as to the relay: Look at the relay."
+    told = summarize(findings, *facts, relays=[*relays, relay()], contacts=[])
+    assert "Look at the relay" not in str(told.advice)
 
 
 def test_a_firewall_in_front_of_a_public_address() -> None:
@@ -122,9 +156,9 @@ def met(address: Multiaddr, by: bool = True) -> Contact:
 @pytest.mark.parametrize(
     ("contacts", "says"),
     [
-        ([met(PUBLIC), met(CIRCUIT)], f"You can reach the peer {PEER} directly. Peers elsewhere"),
-        ([met(PUBLIC, by=False), met(CIRCUIT)], f"You can reach the peer {PEER} through a relay only. Peers elsewhere"),
-        ([met(PUBLIC, by=False)], f"You cannot reach the peer {PEER}. Peers elsewhere"),
+        ([met(PUBLIC), met(CIRCUIT)], f"You can reach the peer {PEER} directly. Whether peers"),
+        ([met(PUBLIC, by=False), met(CIRCUIT)], f"You can reach the peer {PEER} through a relay only. Whether peers"),
+        ([met(PUBLIC, by=False)], f"You cannot reach the peer {PEER}. Whether peers"),
     ],
     ids=["directly", "through a relay", "not at all"],
 )

@@ -162,6 +162,16 @@ class Outside:
         )
         return next(found, None)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether those who were asked have told that they cannot dial us, or that we have no address to dial."""
+        tried = self.reachability.values()
+        if not self.servers or self.dialed() is not None:
+            return False
+        if any(known.origin is AddressOrigin.ANNOUNCED and not known.not_dialed_by for known in tried):
+            return False
+        return not tried or any(known.not_dialed_by for known in tried)
+
     def not_dialed(self, origin: AddressOrigin) -> bool:
         """Whether those who were asked could dial no address of this ``origin``."""
         tried = [known for known in self.reachability.values() if known.origin is origin]

@@ -46,13 +46,28 @@ def summarize(
 ) -> Diagnosis:
     """``contacts`` are the attempts to reach the given peer; empty: none was given. ``punched``: what became of the one
     through a relay."""
-    way = _direct_way(machine, router, outside) or _other_way(machine, router, outside, relays)
+    failed = _advice_on_relays(findings, relays)
+    way = _direct_way(machine, router, outside) or _other_way(machine, router, outside, relays, failed)
     what, advice = way.what, way.advice
     if contacts:
         what = f"{_reached(contacts, punched)} {what}"
         of_peer = (one.advice for one in findings if one.check in OF_PEER and one.verdict == "problem")
         advice = next(filter(None, of_peer), advice)
+        if (
+            failed is not None
+            and advice is not way.advice
+            and failed != advice
+            and way.reach in {"not at all", "unknown"}
+        ):
+            advice = f"{advice} And as to the relay: {failed}"
     return Diagnosis(tuple(findings), way.reach, what, advice)
+
+
+def _advice_on_relays(findings: Sequence[Finding], relays: Sequence[RelayContact]) -> str | None:
+    """What to do about the given relays, if none gives a reservation."""
+    if not relays or any(one.reservation is not None for one in relays):
+        return None
+    return next((one.advice for one in findings if one.check == "relay" and one.advice is not None), None)
 
 
 def _reached(contacts: Sequence[Contact], punched: Punch | None) -> str:
@@ -92,7 +107,9 @@ def _direct_way(machine: Machine, router: Router, outside: Outside) -> _Way | No
     return None
 
 
-def _other_way(machine: Machine, router: Router, outside: Outside, relays: Sequence[RelayContact]) -> _Way:
+def _other_way(
+    machine: Machine, router: Router, outside: Outside, relays: Sequence[RelayContact], failed: str | None
+) -> _Way:
     """Through a relay, or what would make one."""
     reserved = [one for one in relays if one.reservation is not None]
     if reserved:
@@ -118,13 +135,25 @@ def _other_way(machine: Machine, router: Router, outside: Outside, relays: Seque
             f"Let TCP port {router.port} through, and start the peer with `{_listen(public.version, router.port)}`."
         )
         return _Way("not at all", what, advice)
-    what = "Peers elsewhere cannot reach you at all: no public address, forwarded port or relay was found."
     by_hand = f" Or {forward_by_hand(router)}." if router.address is not None else ""
-    advice = (
-        "Run `stronghold-p2p relay` on a machine with a public address, and start the peer with --via-relay and its"
-        f" address.{by_hand}"
-    )
-    return _Way("not at all", what, advice)
+    if failed is not None:
+        advice = f"{failed}{by_hand}"
+    else:
+        advice = (
+            "Run `stronghold-p2p relay` on a machine with a public address, and start the peer with --via-relay and its"
+            f" address.{by_hand}"
+        )
+    if outside.is_settled:
+        no_relay = "relay was found" if not relays else "relay that gives a reservation was found"
+        what = f"Peers elsewhere cannot reach you at all: no public address, forwarded port or {no_relay}."
+        return _Way("not at all", what, advice)
+    if outside.servers:
+        what = "Whether peers elsewhere can reach you is unknown: those that were asked to dial you have not in time."
+        return _Way("unknown", what, f"To find out, give it more time, as with --seconds 30. {advice}")
+    what = "Whether peers elsewhere can reach you is unknown: nobody was asked to dial you"
+    what += ", and no given relay gives a reservation." if relays else "."
+    find_out = "To find out, give a relay or a peer at a public address that offers AutoNAT v2, with --relay or --peer."
+    return _Way("unknown", what, f"{advice} {find_out}" if failed is not None else f"{find_out} {advice}")
 
 
 def _public(machine: Machine) -> Ip | None:
