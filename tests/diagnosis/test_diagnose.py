@@ -17,7 +17,7 @@ from stronghold_p2p import (
     RelayServer,
     StrongholdP2p,
 )
-from stronghold_p2p.diagnosis import Diagnosis, Finding, diagnose
+from stronghold_p2p.diagnosis import Diagnosis, Finding, diagnose, examination
 
 LOCAL = "/ip4/127.0.0.1/tcp/0"
 
@@ -177,6 +177,25 @@ async def test_a_peer_by_its_id_alone(make_peer: MakePeer) -> None:
     diagnosis = await run(relays=[str(nobody)], peer=str(nobody))
     assert verdicts(diagnosis) == {"relay": "problem", "peer": "problem"}
     assert "nobody on the local network answers for it" in found(diagnosis, "peer").what
+
+
+async def test_a_peer_by_its_id_alone_that_a_relay_leads_to(
+    make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That nobody answers by mDNS is no problem then."""
+    asked: list[bool] = []
+
+    def check(*_: object, needed: bool) -> Finding:
+        asked.append(needed)
+        return Finding("mdns", "ok", "")
+
+    monkeypatch.setattr(examination, "check_mdns", check)
+    relay = await relaying(make_peer)
+    bob, _ = await listening(make_peer, relay)
+    nobody = Keypair.generate().peer_id
+    for peer in (bob.peer_id, nobody):
+        await run(relays=[str(relay)], peer=str(peer))
+    assert asked == [False, True]
 
 
 async def test_names(make_peer: MakePeer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -153,8 +153,8 @@ class _Examination:
         machine = await looking
         say(check_interfaces(machine))
         say(*[check_name(await one) for one in looking_up] or [check_name_servers(machine)])
-        by_id_alone = any(one.address is None for one in [*given, *([wanted] if wanted else [])])
-        say(check_mdns(await self._neighbors, machine, needed=by_id_alone))
+        needed = await self._need_mdns(wanted, reaching, asking)
+        say(check_mdns(await self._neighbors, machine, needed=needed))
         relays: list[RelayContact] = []
         for task in asking_relays:
             relays.append(await task)
@@ -171,6 +171,18 @@ class _Examination:
         contacts = [] if reached is None else reached.contacts
         punched = None if reached is None else reached.punched
         return summarize(findings, machine, router, outside, relays=relays, contacts=contacts, punched=punched)
+
+    async def _need_mdns(
+        self,
+        wanted: Target | None,
+        reaching: asyncio.Task[_Reached] | None,
+        asking: Mapping[Target, asyncio.Task[RelayContact]],
+    ) -> bool:
+        """Whether somebody was given by the id alone, and was reached by no other way either."""
+        for target, task in asking.items():
+            if target.address is None and (await task).contact.path is None:
+                return True
+        return wanted is not None and wanted.address is None and reaching is not None and not (await reaching).met
 
     async def _outside(
         self,
@@ -285,11 +297,20 @@ class _Reached:
     def contacts(self) -> list[Contact]:
         return [*self.direct, *self.told, *self.relayed]
 
+    @property
+    def directly(self) -> list[Contact]:
+        """The direct attempts that have led to the peer."""
+        return [one for one in (*self.direct, *self.told) if one.path is not None]
+
+    @property
+    def met(self) -> list[Contact]:
+        """All attempts that have, the direct ones first."""
+        return [*self.directly, *(one for one in self.relayed if one.path is not None)]
+
     def findings(self, own: PeerId) -> list[Finding]:
         """Those about the peer; ``own`` is our id."""
-        directly = [one for one in (*self.direct, *self.told) if one.path is not None]
-        relayed = [one for one in self.relayed if one.path is not None]
-        met = [*directly, *relayed]
+        directly, met = self.directly, self.met
+        relayed = met[len(directly) :]
         found = [check_direct(one, needed=not met) for one in self.direct]
         found += [check_relayed(one, needed=not met) for one in self.relayed]
         found += [check_address(one) for one in self.told]
