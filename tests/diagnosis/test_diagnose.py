@@ -110,6 +110,15 @@ async def test_a_relay_that_refuses(make_peer: MakePeer) -> None:
     assert (diagnosis.problems, diagnosis.reach) == (2, "not at all")  # interfaces, relay
 
 
+async def test_a_relay_that_only_connects_us(make_peer: MakePeer) -> None:
+    keypair = Keypair.generate()
+    relay = await relaying(make_peer, reserve={keypair.peer_id})
+    bob, _ = await listening(make_peer, relay, keypair=keypair)
+    diagnosis = await run(relays=[str(relay)], peer=f"/ip4/127.0.0.1/tcp/1/p2p/{bob.peer_id}")
+    assert "status 202" in found(diagnosis, "relay").what
+    assert (found(diagnosis, "relay").verdict, found(diagnosis, "peer_by_relay").verdict) == ("note", "ok")
+
+
 async def test_two_addresses_of_a_relay(make_peer: MakePeer) -> None:
     """Each is tried; the reservation is one."""
     relay = await make_peer(relay=RelayServer())

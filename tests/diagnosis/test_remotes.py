@@ -95,6 +95,16 @@ def test_relays(relay: RelayContact, verdict: str, says: str, advises: str | Non
     assert (found.advice is None) if advises is None else (advises in str(found.advice))
 
 
+@pytest.mark.parametrize("status", [200, 202])
+def test_a_relay_that_only_connects_us_is_no_problem(status: int) -> None:
+    found = check_relay(RelayContact(reached(), refusal=RelayRefused(PEER, status, "so it is")), leads=True)
+    assert found.verdict == "note"
+    assert found.what.endswith(
+        f"but gives no reservation: so it is, status {status}. It connects us to the peer, though."
+    )
+    assert found.advice
+
+
 def test_a_lifetime_that_cannot_be_is_left_to_the_check_of_the_clock() -> None:
     made = ReservationMade(PEER, (), 0.0, None)
     assert "gives a reservation; each" in check_relay(RelayContact(reached(), made, -9.0)).what

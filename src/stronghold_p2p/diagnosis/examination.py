@@ -158,7 +158,7 @@ class _Examination:
         relays: list[RelayContact] = []
         for task in asking_relays:
             relays.append(await task)
-            say(check_relay(relays[-1]))
+            say(check_relay(relays[-1], leads=await self._leads(relays[-1], reaching)))
         lifetimes = {one.contact.target.peer: one.lifetime for one in relays if one.lifetime is not None}
         say(check_clock(machine, lifetimes))
         router = await asking_router
@@ -171,6 +171,13 @@ class _Examination:
         contacts = [] if reached is None else reached.contacts
         punched = None if reached is None else reached.punched
         return summarize(findings, machine, router, outside, relays=relays, contacts=contacts, punched=punched)
+
+    async def _leads(self, relay: RelayContact, reaching: asyncio.Task[_Reached] | None) -> bool:
+        """Whether the peer was reached through ``relay``, which gives no reservation."""
+        if relay.contact.path is None or relay.reservation is not None or reaching is None:
+            return False
+        relayed = [one.path for one in (await reaching).relayed]
+        return any(path is not None and path.relay == relay.contact.target.peer for path in relayed)
 
     async def _need_mdns(
         self,

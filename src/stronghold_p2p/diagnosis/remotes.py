@@ -41,8 +41,8 @@ MAX_PROTOCOLS: Final = 64
 KIB: Final = 1024
 
 
-def check_relay(relay: RelayContact) -> Finding:
-    """Whether it can be dialed, is a relay, and gives a reservation."""
+def check_relay(relay: RelayContact, *, leads: bool = False) -> Finding:
+    """Whether it can be dialed, is a relay, and gives a reservation. ``leads``: it has connected us to the peer anyway."""
     check = "relay"
     contact, refusal = relay.contact, relay.refusal
     data: dict[str, Any] = {"relay": str(contact.target.peer), **_data(contact), "reservation": None, "refusal": None}
@@ -70,6 +70,8 @@ def check_relay(relay: RelayContact) -> Finding:
             reason = "it did not answer in time" if refusal is None else shortened(refusal)
             what += f", but gives no reservation: {reason}."
             advice = "Look at the log of the relay, or try another one."
+    if leads:
+        return Finding(check, "note", f"{what} It connects us to the peer, though.", advice, data)
     return Finding(check, "problem", what, advice, data)
 
 
