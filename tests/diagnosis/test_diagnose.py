@@ -175,6 +175,26 @@ async def test_a_peer_that_bans_us(make_peer: MakePeer) -> None:
     assert "closed the connection" in found(diagnosis, "requests").what
 
 
+async def test_a_peer_that_wants_relays_only(make_peer: MakePeer) -> None:
+    relay = await relaying(make_peer)
+    bob, _ = await listening(make_peer, relay)
+    bob.set_relay_mode("only")
+    address = bob.listeners[0].address.with_peer(bob.peer_id)
+    diagnosis = await run(relays=[str(relay)], peer=str(address))
+    assert "ends direct connections" in found(diagnosis, "peer").what
+    assert verdicts(diagnosis) == {
+        "relay": "note",
+        "peer": "note",
+        "peer_by_relay": "ok",
+        "ping": "ok",
+        "requests": "ok",
+        "hole_punching": "note",
+    }
+    assert "through a relay only: it ends direct connections." in diagnosis.what
+    diagnosis = await run(peer=str(address))
+    assert "it ends direct connections." in diagnosis.what
+
+
 async def test_a_peer_by_its_id_alone(make_peer: MakePeer) -> None:
     bob, address = await listening(make_peer, mdns=True)
     seconds = 25.0

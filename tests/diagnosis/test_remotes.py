@@ -135,8 +135,14 @@ def test_a_peer_that_is_reached_directly() -> None:
     found = check_direct(reached(who=identity()), needed=False)
     assert (found.check, found.verdict) == ("peer", "ok")
     assert found.what == f"The peer answers directly by tcp at {PUBLIC} after 0.25 s."
-    found = check_direct(reached(closed=True), needed=False)
-    assert (found.verdict, found.what[-29:]) == ("note", "s, but closes the connection.")
+
+
+@pytest.mark.parametrize(("needed", "verdict"), [(True, "problem"), (False, "note")])
+def test_a_peer_that_ends_direct_connections(needed: bool, verdict: str) -> None:
+    found = check_direct(reached(closed=True), needed=needed)
+    assert found.verdict == verdict
+    assert found.what.endswith("but it ends direct connections: a ban, a policy, or it wants relays only.")
+    assert (found.advice is not None) is needed
 
 
 @pytest.mark.parametrize(("needed", "verdict"), [(True, "problem"), (False, "note")])
@@ -174,6 +180,8 @@ def test_an_address_that_the_peer_tells() -> None:
         (reached(CIRCUIT, ping=0.0123), "ok", "A round trip to the peer through the relay takes 12.3 ms."),
         (reached(ping=1.5), "note", "takes 1500.0 ms."),
         (reached(), "unknown", "does not serve pings"),
+        (reached(closed=True), "unknown", "the peer has ended the connection"),
+        (reached(closed=True, ping=ProtocolNotSupported("/ipfs/ping/1.0.0", 0x1007)), "unknown", "the peer has ended the connection"),
         (reached(ping=ProtocolNotSupported("/ipfs/ping/1.0.0")), "unknown", "does not serve pings"),
         (reached(ping=RequestTimeout(4.0, "ping")), "problem", "did not answer a ping: the ping did not end within 4 s."),
     ],
@@ -191,7 +199,8 @@ def test_pings(contact: Contact, verdict: str, says: str) -> None:
         (reached(who=identity("/stronghold-p2p/1.0.0", "/ipfs/ping/1.0.0")), "ok", "The peer is go-libp2p/0.51, and takes requests of ours as json, which it may", None),
         (reached(who=identity("/stronghold-p2p/1.0.0", "/stronghold-p2p/raw/1.0.0")), "ok", "as json and raw", None),
         (reached(who=identity("/ipfs/ping/1.0.0", agent="")), "problem", "The peer is a program without a name, and offers no request protocol to us: its firewall", f"allow {OWN}"),
-        (reached(closed=True), "problem", "closed the connection before it said what it offers", f"allow {OWN}"),
+        (reached(closed=True), "problem", "closed the connection before it answered anything", f"allow {OWN}"),
+        (reached(who=identity("/stronghold-p2p/1.0.0"), closed=True), "problem", "before it answered anything", f"allow {OWN}"),
         (reached(), "unknown", "does not say what it offers", f"stronghold-p2p request {PUBLIC}/p2p/{PEER} JSON"),
     ],
     ids=lambda value: value if isinstance(value, str) and "12D3" not in value else "",

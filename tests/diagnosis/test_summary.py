@@ -148,9 +148,9 @@ def test_hole_punching_is_said_to_help() -> None:
         assert ("Hole punching may make the path direct" in diagnosis.what) is helps
 
 
-def met(address: Multiaddr, by: bool = True) -> Contact:
+def met(address: Multiaddr, by: bool = True, *, closed: bool = False) -> Contact:
     path = Path("tcp", address, RELAY if address.is_relayed else None) if by else None
-    return Contact(Target(PEER, address), 0.1, path, error=None if by else DialError(PEER))
+    return Contact(Target(PEER, address), 0.1, path, error=None if by else DialError(PEER), closed=closed)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,14 @@ def met(address: Multiaddr, by: bool = True) -> Contact:
     [
         ([met(PUBLIC), met(CIRCUIT)], f"You can reach the peer {PEER} directly. Whether peers"),
         ([met(PUBLIC, by=False), met(CIRCUIT)], f"You can reach the peer {PEER} through a relay only. Whether peers"),
+        (
+            [met(PUBLIC, closed=True), met(CIRCUIT)],
+            f"You can reach the peer {PEER} through a relay only: it ends direct connections. ",
+        ),
+        ([met(PUBLIC, closed=True)], f"You cannot reach the peer {PEER}: it ends direct connections. "),
         ([met(PUBLIC, by=False)], f"You cannot reach the peer {PEER}. Whether peers"),
     ],
-    ids=["directly", "through a relay", "not at all"],
+    ids=["directly", "through a relay", "ended, but through a relay", "ended", "not at all"],
 )
 def test_how_the_peer_was_reached(contacts: list[Contact], says: str) -> None:
     diagnosis = summarize([], machine("10.0.0.1"), NONE, Outside(), relays=[], contacts=contacts)

@@ -80,6 +80,12 @@ class Told:
             self._changed.set()
             self._changed = asyncio.Event()
 
+    def forget_closed(self, peer: PeerId) -> None:
+        """Before another connection to ``peer``, if one has ended."""
+        if self.closed.pop(peer, None) is not None:
+            self.connected.pop(peer, None)
+            self.identified.pop(peer, None)
+
     async def until(self, condition: Callable[[], T | None], seconds: float) -> T | None:
         """What ``condition`` returns as soon as it is not None; None if the time is up."""
         try:
@@ -111,6 +117,7 @@ async def contact(
     peer: StrongholdP2p[Any, Any], told: Told, target: Target, seconds: float, *, ping: bool = False
 ) -> Contact:
     """Connects ``peer`` to ``target``, which has an address, and hears who that is."""
+    told.forget_closed(target.peer)
     start = time.monotonic()
     try:
         await peer.connect(str(target), timeout=seconds)
@@ -137,7 +144,7 @@ async def contact(
         connected.connection.path,
         connected.connection.address,
         identity=heard if isinstance(heard, PeerIdentified) else None,
-        closed=isinstance(heard, ConnectionClosed),
+        closed=isinstance(heard, ConnectionClosed) or (isinstance(answered, Exception) and other in told.closed),
         ping=answered,
         known=tuple(entry.without_peer() for entry in peer.addresses.get(other)),
     )

@@ -262,7 +262,7 @@ class _Examination:
         direct = [] if dialing is None else [await dialing]
         relayed: list[Contact] = []
         punched = None
-        while circuits and not any(one.path is not None for one in (*direct, *relayed)):
+        while circuits and not any(one.holds for one in (*direct, *relayed)):
             # By our own peer, since it listens: the peer may begin to punch a hole to it.
             relayed.append(await self._contact(circuits.pop(0), ping=True))
             if _punches_holes(relayed[-1]) and self._own.reachability:
@@ -307,12 +307,12 @@ class _Reached:
     @property
     def directly(self) -> list[Contact]:
         """The direct attempts that have led to the peer."""
-        return [one for one in (*self.direct, *self.told) if one.path is not None]
+        return [one for one in (*self.direct, *self.told) if one.holds]
 
     @property
     def met(self) -> list[Contact]:
         """All attempts that have, the direct ones first."""
-        return [*self.directly, *(one for one in self.relayed if one.path is not None)]
+        return [*self.directly, *(one for one in self.relayed if one.holds)]
 
     def findings(self, own: PeerId) -> list[Finding]:
         """Those about the peer; ``own`` is our id."""
@@ -321,8 +321,9 @@ class _Reached:
         found = [check_direct(one, needed=not met) for one in self.direct]
         found += [check_relayed(one, needed=not met) for one in self.relayed]
         found += [check_address(one) for one in self.told]
-        if met:
-            found += [check_ping(met[0]), check_requests(met[0], own)]
+        ended = [one for one in self.contacts if one.closed]
+        for one in (met or ended)[:1]:
+            found += [check_ping(one), check_requests(one, own)]
         if relayed and not directly:
             found.append(check_hole_punching(relayed[0], self.punched))
         return found

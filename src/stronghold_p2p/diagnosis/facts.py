@@ -114,11 +114,16 @@ class Contact:
     identity: PeerIdentified | None = None
     """What the remote says of itself; None: nothing in time."""
     closed: bool = False
-    """The remote has ended the connection before that."""
+    """The remote has ended the connection before that, or before a ping."""
     ping: float | Exception | None = None
     """The round-trip time, or why there is none; None: not asked."""
     known: tuple[Multiaddr, ...] = ()
     """Where the peer is to be dialed, of what it says those addresses that may be its own."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is a connection that the remote has not ended at once."""
+        return self.path is not None and not self.closed
 
 
 @dataclass(frozen=True, slots=True)

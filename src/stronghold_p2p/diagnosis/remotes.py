@@ -82,7 +82,14 @@ def check_direct(contact: Contact, *, needed: bool) -> Finding:
     if contact.path is None:
         what = f"The peer {contact.target.peer} cannot be reached directly"
         return _not_reached(check, what, contact, data, needed=needed)
-    return _reached(check, f"The peer answers directly{_how(contact)}", contact, data)
+    what = f"The peer answers directly{_how(contact)}"
+    if not contact.closed:
+        return Finding(check, "ok", f"{what}.", None, data)
+    what += ", but it ends direct connections: a ban, a policy, or it wants relays only."
+    if not needed:
+        return Finding(check, "note", what, None, data)
+    advice = "Look at the bans and the policy of the peer, or reach it through a relay."
+    return Finding(check, "problem", what, advice, data)
 
 
 def check_relayed(contact: Contact, *, needed: bool) -> Finding:
@@ -114,6 +121,9 @@ def check_ping(contact: Contact) -> Finding:
     """The round trip to a peer that was reached."""
     check = "ping"
     through = "" if contact.path is None or contact.path.relay is None else " through the relay"
+    if contact.closed:
+        what = f"No ping was answered{through}: the peer has ended the connection."
+        return Finding(check, "unknown", what, None, {"rtt_ms": None})
     match contact.ping:
         case float(seconds):
             data = {"rtt_ms": round(seconds * 1000, 3)}
@@ -133,10 +143,10 @@ def check_requests(contact: Contact, own: PeerId) -> Finding:
     check = "requests"
     identity = contact.identity
     allow = f"On its side, allow {own}. If your peer has another key, give it here: --key FILE."
+    if contact.closed:
+        what = "The peer has closed the connection before it answered anything, as for a ban or a policy."
+        return Finding(check, "problem", what, allow)
     if identity is None:
-        if contact.closed:
-            what = "The peer has closed the connection before it said what it offers, as for a ban or a policy."
-            return Finding(check, "problem", what, allow)
         what = "The peer does not say what it offers: it has no identify protocol, or was too slow."
         return Finding(check, "unknown", what, f"Try it: `stronghold-p2p request {contact.target} JSON`.")
     codecs = [codec for codec, protocol in PROTOCOLS.items() if protocol in identity.protocols]

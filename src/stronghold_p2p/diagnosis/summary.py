@@ -72,14 +72,15 @@ def _advice_on_relays(findings: Sequence[Finding], relays: Sequence[RelayContact
 
 def _reached(contacts: Sequence[Contact], punched: Punch | None) -> str:
     peer = contacts[0].target.peer
-    paths = [one.path for one in contacts if one.path is not None]
+    ends = any(one.closed and one.path is not None and one.path.relay is None for one in contacts)
+    paths = [one.path for one in contacts if one.path is not None and one.holds]
     if not paths:
-        return f"You cannot reach the peer {peer}."
+        return f"You cannot reach the peer {peer}{': it ends direct connections' if ends else ''}."
     if any(path.relay is None for path in paths):
         return f"You can reach the peer {peer} directly."
     if punched is not None and isinstance(punched.outcome, PathUpgraded):
         return f"You can reach the peer {peer} through a relay, and then directly, by hole punching."
-    return f"You can reach the peer {peer} through a relay only."
+    return f"You can reach the peer {peer} through a relay only{': it ends direct connections' if ends else ''}."
 
 
 def _direct_way(machine: Machine, router: Router, outside: Outside) -> _Way | None:
