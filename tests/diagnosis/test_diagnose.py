@@ -175,6 +175,16 @@ async def test_a_peer_that_bans_us(make_peer: MakePeer) -> None:
     assert "closed the connection" in found(diagnosis, "requests").what
 
 
+@pytest.mark.parametrize("limit", [1, 600, 1500, 3000])
+async def test_a_relay_that_lets_little_through(make_peer: MakePeer, limit: int) -> None:
+    relay = await relaying(make_peer, max_bytes=limit)
+    _, circuit = await listening(make_peer, relay)
+    diagnosis = await run(relays=[str(relay)], peer=str(circuit))
+    assert "too little for requests" in found(diagnosis, "relay").what
+    assert "requests" not in verdicts(diagnosis) or found(diagnosis, "requests").verdict == "problem"
+    assert "allow more" in str(diagnosis.advice)
+
+
 async def test_a_peer_that_wants_relays_only(make_peer: MakePeer) -> None:
     relay = await relaying(make_peer)
     bob, _ = await listening(make_peer, relay)

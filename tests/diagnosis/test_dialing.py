@@ -60,6 +60,7 @@ def failed(error: Exception, address: Multiaddr = TCP, seconds: float = 0.0) -> 
         (failed(RelayRefused(OTHER, 201, "a limit"), CIRCUIT), "status 201", "Try it again later"),
         (failed(RelayRefused(OTHER, 202, "its rules"), CIRCUIT), "status 202", "operator of the relay"),
         (failed(RelayRefused(OTHER, 400, "malformed"), CIRCUIT), "status 400", "log of the relay"),
+        (failed(ConnectionLost("the announced limit of 1 bytes each way had been reached"), CIRCUIT), "announced limit", "Have the relay allow more"),
         (failed(TimeoutError("no answer in time"), CIRCUIT), "no answer in time", "give it with --relay"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -74,7 +74,8 @@ def reserved(
         (reserved(PathLimits(None, 16 * MIB)), "ok", "has 16 MiB each way and any time.", None),
         (reserved(PathLimits(120.0, None)), "ok", "has any number of bytes and 2 minutes.", None),
         (reserved(PathLimits(120.0, 128 * 1024)), "note", "has 128 KiB each way and 2 minutes.", "Keep requests and responses below that"),
-        (reserved(PathLimits(5.0, 500)), "note", "has 500 bytes each way and 5 s.", "Keep requests"),
+        (reserved(PathLimits(60.0, 500)), "problem", "has 500 bytes each way and 1 minute. That is too little for requests.", "Have the relay allow more"),
+        (reserved(PathLimits(5.0, 20 * 1024)), "note", "has 20 KiB each way and 5 s.", "Keep requests"),
         (reserved(PathLimits(5.0, None)), "note", "and 5 s.", "cut off"),
         (reserved(at=PRIVATE), "note", "It has no public address: only peers in its network can use it.", None),
         (reserved(at=PRIVATE, told=(CIRCUIT,)), "ok", "has no limits.", None),
@@ -194,6 +195,31 @@ def test_pings(contact: Contact, verdict: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("limits", "ping", "closed", "is_cut"),
+    [
+        (PathLimits(60.0, 4000), ConnectionLost("gone"), False, True),
+        (PathLimits(60.0, 4000), RequestTimeout(4.0, "ping"), False, True),
+        (PathLimits(60.0, 4000), None, True, True),
+        (PathLimits(2.0, None), ConnectionLost("gone"), False, True),
+        (PathLimits(120.0, 128 * 1024), ConnectionLost("gone"), False, False),
+        (PathLimits(120.0, 128 * 1024), None, True, False),
+        (None, ConnectionLost("gone"), False, False),
+    ],
+)
+def test_a_connection_that_ends_by_the_limit_of_its_relay(
+    limits: PathLimits | None, ping: float | Exception | None, closed: bool, is_cut: bool
+) -> None:
+    path = Path("tcp", CIRCUIT, RELAY, limits)
+    who = identity("/stronghold-p2p/1.0.0", "/ipfs/ping/1.0.0")
+    contact = Contact(Target(PEER, CIRCUIT), 0.25, path, CIRCUIT, identity=who, closed=closed, ping=ping)
+    for one in (check_ping(contact), check_requests(contact, OWN)):
+        assert ("the relay gives it only" in one.what) is is_cut
+        assert ("Have the relay allow more" in str(one.advice)) is is_cut
+        assert not is_cut or one.verdict == "problem"
+    assert ("its limit ends the connection early" in check_relayed(contact, needed=True).what) is is_cut
+
+
+@pytest.mark.parametrize(
     ("contact", "verdict", "says", "advises"),
     [
         (reached(who=identity("/stronghold-p2p/1.0.0", "/ipfs/ping/1.0.0")), "ok", "The peer is go-libp2p/0.51, and takes requests of ours as json, which it may", None),
@@ -210,6 +236,15 @@ def test_requests(contact: Contact, verdict: str, says: str, advises: str | None
     assert (found.check, found.verdict) == ("requests", verdict)
     assert says in found.what
     assert (found.advice is None) if advises is None else (advises in str(found.advice))
+
+
+def test_requests_need_more_than_a_tiny_limit() -> None:
+    who = identity("/stronghold-p2p/1.0.0")
+    for count, verdict in ((4000, "problem"), (128 * 1024, "ok")):
+        path = Path("tcp", CIRCUIT, RELAY, PathLimits(60.0, count))
+        contact = Contact(Target(PEER, CIRCUIT), 0.25, path, CIRCUIT, identity=who, ping=0.1)
+        assert check_requests(contact, OWN).verdict == verdict
+        assert check_ping(contact).verdict == "ok"
 
 
 def test_what_a_remote_says_of_itself_is_cut() -> None:

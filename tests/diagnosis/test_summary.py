@@ -8,11 +8,13 @@ from stronghold_p2p import (
     AddressOrigin,
     AddressReachability,
     ConnectionInfo,
+    ConnectionLost,
     DialError,
     Direction,
     Multiaddr,
     NatKind,
     Path,
+    PathLimits,
     PathUpgraded,
     PeerId,
     PortMapped,
@@ -170,6 +172,17 @@ def met(address: Multiaddr, by: bool = True, *, closed: bool = False) -> Contact
 def test_how_the_peer_was_reached(contacts: list[Contact], says: str) -> None:
     diagnosis = summarize([], machine("10.0.0.1"), NONE, Outside(), relays=[], contacts=contacts)
     assert diagnosis.what.startswith(says)
+
+
+def test_a_relay_whose_limit_is_too_small() -> None:
+    path = Path("tcp", CIRCUIT, RELAY, PathLimits(60.0, 4000))
+    facts = machine("10.0.0.1"), NONE, Outside()
+    for closed, says in (
+        (False, "only, whose limit is too small for requests."),
+        (True, "limit of the relay is too small."),
+    ):
+        contact = Contact(Target(PEER, CIRCUIT), 0.1, path, closed=closed, ping=ConnectionLost("gone"))
+        assert says in summarize([], *facts, relays=[], contacts=[contact]).what
 
 
 def test_a_peer_to_which_a_hole_was_punched() -> None:

@@ -23,10 +23,12 @@ from ..swarm.own_addresses import Scope, scope_of
 from ..transport.resolver import is_name
 from .finding import MAX_SHOWN, shortened
 
-__all__ = ["advice_on", "attempts_data", "in_words", "on_status"]
+__all__ = ["RAISE", "advice_on", "attempts_data", "in_words", "on_status"]
 
 NOTABLE: Final = 0.1
 """Seconds of a failed dial that are worth telling."""
+
+RAISE: Final = "Have the relay allow more, as `stronghold-p2p relay` does unless told otherwise, or use another relay."
 
 NO_ROUTE: Final = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
 
@@ -123,6 +125,8 @@ def _advice(attempt: DialAttempt) -> str:
             return on_status(error.status)
         case PeerIdMismatch():
             return f"Use the id of the peer that is there now, {error.actual}, if that is the one you mean."
+        case ConnectionLost() if address.is_relayed and "announced limit" in error.reason:
+            return RAISE
         case _ if address.is_relayed:
             return "Look whether the relay answers: give it with --relay."
         case TlsError():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..errors import DialError, ProtocolNotSupported, RelayRefused
+from ..errors import DialError, ProtocolNotSupported, RelayRefused, RequestTimeout
 from ..events import HolePunchFailed, PathLimits, PathUpgraded, PeerIdentified, ReservationMade
 from ..identity import PeerId
 from ..protocols.hole_punching import PROTOCOL as DCUTR
 from ..protocols.relay.message import Status
 from ..requests.codec import PROTOCOLS
 from ..swarm.own_addresses import Scope, scope_of
-from .dialing import advice_on, attempts_data, in_words, on_status
+from .dialing import RAISE, advice_on, attempts_data, in_words, on_status
 from .facts import Contact, Punch, RelayContact
 from .finding import Finding, duration, listed, shortened
 
@@ -23,11 +23,15 @@ __all__ = [
     "check_relay",
     "check_relayed",
     "check_requests",
+    "is_cut",
     "is_public",
 ]
 
 SMALL: Final = 1024 * 1024
 """Bytes of a circuit below which a request may not fit: a message of JSON has up to as many."""
+
+TINY: Final = 10 * 1024
+"""Bytes of a circuit that do for the handshake and what the two sides say of themselves, but for hardly any request."""
 
 BRIEF: Final = 30.0
 """Seconds below which a circuit may end before somebody has answered a question of the firewall."""
@@ -101,6 +105,9 @@ def check_relayed(contact: Contact, *, needed: bool) -> Finding:
         what = f"The peer {contact.target.peer} cannot be reached through the relay {relay}"
         return _not_reached(check, what, contact, data, needed=needed)
     what = f"The peer answers through the relay {contact.path.relay} after {contact.seconds:.2f} s"
+    if is_cut(contact):
+        what += f", but its limit ends the connection early: {_limits(contact.path.limits)}."
+        return Finding(check, "problem" if needed else "note", what, RAISE, data)
     return _reached(check, what, contact, data)
 
 
@@ -121,6 +128,8 @@ def check_ping(contact: Contact) -> Finding:
     """The round trip to a peer that was reached."""
     check = "ping"
     through = "" if contact.path is None or contact.path.relay is None else " through the relay"
+    if is_cut(contact):
+        return _cut(check, contact, {"rtt_ms": None})
     if contact.closed:
         what = f"No ping was answered{through}: the peer has ended the connection."
         return Finding(check, "unknown", what, None, {"rtt_ms": None})
@@ -143,6 +152,8 @@ def check_requests(contact: Contact, own: PeerId) -> Finding:
     check = "requests"
     identity = contact.identity
     allow = f"On its side, allow {own}. If your peer has another key, give it here: --key FILE."
+    if is_cut(contact):
+        return _cut(check, contact, {})
     if contact.closed:
         what = "The peer has closed the connection before it answered anything, as for a ban or a policy."
         return Finding(check, "problem", what, allow)
@@ -153,6 +164,10 @@ def check_requests(contact: Contact, own: PeerId) -> Finding:
     agent = shortened(identity.agent_version) or "a program without a name"
     protocols = [shortened(protocol) for protocol in identity.protocols[:MAX_PROTOCOLS]]
     data = {"agent": shortened(identity.agent_version), "codecs": codecs, "protocols": protocols}
+    limits = None if contact.path is None else contact.path.limits
+    if codecs and limits is not None and limits.bytes is not None and limits.bytes < TINY:
+        what = f"The peer is {agent}, and takes requests, but through the relay only of {_limits(limits)}."
+        return Finding(check, "problem", what, RAISE, data)
     if codecs:
         what = f"The peer is {agent}, and takes requests of ours as {listed(codecs)}, which it may still reject one by one."
         return Finding(check, "ok", what, None, data)
@@ -195,12 +210,32 @@ def is_public(relay: RelayContact) -> bool:
     return any(scope_of(address) is Scope.PUBLIC for address in (*remote, *told))
 
 
+def is_cut(contact: Contact) -> bool:
+    """Whether the relay seems to have ended the connection at its limit."""
+    limits = None if contact.path is None else contact.path.limits
+    if limits is None:
+        return False
+    is_tight = (limits.bytes or TINY) < TINY or (limits.seconds or BRIEF) < BRIEF
+    return is_tight and (contact.closed or isinstance(contact.ping, ConnectionError | DialError | RequestTimeout))
+
+
+def _cut(check: str, contact: Contact, data: dict[str, Any]) -> Finding:
+    assert contact.path is not None
+    what = (
+        f"The connection to the peer through the relay {contact.path.relay} ended early: the relay gives it only"
+        f" {_limits(contact.path.limits)}."
+    )
+    return Finding(check, "problem", what, RAISE, data)
+
+
 def _check_reservation(
     check: str, what: str, relay: RelayContact, made: ReservationMade, data: dict[str, Any]
 ) -> Finding:
     limits = None if made.limits is None else _as_meant(made.limits, relay.contact.identity)
     lifetime = "" if relay.lifetime is None or relay.lifetime < 0 else f" for {duration(relay.lifetime)}"
     what += f", and gives a reservation{lifetime}; each connection through it has {_limits(limits)}."
+    if limits is not None and limits.bytes is not None and limits.bytes < TINY:
+        return Finding(check, "problem", f"{what} That is too little for requests.", RAISE, data)
     if limits is not None and limits.bytes is not None and limits.bytes < SMALL:
         advice = (
             "Keep requests and responses below that, or use a relay that allows more, as `stronghold-p2p relay` does."

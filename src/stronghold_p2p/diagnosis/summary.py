@@ -10,7 +10,7 @@ from ..multiaddr import Multiaddr
 from ..transport.interfaces import Ip
 from .facts import Contact, Machine, Outside, Punch, RelayContact, Router
 from .finding import Diagnosis, Finding, Reach
-from .remotes import is_public
+from .remotes import is_cut, is_public
 from .router import forward_by_hand
 
 __all__ = ["summarize"]
@@ -74,12 +74,16 @@ def _reached(contacts: Sequence[Contact], punched: Punch | None) -> str:
     peer = contacts[0].target.peer
     ends = any(one.closed and one.path is not None and one.path.relay is None for one in contacts)
     paths = [one.path for one in contacts if one.path is not None and one.holds]
+    if not paths and any(map(is_cut, contacts)):
+        return f"You cannot reach the peer {peer}: the limit of the relay is too small."
     if not paths:
         return f"You cannot reach the peer {peer}{': it ends direct connections' if ends else ''}."
     if any(path.relay is None for path in paths):
         return f"You can reach the peer {peer} directly."
     if punched is not None and isinstance(punched.outcome, PathUpgraded):
         return f"You can reach the peer {peer} through a relay, and then directly, by hole punching."
+    if all(is_cut(one) for one in contacts if one.holds):
+        return f"You can reach the peer {peer} through a relay only, whose limit is too small for requests."
     return f"You can reach the peer {peer} through a relay only{': it ends direct connections' if ends else ''}."
 
 
