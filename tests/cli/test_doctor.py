@@ -46,7 +46,7 @@ def test_as_json_each_finding_is_a_line(cli: Cli, relay: str) -> None:
     ]  # fmt: skip
     assert set(findings[0]) == {"event", "check", "verdict", "what", "advice", "data"}
     assert {line["check"]: line["data"] for line in findings}["requests"]["codecs"] == ["json"]
-    assert (summary["event"], summary["reach"]) == ("summary", "through a relay only")
+    assert (summary["event"], summary["reach"]) == ("summary", "not at all")
     assert summary["what"].startswith("You can reach the peer ")
     assert f"--via-relay {relay}" in summary["advice"]
     # This machine is in no network: a problem, whatever the relay and the peer are like.
@@ -60,7 +60,7 @@ def test_people_read_a_paragraph_each(cli: Cli, relay: str) -> None:
     assert lines[1] == "                        Do: Connect it to a network. If this is a container, give it one."
     peer = relay.rpartition("/")[2]
     assert f"note     relay          The relay {peer} answers by tcp at" in lines
-    assert any(line.startswith("summary                 Peers elsewhere can reach you") for line in lines)
+    assert any(line.startswith("summary                 Peers elsewhere cannot reach you") for line in lines)
     assert f"                        {relay}`." in lines
     assert max(len(line) for line in lines if "12D3" not in line) <= 110
 

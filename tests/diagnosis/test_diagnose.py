@@ -73,8 +73,9 @@ async def test_a_relay_and_a_peer(make_peer: MakePeer) -> None:
         "requests": "ok",
     }
     assert found(diagnosis, "clock").verdict == "ok"
-    assert diagnosis.reach == "through a relay only"
+    assert diagnosis.reach == "not at all"  # this machine is in no network
     assert diagnosis.what.startswith(f"You can reach the peer {bob.peer_id} directly.")
+    assert diagnosis.what.endswith("Peers on this machine can, through the relay.")
     carol = await make_peer()
     assert await carol.listen_via_relay(relay)  # there is a place again
 

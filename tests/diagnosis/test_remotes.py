@@ -34,6 +34,7 @@ from stronghold_p2p.diagnosis.remotes import (
 PEER = PeerId.parse("12D3KooWHbzMJW3LdgTFjcv7iXKhMMhNAQAfx7tGhe6U3BHNnBKD")
 RELAY = PeerId.parse("12D3KooWFvyFjmVNas864oDAkFLMcNrmRwbyKJrJ6sHLEidQFx44")
 OWN = PeerId.parse("12D3KooWHcjXRVqdaHJCy3aTG3qXSqd6X1AW4zikTr62EBscHghK")
+LOOPBACK = Multiaddr.parse("/ip4/127.0.0.1/tcp/4001")
 PUBLIC, PRIVATE = Multiaddr.parse("/ip4/8.8.8.8/tcp/4001"), Multiaddr.parse("/ip4/10.0.0.1/tcp/4001")
 CIRCUIT = Multiaddr.parse(f"{PUBLIC}/p2p/{RELAY}/p2p-circuit")
 GONE = DialError(PEER, [DialAttempt(PUBLIC, ConnectionRefusedError(111, "Connection refused"), 0.1)])
@@ -78,6 +79,8 @@ def reserved(
         (reserved(PathLimits(5.0, 20 * 1024)), "note", "has 20 KiB each way and 5 s.", "Keep requests"),
         (reserved(PathLimits(5.0, None)), "note", "and 5 s.", "cut off"),
         (reserved(at=PRIVATE), "note", "It has no public address: only peers in its network can use it.", None),
+        (reserved(at=LOOPBACK), "note", "It has a loopback address alone: only peers on this machine can use it.", None),
+        (reserved(at=LOOPBACK, told=(PRIVATE,)), "note", "only peers in its network can use it.", None),
         (reserved(at=PRIVATE, told=(CIRCUIT,)), "ok", "has no limits.", None),
         (RelayContact(missed()), "problem", f"The relay {PEER} cannot be reached: {PUBLIC}: connection refused", "have it listen on all interfaces, as at /ip4/0.0.0.0/tcp/4001"),
         (RelayContact(reached(), refusal=RelayRefused(PEER, 200, "it has none to give")), "problem", "gives no reservation: it has none to give, status 200.", "The relay is full"),

@@ -28,6 +28,7 @@ from stronghold_p2p.diagnosis.summary import summarize
 
 PEER = PeerId.parse("12D3KooWHbzMJW3LdgTFjcv7iXKhMMhNAQAfx7tGhe6U3BHNnBKD")
 RELAY = PeerId.parse("12D3KooWFvyFjmVNas864oDAkFLMcNrmRwbyKJrJ6sHLEidQFx44")
+LOOPBACK = Multiaddr.parse("/ip4/127.0.0.1/tcp/4001")
 PUBLIC, PRIVATE = Multiaddr.parse("/ip4/8.8.8.8/tcp/4001"), Multiaddr.parse("/ip4/10.0.0.1/tcp/4001")
 CIRCUIT = Multiaddr.parse(f"{PUBLIC}/p2p/{RELAY}/p2p-circuit")
 
@@ -117,6 +118,19 @@ def test_what_nobody_has_tested_is_unknown(outside: Outside, reach: str, says: s
     assert diagnosis.reach == reach
     assert says in diagnosis.what
     assert ("To find out" in str(diagnosis.advice)) is (reach == "unknown")
+
+
+def test_a_relay_on_this_machine_brings_nobody_from_elsewhere() -> None:
+    diagnosis = summarize([], machine("10.0.0.1"), REFUSES, Outside(), relays=[relay(LOOPBACK)], contacts=[])
+    assert diagnosis.reach == "unknown"
+    assert diagnosis.what.endswith("nobody was asked to dial you. Peers on this machine can, through the relay.")
+    assert "on a machine with a public address" in str(diagnosis.advice)
+    assert f"For peers on this machine, start the peer with `stronghold-p2p listen --via-relay {LOOPBACK}/" in str(
+        diagnosis.advice
+    )
+    both = summarize([], machine("10.0.0.1"), REFUSES, Outside(), relays=[relay(LOOPBACK), relay()], contacts=[])
+    assert both.reach == "through a relay only"
+    assert f"--via-relay {PUBLIC}/" in str(both.advice)
 
 
 def test_the_advice_on_a_relay_that_does_not_help_is_told() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from ..errors import DialError, ProtocolNotSupported, RelayRefused, RequestTimeout
 from ..events import HolePunchFailed, PathLimits, PathUpgraded, PeerIdentified, ReservationMade
 from ..identity import PeerId
+from ..multiaddr import Multiaddr
 from ..protocols.hole_punching import PROTOCOL as DCUTR
 from ..protocols.relay.message import Status
 from ..requests.codec import PROTOCOLS
@@ -24,6 +25,7 @@ __all__ = [
     "check_relayed",
     "check_requests",
     "is_cut",
+    "is_local",
     "is_public",
 ]
 
@@ -205,9 +207,19 @@ def check_hole_punching(contact: Contact, punch: Punch | None) -> Finding:
 
 def is_public(relay: RelayContact) -> bool:
     """Whether the relay has a public address, as far as is known."""
+    return any(scope_of(address) is Scope.PUBLIC for address in _addresses(relay))
+
+
+def is_local(relay: RelayContact) -> bool:
+    """Whether the relay has loopback addresses alone: it is on this machine."""
+    addresses = _addresses(relay)
+    return bool(addresses) and all(scope_of(address) is Scope.LOOPBACK for address in addresses)
+
+
+def _addresses(relay: RelayContact) -> tuple[Multiaddr, ...]:
     told = () if relay.reservation is None else relay.reservation.addresses
     remote = () if relay.contact.remote is None else (relay.contact.remote,)
-    return any(scope_of(address) is Scope.PUBLIC for address in (*remote, *told))
+    return *remote, *told
 
 
 def is_cut(contact: Contact) -> bool:
@@ -244,6 +256,9 @@ def _check_reservation(
     if limits is not None and limits.seconds is not None and limits.seconds < BRIEF:
         advice = "Expect requests to be cut off, or use a relay that gives more time, as `stronghold-p2p relay` does."
         return Finding(check, "note", what, advice, data)
+    if is_local(relay):
+        what += " It has a loopback address alone: only peers on this machine can use it."
+        return Finding(check, "note", what, None, data)
     if not is_public(relay):
         what += " It has no public address: only peers in its network can use it."
         return Finding(check, "note", what, None, data)

@@ -10,7 +10,7 @@ from ..multiaddr import Multiaddr
 from ..transport.interfaces import Ip
 from .facts import Contact, Machine, Outside, Punch, RelayContact, Router
 from .finding import Diagnosis, Finding, Reach
-from .remotes import is_cut, is_public
+from .remotes import is_cut, is_local, is_public
 from .router import forward_by_hand
 
 __all__ = ["summarize"]
@@ -48,6 +48,12 @@ def summarize(
     through a relay."""
     failed = _advice_on_relays(findings, relays)
     way = _direct_way(machine, router, outside) or _other_way(machine, router, outside, relays, failed)
+    local = next((one for one in relays if one.reservation is not None and is_local(one)), None)
+    if local is not None and way.reach in {"not at all", "unknown"}:
+        here = f"For peers on this machine, start the peer with {_via(local)}."
+        way = way._replace(
+            what=f"{way.what} Peers on this machine can, through the relay.", advice=f"{way.advice} {here}"
+        )
     what, advice = way.what, way.advice
     if contacts:
         what = f"{_reached(contacts, punched)} {what}"
@@ -116,7 +122,7 @@ def _other_way(
     machine: Machine, router: Router, outside: Outside, relays: Sequence[RelayContact], failed: str | None
 ) -> _Way:
     """Through a relay, or what would make one."""
-    reserved = [one for one in relays if one.reservation is not None]
+    reserved = [one for one in relays if one.reservation is not None and not is_local(one)]
     if reserved:
         relay = next(filter(is_public, reserved), reserved[0])
         if is_public(relay):
@@ -128,7 +134,7 @@ def _other_way(
         return _Way(
             "through a relay only",
             what,
-            f"Start the peer with `stronghold-p2p listen --via-relay {relay.contact.target}`.",
+            f"Start the peer with {_via(relay)}.",
         )
     if all(ip.is_loopback for ip in machine.ips or ()):
         what = "Peers elsewhere cannot reach you at all: this machine is in no network."
@@ -149,14 +155,16 @@ def _other_way(
             f" address.{by_hand}"
         )
     if outside.is_settled:
-        no_relay = "relay was found" if not relays else "relay that gives a reservation was found"
+        no_relay = "relay was found" if not relays else "relay that they can use was found"
         what = f"Peers elsewhere cannot reach you at all: no public address, forwarded port or {no_relay}."
         return _Way("not at all", what, advice)
     if outside.servers:
         what = "Whether peers elsewhere can reach you is unknown: those that were asked to dial you have not in time."
         return _Way("unknown", what, f"To find out, give it more time, as with --seconds 30. {advice}")
     what = "Whether peers elsewhere can reach you is unknown: nobody was asked to dial you"
-    what += ", and no given relay gives a reservation." if relays else "."
+    what += (
+        ", and no given relay gives a reservation." if relays and not any(one.reservation for one in relays) else "."
+    )
     find_out = "To find out, give a relay or a peer at a public address that offers AutoNAT v2, with --relay or --peer."
     return _Way("unknown", what, f"{advice} {find_out}" if failed is not None else f"{find_out} {advice}")
 
@@ -170,6 +178,10 @@ def _advice(dialed: Multiaddr, origin: AddressOrigin, router: Router) -> str:
     command = _listen(6 if dialed.components[0][0] == "ip6" else 4, router.port)
     announced = f" --announce {dialed}" if origin is AddressOrigin.ANNOUNCED else ""
     return f"Start the peer with `{command}{announced}`."
+
+
+def _via(relay: RelayContact) -> str:
+    return f"`stronghold-p2p listen --via-relay {relay.contact.target}`"
 
 
 def _listen(version: int, port: int) -> str:
