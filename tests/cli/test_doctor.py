@@ -61,7 +61,7 @@ def test_people_read_a_paragraph_each(cli: Cli, relay: str) -> None:
     peer = relay.rpartition("/")[2]
     assert f"note     relay          The relay {peer} answers by tcp at" in lines
     assert any(line.startswith("summary                 Peers elsewhere cannot reach you") for line in lines)
-    assert f"                        {relay}`." in lines
+    assert any(line.startswith(f"                        {relay}") for line in lines)
     assert max(len(line) for line in lines if "12D3" not in line) <= 110
 
 

@@ -50,11 +50,11 @@ def relay(address: Multiaddr = PUBLIC, *, gives: bool = True) -> RelayContact:
 @pytest.mark.parametrize(
     ("ips", "router", "relays", "reach", "says", "advises"),
     [
-        (("192.168.1.2",), MAPS, [], "directly", "since the router forwards a port. Nobody has tested that.", "listen /ip4/0.0.0.0/tcp/5001 --port-mapping`"),
+        (("192.168.1.2",), MAPS, [], "directly", "since the router forwards a port. Nobody has tested that.", "listen /ip4/0.0.0.0/tcp/5001 --port-mapping --ask`"),
         (("192.168.1.2",), MAPS, [relay()], "directly", "since the router forwards a port", "--port-mapping"),
-        (("8.8.8.8",), NONE, [], "unknown", "directly at 8.8.8.8, unless a firewall stops them", "listen /ip4/0.0.0.0/tcp/4001`, and let TCP port 4001 through"),
-        (("2a00::1", "10.0.0.1"), REFUSES, [], "unknown", "directly at 2a00::1, unless", "listen /ip6/::/tcp/5001`"),
-        (("192.168.1.2",), REFUSES, [relay()], "through a relay only", "through a relay only.", f"listen --via-relay {PUBLIC}/p2p/{RELAY}`"),
+        (("8.8.8.8",), NONE, [], "unknown", "directly at 8.8.8.8, unless a firewall stops them", "listen /ip4/0.0.0.0/tcp/4001 --ask`, and let TCP port 4001 through"),
+        (("2a00::1", "10.0.0.1"), REFUSES, [], "unknown", "directly at 2a00::1, unless", "listen /ip6/::/tcp/5001 --ask`"),
+        (("192.168.1.2",), REFUSES, [relay()], "through a relay only", "through a relay only.", f"listen --via-relay {PUBLIC}/p2p/{RELAY} --ask`"),
         (("192.168.1.2",), REFUSES, [relay(PRIVATE), relay()], "through a relay only", "through a relay only.", f"--via-relay {PUBLIC}/p2p/"),
         (("192.168.1.2",), REFUSES, [relay(PRIVATE)], "through a relay only", "only through a relay that they can reach", f"--via-relay {PRIVATE}/p2p/"),
         (("192.168.1.2",), REFUSES, [relay(gives=False)], "unknown", "nobody was asked to dial you, and no given relay gives", "Run `stronghold-p2p relay`"),
@@ -82,12 +82,12 @@ def asked_of(origin: AddressOrigin, dialed: bool | None) -> Outside:
 @pytest.mark.parametrize(
     ("ips", "router", "outside", "reach", "says", "advises"),
     [
-        (("8.8.8.8",), NONE, asked_of(AddressOrigin.INTERFACE, True), "directly", f"one has dialed {PUBLIC}.", "listen /ip4/0.0.0.0/tcp/4001`."),
-        (("10.0.0.1",), REFUSES, asked_of(AddressOrigin.OBSERVED, True), "directly", f"one has dialed {PUBLIC}.", "listen /ip4/0.0.0.0/tcp/5001`."),
-        (("10.0.0.1",), REFUSES, asked_of(AddressOrigin.ANNOUNCED, True), "directly", f"one has dialed {PUBLIC}.", f"tcp/5001 --announce {PUBLIC}`."),
-        (("10.0.0.1",), MAPS, asked_of(AddressOrigin.MAPPED, True), "directly", f"one has dialed {PUBLIC}.", "tcp/5001 --port-mapping`."),
+        (("8.8.8.8",), NONE, asked_of(AddressOrigin.INTERFACE, True), "directly", f"one has dialed {PUBLIC}.", "listen /ip4/0.0.0.0/tcp/4001 --ask`."),
+        (("10.0.0.1",), REFUSES, asked_of(AddressOrigin.OBSERVED, True), "directly", f"one has dialed {PUBLIC}.", "listen /ip4/0.0.0.0/tcp/5001 --ask`."),
+        (("10.0.0.1",), REFUSES, asked_of(AddressOrigin.ANNOUNCED, True), "directly", f"one has dialed {PUBLIC}.", f"tcp/5001 --announce {PUBLIC} --ask`."),
+        (("10.0.0.1",), MAPS, asked_of(AddressOrigin.MAPPED, True), "directly", f"one has dialed {PUBLIC}.", "tcp/5001 --port-mapping --ask`."),
         (("10.0.0.1",), MAPS, asked_of(AddressOrigin.MAPPED, False), "through a relay only", "relay only", "--via-relay"),
-        (("10.0.0.1",), MAPS, asked_of(AddressOrigin.OBSERVED, False), "directly", "Nobody has tested that.", "--port-mapping`."),
+        (("10.0.0.1",), MAPS, asked_of(AddressOrigin.OBSERVED, False), "directly", "Nobody has tested that.", "--port-mapping --ask`."),
         (("8.8.8.8",), NONE, asked_of(AddressOrigin.INTERFACE, False), "through a relay only", "relay only", "--via-relay"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -58,6 +58,6 @@ def forward_by_hand(router: Router) -> str:
     port = router.port
     return (
         f"have the router {router.address} forward TCP port {port} to {router.local}, and start the peer with"
-        f" `stronghold-p2p listen /ip4/0.0.0.0/tcp/{port} --announce /ip4/PUBLIC/tcp/{port}`, where PUBLIC is the address of"
+        f" `stronghold-p2p listen /ip4/0.0.0.0/tcp/{port} --announce /ip4/PUBLIC/tcp/{port} --ask`, where PUBLIC is the address of"
         " the router"
     )

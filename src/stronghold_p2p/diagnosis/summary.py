@@ -95,7 +95,7 @@ def _reached(contacts: Sequence[Contact], punched: Punch | None) -> str:
 
 def _direct_way(machine: Machine, router: Router, outside: Outside) -> _Way | None:
     """One that was tested, or else one of which nothing is known that is against it."""
-    by_mapping = f"Start the peer with `{_listen(4, router.port)} --port-mapping`."
+    by_mapping = f"Start the peer with `{_listen(4, router.port)} --port-mapping --ask`."
     for origin in SIMPLEST_FIRST:
         dialed = outside.dialed(origin)
         if dialed is not None:
@@ -112,7 +112,7 @@ def _direct_way(machine: Machine, router: Router, outside: Outside) -> _Way | No
             f"Peers elsewhere can reach you directly at {public}, unless a firewall stops them. Nobody has tested that."
         )
         advice = (
-            f"Start the peer with `{_listen(public.version, router.port)}`, and let TCP port {router.port} through."
+            f"Start the peer with `{_listen(public.version, router.port)} --ask`, and let TCP port {router.port} through."
         )
         return _Way("unknown", what, advice)
     return None
@@ -143,7 +143,7 @@ def _other_way(
     if public is not None:
         what = f"Peers elsewhere cannot reach you at all: a firewall is in front of {public}."
         advice = (
-            f"Let TCP port {router.port} through, and start the peer with `{_listen(public.version, router.port)}`."
+            f"Let TCP port {router.port} through, and start the peer with `{_listen(public.version, router.port)} --ask`."
         )
         return _Way("not at all", what, advice)
     by_hand = f" Or {forward_by_hand(router)}." if router.address is not None else ""
@@ -177,12 +177,13 @@ def _advice(dialed: Multiaddr, origin: AddressOrigin, router: Router) -> str:
     """How a peer is reached at an address of ours that somebody has dialed."""
     command = _listen(6 if dialed.components[0][0] == "ip6" else 4, router.port)
     announced = f" --announce {dialed}" if origin is AddressOrigin.ANNOUNCED else ""
-    return f"Start the peer with `{command}{announced}`."
+    return f"Start the peer with `{command}{announced} --ask`."
 
 
 def _via(relay: RelayContact) -> str:
-    return f"`stronghold-p2p listen --via-relay {relay.contact.target}`"
+    return f"`stronghold-p2p listen --via-relay {relay.contact.target} --ask`"
 
 
 def _listen(version: int, port: int) -> str:
+    """To which ``--ask`` is to be added: the command needs to be told who may ask what."""
     return f"stronghold-p2p listen {'/ip4/0.0.0.0' if version == 4 else '/ip6/::'}/tcp/{port}"
