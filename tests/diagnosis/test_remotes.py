@@ -241,6 +241,13 @@ def test_requests(contact: Contact, verdict: str, says: str, advises: str | None
     assert (found.advice is None) if advises is None else (advises in str(found.advice))
 
 
+@pytest.mark.parametrize("contact", [reached(closed=True), reached(who=identity("/ipfs/ping/1.0.0"))])
+def test_nobody_is_told_to_allow_an_id_that_is_thrown_away(contact: Contact) -> None:
+    advice = str(check_requests(contact, OWN, is_kept=False).advice)
+    assert advice.startswith("First give the key of your peer here, --key FILE:")
+    assert str(OWN) not in advice
+
+
 def test_requests_need_more_than_a_tiny_limit() -> None:
     who = identity("/stronghold-p2p/1.0.0")
     for count, verdict in ((4000, "problem"), (128 * 1024, "ok")):

@@ -86,6 +86,7 @@ async def diagnose(
         InvalidAddress: an argument is malformed, or has no peer id where it must.
         ListenError: cannot listen on ``listen``.
     """
+    has_key = keypair is not None
     keypair = keypair or Keypair.generate()
     given = list(dict.fromkeys(_target(relay, keypair.peer_id) for relay in relays))
     wanted = None if peer is None else _target(peer, keypair.peer_id)
@@ -95,7 +96,9 @@ async def diagnose(
         await (listen_everywhere(own, announce) if where is None else own.listen(where, announce=announce))
         try:
             async with asyncio.TaskGroup() as tasks:
-                examination = _Examination(own, told, keypair, seconds, tasks.create_task, port=_port_of(where))
+                examination = _Examination(
+                    own, told, keypair, seconds, tasks.create_task, port=_port_of(where), has_key=has_key
+                )
                 return await examination.run(given, wanted, named, tell)
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -113,6 +116,7 @@ class _Examination:
         spawn: Callable[..., asyncio.Task[Any]],
         *,
         port: int | None,
+        has_key: bool,
     ) -> None:
         self._own = own
         self._told = told
@@ -121,6 +125,7 @@ class _Examination:
         self._dial_time = seconds * DIAL_PART
         self._spawn = spawn
         self._port = port
+        self._has_key = has_key
         self._neighbors: asyncio.Task[Neighbors] = spawn(look_for_neighbors(seconds * NEIGHBORS_PART))
 
     async def run(
@@ -165,7 +170,7 @@ class _Examination:
         say(check_port_mapping(router))
         reached = None if reaching is None else await reaching
         if reached is not None:
-            say(*reached.findings(self._own.peer_id))
+            say(*reached.findings(self._own.peer_id, has_key=self._has_key))
         outside = await looking_in
         say(check_nat(outside), check_reachability(outside, needed=all(one.reservation is None for one in relays)))
         contacts = [] if reached is None else reached.contacts
@@ -314,8 +319,8 @@ class _Reached:
         """All attempts that have, the direct ones first."""
         return [*self.directly, *(one for one in self.relayed if one.holds)]
 
-    def findings(self, own: PeerId) -> list[Finding]:
-        """Those about the peer; ``own`` is our id."""
+    def findings(self, own: PeerId, *, has_key: bool) -> list[Finding]:
+        """Those about the peer; ``own`` is our id, ``has_key``: that of a key that was given."""
         directly, met = self.directly, self.met
         relayed = met[len(directly) :]
         found = [check_direct(one, needed=not met) for one in self.direct]
@@ -323,7 +328,7 @@ class _Reached:
         found += [check_address(one) for one in self.told]
         ended = [one for one in self.contacts if one.closed]
         for one in (met or ended)[:1]:
-            found += [check_ping(one), check_requests(one, own)]
+            found += [check_ping(one), check_requests(one, own, is_kept=has_key)]
         if relayed and not directly:
             found.append(check_hole_punching(relayed[0], self.punched))
         return found

@@ -149,11 +149,17 @@ def check_ping(contact: Contact) -> Finding:
             return Finding(check, "problem", what, "Look whether the peer is overloaded or asleep.", {"rtt_ms": None})
 
 
-def check_requests(contact: Contact, own: PeerId) -> Finding:
-    """Whether the peer takes requests of ``own``, which has reached it."""
+def check_requests(contact: Contact, own: PeerId, *, is_kept: bool = True) -> Finding:
+    """Whether the peer takes requests of ``own``, which has reached it. ``is_kept``: somebody has the key of that id."""
     check = "requests"
     identity = contact.identity
-    allow = f"On its side, allow {own}. If your peer has another key, give it here: --key FILE."
+    if is_kept:
+        allow = f"On its side, allow {own}. If your peer has another key, give it here: --key FILE."
+    else:
+        allow = (
+            "First give the key of your peer here, --key FILE: the peer may know its id, while that of this look is new and"
+            " is not kept. Else allow the id of your peer on the other side."
+        )
     if is_cut(contact):
         return _cut(check, contact, {})
     if contact.closed:

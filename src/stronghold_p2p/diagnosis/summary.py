@@ -111,9 +111,7 @@ def _direct_way(machine: Machine, router: Router, outside: Outside) -> _Way | No
         what = (
             f"Peers elsewhere can reach you directly at {public}, unless a firewall stops them. Nobody has tested that."
         )
-        advice = (
-            f"Start the peer with `{_listen(public.version, router.port)} --ask`, and let TCP port {router.port} through."
-        )
+        advice = f"Start the peer with `{_listen(public.version, router.port)} --ask`, and let TCP port {router.port} through."
         return _Way("unknown", what, advice)
     return None
 
@@ -142,9 +140,7 @@ def _other_way(
     public = _public(machine)
     if public is not None:
         what = f"Peers elsewhere cannot reach you at all: a firewall is in front of {public}."
-        advice = (
-            f"Let TCP port {router.port} through, and start the peer with `{_listen(public.version, router.port)} --ask`."
-        )
+        advice = f"Let TCP port {router.port} through, and start the peer with `{_listen(public.version, router.port)} --ask`."
         return _Way("not at all", what, advice)
     by_hand = f" Or {forward_by_hand(router)}." if router.address is not None else ""
     if failed is not None:
