@@ -16,6 +16,7 @@ from stronghold_p2p import (
     PeerId,
     PeerIdMismatch,
     RelayRefused,
+    StreamReset,
     TlsError,
     WebSocketError,
 )
@@ -60,6 +61,7 @@ def failed(error: Exception, address: Multiaddr = TCP, seconds: float = 0.0) -> 
         (failed(RelayRefused(OTHER, 201, "a limit"), CIRCUIT), "status 201", "Try it again later"),
         (failed(RelayRefused(OTHER, 202, "its rules"), CIRCUIT), "status 202", "operator of the relay"),
         (failed(RelayRefused(OTHER, 400, "malformed"), CIRCUIT), "status 400", "log of the relay"),
+        (failed(StreamReset(), CIRCUIT), "the circuit was reset at once", "it may refuse relayed connections, by networks.relayed"),
         (failed(ConnectionLost("the announced limit of 1 bytes each way had been reached"), CIRCUIT), "announced limit", "Have the relay allow more"),
         (failed(TimeoutError("no answer in time"), CIRCUIT), "no answer in time", "give it with --relay"),
     ],
@@ -69,6 +71,28 @@ def test_what_failed_and_what_to_do(attempt: DialAttempt, says: str, advises: st
     error = DialError(PEER, [attempt])
     assert says in in_words(error)
     assert advises in advice_on(error)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "advises"),
+    [
+        (failed(REFUSED), "Start the relay there, and have it listen on all interfaces"),
+        (failed(REFUSED, LOOPBACK), "Start the relay on this machine, at TCP port 4001"),
+        (failed(TimeoutError("no answer in time")), "Or use another relay."),
+        (failed(TimeoutError("no answer in time"), PRIVATE), "Give a public address of the relay, if it is in another network"),
+        (failed(PeerIdMismatch(PEER, OTHER)), "Use the id of the relay that is there now"),
+    ],
+)  # fmt: skip
+def test_a_relay_is_called_one(attempt: DialAttempt, advises: str) -> None:
+    advice = advice_on(DialError(PEER, [attempt]), whom="relay")
+    assert advises in advice
+    assert "--via-relay" not in advice
+
+
+def test_a_relay_that_was_given_is_not_asked_for_again() -> None:
+    error = DialError(PEER, [failed(TimeoutError("no answer in time"), CIRCUIT)])
+    assert "give it with --relay" in advice_on(error)
+    assert "--relay" not in advice_on(error, relay_given=True)
 
 
 def test_the_address_that_tells_most_is_advised_on() -> None:

@@ -168,6 +168,14 @@ def test_a_peer_that_is_reached_through_a_relay() -> None:
     assert found.data["through"] == str(RELAY)
 
 
+@pytest.mark.parametrize(("needed", "verdict"), [(True, "problem"), (False, "note")])
+def test_a_peer_that_ends_relayed_connections(needed: bool, verdict: str) -> None:
+    found = check_relayed(reached(CIRCUIT, closed=True), needed=needed)
+    assert found.verdict == verdict
+    assert found.what.endswith("but it ends the relayed connection: a ban, or a policy.")
+    assert "it may refuse relayed connections, by networks.relayed" in str(found.advice)
+
+
 def test_an_address_that_the_peer_tells() -> None:
     found = check_address(reached(PRIVATE, who=identity()))
     assert (found.check, found.verdict) == ("peer_address", "ok")

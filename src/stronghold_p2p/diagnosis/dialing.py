@@ -14,6 +14,7 @@ from ..errors import (
     PeerIdMismatch,
     RelayRefused,
     RemoteProtocolError,
+    StreamReset,
     TlsError,
     WebSocketError,
 )
@@ -23,12 +24,14 @@ from ..swarm.own_addresses import Scope, scope_of
 from ..transport.resolver import is_name
 from .finding import MAX_SHOWN, shortened
 
-__all__ = ["RAISE", "advice_on", "attempts_data", "in_words", "on_status"]
+__all__ = ["RAISE", "REFUSES_RELAYED", "advice_on", "attempts_data", "in_words", "on_status"]
 
 NOTABLE: Final = 0.1
 """Seconds of a failed dial that are worth telling."""
 
 RAISE: Final = "Have the relay allow more, as `stronghold-p2p relay` does unless told otherwise, or use another relay."
+
+REFUSES_RELAYED: Final = "Look at the policy and the bans of the peer: it may refuse relayed connections, by networks.relayed or networks.allow."
 
 NO_ROUTE: Final = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
 
@@ -38,7 +41,7 @@ def in_words(error: DialError) -> str:
     if not error.attempts:
         return shortened(error.reason)
     if len(error.attempts) == 1 and error.attempts[0].address.is_relayed:
-        return f"{_message(error.attempts[0].error)}{_time(error.attempts[0])}"
+        return f"{_message(error.attempts[0].error, is_relayed=True)}{_time(error.attempts[0])}"
     told = [_told(attempt) for attempt in error.attempts[:MAX_SHOWN]]
     if len(error.attempts) > MAX_SHOWN:
         told.append(f"and {len(error.attempts) - MAX_SHOWN} other addresses failed")
@@ -52,18 +55,22 @@ def attempts_data(error: DialError) -> list[dict[str, Any]]:
             "address": str(attempt.address),
             "names": [str(name) for name in attempt.names],
             "error": type(attempt.error).__name__,
-            "message": _message(attempt.error),
+            "message": _message(attempt.error, is_relayed=attempt.address.is_relayed),
             "seconds": round(attempt.seconds, 3),
         }
         for attempt in error.attempts
     ]
 
 
-def advice_on(error: DialError) -> str:
-    """What to do about the address that tells most: one where something answered comes before one where nothing did."""
+def advice_on(error: DialError, *, whom: str = "peer", relay_given: bool = False) -> str:
+    """What to do about the address that tells most: one where something answered comes before one where nothing did.
+
+    ``whom``: ``"relay"`` if that was to be reached. ``relay_given``: the relay in the address was given by itself, too.
+    """
     if not error.attempts:
-        return "Give the whole address, such as /ip4/192.0.2.1/tcp/4001/p2p/12D3Koo..., or start the other peer with --mdns."
-    return _advice(min(error.attempts, key=_silence))
+        other = "" if whom == "relay" else ", or start the other peer with --mdns"
+        return f"Give the whole address, such as /ip4/192.0.2.1/tcp/4001/p2p/12D3Koo...{other}."
+    return _advice(min(error.attempts, key=_silence), whom, relay_given=relay_given)
 
 
 def on_status(status: int) -> str:
@@ -85,18 +92,20 @@ def on_status(status: int) -> str:
 
 def _told(attempt: DialAttempt) -> str:
     names = f" (from {attempt.names[0]})" if attempt.names else ""
-    return f"{attempt.address}{names}: {_message(attempt.error)}{_time(attempt)}"
+    return f"{attempt.address}{names}: {_message(attempt.error, is_relayed=attempt.address.is_relayed)}{_time(attempt)}"
 
 
 def _time(attempt: DialAttempt) -> str:
     return f" ({attempt.seconds:.1f} s)" if attempt.seconds >= NOTABLE else ""
 
 
-def _message(error: Exception) -> str:
+def _message(error: Exception, *, is_relayed: bool = False) -> str:
     if isinstance(error, RelayRefused):
         return f"{error.reason}, status {error.status}"
     if isinstance(error, InvalidAddress):
         return error.reason
+    if isinstance(error, StreamReset) and is_relayed:
+        return "the circuit was reset at once"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return shortened(error)
@@ -105,7 +114,7 @@ def _message(error: Exception) -> str:
 def _silence(attempt: DialAttempt) -> int:
     """Small where the other side has told something."""
     match attempt.error:
-        case RelayRefused() | RemoteProtocolError():
+        case RelayRefused() | RemoteProtocolError() | StreamReset():
             return 0
         case ConnectionLost() | ConnectionResetError():
             return 1
@@ -117,16 +126,20 @@ def _silence(attempt: DialAttempt) -> int:
             return 4
 
 
-def _advice(attempt: DialAttempt) -> str:
+def _advice(attempt: DialAttempt, whom: str, *, relay_given: bool) -> str:
     address, error = attempt.address, attempt.error
     port = _port_of(address)
     match error:
         case RelayRefused():
             return on_status(error.status)
         case PeerIdMismatch():
-            return f"Use the id of the peer that is there now, {error.actual}, if that is the one you mean."
+            return f"Use the id of the {whom} that is there now, {error.actual}, if that is the one you mean."
+        case StreamReset() if address.is_relayed:
+            return REFUSES_RELAYED
         case ConnectionLost() if address.is_relayed and "announced limit" in error.reason:
             return RAISE
+        case _ if address.is_relayed and relay_given:
+            return "Look at the logs of the relay and of the peer: the relay answers us, but the way on from it fails."
         case _ if address.is_relayed:
             return "Look whether the relay answers: give it with --relay."
         case TlsError():
@@ -143,12 +156,12 @@ def _advice(attempt: DialAttempt) -> str:
             )
         case ConnectionRefusedError() | TimeoutError() if scope_of(address) is Scope.LOOPBACK:
             return (
-                f"Start the peer on this machine, at TCP port {port}, or give the address of the machine that it is on:"
+                f"Start the {whom} on this machine, at TCP port {port}, or give the address of the machine that it is on:"
                 " a loopback address leads to this one."
             )
         case ConnectionRefusedError():
             return (
-                f"Start the peer there, and have it listen on all interfaces, as at /ip4/0.0.0.0/tcp/{port}: nothing listens"
+                f"Start the {whom} there, and have it listen on all interfaces, as at /ip4/0.0.0.0/tcp/{port}: nothing listens"
                 " at that address."
             )
         case NotPermitted():
@@ -159,13 +172,13 @@ def _advice(attempt: DialAttempt) -> str:
             return "Check how the name is written, or use an IP address."
         case TimeoutError() if scope_of(address) is not Scope.PUBLIC:
             return (
-                "Give a public address of the peer, or one at a relay, if it is in another network than this machine: a"
-                f" private address leads nowhere then. Else let TCP port {port} through the firewall of its machine."
+                f"Give a public address of the {whom}{'' if whom == 'relay' else ', or one at a relay'}, if it is in another"
+                f" network than this machine: a private address leads nowhere then. Else let TCP port {port} through the firewall of its machine."
             )
         case TimeoutError():
             return (
-                f"Look whether the machine there runs, let TCP port {port} through its firewall, and have its router forward"
-                " it. Or have the peer listen through a relay, with --via-relay."
+                f"Look whether the machine there runs, let TCP port {port} through its firewall, and have its router forward it."
+                f" Or {'use another relay' if whom == 'relay' else 'have the peer listen through a relay, with --via-relay'}."
             )
         case OSError() if error.errno in NO_ROUTE:
             family = "IPv6" if address.components[0][0] == "ip6" else "IPv4"

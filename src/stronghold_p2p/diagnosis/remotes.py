@@ -12,7 +12,7 @@ from ..protocols.hole_punching import PROTOCOL as DCUTR
 from ..protocols.relay.message import Status
 from ..requests.codec import PROTOCOLS
 from ..swarm.own_addresses import Scope, scope_of
-from .dialing import RAISE, advice_on, attempts_data, in_words, on_status
+from .dialing import RAISE, REFUSES_RELAYED, advice_on, attempts_data, in_words, on_status
 from .facts import Contact, Punch, RelayContact
 from .finding import Finding, duration, listed, shortened
 
@@ -53,7 +53,8 @@ def check_relay(relay: RelayContact, *, leads: bool = False) -> Finding:
     contact, refusal = relay.contact, relay.refusal
     data: dict[str, Any] = {"relay": str(contact.target.peer), **_data(contact), "reservation": None, "refusal": None}
     if contact.path is None:
-        return _not_reached(check, f"The relay {contact.target.peer} cannot be reached", contact, data)
+        what = f"The relay {contact.target.peer} cannot be reached"
+        return _not_reached(check, what, contact, data, whom="relay")
     what = f"The relay {contact.target.peer} answers{_how(contact)}"
     if relay.reservation is not None:
         data["reservation"] = _reservation_data(relay, relay.reservation)
@@ -98,18 +99,21 @@ def check_direct(contact: Contact, *, needed: bool) -> Finding:
     return Finding(check, "problem", what, advice, data)
 
 
-def check_relayed(contact: Contact, *, needed: bool) -> Finding:
-    """The same through a relay."""
+def check_relayed(contact: Contact, *, needed: bool, relay_given: bool = False) -> Finding:
+    """The same through a relay. ``relay_given``: it was given by itself, too, and answers."""
     check = "peer_by_relay"
     data = {"peer": str(contact.target.peer), **_data(contact)}
     if contact.path is None:
         relay = next(value for name, value in contact.target.address or () if name == "p2p")
         what = f"The peer {contact.target.peer} cannot be reached through the relay {relay}"
-        return _not_reached(check, what, contact, data, needed=needed)
+        return _not_reached(check, what, contact, data, needed=needed, relay_given=relay_given)
     what = f"The peer answers through the relay {contact.path.relay} after {contact.seconds:.2f} s"
     if is_cut(contact):
         what += f", but its limit ends the connection early: {_limits(contact.path.limits)}."
         return Finding(check, "problem" if needed else "note", what, RAISE, data)
+    if contact.closed:
+        what += ", but it ends the relayed connection: a ban, or a policy."
+        return Finding(check, "problem" if needed else "note", what, REFUSES_RELAYED, data)
     return _reached(check, what, contact, data)
 
 
@@ -203,7 +207,7 @@ def check_hole_punching(contact: Contact, punch: Punch | None) -> Finding:
             return Finding(check, "note", what, advice)
     if DCUTR in identity.protocols and punch is None:
         what = "The peer offers hole punching, but we have no public address to which it could: its path stays relayed."
-        return Finding(check, "note", what, "Give a relay at a public address, with --relay: it sees our own.")
+        return Finding(check, "note", what, "Give a relay that answers at a public address: it sees our own.")
     if DCUTR in identity.protocols:
         return Finding(check, "unknown", "The peer offers hole punching, but did not begin with it in time.")
     what = f"The peer does not offer hole punching, {DCUTR}: its path stays the one through the relay."
@@ -284,10 +288,20 @@ def _reached(check: str, what: str, contact: Contact, data: dict[str, Any]) -> F
     return Finding(check, "ok", f"{what}.", None, data)
 
 
-def _not_reached(check: str, what: str, contact: Contact, data: dict[str, Any], *, needed: bool = True) -> Finding:
+def _not_reached(
+    check: str,
+    what: str,
+    contact: Contact,
+    data: dict[str, Any],
+    *,
+    needed: bool = True,
+    whom: str = "peer",
+    relay_given: bool = False,
+) -> Finding:
     error = contact.error
     assert error is not None
-    return Finding(check, "problem" if needed else "note", f"{what}: {in_words(error)}.", advice_on(error), data)
+    advice = advice_on(error, whom=whom, relay_given=relay_given)
+    return Finding(check, "problem" if needed else "note", f"{what}: {in_words(error)}.", advice, data)
 
 
 def _how(contact: Contact) -> str:
