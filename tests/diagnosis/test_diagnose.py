@@ -18,6 +18,7 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.diagnosis import Diagnosis, Finding, diagnose, examination
+from stronghold_p2p.firewall.admission import AdmissionRules
 
 LOCAL = "/ip4/127.0.0.1/tcp/0"
 
@@ -181,9 +182,23 @@ async def test_a_relay_that_lets_little_through(make_peer: MakePeer, limit: int)
     relay = await relaying(make_peer, max_bytes=limit)
     _, circuit = await listening(make_peer, relay)
     diagnosis = await run(relays=[str(relay)], peer=str(circuit))
+    assert [one.check for one in diagnosis.findings].count("peer_by_relay") == 1
     assert "too little for requests" in found(diagnosis, "relay").what
     assert "requests" not in verdicts(diagnosis) or found(diagnosis, "requests").verdict == "problem"
     assert "allow more" in str(diagnosis.advice)
+
+
+@pytest.mark.parametrize("by_policy", [True, False])
+async def test_a_peer_that_refuses_relayed_connections(make_peer: MakePeer, by_policy: bool) -> None:
+    relay = await relaying(make_peer)
+    bob, circuit = await listening(make_peer, relay)
+    if by_policy:
+        bob._parts.admission.set_policy(AdmissionRules(relayed=False))
+    else:
+        bob.set_relay_mode("never")
+    finding = found(await run(relays=[str(relay)], peer=str(circuit)), "peer_by_relay")
+    assert finding.verdict == "problem"
+    assert "it may refuse relayed connections" in str(finding.advice), finding
 
 
 async def test_a_peer_that_wants_relays_only(make_peer: MakePeer) -> None:

@@ -30,6 +30,21 @@ def test_nat(outside: Outside, verdict: str, says: str) -> None:
     assert found.data == {"kind": outside.nat_kind.value if outside.nat_kind is not None else None}
 
 
+@pytest.mark.parametrize(
+    ("outside", "of_nat", "of_reachability"),
+    [
+        (Outside(), "Give two relays, with --relay", "Give one, with --relay"),
+        (Outside(given=1), "Give another relay or peer, too", "Give another one, which answers at a public address"),
+        (Outside(1, given=1), "Give another relay or peer, too", "Give another one"),
+        (Outside(given=2), "two relays or peers that answer at public IPv4 addresses", "Give another one"),
+    ],
+    ids=str,
+)
+def test_what_was_given_is_not_asked_for_again(outside: Outside, of_nat: str, of_reachability: str) -> None:
+    assert of_nat in str(check_nat(outside).advice)
+    assert of_reachability in str(check_reachability(outside, needed=False).advice)
+
+
 def known(
     origin: AddressOrigin, *, by: bool = False, not_by: bool = False, state: Reachability = Reachability.UNKNOWN
 ) -> dict[Multiaddr, AddressReachability]:

@@ -209,6 +209,7 @@ class _Examination:
             ip = None if one.remote is None else host_of(one.remote)
             if ip is not None and ip.is_global and not one.target.is_relayed:
                 asked[ip] = one
+        given = len({one.target.peer for one in contacts})
         servers = [one for one in asked.values() if one.identity and DIAL_REQUEST in one.identity.protocols]
 
         def found_out() -> bool | None:
@@ -221,7 +222,7 @@ class _Examination:
         if servers:
             await self._told.until(found_out, self._left)
         return Outside(
-            sum(ip.version == 4 for ip in asked), self._own.nat_kind, len(servers), dict(self._own.reachability)
+            sum(ip.version == 4 for ip in asked), self._own.nat_kind, len(servers), dict(self._own.reachability), given
         )
 
     async def _router(self) -> Router:
@@ -262,7 +263,9 @@ class _Examination:
         relays = [(await one).contact for one in asking_relays]
         circuits = [wanted] if wanted.is_relayed else []
         circuits += [
-            _behind(one, wanted.peer) for one in relays if one.path is not None and one.target.peer != wanted.peer
+            _behind(one, wanted.peer)
+            for one in relays
+            if one.path is not None and one.target.peer != wanted.peer and not _leads_by(wanted, one)
         ]
         direct = [] if dialing is None else [await dialing]
         relayed: list[Contact] = []
@@ -277,7 +280,8 @@ class _Examination:
         told = dict.fromkeys(address for one in (*direct, *relayed) for address in one.known if not address.is_relayed)
         new = [address for address in told if address not in tried][:MAX_TOLD]
         others = [self._spawn(self._apart(Target(wanted.peer, address))) for address in new]
-        return _Reached(direct, relayed, [await one for one in others], punched)
+        answering = [one.target.peer for one in relays if one.path is not None]
+        return _Reached(direct, relayed, [await one for one in others], punched, answering)
 
     @property
     def _left(self) -> float:
@@ -304,6 +308,8 @@ class _Reached:
     """At addresses that the peer has told."""
     punched: Punch | None
     """What became of the first one through a relay, if there was no direct one."""
+    relays: Sequence[PeerId]
+    """The given relays that answer."""
 
     @property
     def contacts(self) -> list[Contact]:
@@ -324,7 +330,9 @@ class _Reached:
         directly, met = self.directly, self.met
         relayed = met[len(directly) :]
         found = [check_direct(one, needed=not met) for one in self.direct]
-        found += [check_relayed(one, needed=not met) for one in self.relayed]
+        found += [
+            check_relayed(one, needed=not met, relay_given=_relay_of(one.target) in self.relays) for one in self.relayed
+        ]
         found += [check_address(one) for one in self.told]
         ended = [one for one in self.contacts if one.closed]
         for one in (met or ended)[:1]:
@@ -336,6 +344,19 @@ class _Reached:
 
 def _punches_holes(contact: Contact) -> bool:
     return contact.identity is not None and DCUTR in contact.identity.protocols
+
+
+def _relay_of(target: Target) -> PeerId | None:
+    split = None if target.address is None else split_circuit(target.address)
+    return None if split is None else split[0]
+
+
+def _leads_by(wanted: Target, relay: Contact) -> bool:
+    """Whether ``wanted`` is an address through ``relay`` as it was given, or as it was dialed."""
+    return wanted.address in {
+        Multiaddr.parse(f"{relay.target}/p2p-circuit"),
+        _behind(relay, wanted.peer).address,
+    }
 
 
 def _behind(relay: Contact, peer: PeerId) -> Target:

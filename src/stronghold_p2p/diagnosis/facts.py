@@ -157,6 +157,8 @@ class Outside:
     """Relays and peers at public addresses that dial us back if we ask (AutoNAT v2)."""
     reachability: Mapping[Multiaddr, AddressReachability] = field(default_factory=dict)
     """Our public addresses, with our peer id, and who has dialed them."""
+    given: int = 0
+    """Relays and peers that were given to be dialed directly."""
 
     def dialed(self, origin: AddressOrigin | None = None) -> Multiaddr | None:
         """An address of ours that somebody has dialed, without our peer id; of one ``origin`` or any."""

@@ -39,7 +39,12 @@ def check_nat(outside: Outside) -> Finding:
             return Finding(check, "note", what, advice, data)
     if outside.asked < ENOUGH:
         what = "The kind of NAT was not looked at: that takes two relays or peers at different public IPv4 addresses."
-        return Finding(check, "skipped", what, "Give two relays, with --relay, or a relay and a peer.", data)
+        advice = "Give two relays, with --relay, or a relay and a peer."
+        if outside.given >= ENOUGH:
+            advice = "Give two relays or peers that answer at public IPv4 addresses: those that were given do not."
+        elif outside.given:
+            advice = "Give another relay or peer, too: two that answer at public IPv4 addresses are needed."
+        return Finding(check, "skipped", what, advice, data)
     what = f"The {outside.asked} remotes that were asked do not tell the kind of NAT: they say nothing of where they see us."
     return Finding(check, "unknown", what, None, data)
 
@@ -50,7 +55,11 @@ def check_reachability(outside: Outside, *, needed: bool) -> Finding:
     data = {"addresses": {str(address): _data(known) for address, known in outside.reachability.items()}}
     if not outside.servers:
         what = "Nobody was asked to dial us: that takes a relay or a peer at a public address that offers AutoNAT v2."
-        return Finding(check, "skipped", what, "Give one, with --relay, such as a `stronghold-p2p relay`.", data)
+        if outside.given:
+            advice = "Give another one, which answers at a public address, such as a `stronghold-p2p relay` there."
+        else:
+            advice = "Give one, with --relay, such as a `stronghold-p2p relay`."
+        return Finding(check, "skipped", what, advice, data)
     if not outside.reachability:
         return Finding(check, "note", "Nobody was asked to dial us: we have no public address.", None, data)
     dialed = [(address, known) for address, known in outside.reachability.items() if known.dialed_by]
