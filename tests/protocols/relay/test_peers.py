@@ -24,6 +24,7 @@ from stronghold_p2p import (
     ListenError,
     Multiaddr,
     PathLimits,
+    PathUpgraded,
     Policy,
     ProtocolNotSupported,
     RelayRefused,
@@ -556,3 +557,25 @@ def test_peers_of_a_relay_by_their_text() -> None:
     assert (server.reserve, server.connect, server.unlimited) == ({peer}, None, {peer})
     with pytest.raises(InvalidAddress):
         RelayServer(connect={"bob"})  # type: ignore[arg-type]
+
+
+async def test_a_direct_address_is_dialed_beside_a_circuit(make_net: MakeNet) -> None:
+    net = await make_net()
+    circuit = await net.bob.listen_via_relay(net.address)
+    direct = await net.bob.listen()
+    assert await net.alice.send_request(circuit, "relayed") == "relayed"
+    events = net.alice.events()
+    await net.alice.connect(direct)
+    upgraded = await next_event(events, PathUpgraded)
+    assert (upgraded.connection.path.relay, upgraded.before.relay) == (None, net.relay.peer_id)
+    assert await net.alice.send_request(circuit, "direct") == "direct"
+
+
+async def test_a_circuit_is_better_than_a_direct_address_that_fails(make_net: MakeNet) -> None:
+    net = await make_net()
+    circuit = await net.bob.listen_via_relay(net.address)
+    direct = await net.bob.listen()
+    await net.bob.stop_listening(direct)
+    await net.alice.connect(circuit)
+    assert await net.alice.connect(direct) == net.bob.peer_id
+    assert await net.alice.send_request(circuit, "relayed") == "relayed"
