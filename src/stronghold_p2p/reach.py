@@ -61,8 +61,9 @@ class Reach:
     @property
     def nat_kind(self) -> NatKind | None:
         """How routers between us and public remotes translate our addresses, as remotes see it that we have dialed from the
-        port of a listener: whether a hole can be punched. None until remotes of two networks have told; always where the
-        system lends no ports (Linux does). Forgotten when the interfaces change."""
+        port of a listener. A hole can be punched with ``NatKind.NONE`` (nothing is translated) and ``ENDPOINT_INDEPENDENT``.
+        None: not known, until remotes of two networks have told, and on systems that lend no ports, which Linux does.
+        Forgotten when the interfaces change."""
         self._parts.owner.check()
         return self._parts.swarm.own_addresses.nat_kind if self._parts.swarm else None
 

@@ -38,6 +38,8 @@ def record(inbound: Any = None, outbound: Any = None, banned: bool = False) -> d
             record({"allow": ["Ping"], "ask": ["Sign"], "reject": ["Read", "Write"]}, "ask"),
         ),
         (("restrict", "--allow", "Ping"), record(["Ping"], ["Ping"])),
+        (("restrict", "--allow", "Ping", "--allow", "Read"), record(["Ping", "Read"], ["Ping", "Read"])),
+        (("restrict", "--otherwise", "ask", "--direction", "inbound"), record("ask", "ask")),
         (
             ("restrict", "--direction", "outbound", "--reject", "Sign", "--otherwise", "ask"),
             record("ask", {"reject": ["Sign"], "otherwise": "ask"}),

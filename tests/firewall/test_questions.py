@@ -118,6 +118,35 @@ async def test_an_answer_stands_though_a_rule_follows_at_once(desk: Desk) -> Non
     assert desk.outcomes == [True]
 
 
+@pytest.mark.parametrize(
+    ("rule", "kind", "after"),
+    [
+        (None, "Sign", ALLOW),
+        (Rule.ASK, "Sign", ALLOW),
+        (
+            Rule.restricted(allow={"Ping"}, ask={"Sign"}, reject={"Wipe"}),
+            "Sign",
+            Rule.restricted(allow={"Ping", "Sign"}, reject={"Wipe"}),
+        ),
+        (
+            Rule.restricted(reject={"Wipe"}, otherwise="ask"),
+            "Sign",
+            Rule.restricted(allow={"Sign"}, reject={"Wipe"}, otherwise="ask"),
+        ),
+        (Rule.restricted(reject={"Wipe"}, otherwise="ask"), None, Rule.restricted(reject={"Wipe"}, otherwise="ask")),
+    ],
+)
+async def test_always_opens_no_more_than_was_asked_about(
+    make_desk: MakeDesk, rule: Rule | None, kind: Any, after: Rule
+) -> None:
+    desk = make_desk(FirewallRules(peers={ALICE: (rule, None)})).listen()
+    await desk.ask(kind=kind)
+    assert desk.questions[0].approve_always()
+    await desk.clock.settle()
+    assert desk.outcomes == [True]
+    assert desk.firewall.find(ALICE, IN).rule == after
+
+
 # -- the answer to a whole network ---------------------------------------------------------------------
 
 SITE = "/ip6/2001:db8:0:ff00::1/tcp/1"

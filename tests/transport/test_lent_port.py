@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from support.compiled import replaces_parts
 from support.waiting import begun, settled, until
 
 from stronghold_p2p import Config, Multiaddr
@@ -170,6 +171,7 @@ async def test_a_dial_on_this_machine_has_a_port_of_its_own_unless_told(alice: A
     listener.close()
 
 
+@replaces_parts
 async def test_a_system_that_lends_no_port(
     alice: Alice, remote: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

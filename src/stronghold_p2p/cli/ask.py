@@ -14,7 +14,6 @@ from ..config import Config
 from ..events import Direction
 from ..firewall.answerers import Turns
 from ..firewall.questions import FirewallRequest
-from ..firewall.rules import Rule
 from ..peer import StrongholdP2p
 from . import output, paths
 from .stdin import MAX_LINE
@@ -101,7 +100,7 @@ class Asker(abc.ABC):
             case "allow":
                 return question.approve()
             case "always":
-                return question.set_rule(Rule.ALLOW_ALL)
+                return question.approve_always()
             case "reject":
                 return question.reject()
             case "reject_network":
@@ -198,6 +197,8 @@ class Person(Asker):
 
     def _done(self, question: FirewallRequest, answer: Answer, ended: int) -> str:
         """Says what an answer has done, ``ended`` being the number of questions that it ended."""
+        if answer == "always" and question.tells_types_apart:
+            return DONE["allow"] if question.type is None else f"allowed, and {_type(question)} always from now on"
         if answer != "reject_network":
             return DONE[answer]
         others = f" with {_count(ended - 1, 'more question')}" if ended > 1 else ""

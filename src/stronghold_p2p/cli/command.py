@@ -59,13 +59,17 @@ def time_option(help: str, *, or_zero: bool = False) -> Any:
 
 
 def _check_seconds(value: float) -> float:
-    if not 0 < value <= MAX_SECONDS:
-        raise typer.BadParameter(f"expected seconds, above 0 and at most {MAX_SECONDS:,.0f}, not {value:g}")
-    return value
+    return _checked(value, "above 0")
 
 
 def _check_seconds_or_zero(value: float) -> float:
-    return value if value == 0 else _check_seconds(value)
+    return value if value == 0 else _checked(value, "0 or more")
+
+
+def _checked(value: float, least: str) -> float:
+    if not 0 < value <= MAX_SECONDS:
+        raise typer.BadParameter(f"expected seconds, {least} and at most {MAX_SECONDS:,.0f}, not {value:g}")
+    return value
 
 
 Address = Annotated[

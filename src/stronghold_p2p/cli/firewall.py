@@ -73,22 +73,24 @@ def restrict(
     *,
     state: State,
     direction: Directions = "both",
-    allow: Annotated[str | None, typer.Option(metavar="A,B", help="Allow requests of these types.")] = None,
-    ask: Annotated[str | None, typer.Option(metavar="A,B", help="Ask about each request of these types.")] = None,
-    reject: Annotated[str | None, typer.Option(metavar="A,B", help="Reject requests of these types.")] = None,
+    allow: Annotated[list[str] | None, typer.Option(metavar="A,B", help="Allow requests of these types.")] = None,
+    ask: Annotated[list[str] | None, typer.Option(metavar="A,B", help="Ask about each request of these types.")] = None,
+    reject: Annotated[list[str] | None, typer.Option(metavar="A,B", help="Reject requests of these types.")] = None,
     otherwise: Annotated[
         Literal["reject", "ask"], typer.Option(help="What happens to requests of other types, and without a type.")
     ] = "reject",
 ) -> None:
     """Allow, ask about or reject a peer's requests by type."""
     lists = {"allow": allow, "ask": ask, "reject": reject}
-    types = {word: _split(f"--{word}", names) for word, names in lists.items() if names is not None}
-    if not types:
+    types = {word: _split(f"--{word}", ",".join(names)) for word, names in lists.items() if names}
+    if not types and otherwise == "reject":
         raise UsageError("give the types that are told apart: --allow, --ask or --reject")
     try:
         rule = Rule.restricted(**types, otherwise=otherwise)
     except ValueError as error:  # a type twice
-        raise UsageError(str(error)) from None
+        raise UsageError(
+            str(error).replace("allow=", "--allow").replace("ask=", "--ask").replace("reject=", "--reject")
+        ) from None
     _set_rule(state, peer, direction, rule)
 
 

@@ -309,8 +309,8 @@ class _Table:
     def rule_by_type(self) -> Rule:
         """The rule that this table is."""
         self.check_keys("allow", "ask", "reject", "otherwise")
-        if not self.values:
-            raise self.error('an empty table lets nothing pass; write "reject"')
+        if not any(self.values.get(name) for name in ("allow", "ask", "otherwise")):
+            raise self.error('it lets nothing pass; write "reject"')
         named: dict[str, str] = {}
         for word in ("allow", "ask", "reject"):
             for index, name in enumerate(self.types(word)):

@@ -91,6 +91,22 @@ class FirewallRequest:
         check_loop(self._question.loop)
         return self._question.end("approved")
 
+    @property
+    def tells_types_apart(self) -> bool:
+        """Whether the rule that caused it does, see :meth:`approve_always`."""
+        rule = self._question.rule
+        return rule is not None and bool(rule.types)
+
+    def approve_always(self) -> bool:
+        """Lets this request pass, and from now on all of the peer in this direction; if the rule that caused the question tells
+        types apart, those of this type, and the rule stays as it is for others: a request without a type passes once. With a
+        state file, the rule is stored. False if the question has ended; then no rule is set."""
+        check_loop(self._question.loop)
+        rule, type_name = self._question.rule, self.type
+        if rule is None or not rule.types:
+            return self._question.set_rule(Rule.ALLOW_ALL)
+        return self.approve() if type_name is None else self._question.set_rule(rule.allowing(type_name))
+
     def reject(self) -> bool:
         """Rejects the waiting requests, without setting a rule. False if the question has ended."""
         check_loop(self._question.loop)

@@ -129,6 +129,10 @@ class Rule:
             return cls.ASK if rest is Verdict.ASK else cls.REJECT_ALL
         return cls(types, rest, None)
 
+    def allowing(self, type_name: str) -> Rule:
+        """The same rule by type, but that requests of this type pass."""
+        return Rule({**self.types, type_name: Verdict.ALLOW}, self.otherwise, None)
+
     @property
     def allows_some(self) -> bool:
         """Whether requests may pass without an answer: all, or those of some types."""

@@ -108,7 +108,8 @@ class _OutboundRequest(StreamReceiver):
 
 
 class _NothingSent(Exception):
-    """The connection ended before a byte of the request reached its socket: the one case in which it is tried again."""
+    """The connection ended before a byte of the request reached its socket, or a relay lets too little pass on it: the one case
+    in which it is tried again."""
 
     def __init__(self, reason: ConnectionLost) -> None:
         super().__init__(reason)
@@ -188,7 +189,10 @@ class Requester(Generic[Req, Res]):
         """One request on ``connection``."""
         refusal = connection.refusal_of_size(len(message)) if connection.path.limits is not None else None
         if refusal is not None:
-            raise EncodeError(refusal)
+            if not connection.fits_anew(len(message)):
+                raise EncodeError(refusal)
+            connection.drain()  # another circuit takes it
+            raise _NothingSent(ConnectionLost(refusal))
         stream = connection.open_substream_now(protocol.id)
         if stream is None:
             try:

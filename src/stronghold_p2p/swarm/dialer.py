@@ -163,6 +163,8 @@ class Dialer:
         if is_name(address) and not names_host(address):
             return None
         transport = next((one for one in self.transports if one.supports(address)), None)
+        if transport is None and address.is_relayed and address.relay is None:
+            raise InvalidAddress(address, "before /p2p-circuit it needs /p2p/ with the peer id of one relay")
         if transport is None:
             names = ", ".join(one.name for one in self.transports)
             raise InvalidAddress(address, f"no transport supports it (available: {names})")

@@ -236,7 +236,8 @@ class Swarm:
         self, peer: PeerId, addresses: tuple[Multiaddr, ...], deadline: float, *, find: bool = False
     ) -> Connection:
         """A connection to ``peer`` by ``deadline`` (the loop's time): the one there is, or the outcome of one dial to the
-        addresses of all callers, and with ``find`` to those that are found.
+        addresses of all callers, and with ``find`` to those that are found. A relayed one does not keep from dialing a direct
+        address without ``find``, but is better than none.
 
         Raises:
             ClosedError: we are closing.
@@ -245,7 +246,8 @@ class Swarm:
         """
         self._check_admission(peer)
         connection = self.connection(peer)
-        if connection is not None:
+        wants_direct = not find and any(not address.is_relayed for address in addresses)
+        if connection is not None and (connection.path.relay is None or not wants_direct):
             return connection
         try:
             return await self._dialer.dial(peer, addresses, find=find).outcome(deadline)

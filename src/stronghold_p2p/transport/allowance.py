@@ -61,6 +61,10 @@ class Allowance:
             f" of {limit:,} bytes in each direction of a circuit {max(left, 0):,} are left"
         )
 
+    def fits_anew(self, size: int) -> bool:
+        """Whether a message of ``size`` bytes would pass on another circuit with these limits."""
+        return self._limits.bytes is None or _framed(size) <= self._limits.bytes
+
     def reached(self, now: float, unsent: int) -> str:
         """The limit that has been reached, in words; empty: none. ``unsent`` bytes of those sent have not left."""
         limit, seconds = self._limits.bytes, self._limits.seconds

@@ -157,6 +157,11 @@ class Connection(StreamHost):
         waiting = sum(muxed.owner.pending for muxed in self._session.streams if muxed.owner is not None)
         return allowance.refusal_of(size, waiting + self._session.pending)
 
+    def fits_anew(self, size: int) -> bool:
+        """Whether a message of ``size`` bytes that is refused would pass on another connection, which we can make."""
+        allowance = self._pipe.allowance
+        return self.direction is Direction.OUTBOUND and (allowance is None or allowance.fits_anew(size))
+
     # -- opening and closing ---------------------------------------------------------------------
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.autonat import ALICE, BOB, CAROL, Node, everywhere, nodes
 from support.clock import Clock
+from support.compiled import replaces_parts
 from support.waiting import settled, until
 
 from stronghold_p2p import (
@@ -272,6 +273,7 @@ async def test_an_address_that_is_ours_no_more() -> None:
         assert len(client.asked) == 1
 
 
+@replaces_parts
 async def test_what_public_remotes_are_not_told() -> None:
     """What two networks could not dial; one server may be unable to dial at all."""
     told: list[tuple[frozenset[Multiaddr], frozenset[Multiaddr]]] = []

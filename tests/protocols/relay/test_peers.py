@@ -24,6 +24,7 @@ from stronghold_p2p import (
     ListenError,
     Multiaddr,
     PathLimits,
+    PathUpgraded,
     Policy,
     ProtocolNotSupported,
     RelayRefused,
@@ -343,21 +344,30 @@ async def test_the_relay_closes_with_circuits_open(make_net: MakeNet) -> None:
 
 
 async def test_a_request_over_the_limit_is_not_sent(make_net: MakeNet) -> None:
-    """Also one that is only over what is left of it, by what has gone over the circuit, or waits to."""
+    """One that is only over what is left of it, by what has gone over the circuit, or waits to, has another circuit."""
     net = await make_net(max_bytes=100_000)
     address = await net.bob.listen_via_relay(net.address)
     assert await net.alice.send_request(address, "x" * 20_000) == "x" * 20_000
     left = r"over the limit of the relay .*: of 100,000 bytes in each direction of a circuit [67]\d,\d{3} are left"
-    for size in 99_000, 78_000:
-        with pytest.raises(EncodeError, match=left):
-            await net.alice.send_request(address, "x" * size)
+    with pytest.raises(EncodeError, match=left):
+        await net.alice.send_request(address, "x" * 99_000)
+    [before] = [one for one in net.alice.connections if one.path.relay is not None]
+    assert await net.alice.send_request(address, "x" * 78_000) == "x" * 78_000
+    assert before not in net.alice.connections
     first = asyncio.create_task(net.alice.send_request(address, "x" * 40_000))
     second = asyncio.create_task(net.alice.send_request(address, "x" * 40_000))
-    assert await first == "x" * 40_000
+    assert (await first, await second) == ("x" * 40_000, "x" * 40_000)
+
+
+async def test_who_was_reached_by_a_circuit_does_not_end_it(make_net: MakeNet) -> None:
+    """It cannot make another one."""
+    net = await make_net(max_bytes=100_000)
+    net.alice.on_request(lambda request: "read")
+    net.alice.set_firewall_default(FirewallRules.allow_all().inbound)
+    assert await net.alice.send_request(await net.bob.listen_via_relay(net.address), "x" * 40_000)
     with pytest.raises(EncodeError):
-        await second
-    assert await net.alice.send_request(address, "still") == "still"
-    assert len(net.alice.connections) == 2
+        await net.bob.send_request(net.alice.peer_id, "x" * 80_000)
+    assert await net.bob.send_request(net.alice.peer_id, "still") == "read"
 
 
 @pytest.mark.parametrize("limits", [{"max_bytes": 50_000}, {"max_seconds": 0.3}])
@@ -539,3 +549,33 @@ async def test_a_flood_of_circuits_costs_its_connection(make_peer: MakePeer) -> 
     with pytest.raises((ConnectionLost, StreamReset)):
         await ask_on()
     await next_event(events, ConnectionClosed)
+
+
+def test_peers_of_a_relay_by_their_text() -> None:
+    peer = Keypair.generate().peer_id
+    server = RelayServer(reserve={str(peer)}, unlimited=[str(peer)])  # type: ignore[arg-type]
+    assert (server.reserve, server.connect, server.unlimited) == ({peer}, None, {peer})
+    with pytest.raises(InvalidAddress):
+        RelayServer(connect={"bob"})  # type: ignore[arg-type]
+
+
+async def test_a_direct_address_is_dialed_beside_a_circuit(make_net: MakeNet) -> None:
+    net = await make_net()
+    circuit = await net.bob.listen_via_relay(net.address)
+    direct = await net.bob.listen()
+    assert await net.alice.send_request(circuit, "relayed") == "relayed"
+    events = net.alice.events()
+    await net.alice.connect(direct)
+    upgraded = await next_event(events, PathUpgraded)
+    assert (upgraded.connection.path.relay, upgraded.before.relay) == (None, net.relay.peer_id)
+    assert await net.alice.send_request(circuit, "direct") == "direct"
+
+
+async def test_a_circuit_is_better_than_a_direct_address_that_fails(make_net: MakeNet) -> None:
+    net = await make_net()
+    circuit = await net.bob.listen_via_relay(net.address)
+    direct = await net.bob.listen()
+    await net.bob.stop_listening(direct)
+    await net.alice.connect(circuit)
+    assert await net.alice.connect(direct) == net.bob.peer_id
+    assert await net.alice.send_request(circuit, "relayed") == "relayed"

@@ -21,8 +21,11 @@ class RelayServer:
     A peer with a reservation can be reached through the relay, which sees nothing but ciphertext. Every limit has a default
     that suits requests and responses; times are in seconds, sizes in bytes.
 
+    Peers are given as a :class:`PeerId` or its text.
+
     Raises:
         ValueError: a limit is not a positive finite number.
+        InvalidAddress: a peer is not a peer id.
     """
 
     max_reservations: int = limit(
@@ -85,8 +88,8 @@ class RelayServer:
 
     max_bytes: int | None = limit(
         16 * MIB,
-        """Bytes of a circuit in each direction: a request of maximum size. go-libp2p's 128 KiB suit hole punching alone.
-        None: no limit.""",
+        """Bytes of a circuit in each direction, with what encryption adds: all but the largest messages. Who has used them up
+        makes another circuit. go-libp2p's 128 KiB suit hole punching alone. None: no limit.""",
     )
 
     reserve: AbstractSet[PeerId] | None = None
@@ -100,6 +103,10 @@ class RelayServer:
 
     def __post_init__(self) -> None:
         check_limits(self)
+        for name in ("reserve", "connect", "unlimited"):
+            peers = getattr(self, name)
+            if peers is not None:
+                object.__setattr__(self, name, frozenset(map(PeerId.of, peers)))
 
     def limits(self, *peers: PeerId) -> PathLimits | None:
         """Those of a circuit between these peers, or of any with this one."""
