@@ -96,7 +96,7 @@ def test_a_router_that_leads_nowhere(home: tuple[Host, Host]) -> None:
     assert "no name server has answered within 1 s" in found["dns"]["what"]
     assert found["relay"]["verdict"] == "problem"
     assert "no answer in time" in found["relay"]["what"]
-    assert "--via-relay" in found["summary"]["advice"]
+    assert "use another relay" in found["summary"]["advice"]
     assert f"forward TCP port 4001 to {OWN}" in found["summary"]["advice"]
 
 

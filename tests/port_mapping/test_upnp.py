@@ -169,7 +169,7 @@ async def test_no_network(device: FakeDevice) -> None:
 
 async def test_without_miniupnpc(monkeypatch: pytest.MonkeyPatch, searched: Searched) -> None:
     monkeypatch.setitem(sys.modules, "miniupnpc", None)
-    with pytest.raises(PortMappingError, match=r"pip install stronghold-p2p\[upnp\]") as caught:
+    with pytest.raises(PortMappingError, match=r"pip install '\.\[upnp\]'") as caught:
         await Upnp(searched.gateway).map(4001, None)
     assert not caught.value.answered
     assert not searched.searches
