@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from ..config import Config
-from ..errors import DialError, ListenError, StrongholdError
+from ..errors import DialError, ListenError, ProtocolNotSupported, StrongholdError
 from ..events import (
     ConnectionClosed,
     ConnectionEstablished,
@@ -138,16 +138,22 @@ async def contact(
             answered = min([await peer.ping(other, timeout=seconds) for _ in range(PINGS)])
         except StrongholdError as error:
             answered = error
+    failed = isinstance(answered, Exception)
     return Contact(
         target,
         took,
         connected.connection.path,
         connected.connection.address,
         identity=heard if isinstance(heard, PeerIdentified) else None,
-        closed=isinstance(heard, ConnectionClosed) or (isinstance(answered, Exception) and other in told.closed),
+        closed=isinstance(heard, ConnectionClosed) or _is_refused(answered) or (failed and other in told.closed),
         ping=answered,
         known=tuple(entry.without_peer() for entry in peer.addresses.get(other)),
     )
+
+
+def _is_refused(answered: float | Exception | None) -> bool:
+    """Whether the remote refuses the whole connection, which then ends."""
+    return isinstance(answered, ProtocolNotSupported) and answered.code != 0
 
 
 async def contact_apart(keypair: Keypair, target: Target, seconds: float) -> Contact:
