@@ -144,6 +144,8 @@ def test_the_advice_on_a_relay_that_does_not_help_is_told() -> None:
     assert str(told.advice).startswith("Look at the relay. Or have the router")
     told = summarize(findings, *facts, relays=relays, contacts=[met(PUBLIC)])
     assert told.advice == "Look at the peer. And as to the relay: Look at the relay."
+    told = summarize(findings, machine("8.8.8.8"), NONE, Outside(), relays=relays, contacts=[])
+    assert str(told.advice).endswith("let TCP port 4001 through. And as to the relay: Look at the relay.")
     told = summarize(findings, *facts, relays=[*relays, relay()], contacts=[])
     assert "Look at the relay" not in str(told.advice)
 

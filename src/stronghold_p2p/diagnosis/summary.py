@@ -59,13 +59,8 @@ def summarize(
         what = f"{_reached(contacts, punched)} {what}"
         of_peer = (one.advice for one in findings if one.check in OF_PEER and one.verdict == "problem")
         advice = next(filter(None, of_peer), advice)
-        if (
-            failed is not None
-            and advice is not way.advice
-            and failed != advice
-            and way.reach in {"not at all", "unknown"}
-        ):
-            advice = f"{advice} And as to the relay: {failed}"
+    if failed is not None and failed not in advice and way.reach != "directly":
+        advice = f"{advice} And as to the relay: {failed}"
     return Diagnosis(tuple(findings), way.reach, what, advice)
 
 
