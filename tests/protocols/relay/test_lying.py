@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
+from support.compiled import replaces_parts
 from support.meddler import Meddler
 from support.waiting import next_event, settled, until
 
@@ -212,6 +213,7 @@ async def test_addresses_that_lead_elsewhere(make_peer: MakePeer) -> None:
     assert bob.listeners[0].addresses == (first, second)
 
 
+@replaces_parts
 async def test_a_public_relay_does_not_have_others_dial_into_their_networks(
     make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
