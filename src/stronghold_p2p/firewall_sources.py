@@ -14,10 +14,10 @@ from .errors import PolicyError, StateError
 from .event_hub import EventHub
 from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
+from .firewall.paced_traffic import PacedTraffic
 from .firewall.policy import Policy, PolicyWatch
 from .firewall.rules import Firewall, Rule
 from .identity import PeerId
-from .requests import Responder
 from .store.database_thread import DatabaseThread
 from .store.firewall_memory import BanChange, Change, FirewallMemory
 
@@ -27,8 +27,8 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class FirewallSources:
-    """Applies a policy and a state file to the firewall, admission and traffic limits, and stores answers and bans in the
-    state file. ``admission_changed`` is called when existing connections may have to be closed."""
+    """Applies a policy and a state file to the firewall, admission and the limits of each ``traffic``, and stores answers and
+    bans in the state file. ``admission_changed`` is called when existing connections may have to be closed."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class FirewallSources:
         *,
         firewall: Firewall,
         admission: Admission,
-        responder: Responder[Any, Any],
+        traffic: Sequence[PacedTraffic[Any]],
         config: Config,
         events: EventHub,
         admission_changed: Callable[[], None],
@@ -49,7 +49,7 @@ class FirewallSources:
         self._policy = policy
         self._firewall = firewall
         self._admission = admission
-        self._responder = responder
+        self._traffic = traffic
         self._config = config
         self._events = events
         self._admission_changed = admission_changed
@@ -102,10 +102,11 @@ class FirewallSources:
 
     def _apply_policy(self, policy: Policy) -> None:
         self._admission.set_policy(policy.admission)
-        self._responder.limit_traffic(
-            policy.requests_in_flight or self._config.max_requests_in_flight_per_peer,
-            policy.requests_per_second or self._config.max_requests_per_second_per_peer,
-        )
+        for traffic in self._traffic:
+            traffic.limit(
+                policy.requests_in_flight or self._config.max_requests_in_flight_per_peer,
+                policy.requests_per_second or self._config.max_requests_per_second_per_peer,
+            )
         self._firewall.set_policy(policy.rules)
         self._admission_changed()
 
