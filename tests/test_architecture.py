@@ -94,8 +94,7 @@ EDGES = {
         "transport": "connections to relays",
     },
     "firewall_sources": {
-        "firewall": "what they feed: rules, admission",
-        "requests": "what they feed: traffic limits",
+        "firewall": "what they feed: rules, admission, traffic limits",
         "store": "rules and bans outlive a restart",
     },
     "requests": {

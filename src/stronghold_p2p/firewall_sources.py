@@ -14,12 +14,12 @@ from .errors import PolicyError, StateError
 from .event_hub import EventHub
 from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
+from .firewall.paced_traffic import PacedTraffic
 from .firewall.policy import Policy
 from .firewall.policy_watch import PolicyWatch
 from .firewall.rules import Firewall, Rule
 from .firewall.traffic import TrafficLimits
 from .identity import PeerId
-from .requests import Responder
 from .store.database_thread import DatabaseThread
 from .store.firewall_memory import BanChange, Change, FirewallMemory
 
@@ -29,8 +29,8 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class FirewallSources:
-    """Applies a policy and a state file to the firewall, admission and traffic limits, and stores answers and bans in the
-    state file. ``admission_changed`` is called when existing connections may have to be closed."""
+    """Applies a policy and a state file to the firewall, admission and the limits of each ``traffic``, and stores answers and
+    bans in the state file. ``admission_changed`` is called when existing connections may have to be closed."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class FirewallSources:
         *,
         firewall: Firewall,
         admission: Admission,
-        responder: Responder[Any, Any],
+        traffic: Sequence[PacedTraffic[Any]],
         config: Config,
         events: EventHub,
         admission_changed: Callable[[], None],
@@ -51,7 +51,7 @@ class FirewallSources:
         self._policy = policy
         self._firewall = firewall
         self._admission = admission
-        self._responder = responder
+        self._traffic = traffic
         self._config = config
         self._events = events
         self._admission_changed = admission_changed
@@ -106,13 +106,13 @@ class FirewallSources:
         # Of one that is only observed, nothing but its names is in force.
         in_force = policy if policy.mode == "enforce" else Policy(names=policy.names)
         self._admission.set_policy(in_force.admission)
-        self._responder.limit_traffic(
-            TrafficLimits(
-                in_force.requests_in_flight or self._config.max_requests_in_flight_per_peer,
-                in_force.requests_per_second or self._config.max_requests_per_second_per_peer,
-                in_force.peer_limits,
-            )
+        limits = TrafficLimits(
+            in_force.requests_in_flight or self._config.max_requests_in_flight_per_peer,
+            in_force.requests_per_second or self._config.max_requests_per_second_per_peer,
+            in_force.peer_limits,
         )
+        for traffic in self._traffic:
+            traffic.limit(limits)
         self._firewall.set_policy(in_force.rules)
         self._admission_changed()
 

@@ -102,7 +102,7 @@ class Parts(Generic[Req, Res]):
             state_file,
             firewall=self.firewall,
             admission=self.admission,
-            responder=self.responder,
+            traffic=(self.responder.traffic,),
             config=config,
             events=self.events,
             admission_changed=self._admission_changed,
