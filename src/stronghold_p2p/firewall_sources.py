@@ -113,7 +113,7 @@ class FirewallSources:
         )
         for traffic in self._traffic:
             traffic.limit(limits)
-        self._firewall.set_policy(in_force.rules)
+        self._firewall.set_policy(in_force.rules, in_force.rule_lines)
         self._admission_changed()
 
     def _policy_loaded(self, policy: Policy) -> None:
