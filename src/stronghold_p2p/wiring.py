@@ -101,6 +101,7 @@ class Parts(Generic[Req, Res]):
             policy,
             state_file,
             firewall=self.firewall,
+            gate=self.gate,
             admission=self.admission,
             traffic=(self.responder.traffic,),
             config=config,
