@@ -3,47 +3,32 @@
 from __future__ import annotations
 
 import pytest
+from support.clock import TwoClocks
 
-from stronghold_p2p.firewall.ends import Clocks, Ends
+from stronghold_p2p.firewall.ends import Ends
 
 HOUR = 3600.0
 
 
-class Time:
-    """Two clocks that a test sets."""
-
-    def __init__(self) -> None:
-        self.wall = 1_800_000_000.0
-        self.monotonic = 50.0
-
-    @property
-    def clocks(self) -> Clocks:
-        return Clocks(lambda: self.wall, lambda: self.monotonic)
-
-    def pass_(self, seconds: float) -> None:
-        self.wall += seconds
-        self.monotonic += seconds
+@pytest.fixture
+def time() -> TwoClocks:
+    return TwoClocks()
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def ends(time: Time) -> Ends[str]:
+def ends(time: TwoClocks) -> Ends[str]:
     return Ends(time.clocks)
 
 
-def test_a_date_comes(time: Time, ends: Ends[str]) -> None:
+def test_a_date_comes(time: TwoClocks, ends: Ends[str]) -> None:
     noon = time.wall + HOUR
     ends.set("a", [noon])
     assert ends.seconds_left == HOUR
-    time.pass_(HOUR - 1)
+    time.go(HOUR - 1)
     assert not ends.has_come(noon)
     assert not ends.due()
     assert ends.seconds_left == 1
-    time.pass_(1)
+    time.go(1)
     assert ends.has_come(noon)
     assert ends.seconds_left == 0
     assert ends.due() == {"a": noon}
@@ -51,34 +36,36 @@ def test_a_date_comes(time: Time, ends: Ends[str]) -> None:
     assert ends.seconds_left is None
 
 
-def test_a_clock_that_is_set_back_prolongs_nothing(time: Time, ends: Ends[str]) -> None:
+def test_a_clock_that_is_set_back_prolongs_nothing(time: TwoClocks, ends: Ends[str]) -> None:
     noon = time.wall + HOUR
     ends.set("a", [noon])
     time.wall -= 24 * HOUR
     assert ends.seconds_left == HOUR
-    time.pass_(HOUR - 1)
+    time.go(HOUR - 1)
     assert not ends.has_come(noon)
-    time.pass_(1)
+    time.go(1)
     assert ends.has_come(noon)
     assert ends.due() == {"a": noon}
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_a_clock_that_is_set_back_and_named_again_prolongs_nothing(time: Time, ends: Ends[str], asked: bool) -> None:
+def test_a_clock_that_is_set_back_and_named_again_prolongs_nothing(
+    time: TwoClocks, ends: Ends[str], asked: bool
+) -> None:
     """As by a policy that is loaded again."""
     noon = time.wall + HOUR
     ends.set("a", [noon])
-    time.pass_(HOUR / 2)
+    time.go(HOUR / 2)
     time.wall -= 24 * HOUR
     ends.set("a", [noon])
     ends.set("b", [noon])
-    time.pass_(HOUR / 2)
+    time.go(HOUR / 2)
     if asked:
         assert ends.has_come(noon)
     assert ends.due() == {"a": noon, "b": noon}
 
 
-def test_what_has_come_stays_so(time: Time, ends: Ends[str]) -> None:
+def test_what_has_come_stays_so(time: TwoClocks, ends: Ends[str]) -> None:
     noon = time.wall + HOUR
     ends.set("a", [noon])
     time.wall += HOUR  # a sleep, in which the other clock stands still
@@ -91,36 +78,36 @@ def test_what_has_come_stays_so(time: Time, ends: Ends[str]) -> None:
     assert not ends.has_come(noon)  # nobody used it any more
 
 
-def test_dates_that_nobody_uses_go_by_the_one_clock(time: Time, ends: Ends[str]) -> None:
+def test_dates_that_nobody_uses_go_by_the_one_clock(time: TwoClocks, ends: Ends[str]) -> None:
     assert not ends.has_come(time.wall + 1)
     assert ends.has_come(time.wall)
 
 
-def test_each_is_told_of_its_last_date_that_has_come(time: Time, ends: Ends[str]) -> None:
+def test_each_is_told_of_its_last_date_that_has_come(time: TwoClocks, ends: Ends[str]) -> None:
     noon = time.wall + HOUR
     ends.set("a", [noon, noon + HOUR, noon + 2 * HOUR])
     ends.set("b", [noon + HOUR])
     ends.set("c", [noon + 2 * HOUR])
-    time.pass_(2 * HOUR)
+    time.go(2 * HOUR)
     assert ends.due() == {"a": noon + HOUR, "b": noon + HOUR}
     assert ends.seconds_left == HOUR
-    time.pass_(HOUR)
+    time.go(HOUR)
     assert ends.due() == {"a": noon + 2 * HOUR, "c": noon + 2 * HOUR}
 
 
-def test_what_is_no_longer_used_is_not_waited_for(time: Time, ends: Ends[str]) -> None:
+def test_what_is_no_longer_used_is_not_waited_for(time: TwoClocks, ends: Ends[str]) -> None:
     noon = time.wall + HOUR
     ends.set("a", [noon])
     ends.set("b", [noon + HOUR])
     ends.set("a", [])
-    time.pass_(HOUR)
+    time.go(HOUR)
     assert ends.due() == {}
     assert ends.seconds_left == HOUR
     ends.set("b", [])
     assert ends.seconds_left is None
 
 
-def test_a_date_in_the_past_has_come(time: Time, ends: Ends[str]) -> None:
+def test_a_date_in_the_past_has_come(time: TwoClocks, ends: Ends[str]) -> None:
     ends.set("a", [time.wall - HOUR])
     assert ends.seconds_left == 0
     assert ends.due() == {"a": time.wall - HOUR}
