@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from ..errors import NotPermitted, RequestTimeout
 from ..event_hub import EventHub
 from ..events import Direction, FirewallDecision
 from ..identity import PeerId
@@ -16,7 +17,7 @@ from ..multiaddr import Multiaddr
 from .approvals import Approvals
 from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 
-__all__ = ["Gate", "RequestCodec"]
+__all__ = ["Gate", "RequestCodec", "permission"]
 
 ALLOW_ALL, REJECT_ALL = Rule.ALLOW_ALL, Rule.REJECT_ALL
 
@@ -56,9 +57,31 @@ class Gate:
         rule = self._firewall.find(peer, direction).rule
         return rule is not None and rule.allows_some
 
-    def refuse(self, peer: PeerId, direction: Direction, address: Multiaddr | None) -> None:
-        """Reports a request that was rejected before its body was read, see :meth:`rejects_all`."""
-        self._tell(peer, direction, None, self._firewall.find(peer, direction), address, allowed=False)
+    def rejects(self, peer: PeerId, direction: Direction, type_name: str) -> bool:
+        """Whether a rule rejects every request of this type, regardless of its content."""
+        rule = self._firewall.find(peer, direction).rule
+        return rule is not None and rule.predicate is None and rule.verdict_on(type_name) is Verdict.REJECT
+
+    def refuse(
+        self, peer: PeerId, direction: Direction, address: Multiaddr | None, type_name: str | None = None
+    ) -> None:
+        """Reports a request that was rejected before its body was read, see :meth:`rejects_all`; or a stream, whose type is
+        its protocol."""
+        self._tell(peer, direction, type_name, self._firewall.find(peer, direction), address, allowed=False)
+
+    def decide_stream(
+        self, peer: PeerId, direction: Direction, protocol: str, address: Multiaddr | None
+    ) -> bool | Awaitable[bool]:
+        """Whether a stream of ``protocol`` may be opened; as for :meth:`decide`. It has no content to see, so no view."""
+        applied = self._firewall.find(peer, direction)
+        rule = applied.rule
+        subject = Subject(peer, direction, protocol, None)
+        verdict = Verdict.ASK if rule is None else rule.verdict(subject)
+        if verdict is Verdict.ASK:
+            return self._ask(subject, address, 0)
+        allowed = verdict is Verdict.ALLOW
+        self._tell(peer, direction, protocol, applied, address, allowed=allowed)
+        return allowed
 
     def decide(
         self,
@@ -129,3 +152,22 @@ class Gate:
             self._events.emit_decision(
                 FirewallDecision(peer, direction, type_name, rule, applied.layer, allowed, waited, address)
             )
+
+
+async def permission(
+    permitted: Literal[False] | Awaitable[bool], peer: PeerId, what: str, deadline: float, timeout: float
+) -> None:
+    """Returns when ``what`` we want from ``peer`` may pass.
+
+    Raises:
+        NotPermitted: it may not.
+        RequestTimeout: nobody has answered before ``deadline`` (the loop's time), after ``timeout`` seconds.
+    """
+    if permitted is not False:
+        try:
+            async with asyncio.timeout_at(deadline):
+                if await permitted:
+                    return
+        except TimeoutError:
+            raise RequestTimeout(timeout) from None
+    raise NotPermitted(peer, f"the firewall rejects this outbound {what}")
