@@ -14,7 +14,9 @@ async def shout(stream: Stream) -> None:
 
 
 async def main() -> None:
-    rules = FirewallRules(inbound=Rule.restricted(allow={SHOUT}))  # who may: a stream passes the firewall as a request does
+    rules = FirewallRules(
+        inbound=Rule.restricted(allow={SHOUT})
+    )  # who may: a stream passes the firewall as a request does
     async with StrongholdP2p(firewall=rules) as bob, StrongholdP2p() as alice:
         bob.handle_stream(SHOUT, shout)
         address = await bob.listen()

@@ -180,6 +180,7 @@ PURE = {
     "firewall.rule": "decisions",
     "firewall.rules": "decisions; the clocks are arguments",
     "firewall.admission": "decisions",
+    "firewall.quotas": "decisions; the time is an argument",
     "firewall.traffic": "decisions; the time is an argument",
     "firewall.toml_lines": "text in, positions out",
     "transport.allowance": "counts; the time is an argument",

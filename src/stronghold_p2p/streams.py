@@ -10,9 +10,11 @@ from typing import Any
 
 from .config import Config
 from .errors import NotPermitted, RequestTimeout, StrongholdError
-from .events import Direction
+from .event_hub import EventHub
+from .events import Direction, RequestHandled, RequestOutcome
 from .firewall.gate import Gate, permission
 from .firewall.paced_traffic import PacedTraffic
+from .firewall.traffic import TrafficLimits
 from .identity import PeerId
 from .logs import SparingLog
 from .protocols.service import serve
@@ -30,12 +32,17 @@ class InboundStream(StreamReceiver):
     """A stream that a remote has opened, until its handler has it: it waits for its peer's share of the traffic, and for the
     firewall. What comes meanwhile is kept, and gets no window back: it is no more than a new stream may bring."""
 
-    __slots__ = ("_early", "_ended", "_eof", "_task", "connection", "stream")
+    __slots__ = ("_early", "_ended", "_eof", "_task", "connection", "decision_id", "ended_well", "let_in_at", "stream")
 
     def __init__(self, connection: Connection, stream: Substream, ended: Callable[[InboundStream], None]) -> None:
         """``ended`` is called once, when the stream is done with, and so is the task that serves it."""
         self.connection = connection
         self.stream = stream
+        self.decision_id = 0
+        """The id of the firewall's decision that let it pass; 0 if nobody reads decisions."""
+        self.let_in_at = 0.0
+        self.ended_well = False
+        """Its handler has returned."""
         self._ended = ended
         self._early: deque[bytes] = deque()
         self._eof = False
@@ -50,7 +57,8 @@ class InboundStream(StreamReceiver):
         self._task.add_done_callback(self._task_done)
 
     def hand_over(self) -> Stream:
-        """The stream for its handler, with what has come so far."""
+        """The stream for its handler, with what has come so far: the firewall lets it pass."""
+        self.let_in_at = self.stream.now()
         return hand_over(self.stream, self._early, self._eof)
 
     def reject(self) -> None:
@@ -92,14 +100,15 @@ class InboundStream(StreamReceiver):
 class Streams:
     """Serves and opens streams. Those of a peer are in its traffic as requests are, counted by themselves."""
 
-    def __init__(self, gate: Gate, config: Config) -> None:
+    def __init__(self, gate: Gate, config: Config, events: EventHub) -> None:
         self.handlers: dict[str, Handler] = {}
         """What is served, by protocol id."""
         self.traffic: PacedTraffic[InboundStream] = PacedTraffic(
-            config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer, self._admit
+            TrafficLimits(config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer), self._admit
         )
         self._gate = gate
         self._config = config
+        self._events = events
         self._log_failure = SparingLog(logging.ERROR, "the handler of %r failed")
 
     def close(self) -> None:
@@ -133,15 +142,21 @@ class Streams:
 
     async def _serve(self, inbound: InboundStream) -> None:
         stream = inbound.stream
-        permitted = self._gate.decide_stream(stream.peer, Direction.INBOUND, stream.protocol, stream.remote_address)
+        permitted = self._gate.decide_stream(
+            stream.peer, Direction.INBOUND, stream.protocol, stream.remote_address, inbound
+        )
         if permitted is True or (permitted is not False and await permitted):
             handler, served = self.handlers[stream.protocol], inbound.hand_over()
-            await serve(served, lambda: handler(served), stream.loop, self._log_failure)
+            inbound.ended_well = await serve(served, lambda: handler(served), stream.loop, self._log_failure)
         else:
             inbound.reject()
 
     def _ended(self, inbound: InboundStream) -> None:
         peer = inbound.stream.peer
+        if inbound.decision_id:
+            outcome: RequestOutcome = "ended" if inbound.ended_well else "failed"
+            seconds = inbound.stream.now() - inbound.let_in_at
+            self._events.emit_handled(RequestHandled(inbound.decision_id, peer, outcome, seconds))
         if self.traffic.leave(peer, inbound):
             self.traffic.admit_next_soon(peer)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from ..identity import PeerId
-from .traffic import Traffic
+from .traffic import Traffic, TrafficLimits
 
 __all__ = ["PacedTraffic"]
 
@@ -17,17 +17,16 @@ T = TypeVar("T")
 class PacedTraffic(Traffic[T], Generic[T]):
     """What is over the limits waits until a timer finds that they allow it; ``admit`` gets it then."""
 
-    def __init__(self, max_in_flight: int, per_second: float | None, admit: Callable[[T], None]) -> None:
-        super().__init__(max_in_flight, per_second)
+    def __init__(self, limits: TrafficLimits, admit: Callable[[T], None]) -> None:
+        super().__init__(limits)
         self._admit: Final = admit
         self._paced: dict[PeerId, asyncio.TimerHandle] = {}
         """Peers with a timer for what waits."""
 
-    def limit(self, in_flight: int, per_second: float | None) -> None:
-        """Sets the limits of each peer: in flight, and per second; None: no limit."""
-        self.max_in_flight = in_flight
-        self.per_second = per_second
-        for peer in self.close():
+    def limit(self, limits: TrafficLimits) -> None:
+        """Sets the limits of each peer."""
+        self.close()
+        for peer in self.set_limits(limits):
             self.admit_next_soon(peer)
 
     def admit_next_soon(self, peer: PeerId, delay: float = 0.0) -> None:
@@ -36,12 +35,11 @@ class PacedTraffic(Traffic[T], Generic[T]):
         if peer not in self._paced and self.waits(peer):
             self._paced[peer] = asyncio.get_running_loop().call_later(delay, self._admit_next, peer)
 
-    def close(self) -> list[PeerId]:
-        """Cancels every timer; returns the peers that had one."""
-        paced, self._paced = self._paced, {}
-        for timer in paced.values():
+    def close(self) -> None:
+        """Cancels every timer."""
+        for timer in self._paced.values():
             timer.cancel()
-        return list(paced)
+        self._paced.clear()
 
     def _admit_next(self, peer: PeerId) -> None:
         """Lets in what the peer's traffic allows by now, of whichever connection."""

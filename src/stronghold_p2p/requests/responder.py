@@ -13,6 +13,7 @@ from ..event_hub import EventHub
 from ..events import Direction, RequestFailed, RequestHandled
 from ..firewall.gate import Gate
 from ..firewall.paced_traffic import PacedTraffic
+from ..firewall.traffic import TrafficLimits
 from ..generics import Req, Res
 from ..logs import SparingLog
 from ..loops import Owner, is_contained
@@ -51,7 +52,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         self._gate = gate
         self._events = events
         self.traffic: PacedTraffic[InboundRequest[Req, Res]] = PacedTraffic(
-            config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer, self._admit
+            TrafficLimits(config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer), self._admit
         )
         self._refusals = refusals
         self._max_responses = config.max_response_buffer
