@@ -84,6 +84,7 @@ EDGES = {
         "requests": "sends and answers",
         "resources": "one for all parts",
         "store": "the state file, and the address book in it",
+        "streams": "serves and opens those of a user's own protocols",
         "swarm": "connections",
         "transport": "the transports, and streams of a user's own protocols",
     },
@@ -92,6 +93,11 @@ EDGES = {
         "protocols": "the relay, its clients, and circuits",
         "resources": "who has reached a limit of the relay, by network",
         "transport": "connections to relays",
+    },
+    "streams": {
+        "firewall": "each stream passes the gate, within its peer's traffic",
+        "protocols": "runs a handler",
+        "transport": "connections, and streams on them",
     },
     "firewall_sources": {
         "firewall": "what they feed: rules, admission, traffic limits",
