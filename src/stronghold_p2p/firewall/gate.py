@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
+from ..errors import NotPermitted, RequestTimeout
 from ..event_hub import EventHub
 from ..events import Direction, FirewallDecision, How, SignedAnswer
 from ..identity import PeerId
@@ -18,7 +19,7 @@ from .quotas import Place, Quotas
 from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 from .trial import Trial
 
-__all__ = ["Decided", "Gate", "RequestCodec"]
+__all__ = ["Decided", "Gate", "RequestCodec", "permission"]
 
 ALLOW_ALL = Rule.ALLOW_ALL
 
@@ -35,7 +36,7 @@ class RequestCodec(Protocol):
 
 
 class Decided(Protocol):
-    """A request, as far as it knows of its decision."""
+    """A request or a stream, as far as it knows of its decision."""
 
     decision_id: int
     """The id of the decision that let it pass; 0 if nobody reads decisions."""
@@ -75,10 +76,41 @@ class Gate:
         rule = self._firewall.find(peer, direction).rule
         return rule is not None and rule.allows_some
 
-    def refuse(self, peer: PeerId, direction: Direction, address: Multiaddr | None) -> None:
-        """Reports a request that was rejected before its body was read, see :meth:`rejects_all`."""
+    def rejects(self, peer: PeerId, direction: Direction, type_name: str) -> bool:
+        """Whether a rule rejects every request of this type, regardless of its content."""
+        rule = self._firewall.find(peer, direction).rule
+        return rule is not None and rule.predicate is None and rule.verdict_on(type_name) is Verdict.REJECT
+
+    def refuse(
+        self, peer: PeerId, direction: Direction, address: Multiaddr | None, type_name: str | None = None
+    ) -> None:
+        """Reports a request that was rejected before its body was read, see :meth:`rejects_all`; or a stream, whose type is
+        its protocol."""
         applied = self._firewall.find(peer, direction)
-        self._tell(peer, direction, None, address, applied, allowed=False, by="rule", how="rejected")
+        self._tell(peer, direction, type_name, address, applied, allowed=False, by="rule", how="rejected")
+
+    def decide_stream(
+        self,
+        peer: PeerId,
+        direction: Direction,
+        protocol: str,
+        address: Multiaddr | None,
+        stream: Decided | None = None,
+    ) -> bool | Awaitable[bool]:
+        """As :meth:`decide`, for a stream of ``protocol``. It has no content to see, so it has no view."""
+        applied = self._firewall.find(peer, direction)
+        subject = Subject(peer, direction, protocol, None)
+        verdict = Verdict.ASK if applied.rule is None else applied.rule.verdict(subject)
+        may_pass = verdict is not Verdict.REJECT
+        if may_pass and self.quotas.active and self._is_over_limit(peer, protocol, 0, stream):
+            self._tell(peer, direction, protocol, address, applied, allowed=False, by="firewall", how="limit")
+            return False
+        if verdict is Verdict.ASK:
+            return self._ask(subject, address, 0, stream)
+        allowed = verdict is Verdict.ALLOW
+        how: How = "approved" if allowed else "rejected"
+        self._tell(peer, direction, protocol, address, applied, stream, allowed=allowed, by="rule", how=how)
+        return allowed
 
     def decide(
         self,
@@ -101,12 +133,8 @@ class Gate:
             return True
         type_name = codec.type_name(body)
         verdict = Verdict.ASK if rule is None or rule.predicate is not None else rule.verdict_on(type_name)
-        if (
-            request is not None
-            and self.quotas.active
-            and verdict is not Verdict.REJECT
-            and not self._find_place(peer, type_name, len(message), request)
-        ):
+        may_pass = verdict is not Verdict.REJECT
+        if may_pass and self.quotas.active and self._is_over_limit(peer, type_name, len(message), request):
             self._tell(peer, direction, type_name, address, applied, allowed=False, by="firewall", how="limit")
             return False
         if verdict is not Verdict.ASK:  # decided without a view
@@ -130,10 +158,12 @@ class Gate:
         self._tell(peer, direction, type_name, address, applied, request, view, allowed=allowed, by="rule", how=how)
         return allowed
 
-    def _find_place(self, peer: PeerId, type_name: str | None, size: int, request: Decided) -> bool:
-        """Whether a request is within the limits of its type."""
+    def _is_over_limit(self, peer: PeerId, type_name: str | None, size: int, request: Decided | None) -> bool:
+        """Whether what is inbound is over a limit of its type; otherwise it gets its place."""
+        if request is None:
+            return False
         request.place = self.quotas.enter(peer, type_name, size, asyncio.get_running_loop().time())
-        return request.place is not None
+        return request.place is None
 
     async def _ask(self, subject: Subject, address: Multiaddr | None, size: int, request: Decided | None) -> bool:
         loop = asyncio.get_running_loop()
@@ -217,7 +247,7 @@ class Gate:
             type=type_name,
             rule=None if applied.rule is None else repr(applied.rule),
             layer=applied.layer,
-            line=None,
+            line=applied.line,
             allowed=allowed,
             by=by,
             how=how,
@@ -228,3 +258,22 @@ class Gate:
             observed=observed,
         )
         self._events.emit_decision(decision, view)
+
+
+async def permission(
+    permitted: Literal[False] | Awaitable[bool], peer: PeerId, what: str, deadline: float, timeout: float
+) -> None:
+    """Returns when ``what`` we want from ``peer`` may pass.
+
+    Raises:
+        NotPermitted: it may not.
+        RequestTimeout: nobody has answered before ``deadline`` (the loop's time), after ``timeout`` seconds.
+    """
+    if permitted is not False:
+        try:
+            async with asyncio.timeout_at(deadline):
+                if await permitted:
+                    return
+        except TimeoutError:
+            raise RequestTimeout(timeout) from None
+    raise NotPermitted(peer, f"the firewall rejects this outbound {what}")

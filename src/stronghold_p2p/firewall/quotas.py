@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..identity import PeerId
+from ..limit_fields import check_limits, limit
 from ..resources.rates import Rate
 
 __all__ = ["NO_LIMIT", "Limit", "Place", "Quotas"]
@@ -14,14 +15,18 @@ __all__ = ["NO_LIMIT", "Limit", "Place", "Quotas"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """What one peer may have of inbound requests or streams. None: no limit of that kind."""
+    """What one peer may have of inbound requests or streams. None: no limit of that kind.
 
-    per_second: float | None = None
-    """How many begin in a second; may be below 1."""
-    in_flight: int | None = None
-    """How many are decided or handled at once."""
-    max_bytes: int | None = None
-    """The size of each request in bytes, as it is encoded."""
+    Raises:
+        ValueError: a limit is not a positive number of its type.
+    """
+
+    per_second: float | None = limit(None, "How many begin in a second; may be below 1.")
+    in_flight: int | None = limit(None, "How many are decided or handled at once.")
+    max_bytes: int | None = limit(None, "The size of each request in bytes, as it is encoded.")
+
+    def __post_init__(self) -> None:
+        check_limits(self)
 
 
 NO_LIMIT: Final = Limit()
@@ -55,8 +60,8 @@ class Quotas:
         same limit of its type still counts."""
         before = self._types
         self._types = {
-            name: before[name] if name in before and before[name].limit == limit else _Quota(limit)
-            for name, limit in types.items()
+            name: before[name] if name in before and before[name].limit == its else _Quota(its)
+            for name, its in types.items()
         }
         self._peers = peers
         self.active = bool(types or peers)
@@ -75,24 +80,24 @@ class _Quota:
 
     __slots__ = ("_in_flight", "_rate", "limit")
 
-    def __init__(self, limit: Limit) -> None:
-        self.limit: Final = limit
+    def __init__(self, its: Limit) -> None:
+        self.limit: Final = its
         self._rate: Rate | None = None
-        if (per_second := limit.per_second) is not None:
+        if (per_second := its.per_second) is not None:
             self._rate = Rate(per_second, 1.0) if per_second >= 1 else Rate(1, 1 / per_second)
         self._in_flight: dict[PeerId, int] = {}
 
     def enter(self, peer: PeerId, size: int, now: float) -> bool:
-        limit, rate = self.limit, self._rate
-        if limit.max_bytes is not None and size > limit.max_bytes:
+        its, rate = self.limit, self._rate
+        if its.max_bytes is not None and size > its.max_bytes:
             return False
-        if limit.in_flight is not None and self._in_flight.get(peer, 0) >= limit.in_flight:
+        if its.in_flight is not None and self._in_flight.get(peer, 0) >= its.in_flight:
             return False
         if rate is not None:
             if not rate.has(peer, now):
                 return False
             rate.take(peer, now)
-        if limit.in_flight is not None:
+        if its.in_flight is not None:
             self._in_flight[peer] = self._in_flight.get(peer, 0) + 1
         return True
 
