@@ -14,7 +14,7 @@ from ..admission import Network
 from ..rules import unknown_type
 
 __all__ = [
-    "aware_date",
+    "date",
     "exactly",
     "is_peer_id",
     "network",
