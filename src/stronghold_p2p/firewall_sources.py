@@ -62,7 +62,7 @@ class FirewallSources:
         self._watch: PolicyWatch | None = None
         self._memory: FirewallMemory | None = None
         if isinstance(policy, Policy):
-            firewall.check(policy.rules)
+            firewall.check(policy.rules, policy.type_limits)
         if state is not None:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self.state_failed)
             firewall.ended = self._memory.drop_ended
