@@ -14,6 +14,7 @@ from .errors import PolicyError, StateError
 from .event_hub import EventHub
 from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
+from .firewall.names import Names
 from .firewall.policy import Policy, PolicyWatch
 from .firewall.rules import Firewall, Rule
 from .identity import PeerId
@@ -27,8 +28,8 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class FirewallSources:
-    """Applies a policy and a state file to the firewall, admission and traffic limits, and stores answers and bans in the
-    state file. ``admission_changed`` is called when existing connections may have to be closed."""
+    """Applies a policy and a state file to the firewall, admission, names and traffic limits, and stores answers and bans in
+    the state file. ``admission_changed`` is called when existing connections may have to be closed."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class FirewallSources:
         *,
         firewall: Firewall,
         admission: Admission,
+        names: Names,
         responder: Responder[Any, Any],
         config: Config,
         events: EventHub,
@@ -49,6 +51,7 @@ class FirewallSources:
         self._policy = policy
         self._firewall = firewall
         self._admission = admission
+        self._names = names
         self._responder = responder
         self._config = config
         self._events = events
@@ -101,6 +104,7 @@ class FirewallSources:
     # -- the policy ------------------------------------------------------------------------------
 
     def _apply_policy(self, policy: Policy) -> None:
+        self._names.set_policy(policy.names)
         self._admission.set_policy(policy.admission)
         self._responder.limit_traffic(
             policy.requests_in_flight or self._config.max_requests_in_flight_per_peer,

@@ -19,6 +19,7 @@ from .events import Direction
 from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
 from .firewall.gate import Gate
+from .firewall.names import Names
 from .firewall.policy import Policy
 from .firewall.rules import Firewall, FirewallRules
 from .firewall_sources import FirewallSources
@@ -85,6 +86,7 @@ class Parts(Generic[Req, Res]):
         self.firewall = Firewall(firewall)
         self.firewall.changed = self._firewall_changed
         self.admission = Admission()
+        self.names = Names()
         self.addresses = addresses if addresses is not None else AddressBook(config)
         self.ping = PingService()
         self.swarm: Swarm | None = None
@@ -102,6 +104,7 @@ class Parts(Generic[Req, Res]):
             state_file,
             firewall=self.firewall,
             admission=self.admission,
+            names=self.names,
             responder=self.responder,
             config=config,
             events=self.events,
