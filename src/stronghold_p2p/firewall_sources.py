@@ -20,7 +20,7 @@ from .firewall.rules import Firewall, Rule
 from .identity import PeerId
 from .requests import Responder
 from .store.database_thread import DatabaseThread
-from .store.firewall_memory import BanChange, Change, FirewallMemory
+from .store.firewall_memory import BanChange, Change, FirewallMemory, NameChange
 
 __all__ = ["FirewallSources"]
 
@@ -101,6 +101,11 @@ class FirewallSources:
         file."""
         return self._memory.keep_ban(peer, banned) if self._memory is not None else None
 
+    def keep_name(self, peer: PeerId, name: str | None) -> None:
+        """Stores a petname of ``peer``; None deletes it."""
+        if self._memory is not None:
+            self._memory.keep_name(peer, name)
+
     # -- the policy ------------------------------------------------------------------------------
 
     def _apply_policy(self, policy: Policy) -> None:
@@ -128,9 +133,12 @@ class FirewallSources:
         for change in changes:
             if isinstance(change, BanChange):
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
+            elif isinstance(change, NameChange):
+                self._names.set_petname(change.peer, change.name)
             elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
                 self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
-        self._admission_changed()
+        if any(isinstance(change, BanChange) for change in changes):
+            self._admission_changed()
 
     def state_failed(self, error: StateError) -> None:
         logger.warning("%s", error)

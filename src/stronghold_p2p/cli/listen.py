@@ -34,7 +34,6 @@ from ..events import (
     ReservationMade,
     StateFailed,
 )
-from ..firewall.policy import Policy
 from ..firewall.rules import FirewallRules, Rule
 from ..identity import PeerId
 from ..peer import StrongholdP2p
@@ -46,10 +45,11 @@ from .audit import MAX_WAITING, AuditFile, end_audit, open_audit, write_audit
 from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
 from .exec import Exec, parse_command
 from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
+from .names import load_policy, named
 from .stdin import Lines
 from .story import running, told_handler
 
-__all__ = ["listen", "load_policy", "reload_on_hangup", "tell"]
+__all__ = ["listen", "reload_on_hangup", "tell"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 DEFAULT_QUIET = Config().firewall_quiet or 0
@@ -118,7 +118,7 @@ def listen(
         list[str] | None,
         typer.Option(
             metavar="ADDR",
-            help="Stay connected to this peer: an address, or its peer id alone with --mdns. Repeatable.",
+            help="Stay connected to this peer: an address; or its peer id or name, with known addresses or --mdns. Repeatable.",
         ),
     ] = None,
     announce: Announce = None,
@@ -164,19 +164,23 @@ def listen(
     where = places(addresses or [default], certificate, certificate_key, trusted_proxy)
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, firewall_quiet=ask_quiet or None, handler_timeout=handler_timeout)
+    given = load_policy(policy)
+    known = state if state is not None and state.exists() else None
+    kept, relays = ([named(text, given, known) for text in texts or ()] for texts in (keep, via_relay))
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
         keypair=load_key(key, passphrase_file),
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),
         config=config,
         codec=codec,
-        policy=load_policy(policy),
+        policy=given,
         state=state,
         mdns=mdns,
         port_mapping=port_mapping,
     )
     peer.on_request(told_handler(answer))
-    for address in keep or ():
+    for address in kept:
         peer.keep(address)
+    output.name_peers(peer.name_of)
     made = _missing(state, audit)
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
     opened = None if audit is None else open_audit(audit)
@@ -184,7 +188,7 @@ def listen(
         peer,
         where,
         announce or (),
-        via_relay or (),
+        relays,
         asker,
         opened,
         made,
@@ -239,11 +243,6 @@ async def _listen(
         auditor = [partial(end_audit, auditing, audit)] if audit is not None and auditing is not None else []
         # What was made is removed if it never listened, since nothing is in it.
         await end_all(peer.close, *auditor, *(partial(path.unlink, missing_ok=True) for path in made))
-
-
-def load_policy(path: Path | None) -> Policy | Path | None:
-    """What to give a peer as its policy. A pipe is read here, once: it may take its time, and cannot be looked at again."""
-    return Policy.load(path, wait=True) if path is not None and path.is_fifo() else path
 
 
 def reload_on_hangup(peer: StrongholdP2p[Any, Any]) -> None:
@@ -305,7 +304,7 @@ async def tell(events: AsyncIterator[Event]) -> None:
                     "address": str(connection.address),
                     "relay": str(before.relay),
                 }
-                text = f"direct now    {connection.peer}, at {connection.address}; before through {before.relay}"
+                text = f"direct now    {output.who(connection.peer)}, at {connection.address}; before through {before.relay}"
                 output.result(record, text)
             case HolePunchFailed(peer, error, attempt, last) if output.is_json():
                 output.result({"event": "hole_punch_failed", **_failure(peer, error), "attempt": attempt, "last": last})
