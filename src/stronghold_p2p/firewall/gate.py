@@ -18,7 +18,7 @@ from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 
 __all__ = ["Gate", "RequestCodec"]
 
-ALLOW_ALL, REJECT_ALL = Rule.ALLOW_ALL, Rule.REJECT_ALL
+ALLOW_ALL = Rule.ALLOW_ALL
 
 
 class RequestCodec(Protocol):
@@ -49,7 +49,8 @@ class Gate:
 
     def rejects_all(self, peer: PeerId, direction: Direction) -> bool:
         """Whether every request is rejected, regardless of its content."""
-        return self._firewall.find(peer, direction).rule is REJECT_ALL
+        rule = self._firewall.find(peer, direction).rule
+        return rule is not None and rule.rejects_all
 
     def allows_some(self, peer: PeerId, direction: Direction) -> bool:
         """Whether a rule allows requests without an answer: all, or those of some types."""
