@@ -159,7 +159,7 @@ FLAT_EDGES = {
     "key_file": {"errors"},
     "multiaddr": {"errors", "encoding", "identity"},
     "events": {"errors", "identity", "multiaddr"},
-    "event_hub": {"events", "loops"},
+    "event_hub": {"events", "logs", "loops"},
     "encoding": {"errors"},
 }
 """What the modules at the bottom may import: nothing that imports them."""
