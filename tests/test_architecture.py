@@ -94,8 +94,7 @@ EDGES = {
         "transport": "connections to relays",
     },
     "firewall_sources": {
-        "firewall": "what they feed: rules, admission",
-        "requests": "what they feed: traffic limits",
+        "firewall": "what they feed: rules, admission, traffic limits",
         "store": "rules and bans outlive a restart",
     },
     "requests": {
@@ -176,6 +175,7 @@ PURE = {
     "firewall.rules": "decisions; the clocks are arguments",
     "firewall.admission": "decisions",
     "firewall.names": "who is called what, as values",
+    "firewall.quotas": "decisions; the time is an argument",
     "firewall.traffic": "decisions; the time is an argument",
     "firewall.toml_lines": "text in, positions out",
     "transport.allowance": "counts; the time is an argument",

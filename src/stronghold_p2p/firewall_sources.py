@@ -15,10 +15,12 @@ from .event_hub import EventHub
 from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
 from .firewall.names import Names
-from .firewall.policy import Policy, PolicyWatch
+from .firewall.paced_traffic import PacedTraffic
+from .firewall.policy import Policy
+from .firewall.policy_watch import PolicyWatch
 from .firewall.rules import Firewall, Rule
+from .firewall.traffic import TrafficLimits
 from .identity import PeerId
-from .requests import Responder
 from .store.database_thread import DatabaseThread
 from .store.firewall_memory import BanChange, Change, FirewallMemory, NameChange
 
@@ -28,8 +30,9 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class FirewallSources:
-    """Applies a policy and a state file to the firewall, admission, names and traffic limits, and stores answers and bans in
-    the state file. ``admission_changed`` is called when existing connections may have to be closed."""
+    """Applies a policy and a state file to the firewall, admission, names and the limits of each ``traffic``, and stores
+    answers, bans and names in the state file. ``admission_changed`` is called when existing connections may have to be
+    closed."""
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class FirewallSources:
         firewall: Firewall,
         admission: Admission,
         names: Names,
-        responder: Responder[Any, Any],
+        traffic: Sequence[PacedTraffic[Any]],
         config: Config,
         events: EventHub,
         admission_changed: Callable[[], None],
@@ -52,7 +55,7 @@ class FirewallSources:
         self._firewall = firewall
         self._admission = admission
         self._names = names
-        self._responder = responder
+        self._traffic = traffic
         self._config = config
         self._events = events
         self._admission_changed = admission_changed
@@ -109,13 +112,18 @@ class FirewallSources:
     # -- the policy ------------------------------------------------------------------------------
 
     def _apply_policy(self, policy: Policy) -> None:
+        # Of one that is only observed, nothing but its names is in force.
+        in_force = policy if policy.mode == "enforce" else Policy(names=policy.names)
         self._names.set_policy(policy.names)
-        self._admission.set_policy(policy.admission)
-        self._responder.limit_traffic(
-            policy.requests_in_flight or self._config.max_requests_in_flight_per_peer,
-            policy.requests_per_second or self._config.max_requests_per_second_per_peer,
+        self._admission.set_policy(in_force.admission)
+        limits = TrafficLimits(
+            in_force.requests_in_flight or self._config.max_requests_in_flight_per_peer,
+            in_force.requests_per_second or self._config.max_requests_per_second_per_peer,
+            in_force.peer_limits,
         )
-        self._firewall.set_policy(policy.rules)
+        for traffic in self._traffic:
+            traffic.limit(limits)
+        self._firewall.set_policy(in_force.rules)
         self._admission_changed()
 
     def _policy_loaded(self, policy: Policy) -> None:

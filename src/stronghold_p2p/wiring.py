@@ -105,7 +105,7 @@ class Parts(Generic[Req, Res]):
             firewall=self.firewall,
             admission=self.admission,
             names=self.names,
-            responder=self.responder,
+            traffic=(self.responder.traffic,),
             config=config,
             events=self.events,
             admission_changed=self._admission_changed,
