@@ -114,7 +114,7 @@ class FirewallSources:
     def _apply_policy(self, policy: Policy) -> None:
         # Of one that is only observed, nothing but its names is in force.
         in_force = policy if policy.mode == "enforce" else Policy(names=policy.names)
-        self._names.set_policy(policy.names)
+        self._names.set_policy(policy.names, policy.groups)
         self._admission.set_policy(in_force.admission)
         limits = TrafficLimits(
             in_force.requests_in_flight or self._config.max_requests_in_flight_per_peer,

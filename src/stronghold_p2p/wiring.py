@@ -92,7 +92,7 @@ class Parts(Generic[Req, Res]):
         self.swarm: Swarm | None = None
         """None before the start, and from the close on."""
         self._refusals = Refusals(self.events.emit)
-        self.approvals = Approvals(self.firewall, config, self.events.emit, self._refusals)
+        self.approvals = Approvals(self.firewall, config, self.events.emit, self._refusals, self.names.name_of)
         protocols = make_protocols(codec, request_type, response_type, config)
         self.firewall.limit_types(protocols[-1].requests.type_names)
         self.gate = Gate(self.firewall, self.approvals, firewall_view, self.events)

@@ -179,7 +179,8 @@ def test_names_of_the_policy(cli: Cli, file: str, policy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "said"), [("remove", "has no rule to remove"), ("unban", "has no ban to lift"), ("unname", "has no name")]
+    ("command", "said"),
+    [("remove", "has no rule to remove"), ("unban", "has no ban to lift"), ("unname", "has no name")],
 )
 def test_there_is_nothing_to_take_away(cli: Cli, file: str, command: str, said: str) -> None:
     Database(file).close()

@@ -52,6 +52,18 @@ def test_the_policy_goes_first(names: Names) -> None:
     assert names.find("Alice") == BOB
 
 
+def test_the_names_of_groups_go_before_petnames(names: Names) -> None:
+    names.set_petname(ALICE, "ops")
+    names.set_policy({}, ["Ops"])
+    assert names.name_of(ALICE) is None
+    with pytest.raises(InvalidAddress):
+        names.find("ops")
+    with pytest.raises(InvalidName, match="the name of a group in the policy"):
+        names.check(ALICE, "OPS")
+    names.set_policy({})
+    assert names.find("ops") == ALICE
+
+
 @pytest.mark.parametrize("alike", ["alice", "ALICE", "\uff41lice", "aLICE"])
 def test_names_that_look_alike_are_refused(names: Names, alike: str) -> None:
     names.set_petname(ALICE, "alice")

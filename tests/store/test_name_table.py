@@ -104,7 +104,8 @@ async def test_a_name_that_another_process_has_just_given(path: Path) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 1), st.one_of(st.none(), st.tuples(st.integers(0, 2), st.sampled_from(["a", "A", "b", None])))
+            st.integers(0, 1),
+            st.one_of(st.none(), st.tuples(st.integers(0, 2), st.sampled_from(["a", "A", "b", None]))),
         ),
         max_size=30,
     )

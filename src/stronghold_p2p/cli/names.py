@@ -37,7 +37,8 @@ def read_names(policy: Policy | Path | None, state: Path | None = None) -> Names
     """
     names = Names()
     if policy is not None:
-        names.set_policy((policy if isinstance(policy, Policy) else Policy.load(policy, wait=True)).names)
+        loaded = policy if isinstance(policy, Policy) else Policy.load(policy, wait=True)
+        names.set_policy(loaded.names, loaded.groups)
     if state is not None:
         with Database(state, create=False) as database:
             for peer, name in NameTable(database).read().items():

@@ -1,13 +1,13 @@
 """The names that people give peers: those of the policy, and petnames of one's own.
 
 A name is for people: rules, bans and connections go by peer ids. The policy goes first: a petname that is, or looks like, the
-policy's name of another peer is as if it were not there.
+policy's name of another peer or of a group is as if it were not there.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ..errors import InvalidAddress, InvalidName
@@ -28,6 +28,8 @@ class Names:
 
     def __init__(self) -> None:
         self._policy = _Register()
+        self._groups: frozenset[str] = frozenset()
+        """How the names of the policy's groups look."""
         self._petnames = _Register()
 
     @property
@@ -36,12 +38,11 @@ class Names:
         return self._petnames.names
 
     def name_of(self, peer: PeerId) -> str | None:
-        """The policy's name of a peer; else its petname, unless the policy calls another peer so; else None."""
+        """The policy's name of a peer; else its petname, unless the policy calls others so; else None."""
         if (name := self._policy.names.get(peer)) is not None:
             return name
-        if (name := self._petnames.names.get(peer)) is None or self._policy.holder(name) is not None:
-            return None
-        return name
+        name = self._petnames.names.get(peer)
+        return None if name is None or self._is_in_policy(name) else name
 
     def find(self, text: str) -> PeerId:
         """The peer with this name, or with this id.
@@ -53,7 +54,7 @@ class Names:
             return PeerId.parse(text)
         except InvalidAddress:
             pass
-        peer = self._policy.holder(text) or self._petnames.holder(text)
+        peer = (self._policy if self._is_in_policy(text) else self._petnames).holder(text)
         if peer is not None:
             names = {self._policy.names.get(peer), self._petnames.names.get(peer)}
             if text in names:
@@ -76,15 +77,22 @@ class Names:
                 taken = register.names[holder]
                 alike = "" if taken == name else f"looks like {taken!r}, which "
                 raise InvalidName(name, f"{alike}is the name of {holder} {what}")
+        if looks(name) in self._groups:
+            raise InvalidName(name, "is, or looks like, the name of a group in the policy")
 
     def set_petname(self, peer: PeerId, name: str | None) -> None:
         """Gives a peer a petname, or takes it away. Whoever has one that looks like it loses that: so two processes that
         share a file, where the last one to write has it, agree."""
         self._petnames.set(peer, name)
 
-    def set_policy(self, names: Mapping[PeerId, str]) -> None:
-        """The names of the policy, in place of those before."""
+    def set_policy(self, names: Mapping[PeerId, str], groups: Iterable[str] = ()) -> None:
+        """The names that the policy has for peers and for groups, in place of those before."""
         self._policy = _Register(names)
+        self._groups = frozenset(map(looks, groups))
+
+    def _is_in_policy(self, name: str) -> bool:
+        """Whether it is the policy's, or looks so."""
+        return self._policy.holder(name) is not None or looks(name) in self._groups
 
 
 class _Register:
