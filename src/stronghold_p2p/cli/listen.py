@@ -34,6 +34,7 @@ from ..events import (
     ReservationMade,
     StateFailed,
 )
+from ..firewall.admission import RelayMode
 from ..firewall.rules import FirewallRules, Rule
 from ..identity import PeerId
 from ..peer import StrongholdP2p
@@ -129,6 +130,13 @@ def listen(
             help="Be reached through the relay at this address, too, by peers that cannot dial this one directly. Repeatable.",
         ),
     ] = None,
+    relay_mode: Annotated[
+        RelayMode | None,
+        typer.Option(
+            help="Whether relays may join other peers with this one; never: no circuits; only: nothing but circuits, so that"
+            " nobody learns its direct addresses. The policy goes first."
+        ),
+    ] = None,
     mdns: Annotated[
         bool,
         typer.Option("--mdns", help="Announce the peer to everybody on the local network, with its id and addresses."),
@@ -159,6 +167,8 @@ def listen(
             "choose who decides about requests: --allow-all, --reject-all, --ask or --policy FILE; only --ask and --policy"
             " can be combined"
         )
+    if via_relay and relay_mode == "never":
+        raise UsageError("--via-relay and --relay-mode never contradict each other: nobody could reach this peer there")
     descriptors.raise_limit()
     default = MDNS_ADDRESS if mdns else DEFAULT_ADDRESS
     where = places(addresses or [default], certificate, certificate_key, trusted_proxy)
@@ -180,6 +190,7 @@ def listen(
     peer.on_request(told_handler(answer))
     for address in kept:
         peer.keep(address)
+    peer.set_relay_mode(relay_mode)
     output.name_peers(peer.name_of)
     made = _missing(state, audit)
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
@@ -298,14 +309,14 @@ async def tell(events: AsyncIterator[Event]) -> None:
                 record = {"event": "reservation", "relay": str(relay), "addresses": list(map(str, addresses))}
                 output.result(record, "\n".join(f"listening on  {address}" for address in addresses))
             case PathUpgraded(connection, before):
-                record = {
+                upgraded = {
                     "event": "path_upgraded",
-                    "peer": str(connection.peer),
+                    **output.peer_record(connection.peer),
                     "address": str(connection.address),
                     "relay": str(before.relay),
                 }
                 text = f"direct now    {output.who(connection.peer)}, at {connection.address}; before through {before.relay}"
-                output.result(record, text)
+                output.result(upgraded, text)
             case HolePunchFailed(peer, error, attempt, last) if output.is_json():
                 output.result({"event": "hole_punch_failed", **_failure(peer, error), "attempt": attempt, "last": last})
             case KeepFailed(peer, error) if output.is_json():
@@ -335,9 +346,9 @@ async def tell(events: AsyncIterator[Event]) -> None:
                 output.error(event.error)
 
 
-def _failure(peer: PeerId, error: Exception) -> dict[str, str]:
+def _failure(peer: PeerId, error: Exception) -> dict[str, str | None]:
     return {
-        "peer": str(peer),
+        **output.peer_record(peer),
         "error": type(error).__name__,
         "message": output.printable(str(error), MAX_MESSAGE),
     }

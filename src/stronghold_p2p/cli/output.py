@@ -30,6 +30,7 @@ __all__ = [
     "is_stalled",
     "name_peers",
     "note",
+    "peer_record",
     "printable",
     "release",
     "result",
@@ -38,9 +39,13 @@ __all__ = [
     "who",
 ]
 
+
+def _no_name(peer: PeerId) -> None: ...
+
+
 _json = False
 _debug = False
-_name_of: Callable[[PeerId], str | None] | None = None
+_name_of: Callable[[PeerId], str | None] = _no_name
 _stdout = Writer("stdout", essential=True)
 _stderr = Writer("stderr", essential=False)
 
@@ -48,7 +53,7 @@ _stderr = Writer("stderr", essential=False)
 def configure(*, json: bool, debug: bool) -> None:
     """Choose the form of the output, and show the library's log: warnings, or everything with ``debug``."""
     global _json, _debug, _name_of
-    _json, _debug, _name_of = json, debug, None
+    _json, _debug, _name_of = json, debug, _no_name
     handler = _LogHandler()
     handler.setFormatter(_Formatter("%(levelname)s %(message)s") if debug else _BriefFormatter("%(message)s"))
     logging.getLogger("asyncio").handlers[:] = [handler]  # what it complains of may quote a remote
@@ -82,7 +87,12 @@ def name_peers(name_of: Callable[[PeerId], str | None]) -> None:
 
 def who(peer: PeerId) -> str:
     """A peer, for people: by its name, with both ends of its id; by its id if it has no name."""
-    return labelled(peer, None if _name_of is None else _name_of(peer))
+    return labelled(peer, _name_of(peer))
+
+
+def peer_record(peer: PeerId) -> dict[str, str | None]:
+    """A peer, for programs: its id, and its name or None."""
+    return {"peer": str(peer), "name": _name_of(peer)}
 
 
 def is_json() -> bool:
