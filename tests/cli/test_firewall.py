@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,21 @@ def test_for_people_the_list_is_a_table(cli: Cli, file: str) -> None:
         state.set_banned(BOB, True)
     assert cli("firewall", "name", str(BOB), "bob's phone", "--state", file).status == 0
     assert cli("firewall", "list", "--state", file).out.splitlines() == [
-        f"{'PEER':52}  NAME         INBOUND                OUTBOUND                             BANNED",
-        rf"{ALICE}  -            allow '\x1b[2J', Ping  -                                    -",
-        rf"{BOB}  bob's phone  -                      allow Ping; ask Sign; reject others  yes",
+        f"{'PEER':52}  NAME         INBOUND                               OUTBOUND                             BANNED",
+        rf"{ALICE}  -            allow '\x1b[2J', Ping; reject others  -                                    -",
+        rf"{BOB}  bob's phone  -                                     allow Ping; ask Sign; reject others  yes",
     ]
+
+
+def test_rules_with_options_in_words(cli: Cli, file: str) -> None:
+    end = datetime(2100, 1, 1, tzinfo=UTC)
+    lent = Rule.ASK.replace(reasons=True).lend("Sign", end)
+    with opened(file) as state:
+        state.set_rule(ALICE, Direction.INBOUND, lent)
+        state.set_rule(ALICE, Direction.OUTBOUND, Rule.ALLOW_ALL.replace(until=end, strict=True))
+    (line,) = cli("firewall", "list", "--state", file).out.splitlines()[1:]
+    assert "allow Sign; ask others, until 2100-01-01 00:00:00 UTC, reasons, then ask, reasons  " in line
+    assert "  allow, until 2100-01-01 00:00:00 UTC, strict  " in line
 
 
 def test_an_empty_list(cli: Cli, file: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,14 +17,18 @@ from ..store.firewall_tables import FirewallTables, Remembered, stored_form
 from ..store.name_table import NameTable
 from . import output
 from .command import UsageError, add_command
+from .explain import check, explain, who
 from .names import PolicyFile, read_names
+from .replay import replay
+from .rule_text import columns, rule_text
 from .text import escaped
 
 __all__ = ["firewall"]
 
 firewall = typer.Typer(
     name="firewall",
-    help="Show and edit the rules, bans and names in a state file. A running peer applies changes within a second.",
+    help="Show and edit the rules, bans and names in a state file, which a running peer applies within a second; and ask a"
+    " policy file and a state file what they say.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -163,7 +167,7 @@ def unname(peer: Peer, *, state: State, policy: PolicyFile = None) -> None:
 
 
 add_command(firewall, list_, "list")
-for function in (allow, reject, ask, restrict, remove, ban, unban, name, unname):
+for function in (allow, reject, ask, restrict, remove, ban, unban, name, unname, explain, who, check, replay):
     add_command(firewall, function)
 
 
@@ -207,7 +211,7 @@ def _split(option: str, types: str) -> set[str]:
     return names
 
 
-def _print(remembered: Remembered, names: Names, peers: Iterable[PeerId]) -> None:
+def _print(remembered: Remembered, names: Names, peers: Sequence[PeerId]) -> None:
     """A line a peer; for people, in columns with a heading."""
     records = [
         {
@@ -219,9 +223,16 @@ def _print(remembered: Remembered, names: Names, peers: Iterable[PeerId]) -> Non
         }
         for peer in peers
     ]
-    heading, *rows = _columns(
-        [["PEER", "NAME", "INBOUND", "OUTBOUND", "BANNED"], *(map(_cell, r.values()) for r in records)]
-    )
+    cells = [
+        [
+            str(peer),
+            escaped(names.name_of(peer) or "-"),
+            *(_text(remembered.rules.get((peer, side))) for side in (Direction.INBOUND, Direction.OUTBOUND)),
+            "yes" if peer in remembered.banned else "-",
+        ]
+        for peer in peers
+    ]
+    heading, *rows = columns([["PEER", "NAME", "INBOUND", "OUTBOUND", "BANNED"], *cells])
     output.note(heading)
     for record, row in zip(records, rows, strict=True):
         output.result(record, row)
@@ -232,29 +243,5 @@ def _stored(remembered: Remembered, peer: PeerId, direction: Direction) -> objec
     return None if rule is None else stored_form(rule)
 
 
-def _cell(value: object) -> str:
-    match value:
-        case None | False:
-            return "-"
-        case True:
-            return "yes"
-        case list():
-            return f"allow {', '.join(map(_type, value))}"
-        case str():
-            return escaped(value)
-        case dict(words):
-            lists = [f"{word} {', '.join(map(_type, types))}" for word, types in words.items() if word != "otherwise"]
-            return f"{'; '.join(lists)}; {words.get('otherwise', 'reject')} others"
-    raise AssertionError(value)
-
-
-def _type(name: str) -> str:
-    """It may have come from a remote."""
-    shown = escaped(name)
-    return shown if shown == name else f"'{shown}'"
-
-
-def _columns(rows: Iterable[Iterable[str]]) -> list[str]:
-    table = [list(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+def _text(rule: Rule | None) -> str:
+    return "-" if rule is None else rule_text(rule)
