@@ -22,7 +22,7 @@ from .firewall.rules import Firewall, Rule
 from .firewall.traffic import TrafficLimits
 from .identity import PeerId
 from .store.database_thread import DatabaseThread
-from .store.firewall_memory import BanChange, Change, FirewallMemory, NameChange
+from .store.firewall_memory import BanChange, Change, FirewallMemory, NameChange, RuleChange
 
 __all__ = ["FirewallSources"]
 
@@ -65,6 +65,7 @@ class FirewallSources:
             firewall.check(policy.rules)
         if state is not None:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self.state_failed)
+            firewall.ended = self._memory.drop_ended
 
     async def start(self) -> None:
         """Applies both.
@@ -123,7 +124,7 @@ class FirewallSources:
         )
         for traffic in self._traffic:
             traffic.limit(limits)
-        self._firewall.set_policy(in_force.rules)
+        self._firewall.set_policy(in_force.rules, in_force.rule_lines)
         self._admission_changed()
 
     def _policy_loaded(self, policy: Policy) -> None:
@@ -143,10 +144,14 @@ class FirewallSources:
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
             elif isinstance(change, NameChange):
                 self._names.set_petname(change.peer, change.name)
-            elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
+            elif change.rule is not None or self._has_rule(change):
                 self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
         if any(isinstance(change, BanChange) for change in changes):
             self._admission_changed()
+
+    def _has_rule(self, change: RuleChange) -> bool:
+        """Whether the firewall still has what the file had: no call has replaced it."""
+        return self._firewall.peer_rule(change.peer, change.direction) == self._firewall.left_of(change.before)
 
     def state_failed(self, error: StateError) -> None:
         logger.warning("%s", error)

@@ -23,7 +23,7 @@ from .policy_file.tables import File, Table
 from .policy_file.tests import run_tests
 from .policy_file.values import network, number, one_of, type_name, whole_number
 from .quotas import NO_LIMIT, Limit
-from .rules import Direction, FirewallRules, Verdict
+from .rules import Direction, FirewallRules, Lines, Verdict
 
 __all__ = ["Policy", "PolicyMode"]
 
@@ -132,6 +132,12 @@ class Policy:
         except UnicodeDecodeError as error:
             raise PolicyError(path, data.count(b"\n", 0, error.start) + 1, "", "not UTF-8") from error
         return cls.parse(text, path, types=types)
+
+    @property
+    def rule_lines(self) -> Lines:
+        """The :attr:`lines` of the rules."""
+        ways = {"inbound": Direction.INBOUND, "outbound": Direction.OUTBOUND}
+        return {(peer, ways[key]): line for (peer, key), line in self.lines.items() if key in ways}
 
     def verdict(self, peer: PeerId | None, direction: Direction, type_name: str | None) -> Verdict | None:
         """What it alone says of a request in one direction, whatever its mode, before any of its rules ends. ``peer`` None: one
