@@ -12,6 +12,7 @@ import typer
 from ..errors import (
     DialError,
     InvalidAddress,
+    InvalidName,
     NoResponse,
     NotPermitted,
     ProtocolNotSupported,
@@ -19,6 +20,7 @@ from ..errors import (
     StrongholdError,
 )
 from . import output
+from .audit.command import audit
 from .bench import bench
 from .command import Terminated, UsageError, add_command, terminate
 from .demo import demo
@@ -36,6 +38,7 @@ __all__ = ["run"]
 EXIT_STATUS: dict[type[StrongholdError], int] = {
     UsageError: 2,
     InvalidAddress: 2,
+    InvalidName: 2,
     DialError: 3,
     RequestTimeout: 4,
     NotPermitted: 5,
@@ -67,6 +70,7 @@ add_command(app, perf, is_service=lambda arguments: bool(arguments["run_server"]
 add_command(app, bench)
 app.add_typer(key)
 app.add_typer(firewall)
+app.add_typer(audit)
 
 
 def _version(wanted: bool) -> None:
