@@ -14,6 +14,7 @@ from .event_hub import EventHub
 from .events import Direction, RequestHandled, RequestOutcome
 from .firewall.gate import Gate, permission
 from .firewall.paced_traffic import PacedTraffic
+from .firewall.quotas import Place
 from .firewall.traffic import TrafficLimits
 from .identity import PeerId
 from .logs import SparingLog
@@ -32,12 +33,25 @@ class InboundStream(StreamReceiver):
     """A stream that a remote has opened, until its handler has it: it waits for its peer's share of the traffic, and for the
     firewall. What comes meanwhile is kept, and gets no window back: it is no more than a new stream may bring."""
 
-    __slots__ = ("_early", "_ended", "_eof", "_task", "connection", "decision_id", "ended_well", "let_in_at", "stream")
+    __slots__ = (
+        "_early",
+        "_ended",
+        "_eof",
+        "_task",
+        "connection",
+        "decision_id",
+        "ended_well",
+        "let_in_at",
+        "place",
+        "stream",
+    )
 
     def __init__(self, connection: Connection, stream: Substream, ended: Callable[[InboundStream], None]) -> None:
         """``ended`` is called once, when the stream is done with, and so is the task that serves it."""
         self.connection = connection
         self.stream = stream
+        self.place: Place | None = None
+        """What it takes of its peer's quota."""
         self.decision_id = 0
         """The id of the firewall's decision that let it pass; 0 if nobody reads decisions."""
         self.let_in_at = 0.0
@@ -153,6 +167,8 @@ class Streams:
 
     def _ended(self, inbound: InboundStream) -> None:
         peer = inbound.stream.peer
+        if inbound.place is not None:
+            inbound.place.leave()
         if inbound.decision_id:
             outcome: RequestOutcome = "ended" if inbound.ended_well else "failed"
             seconds = inbound.stream.now() - inbound.let_in_at

@@ -107,6 +107,7 @@ class Parts(Generic[Req, Res]):
             policy,
             state_file,
             firewall=self.firewall,
+            gate=self.gate,
             admission=self.admission,
             names=self.names,
             traffic=(self.responder.traffic, self.streams.traffic),

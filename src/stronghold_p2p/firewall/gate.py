@@ -15,8 +15,10 @@ from ..identity import PeerId
 from ..logs import SparingLog
 from ..multiaddr import Multiaddr
 from .approvals import Approvals
+from .quotas import Place, Quotas
 from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 from .tenancy import Tenancy, Tenant
+from .trial import Trial
 
 __all__ = ["Decided", "Gate", "RequestCodec", "permission"]
 
@@ -39,6 +41,8 @@ class Decided(Tenant, Protocol):
 
     decision_id: int
     """The id of the decision that let it pass; 0 if nobody reads decisions."""
+    place: Place | None
+    """What it takes of its peer's quota, to be left when it has ended."""
 
 
 class Gate:
@@ -55,6 +59,10 @@ class Gate:
         self._approvals = approvals
         self._view = view
         self._events = events
+        self.quotas: Final = Quotas()
+        """The limits of inbound requests by type."""
+        self.trial: Trial | None = None
+        """The policy that is only observed."""
         self._last_id = 0
         """Of the decisions that were told."""
         self._log_no_view = SparingLog(logging.ERROR, "firewall_view failed on a request: its decision is told without")
@@ -95,6 +103,10 @@ class Gate:
         applied = self._firewall.find(peer, direction)
         subject = Subject(peer, direction, protocol, None)
         verdict = Verdict.ASK if applied.rule is None else applied.rule.verdict(subject)
+        may_pass = verdict is not Verdict.REJECT
+        if may_pass and self.quotas.active and self._is_over_limit(peer, protocol, 0, stream):
+            self._tell(peer, direction, protocol, address, applied, allowed=False, by="firewall", how="limit")
+            return False
         if verdict is Verdict.ASK:
             return self._ask(subject, address, 0, stream)
         allowed = verdict is Verdict.ALLOW
@@ -113,24 +125,28 @@ class Gate:
         request: Decided | None = None,
     ) -> bool | Awaitable[bool]:
         """Whether a request, ``body`` as ``codec`` has it in ``message``, may pass; an awaitable if somebody must be
-        asked. ``request`` gets the decision's id; if it is let in, it is named to :attr:`tenancy` at its end."""
+        asked. ``request``, which is inbound, gets the decision's id, and its place within the limits of its type; if it is
+        let in, it is named to :attr:`tenancy` at its end."""
         applied = self._firewall.find(peer, direction)
         rule = applied.rule
-        if rule is ALLOW_ALL:
-            if self._events.decisions_wanted:
+        if rule is ALLOW_ALL and not self.quotas.active:
+            if self._events.decisions_wanted or self.trial is not None:
                 type_name = codec.type_name(body)
                 self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=True)
             return True
         type_name = codec.type_name(body)
-        if rule is not None and rule.types:
-            verdict = rule.verdict_on(type_name)
-            if verdict is not Verdict.ASK:  # decided without a view
-                allowed = verdict is Verdict.ALLOW
-                if self._events.decisions_wanted:
-                    self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=allowed)
-                if allowed and rule.strict and request is not None:
-                    self.tenancy.enter(request, peer, direction, type_name, rule)
-                return allowed
+        verdict = Verdict.ASK if rule is None or rule.predicate is not None else rule.verdict_on(type_name)
+        may_pass = verdict is not Verdict.REJECT
+        if may_pass and self.quotas.active and self._is_over_limit(peer, type_name, len(message), request):
+            self._tell(peer, direction, type_name, address, applied, allowed=False, by="firewall", how="limit")
+            return False
+        if verdict is not Verdict.ASK:  # decided without a view
+            allowed = verdict is Verdict.ALLOW
+            if self._events.decisions_wanted or self.trial is not None:
+                self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=allowed)
+            if allowed and rule is not None and rule.strict and request is not None:
+                self.tenancy.enter(request, peer, direction, type_name, rule)
+            return allowed
         try:
             view = body if self._view is None else self._view(body)
         except KeyboardInterrupt:
@@ -140,15 +156,21 @@ class Gate:
             self._tell(peer, direction, type_name, address, applied, allowed=False, by="firewall", how="rejected")
             return False
         subject = Subject(peer, direction, type_name, view)
-        verdict = Verdict.ASK if rule is None else rule.verdict(subject)
-        if verdict is Verdict.ASK:
+        if rule is None or rule.predicate is None:
             return self._ask(subject, address, codec.weight(message), request)
-        allowed = verdict is Verdict.ALLOW
+        allowed = rule.verdict(subject) is Verdict.ALLOW
         how: How = "approved" if allowed else "rejected"
         self._tell(peer, direction, type_name, address, applied, request, view, allowed=allowed, by="rule", how=how)
         if allowed and rule is not None and rule.strict and request is not None:
             self.tenancy.enter(request, peer, direction, type_name, rule)
         return allowed
+
+    def _is_over_limit(self, peer: PeerId, type_name: str | None, size: int, request: Decided | None) -> bool:
+        """Whether what is inbound is over a limit of its type; otherwise it gets its place."""
+        if request is None:
+            return False
+        request.place = self.quotas.enter(peer, type_name, size, asyncio.get_running_loop().time())
+        return request.place is None
 
     async def _ask(self, subject: Subject, address: Multiaddr | None, size: int, request: Decided | None) -> bool:
         loop = asyncio.get_running_loop()
@@ -219,6 +241,10 @@ class Gate:
         reason: str | None = None,
         signatures: tuple[SignedAnswer, ...] = (),
     ) -> None:
+        observed = None
+        if self.trial is not None:
+            asked = by != "rule"
+            observed = self.trial.observe(peer, direction, type_name, address, applied, allowed=allowed, asked=asked)
         if not self._events.decisions_wanted:
             return
         self._last_id += 1
@@ -240,6 +266,7 @@ class Gate:
             address=address,
             reason=reason,
             signatures=signatures,
+            observed=observed,
         )
         self._events.emit_decision(decision, view)
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic
 from ..config import Config
 from ..errors import DecodeError, RequestTimeout, StrongholdError
 from ..events import ConnectionInfo, RequestOutcome
+from ..firewall.quotas import Place
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..loops import check_loop
@@ -113,6 +114,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         "decision_id",
         "let_in_at",
         "outcome",
+        "place",
         "protocol",
         "size",
         "state",
@@ -123,6 +125,8 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         self.stream = stream
         self.protocol = protocol
         self.state = READING
+        self.place: Place | None = None
+        """What it takes of its peer's quota."""
         self.decision_id = 0
         """The id of the firewall's decision that let it pass; 0 if nobody reads decisions."""
         self.let_in_at = 0.0

@@ -145,6 +145,8 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         peer = inbound.stream.peer
         if self._gate.tenancy.tenants:
             self._gate.tenancy.leave(inbound, peer)
+        if inbound.place is not None:
+            inbound.place.leave()
         if inbound.decision_id:
             seconds = inbound.stream.now() - inbound.let_in_at
             self._events.emit_handled(RequestHandled(inbound.decision_id, peer, inbound.outcome, seconds))
