@@ -32,7 +32,18 @@ class InboundStream(StreamReceiver):
     """A stream that a remote has opened, until its handler has it: it waits for its peer's share of the traffic, and for the
     firewall. What comes meanwhile is kept, and gets no window back: it is no more than a new stream may bring."""
 
-    __slots__ = ("_early", "_ended", "_eof", "_task", "connection", "decision_id", "ended_well", "let_in_at", "stream")
+    __slots__ = (
+        "_early",
+        "_ended",
+        "_eof",
+        "_started",
+        "_task",
+        "connection",
+        "decision_id",
+        "ended_well",
+        "let_in_at",
+        "stream",
+    )
 
     def __init__(self, connection: Connection, stream: Substream, ended: Callable[[InboundStream], None]) -> None:
         """``ended`` is called once, when the stream is done with, and so is the task that serves it."""
@@ -46,12 +57,14 @@ class InboundStream(StreamReceiver):
         self._ended = ended
         self._early: deque[bytes] = deque()
         self._eof = False
+        self._started = False
         self._task: asyncio.Task[None] | None = None
         stream.set_receiver(self)
 
     def start(self, serving: Coroutine[Any, Any, None]) -> None:
         """The traffic lets it in: ``serving`` waits for the firewall, which has a time limit of its own, and runs the
         handler."""
+        self._started = True  # first: an eager task runs before it is known
         self.stream.clear_deadline()
         self._task = self.connection.spawn(serving)
         self._task.add_done_callback(self._task_done)
@@ -62,9 +75,8 @@ class InboundStream(StreamReceiver):
         return hand_over(self.stream, self._early, self._eof)
 
     def reject(self) -> None:
-        """Ends it, whatever the reason, with the same bytes."""
+        """The firewall says no."""
         self.stream.reset()
-        self._end()
 
     # -- as the stream's receiver ----------------------------------------------------------------
 
@@ -79,17 +91,19 @@ class InboundStream(StreamReceiver):
         self._end()
 
     def expired(self) -> None:
-        self.reject()
+        self.stream.reset()
+        self._end()
 
     def connection_closing(self) -> None:
-        self.reject()
+        self.stream.reset()
+        self._end()
 
     # -- details ---------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        if self._task is None:
+        if not self._started:
             self._ended(self)
-        elif self._task is not asyncio.current_task(self.stream.loop):
+        elif self._task is not None:
             # It may take its time to end. A remote that opens and resets would otherwise have any number of them running.
             self._task.cancel()
 
@@ -145,7 +159,10 @@ class Streams:
         permitted = self._gate.decide_stream(
             stream.peer, Direction.INBOUND, stream.protocol, stream.remote_address, inbound
         )
-        if permitted is True or (permitted is not False and await permitted):
+        allowed = permitted if isinstance(permitted, bool) else await permitted
+        if stream.ended:
+            return  # whoever decided has banned its peer
+        if allowed:
             handler, served = self.handlers[stream.protocol], inbound.hand_over()
             inbound.ended_well = await serve(served, lambda: handler(served), stream.loop, self._log_failure)
         else:
