@@ -21,7 +21,7 @@ from .firewall.rules import Firewall, Rule
 from .firewall.traffic import TrafficLimits
 from .identity import PeerId
 from .store.database_thread import DatabaseThread
-from .store.firewall_memory import BanChange, Change, FirewallMemory
+from .store.firewall_memory import BanChange, Change, FirewallMemory, RuleChange
 
 __all__ = ["FirewallSources"]
 
@@ -61,6 +61,7 @@ class FirewallSources:
             firewall.check(policy.rules)
         if state is not None:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self.state_failed)
+            firewall.ended = self._memory.drop_ended
 
     async def start(self) -> None:
         """Applies both.
@@ -131,9 +132,13 @@ class FirewallSources:
         for change in changes:
             if isinstance(change, BanChange):
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
-            elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
+            elif change.rule is not None or self._has_rule(change):
                 self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
         self._admission_changed()
+
+    def _has_rule(self, change: RuleChange) -> bool:
+        """Whether the firewall still has what the file had: no call has replaced it."""
+        return self._firewall.peer_rule(change.peer, change.direction) == self._firewall.left_of(change.before)
 
     def state_failed(self, error: StateError) -> None:
         logger.warning("%s", error)

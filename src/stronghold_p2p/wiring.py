@@ -18,6 +18,7 @@ from .event_hub import EventHub
 from .events import Direction
 from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
+from .firewall.expiry import Expiry
 from .firewall.gate import Gate
 from .firewall.policy import Policy
 from .firewall.rules import Firewall, FirewallRules
@@ -85,6 +86,7 @@ class Parts(Generic[Req, Res]):
         self.events = EventHub()
         self.firewall = Firewall(firewall)
         self.firewall.changed = self._firewall_changed
+        self._expiry = Expiry(self.firewall)
         self.admission = Admission()
         self.addresses = addresses if addresses is not None else AddressBook(config)
         self.ping = PingService()
@@ -175,6 +177,7 @@ class Parts(Generic[Req, Res]):
         finally:
             self._starting = False
         self.keeper.start()
+        self._expiry.start()
 
     async def _start(self) -> Swarm:
         await self.sources.start()
@@ -260,6 +263,7 @@ class Parts(Generic[Req, Res]):
         swarm, self.swarm = self.swarm, None
         await end_all(
             self._close_mdns,
+            self._expiry.close,
             self.approvals.close,  # first: waiting requests would delay the connections
             self.keeper.close,
             self._hole_punching.close,
@@ -338,6 +342,7 @@ class Parts(Generic[Req, Res]):
 
     def _firewall_changed(self, peer: PeerId | None) -> None:
         self.approvals.rules_changed(peer)
+        self.gate.tenancy.rules_changed(peer)
         self.offer_changed(peer)
 
     def _admission_changed(self) -> None:

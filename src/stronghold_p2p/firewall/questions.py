@@ -235,6 +235,9 @@ class QuestionHost(Protocol):
     @property
     def name_of(self) -> Callable[[PeerId], str | None]: ...
 
+    def expire(self) -> None:
+        """Ends the questions whose rules have ended."""
+
     def set_rule(self, question: Question, rule: Rule) -> Verdict:
         """Sets a rule as the answer. This ends the question, unless another rule takes precedence. Returns what it says."""
 
@@ -411,7 +414,8 @@ class Question:
         signatures: tuple[SignedAnswer, ...] = (),
         also: Collection[str] = (),
     ) -> bool:
-        """False if the question has ended."""
+        """False if the question has ended, also by the end of the rule that asks it."""
+        self._host.expire()
         type_name = self.subject.type
         if self.outcome is not None or scope == "once" or (scope == "type" and type_name is None):
             return self.end("approved", by, signatures=signatures)
@@ -426,11 +430,10 @@ class Question:
         self._setting = Answer("reconsider", by, signatures=signatures)
         try:
             verdict = self._host.set_rule(self, rule)
-            if self.outcome is None:
+            if self.outcome is None and verdict is not Verdict.ASK:
                 # The policy's ASK rule takes precedence: the new rule decides as an answer.
-                if verdict is not Verdict.ASK:
-                    result: Result = "pass" if verdict is Verdict.ALLOW else "reject"
-                    self._end("rule set", self._setting._replace(result=result))
+                result: Result = "pass" if verdict is Verdict.ALLOW else "reject"
+                self._end("rule set", self._setting._replace(result=result))
         finally:
             self._setting = None
         return True
