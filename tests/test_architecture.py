@@ -49,6 +49,7 @@ EDGES = {
         "protocols": "perf, as the libp2p project measures it",
         "requests": "what a handler gets; the names of the codecs",
         "store": "`firewall list` and its like edit a state file",
+        "wire": "the heads of an audit are signed envelopes",
     },
     "diagnosis": {
         "addresses": "targets of calls",
@@ -200,6 +201,9 @@ PURE = {
     "diagnosis.remotes": "facts in, findings out",
     "diagnosis.router": "facts in, findings out",
     "diagnosis.summary": "findings in, the sum of them out",
+    "cli.audit.chain": "records in, lines out, and back",
+    "cli.audit.record": "events in, records out",
+    "cli.audit.verify": "lines in, findings out",
     "protocols.autonat.rates": "decisions; the time is an argument",
     "protocols.autonat.results": "decisions; the time is an argument",
     "resources.rates": "decisions; the time is an argument",
