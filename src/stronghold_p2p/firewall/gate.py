@@ -121,7 +121,7 @@ class Gate:
         subject = Subject(peer, direction, protocol, None)
         verdict = Verdict.ASK if applied.rule is None else applied.rule.verdict(subject)
         may_pass = verdict is not Verdict.REJECT
-        if may_pass and self.quotas.active and self._is_over_limit(subject, 0, stream, address, applied):
+        if may_pass and self.quotas.active and self._is_over_limit(peer, protocol, 0, stream, address, applied):
             return False
         if verdict is Verdict.ASK:
             return self._ask(subject, address, 0, stream)
@@ -153,15 +153,15 @@ class Gate:
         type_name = codec.type_name(body)
         verdict = Verdict.ASK if rule is None or rule.predicate is not None else rule.verdict_on(type_name)
         may_pass = verdict is not Verdict.REJECT
-        subject = Subject(peer, direction, type_name, None)
-        if may_pass and self.quotas.active and self._is_over_limit(subject, len(message), request, address, applied):
+        size = len(message)
+        if may_pass and self.quotas.active and self._is_over_limit(peer, type_name, size, request, address, applied):
             return False
         if verdict is not Verdict.ASK:  # decided without a view
             allowed = verdict is Verdict.ALLOW
             self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=allowed)
             return allowed
         try:
-            subject.view = view = body if self._view is None else self._view(body)
+            view = body if self._view is None else self._view(body)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
@@ -170,6 +170,7 @@ class Gate:
                 peer, direction, type_name, address, applied, request, allowed=False, by="firewall", how="rejected"
             )
             return False
+        subject = Subject(peer, direction, type_name, view)
         if rule is None or rule.predicate is None:
             return self._ask(subject, address, codec.weight(message), request)
         allowed = rule.verdict(subject) is Verdict.ALLOW
@@ -188,7 +189,8 @@ class Gate:
 
     def _is_over_limit(
         self,
-        subject: Subject,
+        peer: PeerId,
+        type_name: str | None,
         size: int,
         request: Decided | None,
         address: Multiaddr | None,
@@ -197,12 +199,12 @@ class Gate:
         """Whether what is inbound is over a limit of its type, which is told; otherwise it gets its place."""
         if request is None:
             return False
-        peer, type_name, now = subject.peer, subject.type, asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
         request.place = self.quotas.enter(peer, type_name, size, now)
         if request.place is not None:
             return False
         excess = self.quotas.excess(peer, type_name, size, now)
-        tell = partial(self._tell, peer, subject.direction, type_name, address, applied, request)
+        tell = partial(self._tell, peer, Direction.INBOUND, type_name, address, applied, request)
         tell(allowed=False, by="firewall", how="limit", excess=excess)
         return True
 
