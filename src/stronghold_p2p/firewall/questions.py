@@ -246,6 +246,9 @@ class QuestionHost(Protocol):
     @property
     def name_of(self) -> Callable[[PeerId], str | None]: ...
 
+    def expire(self) -> None:
+        """Ends the questions whose rules have ended."""
+
     def set_rule(self, question: Question, rule: Rule) -> Verdict:
         """Sets a rule as the answer. This ends the question, unless another rule takes precedence. Returns what it says."""
 
@@ -422,7 +425,8 @@ class Question:
         signatures: tuple[SignedAnswer, ...] = (),
         also: Collection[str] = (),
     ) -> bool:
-        """False if the question has ended."""
+        """False if the question has ended, also by the end of the rule that asks it."""
+        self._host.expire()
         type_name = self.subject.type
         if self.outcome is not None or scope == "once" or (scope == "type" and type_name is None):
             return self.end("approved", by, signatures=signatures)
