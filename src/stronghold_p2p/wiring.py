@@ -345,6 +345,7 @@ class Parts(Generic[Req, Res]):
 
     def _firewall_changed(self, peer: PeerId | None) -> None:
         self.approvals.rules_changed(peer)
+        self.gate.tenancy.rules_changed(peer)
         self.offer_changed(peer)
 
     def _admission_changed(self) -> None:
