@@ -311,7 +311,7 @@ async def test_a_flood_of_openings_waits_within_the_limits_of_questions(make_pai
     remote = await pair.remote()
     count = 40
     remote.send(*(opening(2 * number + 1) for number in range(count)))
-    refused = set()
+    refused: set[int] = set()
     while len(refused) < count - 4:
         frame = await remote.frame()
         assert frame is not None
