@@ -19,6 +19,7 @@ from .conftest import Cli
 
 ALICE, BOB, MALLORY, DORA = sorted((Keypair.generate().peer_id for _ in range(4)), key=str)
 PAST, FUTURE = datetime(2001, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+LOCAL_FUTURE = FUTURE.astimezone().isoformat(" ")
 POLICY = f"""
 [default]
 inbound = {{ rule = "allow", until = 2001-01-01T00:00:00Z }}
@@ -105,7 +106,7 @@ def test_a_rule_of_the_policy(cli: Cli, policy: str, state: str) -> None:
 
 def test_in_words(cli: Cli, policy: str, state: str) -> None:
     told = cli("firewall", "explain", "alice", "--type", "Sign", "--policy", policy, "--state", state)
-    rule = "allow Ping; ask Sign; reject others, until 2100-01-01 00:00:00 UTC, strict"
+    rule = f"allow Ping; ask Sign; reject others until {LOCAL_FUTURE}, strict"
     assert told.out.splitlines() == [
         f"peer         alice  {ALICE}",
         "connections  admitted; from and to 10.0.0.0/8 only; not from and to 10.9.0.0/16",
@@ -119,7 +120,7 @@ def test_in_words(cli: Cli, policy: str, state: str) -> None:
 
 def test_without_a_type_the_rule_is_shown(cli: Cli, policy: str) -> None:
     told = cli("firewall", "explain", "alice", "--policy", policy, "--direction", "inbound")
-    rule = "allow Ping; ask Sign; reject others, until 2100-01-01 00:00:00 UTC, strict"
+    rule = f"allow Ping; ask Sign; reject others until {LOCAL_FUTURE}, strict"
     assert f"inbound      {rule}: the policy, for this peer (line 6)" in told.out.splitlines()
     assert "outbound" not in told.out
     told = cli.json("firewall", "explain", "alice", "--policy", policy)
@@ -236,7 +237,7 @@ def test_a_policy_that_is_valid(cli: Cli, policy: str) -> None:
     }
     assert cli("firewall", "check", policy).out.splitlines() == [
         f"{policy}: peers 3, groups 1, tests passed 1",
-        "line 3: the rule has ended at 2001-01-01 00:00:00 UTC",
+        f"line 3: the rule ended at {PAST.astimezone().isoformat(' ')}",
     ]
 
 

@@ -20,7 +20,7 @@ from ..store.firewall_tables import FirewallTables, Remembered, stored_form
 from . import output
 from .command import UsageError
 from .names import PolicyFile, read_names
-from .rule_text import VERDICTS, columns, date_text, line_text, place_text, rule_text, type_text
+from .rule_text import WORDS, columns, date_text, line_text, place_text, rule_text, type_text
 
 __all__ = ["check", "explain", "who"]
 
@@ -223,7 +223,7 @@ def check(
         "ended": [{"line": one.line, "until": one.until.isoformat()} for one in ended],
     }
     rows = [f"{file}: peers {record['peers']}, groups {record['groups']}, tests passed {record['tests']}"]
-    rows += [f"line {one.line}: the rule has ended at {date_text(one.until)}" for one in ended]
+    rows += [f"line {one.line}: the rule ended at {date_text(one.until)}" for one in ended]
     if policy.mode == "observe":
         rows.append("the policy is only observed: it decides nothing")
     output.result(record, "\n".join(rows))
@@ -272,7 +272,7 @@ def _connection_rows(connections: dict[str, Any]) -> list[list[str]]:
 def _decision(decision: Decision) -> dict[str, Any]:
     rule = decision.rule
     return {
-        "verdict": None if decision.verdict is None else VERDICTS[decision.verdict],
+        "verdict": None if decision.verdict is None else WORDS[decision.verdict],
         "layer": decision.layer,
         "line": decision.line,
         "rule": None if rule is None else stored_form(rule),
@@ -282,11 +282,11 @@ def _decision(decision: Decision) -> dict[str, Any]:
 def _decision_text(decision: Decision, type_name: str | None) -> str:
     verdict, rule, place = decision.verdict, decision.rule, place_text(decision.layer, decision.line)
     if rule is None:
-        return f"{VERDICTS[verdict or Verdict.ASK]}: {place}"
+        return f"{WORDS[verdict or Verdict.ASK]}: {place}"
     if verdict is None or type_name is None:
         return f"{rule_text(rule)}: {place}"
     by = f": {rule_text(rule)}" if rule.types or rule.has_options else ""
-    return f"{VERDICTS[verdict]} {type_text(type_name)}: {place}{by}"
+    return f"{WORDS[verdict]} {type_text(type_name)}: {place}{by}"
 
 
 def _limits(policy: Policy, peer: PeerId, type_name: str | None) -> dict[str, Any]:

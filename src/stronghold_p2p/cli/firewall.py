@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +21,7 @@ from .command import UsageError, add_command
 from .explain import check, explain, who
 from .names import PolicyFile, read_names
 from .replay import replay
+from .rule_options import For, Reasons, Strict, Until, with_options
 from .rule_text import columns, rule_text
 from .text import escaped
 
@@ -47,7 +49,7 @@ def list_(*, state: State, policy: PolicyFile = None) -> None:
     """List the peers that have a rule, a ban or a name."""
     names = read_names(policy, state)
     with Database(state, create=False) as database:
-        remembered = FirewallTables(database).read()
+        remembered = FirewallTables(database).read().at(time.time())
     peers = {peer for peer, _ in remembered.rules} | remembered.banned | names.petnames.keys()
     if not peers:
         output.note("no rules, no bans and no names")
@@ -62,20 +64,44 @@ def allow(
     policy: PolicyFile = None,
     direction: Directions = "both",
     types: Annotated[str | None, typer.Option(metavar="A,B", help="Allow only requests of these types.")] = None,
+    until: Until = None,
+    for_: For = None,
+    strict: Strict = False,
+    reasons: Reasons = False,
 ) -> None:
     """Allow a peer's requests."""
     rule = Rule.ALLOW_ALL if types is None else Rule.restricted(allow=_split("--types", types))
-    _set_rule(peer, state, policy, direction, rule)
+    _set_rule(peer, state, policy, direction, with_options(rule, until, for_, strict, reasons))
 
 
-def reject(peer: Peer, *, state: State, policy: PolicyFile = None, direction: Directions = "both") -> None:
+def reject(
+    peer: Peer,
+    *,
+    state: State,
+    policy: PolicyFile = None,
+    direction: Directions = "both",
+    until: Until = None,
+    for_: For = None,
+    strict: Strict = False,
+    reasons: Reasons = False,
+) -> None:
     """Reject a peer's requests."""
-    _set_rule(peer, state, policy, direction, Rule.REJECT_ALL)
+    _set_rule(peer, state, policy, direction, with_options(Rule.REJECT_ALL, until, for_, strict, reasons))
 
 
-def ask(peer: Peer, *, state: State, policy: PolicyFile = None, direction: Directions = "both") -> None:
+def ask(
+    peer: Peer,
+    *,
+    state: State,
+    policy: PolicyFile = None,
+    direction: Directions = "both",
+    until: Until = None,
+    for_: For = None,
+    strict: Strict = False,
+    reasons: Reasons = False,
+) -> None:
     """Ask about each request of a peer."""
-    _set_rule(peer, state, policy, direction, Rule.ASK)
+    _set_rule(peer, state, policy, direction, with_options(Rule.ASK, until, for_, strict, reasons))
 
 
 def restrict(
@@ -90,6 +116,10 @@ def restrict(
     otherwise: Annotated[
         Literal["reject", "ask"], typer.Option(help="What happens to requests of other types, and without a type.")
     ] = "reject",
+    until: Until = None,
+    for_: For = None,
+    strict: Strict = False,
+    reasons: Reasons = False,
 ) -> None:
     """Allow, ask about or reject a peer's requests by type."""
     lists = {"allow": allow, "ask": ask, "reject": reject}
@@ -102,7 +132,7 @@ def restrict(
         raise UsageError(
             str(error).replace("allow=", "--allow").replace("ask=", "--ask").replace("reject=", "--reject")
         ) from None
-    _set_rule(peer, state, policy, direction, rule)
+    _set_rule(peer, state, policy, direction, with_options(rule, until, for_, strict, reasons))
 
 
 def remove(peer: Peer, *, state: State, policy: PolicyFile = None, direction: Directions = "both") -> None:
@@ -196,7 +226,7 @@ def _edit(
     check(names, its)
     with Database(state, create=create) as database:
         change(database, names, its)
-        remembered = FirewallTables(database).read()
+        remembered = FirewallTables(database).read().at(time.time())
     _print(remembered, names, [its])
 
 
@@ -211,37 +241,31 @@ def _split(option: str, types: str) -> set[str]:
     return names
 
 
-def _print(remembered: Remembered, names: Names, peers: Sequence[PeerId]) -> None:
+def _print(remembered: Remembered, names: Names, peers: Iterable[PeerId]) -> None:
     """A line a peer; for people, in columns with a heading."""
-    records = [
-        {
-            "peer": str(peer),
-            "name": names.name_of(peer),
-            "inbound": _stored(remembered, peer, Direction.INBOUND),
-            "outbound": _stored(remembered, peer, Direction.OUTBOUND),
-            "banned": peer in remembered.banned,
-        }
-        for peer in peers
-    ]
-    cells = [
-        [
+    rows: list[tuple[str, str | None, Rule | None, Rule | None, bool]] = [
+        (
             str(peer),
-            escaped(names.name_of(peer) or "-"),
-            *(_text(remembered.rules.get((peer, side))) for side in (Direction.INBOUND, Direction.OUTBOUND)),
-            "yes" if peer in remembered.banned else "-",
-        ]
+            names.name_of(peer),
+            remembered.rules.get((peer, Direction.INBOUND)),
+            remembered.rules.get((peer, Direction.OUTBOUND)),
+            peer in remembered.banned,
+        )
         for peer in peers
     ]
-    heading, *rows = columns([["PEER", "NAME", "INBOUND", "OUTBOUND", "BANNED"], *cells])
+    heading, *lines = columns([["PEER", "NAME", "INBOUND", "OUTBOUND", "BANNED"], *(map(_cell, row) for row in rows)])
     output.note(heading)
-    for record, row in zip(records, rows, strict=True):
-        output.result(record, row)
+    for row, line in zip(rows, lines, strict=True):
+        values = (stored_form(value) if isinstance(value, Rule) else value for value in row)
+        output.result(dict(zip(("peer", "name", "inbound", "outbound", "banned"), values, strict=True)), line)
 
 
-def _stored(remembered: Remembered, peer: PeerId, direction: Direction) -> object:
-    rule = remembered.rules.get((peer, direction))
-    return None if rule is None else stored_form(rule)
-
-
-def _text(rule: Rule | None) -> str:
-    return "-" if rule is None else rule_text(rule)
+def _cell(value: object) -> str:
+    match value:
+        case None | False:
+            return "-"
+        case True:
+            return "yes"
+        case Rule():
+            return rule_text(value)
+    return escaped(str(value))

@@ -8,9 +8,9 @@ from datetime import datetime
 from ..firewall.rules import Rule, Verdict
 from .text import escaped
 
-__all__ = ["VERDICTS", "columns", "date_text", "line_text", "place_text", "rule_text", "type_text"]
+__all__ = ["WORDS", "columns", "date_text", "line_text", "place_text", "rule_text", "type_text"]
 
-VERDICTS = {Verdict.ALLOW: "allow", Verdict.REJECT: "reject", Verdict.ASK: "ask"}
+WORDS = {Verdict.ALLOW: "allow", Verdict.ASK: "ask", Verdict.REJECT: "reject"}
 
 LAYERS = {
     "policy peer": "the policy, for this peer",
@@ -24,17 +24,22 @@ LAYERS = {
 
 def rule_text(rule: Rule) -> str:
     """What a rule says, with its options, and what comes after its end."""
-    parts = [
-        f"{word} {', '.join(map(type_text, names))}"
-        for verdict, word in VERDICTS.items()
-        if (names := rule.named(verdict))
+    lists = [
+        f"{word} {', '.join(map(type_text, types))}"
+        for verdict, word in WORDS.items()
+        if (types := rule.named(verdict))
     ]
-    text = "; ".join((*parts, f"{VERDICTS[rule.otherwise]} others")) if parts else VERDICTS[rule.otherwise]
+    others = WORDS[rule.otherwise]
+    if not lists:
+        text = others
+    elif set(rule.types.values()) == {Verdict.ALLOW} and others == "reject":
+        text = lists[0]
+    else:
+        text = "; ".join([*lists, f"{others} others"])
     if rule.until is not None:
-        text += f", until {date_text(rule.until)}"
-    for option in ("strict", "reasons"):
-        text += f", {option}" if getattr(rule, option) else ""
-    return text if rule.then is None else f"{text}, then {rule_text(rule.then)}"
+        text += f" until {date_text(rule.until)}"
+    text += "".join(f", {option}" for option in ("strict", "reasons") if getattr(rule, option))
+    return text if rule.then is None else f"{text}; then {rule_text(rule.then)}"
 
 
 def place_text(layer: str, line: int | None) -> str:
@@ -47,8 +52,8 @@ def line_text(line: int | None) -> str:
 
 
 def date_text(date: datetime) -> str:
-    """A date in UTC."""
-    return f"{date:%Y-%m-%d %H:%M:%S} UTC"
+    """A date in local time, with its offset."""
+    return date.astimezone().isoformat(" ", "seconds")
 
 
 def type_text(name: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..identity import PeerId
 from ..limit_fields import check_limits, limit
+from ..reset_codes import Reason
 from ..resources.rates import Rate
 
-__all__ = ["NO_LIMIT", "Limit", "Place", "Quotas"]
+__all__ = ["NO_LIMIT", "Excess", "Limit", "Place", "Quotas"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,18 @@ class Limit:
 
 
 NO_LIMIT: Final = Limit()
+
+
+class Excess(NamedTuple):
+    """Why something is over a limit, for who may know."""
+
+    reason: Reason
+    retry_after: float | None
+    """Seconds after which another one may be within it, at the latest; None: that is not known."""
+
+
+TOO_LARGE: Final = Excess(Reason.REJECTED, None)
+TOO_MANY: Final = Excess(Reason.BUSY, None)
 
 
 class Place:
@@ -68,11 +81,21 @@ class Quotas:
 
     def enter(self, peer: PeerId, type_name: str | None, size: int, now: float) -> Place | None:
         """The place of a request of ``size`` bytes; None: it is over a limit. Of a stream the size is 0."""
+        if self.excess(peer, type_name, size, now) is not None:
+            return None
+        quota = self._find(type_name)
+        quota.take(peer, now)
+        return Place(quota, peer)
+
+    def excess(self, peer: PeerId, type_name: str | None, size: int, now: float) -> Excess | None:
+        """Why such a request is over a limit; None if it is not."""
         max_bytes = self._peers.get(peer, NO_LIMIT).max_bytes
         if max_bytes is not None and size > max_bytes:
-            return None
-        quota = UNLIMITED if type_name is None else self._types.get(type_name, UNLIMITED)
-        return Place(quota, peer) if quota.enter(peer, size, now) else None
+            return TOO_LARGE
+        return self._find(type_name).excess(peer, size, now)
+
+    def _find(self, type_name: str | None) -> _Quota:
+        return UNLIMITED if type_name is None else self._types.get(type_name, UNLIMITED)
 
 
 class _Quota:
@@ -87,19 +110,22 @@ class _Quota:
             self._rate = Rate(per_second, 1.0) if per_second >= 1 else Rate(1, 1 / per_second)
         self._in_flight: dict[PeerId, int] = {}
 
-    def enter(self, peer: PeerId, size: int, now: float) -> bool:
-        its, rate = self.limit, self._rate
+    def excess(self, peer: PeerId, size: int, now: float) -> Excess | None:
+        its = self.limit
         if its.max_bytes is not None and size > its.max_bytes:
-            return False
+            return TOO_LARGE
         if its.in_flight is not None and self._in_flight.get(peer, 0) >= its.in_flight:
-            return False
-        if rate is not None:
-            if not rate.has(peer, now):
-                return False
-            rate.take(peer, now)
-        if its.in_flight is not None:
+            return TOO_MANY
+        if its.per_second is not None and self._rate is not None and not self._rate.has(peer, now):
+            return Excess(Reason.RATE, 1 / its.per_second)
+        return None
+
+    def take(self, peer: PeerId, now: float) -> None:
+        """One is let in, which is over no limit."""
+        if self._rate is not None:
+            self._rate.take(peer, now)
+        if self.limit.in_flight is not None:
             self._in_flight[peer] = self._in_flight.get(peer, 0) + 1
-        return True
 
     def leave(self, peer: PeerId) -> None:
         if self.limit.in_flight is not None:

@@ -116,6 +116,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         "outcome",
         "place",
         "protocol",
+        "refusal",
         "size",
         "state",
         "stream",
@@ -131,6 +132,8 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         """The id of the firewall's decision that let it pass; 0 if nobody reads decisions."""
         self.let_in_at = 0.0
         """When that was, if there is such an id."""
+        self.refusal = 0
+        """The error code that tells the remote why it was rejected; 0 if it may not know."""
         self.outcome: RequestOutcome = "left"
         """What has become of it, once it has ended."""
         self.size = 0
@@ -202,14 +205,24 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
             self._host.responding(self, len(message))
 
     def reject(self) -> None:
-        """The firewall or the user says no: the stream is closed without a byte."""
+        """The firewall or the user says no: the stream is closed without a byte, or reset with the reason for who may know."""
         self._end("declined")
-        self.stream.release()
+        if self.refusal:
+            self.stream.reset(self.refusal)
+        else:
+            self.stream.release()
 
     def reset(self, outcome: RequestOutcome = "failed") -> None:
         """There will be no response, by a fault of the remote or of ours."""
         self._end(outcome)
-        self.stream.reset()
+        self.stream.reset(self.refusal)
+
+    def evict(self) -> None:
+        """The strict rule that let it in is no longer in force: as far as nothing has left, it ends like a rejected one."""
+        if self.state is RESPONDING:
+            self.reset("declined")
+        else:
+            self.reject()
 
     # -- as the stream's receiver ----------------------------------------------------------------
 
