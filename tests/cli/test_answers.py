@@ -369,3 +369,26 @@ async def test_two_answers_at_once(desk: Desk) -> None:
     desk.answer(answer="reject")
     await until(request.done)
     assert await request
+
+
+# -- names ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("person")
+async def test_a_person_sees_the_name_and_both_ends_of_the_id(desk: Desk) -> None:
+    desk.bob.set_name(ALICE, "alice")
+    request = desk.ask()
+    start, end = str(ALICE)[:7], str(ALICE)[-6:]
+    assert f"  peer       alice ({start}…{end})\n" in await desk.shown()
+    desk.say("y")
+    assert await request
+
+
+@pytest.mark.usefixtures("program")
+async def test_a_program_gets_the_name_and_the_id(desk: Desk) -> None:
+    desk.bob.set_name(ALICE, "alice")
+    request = desk.ask()
+    shown = await desk.shown()
+    assert (shown["name"], shown["peer"]) == ("alice", str(ALICE))
+    desk.answer(answer="allow")
+    assert await request
