@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
+from support.approvers import PHONE, TABLET, Approvers, Collector, yes
 from support.clock import Clock
 from support.waiting import introduced, next_event, settled, until
 
@@ -27,6 +28,7 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.event_hub import EventHub
+from stronghold_p2p.events import Scope
 from stronghold_p2p.firewall.approvals import Approvals
 from stronghold_p2p.firewall.gate import Gate
 from stronghold_p2p.firewall.rules import Firewall
@@ -213,6 +215,30 @@ async def test_the_line_of_the_policy(clock: Clock) -> None:
 def test_nobody_passes_for_another(by: str) -> None:
     with pytest.raises(ValueError, match="stands for other decisions"):
         Peer().on_firewall_request(lambda _: None, by=by)
+    with pytest.raises(ValueError, match="stands for other decisions"):
+        Peer().firewall_requests(by=by)
+
+
+async def test_who_answers_by_an_iterator(clock: Clock) -> None:
+    guard = Guard(clock)
+    queue = guard.approvals.open_queue(1, by="person")
+    await guard.ask()
+    (await anext(queue)).approve()
+    assert (await guard.told()).by == "person"
+
+
+@pytest.mark.parametrize("scope", ["once", "type", "all"])
+async def test_what_approvers_have_signed_is_told(clock: Clock, scope: Scope) -> None:
+    guard = Guard(clock).answered_by("person")
+    guard.approvals.quorum = Approvers(need=2)
+    collector = Collector()
+    guard.approvals.add(collector)
+    await guard.ask(body={"type": "Sign"})
+    votes = yes(PHONE, scope), yes(TABLET, scope)
+    for vote in votes:
+        collector.questions[0].vote(vote)
+    told = await guard.told()
+    assert (told.by, told.how, told.signatures) == (f"approver {PHONE}, {TABLET}", "approved", votes)
 
 
 # -- views ---------------------------------------------------------------------------------------------
