@@ -44,7 +44,7 @@ class Decision(NamedTuple):
 
     @property
     def how(self) -> How:
-        return self.answer.how or ("approved" if self.allowed else "rejected")
+        return "approved" if self.allowed else self.answer.how or "rejected"
 
 
 class NoQuorum:
@@ -263,7 +263,8 @@ class Approvals:
             if (peer is None or subject.peer == peer) and (
                 self.firewall.find(subject.peer, subject.direction).rule != question.rule
             ):
-                question.rules_changed()
+                rule = question.rule
+                question.rules_changed(has_ended=self.firewall.left_of(rule) is not rule)
 
     def quorum_changed(self) -> None:
         """Ends the questions on which enough approvers have agreed by now."""
