@@ -332,7 +332,7 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         self._parts.owner.check()
         self._parts.approvals.remove_handler(handler)
 
-    def firewall_requests(self, *, buffer: int = 64) -> FirewallRequestQueue:
+    def firewall_requests(self, *, buffer: int = 64, by: str = "handler") -> FirewallRequestQueue:
         """An iterator over the firewall's questions, for ``async for``; see :meth:`on_firewall_request`.
 
         Questions come by turns among networks and then peers. Of more than ``buffer`` waiting ones it gives up the newest of
@@ -340,10 +340,10 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         those still in the buffer.
 
         Raises:
-            ValueError: ``buffer`` is below 1.
+            ValueError: ``buffer`` is below 1, or as for :meth:`on_firewall_request`.
         """
         self._parts.owner.check()
-        return self._parts.approvals.open_queue(buffer, self._parts.owner)
+        return self._parts.approvals.open_queue(buffer, self._parts.owner, by)
 
     async def reload_policy(self) -> None:
         """Reloads the policy file, changed or not; without one, does nothing.

@@ -39,8 +39,8 @@ How = Literal[
     "closed",
 ]
 """How a request was decided: by a rule or an answer (the first two); rejected without an answer in time, during the quiet
-after such a question, to make room for others, or with nobody to ask; ended with the rule that had let it pass; beyond a
-limit of its type or peer; gone before it was decided; or rejected because the peer is closing."""
+after such a question, to make room for others, or with nobody to ask; rejected as the rule that had asked about it has ended;
+beyond a limit of its type or peer; gone before it was decided; or rejected because the peer is closing."""
 
 Scope = Literal["once", "type", "all"]
 """What an approval is about: the requests that wait, all of their type, or all of the peer."""
