@@ -214,9 +214,10 @@ async def test_what_waits_too_long_for_its_turn(make_peer: MakePeer, kind: str, 
         await alice.send_request(address, 2)
     handling.set()
     assert await first == "answered"
-    assert isinstance(late.value, NoResponse) is reasons
-    assert late.value.reason == (kind if reasons else None)  # type: ignore[union-attr]
-    assert late.value.retry_after == (4.0 if reasons and kind == "rate" else None)  # type: ignore[union-attr]
+    error: Any = late.value
+    assert isinstance(error, NoResponse) is reasons
+    assert error.reason == (kind if reasons else None)
+    assert error.retry_after == (4.0 if reasons and kind == "rate" else None)
 
 
 async def test_codes_of_other_implementations_stay_what_they_are(make_peer: MakePeer) -> None:
