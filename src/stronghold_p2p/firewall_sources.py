@@ -12,7 +12,7 @@ from .config import Config
 from .ending import end_all
 from .errors import PolicyError, StateError
 from .event_hub import EventHub
-from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
+from .events import BanChanged, Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
 from .firewall.policy import Policy, PolicyWatch
 from .firewall.rules import Firewall, Rule
@@ -55,6 +55,7 @@ class FirewallSources:
         self._admission_changed = admission_changed
         self._watch: PolicyWatch | None = None
         self._memory: FirewallMemory | None = None
+        self._started = False
         if isinstance(policy, Policy):
             firewall.check(policy.rules)
         if state is not None:
@@ -78,6 +79,7 @@ class FirewallSources:
             await self._memory.start()
         if self._watch is not None:
             self._watch.start()
+        self._started = True
 
     async def close(self) -> None:
         """Stops watching the files. Returns when the state file is written."""
@@ -124,6 +126,8 @@ class FirewallSources:
         for change in changes:
             if isinstance(change, BanChange):
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
+                if self._started:
+                    self._events.emit(BanChanged(change.peer, change.banned))
             elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
                 self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
         self._admission_changed()

@@ -35,8 +35,9 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.cli import output
-from stronghold_p2p.cli.ask import MAX_TYPE, MAX_VIEW, Asker, Person, Program
+from stronghold_p2p.cli.ask import MAX_TYPE, Asker, Person, Program
 from stronghold_p2p.cli.stdin import MAX_LINE, Lines
+from stronghold_p2p.cli.view import MAX_VIEW
 from stronghold_p2p.firewall.rules import Subject
 from stronghold_p2p.identity import Keypair
 

@@ -17,6 +17,7 @@ from ..firewall.questions import FirewallRequest
 from ..peer import StrongholdP2p
 from . import output, paths
 from .stdin import MAX_LINE
+from .view import view_text
 
 __all__ = ["Asker", "LineSource", "Person", "Program"]
 
@@ -24,9 +25,6 @@ logger = logging.getLogger("stronghold_p2p")
 
 MAX_TYPE = 100
 """Characters that are shown of a type: in untyped JSON it is the remote's own text."""
-
-MAX_VIEW = 500
-"""Characters that are shown of a request: enough to see what is asked for, and no more than a terminal holds."""
 
 Answer = Literal["allow", "always", "reject", "reject_network", "ban"]
 
@@ -187,7 +185,7 @@ class Person(Asker):
             *([] if relay is None else [f"  path       {paths.in_words(relay)}"]),
             f"  direction  {_direction(question)}",
             f"  type       {_type(question) or '-'}",
-            f"  request    {_view(question)}",
+            f"  request    {view_text(question.view)}",
         ]
         if self._missed:
             lines.insert(0, f"{_count(self._missed, 'question')} ended before being shown")
@@ -299,7 +297,7 @@ class Program(Asker):
                 "relay": paths.relay_of(question.address),
                 "direction": _direction(question),
                 "type": _type(question),
-                "view": _view(question),
+                "view": view_text(question.view),
             }
         )
         try:
@@ -378,13 +376,3 @@ def _toward(question: FirewallRequest) -> str:
 
 def _type(question: FirewallRequest) -> str | None:
     return None if question.type is None else output.printable(question.type, MAX_TYPE)
-
-
-def _view(question: FirewallRequest) -> str:
-    """The request as JSON, or bytes as text, cut to what may be shown."""
-    view = question.view
-    if isinstance(view, bytes):
-        text = view[:MAX_VIEW].decode("ascii", "backslashreplace") + "…" * (len(view) > MAX_VIEW)
-    else:
-        text = msgspec.json.encode(view, enc_hook=lambda value: type(value).__name__).decode()
-    return output.printable(text, MAX_VIEW)
