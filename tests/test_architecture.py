@@ -85,6 +85,7 @@ EDGES = {
         "requests": "sends and answers",
         "resources": "one for all parts",
         "store": "the state file, and the address book in it",
+        "streams": "serves and opens those of a user's own protocols",
         "swarm": "connections",
         "transport": "the transports, and streams of a user's own protocols",
     },
@@ -94,9 +95,13 @@ EDGES = {
         "resources": "who has reached a limit of the relay, by network",
         "transport": "connections to relays",
     },
+    "streams": {
+        "firewall": "each stream passes the gate, within its peer's traffic",
+        "protocols": "runs a handler",
+        "transport": "connections, and streams on them",
+    },
     "firewall_sources": {
-        "firewall": "what they feed: rules, admission",
-        "requests": "what they feed: traffic limits",
+        "firewall": "what they feed: rules, admission, traffic limits",
         "store": "rules and bans outlive a restart",
     },
     "requests": {
@@ -176,6 +181,7 @@ PURE = {
     "firewall.rule": "decisions",
     "firewall.rules": "decisions; the clocks are arguments",
     "firewall.admission": "decisions",
+    "firewall.quotas": "decisions; the time is an argument",
     "firewall.traffic": "decisions; the time is an argument",
     "firewall.toml_lines": "text in, positions out",
     "transport.allowance": "counts; the time is an argument",

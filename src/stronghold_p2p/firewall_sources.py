@@ -14,12 +14,14 @@ from .errors import PolicyError, StateError
 from .event_hub import EventHub
 from .events import BanChanged, Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
-from .firewall.policy import Policy, PolicyWatch
+from .firewall.paced_traffic import PacedTraffic
+from .firewall.policy import Policy
+from .firewall.policy_watch import PolicyWatch
 from .firewall.rules import Firewall, Rule
+from .firewall.traffic import TrafficLimits
 from .identity import PeerId
-from .requests import Responder
 from .store.database_thread import DatabaseThread
-from .store.firewall_memory import BanChange, Change, FirewallMemory
+from .store.firewall_memory import BanChange, Change, FirewallMemory, RuleChange
 
 __all__ = ["FirewallSources"]
 
@@ -27,8 +29,8 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class FirewallSources:
-    """Applies a policy and a state file to the firewall, admission and traffic limits, and stores answers and bans in the
-    state file. ``admission_changed`` is called when existing connections may have to be closed."""
+    """Applies a policy and a state file to the firewall, admission and the limits of each ``traffic``, and stores answers and
+    bans in the state file. ``admission_changed`` is called when existing connections may have to be closed."""
 
     def __init__(
         self,
@@ -37,7 +39,7 @@ class FirewallSources:
         *,
         firewall: Firewall,
         admission: Admission,
-        responder: Responder[Any, Any],
+        traffic: Sequence[PacedTraffic[Any]],
         config: Config,
         events: EventHub,
         admission_changed: Callable[[], None],
@@ -49,7 +51,7 @@ class FirewallSources:
         self._policy = policy
         self._firewall = firewall
         self._admission = admission
-        self._responder = responder
+        self._traffic = traffic
         self._config = config
         self._events = events
         self._admission_changed = admission_changed
@@ -60,6 +62,7 @@ class FirewallSources:
             firewall.check(policy.rules)
         if state is not None:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self.state_failed)
+            firewall.ended = self._memory.drop_ended
 
     async def start(self) -> None:
         """Applies both.
@@ -103,12 +106,17 @@ class FirewallSources:
     # -- the policy ------------------------------------------------------------------------------
 
     def _apply_policy(self, policy: Policy) -> None:
-        self._admission.set_policy(policy.admission)
-        self._responder.limit_traffic(
-            policy.requests_in_flight or self._config.max_requests_in_flight_per_peer,
-            policy.requests_per_second or self._config.max_requests_per_second_per_peer,
+        # Of one that is only observed, nothing but its names is in force.
+        in_force = policy if policy.mode == "enforce" else Policy(names=policy.names)
+        self._admission.set_policy(in_force.admission)
+        limits = TrafficLimits(
+            in_force.requests_in_flight or self._config.max_requests_in_flight_per_peer,
+            in_force.requests_per_second or self._config.max_requests_per_second_per_peer,
+            in_force.peer_limits,
         )
-        self._firewall.set_policy(policy.rules)
+        for traffic in self._traffic:
+            traffic.limit(limits)
+        self._firewall.set_policy(in_force.rules, in_force.rule_lines)
         self._admission_changed()
 
     def _policy_loaded(self, policy: Policy) -> None:
@@ -128,9 +136,13 @@ class FirewallSources:
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
                 if self._started:
                     self._events.emit(BanChanged(change.peer, change.banned))
-            elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
+            elif change.rule is not None or self._has_rule(change):
                 self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
         self._admission_changed()
+
+    def _has_rule(self, change: RuleChange) -> bool:
+        """Whether the firewall still has what the file had: no call has replaced it."""
+        return self._firewall.peer_rule(change.peer, change.direction) == self._firewall.left_of(change.before)
 
     def state_failed(self, error: StateError) -> None:
         logger.warning("%s", error)
