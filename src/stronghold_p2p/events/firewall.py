@@ -171,8 +171,8 @@ class FirewallRequestEnded:
 
 @dataclass(frozen=True, slots=True)
 class RuleChanged:
-    """A rule was set or removed by a call, by an answer, or in the state file while the peer runs. The rules of a policy come
-    with :class:`PolicyLoaded`."""
+    """A rule was set or removed by a call, by an answer, or in the state file while the peer runs; or it has ended. The rules
+    of a policy come with :class:`PolicyLoaded`."""
 
     peer: PeerId | None
     """Whose rule it is; None: the default."""

@@ -213,7 +213,7 @@ class Firewall:
         """Those whose rules have ends."""
         self.changed: Callable[[PeerId | None], None] = lambda _: None
         self.rule_set: Callable[[PeerId | None, Direction, Rule | None], None] = lambda *_: None
-        """Called with each rule from calls, answers and the state file: of a peer, or a default."""
+        """Called with each rule from calls, answers and the state file, and what is left after its end: of a peer, or a default."""
         self.dated: Callable[[], None] = lambda: None
         """Called when there may be another :attr:`seconds_left`."""
         self.ended: Callable[[Mapping[tuple[PeerId, Direction], float]], None] = lambda _: None
@@ -347,6 +347,7 @@ class Firewall:
             if not slot.in_policy:  # a policy that still names the date may be loaded again
                 applied = side.default if slot.peer is None else side.peers.get(slot.peer, NO_RULE)
                 self._date(slot, applied.rule)
+                self.rule_set(slot.peer, slot.direction, applied.rule)
         peers = {slot.peer for slot in due}
         self.changed(peers.pop() if len(peers) == 1 else None)
         ended = {(slot.peer, slot.direction): end for slot, end in due.items() if slot.peer and not slot.in_policy}
