@@ -17,7 +17,7 @@ from ...errors import LimitExceeded, NotPermitted
 from ...events import Event, InboundConnectionFailed
 from ...peer import StrongholdP2p
 from .. import output
-from ..view import view_text
+from ..ask.shown import view_text
 from ..worker import Worker
 from .file import AuditFailed, AuditFile, now
 from .options import Audit
