@@ -10,7 +10,17 @@ from ...events import Direction
 from .. import output
 from .asked import Asked
 
-__all__ = ["MAX_TYPE", "MAX_VIEW", "count", "direction_of", "toward", "type_is_whole", "type_of", "view_of", "view_text"]
+__all__ = [
+    "MAX_TYPE",
+    "MAX_VIEW",
+    "count",
+    "direction_of",
+    "toward",
+    "type_is_whole",
+    "type_of",
+    "view_of",
+    "view_text",
+]
 
 MAX_TYPE: Final = 100
 """Characters that are shown of a type: in untyped JSON it is the remote's own text."""
