@@ -159,8 +159,9 @@ class Auditor:
             if self._first is None:
                 await self._try(worker, self._file.sign)
         finally:
-            worker.submit(self._file.close)
+            closing = worker.submit(self._file.close)
             worker.stop()
+        await asyncio.wrap_future(closing)
 
     async def _something_to_do(self) -> bool:
         """Waits for something to write; returns whether it is time to sign."""
