@@ -65,6 +65,8 @@ PEER_ACTS: dict[str, Act] = {
     "on_firewall_request": lambda peer: peer.on_firewall_request(lambda question: None),
     "remove_firewall_handler": lambda peer: peer.remove_firewall_handler(print),
     "firewall_requests": lambda peer: peer.firewall_requests(),
+    "suspend_requests": lambda peer: peer.suspend_requests(),
+    "resume_requests": lambda peer: peer.resume_requests(),
     "reload_policy": lambda peer: peer.reload_policy(),
     "ban_peer": lambda peer: peer.ban_peer(OTHER),
     "unban_peer": lambda peer: peer.unban_peer(OTHER),

@@ -345,6 +345,20 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         self._parts.owner.check()
         return self._parts.approvals.open_queue(buffer, self._parts.owner, by)
 
+    def suspend_requests(self) -> None:
+        """Rejects every request, in both directions and whatever the rules, until :meth:`resume_requests`: for example, while
+        an audit cannot be written.
+
+        Takes effect immediately, also for waiting requests. Running handlers are not interrupted.
+        """
+        self._parts.owner.check()
+        self._parts.firewall.suspend()
+
+    def resume_requests(self) -> None:
+        """Has the rules decide again."""
+        self._parts.owner.check()
+        self._parts.firewall.resume()
+
     async def reload_policy(self) -> None:
         """Reloads the policy file, changed or not; without one, does nothing.
 

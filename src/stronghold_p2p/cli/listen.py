@@ -45,7 +45,7 @@ from .ask.asker import Asker
 from .ask.person import Person
 from .ask.program import Program
 from .audit.auditor import Auditing, auditing
-from .audit.file import AuditFile
+from .audit.options import Audit, AuditPath, AuditRequired, AuditView, open_audit
 from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
 from .exec import Exec, parse_command
 from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
@@ -97,9 +97,9 @@ def listen(
     state: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Store bans, and rules from answers, in this file.")
     ] = None,
-    audit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append each firewall decision to this file, as JSON.")
-    ] = None,
+    audit: AuditPath = None,
+    audit_required: AuditRequired = False,
+    audit_view: AuditView = False,
     handler: Annotated[
         str,
         typer.Option(
@@ -163,7 +163,8 @@ def listen(
     {"id":1,"answer":"allow","types":["Sign"],"for":3600}. The end of a question is a line {"event":"ended","id":1,
     "reason":...}. "reject_network" rejects all from the address of the peer for the time of --ask-quiet.
 
-    Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file.
+    Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file, and begins a new file for
+    --audit if the one before was moved away.
     """
     if [allow_all, reject_all, ask or policy is not None].count(True) != 1:
         raise UsageError(
@@ -198,7 +199,7 @@ def listen(
     output.name_peers(peer.name_of)
     made = _missing(state, audit)
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
-    opened = None if audit is None else AuditFile(audit, keypair)
+    opened = open_audit(audit, keypair, required=audit_required, views=audit_view)
     return _listen(
         peer,
         where,
@@ -219,7 +220,7 @@ async def _listen(
     announce: Sequence[str],
     relays: Sequence[str],
     asker: Asker | None,
-    audit: AuditFile | None,
+    audit: Audit | None,
     made: list[Path],
     *,
     reloads: bool,
