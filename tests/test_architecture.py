@@ -174,6 +174,7 @@ PURE = {
     "arguments": "checks",
     "firewall.rules": "decisions",
     "firewall.admission": "decisions",
+    "firewall.quotas": "decisions; the time is an argument",
     "firewall.traffic": "decisions; the time is an argument",
     "firewall.toml_lines": "text in, positions out",
     "transport.allowance": "counts; the time is an argument",

@@ -14,8 +14,10 @@ from .errors import PolicyError, StateError
 from .event_hub import EventHub
 from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
-from .firewall.policy import Policy, PolicyWatch
+from .firewall.policy import Policy
+from .firewall.policy_watch import PolicyWatch
 from .firewall.rules import Firewall, Rule
+from .firewall.traffic import TrafficLimits
 from .identity import PeerId
 from .requests import Responder
 from .store.database_thread import DatabaseThread
@@ -101,12 +103,17 @@ class FirewallSources:
     # -- the policy ------------------------------------------------------------------------------
 
     def _apply_policy(self, policy: Policy) -> None:
-        self._admission.set_policy(policy.admission)
+        # Of one that is only observed, nothing but its names is in force.
+        in_force = policy if policy.mode == "enforce" else Policy(names=policy.names)
+        self._admission.set_policy(in_force.admission)
         self._responder.limit_traffic(
-            policy.requests_in_flight or self._config.max_requests_in_flight_per_peer,
-            policy.requests_per_second or self._config.max_requests_per_second_per_peer,
+            TrafficLimits(
+                in_force.requests_in_flight or self._config.max_requests_in_flight_per_peer,
+                in_force.requests_per_second or self._config.max_requests_per_second_per_peer,
+                in_force.peer_limits,
+            )
         )
-        self._firewall.set_policy(policy.rules)
+        self._firewall.set_policy(in_force.rules)
         self._admission_changed()
 
     def _policy_loaded(self, policy: Policy) -> None:

@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from stronghold_p2p.errors import PolicyError, StrongholdError
-from stronghold_p2p.firewall import policy as policy_module
 from stronghold_p2p.firewall.admission import AdmissionRules
-from stronghold_p2p.firewall.policy import MAX_SIZE, Policy, PolicyWatch
+from stronghold_p2p.firewall.policy import MAX_SIZE, Policy
+from stronghold_p2p.firewall.quotas import Limit
 from stronghold_p2p.firewall.rules import FirewallRules, Rule
 from stronghold_p2p.identity import PeerId
 
@@ -115,6 +112,78 @@ def test_groups_in_every_list_of_peers() -> None:
     )
 
 
+def test_what_a_group_says_holds_for_each_of_its_peers() -> None:
+    policy = Policy.parse(
+        f"""
+        [peers.alice]
+        id = "{ALICE}"
+        outbound = "reject"
+        per_second = 2
+        [groups.ops]
+        peers = ["alice", "{BOB}"]
+        inbound = ["Ping"]
+        outbound = "ask"
+        ban = true
+        relay = "only"
+        per_second = 1
+        in_flight = 3
+        max_bytes = 4
+        """
+    )
+    ping = Rule.restricted(allow={"Ping"})
+    assert policy == Policy(
+        rules=FirewallRules(outbound=None, peers={ALICE: (ping, Rule.REJECT_ALL), BOB: (ping, Rule.ASK)}),
+        names={ALICE: "alice"},
+        groups={"ops": frozenset({ALICE, BOB})},
+        admission=AdmissionRules(banned=frozenset({ALICE, BOB}), relay_modes={ALICE: "only", BOB: "only"}),
+        peer_limits={
+            ALICE: Limit(per_second=2.0, in_flight=3, max_bytes=4),
+            BOB: Limit(per_second=1.0, in_flight=3, max_bytes=4),
+        },
+    )
+    assert policy.lines[ALICE, "inbound"] == policy.lines[BOB, "inbound"] == 8
+    assert (policy.lines[ALICE, "outbound"], policy.lines[BOB, "outbound"]) == (4, 9)
+
+
+def test_what_a_peer_says_of_itself_goes_before_all_its_groups() -> None:
+    groups = f'[groups]\na = {{ peers = ["alice"], ban = true }}\nb = {{ peers = ["{ALICE}"], ban = true }}'
+    policy = Policy.parse(f'[peers.alice]\nid = "{ALICE}"\nban = false\n{groups}')
+    assert policy.admission.banned == frozenset()
+
+
+def test_groups_that_say_different_things_of_a_peer() -> None:
+    groups = f'[groups]\na = {{ peers = ["{ALICE}"], inbound = "ask" }}\nb = {{ peers = ["{ALICE}"], in_flight = 1 }}'
+    policy = Policy.parse(groups)
+    assert policy.rules.peers == {ALICE: (Rule.ASK, None)}
+    assert policy.peer_limits == {ALICE: Limit(in_flight=1)}
+
+
+def test_limits_by_type() -> None:
+    policy = Policy.parse('[types]\nSign = { per_second = 0.5, max_bytes = 10 }\n"/chat/1.0.0" = { in_flight = 2 }')
+    assert policy == Policy(
+        type_limits={"Sign": Limit(per_second=0.5, max_bytes=10), "/chat/1.0.0": Limit(in_flight=2)}
+    )
+
+
+def test_approvers() -> None:
+    approval = f'[approval]\napprovers = ["ops", "{BOB}"]\nneed = 2\n[groups]\nops = ["{ALICE}"]'
+    policy = Policy.parse(approval)
+    assert (policy.approvers, policy.need) == (frozenset({ALICE, BOB}), 2)
+    assert Policy.parse(f'approval.approvers = ["{ALICE}"]').need == 1
+
+
+def test_modes() -> None:
+    assert Policy.parse('mode = "observe"') == Policy(mode="observe")
+    assert Policy.parse('mode = "enforce"') == Policy()
+
+
+def test_where_it_says_what() -> None:
+    policy = Policy.parse(
+        f'[default]\ninbound = "ask"\n[default.outbound]\nallow = ["A"]\n[peers.alice]\nid = "{ALICE}"\nban = true'
+    )
+    assert policy.lines == {(None, "inbound"): 2, (None, "outbound"): 3, (ALICE, "ban"): 7}
+
+
 def test_relays() -> None:
     policy = Policy.parse(
         f'default.relay = "never"\nnetworks.relayed = "allow"\n[peers.alice]\nid = "{ALICE}"\nrelay = "only"'
@@ -153,13 +222,14 @@ def error_of(text: str) -> PolicyError:
     [
         # keys
         ("[default]\n\n[defaults]", 3, "defaults", "unknown key; did you mean default?"),
-        ("x = 1", 1, "x", "unknown key; known keys are default, peers, groups, networks, peer_ids, relay and limits"),
+        ("x = 1", 1, "x", "unknown key; known keys are mode, default, peers, groups, types, networks, peer_ids, relay, limits and approval"),
         ('[default]\ninbond = "ask"', 2, "default.inbond", "unknown key; did you mean inbound?"),
         ("[networks]\npeers = []", 2, "networks.peers", "unknown key; known keys are allow, deny and relayed"),
         ("[peer_ids]\nalow = []", 2, "peer_ids.alow", "unknown key; did you mean allow?"),
         ("[limits]\nrequests = 1", 2, "limits.requests", "unknown key; did you mean requests_in_flight?"),
         ("[peers.a]\nban = true\nbanned = true", 3, "peers.a.banned", "unknown key; did you mean ban?"),
-        ("[peers]\n'a b' = {x = 1}", 2, 'peers."a b".x', "unknown key; known keys are id, inbound, outbound, ban and relay"),
+        ("[peers]\n'a b' = {x = 1}", 2, 'peers."a b".x',
+         "unknown key; known keys are id, inbound, outbound, ban, relay, per_second, in_flight and max_bytes"),
         # tables
         ('# a\ndefault = "ask"', 2, "default", "must be a table, not a string"),
         ("[[default]]", 1, "default", "must be a table, not a list"),
@@ -241,6 +311,30 @@ def error_of(text: str) -> PolicyError:
         (f'[groups]\na = ["{ALICE}"]\n[peers.a]\nid = "{ALICE}"', 2, "groups.a", "is also the name of a peer"),
         (f'[groups]\n{ALICE} = ["{ALICE}"]', 2, f"groups.{ALICE}", "a peer id cannot be a name"),
         (f'[groups]\n"\\n" = ["{ALICE}"]', 2, 'groups."\\n"', "a name must be printable text"),
+        ("[groups.ops]\nban = true", 1, "groups.ops", "has no peers"),
+        ("[groups.ops]\npeers = []", 2, "groups.ops.peers", "a group must have a member"),
+        (f'[groups.ops]\npeers = ["{ALICE}"]\nid = "{ALICE}"', 3, "groups.ops.id",
+         "unknown key; known keys are peers, inbound, outbound, ban, relay, per_second, in_flight and max_bytes"),
+        (
+            f'[groups]\na = {{ peers = ["{ALICE}"], inbound = "ask" }}\n[groups.b]\npeers = ["{ALICE}"]\ninbound = "ask"',
+            5,
+            "groups.b.inbound",
+            f"{ALICE} is also in the group a, which has inbound in line 2; give the peer its own in [peers]",
+        ),
+        # limits by type and by peer
+        ("[types.Sign]\nrate = 1", 2, "types.Sign.rate", "unknown key; known keys are per_second, in_flight and max_bytes"),
+        ("[types]\nSign = 1", 2, "types.Sign", "must be a table, not a whole number"),
+        ("[types]\nSign = {}", 2, "types.Sign", "limits nothing: it needs per_second, in_flight or max_bytes"),
+        ('[types.""]\nin_flight = 1', 1, 'types.""', "a type must have a name"),
+        ('[types."/chat/1"]\nmax_bytes = 1', 2, 'types."/chat/1".max_bytes', "a stream has no size that is known before"),
+        (f'[peers.a]\nid = "{ALICE}"\nmax_bytes = 0', 3, "peers.a.max_bytes", "must be above 0 and at most 1,000,000,000"),
+        # approval
+        ('[approval]\napprovers = ["bob"]', 2, "approval.approvers",
+         "'bob' is neither a name in [peers] or [groups] nor a peer id"),
+        ("[approval]\nneed = 1", 2, "approval.need", "more than there are approvers: 0"),
+        (f'[approval]\napprovers = ["{ALICE}"]\nneed = 2', 3, "approval.need", "more than there are approvers: 1"),
+        # mode
+        ('mode = "log"', 1, "mode", "must be \"enforce\" or \"observe\", not 'log'"),
         # relays
         ('[default]\nrelay = "reject"', 2, "default.relay", 'must be "allow", "never" or "only", not \'reject\''),
         (f'[peers.a]\nid = "{ALICE}"\nrelay = true', 3, "peers.a.relay", 'must be "allow", "never" or "only", not true or false'),
@@ -335,7 +429,7 @@ def test_a_pipe_is_read_where_it_may_be_waited_for(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(PolicyError, match="a pipe, not a file that can be read again"):
         Policy.load(path)
-    writing = threading.Thread(target=path.write_text, args=(ASK,))
+    writing = threading.Thread(target=path.write_text, args=('default.inbound = "ask"',))
     writing.start()
     assert Policy.load(path, wait=True).rules.inbound is Rule.ASK
     writing.join()
@@ -390,214 +484,3 @@ def test_a_type_that_no_request_has(by: str, types: set[str], reason: str, tmp_p
         reason,
     )
     assert Policy.load(path, types={*types, "Pnig"}) == Policy.load(path)
-
-
-# -- watching ------------------------------------------------------------------------------------------
-
-ASK = '[default]\ninbound = "ask"\n'
-REJECT = '[default]\ninbound = "reject"\n'
-BROKEN = '[default]\ninbound = "rejects"\n'
-
-
-class Watched:
-    """A policy file, a watch over it, and what came of it."""
-
-    def __init__(self, path: Path, interval: float = 3600) -> None:
-        self.path = path
-        self.path.write_text(ASK)
-        self.applied: asyncio.Queue[Rule | None] = asyncio.Queue()
-        self.failed: asyncio.Queue[PolicyError] = asyncio.Queue()
-        self.watch = PolicyWatch(
-            path,
-            apply=lambda policy: self.applied.put_nowait(policy.rules.inbound),
-            failed=self.failed.put_nowait,
-            interval=interval,
-        )
-
-    async def load(self) -> None:
-        await self.watch.load()
-        assert self.applied.get_nowait() is Rule.ASK
-
-    def replace(self, text: str) -> None:
-        """Puts another file in its place at once, as careful programs do."""
-        other = self.path.with_suffix(".new")
-        other.write_text(text)
-        os.replace(other, self.path)
-
-    async def check(self) -> Rule | None:
-        """What one look applies."""
-        await self.watch.check()
-        return None if self.applied.empty() else self.applied.get_nowait()
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.watch.run())
-        try:
-            async with asyncio.timeout(30):
-                yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-
-@pytest.fixture
-async def watched(tmp_path: Path) -> Watched:
-    watched = Watched(tmp_path / "policy.toml")
-    await watched.load()
-    return watched
-
-
-async def test_a_file_that_does_not_change_is_not_read_again(watched: Watched) -> None:
-    assert await watched.check() is None
-    assert await watched.check() is None
-
-
-async def test_a_change_is_taken_once_the_file_stands_still(watched: Watched) -> None:
-    watched.path.write_text(REJECT)
-    assert await watched.check() is None
-    assert await watched.check() is Rule.REJECT_ALL
-    assert await watched.check() is None
-
-
-async def test_a_file_that_is_being_written_is_not_taken(watched: Watched) -> None:
-    watched.path.write_text("")
-    assert await watched.check() is None
-    watched.path.write_text("[default]\n")
-    assert await watched.check() is None
-    watched.path.write_text(REJECT)
-    assert await watched.check() is None
-    assert await watched.check() is Rule.REJECT_ALL
-
-
-async def test_a_file_renamed_over_the_old_one(watched: Watched) -> None:
-    old = watched.path.stat()
-    watched.replace(ASK)
-    os.utime(watched.path, ns=(old.st_atime_ns, old.st_mtime_ns))  # neither size nor time of writing tells
-    assert await watched.check() is None
-    assert await watched.check() is Rule.ASK
-
-
-async def test_a_file_that_is_touched_is_loaded_again(watched: Watched) -> None:
-    os.utime(watched.path, ns=(1, 1))
-    assert await watched.check() is None
-    assert await watched.check() is Rule.ASK
-
-
-async def test_a_file_that_is_missing_for_a_moment(watched: Watched) -> None:
-    watched.path.rename(watched.path.with_suffix(".old"))
-    assert await watched.check() is None
-    watched.path.write_text(REJECT)
-    assert await watched.check() is None
-    assert await watched.check() is Rule.REJECT_ALL
-
-
-async def test_a_file_that_is_moved_away_and_back_between_two_looks(watched: Watched) -> None:
-    away = watched.path.rename(watched.path.with_suffix(".old"))
-    assert await watched.check() is None
-    away.rename(watched.path)
-    assert await watched.check() is None
-
-
-async def test_a_file_that_stays_missing_is_told_once(watched: Watched) -> None:
-    watched.path.unlink()
-    assert await watched.check() is None
-    with pytest.raises(PolicyError, match="no such file"):
-        await watched.check()
-    assert await watched.check() is None
-    watched.path.write_text(ASK)
-    assert await watched.check() is None
-    assert await watched.check() is Rule.ASK
-
-
-async def test_a_file_whose_place_a_pipe_takes(watched: Watched) -> None:
-    watched.path.unlink()
-    os.mkfifo(watched.path)
-    assert await watched.check() is None
-    with pytest.raises(PolicyError, match="a pipe"):
-        await watched.check()
-    assert await watched.check() is None
-    async with watched.running():
-        watched.watch.reload()
-        assert "a pipe" in (await watched.failed.get()).reason
-    watched.replace(REJECT)
-    assert await watched.check() is None
-    assert await watched.check() is Rule.REJECT_ALL
-
-
-async def test_a_broken_file_is_told_once_for_each_change(watched: Watched) -> None:
-    for text in (BROKEN, BROKEN + "# still\n"):
-        watched.path.write_text(text)
-        assert await watched.check() is None
-        with pytest.raises(PolicyError) as raised:
-            await watched.check()
-        assert (raised.value.line, raised.value.key) == (2, "default.inbound")
-        assert await watched.check() is None
-    watched.path.write_text(REJECT)
-    assert await watched.check() is None
-    assert await watched.check() is Rule.REJECT_ALL
-
-
-async def test_a_file_whose_mode_changes_is_loaded_again(watched: Watched) -> None:
-    watched.path.chmod(0o640)  # it may have become readable
-    assert await watched.check() is None
-    assert await watched.check() is Rule.ASK
-
-
-@pytest.mark.parametrize("content", [None, BROKEN])
-async def test_a_start_without_a_policy(tmp_path: Path, content: str | None) -> None:
-    watched = Watched(tmp_path / "policy.toml")
-    watched.path.write_text(content) if content else watched.path.unlink()
-    with pytest.raises(PolicyError):
-        await watched.watch.load()
-    assert watched.applied.empty()
-
-
-async def test_reload_loads_at_once_changed_or_not(watched: Watched) -> None:
-    async with watched.running():
-        watched.watch.reload()
-        assert await watched.applied.get() is Rule.ASK
-        watched.path.write_text(REJECT)
-        watched.watch.reload()
-        assert await watched.applied.get() is Rule.REJECT_ALL
-
-
-async def test_reload_tells_of_a_broken_file_each_time_and_keeps_the_old_policy(watched: Watched) -> None:
-    watched.path.write_text(BROKEN)
-    async with watched.running():
-        for _ in range(2):
-            watched.watch.reload()
-            assert (await watched.failed.get()).line == 2
-    assert watched.applied.empty()
-
-
-async def test_changes_are_noticed_by_looking(tmp_path: Path) -> None:
-    watched = Watched(tmp_path / "policy.toml", interval=0.001)
-    await watched.load()
-    async with watched.running():
-        watched.replace(REJECT)
-        assert await watched.applied.get() is Rule.REJECT_ALL
-        watched.replace(BROKEN)
-        assert (await watched.failed.get()).line == 2
-        watched.replace(ASK)
-        assert await watched.applied.get() is Rule.ASK
-    assert watched.failed.empty()
-
-
-async def test_the_file_is_never_touched_on_the_event_loop(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = []
-
-    def stamp(path: Path) -> tuple[int, int, int, int]:
-        threads.append(threading.current_thread())
-        return 0, 0, 0, 0
-
-    def load(path: Path, types: object) -> Policy:
-        threads.append(threading.current_thread())
-        return Policy()
-
-    monkeypatch.setattr(policy_module, "_stamp", stamp)
-    monkeypatch.setattr(Policy, "load", load)
-    await watched.watch.check()
-    await watched.watch.check()
-    assert len(threads) == 4  # two looks; the second one loads, for which it looks again
-    assert threading.current_thread() not in threads

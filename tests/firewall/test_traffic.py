@@ -12,14 +12,15 @@ from support.waiting import introduced, settled, until
 from support.yamux import data
 
 from stronghold_p2p import Config, FirewallRules, Keypair, Request, StreamReset, StrongholdP2p
-from stronghold_p2p.firewall.traffic import MIN_SWEEP, Traffic
+from stronghold_p2p.firewall.quotas import Limit
+from stronghold_p2p.firewall.traffic import MIN_SWEEP, Traffic, TrafficLimits
 from stronghold_p2p.wire.yamux import Flag
 
 ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
 
 
 def test_what_is_over_the_number_in_flight_waits_in_order() -> None:
-    traffic: Traffic[str] = Traffic(2, None)
+    traffic: Traffic[str] = Traffic(TrafficLimits(2, None))
     assert [traffic.enter(ALICE, name, 0.0) for name in "abcd"] == [True, True, False, False]
     assert traffic.next(ALICE, 0.0) is None
     traffic.leave(ALICE, "b")
@@ -28,7 +29,7 @@ def test_what_is_over_the_number_in_flight_waits_in_order() -> None:
 
 
 def test_a_late_request_does_not_overtake_those_that_wait() -> None:
-    traffic: Traffic[str] = Traffic(1, None)
+    traffic: Traffic[str] = Traffic(TrafficLimits(1, None))
     assert traffic.enter(ALICE, "a", 0.0)
     assert not traffic.enter(ALICE, "b", 0.0)
     traffic.leave(ALICE, "a")
@@ -37,13 +38,13 @@ def test_a_late_request_does_not_overtake_those_that_wait() -> None:
 
 
 def test_peers_do_not_share() -> None:
-    traffic: Traffic[str] = Traffic(1, None)
+    traffic: Traffic[str] = Traffic(TrafficLimits(1, None))
     assert traffic.enter(ALICE, "a", 0.0)
     assert traffic.enter(BOB, "b", 0.0)
 
 
 def test_one_that_leaves_while_it_waits_frees_nothing() -> None:
-    traffic: Traffic[str] = Traffic(1, None)
+    traffic: Traffic[str] = Traffic(TrafficLimits(1, None))
     assert traffic.enter(ALICE, "a", 0.0)
     assert not traffic.enter(ALICE, "b", 0.0)
     traffic.leave(ALICE, "b")
@@ -52,14 +53,14 @@ def test_one_that_leaves_while_it_waits_frees_nothing() -> None:
 
 
 def test_without_a_rate_a_peer_is_forgotten_with_its_last_request() -> None:
-    traffic: Traffic[str] = Traffic(1, None)
+    traffic: Traffic[str] = Traffic(TrafficLimits(1, None))
     traffic.enter(ALICE, "a", 0.0)
     traffic.leave(ALICE, "a")
     assert len(traffic) == 0
 
 
 def test_the_bucket_holds_one_second_and_fills_with_time() -> None:
-    traffic: Traffic[str] = Traffic(100, 4.0)
+    traffic: Traffic[str] = Traffic(TrafficLimits(100, 4.0))
     assert [traffic.enter(ALICE, str(number), 0.0) for number in range(6)] == [True] * 4 + [False] * 2
     assert traffic.next(ALICE, 0.0) == pytest.approx(0.25)
     assert traffic.next(ALICE, 0.125) == pytest.approx(0.125)
@@ -69,14 +70,14 @@ def test_the_bucket_holds_one_second_and_fills_with_time() -> None:
 
 
 def test_a_rate_below_one_a_second_lets_one_in_at_once() -> None:
-    traffic: Traffic[str] = Traffic(100, 0.1)
+    traffic: Traffic[str] = Traffic(TrafficLimits(100, 0.1))
     assert traffic.enter(ALICE, "a", 0.0)
     assert not traffic.enter(ALICE, "b", 0.0)
     assert traffic.next(ALICE, 0.0) == pytest.approx(10.0)
 
 
 def test_peers_with_a_full_bucket_are_swept() -> None:
-    traffic: Traffic[str] = Traffic(100, 1.0)
+    traffic: Traffic[str] = Traffic(TrafficLimits(100, 1.0))
     for now in range(4 * MIN_SWEEP):
         peer = Keypair.generate().peer_id
         traffic.enter(peer, "a", float(now))
@@ -85,15 +86,43 @@ def test_peers_with_a_full_bucket_are_swept() -> None:
 
 
 def test_peers_are_swept_when_the_rate_was_lifted() -> None:
-    traffic: Traffic[str] = Traffic(100, 0.001)
+    traffic: Traffic[str] = Traffic(TrafficLimits(100, 0.001))
     for _ in range(2 * MIN_SWEEP - 1):
         peer = Keypair.generate().peer_id
         traffic.enter(peer, "a", 0.0)
         traffic.leave(peer, "a")
-    traffic.per_second = None
+    traffic.limit(TrafficLimits(100, None))
     for _ in range(2):
         traffic.enter(Keypair.generate().peer_id, "a", 0.0)
     assert len(traffic) == 2
+
+
+def test_a_peer_may_have_limits_of_its_own() -> None:
+    limits = TrafficLimits(2, None, {ALICE: Limit(in_flight=1), BOB: Limit(per_second=3.0)})
+    traffic: Traffic[str] = Traffic(limits)
+    assert [traffic.enter(ALICE, name, 0.0) for name in "ab"] == [True, False]
+    assert [traffic.enter(BOB, name, 0.0) for name in "ab"] == [True, True]
+    traffic.leave(BOB, "a")
+    assert traffic.enter(BOB, "c", 0.0)
+    traffic.leave(BOB, "b")
+    assert not traffic.enter(BOB, "d", 0.0)  # a fourth in one second
+    carol = Keypair.generate().peer_id
+    assert [traffic.enter(carol, name, 0.0) for name in "abc"] == [True, True, False]
+
+
+def test_new_limits_hold_for_what_is_in_flight_and_for_what_waits() -> None:
+    traffic: Traffic[str] = Traffic(TrafficLimits(1, None))
+    for peer in (ALICE, BOB):
+        assert [traffic.enter(peer, name, 0.0) for name in "abc"] == [True, False, False]
+    carol = Keypair.generate().peer_id
+    assert traffic.enter(carol, "a", 0.0)
+    assert traffic.limit(TrafficLimits(1, None, {ALICE: Limit(in_flight=3)})) == [ALICE, BOB]
+    assert [traffic.next(ALICE, 0.0) for _ in range(3)] == ["b", "c", None]
+    assert traffic.next(BOB, 0.0) is None
+    traffic.limit(TrafficLimits(1, None))
+    assert not traffic.enter(ALICE, "d", 0.0)
+    traffic.leave(ALICE, "a")
+    assert traffic.next(ALICE, 0.0) is None  # two are in flight
 
 
 async def test_requests_in_flight_over_connections() -> None:

@@ -1,12 +1,15 @@
-"""Limits of one peer's requests: in flight, per second, and while it does not read. Pure: the time is an argument."""
+"""Limits of one peer's requests or streams: in flight, per second, and while it does not read. Pure: the time is an argument."""
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from ..frozen import FrozenDict
 from ..identity import PeerId
+from .quotas import NO_LIMIT, Limit
 
-__all__ = ["Traffic"]
+__all__ = ["Traffic", "TrafficLimits"]
 
 MIN_SWEEP: Final = 256
 """Peers below which nothing is swept."""
@@ -14,33 +17,57 @@ MIN_SWEEP: Final = 256
 T = TypeVar("T")
 
 
+class TrafficLimits(NamedTuple):
+    """How much of one peer there may be."""
+
+    in_flight: int
+    """At once."""
+    per_second: float | None
+    """Beginning in a second; None: any number."""
+    peers: Mapping[PeerId, Limit] = FrozenDict({})
+    """Limits of single peers, each in the place of its one above."""
+
+
 class _Share:
-    """One peer's share: what it has in flight, and its token bucket."""
+    """One peer's share: its limits, what it has in flight, and its token bucket."""
 
-    __slots__ = ("blocked", "filled_at", "in_flight", "tokens", "waiting")
+    __slots__ = ("blocked", "capacity", "filled_at", "in_flight", "max_in_flight", "per_second", "tokens", "waiting")
 
-    def __init__(self, tokens: float, now: float) -> None:
+    def __init__(self, limits: TrafficLimits, peer: PeerId, now: float) -> None:
         self.blocked = False
         self.in_flight = 0
-        self.tokens = tokens
         self.filled_at = now
         self.waiting: dict[Any, None] = {}
+        self.limit(limits, peer)
+        self.tokens = self.capacity
+
+    def limit(self, limits: TrafficLimits, peer: PeerId) -> None:
+        own = limits.peers.get(peer, NO_LIMIT)
+        self.max_in_flight = own.in_flight or limits.in_flight
+        self.per_second = own.per_second or limits.per_second
+        self.capacity = max(1.0, self.per_second or 1.0)
 
 
 class Traffic(Generic[T]):
-    """Admits requests in order, within two limits per peer; excess requests wait.
+    """Admits requests, or streams, in order, within two limits per peer; what is over them waits.
 
     The bucket of a peer holds the requests of one second, so that many may come at once after a pause.
     """
 
-    def __init__(self, max_in_flight: int, per_second: float | None) -> None:
-        self.max_in_flight = max_in_flight
-        self.per_second = per_second
+    def __init__(self, limits: TrafficLimits) -> None:
+        self._limits = limits
         self._shares: dict[PeerId, _Share] = {}
         self._sweep_at = MIN_SWEEP
 
     def __len__(self) -> int:
         return len(self._shares)
+
+    def limit(self, limits: TrafficLimits) -> list[PeerId]:
+        """Replaces the limits. Returns the peers of which something waits: call :meth:`next` for each."""
+        self._limits = limits
+        for peer, share in self._shares.items():
+            share.limit(limits, peer)
+        return [peer for peer, share in self._shares.items() if share.waiting]
 
     def enter(self, peer: PeerId, request: T, now: float) -> bool:
         """Whether ``request`` may proceed at once; otherwise it waits until :meth:`next` returns it."""
@@ -48,7 +75,7 @@ class Traffic(Generic[T]):
         if share is None:
             if len(self._shares) >= self._sweep_at:
                 self._sweep(now)
-            share = self._shares[peer] = _Share(self._capacity, now)
+            share = self._shares[peer] = _Share(self._limits, peer, now)
         if share.waiting or not self._take(share, now):
             share.waiting[request] = None
             return False
@@ -64,7 +91,7 @@ class Traffic(Generic[T]):
             share.in_flight -= 1
         if share.waiting:
             return True
-        if self.per_second is None and not share.in_flight:
+        if share.per_second is None and not share.in_flight:
             del self._shares[peer]
         return False
 
@@ -86,22 +113,18 @@ class Traffic(Generic[T]):
         if share is None or not share.waiting:
             return None
         if not self._take(share, now):
-            if share.blocked or share.in_flight >= self.max_in_flight:
+            if share.blocked or share.in_flight >= share.max_in_flight:
                 return None
-            assert self.per_second is not None
-            return (1.0 - share.tokens) / self.per_second
+            assert share.per_second is not None
+            return (1.0 - share.tokens) / share.per_second
         request: T = next(iter(share.waiting))
         del share.waiting[request]
         return request
 
-    @property
-    def _capacity(self) -> float:
-        return max(1.0, self.per_second or 1.0)
-
     def _take(self, share: _Share, now: float) -> bool:
-        if share.in_flight >= self.max_in_flight or share.blocked:
+        if share.in_flight >= share.max_in_flight or share.blocked:
             return False
-        if self.per_second is not None:
+        if share.per_second is not None:
             self._fill(share, now)
             if share.tokens < 1.0:
                 return False
@@ -110,8 +133,8 @@ class Traffic(Generic[T]):
         return True
 
     def _fill(self, share: _Share, now: float) -> None:
-        assert self.per_second is not None
-        share.tokens = min(self._capacity, share.tokens + (now - share.filled_at) * self.per_second)
+        assert share.per_second is not None
+        share.tokens = min(share.capacity, share.tokens + (now - share.filled_at) * share.per_second)
         share.filled_at = now
 
     def _sweep(self, now: float) -> None:
@@ -120,9 +143,9 @@ class Traffic(Generic[T]):
         for peer, share in list(self._shares.items()):
             if share.in_flight or share.waiting:
                 continue
-            if self.per_second is not None:
+            if share.per_second is not None:
                 self._fill(share, now)
-                if share.tokens < self._capacity:
+                if share.tokens < share.capacity:
                     continue
             del self._shares[peer]
         self._sweep_at = max(MIN_SWEEP, 2 * len(self._shares))

@@ -12,7 +12,7 @@ from ..config import Config
 from ..errors import DecodeError, LimitExceeded, RequestTimeout
 from ..events import Direction, Event, RequestFailed
 from ..firewall.gate import Gate
-from ..firewall.traffic import Traffic
+from ..firewall.traffic import Traffic, TrafficLimits
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..logs import SparingLog
@@ -52,7 +52,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         self._gate = gate
         self._emit = emit
         self._traffic: Traffic[InboundRequest[Req, Res]] = Traffic(
-            config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer
+            TrafficLimits(config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer)
         )
         self._refusals = refusals
         self._max_responses = config.max_response_buffer
@@ -66,11 +66,10 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         self._log_late = SparingLog(logging.WARNING, "a request from %s was reset: %s")
         self._log_failure = SparingLog(logging.ERROR, "the handler failed on a request from %s")
 
-    def limit_traffic(self, in_flight: int, per_second: float | None) -> None:
-        """Sets the limits of requests per peer: in flight, and per second; None: no limit."""
-        self._traffic.max_in_flight = in_flight
-        self._traffic.per_second = per_second
-        for peer in self._stop_pacing():
+    def limit_traffic(self, limits: TrafficLimits) -> None:
+        """Sets the limits of requests by peer."""
+        self._stop_pacing()
+        for peer in self._traffic.limit(limits):
             self._admit_next_soon(peer)
 
     def set_handler(self, handler: Handler[Req, Res]) -> None:
@@ -265,9 +264,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         if delay is not None:
             self._admit_next_soon(peer, delay)
 
-    def _stop_pacing(self) -> list[PeerId]:
-        """Cancels every timer; returns the peers that had one."""
+    def _stop_pacing(self) -> None:
         paced, self._paced = self._paced, {}
         for timer in paced.values():
             timer.cancel()
-        return list(paced)
