@@ -81,6 +81,7 @@ from .firewall.rules import FirewallRules, Rule
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
+from .protocols.approval import ApprovalRequest, ApprovalRequests
 from .protocols.relay.limits import RelayServer
 from .protocols.relay.status import RelayStatus
 from .requests import Request
@@ -94,6 +95,8 @@ __all__ = [
     "AddressReachability",
     "AddressSource",
     "AddressesChanged",
+    "ApprovalRequest",
+    "ApprovalRequests",
     "CertificateError",
     "ClosedError",
     "Config",

@@ -29,8 +29,8 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class FirewallSources:
-    """Applies a policy and a state file to the firewall, admission and traffic limits, and stores answers and bans in the
-    state file. ``admission_changed`` is called when existing connections may have to be closed."""
+    """Applies a policy and a state file to the firewall, admission, approvers and traffic limits, and stores answers and bans
+    in the state file. ``admission_changed`` is called when existing connections may have to be closed."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class FirewallSources:
         firewall: Firewall,
         admission: Admission,
         responder: Responder[Any, Any],
+        approvers_changed: Callable[[frozenset[PeerId], int], None],
         config: Config,
         events: EventHub,
         admission_changed: Callable[[], None],
@@ -52,6 +53,7 @@ class FirewallSources:
         self._firewall = firewall
         self._admission = admission
         self._responder = responder
+        self._approvers_changed = approvers_changed
         self._config = config
         self._events = events
         self._admission_changed = admission_changed
@@ -113,6 +115,7 @@ class FirewallSources:
                 in_force.peer_limits,
             )
         )
+        self._approvers_changed(in_force.approvers, in_force.need)  # before the rules, which may have them asked
         self._firewall.set_policy(in_force.rules)
         self._admission_changed()
 

@@ -26,6 +26,8 @@ from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
 from .multiaddr import Multiaddr
+from .protocols import approval
+from .protocols.approval import Approving, Asking
 from .protocols.autonat.service import Autonat
 from .protocols.hole_punching import HolePunching
 from .protocols.identify import IdentifyService
@@ -96,6 +98,14 @@ class Parts(Generic[Req, Res]):
         self.gate = Gate(self.firewall, self.approvals, firewall_view, self.events)
         self.requester: Requester[Req, Res] = Requester(protocols, self.gate)
         self.responder: Responder[Req, Res] = Responder(protocols, self.gate, config, self.events.emit, self._refusals)
+        self.approving = Approving(self.offer_changed)
+        self._asking = Asking(
+            keypair.peer_id,
+            keep=self._keep_approver,
+            unkeep=lambda peer: self.keeper.unkeep(peer, Asking),
+            take_part=lambda takes: (self.approvals.add if takes else self.approvals.remove)(self._asking),
+        )
+        self.approvals.quorum = self._asking
         state_file = DatabaseThread(state) if state is not None else None
         self.sources = FirewallSources(
             policy,
@@ -103,6 +113,7 @@ class Parts(Generic[Req, Res]):
             firewall=self.firewall,
             admission=self.admission,
             responder=self.responder,
+            approvers_changed=self._approvers_changed,
             config=config,
             events=self.events,
             admission_changed=self._admission_changed,
@@ -147,6 +158,8 @@ class Parts(Generic[Req, Res]):
             IdentifyService(),
             self.ping,
             self.keeper,
+            self._asking,
+            self.approving,
             self._hole_punching,
             *optional,
             *self.relaying.services,
@@ -166,13 +179,15 @@ class Parts(Generic[Req, Res]):
         if self.swarm is not None or self._starting:
             raise RuntimeError("the peer is already running")
         self.addresses.claim(self.owner)
-        self.addresses.address_added = self.keeper.address_added
+        self.addresses.address_added = self._address_added
         self.owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
             self.swarm = await begin(self._start, self._undo_start)
         finally:
             self._starting = False
+        for peer in self._asking.approvers:
+            self._keep_approver(peer)  # the state file may have had its address
         self.keeper.start()
 
     async def _start(self) -> Swarm:
@@ -260,6 +275,7 @@ class Parts(Generic[Req, Res]):
         await end_all(
             self._close_mdns,
             self.approvals.close,  # first: waiting requests would delay the connections
+            self.approving.close,  # and so would questions of others
             self.keeper.close,
             self._hole_punching.close,
             self.relaying.reservations.close,
@@ -338,6 +354,20 @@ class Parts(Generic[Req, Res]):
         self.approvals.rules_changed(peer)
         self.offer_changed(peer)
 
+    def _approvers_changed(self, approvers: frozenset[PeerId], need: int) -> None:
+        self._asking.set_approvers(approvers, need)
+        self.approvals.quorum_changed()
+
+    def _keep_approver(self, peer: PeerId) -> None:
+        """Others are to connect themselves."""
+        if self.addresses.get(peer):
+            self.keeper.keep(peer, Asking)
+
+    def _address_added(self, peer: PeerId) -> None:
+        self.keeper.address_added(peer)
+        if peer in self._asking.approvers:
+            self._keep_approver(peer)
+
     def _admission_changed(self) -> None:
         if self.swarm is not None:
             self.swarm.admission_changed()
@@ -354,6 +384,8 @@ class Parts(Generic[Req, Res]):
         """Firewall rules apply to request protocols only. Without a handler or iterator they are not offered."""
         if protocol in self.responder.protocols:
             return self.responder.serving and not self.gate.rejects_all(peer, Direction.INBOUND)
+        if protocol == approval.PROTOCOL:
+            return self.approving.offers(peer)
         return self.autonat is None or self.autonat.offers(protocol)
 
     def _candidates(self) -> tuple[Multiaddr, ...]:

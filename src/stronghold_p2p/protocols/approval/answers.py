@@ -101,7 +101,9 @@ def open_answer(envelope: bytes) -> tuple[SignedAnswer, ApprovalAnswer]:
         raise DecodeError("approval", f"unknown direction {message.direction} or scope {message.scope}")
     seconds = message.milliseconds / 1000 if message.HasField("milliseconds") else None
     if len(message.reason) > MAX_REASON or not (seconds is None or 0 < seconds <= MAX_SECONDS):
-        raise DecodeError("approval", f"its reason has over {MAX_REASON} characters, or it is for 0 or too many seconds")
+        raise DecodeError(
+            "approval", f"its reason has over {MAX_REASON} characters, or it is for 0 or too many seconds"
+        )
     scope = SCOPES[message.scope]
     answer = ApprovalAnswer(
         asker=PeerId.from_bytes(message.asker),

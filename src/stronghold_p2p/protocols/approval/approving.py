@@ -87,7 +87,9 @@ class ApprovalRequest:
 
     def __repr__(self) -> str:
         # Never the view.
-        return f"<ApprovalRequest {self.id} of {self.asker}: {self.kind} {self.direction.name} {self.peer} {self.type!r}>"
+        return (
+            f"<ApprovalRequest {self.id} of {self.asker}: {self.kind} {self.direction.name} {self.peer} {self.type!r}>"
+        )
 
     @property
     def outcome(self) -> ApprovalOutcome | None:
@@ -147,7 +149,9 @@ class ApprovalRequest:
 class _Line:
     """To the peer that asks, about one question."""
 
-    def __init__(self, keypair: Keypair, connection: Connection, stream: Stream, question: ApprovalQuestion, sent: bytes) -> None:
+    def __init__(
+        self, keypair: Keypair, connection: Connection, stream: Stream, question: ApprovalQuestion, sent: bytes
+    ) -> None:
         self.asker: Final = connection.peer
         self.reset: Final = stream.reset
         self._keypair = keypair

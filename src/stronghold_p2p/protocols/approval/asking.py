@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Final
 
 from ...encoding import messages
@@ -176,9 +177,9 @@ class _Approver:
             self._busy += 1
             asked.is_open = False
             asked.task = task = connection.spawn(self._ask(asked, connection))
-            task.add_done_callback(lambda _, asked=asked, connection=connection: self._done(asked, connection))
+            task.add_done_callback(partial(self._done, asked, connection))
 
-    def _done(self, asked: _Asked, connection: Connection) -> None:
+    def _done(self, asked: _Asked, connection: Connection, _: asyncio.Task[None]) -> None:
         """It is asked no more by this connection."""
         self._busy -= 1
         asked.task = None
@@ -189,7 +190,10 @@ class _Approver:
     async def _ask(self, asked: _Asked, connection: Connection) -> None:
         question = asked.question
         try:
-            async with asyncio.timeout_at(question.expires + PATIENCE), await connection.open_stream(PROTOCOL) as stream:
+            async with (
+                asyncio.timeout_at(question.expires + PATIENCE),
+                await connection.open_stream(PROTOCOL) as stream,
+            ):
                 asked.is_open = True
                 told = _told(question)
                 sent = told.encode()

@@ -1,0 +1,112 @@
+"""A peer whose firewall asks approvers, those approvers, and who sends it requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from conftest import MakePeer
+from support.waiting import begun, until
+
+from stronghold_p2p import (
+    ApprovalRequest,
+    ApprovalRequests,
+    Config,
+    Event,
+    FirewallDecision,
+    FirewallRules,
+    Keypair,
+    Multiaddr,
+    NoResponse,
+    PeerId,
+    Policy,
+    Rule,
+    StrongholdP2p,
+)
+from stronghold_p2p.protocols.approval import PROTOCOL
+
+Peer = StrongholdP2p[Any, Any]
+
+ASK = FirewallRules(inbound=Rule.ASK, outbound=None)
+
+
+class Phone:
+    """An approver: its peer, and the questions that it has got."""
+
+    def __init__(self, peer: Peer, requests: ApprovalRequests) -> None:
+        self.peer = peer
+        self.requests = requests
+
+    @property
+    def id(self) -> PeerId:
+        return self.peer.peer_id
+
+    async def question(self) -> ApprovalRequest:
+        return await anext(self.requests)
+
+
+class Office:
+    """The peer that asks."""
+
+    def __init__(self, peer: Peer, address: Multiaddr, make_peer: MakePeer) -> None:
+        self.peer = peer
+        self.address = address
+        self.decisions: list[FirewallDecision] = []
+        self._make_peer = make_peer
+        self._events: AsyncIterator[Event] = peer.events(decisions=True)
+
+    async def phone(self, keypair: Keypair) -> Phone:
+        """An approver, connected, whom the office knows to serve the protocol."""
+        peer = await self._make_peer(keypair=keypair)
+        requests = peer.approval_requests([self.peer.peer_id])
+        await self.connect(peer)
+        return Phone(peer, requests)
+
+    async def connect(self, peer: Peer) -> None:
+        await peer.connect(self.address)
+        await until(lambda: self.knows(peer.peer_id))
+
+    def knows(self, approver: PeerId) -> bool:
+        """Whether the approver is known to serve the protocol."""
+        swarm = self.peer._parts.swarm
+        assert swarm is not None
+        connection = swarm.connection(approver)
+        return connection is not None and connection.serves(PROTOCOL)
+
+    async def request(self, body: Any = "hello", by: Peer | None = None) -> asyncio.Task[Any]:
+        """A request on its way to the office, by a stranger if by nobody else: True if it passes."""
+        requester = by or await self._make_peer()
+
+        async def passes() -> bool:
+            try:
+                await requester.send_request(self.address, body)
+            except NoResponse:
+                return False
+            return True
+
+        return await begun(passes())
+
+    async def decision(self) -> FirewallDecision:
+        """The next one."""
+        async for event in self._events:
+            if isinstance(event, FirewallDecision):
+                return event
+        raise AssertionError("the events have ended")
+
+
+MakeOffice = Callable[..., Awaitable[Office]]
+
+
+@pytest.fixture
+def make_office(make_peer: MakePeer) -> MakeOffice:
+    async def make(
+        approvers: list[PeerId], need: int = 1, *, rules: FirewallRules = ASK, config: Config | None = None
+    ) -> Office:
+        policy = Policy(rules=rules, approvers=frozenset(approvers), need=need)
+        peer = await make_peer(policy=policy, config=config or Config(firewall_timeout=60.0, request_timeout=60.0))
+        peer.on_request(lambda request: request.body)
+        return Office(peer, await peer.listen(), make_peer)
+
+    return make
