@@ -160,7 +160,7 @@ FLAT_EDGES = {
     "key_file": {"errors"},
     "multiaddr": {"errors", "encoding", "identity"},
     "events": {"errors", "identity", "multiaddr"},
-    "event_hub": {"events", "loops"},
+    "event_hub": {"events", "logs", "loops"},
     "encoding": {"errors"},
 }
 """What the modules at the bottom may import: nothing that imports them."""
@@ -173,7 +173,8 @@ PURE = {
     "config": "limits, as values",
     "frozen": "a mapping, as a value",
     "arguments": "checks",
-    "firewall.rules": "decisions",
+    "firewall.rule": "decisions",
+    "firewall.rules": "decisions; the clocks are arguments",
     "firewall.admission": "decisions",
     "firewall.quotas": "decisions; the time is an argument",
     "firewall.traffic": "decisions; the time is an argument",

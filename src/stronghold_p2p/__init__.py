@@ -70,8 +70,10 @@ from .events import (
     Reachability,
     ReachabilityChanged,
     RequestFailed,
+    RequestHandled,
     ReservationLost,
     ReservationMade,
+    SignedAnswer,
     StateFailed,
 )
 from .firewall.answerers import FirewallRequestQueue
@@ -162,10 +164,12 @@ __all__ = [
     "RemoteProtocolError",
     "Request",
     "RequestFailed",
+    "RequestHandled",
     "RequestTimeout",
     "ReservationLost",
     "ReservationMade",
     "Rule",
+    "SignedAnswer",
     "StateError",
     "StateFailed",
     "Stream",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from collections import defaultdict, deque
-from typing import Literal, Self
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, Self
 
-from .events import Dropped, Event, FirewallDecision
+from .events import Dropped, Event, FirewallDecision, RequestHandled
+from .logs import SparingLog
 from .loops import Owner
 
 __all__ = ["EventHub", "EventReader"]
@@ -28,13 +32,18 @@ class EventReader:
         owner: Owner | None = None,
         *,
         decisions: bool = False,
+        views: Callable[[Any], Any] | None = None,
     ) -> None:
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
         if when_full not in {"drop_oldest", "drop_newest"}:
             raise ValueError(f"when_full must be 'drop_oldest' or 'drop_newest', not {when_full!r}")
+        if views is not None and not decisions:
+            raise ValueError("views= is for readers of decisions: give decisions=True as well")
         self.decisions = decisions
-        """Whether it also gets firewall decisions."""
+        """Whether it also gets firewall decisions, and what becomes of the requests that pass."""
+        self.views = views
+        """Makes what it gets of a request's view with the decision; None: nothing."""
         self._owner = owner or Owner()
         self._size = buffer
         self._drop_oldest = when_full == "drop_oldest"
@@ -98,6 +107,9 @@ class EventHub:
         self._closed = False
         self.decisions_wanted = False
         """Whether there may be a reader of decisions; without one, they are not created."""
+        self.views_wanted = False
+        """Whether one of them may want views."""
+        self._log_failure = SparingLog(logging.ERROR, "views= of a reader of decisions failed on a request")
 
     def subscribe(
         self,
@@ -106,17 +118,19 @@ class EventHub:
         owner: Owner | None = None,
         *,
         decisions: bool = False,
+        views: Callable[[Any], Any] | None = None,
     ) -> EventReader:
         """Adds a reader of events from now on, for use on the loop of ``owner``.
 
         Raises:
-            ValueError: ``buffer`` is below 1, or ``when_full`` is unknown.
+            ValueError: ``buffer`` is below 1, ``when_full`` is unknown, or there are ``views`` without ``decisions``.
         """
-        reader = EventReader(buffer, when_full, owner, decisions=decisions)
+        reader = EventReader(buffer, when_full, owner, decisions=decisions, views=views)
         if self._closed:
             reader._close()
         self._readers.add(reader)
         self.decisions_wanted |= decisions
+        self.views_wanted |= views is not None
         return reader
 
     def emit(self, event: Event) -> None:
@@ -124,13 +138,29 @@ class EventHub:
         for reader in self._readers:
             reader._put(event)
 
-    def emit_decision(self, decision: FirewallDecision) -> None:
-        """As :meth:`emit`, to readers of decisions only."""
-        self.decisions_wanted = False
+    def emit_decision(self, decision: FirewallDecision, view: Any = None) -> None:
+        """As :meth:`emit`, to readers of decisions only. ``view``: of the request, for those who want it."""
+        self.decisions_wanted = self.views_wanted = False
         for reader in self._readers:
             if reader.decisions:
                 self.decisions_wanted = True
-                reader._put(decision)
+                self.views_wanted |= reader.views is not None
+                reader._put(decision if view is None else self._with_view(decision, view, reader.views))
+
+    def emit_handled(self, handled: RequestHandled) -> None:
+        """As :meth:`emit`, to readers of decisions only."""
+        for reader in self._readers:
+            if reader.decisions:
+                reader._put(handled)
+
+    def _with_view(self, decision: FirewallDecision, view: Any, views: Callable[[Any], Any] | None) -> FirewallDecision:
+        try:
+            return decision if views is None else replace(decision, view=views(view))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
+            self._log_failure.write(exc_info=error)
+            return decision
 
     def close(self) -> None:
         """Readers end after their remaining events."""

@@ -308,15 +308,21 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         self._parts.owner.check()
         return self._parts.firewall.rules
 
-    def on_firewall_request(self, handler: Callable[[FirewallRequest], Any]) -> Callable[[FirewallRequest], Any]:
+    def on_firewall_request(
+        self, handler: Callable[[FirewallRequest], Any], *, by: str = "handler"
+    ) -> Callable[[FirewallRequest], Any]:
         """Adds a handler, plain or async, for the firewall's questions. Use it as a decorator.
 
         Any number of handlers and iterators get every question, including those already open. The first answer decides.
         A plain handler can keep a question and answer it later. An exception is logged and leaves the question to the
-        others; KeyboardInterrupt ends the program. A question without any answerer is rejected.
+        others; KeyboardInterrupt ends the program. A question without any answerer is rejected. ``by`` says who answers, for
+        the audit: such as ``"person"``.
+
+        Raises:
+            ValueError: ``by`` stands for decisions of others: ``"rule"``, ``"firewall"`` or an approver.
         """
         self._parts.owner.check()
-        self._parts.approvals.add_handler(handler)
+        self._parts.approvals.add_handler(handler, by)
         return handler
 
     def remove_firewall_handler(self, handler: Callable[[FirewallRequest], Any]) -> None:
@@ -406,18 +412,23 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         buffer: int = 256,
         when_full: Literal["drop_oldest", "drop_newest"] = "drop_oldest",
         decisions: bool = False,
+        views: Callable[[Any], Any] | None = None,
     ) -> AsyncIterator[Event]:
         """An iterator over events from this call on, for ``async for``.
 
         ``buffer`` events wait for a slow reader, who must not stop the network. Beyond that, ``"drop_oldest"`` drops the oldest
         of the most frequent kind, so that a remote's do not push out rare ones. A :class:`Dropped` event counts them, where
-        the first is missing. ``decisions`` adds a :class:`FirewallDecision` for each request, for an audit.
+        the first is missing.
+
+        ``decisions`` adds, for an audit, a :class:`FirewallDecision` for each request, and a :class:`RequestHandled` for each
+        inbound one that passed. ``views`` makes what the decision has as :attr:`~FirewallDecision.view`, of the request's view
+        (see ``firewall_view``), when it is decided. Keep that small: it stays in the buffer.
 
         Raises:
-            ValueError: ``buffer`` is below 1, or ``when_full`` is unknown.
+            ValueError: ``buffer`` is below 1, ``when_full`` is unknown, or there are ``views`` without ``decisions``.
         """
         self._parts.owner.check()
-        return self._parts.events.subscribe(buffer, when_full, self._parts.owner, decisions=decisions)
+        return self._parts.events.subscribe(buffer, when_full, self._parts.owner, decisions=decisions, views=views)
 
     # -- below requests --------------------------------------------------------------------------
 

@@ -97,7 +97,7 @@ class Parts(Generic[Req, Res]):
         self.firewall.limit_types(protocols[-1].requests.type_names)
         self.gate = Gate(self.firewall, self.approvals, firewall_view, self.events)
         self.requester: Requester[Req, Res] = Requester(protocols, self.gate)
-        self.responder: Responder[Req, Res] = Responder(protocols, self.gate, config, self.events.emit, self._refusals)
+        self.responder: Responder[Req, Res] = Responder(protocols, self.gate, config, self.events, self._refusals)
         self.approving = Approving(self.offer_changed)
         self._asking = Asking(
             keypair.peer_id,

@@ -458,24 +458,6 @@ async def test_a_crowd_keeps_nobody_waiting(console: Console, bob: Peer) -> None
     assert console.nothing_more()
 
 
-async def test_always_is_about_one_type_where_the_rule_tells_types_apart(
-    console: Console, alice: Peer, make_peer: MakePeer
-) -> None:
-    rule = Rule.restricted(ask={"Sign"}, reject={"Wipe"})
-    bob = await make_peer(firewall=FirewallRules(inbound=rule))
-    await bob.listen()
-    bob.on_request(lambda request: request.body)
-    sign, wipe = {"type": "Sign"}, {"type": "Wipe"}
-    async with answering(Person(bob, Lines())):
-        request = ask(alice, bob, sign)
-        await console.shown()
-        console.type("always\n")
-        assert await console.shown() == "allowed, and Sign always from now on"
-        assert await request == await ask(alice, bob, sign) == sign
-        assert isinstance(await failed(ask(alice, bob, wipe)), NoResponse)
-    assert console.nothing_more()
-
-
 async def test_a_person_hears_that_others_need_the_place(console: Console, make_peer: MakePeer) -> None:
     bob = await make_peer(config=Config(max_firewall_questions=4), firewall=FirewallRules(inbound=Rule.ASK))
     async with answering(Person(bob, Lines())):

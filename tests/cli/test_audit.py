@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.decisions import decision as make_decision
 from support.waiting import until
 
-from stronghold_p2p import Direction, Dropped, Event, FirewallDecision, Multiaddr, RequestFailed
+from stronghold_p2p import Dropped, Event, FirewallDecision, Multiaddr, RequestFailed, Rule
 from stronghold_p2p.cli.audit import MAX_TYPE, AuditFailed, end_audit, open_audit, write_audit
 from stronghold_p2p.identity import Keypair
 
@@ -24,8 +25,8 @@ ADDRESS = Multiaddr.parse("/ip4/192.0.2.1/tcp/1")
 
 
 def decision(type_name: str | None = "Read", **changes: Any) -> FirewallDecision:
-    values = {"address": ADDRESS, "rule": "Rule.ASK", "layer": "default", "allowed": True, "waited": 1.23456, **changes}
-    return FirewallDecision(PEER, Direction.INBOUND, type_name, **values)
+    values: dict[str, Any] = {"address": ADDRESS, "rule": Rule.ASK, "allowed": True, "waited": 1.23456, **changes}
+    return make_decision(PEER, type_name, **values)
 
 
 async def stream(*events: Event) -> AsyncIterator[Event]:

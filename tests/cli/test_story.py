@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
+from support.decisions import decision
 from support.waiting import next_event
 
 from stronghold_p2p import (
@@ -19,7 +20,6 @@ from stronghold_p2p import (
     Direction,
     Dropped,
     Event,
-    FirewallDecision,
     FirewallRules,
     HolePunchFailed,
     InboundConnectionFailed,
@@ -163,7 +163,7 @@ def connection(direction: Direction, path: Path | None = None) -> ConnectionInfo
         (PeerIdentified(PEER, "", (), (), None), f"{PEER} has identified itself: it names no agent"),
         (PeerIdentified(PEER, "\x1b[2J", (), (), None), f"{PEER} has identified itself: \\x1b[2J"),
         (
-            FirewallDecision(PEER, Direction.INBOUND, "\x1b[2J", None, "none", False, 3.21),
+            decision(PEER, "\x1b[2J", allowed=False, waited=3.21),
             f"request from {PEER} of type \\x1b[2J: rejected after 3.2 s, by no rule",
         ),
         (

@@ -44,7 +44,7 @@ class Desk:
     async def ask(
         self,
         peer: PeerId = ALICE,
-        kind: str = "Ping",
+        kind: str | None = "Ping",
         *,
         way: Direction = Direction.INBOUND,
         size: int = 1,

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from support.clock import Clock
 from support.compiled import COMPILED, replaces_parts
+from support.decisions import decision
 
 from stronghold_p2p import (
     Config,
@@ -61,9 +62,9 @@ class Hub(EventHub):
         super().__init__()
         self.told: list[FirewallDecision] = []
 
-    def emit_decision(self, decision: FirewallDecision) -> None:
+    def emit_decision(self, decision: FirewallDecision, view: Any = None) -> None:
         self.told.append(decision)
-        super().emit_decision(decision)
+        super().emit_decision(decision, view)
 
 
 class Guard:
@@ -93,6 +94,11 @@ class Guard:
         return self.gate.decide(ALICE, way, self.codec, body, b"1", ADDRESS)
 
 
+def told(kind: str | None, rule: Rule | None = None, *, allowed: bool, **others: Any) -> list[FirewallDecision]:
+    """The one decision about Alice."""
+    return [decision(ALICE, kind, rule, allowed=allowed, **({"address": ADDRESS} | others))]
+
+
 # -- what is told --------------------------------------------------------------------------------------
 
 
@@ -103,7 +109,7 @@ class Guard:
 def test_a_decision_by_rule(rule: Rule, allowed: bool, way: Direction) -> None:
     guard = Guard(rule)
     assert guard.decide({"type": "Ping", "content": "secret"}, way) is allowed
-    assert guard.told == [FirewallDecision(ALICE, way, "Ping", repr(rule), "default", allowed, 0.0, ADDRESS)]
+    assert guard.told == told("Ping", rule, allowed=allowed, direction=way)
     assert "secret" not in repr(guard.told)
 
 
@@ -126,7 +132,7 @@ def test_a_request_that_is_refused_unread() -> None:
     guard = Guard(REJECT)
     assert guard.gate.rejects_all(ALICE, IN)
     guard.gate.refuse(ALICE, IN, ADDRESS)
-    assert guard.told == [FirewallDecision(ALICE, IN, None, "Rule.REJECT_ALL", "default", False, 0.0, ADDRESS)]
+    assert guard.told == told(None, REJECT, allowed=False)
 
 
 @pytest.mark.parametrize("rule", [None, ASK, ALLOW, PINGS])
@@ -151,16 +157,16 @@ async def start(guard: Guard, clock: Clock, body: Any) -> asyncio.Task[bool]:
     return deciding
 
 
-ANSWERS: list[tuple[Any, bool, str | None, str]] = [
+ANSWERS: list[tuple[Any, bool, Rule | None, str]] = [
     (FirewallRequest.approve, True, None, "none"),
     (FirewallRequest.reject, False, None, "none"),
-    (lambda question: question.set_rule(PINGS), True, repr(PINGS), "peer"),
-    (lambda question: question.set_rule(REJECT), False, "Rule.REJECT_ALL", "peer"),
+    (lambda question: question.set_rule(PINGS), True, PINGS, "peer"),
+    (lambda question: question.set_rule(REJECT), False, REJECT, "peer"),
 ]
 
 
 @pytest.mark.parametrize(("answer", "allowed", "rule", "layer"), ANSWERS)
-async def test_a_decision_by_an_answer(clock: Clock, answer: Any, allowed: bool, rule: str | None, layer: str) -> None:
+async def test_a_decision_by_an_answer(clock: Clock, answer: Any, allowed: bool, rule: Rule | None, layer: str) -> None:
     guard = Guard(None)
     deciding = await start(guard, clock, {"type": "Ping"})
     await clock.advance(1.5)
@@ -169,7 +175,7 @@ async def test_a_decision_by_an_answer(clock: Clock, answer: Any, allowed: bool,
     assert guard.told == []
     answer(question)
     assert await deciding is allowed
-    assert guard.told == [FirewallDecision(ALICE, IN, "Ping", rule, layer, allowed, 1.5, ADDRESS)]
+    assert guard.told == told("Ping", rule, allowed=allowed, layer=layer, by="handler", waited=1.5)
 
 
 async def test_the_rule_that_is_told_is_the_one_that_decided(clock: Clock) -> None:
@@ -178,7 +184,7 @@ async def test_the_rule_that_is_told_is_the_one_that_decided(clock: Clock) -> No
     guard.questions[0].approve()
     guard.firewall.set_peer_rule(ALICE, REJECT, IN)
     assert await deciding
-    assert guard.told == [FirewallDecision(ALICE, IN, None, "Rule.ASK", "default", True, 0.0, ADDRESS)]
+    assert guard.told == told(None, ASK, allowed=True, by="handler")
 
 
 async def test_no_answer_is_told_too(clock: Clock) -> None:
@@ -186,7 +192,7 @@ async def test_no_answer_is_told_too(clock: Clock) -> None:
     deciding = await start(guard, clock, {})
     await clock.advance(10)
     assert not await deciding
-    assert guard.told == [FirewallDecision(ALICE, IN, None, None, "none", False, 10.0, ADDRESS)]
+    assert guard.told == told(None, allowed=False, by="firewall", how="timeout", waited=10.0)
 
 
 async def test_a_request_that_goes_away_while_it_waits_is_told(clock: Clock) -> None:
@@ -195,7 +201,7 @@ async def test_a_request_that_goes_away_while_it_waits_is_told(clock: Clock) -> 
     await clock.advance(1)
     deciding.cancel()
     await clock.settle()
-    assert guard.told == [FirewallDecision(ALICE, IN, None, None, "none", False, 1.0, ADDRESS)]
+    assert guard.told == told(None, allowed=False, by="firewall", how="withdrawn", waited=1.0)
 
 
 # -- what the firewall sees ----------------------------------------------------------------------------
@@ -231,10 +237,7 @@ def test_a_view_that_raises_rejects(rule: Rule | None, caplog: pytest.LogCapture
         assert guard.decide({"type": "Ping", "content": "secret"}) is False
     assert "broken" in caplog.text
     assert "secret" not in caplog.text
-    text = None if rule is None else repr(rule)
-    assert guard.told == [
-        FirewallDecision(ALICE, IN, "Ping", text, "none" if rule is None else "default", False, 0.0, ADDRESS)
-    ]
+    assert guard.told == told("Ping", rule, allowed=False, by="firewall")
 
 
 @pytest.mark.parametrize(

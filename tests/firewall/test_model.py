@@ -8,7 +8,6 @@ in the order in which an event loop does.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -990,8 +989,11 @@ class FirewallMachine(RuleBasedStateMachine):
         return [(one.peer, one.direction, one.type, one.rule, one.layer, one.allowed) for one in told]
 
     def _told_of_questions(self) -> list[tuple[Any, ...]]:
-        told = self._events(FirewallRequestOpened) + self._events(FirewallRequestEnded)
-        return [dataclasses.astuple(event) for event in told]
+        opened, ended = self._events(FirewallRequestOpened), self._events(FirewallRequestEnded)
+        about = [(one.id, one.peer, one.direction, one.type, one.kind) for one in opened + ended]
+        return about[: len(opened)] + [
+            (*this, one.outcome) for this, one in zip(about[len(opened) :], ended, strict=True)
+        ]
 
     def _events(self, kind: type[Any]) -> list[Any]:
         return [event for _, event in self.events._kinds[kind]]

@@ -119,32 +119,54 @@ async def test_an_answer_stands_though_a_rule_follows_at_once(desk: Desk) -> Non
 
 
 @pytest.mark.parametrize(
-    ("rule", "kind", "after"),
+    ("rule", "after"),
     [
-        (None, "Sign", ALLOW),
-        (Rule.ASK, "Sign", ALLOW),
+        (None, Rule.restricted(allow={"Sign"}, otherwise="ask")),
+        (Rule.ASK, Rule.restricted(allow={"Sign"}, otherwise="ask")),
         (
             Rule.restricted(allow={"Ping"}, ask={"Sign"}, reject={"Wipe"}),
-            "Sign",
             Rule.restricted(allow={"Ping", "Sign"}, reject={"Wipe"}),
         ),
         (
             Rule.restricted(reject={"Wipe"}, otherwise="ask"),
-            "Sign",
             Rule.restricted(allow={"Sign"}, reject={"Wipe"}, otherwise="ask"),
         ),
-        (Rule.restricted(reject={"Wipe"}, otherwise="ask"), None, Rule.restricted(reject={"Wipe"}, otherwise="ask")),
     ],
 )
-async def test_always_opens_no_more_than_was_asked_about(
-    make_desk: MakeDesk, rule: Rule | None, kind: Any, after: Rule
-) -> None:
+async def test_an_approved_type_opens_no_more_than_that(make_desk: MakeDesk, rule: Rule | None, after: Rule) -> None:
     desk = make_desk(FirewallRules(peers={ALICE: (rule, None)})).listen()
-    await desk.ask(kind=kind)
-    assert desk.questions[0].approve_always()
+    await desk.ask(kind="Sign")
+    assert desk.questions[0].approve_type()
     await desk.clock.settle()
     assert desk.outcomes == [True]
     assert desk.firewall.find(ALICE, IN).rule == after
+
+
+async def test_a_type_that_is_approved_leaves_the_others_waiting(desk: Desk) -> None:
+    await desk.ask(kind="Sign")
+    await desk.ask(kind="Wipe")
+    assert desk.questions[0].approve_type()
+    await desk.clock.settle()
+    assert desk.outcomes == [True, None]
+    assert [question.kind for question in desk.questions] == ["peer", "request"]
+    assert desk.questions[1].reject()
+
+
+@pytest.mark.parametrize("rules", [NO_RULES, FirewallRules.ask_all()], ids=["peer", "request"])
+async def test_all_may_be_approved(make_desk: MakeDesk, rules: FirewallRules) -> None:
+    desk = make_desk(rules).listen()
+    await desk.ask(kind="Sign")
+    assert desk.questions[0].approve_all()
+    await desk.ask(kind="Wipe")
+    assert desk.outcomes == [True, True]
+    assert desk.firewall.rules.peers == {ALICE: (ALLOW, None)}
+
+
+async def test_what_has_no_type_cannot_be_approved_by_it(desk: Desk) -> None:
+    await desk.ask(kind=None)
+    with pytest.raises(ValueError, match=r"without a type: use approve\(\) or approve_all\(\)"):
+        desk.questions[0].approve_type()
+    assert desk.questions[0].outcome is None
 
 
 # -- the answer to a whole network ---------------------------------------------------------------------
@@ -265,36 +287,36 @@ async def crowd_out(desk: Desk) -> None:
         await desk.ask(stranger, way=OUT)
 
 
-ENDS: list[tuple[Callable[[Desk], Any], str]] = [
-    (lambda desk: desk.questions[0].approve(), "approved"),
-    (lambda desk: desk.questions[0].reject(), "rejected"),
-    (lambda desk: desk.questions[0].set_rule(REJECT), "rule set"),
-    (lambda desk: desk.questions[0].set_rule(PINGS), "rule set"),
-    (lambda desk: desk.firewall.set_peer_rule(ALICE, ALLOW, IN), "reconsidered"),
-    (wait_in_vain, "timed out"),
-    (withdraw, "withdrawn"),
-    (crowd_out, "crowded out"),
-    (lambda desk: desk.approvals.remove_handler(desk.questions.append), "unanswered"),
-    (lambda desk: desk.approvals.close(), "closed"),
+ENDS: list[tuple[Callable[[Desk], Any], str, str]] = [
+    (lambda desk: desk.questions[0].approve(), "approved", "handler"),
+    (lambda desk: desk.questions[0].reject(), "rejected", "handler"),
+    (lambda desk: desk.questions[0].set_rule(REJECT), "rule set", "handler"),
+    (lambda desk: desk.questions[0].set_rule(PINGS), "rule set", "handler"),
+    (lambda desk: desk.firewall.set_peer_rule(ALICE, ALLOW, IN), "reconsidered", "rule"),
+    (wait_in_vain, "timed out", "firewall"),
+    (withdraw, "withdrawn", "firewall"),
+    (crowd_out, "crowded out", "firewall"),
+    (lambda desk: desk.approvals.remove_handler(desk.questions.append), "unanswered", "firewall"),
+    (lambda desk: desk.approvals.close(), "closed", "firewall"),
 ]
 
 
-@pytest.mark.parametrize(("end", "outcome"), ENDS, ids=[outcome for _, outcome in ENDS])
+@pytest.mark.parametrize(("end", "outcome", "by"), ENDS, ids=[outcome for _, outcome, _ in ENDS])
 @pytest.mark.parametrize("rules", [NO_RULES, FirewallRules.ask_all()], ids=["peer", "request"])
 async def test_a_question_that_waits_is_told_and_so_is_its_end(
-    make_desk: MakeDesk, rules: FirewallRules, end: Callable[[Desk], Any], outcome: Outcome
+    make_desk: MakeDesk, rules: FirewallRules, end: Callable[[Desk], Any], outcome: Outcome, by: str
 ) -> None:
     desk = make_desk(rules, max_firewall_questions=2).listen()
     kind: QuestionKind = "peer" if rules is NO_RULES else "request"
     await desk.ask(kind="Ping")
-    opened = FirewallRequestOpened(1, ALICE, IN, "Ping", kind)
+    opened = FirewallRequestOpened(1, ALICE, None, IN, "Ping", kind)
     assert desk.events == [opened]
     if isinstance(ending := end(desk), Coroutine):
         await ending
     await desk.clock.settle()
     assert [event for event in desk.events if getattr(event, "id", 0) == 1] == [
         opened,
-        FirewallRequestEnded(1, ALICE, IN, "Ping", kind, outcome),
+        FirewallRequestEnded(1, ALICE, None, IN, "Ping", kind, outcome, by, None),
     ]
     assert desk.questions[0].outcome == outcome
     assert "view" not in repr(desk.events)

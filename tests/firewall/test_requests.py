@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple, NewType, TypedDict, cast
 import msgspec
 import pytest
 from conftest import MakePeer
+from support.decisions import decision
 from support.remote import JSON, Remote, lines, listening
 from support.state import opened
 from support.waiting import next_event, settled, until
@@ -195,12 +196,12 @@ async def test_several_answer_and_others_look_on(make_pair: MakePair) -> None:
     questions = pair.bob.firewall_requests()
     [asking] = await pair.waiting()
     [kept], taken = pair.questions, await anext(questions)
-    opened = FirewallRequestOpened(1, pair.alice.peer_id, IN, None, "peer")
+    opened = FirewallRequestOpened(1, pair.alice.peer_id, None, IN, None, "peer")
     assert await next_event(events, FirewallRequestOpened) == opened
     assert taken.approve()
     assert not kept.reject()
     assert await asking == "handled"
-    ended = FirewallRequestEnded(1, pair.alice.peer_id, IN, None, "peer", "approved")
+    ended = FirewallRequestEnded(1, pair.alice.peer_id, None, IN, None, "peer", "approved", "handler", None)
     assert await next_event(events, FirewallRequestEnded) == ended
     questions.close()
     pair.bob.remove_firewall_handler(pair.questions.append)
@@ -633,7 +634,7 @@ async def test_decisions_are_events(make_pair: MakePair) -> None:
     assert told.waited > 0
     assert "secret" not in repr(told)
     told = await next_event(alices, FirewallDecision)
-    assert told == FirewallDecision(pair.bob.peer_id, OUT, "Ping", "Rule.ALLOW_ALL", "default", True, 0.0)
+    assert told == decision(pair.bob.peer_id, "Ping", ALLOW, allowed=True, direction=OUT)
     assert await outcome(pair.ask(READ)) is NoResponse
     told = await next_event(bobs, FirewallDecision)
     assert (told.type, told.rule, told.allowed, told.waited) == ("Read", repr(PINGS), False, 0.0)
@@ -646,7 +647,7 @@ async def test_a_request_by_a_peer_rejected_in_everything_is_told_too(make_pair:
     async with asyncio.timeout(1):
         told = await next_event(events, FirewallDecision)
     address = pair.bob.connections[0].address
-    assert told == FirewallDecision(pair.alice.peer_id, IN, None, "Rule.REJECT_ALL", "default", False, 0.0, address)
+    assert told == decision(pair.alice.peer_id, None, REJECT, allowed=False, address=address)
 
 
 # -- rules of a peer -----------------------------------------------------------------------------------

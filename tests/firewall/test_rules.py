@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stronghold_p2p import Direction, FirewallRules, InvalidAddress, Keypair, Multiaddr, PeerId, Rule
-from stronghold_p2p.firewall.rules import Firewall, Subject, Verdict
+from stronghold_p2p.firewall.rules import AppliedRule, Firewall, Subject, Verdict
 
 ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
 IN, OUT, BOTH = Direction.INBOUND, Direction.OUTBOUND, Direction.BOTH
@@ -242,10 +242,10 @@ def test_the_first_layer_that_has_a_rule_decides(way: Direction, layers: tuple[R
     firewall.set_policy(rules(policy_default, policy_peer))
     names = ("policy peer", "peer", "policy default", "default")
     found = [(rule, name) for rule, name in zip(layers, names, strict=True) if rule is not None]
-    assert firewall.find(ALICE, way) == (found[0] if found else (None, "none"))
+    assert firewall.find(ALICE, way) == AppliedRule(*(found[0] if found else (None, "none")))
     others = [(rule, name) for rule, name in found if "peer" not in name]
-    assert firewall.find(BOB, way) == (others[0] if others else (None, "none"))
-    assert firewall.find(ALICE, BOTH & ~way) == (None, "none")
+    assert firewall.find(BOB, way) == AppliedRule(*(others[0] if others else (None, "none")))
+    assert firewall.find(ALICE, BOTH & ~way) == AppliedRule(None, "none")
 
 
 def test_changes_by_direction() -> None:
@@ -268,12 +268,12 @@ def test_a_policy_replaces_its_own_layers_only() -> None:
     before = firewall.rules
     firewall.set_policy(FirewallRules(inbound=REJECT, outbound=None, peers={ALICE: (ALLOW, None), BOB: (None, ASK)}))
     assert firewall.rules == before
-    assert firewall.find(ALICE, IN) == (ALLOW, "policy peer")
-    assert firewall.find(BOB, IN) == (REJECT, "policy default")
+    assert firewall.find(ALICE, IN) == AppliedRule(ALLOW, "policy peer")
+    assert firewall.find(BOB, IN) == AppliedRule(REJECT, "policy default")
     firewall.set_policy(FirewallRules(inbound=None, outbound=REJECT))
-    assert firewall.find(ALICE, IN) == (PINGS, "peer")
-    assert firewall.find(BOB, IN) == (ASK, "default")
-    assert firewall.find(BOB, OUT) == (REJECT, "policy default")
+    assert firewall.find(ALICE, IN) == AppliedRule(PINGS, "peer")
+    assert firewall.find(BOB, IN) == AppliedRule(ASK, "default")
+    assert firewall.find(BOB, OUT) == AppliedRule(REJECT, "policy default")
 
 
 def test_who_is_told_of_a_change() -> None:

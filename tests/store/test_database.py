@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -19,10 +20,11 @@ from stronghold_p2p.errors import StateError
 from stronghold_p2p.events import Direction
 from stronghold_p2p.firewall.rules import Rule
 from stronghold_p2p.store import database as database_module
+from stronghold_p2p.store.address_tables import AddressTables
 from stronghold_p2p.store.database import MIGRATIONS, Database
 from stronghold_p2p.store.firewall_tables import FirewallTables, Remembered
 
-from .conftest import ALICE, BOB, PING, peer
+from .conftest import ALICE, BOB, CAROL, PING, peer
 
 BOTH = Direction.BOTH
 
@@ -127,13 +129,13 @@ HELD = Remembered({(ALICE, Direction.INBOUND): PING}, frozenset({BOB}))
 """What it holds."""
 
 CHAIN = (
-    *MIGRATIONS[:1],
-    ("CREATE TABLE migrated (version)", "INSERT INTO migrated VALUES (2)"),
-    ("ALTER TABLE migrated ADD COLUMN note", "INSERT INTO migrated VALUES (3, 'third')"),
+    *MIGRATIONS,
+    ("CREATE TABLE migrated (version)", "INSERT INTO migrated VALUES (4)"),
+    ("ALTER TABLE migrated ADD COLUMN note", "INSERT INTO migrated VALUES (5, 'fifth')"),
 )
 """Versions that there might be one day."""
 
-BROKEN = (*CHAIN, ("DELETE FROM bans", "DROP TABLE migrated", "INSERT INTO migrated VALUES (4)"))
+BROKEN = (*CHAIN, ("DELETE FROM bans", "DROP TABLE migrated", "INSERT INTO migrated VALUES (6)"))
 
 
 def make_version_1(path: Path) -> None:
@@ -156,7 +158,30 @@ def test_a_file_of_version_1_is_used(path: Path) -> None:
         assert tables.read() == Remembered({}, frozenset())
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 3])
+def test_a_file_of_version_2_is_brought_to_version_3(path: Path) -> None:
+    """The program before has made it."""
+    shutil.copyfile(Path(__file__).with_name("state_version_2.db"), path)
+    book = [(ALICE, "/ip4/192.0.2.1/tcp/4001")]
+    held = Remembered(
+        {
+            (ALICE, Direction.INBOUND): Rule.restricted(allow={"Ping"}, ask={"Sign"}, reject={"Wipe"}),
+            (ALICE, Direction.OUTBOUND): Rule.ALLOW_ALL,
+            (BOB, Direction.INBOUND): PING,
+            (BOB, Direction.OUTBOUND): Rule.restricted(reject={"Sign"}, otherwise="ask"),
+        },
+        frozenset({CAROL}),
+    )
+    assert content(path)[0] == 2
+    for _ in "migrated", "opened":
+        with Database(path) as database:
+            assert FirewallTables(database).read() == held
+            assert [(one.peer, str(one.address)) for one in AddressTables(database).read(9, 9)] == book
+    assert content(path)[0] == 3
+    with pytest.raises(StateError, match="has version 3; this program knows versions up to 2"):
+        Database(path, migrations=MIGRATIONS[:2])
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 4, 5])
 def test_a_file_of_every_version_is_brought_to_the_newest(path: Path, version: int) -> None:
     if version:
         make_version_1(path)
@@ -164,14 +189,14 @@ def test_a_file_of_every_version_is_brought_to_the_newest(path: Path, version: i
     with Database(path, migrations=CHAIN) as database:
         assert FirewallTables(database).read() == (HELD if version else Remembered({}, frozenset()))
         with database.read() as connection:
-            assert connection.execute("SELECT * FROM migrated").fetchall() == [(2, None), (3, "third")]
+            assert connection.execute("SELECT * FROM migrated").fetchall() == [(4, None), (5, "fifth")]
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert content(path)[0] == 3
-    with pytest.raises(StateError, match="has version 3; this program knows versions up to 2"):
-        Database(path, migrations=CHAIN[:2])
+    assert content(path)[0] == 5
+    with pytest.raises(StateError, match="has version 5; this program knows versions up to 4"):
+        Database(path, migrations=CHAIN[:4])
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [3, 4, 5])
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, version: int) -> None:
     """So the program that wrote it can still be used."""
     make_version_1(path)
@@ -230,7 +255,7 @@ def test_two_processes_that_open_a_file_at_once_migrate_it_once(tmp_path: Path) 
                 with contextlib.suppress(BrokenPipeError):  # it has failed
                     process.stdin.write("\n")
     assert (one.returncode, other.returncode) == (0, 0)
-    assert [content(tmp_path / str(number))[0] for number in range(files)] == [3] * files
+    assert [content(tmp_path / str(number))[0] for number in range(files)] == [5] * files
 
 
 # -- what is no state file ----------------------------------------------------------------------------
@@ -261,7 +286,7 @@ def cut_off(path: Path) -> None:
         (lambda path: path.write_text("rules = []\n" * 100), "not a database"),
         (Path.touch, "not a state file"),
         (other_program, "not a state file"),
-        (lambda path: of_version(path, 3), "has version 3; this program knows versions up to 2"),
+        (lambda path: of_version(path, 4), "has version 4; this program knows versions up to 3"),
         (lambda path: of_version(path, 0), "has version 0"),
         (lambda path: of_version(path, -1), "has version -1"),
         (cut_off, "malformed"),

@@ -100,7 +100,7 @@ class Asker(abc.ABC):
             case "allow":
                 return question.approve()
             case "always":
-                return question.approve_always()
+                return question.approve_all()
             case "reject":
                 return question.reject()
             case "reject_network":
@@ -197,8 +197,6 @@ class Person(Asker):
 
     def _done(self, question: FirewallRequest, answer: Answer, ended: int) -> str:
         """Says what an answer has done, ``ended`` being the number of questions that it ended."""
-        if answer == "always" and question.tells_types_apart:
-            return DONE["allow"] if question.type is None else f"allowed, and {_type(question)} always from now on"
         if answer != "reject_network":
             return DONE[answer]
         others = f" with {_count(ended - 1, 'more question')}" if ended > 1 else ""

@@ -21,8 +21,9 @@ __all__ = ["FirewallRequestQueue", "Handler", "Queue", "Turns"]
 class Handler:
     """A handler, plain or async. A plain one keeps the question after it returns, for a later answer."""
 
-    def __init__(self, function: Callable[[FirewallRequest], Any]) -> None:
+    def __init__(self, function: Callable[[FirewallRequest], Any], by: str) -> None:
         self.function: Final = function
+        self._by = by
         self._tasks: dict[Question, asyncio.Task[None]] = {}
         self._log_failure = SparingLog(
             logging.ERROR,
@@ -31,7 +32,7 @@ class Handler:
 
     def take(self, question: Question) -> bool:
         try:
-            answered = self.function(FirewallRequest(question))
+            answered = self.function(FirewallRequest(question, self._by))
             is_async = hasattr(answered, "__await__")
         except KeyboardInterrupt:
             raise
@@ -182,7 +183,7 @@ class FirewallRequestQueue:
         return self
 
     async def __anext__(self) -> FirewallRequest:
-        return FirewallRequest(await self._queue.next())
+        return FirewallRequest(await self._queue.next(), "handler")
 
     def close(self) -> None:
         """Ends the iteration, and gives up all its questions. Those without another answerer are rejected."""

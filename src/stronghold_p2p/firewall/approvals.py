@@ -8,13 +8,22 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final, NamedTuple
 
 from ..config import Config
-from ..events import Direction, Event, FirewallRequestEnded, FirewallRequestOpened, Outcome, QuestionKind
+from ..events import (
+    Direction,
+    Event,
+    FirewallRequestEnded,
+    FirewallRequestOpened,
+    How,
+    Outcome,
+    QuestionKind,
+    Scope,
+)
 from ..identity import PeerId
 from ..loops import Owner
 from ..multiaddr import Multiaddr
 from ..resources.refusals import Refusals
 from .answerers import FirewallRequestQueue, Handler, Queue
-from .questions import Answer, Answerer, FirewallRequest, Question
+from .questions import Answer, Answerer, FirewallRequest, Question, Quorum
 from .room import Holder, Room
 from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 from .silence import Silence
@@ -24,11 +33,28 @@ __all__ = ["Approvals"]
 logger = logging.getLogger("stronghold_p2p")
 
 
+BY_RULE: Final = Answer("reconsider", "rule")
+
+
 class Decision(NamedTuple):
     """Whether a request may pass, and the rule that was in force when that was decided."""
 
     allowed: bool
     applied: AppliedRule
+    answer: Answer
+
+    @property
+    def how(self) -> How:
+        return self.answer.how or ("approved" if self.allowed else "rejected")
+
+
+class NoQuorum:
+    """There are no approvers: any answer counts."""
+
+    need = 1
+
+    def includes(self, approver: PeerId, peer: PeerId) -> bool:
+        return False
 
 
 class _Request:
@@ -55,11 +81,20 @@ class Approvals:
     new ones like it for ``Config.firewall_quiet``, to protect people from floods.
 
     ``emit`` gets an event when a question starts to wait for an answer, and one when it ends. ``refusals`` counts who gave
-    way.
+    way. ``name_of`` has the names of peers.
     """
 
-    def __init__(self, firewall: Firewall, config: Config, emit: Callable[[Event], None], refusals: Refusals) -> None:
+    def __init__(
+        self,
+        firewall: Firewall,
+        config: Config,
+        emit: Callable[[Event], None],
+        refusals: Refusals,
+        name_of: Callable[[PeerId], str | None] = lambda _: None,
+    ) -> None:
         self.firewall = firewall
+        self.name_of = name_of
+        self.quorum: Quorum = NoQuorum()
         self.keep_rule: Callable[[PeerId, Direction, Rule], object] = lambda *_: None
         """Called with each rule set by an answer, to store it."""
         self._config = config
@@ -68,8 +103,6 @@ class Approvals:
         self._last_id = 0
         self._questions: dict[Hashable, Question] = {}
         self._timers: dict[Question, asyncio.TimerHandle] = {}
-        self._setting: Question | None = None
-        """The question whose answer is setting a rule right now."""
         self._open: Room[Question] = Room(
             "max_firewall_questions", config, refusals, lambda question: question.end("crowded out")
         )
@@ -82,15 +115,21 @@ class Approvals:
 
     # -- who answers -----------------------------------------------------------------------------
 
-    def add_handler(self, function: Callable[[FirewallRequest], Any]) -> None:
-        """Adds a handler, plain or async, and offers it the open questions."""
-        self._add(Handler(function))
+    def add_handler(self, function: Callable[[FirewallRequest], Any], by: str = "handler") -> None:
+        """Adds a handler, plain or async, and offers it the open questions. ``by``: who answers through it.
+
+        Raises:
+            ValueError: ``by`` is what decisions by others are told with.
+        """
+        if by in {"rule", "firewall"} or by.startswith("approver"):
+            raise ValueError(f'by={by!r} stands for other decisions: name who answers, such as "person"')
+        self.add(Handler(function, by))
 
     def remove_handler(self, function: Callable[[FirewallRequest], Any]) -> None:
         """Removes a handler; open questions without another answerer are rejected."""
         for answerer in list(self._answerers):
             if isinstance(answerer, Handler) and answerer.function == function:
-                self._remove(answerer)
+                self.remove(answerer)
 
     def open_queue(self, buffer: int, owner: Owner | None = None) -> FirewallRequestQueue:
         """Adds an iterator, and offers it the open questions.
@@ -99,18 +138,11 @@ class Approvals:
             ValueError: ``buffer`` is below 1.
         """
         queue = Queue(buffer, owner or Owner())
-        self._add(queue)
-        return FirewallRequestQueue(queue, self._remove, self._forget)
+        self.add(queue)
+        return FirewallRequestQueue(queue, self.remove, self._forget)
 
-    def close(self) -> None:
-        """Rejects waiting and future questions, and ends handlers and iterators."""
-        self._closed = True
-        for question in list(self._questions.values()):
-            question.end("closed")
-        for answerer in list(self._answerers):
-            self._remove(answerer)
-
-    def _add(self, answerer: Answerer) -> None:
+    def add(self, answerer: Answerer) -> None:
+        """Adds an answerer, and offers it the open questions."""
         if self._closed:
             answerer.close()
             return
@@ -119,11 +151,20 @@ class Approvals:
         for question in list(self._questions.values()):
             question.offer(answerer)
 
-    def _remove(self, answerer: Answerer) -> None:
+    def remove(self, answerer: Answerer) -> None:
+        """Removes an answerer, and ends it; open questions without another one are rejected."""
         self._answerers.pop(answerer, None)
         for question in list(self._questions.values()):
             question.give_up(answerer)
         answerer.close()
+
+    def close(self) -> None:
+        """Rejects waiting and future questions, and ends handlers and iterators."""
+        self._closed = True
+        for question in list(self._questions.values()):
+            question.end("closed")
+        for answerer in list(self._answerers):
+            self.remove(answerer)
 
     def _forget(self, queue: Queue) -> None:
         """The iterator was garbage-collected. Questions already taken from it can still be answered."""
@@ -137,14 +178,15 @@ class Approvals:
         """Decides a request, with a question if needed. ``size``: its memory in bytes while it waits."""
         request = _Request(subject, address, max(size, 1))
         try:
+            answer = BY_RULE
             while True:
                 applied = self.firewall.find(subject.peer, subject.direction)
                 verdict = Verdict.ASK if applied.rule is None else applied.rule.verdict(subject)
                 if verdict is not Verdict.ASK:
-                    return Decision(verdict is Verdict.ALLOW, applied)
+                    return Decision(verdict is Verdict.ALLOW, applied, answer)
                 answer = await self._ask(request, applied.rule)
-                if answer != "reconsider":
-                    return Decision(answer == "pass", applied)
+                if answer.result != "reconsider":
+                    return Decision(answer.result == "pass", applied, answer)
         finally:
             self._leave(request)
 
@@ -156,10 +198,10 @@ class Approvals:
         if question is None:
             if not self._answerers:
                 self._warn_of_nobody(request.subject)
-                return "reject"
+                return Answer("reject", "firewall", "closed" if self._closed else "no answerer")
             question = self._make_question(request, rule)
             if self._silence.includes(question.about, request.holder, _now()):
-                return "reject"
+                return Answer("reject", "firewall", "quiet")
             self._questions[_key(question)] = question
         request.question, request.answer = question, question.join()
         try:
@@ -217,29 +259,41 @@ class Approvals:
             if (peer is None or subject.peer == peer) and (
                 self.firewall.find(subject.peer, subject.direction).rule != question.rule
             ):
-                question.end("rule set" if question is self._setting else "reconsidered")
+                question.rules_changed()
+
+    def quorum_changed(self) -> None:
+        """Ends the questions on which enough approvers have agreed by now."""
+        for question in list(self._questions.values()):
+            question.count()
 
     def set_rule(self, question: Question, rule: Rule) -> None:
         """Sets a rule as the answer. This ends the question, unless a policy's rule takes precedence."""
         peer, direction = question.subject.peer, question.subject.direction
-        self._setting = question
-        try:
-            self.firewall.set_peer_rule(peer, rule, direction)
-        finally:
-            self._setting = None
+        self.firewall.set_peer_rule(peer, rule, direction)
         self.keep_rule(peer, direction, rule)
 
-    def reject_network(self, network: str) -> int:
+    def grant(self, question: Question, scope: Scope) -> Rule:
+        """The rule by which requests of the type pass, or all."""
+        if scope == "all":
+            return Rule.ALLOW_ALL
+        assert question.subject.type is not None
+        return (question.rule or Rule.ASK).allowing(question.subject.type)
+
+    def reject_network(self, network: str, by: str) -> int:
         """Silences a network, and rejects its open questions; their number."""
         self._silence.begin(network, (network,), _now())
         questions = [question for question in self._questions.values() if network in question.holder.networks]
-        return sum(question.end("rejected") for question in questions)
+        return sum(question.end("rejected", by) for question in questions)
 
     def question_opened(self, question: Question) -> None:
         subject = question.subject
-        self._emit(FirewallRequestOpened(question.id, subject.peer, subject.direction, subject.type, question.kind))
+        self._emit(
+            FirewallRequestOpened(
+                question.id, subject.peer, question.name, subject.direction, subject.type, question.kind
+            )
+        )
 
-    def question_ended(self, question: Question, outcome: Outcome) -> None:
+    def question_ended(self, question: Question, outcome: Outcome, answer: Answer) -> None:
         subject = question.subject
         del self._questions[_key(question)]
         self._open.discard(question)
@@ -251,7 +305,17 @@ class Approvals:
             self._silence.begin(question.about, question.holder.networks, _now())
         if question.opened:
             self._emit(
-                FirewallRequestEnded(question.id, subject.peer, subject.direction, subject.type, question.kind, outcome)
+                FirewallRequestEnded(
+                    question.id,
+                    subject.peer,
+                    question.name,
+                    subject.direction,
+                    subject.type,
+                    question.kind,
+                    outcome,
+                    answer.by,
+                    answer.reason,
+                )
             )
 
     def _make_question(self, request: _Request, rule: Rule | None) -> Question:

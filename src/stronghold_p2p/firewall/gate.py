@@ -9,16 +9,16 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..event_hub import EventHub
-from ..events import Direction, FirewallDecision
+from ..events import Direction, FirewallDecision, How, SignedAnswer
 from ..identity import PeerId
 from ..logs import SparingLog
 from ..multiaddr import Multiaddr
 from .approvals import Approvals
 from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 
-__all__ = ["Gate", "RequestCodec"]
+__all__ = ["Decided", "Gate", "RequestCodec"]
 
-ALLOW_ALL, REJECT_ALL = Rule.ALLOW_ALL, Rule.REJECT_ALL
+ALLOW_ALL = Rule.ALLOW_ALL
 
 
 class RequestCodec(Protocol):
@@ -30,6 +30,13 @@ class RequestCodec(Protocol):
 
     def weight(self, data: bytes, /) -> int:
         """Memory in bytes of the decoded request while it waits for an answer."""
+
+
+class Decided(Protocol):
+    """A request, as far as it knows of its decision."""
+
+    decision_id: int
+    """The id of the decision that let it pass; 0 if nobody reads decisions."""
 
 
 class Gate:
@@ -45,11 +52,15 @@ class Gate:
         self._approvals = approvals
         self._view = view
         self._events = events
+        self._last_id = 0
+        """Of the decisions that were told."""
+        self._log_no_view = SparingLog(logging.ERROR, "firewall_view failed on a request: its decision is told without")
         self._log_failure = SparingLog(logging.ERROR, "firewall_view failed on a request: it is rejected")
 
     def rejects_all(self, peer: PeerId, direction: Direction) -> bool:
         """Whether every request is rejected, regardless of its content."""
-        return self._firewall.find(peer, direction).rule is REJECT_ALL
+        rule = self._firewall.find(peer, direction).rule
+        return rule is not None and rule.rejects_all
 
     def allows_some(self, peer: PeerId, direction: Direction) -> bool:
         """Whether a rule allows requests without an answer: all, or those of some types."""
@@ -58,7 +69,8 @@ class Gate:
 
     def refuse(self, peer: PeerId, direction: Direction, address: Multiaddr | None) -> None:
         """Reports a request that was rejected before its body was read, see :meth:`rejects_all`."""
-        self._tell(peer, direction, None, self._firewall.find(peer, direction), address, allowed=False)
+        applied = self._firewall.find(peer, direction)
+        self._tell(peer, direction, None, address, applied, allowed=False, by="rule", how="rejected")
 
     def decide(
         self,
@@ -68,64 +80,127 @@ class Gate:
         body: Any,
         message: bytes,
         address: Multiaddr | None,
+        request: Decided | None = None,
     ) -> bool | Awaitable[bool]:
         """Whether a request, ``body`` as ``codec`` has it in ``message``, may pass; an awaitable if somebody must be
-        asked."""
+        asked. ``request`` gets the decision's id."""
         applied = self._firewall.find(peer, direction)
         rule = applied.rule
         if rule is ALLOW_ALL:
             if self._events.decisions_wanted:
-                self._tell(peer, direction, codec.type_name(body), applied, address, allowed=True)
+                type_name = codec.type_name(body)
+                self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=True)
             return True
         type_name = codec.type_name(body)
         if rule is not None and rule.types:
             verdict = rule.verdict_on(type_name)
             if verdict is not Verdict.ASK:  # decided without a view
+                allowed = verdict is Verdict.ALLOW
                 if self._events.decisions_wanted:
-                    self._tell(peer, direction, type_name, applied, address, allowed=verdict is Verdict.ALLOW)
-                return verdict is Verdict.ALLOW
+                    self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=allowed)
+                return allowed
         try:
             view = body if self._view is None else self._view(body)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
             self._log_failure.write(exc_info=error)
-            self._tell(peer, direction, type_name, applied, address, allowed=False)
+            self._tell(peer, direction, type_name, address, applied, allowed=False, by="firewall", how="rejected")
             return False
         subject = Subject(peer, direction, type_name, view)
         verdict = Verdict.ASK if rule is None else rule.verdict(subject)
         if verdict is Verdict.ASK:
-            return self._ask(subject, address, codec.weight(message))
+            return self._ask(subject, address, codec.weight(message), request)
         allowed = verdict is Verdict.ALLOW
-        self._tell(peer, direction, type_name, applied, address, allowed=allowed)
+        how: How = "approved" if allowed else "rejected"
+        self._tell(peer, direction, type_name, address, applied, request, view, allowed=allowed, by="rule", how=how)
         return allowed
 
-    async def _ask(self, subject: Subject, address: Multiaddr | None, size: int) -> bool:
+    async def _ask(self, subject: Subject, address: Multiaddr | None, size: int, request: Decided | None) -> bool:
         loop = asyncio.get_running_loop()
         since = loop.time()
-        tell = partial(self._tell, subject.peer, subject.direction, subject.type)
+        tell = partial(self._tell, subject.peer, subject.direction, subject.type, address)
         try:
-            allowed, applied = await self._approvals.decide(subject, address, size)
+            decision = await self._approvals.decide(subject, address, size)
         except asyncio.CancelledError:  # the request went away before an answer
             applied = self._firewall.find(subject.peer, subject.direction)
-            tell(applied, address, allowed=False, waited=loop.time() - since)
+            waited = loop.time() - since
+            tell(applied, request, subject.view, allowed=False, by="firewall", how="withdrawn", waited=waited)
             raise
-        tell(applied, address, allowed=allowed, waited=loop.time() - since)
-        return allowed
+        tell(
+            decision.applied,
+            request,
+            subject.view,
+            allowed=decision.allowed,
+            by=decision.answer.by,
+            how=decision.how,
+            waited=loop.time() - since,
+            reason=decision.answer.reason,
+            signatures=decision.answer.signatures,
+        )
+        return decision.allowed
+
+    def _tell_of_rule(
+        self,
+        peer: PeerId,
+        direction: Direction,
+        type_name: str | None,
+        address: Multiaddr | None,
+        applied: AppliedRule,
+        request: Decided | None,
+        body: Any,
+        *,
+        allowed: bool,
+    ) -> None:
+        """A rule has decided without a view, which a reader may want nevertheless."""
+        view = None
+        if self._events.views_wanted:
+            try:
+                view = body if self._view is None else self._view(body)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
+                self._log_no_view.write(exc_info=error)
+        how: How = "approved" if allowed else "rejected"
+        self._tell(peer, direction, type_name, address, applied, request, view, allowed=allowed, by="rule", how=how)
 
     def _tell(
         self,
         peer: PeerId,
         direction: Direction,
         type_name: str | None,
-        applied: AppliedRule,
         address: Multiaddr | None,
+        applied: AppliedRule,
+        request: Decided | None = None,
+        view: Any = None,
         *,
         allowed: bool,
+        by: str,
+        how: How,
         waited: float = 0.0,
+        reason: str | None = None,
+        signatures: tuple[SignedAnswer, ...] = (),
     ) -> None:
-        if self._events.decisions_wanted:
-            rule = None if applied.rule is None else repr(applied.rule)
-            self._events.emit_decision(
-                FirewallDecision(peer, direction, type_name, rule, applied.layer, allowed, waited, address)
-            )
+        if not self._events.decisions_wanted:
+            return
+        self._last_id += 1
+        if allowed and request is not None:
+            request.decision_id = self._last_id
+        decision = FirewallDecision(
+            id=self._last_id,
+            peer=peer,
+            name=self._approvals.name_of(peer),
+            direction=direction,
+            type=type_name,
+            rule=None if applied.rule is None else repr(applied.rule),
+            layer=applied.layer,
+            line=None,
+            allowed=allowed,
+            by=by,
+            how=how,
+            waited=waited,
+            address=address,
+            reason=reason,
+            signatures=signatures,
+        )
+        self._events.emit_decision(decision, view)

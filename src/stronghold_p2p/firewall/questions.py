@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Literal, Protocol
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple, Protocol, get_args
 
-from ..events import Direction, Outcome, QuestionKind
+from ..events import Direction, How, Outcome, QuestionKind, Scope, SignedAnswer
 from ..identity import PeerId
 from ..loops import check_loop
 from ..multiaddr import Multiaddr
@@ -14,27 +15,39 @@ from .room import Holder
 from .rules import Rule, Subject, Verdict
 from .silence import Topic
 
-__all__ = ["Answer", "Answerer", "FirewallRequest", "Question", "QuestionHost"]
+__all__ = ["Answer", "Answerer", "FirewallRequest", "Question", "QuestionHost", "Quorum"]
 
-Answer = Literal["pass", "reject", "reconsider"]
-"""The result for the requests that wait for a question."""
+Result = Literal["pass", "reject", "reconsider"]
 
-ANSWERS: Final[dict[Outcome, Answer]] = {
-    "approved": "pass",
-    "rejected": "reject",
-    "rule set": "reconsider",
-    "reconsidered": "reconsider",
-    "timed out": "reject",
-    "withdrawn": "reject",
-    "crowded out": "reject",
-    "unanswered": "reject",
-    "closed": "reject",
+RESULTS: Final[dict[Outcome, tuple[Result, How | None]]] = {
+    "approved": ("pass", "approved"),
+    "rejected": ("reject", "rejected"),
+    "rule set": ("reconsider", None),
+    "reconsidered": ("reconsider", None),
+    "timed out": ("reject", "timeout"),
+    "withdrawn": ("reject", "withdrawn"),
+    "crowded out": ("reject", "full"),
+    "unanswered": ("reject", "no answerer"),
+    "closed": ("reject", "closed"),
 }
+"""What the end of a question means for the requests that wait for it, and how that is told; None: as the rules decide."""
+
+
+class Answer(NamedTuple):
+    """The result for the requests that wait for a question."""
+
+    result: Result
+    by: str
+    """Who gave it, as in :class:`FirewallDecision`."""
+    how: How | None = None
+    """None: as the rules decide."""
+    reason: str | None = None
+    signatures: tuple[SignedAnswer, ...] = ()
 
 
 class FirewallRequest:
-    """A question of the firewall. Answer it with :meth:`approve`, :meth:`reject`, :meth:`reject_network` or
-    :meth:`set_rule`.
+    """A question of the firewall. Answer it with :meth:`approve`, :meth:`approve_type`, :meth:`approve_all`,
+    :meth:`reject`, :meth:`reject_network` or :meth:`set_rule`.
 
     Answers can come from any callback or task of the event loop. Without an answer within ``Config.firewall_timeout``
     the requests are rejected.
@@ -44,11 +57,12 @@ class FirewallRequest:
     answers return False and have no effect. The other async handlers of the question are then cancelled.
     """
 
-    __slots__ = ("_question", "address", "direction", "expires", "id", "kind", "peer", "type", "view")
+    __slots__ = ("_by", "_question", "address", "direction", "expires", "id", "kind", "peer", "type", "view")
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, by: str) -> None:
         subject = question.subject
         self._question = question
+        self._by = by
         self.id: Final = question.id
         """A counter within one :class:`StrongholdP2p`, from 1."""
         self.kind: Final = question.kind
@@ -69,6 +83,11 @@ class FirewallRequest:
         return f"<FirewallRequest {self.id}: {self.kind} {self.direction.name} {self.peer} {self.type or ''}>"
 
     @property
+    def name(self) -> str | None:
+        """The peer's name, if it has one."""
+        return self._question.name
+
+    @property
     def network(self) -> str | None:
         """The network of :attr:`address`, which :meth:`reject_network` is about; None if not connected.
 
@@ -82,35 +101,60 @@ class FirewallRequest:
         return self._question.waiting
 
     @property
+    def need(self) -> int:
+        """How many approvers must agree. With 1 any answer counts; with more, approvals from here have no effect."""
+        return self._question.need
+
+    @property
+    def agreed(self) -> int:
+        """How many approvers have agreed so far."""
+        return len(self._question.votes)
+
+    @property
     def outcome(self) -> Outcome | None:
         """How the question ended; None while it is open."""
         return self._question.outcome
 
-    def approve(self) -> bool:
-        """Lets the waiting requests pass, without setting a rule. False if the question has ended."""
-        check_loop(self._question.loop)
-        return self._question.end("approved")
+    @property
+    def by(self) -> str | None:
+        """Who ended it, as in :class:`FirewallDecision`; None while it is open."""
+        return None if self._question.answer is None else self._question.answer.by
 
     @property
-    def tells_types_apart(self) -> bool:
-        """Whether the rule that caused it does, see :meth:`approve_always`."""
-        rule = self._question.rule
-        return rule is not None and bool(rule.types)
+    def reason(self) -> str | None:
+        """The reason of a rejection, if one was given."""
+        return None if self._question.answer is None else self._question.answer.reason
 
-    def approve_always(self) -> bool:
-        """Lets this request pass, and from now on all of the peer in this direction; if the rule that caused the question tells
-        types apart, those of this type, and the rule stays as it is for others: a request without a type passes once. With a
-        state file, the rule is stored. False if the question has ended; then no rule is set."""
-        check_loop(self._question.loop)
-        rule, type_name = self._question.rule, self.type
-        if rule is None or not rule.types:
-            return self._question.set_rule(Rule.ALLOW_ALL)
-        return self.approve() if type_name is None else self._question.set_rule(rule.allowing(type_name))
+    def approve(self) -> bool:
+        """Lets the waiting requests pass, without setting a rule. False if the question has ended, or if several approvers
+        must agree, see :attr:`need`."""
+        return self._approve("once")
 
-    def reject(self) -> bool:
-        """Rejects the waiting requests, without setting a rule. False if the question has ended."""
+    def approve_type(self) -> bool:
+        """Lets the request pass, and from now on all of this type from the peer in this direction; its rule stays as it is
+        for others. With a state file, the rule is stored. False as for :meth:`approve`; then no rule is set.
+
+        Raises:
+            ValueError: the request has no type.
+        """
+        if self.type is None:
+            raise ValueError(f"question {self.id} is about a request without a type: use approve() or approve_all()")
+        return self._approve("type")
+
+    def approve_all(self) -> bool:
+        """Lets the waiting requests pass, and from now on all of the peer in this direction. With a state file, the rule is
+        stored. False as for :meth:`approve`; then no rule is set."""
+        return self._approve("all")
+
+    def _approve(self, scope: Scope) -> bool:
         check_loop(self._question.loop)
-        return self._question.end("rejected")
+        return self.need == 1 and self._question.approve(scope, self._by)
+
+    def reject(self, reason: str | None = None) -> bool:
+        """Rejects the waiting requests, without setting a rule. ``reason`` is for the audit, and for who else was asked.
+        False if the question has ended."""
+        check_loop(self._question.loop)
+        return self._question.end("rejected", self._by, reason)
 
     def reject_network(self) -> int:
         """Rejects this question and all others about requests from its :attr:`network`, and for ``Config.firewall_quiet``
@@ -126,11 +170,12 @@ class FirewallRequest:
             raise ValueError(
                 f"question {self.id} is about a peer without a connection, whose network is unknown: use reject()"
             )
-        return self._question.reject_network(self.network)
+        return self._question.reject_network(self.network, self._by)
 
     def set_rule(self, rule: Rule) -> bool:
         """Sets ``rule`` for the peer in this direction, and applies it to the waiting requests. With a state file, the
-        rule is stored. False if the question has ended; then no rule is set.
+        rule is stored. False if the question has ended, or if the rule allows something on which several approvers must
+        agree; then no rule is set.
 
         Raises:
             TypeError: not a rule, or a rule with a type that no request has.
@@ -138,7 +183,9 @@ class FirewallRequest:
         check_loop(self._question.loop)
         if not isinstance(rule, Rule):
             raise TypeError(f"expected a Rule, got {rule!r}")
-        return self._question.set_rule(rule)
+        if rule.allows_some and self.need > 1:
+            return False
+        return self._question.set_rule(rule, self._by)
 
 
 class Answerer(Protocol):
@@ -154,18 +201,38 @@ class Answerer(Protocol):
         """Ends the answerer; it gets no more questions."""
 
 
+class Quorum(Protocol):
+    """Approvers, and how many of them must agree."""
+
+    @property
+    def need(self) -> int:
+        """With 1, any answer counts, also one of somebody else."""
+
+    def includes(self, approver: PeerId, peer: PeerId) -> bool:
+        """Whether ``approver`` may answer a question about ``peer``: never about itself."""
+
+
 class QuestionHost(Protocol):
     """The owner of questions."""
+
+    @property
+    def quorum(self) -> Quorum: ...
+
+    @property
+    def name_of(self) -> Callable[[PeerId], str | None]: ...
 
     def set_rule(self, question: Question, rule: Rule) -> None:
         """Sets a rule as the answer. This ends the question, unless another rule takes precedence."""
 
-    def reject_network(self, network: str) -> int:
+    def grant(self, question: Question, scope: Scope) -> Rule:
+        """The rule of an approval that is about more than the waiting requests."""
+
+    def reject_network(self, network: str, by: str) -> int:
         """Silences a network. Returns the number of its questions, which this ends."""
 
     def question_opened(self, question: Question) -> None: ...
 
-    def question_ended(self, question: Question, outcome: Outcome) -> None: ...
+    def question_ended(self, question: Question, outcome: Outcome, answer: Answer) -> None: ...
 
 
 class Question:
@@ -177,9 +244,12 @@ class Question:
 
     __slots__ = (
         "_host",
+        "_setting",
         "_takers",
+        "_votes",
         "_waiting",
         "address",
+        "answer",
         "expires",
         "holder",
         "id",
@@ -217,13 +287,32 @@ class Question:
         self.shown = 0
         """How many answerers have it before them, or have had, and did not answer at once."""
         self.outcome: Outcome | None = None
+        self.answer: Answer | None = None
+        """What came with the outcome."""
         self._host = host
+        self._setting: Answer | None = None
+        """While a rule is set as the answer: that answer."""
+        self._votes: dict[PeerId, SignedAnswer] = {}
         self._takers: dict[Answerer, None] = {}
         self._waiting: dict[asyncio.Future[Answer], None] = {}
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def name(self) -> str | None:
+        return self._host.name_of(self.subject.peer)
+
+    @property
+    def need(self) -> int:
+        return self._host.quorum.need
+
+    @property
+    def votes(self) -> tuple[SignedAnswer, ...]:
+        """The approvals of those who may still give them."""
+        includes, peer = self._host.quorum.includes, self.subject.peer
+        return tuple(signed for signed in self._votes.values() if includes(signed.approver, peer))
 
     @property
     def about(self) -> PeerId | Topic:
@@ -246,7 +335,7 @@ class Question:
     def turn_away(self, answer: asyncio.Future[Answer]) -> None:
         """Rejects one waiting request, to make room for others."""
         if not answer.done():
-            answer.set_result("reject")
+            answer.set_result(Answer("reject", "firewall", "full"))
         self.leave(answer, "crowded out")
 
     def offer(self, answerer: Answerer) -> None:
@@ -271,36 +360,88 @@ class Question:
             if self.opened and not self._takers:
                 self.end("unanswered")
 
-    def set_rule(self, rule: Rule) -> bool:
+    def vote(self, signed: SignedAnswer) -> bool:
+        """Counts an approver's answer. A rejection ends the question, and so do enough approvals, with the narrowest of their
+        scopes. False if the question has ended, if who has answered is no approver, or has answered before."""
+        approver = signed.approver
+        known = approver in self._votes or not self._host.quorum.includes(approver, self.subject.peer)
+        if self.outcome is not None or known:
+            return False
+        if not signed.approved:
+            return self.end("rejected", _by((signed,)), signed.reason, (signed,))
+        self._votes[approver] = signed
+        self.count()
+        return True
+
+    def count(self) -> None:
+        """Ends the question if enough approvers have agreed."""
+        votes = self.votes
+        if votes and len(votes) >= self.need:
+            scope = min((signed.scope for signed in votes), key=get_args(Scope).index)
+            self.approve(scope, _by(votes), votes)
+
+    def approve(self, scope: Scope, by: str, signatures: tuple[SignedAnswer, ...] = ()) -> bool:
+        """False if the question has ended."""
+        if scope == "once" or (scope == "type" and self.subject.type is None):
+            return self.end("approved", by, signatures=signatures)
+        return self.set_rule(self._host.grant(self, scope), by, signatures)
+
+    def set_rule(self, rule: Rule, by: str, signatures: tuple[SignedAnswer, ...] = ()) -> bool:
         """False if the question has ended."""
         if self.outcome is not None:
             return False
-        self._host.set_rule(self, rule)
-        if self.outcome is None:
-            # The policy's ASK rule takes precedence: the new rule decides as an answer.
-            verdict = rule.verdict(self.subject)
-            if verdict is not Verdict.ASK:
-                self.end("rule set", "pass" if verdict is Verdict.ALLOW else "reject")
+        self._setting = Answer("reconsider", by, signatures=signatures)
+        try:
+            self._host.set_rule(self, rule)
+            if self.outcome is None:
+                # The policy's ASK rule takes precedence: the new rule decides as an answer.
+                verdict = rule.verdict(self.subject)
+                if verdict is not Verdict.ASK:
+                    result: Result = "pass" if verdict is Verdict.ALLOW else "reject"
+                    self._end("rule set", self._setting._replace(result=result))
+        finally:
+            self._setting = None
         return True
 
-    def reject_network(self, network: str) -> int:
+    def rules_changed(self) -> None:
+        """The rule that caused it is no longer in force."""
+        if self._setting is None:
+            self.end("reconsidered", "rule")
+        else:
+            self._end("rule set", self._setting)
+
+    def reject_network(self, network: str, by: str) -> int:
         """0 if the question has ended."""
         if self.outcome is not None:
             return 0
-        others = self._host.reject_network(network)
-        return others + self.end("rejected")
+        others = self._host.reject_network(network, by)
+        return others + self.end("rejected", by)
 
-    def end(self, outcome: Outcome, answer: Answer | None = None) -> bool:
-        """Notifies requests, answerers and the host. ``answer`` overrides that of ``outcome``. False if already ended."""
+    def end(
+        self,
+        outcome: Outcome,
+        by: str = "firewall",
+        reason: str | None = None,
+        signatures: tuple[SignedAnswer, ...] = (),
+    ) -> bool:
+        """Notifies requests, answerers and the host. False if already ended."""
+        result, how = RESULTS[outcome]
+        return self._end(outcome, Answer(result, by, how, reason, signatures))
+
+    def _end(self, outcome: Outcome, answer: Answer) -> bool:
         if self.outcome is not None:
             return False
-        self.outcome = outcome
+        self.outcome, self.answer = outcome, answer
         for waiting in self._waiting:
             if not waiting.done():
-                waiting.set_result(answer or ANSWERS[outcome])
+                waiting.set_result(answer)
         self._waiting.clear()
         takers, self._takers = self._takers, {}
         for answerer in takers:
             answerer.drop(self)
-        self._host.question_ended(self, outcome)
+        self._host.question_ended(self, outcome, answer)
         return True
+
+
+def _by(approvals: tuple[SignedAnswer, ...]) -> str:
+    return "approver " + ", ".join(str(signed.approver) for signed in approvals)

@@ -3,203 +3,35 @@
 
 from __future__ import annotations
 
-import difflib
-import enum
-import inspect
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import chain
-from typing import Any, ClassVar, Final, Literal, NamedTuple, overload
+from typing import Final, Literal, NamedTuple
 
 from ..events import Direction
 from ..frozen import FrozenDict
 from ..identity import PeerId
-from ..logs import SparingLog
+from .ends import Clocks, Ends
+from .rule import Predicate, Rule, Subject, Verdict, unknown_type
 
-__all__ = ["Direction", "Firewall", "FirewallRules", "Layer", "Predicate", "Rule", "Subject", "Verdict", "unknown_type"]
+__all__ = [
+    "AppliedRule",
+    "Direction",
+    "Firewall",
+    "FirewallRules",
+    "Layer",
+    "Predicate",
+    "Rule",
+    "Subject",
+    "Verdict",
+    "unknown_type",
+]
 
 logger = logging.getLogger("stronghold_p2p")
 
 INBOUND: Final = Direction.INBOUND  # a member's look-up in its class is slow before Python 3.12
-
-Predicate = Callable[[PeerId, Direction, Any], bool]
-"""Gets the peer, the direction and the view of the request. Returns whether it passes."""
-
-
-class Verdict(enum.Enum):
-    """The result of a rule for one request."""
-
-    ALLOW = enum.auto()
-    REJECT = enum.auto()
-    ASK = enum.auto()
-
-
-@dataclass(slots=True)
-class Subject:
-    """One request, as the firewall sees it."""
-
-    peer: PeerId
-    direction: Direction
-    type: str | None
-    """The request type: the variant of a tagged union, the class of a struct, or the field ``type`` of an untyped object."""
-    view: Any
-    """The request itself, or the result of ``firewall_view=``."""
-
-
-class Rule:
-    """A rule: :attr:`ALLOW_ALL`, :attr:`REJECT_ALL`, :attr:`ASK`, or made by :meth:`restricted`. Immutable."""
-
-    __slots__ = ("_log_failure", "otherwise", "predicate", "types")
-
-    ALLOW_ALL: ClassVar[Rule]
-    """Every request passes, before its body is read."""
-    REJECT_ALL: ClassVar[Rule]
-    """No request passes; the protocol is not even offered to the peer."""
-    ASK: ClassVar[Rule]
-    """Each request is a question."""
-
-    def __init__(self, types: Mapping[str, Verdict], otherwise: Verdict, predicate: Predicate | None) -> None:
-        self.types: Final[Mapping[str, Verdict]] = dict(types)
-        """The verdicts by request type; empty for other rules."""
-        self.otherwise: Final = otherwise
-        """The verdict on other types, and on requests without a type."""
-        self.predicate: Final = predicate
-        """The deciding function; None for other rules."""
-        self._log_failure = SparingLog(logging.ERROR, "a firewall predicate failed on a request: it is rejected")
-
-    @overload
-    @classmethod
-    def restricted(cls, predicate: Predicate, /) -> Rule: ...
-
-    @overload
-    @classmethod
-    def restricted(
-        cls,
-        /,
-        *,
-        allow: Collection[type | str] = ...,
-        ask: Collection[type | str] = ...,
-        reject: Collection[type | str] = ...,
-        otherwise: Literal["reject", "ask"] = ...,
-    ) -> Rule: ...
-
-    @classmethod
-    def restricted(
-        cls,
-        predicate: Predicate | None = None,
-        /,
-        *,
-        allow: Collection[type | str] | None = None,
-        ask: Collection[type | str] | None = None,
-        reject: Collection[type | str] | None = None,
-        otherwise: Literal["reject", "ask"] | None = None,
-    ) -> Rule:
-        """A rule by request type, or by a function.
-
-        Requests with a type in ``allow`` pass, each of those in ``ask`` is a question, those in ``reject`` are rejected. All
-        others, and requests without a type, are rejected (``otherwise="reject"``, the default) or a question
-        (``otherwise="ask"``). Types are classes or their names. A type that no request of the peer's ``request_type=`` can
-        have is a TypeError when the rule is given to the peer.
-
-        With ``predicate`` instead, requests pass for which it returns True. An exception in it rejects the request, except
-        KeyboardInterrupt.
-
-        Raises:
-            TypeError: neither or both kinds of arguments are given, or one has the wrong type.
-            ValueError: a type is given twice, or ``otherwise`` is neither of the two.
-        """
-        named = {Verdict.ALLOW: allow, Verdict.ASK: ask, Verdict.REJECT: reject}
-        by_type = any(kinds is not None for kinds in (*named.values(), otherwise))
-        if (predicate is not None) is by_type:
-            raise TypeError("Rule.restricted takes either a predicate or types: allow=, ask=, reject=, otherwise=")
-        if predicate is not None:
-            if not callable(predicate) or inspect.iscoroutinefunction(predicate):
-                raise TypeError(f"a predicate must be a plain function, not {predicate!r}")
-            return cls({}, Verdict.REJECT, predicate)
-        if otherwise not in (None, "reject", "ask"):
-            raise ValueError(f'otherwise= must be "reject" or "ask", not {otherwise!r}')
-        types: dict[str, Verdict] = {}
-        for verdict, kinds in named.items():
-            for name in _names(verdict, kinds):
-                if types.setdefault(name, verdict) is not verdict:
-                    raise ValueError(f"the type {name!r} is in both {_WORDS[types[name]]}= and {_WORDS[verdict]}=")
-        rest = Verdict.ASK if otherwise == "ask" else Verdict.REJECT
-        if all(verdict is rest for verdict in types.values()):  # types make no difference
-            return cls.ASK if rest is Verdict.ASK else cls.REJECT_ALL
-        return cls(types, rest, None)
-
-    def allowing(self, type_name: str) -> Rule:
-        """The same rule by type, but that requests of this type pass."""
-        return Rule({**self.types, type_name: Verdict.ALLOW}, self.otherwise, None)
-
-    @property
-    def allows_some(self) -> bool:
-        """Whether requests may pass without an answer: all, or those of some types."""
-        return self.predicate is not None or Verdict.ALLOW in {self.otherwise, *self.types.values()}
-
-    def verdict_on(self, type_name: str | None) -> Verdict:
-        """Applies a rule without a predicate to a request of this type."""
-        return self.otherwise if type_name is None else self.types.get(type_name, self.otherwise)
-
-    def verdict(self, subject: Subject) -> Verdict:
-        """Applies the rule to one request."""
-        if self.predicate is None:
-            return self.verdict_on(subject.type)
-        try:
-            allowed = self.predicate(subject.peer, subject.direction, subject.view)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
-            self._log_failure.write(exc_info=error)
-            return Verdict.REJECT
-        return Verdict.ALLOW if allowed is True else Verdict.REJECT
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Rule):
-            return NotImplemented
-        return (self.types, self.otherwise, self.predicate) == (other.types, other.otherwise, other.predicate)
-
-    def __hash__(self) -> int:
-        return hash((frozenset(self.types.items()), self.otherwise, self.predicate))
-
-    def __reduce__(self) -> str | tuple[type[Rule], tuple[Mapping[str, Verdict], Verdict, Predicate | None]]:
-        name = self._name
-        if name is not None:
-            return f"Rule.{name}"  # the same object: the gate compares these three by identity
-        return Rule, (self.types, self.otherwise, self.predicate)
-
-    def __repr__(self) -> str:
-        if self._name is not None:
-            return f"Rule.{self._name}"
-        if self.predicate is not None:
-            return f"Rule.restricted({self.predicate!r})"
-        parts = [f"{_WORDS[one]}={{{', '.join(map(repr, names))}}}" for one in Verdict if (names := self.named(one))]
-        if self.otherwise is Verdict.ASK:
-            parts.append("otherwise='ask'")
-        return f"Rule.restricted({', '.join(parts)})"
-
-    def named(self, verdict: Verdict) -> list[str]:
-        """The request types with this verdict, in order."""
-        return sorted(name for name, its in self.types.items() if its is verdict)
-
-    @property
-    def _name(self) -> str | None:
-        return None if self.types or self.predicate is not None else _NAMES[self.otherwise]
-
-
-def _names(verdict: Verdict, kinds: Collection[type | str] | None) -> list[str]:
-    given = frozenset(kinds or ())
-    if isinstance(kinds, str) or not all(isinstance(kind, type | str) for kind in given):
-        raise TypeError(f"{_WORDS[verdict]}= takes a set of classes or names, not {kinds!r}")
-    return [kind if isinstance(kind, str) else kind.__name__ for kind in given]
-
-
-_WORDS = {Verdict.ALLOW: "allow", Verdict.REJECT: "reject", Verdict.ASK: "ask"}
-_NAMES = {Verdict.ALLOW: "ALLOW_ALL", Verdict.REJECT: "REJECT_ALL", Verdict.ASK: "ASK"}
-Rule.ALLOW_ALL = Rule({}, Verdict.ALLOW, None)
-Rule.REJECT_ALL = Rule({}, Verdict.REJECT, None)
-Rule.ASK = Rule({}, Verdict.ASK, None)
 
 PeerRules = tuple[Rule | None, Rule | None]
 """One peer's rules: inbound, outbound. None: the default applies."""
@@ -265,26 +97,40 @@ Layer = Literal["policy peer", "peer", "policy default", "default", "none"]
 
 
 class AppliedRule(NamedTuple):
-    """The applicable rule and its layer."""
+    """The applicable rule, its layer, and the line of the policy file that has it; None elsewhere."""
 
     rule: Rule | None
     layer: Layer
+    line: int | None = None
 
 
 NO_RULE: Final = AppliedRule(None, "none")
+
+Lines = Mapping[tuple[PeerId | None, Direction], int]
+"""The lines of a policy file that have the rules of peers, and, with None, the defaults, each in one direction."""
+
+
+class Slot(NamedTuple):
+    """Where there may be a rule: of a peer, or with None the default, of a policy or of calls and answers."""
+
+    direction: Direction
+    peer: PeerId | None
+    in_policy: bool
 
 
 class _Side:
     """The rules of one direction, in layers: those of a policy take precedence over those of calls and answers.
 
-    The merged result is precomputed, since every request looks it up more than once.
+    The merged result is precomputed, since every request looks it up more than once. What has ended may still be in it:
+    whoever finds such a rule calls :meth:`drop_ended`, and looks again.
     """
 
-    __slots__ = ("_applied", "_default", "_policy_default", "_policy_peers", "default", "peers")
+    __slots__ = ("_applied", "_default", "_ends", "_policy_default", "_policy_peers", "default", "peers")
 
-    def __init__(self) -> None:
+    def __init__(self, ends: Ends[Slot]) -> None:
         self.peers: dict[PeerId, AppliedRule] = {}
         self.default = NO_RULE
+        self._ends = ends
         self._policy_peers: dict[PeerId, AppliedRule] = {}
         self._policy_default = NO_RULE
         self._applied: dict[PeerId, AppliedRule] = {}
@@ -302,32 +148,70 @@ class _Side:
             self.peers.pop(peer, None)
         else:
             self.peers[peer] = AppliedRule(rule, "peer")
+        self._settle_peer(peer)
+
+    def set_policy(self, default: AppliedRule, peers: dict[PeerId, AppliedRule]) -> None:
+        self._policy_peers = peers
+        self._policy_default = default
+        self._applied = self.peers | self._policy_peers
+        self._settle_default()
+
+    def drop_ended(self, peer: PeerId | None) -> None:
+        """Drops what has ended of the rules for ``peer``: its own, and the defaults."""
+        if peer is not None:
+            for layer in (self._policy_peers, self.peers):
+                if peer in layer:
+                    left = self._left(layer.pop(peer))
+                    if left.rule is not None:
+                        layer[peer] = left
+            self._settle_peer(peer)
+        self.default = self._left(self.default)
+        self._policy_default = self._left(self._policy_default)
+        self._settle_default()
+
+    def _left(self, applied: AppliedRule) -> AppliedRule:
+        rule = left_of(applied.rule, self._ends)
+        return NO_RULE if rule is None else applied if rule is applied.rule else applied._replace(rule=rule)
+
+    def _settle_peer(self, peer: PeerId) -> None:
         applied = self._policy_peers.get(peer) or self.peers.get(peer)
         if applied is None:
             self._applied.pop(peer, None)
         else:
             self._applied[peer] = applied
 
-    def set_policy(self, default: Rule | None, peers: Mapping[PeerId, Rule]) -> None:
-        self._policy_peers = {peer: AppliedRule(rule, "policy peer") for peer, rule in peers.items()}
-        self._policy_default = NO_RULE if default is None else AppliedRule(default, "policy default")
-        self._applied = self.peers | self._policy_peers
-        self._settle_default()
-
     def _settle_default(self) -> None:
         self._default = self.default if self._policy_default is NO_RULE else self._policy_default
 
 
+def left_of(rule: Rule | None, ends: Ends[Slot]) -> Rule | None:
+    """What is left of a rule by now."""
+    while rule is not None and rule.end is not None and ends.has_come(rule.end):
+        rule = rule.then
+    return rule
+
+
 class Firewall:
     """The rules in force. A change takes effect with the next decision, and calls ``changed`` with the affected peer; None:
-    all peers."""
+    all peers.
 
-    def __init__(self, rules: FirewallRules) -> None:
+    A rule that has ended is no longer found. Whoever has a loop calls :meth:`expire` when :attr:`seconds_left` have
+    passed, and often enough to see that ``clocks`` were set.
+    """
+
+    def __init__(self, rules: FirewallRules, clocks: Clocks = Clocks()) -> None:  # noqa: B008 - it is immutable
         self.types: frozenset[str] | None = None
         """The names of all request types; None: any."""
-        self._inbound = _Side()
-        self._outbound = _Side()
+        self._ends: Ends[Slot] = Ends(clocks)
+        self._inbound = _Side(self._ends)
+        self._outbound = _Side(self._ends)
+        self._policy_slots: set[Slot] = set()
+        """Those whose rules have ends."""
         self.changed: Callable[[PeerId | None], None] = lambda _: None
+        self.dated: Callable[[], None] = lambda: None
+        """Called when there may be another :attr:`seconds_left`."""
+        self.ended: Callable[[Mapping[tuple[PeerId, Direction], float]], None] = lambda _: None
+        """Called when rules of peers, from calls and answers, have ended: up to when, in seconds since 1970."""
         self.set_default(rules.inbound, Direction.INBOUND)
         self.set_default(rules.outbound, Direction.OUTBOUND)
         for peer, (inbound, outbound) in rules.peers.items():
@@ -355,23 +239,30 @@ class Firewall:
 
     def find(self, peer: PeerId, direction: Direction) -> AppliedRule:
         """The applicable rule for a peer and a direction."""
-        return (self._inbound if direction is INBOUND else self._outbound).find(peer)
+        side = self._inbound if direction is INBOUND else self._outbound
+        applied = side.find(peer)
+        while applied.rule is not None and applied.rule.end is not None and self._ends.has_come(applied.rule.end):
+            side.drop_ended(peer)
+            applied = side.find(peer)
+        return applied
 
     @property
     def rules(self) -> FirewallRules:
         """A copy of the rules from calls and answers, without those of a policy, which take precedence."""
+        inbound, outbound = self._inbound, self._outbound
         peers = {
-            peer: (
-                self._inbound.peers.get(peer, NO_RULE).rule,
-                self._outbound.peers.get(peer, NO_RULE).rule,
-            )
-            for peer in {**self._inbound.peers, **self._outbound.peers}
+            peer: rules
+            for peer in {**inbound.peers, **outbound.peers}
+            if any(rules := (self.peer_rule(peer, Direction.INBOUND), self.peer_rule(peer, Direction.OUTBOUND)))
         }
-        return FirewallRules(inbound=self._inbound.default.rule, outbound=self._outbound.default.rule, peers=peers)
+        return FirewallRules(
+            inbound=self.left_of(inbound.default.rule), outbound=self.left_of(outbound.default.rule), peers=peers
+        )
 
     def peer_rule(self, peer: PeerId, direction: Direction) -> Rule | None:
         """The rule of ``peer`` in one direction from calls and answers, ignoring the policy."""
-        return (self._inbound if direction is Direction.INBOUND else self._outbound).peers.get(peer, NO_RULE).rule
+        (side,) = self._sides(direction).values()
+        return self.left_of(side.peers.get(peer, NO_RULE).rule)
 
     def set_default(self, rule: Rule | None, direction: Direction) -> None:
         """Sets the default of each given direction; None removes it.
@@ -380,8 +271,9 @@ class Firewall:
             TypeError: not a rule, or a rule with a type that no request has.
         """
         self._check(rule)
-        for side in self._sides(direction):
+        for way, side in self._sides(direction).items():
             side.set_default(rule)
+            self._date(Slot(way, None, False), rule)
         self.changed(None)
 
     def set_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
@@ -391,24 +283,87 @@ class Firewall:
             TypeError: as for :meth:`set_default`.
         """
         self._check(rule)
-        for side in self._sides(direction):
-            side.set_peer(peer, rule)
-        self.changed(peer)
+        self._set_peer_rule(peer, rule, direction)
 
     def restore_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
         """Sets a stored rule. Types that no request has are only logged: the program may have changed, and without the rule
         the default would apply."""
         if (misfit := self._misfit(rule)) is not None:
             logger.warning("stored rule %r for %s: %s", rule, peer, misfit)
-        for side in self._sides(direction):
-            side.set_peer(peer, rule)
-        self.changed(peer)
+        self._set_peer_rule(peer, rule, direction)
 
-    def set_policy(self, rules: FirewallRules) -> None:
+    def set_policy(self, rules: FirewallRules, lines: Lines = FrozenDict({})) -> None:  # noqa: B008 - it is immutable
         """Replaces the policy's layers, and nothing else."""
-        for side, default, index in ((self._inbound, rules.inbound, 0), (self._outbound, rules.outbound, 1)):
-            side.set_policy(default, {peer: rule for peer, both in rules.peers.items() if (rule := both[index])})
+        dated: set[Slot] = set()
+        for index, (way, side) in enumerate(self._sides(Direction.BOTH).items()):
+            own = {peer: rule for peer, both in rules.peers.items() if (rule := both[index])}
+            default = rules.inbound if way is INBOUND else rules.outbound
+            side.set_policy(
+                NO_RULE if default is None else AppliedRule(default, "policy default", lines.get((None, way))),
+                {peer: AppliedRule(rule, "policy peer", lines.get((peer, way))) for peer, rule in own.items()},
+            )
+            for peer, rule in ((None, default), *own.items()):
+                if rule is not None and rule.end is not None:
+                    dated.add(slot := Slot(way, peer, True))
+                    self._date(slot, rule)
+        for slot in self._policy_slots - dated:
+            self._date(slot, None)
+        self._policy_slots = dated
         self.changed(None)
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the next end of a rule; None: no rule has any."""
+        return self._ends.seconds_left
+
+    def expire(self) -> None:
+        """Drops the rules that have ended, and tells of it."""
+        due = self._ends.due()
+        if not due:
+            return
+        for slot in due:
+            (side,) = self._sides(slot.direction).values()
+            side.drop_ended(slot.peer)
+            if not slot.in_policy:  # a policy that still names the date may be loaded again
+                applied = side.default if slot.peer is None else side.peers.get(slot.peer, NO_RULE)
+                self._date(slot, applied.rule)
+        peers = {slot.peer for slot in due}
+        self.changed(peers.pop() if len(peers) == 1 else None)
+        ended = {(slot.peer, slot.direction): end for slot, end in due.items() if slot.peer and not slot.in_policy}
+        if ended:
+            self.ended(ended)
+
+    def left_of(self, rule: Rule | None) -> Rule | None:
+        """What is left of a rule by now."""
+        return left_of(rule, self._ends)
+
+    def in_seconds(self, seconds: float) -> datetime:
+        """The date so many seconds from now, for an end.
+
+        Raises:
+            ValueError: ``seconds`` are not above zero, or lead beyond the year 9999.
+        """
+        if not seconds > 0:
+            raise ValueError(f"a rule must hold for more than 0 s, not {seconds!r}")
+        try:
+            return datetime.fromtimestamp(self._ends.in_seconds(seconds), UTC)
+        except (OverflowError, OSError, ValueError):
+            raise ValueError(f"a rule that holds for {seconds!r} s ends too late: leave the time out") from None
+
+    def _date(self, slot: Slot, rule: Rule | None) -> None:
+        """Notes the ends of the rule that a slot has now."""
+        dates = () if rule is None else [each.end for each in rule.chain if each.end is not None]
+        self._ends.set(slot, dates)
+        if dates:
+            self.dated()
+
+    def _set_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
+        for way, side in self._sides(direction).items():
+            side.set_peer(peer, rule)
+            self._date(Slot(way, peer, False), rule)
+        self.changed(peer)
 
     def _check(self, rule: Rule | None) -> None:
         _check(rule)
@@ -417,28 +372,14 @@ class Firewall:
 
     def _misfit(self, rule: Rule | None) -> str | None:
         """The error for a rule with a type that no request has; None if valid."""
-        names = () if rule is None else sorted(rule.types)
+        names = () if rule is None else sorted(name for each in rule.chain for name in each.types)
         return next(filter(None, (unknown_type(name, self.types) for name in names)), None)
 
-    def _sides(self, direction: object) -> list[_Side]:
+    def _sides(self, direction: object) -> dict[Direction, _Side]:
         if not isinstance(direction, Direction):
             raise TypeError(f"expected a Direction, got {direction!r}")
-        return [
-            side
-            for side, its in ((self._inbound, Direction.INBOUND), (self._outbound, Direction.OUTBOUND))
-            if its in direction
-        ]
-
-
-def unknown_type(name: str, types: frozenset[str] | None) -> str | None:
-    """The error for ``name`` if it is not in ``types``, the names of all request types (None: any); None if valid."""
-    if types is None or name in types:
-        return None
-    if not types:
-        return f"no request has the type {name!r}: requests of this peer have no types"
-    similar = difflib.get_close_matches(name, types, n=1)
-    hint = f"did you mean {similar[0]!r}?" if similar else f"known types are {', '.join(map(repr, sorted(types)))}"
-    return f"no request has the type {name!r}; {hint}"
+        sides = {Direction.INBOUND: self._inbound, Direction.OUTBOUND: self._outbound}
+        return {way: side for way, side in sides.items() if way in direction}
 
 
 def _pair(rules: object) -> PeerRules:

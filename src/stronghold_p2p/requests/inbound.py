@@ -11,7 +11,7 @@ from typing import Any, Final, Generic
 
 from ..config import Config
 from ..errors import DecodeError, RequestTimeout, StrongholdError
-from ..events import ConnectionInfo
+from ..events import ConnectionInfo, RequestOutcome
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..loops import check_loop
@@ -110,6 +110,9 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         "_message",
         "_reader",
         "_task",
+        "decision_id",
+        "let_in_at",
+        "outcome",
         "protocol",
         "size",
         "state",
@@ -120,6 +123,12 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         self.stream = stream
         self.protocol = protocol
         self.state = READING
+        self.decision_id = 0
+        """The id of the firewall's decision that let it pass; 0 if nobody reads decisions."""
+        self.let_in_at = 0.0
+        """When that was, if there is such an id."""
+        self.outcome: RequestOutcome = "left"
+        """What has become of it, once it has ended."""
         self.size = 0
         """Bytes of the message, once it has come whole."""
         self._host = host
@@ -183,19 +192,19 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
             self._let_go()
         if send_message(self.stream, message):
             self.stream.release()
-            self._end()
+            self._end("responded")
         else:
             self.stream.set_deadline(self.stream.now() + self._host.config.request_timeout)
             self._host.responding(self, len(message))
 
     def reject(self) -> None:
         """The firewall or the user says no: the stream is closed without a byte."""
-        self._end()
+        self._end("declined")
         self.stream.release()
 
-    def reset(self) -> None:
+    def reset(self, outcome: RequestOutcome = "failed") -> None:
         """There will be no response, by a fault of the remote or of ours."""
-        self._end()
+        self._end(outcome)
         self.stream.reset()
 
     # -- as the stream's receiver ----------------------------------------------------------------
@@ -228,10 +237,10 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
     def resume_writing(self) -> None:
         """All of the response has left."""
         self.stream.release()
-        self._end()
+        self._end("responded")
 
     def stream_failed(self, error: StrongholdError) -> None:
-        self._end()
+        self._end("left")
 
     def expired(self) -> None:
         config = self._host.config
@@ -258,9 +267,10 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         self._held = False
         self.stream.let_go(self.size)
 
-    def _end(self) -> None:
+    def _end(self, outcome: RequestOutcome) -> None:
         if self.state is ENDED:
             return
+        self.outcome = outcome
         was_read = self.state is not READING
         self.state = TRANSITIONS[self.state][END]
         self._message = b""

@@ -10,7 +10,8 @@ from typing import Generic
 
 from ..config import Config
 from ..errors import DecodeError, LimitExceeded, RequestTimeout
-from ..events import Direction, Event, RequestFailed
+from ..event_hub import EventHub
+from ..events import Direction, RequestFailed, RequestHandled
 from ..firewall.gate import Gate
 from ..firewall.traffic import Traffic, TrafficLimits
 from ..generics import Req, Res
@@ -39,7 +40,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         protocols: Sequence[RequestProtocol[Req, Res]],
         gate: Gate,
         config: Config,
-        emit: Callable[[Event], None],
+        events: EventHub,
         refusals: Refusals,
     ) -> None:
         self.protocols = {protocol.id: protocol for protocol in protocols}
@@ -50,7 +51,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         self.serving = False
         """Whether there is a handler or an iterator."""
         self._gate = gate
-        self._emit = emit
+        self._events = events
         self._traffic: Traffic[InboundRequest[Req, Res]] = Traffic(
             TrafficLimits(config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer)
         )
@@ -119,7 +120,9 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
             self.failed(inbound, error)
             return
         stream = inbound.stream
-        permitted = self._gate.decide(stream.peer, Direction.INBOUND, codec, body, message, stream.remote_address)
+        permitted = self._gate.decide(
+            stream.peer, Direction.INBOUND, codec, body, message, stream.remote_address, inbound
+        )
         if permitted is True:
             self._let_in(inbound, body)
         elif permitted is False:
@@ -149,6 +152,9 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         if self._queue is not None:
             self._queue.leave(inbound)
         peer = inbound.stream.peer
+        if inbound.decision_id:
+            seconds = inbound.stream.now() - inbound.let_in_at
+            self._events.emit_handled(RequestHandled(inbound.decision_id, peer, inbound.outcome, seconds))
         if self._responses and self._responses.discard(inbound):
             self._traffic.unblock(peer)
         if self._traffic.leave(peer, inbound):
@@ -158,6 +164,8 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
 
     def _let_in(self, inbound: InboundRequest[Req, Res], body: Req) -> None:
         """The firewall lets the request pass."""
+        if inbound.decision_id:
+            inbound.let_in_at = inbound.stream.now()
         if self._queue is not None:
             self._queue.put(inbound, body)
             return
@@ -220,8 +228,8 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
 
     def _fail(self, inbound: InboundRequest[Req, Res], error: Exception) -> None:
         """Resets the request's stream; the user learns why, the remote does not."""
-        inbound.reset()
-        self._emit(RequestFailed(inbound.stream.peer, error))
+        inbound.reset("timeout" if isinstance(error, RequestTimeout) else "failed")
+        self._events.emit(RequestFailed(inbound.stream.peer, error))
 
     def _take_over(self) -> None:
         if self.serving:

@@ -33,6 +33,16 @@ MIGRATIONS: Final[Sequence[Migration]] = (
         """CREATE TABLE addresses (peer BLOB, address BLOB, source TEXT, expires REAL, told_by TEXT NOT NULL,
            last_success REAL, PRIMARY KEY (peer, address, source)) WITHOUT ROWID""",
     ),
+    (  # version 3: rules with options, and names. An older process that has the file open knows no end of a rule: it reads
+        # and writes "rules", where it finds what it may go by instead.
+        """CREATE TABLE rules_with_options (peer BLOB, direction TEXT, rule TEXT NOT NULL, PRIMARY KEY (peer, direction))
+           WITHOUT ROWID""",
+        """CREATE TRIGGER rule_replaced AFTER INSERT ON rules BEGIN
+           DELETE FROM rules_with_options WHERE peer = NEW.peer AND direction = NEW.direction; END""",
+        """CREATE TRIGGER rule_removed AFTER DELETE ON rules BEGIN
+           DELETE FROM rules_with_options WHERE peer = OLD.peer AND direction = OLD.direction; END""",
+        "CREATE TABLE names (peer BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE) WITHOUT ROWID",
+    ),
 )
 """From version to version; the version is in the file's header, too. Files of each are out there, so that an entry is
 never changed once it is released. A process of an older version that has the file open goes on with it: what it reads and

@@ -5,11 +5,26 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from .errors import PolicyError, StateError
-from .identity import PeerId
-from .multiaddr import Multiaddr
+from ..identity import PeerId
+from ..multiaddr import Multiaddr
+from .direction import Direction
+from .firewall import (
+    FirewallDecision,
+    FirewallRequestEnded,
+    FirewallRequestOpened,
+    How,
+    Outcome,
+    PolicyFailed,
+    PolicyLoaded,
+    QuestionKind,
+    RequestHandled,
+    RequestOutcome,
+    Scope,
+    SignedAnswer,
+    StateFailed,
+)
 
 __all__ = [
     "AddressOrigin",
@@ -26,6 +41,7 @@ __all__ = [
     "FirewallRequestEnded",
     "FirewallRequestOpened",
     "HolePunchFailed",
+    "How",
     "InboundConnectionFailed",
     "KeepFailed",
     "LimitReached",
@@ -48,20 +64,14 @@ __all__ = [
     "Reachability",
     "ReachabilityChanged",
     "RequestFailed",
+    "RequestHandled",
+    "RequestOutcome",
     "ReservationLost",
     "ReservationMade",
+    "Scope",
+    "SignedAnswer",
     "StateFailed",
 ]
-
-
-class Direction(enum.Flag):
-    """Who initiated: the dialer of a connection, the sender of a request."""
-
-    INBOUND = enum.auto()
-    """The remote: it dialed us, or sent us a request."""
-    OUTBOUND = enum.auto()
-    """We: we dialed the remote, or sent it a request."""
-    BOTH = INBOUND | OUTBOUND
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,87 +401,6 @@ class RequestFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class FirewallDecision:
-    """The firewall decided a request. Never holds its content.
-
-    There is one per request, so readers must opt in: ``events(decisions=True)``.
-    """
-
-    peer: PeerId
-    direction: Direction
-    type: str | None
-    """The type of the request; None if it has none, or was rejected before its body was read."""
-    rule: str | None
-    """The rule in force, as text; None if there was none, so that the answer to a question decided, or its absence."""
-    layer: str
-    """The layer of the rule: ``policy peer``, ``peer``, ``policy default``, ``default`` or ``none``."""
-    allowed: bool
-    waited: float
-    """Time spent waiting for an answer, in seconds."""
-    address: Multiaddr | None = None
-    """Where the peer is: :attr:`Multiaddr.relay` is the relay that forwards, if one does. None if it is not connected."""
-
-
-QuestionKind = Literal["peer", "request"]
-"""The kind of question: about a peer without a rule, or about one request."""
-
-Outcome = Literal[
-    "approved", "rejected", "rule set", "reconsidered", "timed out", "withdrawn", "crowded out", "unanswered", "closed"
-]
-"""How a question ended: by an answer (the first three), by changed rules, without an answer in time, without remaining
-requests, to make room for others, without remaining answerers, or because the peer is closing."""
-
-
-@dataclass(frozen=True, slots=True)
-class FirewallRequestOpened:
-    """A question waits for an answer. Not emitted for questions that are answered immediately, or have no answerer.
-
-    Never holds the content of the request.
-    """
-
-    id: int
-    """A counter, from 1."""
-    peer: PeerId
-    direction: Direction
-    type: str | None
-    """The type of the request; for a question about a peer, of the first one."""
-    kind: QuestionKind
-
-
-@dataclass(frozen=True, slots=True)
-class FirewallRequestEnded:
-    """An open question ended."""
-
-    id: int
-    peer: PeerId
-    direction: Direction
-    type: str | None
-    kind: QuestionKind
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyLoaded:
-    """A policy file was loaded, and is in force."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyFailed:
-    """A policy file changed and is unusable; the previous policy stays in force."""
-
-    error: PolicyError
-
-
-@dataclass(frozen=True, slots=True)
-class StateFailed:
-    """A rule or ban is in force but was not stored, or external changes of the state file were not read."""
-
-    error: StateError
-
-
-@dataclass(frozen=True, slots=True)
 class Dropped:
     """This reader was too slow: ``count`` events were dropped, the first of them at this point."""
 
@@ -498,6 +427,7 @@ Event = (
     | ReservationLost
     | ReservationMade
     | RequestFailed
+    | RequestHandled
     | FirewallDecision
     | FirewallRequestOpened
     | FirewallRequestEnded
