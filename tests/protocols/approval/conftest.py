@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import MakePeer
-from support.waiting import begun, until
+from support.waiting import begun, next_event
 
 from stronghold_p2p import (
     ApprovalRequest,
@@ -20,6 +21,7 @@ from stronghold_p2p import (
     Keypair,
     Multiaddr,
     NoResponse,
+    PeerIdentified,
     PeerId,
     Policy,
     Rule,
@@ -53,7 +55,6 @@ class Office:
     def __init__(self, peer: Peer, address: Multiaddr, make_peer: MakePeer) -> None:
         self.peer = peer
         self.address = address
-        self.decisions: list[FirewallDecision] = []
         self._make_peer = make_peer
         self._events: AsyncIterator[Event] = peer.events(decisions=True)
 
@@ -65,15 +66,11 @@ class Office:
         return Phone(peer, requests)
 
     async def connect(self, peer: Peer) -> None:
+        """Returns when it is known to be an approver."""
+        events = self.peer.events()
         await peer.connect(self.address)
-        await until(lambda: self.knows(peer.peer_id))
-
-    def knows(self, approver: PeerId) -> bool:
-        """Whether the approver is known to serve the protocol."""
-        swarm = self.peer._parts.swarm
-        assert swarm is not None
-        connection = swarm.connection(approver)
-        return connection is not None and connection.serves(PROTOCOL)
+        while (event := await next_event(events, PeerIdentified)).peer != peer.peer_id or PROTOCOL not in event.protocols:
+            pass
 
     async def request(self, body: Any = "hello", by: Peer | None = None) -> asyncio.Task[Any]:
         """A request on its way to the office, by a stranger if by nobody else: True if it passes."""
@@ -90,10 +87,7 @@ class Office:
 
     async def decision(self) -> FirewallDecision:
         """The next one."""
-        async for event in self._events:
-            if isinstance(event, FirewallDecision):
-                return event
-        raise AssertionError("the events have ended")
+        return await next_event(self._events, FirewallDecision)
 
 
 MakeOffice = Callable[..., Awaitable[Office]]
@@ -101,11 +95,10 @@ MakeOffice = Callable[..., Awaitable[Office]]
 
 @pytest.fixture
 def make_office(make_peer: MakePeer) -> MakeOffice:
-    async def make(
-        approvers: list[PeerId], need: int = 1, *, rules: FirewallRules = ASK, config: Config | None = None
-    ) -> Office:
-        policy = Policy(rules=rules, approvers=frozenset(approvers), need=need)
-        peer = await make_peer(policy=policy, config=config or Config(firewall_timeout=60.0, request_timeout=60.0))
+    async def make(*approvers: PeerId, need: int = 1, policy: Path | None = None) -> Office:
+        """``policy``: a file in place of the rest."""
+        given = Policy(rules=ASK, approvers=frozenset(approvers), need=need)
+        peer = await make_peer(policy=policy or given, config=Config(firewall_timeout=60.0, request_timeout=60.0))
         peer.on_request(lambda request: request.body)
         return Office(peer, await peer.listen(), make_peer)
 
