@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import Any, Final, NamedTuple
 
 from ..config import Config
@@ -16,7 +16,6 @@ from ..events import (
     How,
     Outcome,
     QuestionKind,
-    Scope,
 )
 from ..identity import PeerId
 from ..loops import Owner
@@ -266,18 +265,46 @@ class Approvals:
         for question in list(self._questions.values()):
             question.count()
 
-    def set_rule(self, question: Question, rule: Rule) -> None:
-        """Sets a rule as the answer. This ends the question, unless a policy's rule takes precedence."""
+    def set_rule(self, question: Question, rule: Rule) -> Verdict:
+        """Sets a rule as the answer. This ends the question, unless a policy's rule takes precedence. Returns what the rule
+        says, as far as it has not ended."""
         peer, direction = question.subject.peer, question.subject.direction
         self.firewall.set_peer_rule(peer, rule, direction)
         self.keep_rule(peer, direction, rule)
+        left = self.firewall.left_of(rule)
+        return Verdict.ASK if left is None else left.verdict(question.subject)
 
-    def grant(self, question: Question, scope: Scope) -> Rule:
-        """The rule by which requests of the type pass, or all."""
-        if scope == "all":
-            return Rule.ALLOW_ALL
-        assert question.subject.type is not None
-        return (question.rule or Rule.ASK).allowing(question.subject.type)
+    def grant(self, question: Question, types: Collection[str] | None, seconds: float | None) -> Rule:
+        """The rule by which requests of these types pass, or with None all: for so many seconds, or for good.
+
+        Raises:
+            ValueError: as for :meth:`FirewallRequest.set_rule`.
+        """
+        if types is None:
+            return self.limit(question, Rule.ALLOW_ALL, seconds)
+        rule = question.rule or Rule.ASK
+        if rule is self._own_rule(question):
+            until = None if seconds is None else self.firewall.in_seconds(seconds)
+            for type_name in types:
+                rule = rule.lend(type_name, until)
+            return rule
+        for type_name in types:
+            rule = rule.allowing(type_name)
+        return self.limit(question, rule, seconds)
+
+    def limit(self, question: Question, rule: Rule, seconds: float | None) -> Rule:
+        """The same rule, for so many seconds or until its own end; then the peer's own rule from before holds again.
+
+        Raises:
+            ValueError: as for :meth:`FirewallRequest.set_rule`.
+        """
+        if seconds is None:
+            return rule
+        until = self.firewall.in_seconds(seconds)
+        return rule.ending(until if rule.until is None else min(until, rule.until), self._own_rule(question))
+
+    def _own_rule(self, question: Question) -> Rule | None:
+        return self.firewall.peer_rule(question.subject.peer, question.subject.direction)
 
     def reject_network(self, network: str, by: str) -> int:
         """Silences a network, and rejects its open questions; their number."""

@@ -194,7 +194,7 @@ class Gate:
             type=type_name,
             rule=None if applied.rule is None else repr(applied.rule),
             layer=applied.layer,
-            line=None,
+            line=applied.line,
             allowed=allowed,
             by=by,
             how=how,

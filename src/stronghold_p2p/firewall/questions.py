@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Literal, NamedTuple, Protocol, get_args
 
 from ..events import Direction, How, Outcome, QuestionKind, Scope, SignedAnswer
@@ -15,7 +15,11 @@ from .room import Holder
 from .rules import Rule, Subject, Verdict
 from .silence import Topic
 
-__all__ = ["Answer", "Answerer", "FirewallRequest", "Question", "QuestionHost", "Quorum"]
+__all__ = ["MAX_TYPE", "Answer", "Answerer", "FirewallRequest", "Question", "QuestionHost", "Quorum"]
+
+MAX_TYPE: Final = 200
+"""Characters of a type that may be approved by its name. In untyped JSON it is the remote's own text: nobody sees more of it,
+and the rule would be kept with all of it."""
 
 Result = Literal["pass", "reject", "reconsider"]
 
@@ -80,7 +84,8 @@ class FirewallRequest:
 
     def __repr__(self) -> str:
         # Never the view.
-        return f"<FirewallRequest {self.id}: {self.kind} {self.direction.name} {self.peer} {self.type or ''}>"
+        type_name = None if self.type is None else self.type[:MAX_TYPE]
+        return f"<FirewallRequest {self.id}: {self.kind} {self.direction.name} {self.peer} {type_name!r}>"
 
     @property
     def name(self) -> str | None:
@@ -130,25 +135,33 @@ class FirewallRequest:
         must agree, see :attr:`need`."""
         return self._approve("once")
 
-    def approve_type(self) -> bool:
-        """Lets the request pass, and from now on all of this type from the peer in this direction; its rule stays as it is
-        for others. With a state file, the rule is stored. False as for :meth:`approve`; then no rule is set.
+    def approve_type(self, for_: float | None = None, *, also: Collection[str] = ()) -> bool:
+        """Lets the request pass, and from now on all of this type from the peer in this direction, and of the types ``also``:
+        for ``for_`` seconds, or for good. Its rule stays as it is for others. With a state file, the rule is stored. False as
+        for :meth:`approve`; then no rule is set.
 
         Raises:
-            ValueError: the request has no type.
+            TypeError: no request has one of the types.
+            ValueError: the request has no type, or one of over 200 characters, which nobody sees whole; or as for
+                :meth:`set_rule`.
         """
-        if self.type is None:
-            raise ValueError(f"question {self.id} is about a request without a type: use approve() or approve_all()")
-        return self._approve("type")
+        if self.type is None or len(self.type) > MAX_TYPE:
+            which = "without a type" if self.type is None else f"whose type has over {MAX_TYPE} characters"
+            raise ValueError(f"question {self.id} is about a request {which}: use approve() or approve_all()")
+        return self._approve("type", for_, also)
 
-    def approve_all(self) -> bool:
-        """Lets the waiting requests pass, and from now on all of the peer in this direction. With a state file, the rule is
-        stored. False as for :meth:`approve`; then no rule is set."""
-        return self._approve("all")
+    def approve_all(self, for_: float | None = None) -> bool:
+        """Lets the waiting requests pass, and from now on all of the peer in this direction: for ``for_`` seconds, or for
+        good. With a state file, the rule is stored. False as for :meth:`approve`; then no rule is set.
 
-    def _approve(self, scope: Scope) -> bool:
+        Raises:
+            ValueError: as for :meth:`set_rule`.
+        """
+        return self._approve("all", for_)
+
+    def _approve(self, scope: Scope, for_: float | None = None, also: Collection[str] = ()) -> bool:
         check_loop(self._question.loop)
-        return self.need == 1 and self._question.approve(scope, self._by)
+        return self.need == 1 and self._question.approve(scope, for_, self._by, also=also)
 
     def reject(self, reason: str | None = None) -> bool:
         """Rejects the waiting requests, without setting a rule. ``reason`` is for the audit, and for who else was asked.
@@ -172,20 +185,21 @@ class FirewallRequest:
             )
         return self._question.reject_network(self.network, self._by)
 
-    def set_rule(self, rule: Rule) -> bool:
-        """Sets ``rule`` for the peer in this direction, and applies it to the waiting requests. With a state file, the
-        rule is stored. False if the question has ended, or if the rule allows something on which several approvers must
+    def set_rule(self, rule: Rule, for_: float | None = None) -> bool:
+        """Sets ``rule`` for the peer in this direction, and applies it to the waiting requests. After ``for_`` seconds the
+        peer's own rule from before holds again; None: it is replaced for good. With a state file, the rule is stored. False if the question has ended, or if the rule allows something on which several approvers must
         agree; then no rule is set.
 
         Raises:
             TypeError: not a rule, or a rule with a type that no request has.
+            ValueError: ``for_`` is not above 0 or leads beyond the year 9999, or the peer's rules would have too many ends.
         """
         check_loop(self._question.loop)
         if not isinstance(rule, Rule):
             raise TypeError(f"expected a Rule, got {rule!r}")
         if rule.allows_some and self.need > 1:
             return False
-        return self._question.set_rule(rule, self._by)
+        return self._question.set_rule(rule, for_, self._by)
 
 
 class Answerer(Protocol):
@@ -221,11 +235,14 @@ class QuestionHost(Protocol):
     @property
     def name_of(self) -> Callable[[PeerId], str | None]: ...
 
-    def set_rule(self, question: Question, rule: Rule) -> None:
-        """Sets a rule as the answer. This ends the question, unless another rule takes precedence."""
+    def set_rule(self, question: Question, rule: Rule) -> Verdict:
+        """Sets a rule as the answer. This ends the question, unless another rule takes precedence. Returns what it says."""
 
-    def grant(self, question: Question, scope: Scope) -> Rule:
-        """The rule of an approval that is about more than the waiting requests."""
+    def grant(self, question: Question, types: Collection[str] | None, seconds: float | None) -> Rule:
+        """The rule by which requests of these types pass, or with None all: for so many seconds, or for good."""
+
+    def limit(self, question: Question, rule: Rule, seconds: float | None) -> Rule:
+        """The same rule, for so many seconds."""
 
     def reject_network(self, network: str, by: str) -> int:
         """Silences a network. Returns the number of its questions, which this ends."""
@@ -378,24 +395,39 @@ class Question:
         votes = self.votes
         if votes and len(votes) >= self.need:
             scope = min((signed.scope for signed in votes), key=get_args(Scope).index)
-            self.approve(scope, _by(votes), votes)
+            times = [signed.seconds for signed in votes if signed.seconds is not None]
+            if scope == "type" and len(self.subject.type or "") > MAX_TYPE:
+                scope = "once"
+            try:
+                self.approve(scope, min(times, default=None), _by(votes), votes)
+            except ValueError:  # such a rule would have too many ends
+                self.approve("once", None, _by(votes), votes)
 
-    def approve(self, scope: Scope, by: str, signatures: tuple[SignedAnswer, ...] = ()) -> bool:
+    def approve(
+        self,
+        scope: Scope,
+        seconds: float | None,
+        by: str,
+        signatures: tuple[SignedAnswer, ...] = (),
+        also: Collection[str] = (),
+    ) -> bool:
         """False if the question has ended."""
-        if scope == "once" or (scope == "type" and self.subject.type is None):
+        type_name = self.subject.type
+        if self.outcome is not None or scope == "once" or (scope == "type" and type_name is None):
             return self.end("approved", by, signatures=signatures)
-        return self.set_rule(self._host.grant(self, scope), by, signatures)
+        types = {type_name, *also} if scope == "type" and type_name is not None else None
+        return self.set_rule(self._host.grant(self, types, seconds), None, by, signatures)
 
-    def set_rule(self, rule: Rule, by: str, signatures: tuple[SignedAnswer, ...] = ()) -> bool:
+    def set_rule(self, rule: Rule, seconds: float | None, by: str, signatures: tuple[SignedAnswer, ...] = ()) -> bool:
         """False if the question has ended."""
         if self.outcome is not None:
             return False
+        rule = self._host.limit(self, rule, seconds)
         self._setting = Answer("reconsider", by, signatures=signatures)
         try:
-            self._host.set_rule(self, rule)
+            verdict = self._host.set_rule(self, rule)
             if self.outcome is None:
                 # The policy's ASK rule takes precedence: the new rule decides as an answer.
-                verdict = rule.verdict(self.subject)
                 if verdict is not Verdict.ASK:
                     result: Result = "pass" if verdict is Verdict.ALLOW else "reject"
                     self._end("rule set", self._setting._replace(result=result))
