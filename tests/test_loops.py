@@ -65,6 +65,7 @@ PEER_ACTS: dict[str, Act] = {
     "on_firewall_request": lambda peer: peer.on_firewall_request(lambda question: None),
     "remove_firewall_handler": lambda peer: peer.remove_firewall_handler(print),
     "firewall_requests": lambda peer: peer.firewall_requests(),
+    "approval_requests": lambda peer: peer.approval_requests([OTHER]),
     "reload_policy": lambda peer: peer.reload_policy(),
     "ban_peer": lambda peer: peer.ban_peer(OTHER),
     "unban_peer": lambda peer: peer.unban_peer(OTHER),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
-from support.waiting import begun, next_event
+from support.waiting import begun, next_event, settled
 
 from stronghold_p2p import (
     ApprovalRequest,
@@ -21,8 +21,8 @@ from stronghold_p2p import (
     Keypair,
     Multiaddr,
     NoResponse,
-    PeerIdentified,
     PeerId,
+    PeerIdentified,
     Policy,
     Rule,
     StrongholdP2p,
@@ -41,12 +41,15 @@ class Phone:
         self.peer = peer
         self.requests = requests
 
-    @property
-    def id(self) -> PeerId:
-        return self.peer.peer_id
-
     async def question(self) -> ApprovalRequest:
+        """The next one."""
         return await anext(self.requests)
+
+    async def is_asked(self) -> bool:
+        """Whether there is one."""
+        question = await begun(self.question())
+        await settled()
+        return question.done() or not question.cancel()
 
 
 class Office:
@@ -65,11 +68,13 @@ class Office:
         await self.connect(peer)
         return Phone(peer, requests)
 
-    async def connect(self, peer: Peer) -> None:
+    async def connect(self, peer: Peer, address: Multiaddr | None = None) -> None:
         """Returns when it is known to be an approver."""
         events = self.peer.events()
-        await peer.connect(self.address)
-        while (event := await next_event(events, PeerIdentified)).peer != peer.peer_id or PROTOCOL not in event.protocols:
+        await peer.connect(address or self.address)
+        while (
+            event := await next_event(events, PeerIdentified)
+        ).peer != peer.peer_id or PROTOCOL not in event.protocols:
             pass
 
     async def request(self, body: Any = "hello", by: Peer | None = None) -> asyncio.Task[Any]:
@@ -95,9 +100,9 @@ MakeOffice = Callable[..., Awaitable[Office]]
 
 @pytest.fixture
 def make_office(make_peer: MakePeer) -> MakeOffice:
-    async def make(*approvers: PeerId, need: int = 1, policy: Path | None = None) -> Office:
+    async def make(*approvers: PeerId, need: int = 1, rules: FirewallRules = ASK, policy: Path | None = None) -> Office:
         """``policy``: a file in place of the rest."""
-        given = Policy(rules=ASK, approvers=frozenset(approvers), need=need)
+        given = Policy(rules=rules, approvers=frozenset(approvers), need=need)
         peer = await make_peer(policy=policy or given, config=Config(firewall_timeout=60.0, request_timeout=60.0))
         peer.on_request(lambda request: request.body)
         return Office(peer, await peer.listen(), make_peer)

@@ -200,7 +200,10 @@ class _Approver:
                 await write_bytes(stream, sent)
                 question.shown += 1
                 answering = connection.spawn(self._take_answer(asked, told, sent, stream))
-                await asyncio.wait((asked.ended, answering), return_when=asyncio.FIRST_COMPLETED)
+                try:
+                    await asyncio.wait((asked.ended, answering), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    answering.cancel()
                 if asked.is_answered or asked.ended.done():
                     await asyncio.wait((asked.ended,))
                     await write(stream, messages.ApprovalEnd(outcome=question.outcome or ""))
@@ -211,8 +214,7 @@ class _Approver:
         try:
             signed = self._open(await read_bytes(stream, max_size=MAX_ANSWER), told, sent)
         except StrongholdError as error:
-            if not asked.ended.done():
-                logger.debug("question %d: no answer by the approver %s: %s", asked.question.id, self._peer, error)
+            logger.debug("question %d: no answer by the approver %s: %s", asked.question.id, self._peer, error)
         else:
             asked.is_answered = True
             asked.question.vote(signed)
