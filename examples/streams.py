@@ -2,7 +2,7 @@
 
 import asyncio
 
-from stronghold_p2p import Stream, StrongholdP2p
+from stronghold_p2p import FirewallRules, Rule, Stream, StrongholdP2p
 
 SHOUT = "/shout/1.0.0"
 
@@ -14,7 +14,10 @@ async def shout(stream: Stream) -> None:
 
 
 async def main() -> None:
-    async with StrongholdP2p() as bob, StrongholdP2p() as alice:
+    rules = FirewallRules(
+        inbound=Rule.restricted(allow={SHOUT})
+    )  # who may: a stream passes the firewall as a request does
+    async with StrongholdP2p(firewall=rules) as bob, StrongholdP2p() as alice:
         bob.handle_stream(SHOUT, shout)
         address = await bob.listen()
         async with await alice.open_stream(address, SHOUT) as stream:

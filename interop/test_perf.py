@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stronghold_p2p import StrongholdP2p
+from stronghold_p2p import FirewallRules, StrongholdP2p
 from stronghold_p2p.protocols import perf
 
 from .conftest import Shared
@@ -27,7 +27,7 @@ async def test_our_client(shared: Shared, upload: int, download: int) -> None:
 
 @pytest.mark.parametrize(("upload", "download"), SIZES)
 async def test_our_server(upload: int, download: int) -> None:
-    async with StrongholdP2p() as peer:
+    async with StrongholdP2p(firewall=FirewallRules.allow_all()) as peer:
         peer.handle_stream(perf.PROTOCOL, perf.serve)
         (line,) = await dial("go", await peer.listen(), "perf", "--upload", upload, "--download", download)
     assert list(line) == ["download_seconds", "upload_seconds"]

@@ -48,6 +48,7 @@ EDGES = {
         "protocols": "perf, as the libp2p project measures it",
         "requests": "what a handler gets; the names of the codecs",
         "store": "`firewall list` and its like edit a state file",
+        "wire": "the heads of an audit are signed envelopes",
     },
     "diagnosis": {
         "addresses": "targets of calls",
@@ -84,6 +85,7 @@ EDGES = {
         "requests": "sends and answers",
         "resources": "one for all parts",
         "store": "the state file, and the address book in it",
+        "streams": "serves and opens those of a user's own protocols",
         "swarm": "connections",
         "transport": "the transports, and streams of a user's own protocols",
     },
@@ -93,9 +95,13 @@ EDGES = {
         "resources": "who has reached a limit of the relay, by network",
         "transport": "connections to relays",
     },
+    "streams": {
+        "firewall": "each stream passes the gate, within its peer's traffic",
+        "protocols": "runs a handler",
+        "transport": "connections, and streams on them",
+    },
     "firewall_sources": {
-        "firewall": "what they feed: rules, admission",
-        "requests": "what they feed: traffic limits",
+        "firewall": "what they feed: rules, admission, traffic limits",
         "store": "rules and bans outlive a restart",
     },
     "requests": {
@@ -193,6 +199,9 @@ PURE = {
     "diagnosis.remotes": "facts in, findings out",
     "diagnosis.router": "facts in, findings out",
     "diagnosis.summary": "findings in, the sum of them out",
+    "cli.audit.chain": "records in, lines out, and back",
+    "cli.audit.record": "events in, records out",
+    "cli.audit.verify": "lines in, findings out",
     "protocols.autonat.rates": "decisions; the time is an argument",
     "protocols.autonat.results": "decisions; the time is an argument",
     "resources.rates": "decisions; the time is an argument",

@@ -219,7 +219,7 @@ async def test_a_stream_from_another_thread(elsewhere: Callable[..., Any], name:
 
 async def test_iterators_from_another_thread(elsewhere: Callable[..., Any]) -> None:
     async with Peer() as peer:
-        for iterator in peer.events(), peer.requests(), peer.firewall_requests():
+        for iterator in peer.events(), peer.requests(), peer.firewall_requests(), peer.approval_requests([OTHER]):
             await elsewhere(refused, anext, iterator)
 
 

@@ -14,14 +14,14 @@ from .errors import PolicyError, StateError
 from .event_hub import EventHub
 from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
+from .firewall.paced_traffic import PacedTraffic
 from .firewall.policy import Policy
 from .firewall.policy_watch import PolicyWatch
 from .firewall.rules import Firewall, Rule
 from .firewall.traffic import TrafficLimits
 from .identity import PeerId
-from .requests import Responder
 from .store.database_thread import DatabaseThread
-from .store.firewall_memory import BanChange, Change, FirewallMemory
+from .store.firewall_memory import BanChange, Change, FirewallMemory, RuleChange
 
 __all__ = ["FirewallSources"]
 
@@ -29,8 +29,8 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class FirewallSources:
-    """Applies a policy and a state file to the firewall, admission, approvers and traffic limits, and stores answers and bans
-    in the state file. ``admission_changed`` is called when existing connections may have to be closed."""
+    """Applies a policy and a state file to the firewall, admission, approvers and the limits of each ``traffic``, and stores
+    answers and bans in the state file. ``admission_changed`` is called when existing connections may have to be closed."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class FirewallSources:
         *,
         firewall: Firewall,
         admission: Admission,
-        responder: Responder[Any, Any],
         approvers_changed: Callable[[frozenset[PeerId], int], None],
+        traffic: Sequence[PacedTraffic[Any]],
         config: Config,
         events: EventHub,
         admission_changed: Callable[[], None],
@@ -52,8 +52,8 @@ class FirewallSources:
         self._policy = policy
         self._firewall = firewall
         self._admission = admission
-        self._responder = responder
         self._approvers_changed = approvers_changed
+        self._traffic = traffic
         self._config = config
         self._events = events
         self._admission_changed = admission_changed
@@ -63,6 +63,7 @@ class FirewallSources:
             firewall.check(policy.rules)
         if state is not None:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self.state_failed)
+            firewall.ended = self._memory.drop_ended
 
     async def start(self) -> None:
         """Applies both.
@@ -108,15 +109,15 @@ class FirewallSources:
         # Of one that is only observed, nothing but its names is in force.
         in_force = policy if policy.mode == "enforce" else Policy(names=policy.names)
         self._admission.set_policy(in_force.admission)
-        self._responder.limit_traffic(
-            TrafficLimits(
-                in_force.requests_in_flight or self._config.max_requests_in_flight_per_peer,
-                in_force.requests_per_second or self._config.max_requests_per_second_per_peer,
-                in_force.peer_limits,
-            )
+        limits = TrafficLimits(
+            in_force.requests_in_flight or self._config.max_requests_in_flight_per_peer,
+            in_force.requests_per_second or self._config.max_requests_per_second_per_peer,
+            in_force.peer_limits,
         )
+        for traffic in self._traffic:
+            traffic.limit(limits)
         self._approvers_changed(in_force.approvers, in_force.need)  # before the rules, which may have them asked
-        self._firewall.set_policy(in_force.rules)
+        self._firewall.set_policy(in_force.rules, in_force.rule_lines)
         self._admission_changed()
 
     def _policy_loaded(self, policy: Policy) -> None:
@@ -134,9 +135,13 @@ class FirewallSources:
         for change in changes:
             if isinstance(change, BanChange):
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
-            elif change.rule is not None or self._firewall.peer_rule(change.peer, change.direction) == change.before:
+            elif change.rule is not None or self._has_rule(change):
                 self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
         self._admission_changed()
+
+    def _has_rule(self, change: RuleChange) -> bool:
+        """Whether the firewall still has what the file had: no call has replaced it."""
+        return self._firewall.peer_rule(change.peer, change.direction) == self._firewall.left_of(change.before)
 
     def state_failed(self, error: StateError) -> None:
         logger.warning("%s", error)

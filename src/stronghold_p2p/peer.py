@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType, UnionType
@@ -11,7 +10,7 @@ from typing import Any, Generic, Literal, Self
 from .addresses.book import AddressBook
 from .arguments import check_types, seconds
 from .config import Config
-from .errors import NotPermitted, RequestTimeout
+from .errors import NotPermitted
 from .events import ConnectionInfo, Direction, Event
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
@@ -433,28 +432,34 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
     # -- below requests --------------------------------------------------------------------------
 
     async def open_stream(self, to: PeerId | Multiaddr | str, protocol: str, *, timeout: float | None = None) -> Stream:
-        """Opens a stream for a custom protocol, connecting if needed. Firewall rules do not apply.
+        """Opens a stream of a custom protocol, connecting if needed. It passes the firewall as a request does; its type is
+        ``protocol``.
 
-        ``timeout`` is in seconds (None: ``Config.request_timeout``). Negotiation is lazy: :class:`ProtocolNotSupported` is
-        raised by the first read, or by ``stream.negotiated()``.
+        ``timeout`` is in seconds (None: ``Config.request_timeout``), and includes an answer of the firewall. Negotiation is
+        lazy: :class:`ProtocolNotSupported` is raised by the first read, or by ``stream.negotiated()``. So is
+        :class:`StreamReset` if the remote's firewall rejects the stream.
 
         Raises:
-            InvalidAddress, NotPermitted, DialError, ClosedError: as for :meth:`connect`.
+            InvalidAddress, NotPermitted, DialError, ClosedError: as for :meth:`send_request`.
             ConnectionLost: the connection ended before the stream was open.
-            RequestTimeout: the limit of streams on the connection was reached for longer than ``timeout``.
+            RequestTimeout: the time is up; or the limit of streams on the connection was reached for longer than that.
         """
+        swarm = self._parts.running()
         peer, address = self._target(to)
-        patience = seconds(timeout, self._parts.config.request_timeout)
-        deadline = deadline_in(patience)
-        connection = await self._parts.connect(peer, address, deadline)
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await connection.open_stream(protocol)
-        except TimeoutError:
-            raise RequestTimeout(patience, "wait for a stream") from None
+        connection = swarm.connection(peer)
+        if connection is None and (refusal := self._parts.admission.refusal_of_peer(peer)):
+            raise NotPermitted(peer, refusal)  # instead of a question about it
+        return await self._parts.streams.open(
+            peer,
+            protocol,
+            timeout=seconds(timeout, self._parts.config.request_timeout),
+            connection=connection,
+            connect=lambda deadline: self._parts.connect(peer, address, deadline),
+        )
 
     def handle_stream(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
-        """Serves a custom protocol. Firewall rules do not apply.
+        """Serves a custom protocol. Each stream passes the firewall as a request does: its type is ``protocol``, it has no
+        view, and ``handler`` sees nothing of it before. One that is rejected is reset.
 
         ``handler`` runs as a task for each stream. The stream is closed when it returns, and reset on any exception; only
         KeyboardInterrupt ends the program.

@@ -18,6 +18,7 @@ from .event_hub import EventHub
 from .events import Direction
 from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
+from .firewall.expiry import Expiry
 from .firewall.gate import Gate
 from .firewall.policy import Policy
 from .firewall.rules import Firewall, FirewallRules
@@ -41,6 +42,7 @@ from .resources.refusals import Refusals
 from .resources.turns import Turns
 from .store.address_memory import AddressMemory
 from .store.database_thread import DatabaseThread
+from .streams import Streams
 from .swarm.keeper import Keeper
 from .swarm.own_addresses import believable, is_public, is_punchable, scope_of
 from .swarm.swarm import Swarm
@@ -86,6 +88,7 @@ class Parts(Generic[Req, Res]):
         self.events = EventHub()
         self.firewall = Firewall(firewall)
         self.firewall.changed = self._firewall_changed
+        self._expiry = Expiry(self.firewall)
         self.admission = Admission()
         self.addresses = addresses if addresses is not None else AddressBook(config)
         self.ping = PingService()
@@ -98,6 +101,7 @@ class Parts(Generic[Req, Res]):
         self.gate = Gate(self.firewall, self.approvals, firewall_view, self.events)
         self.requester: Requester[Req, Res] = Requester(protocols, self.gate)
         self.responder: Responder[Req, Res] = Responder(protocols, self.gate, config, self.events, self._refusals)
+        self.streams = Streams(self.gate, config, self.events)
         self.approving = Approving(self.offer_changed)
         self._asking = Asking(
             keypair.peer_id,
@@ -112,8 +116,8 @@ class Parts(Generic[Req, Res]):
             state_file,
             firewall=self.firewall,
             admission=self.admission,
-            responder=self.responder,
             approvers_changed=self._approvers_changed,
+            traffic=(self.responder.traffic, self.streams.traffic),
             config=config,
             events=self.events,
             admission_changed=self._admission_changed,
@@ -165,7 +169,6 @@ class Parts(Generic[Req, Res]):
             *self.relaying.services,
             *(self.autonat.services if self.autonat is not None else ()),
         )
-        self._stream_handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._starting = False
         self._closing: asyncio.Future[None] | None = None
         """Done when the first call of :meth:`close` has ended."""
@@ -189,6 +192,7 @@ class Parts(Generic[Req, Res]):
         for peer in self._asking.approvers:
             self._keep_approver(peer)  # the state file may have had its address
         self.keeper.start()
+        self._expiry.start()
 
     async def _start(self) -> Swarm:
         await self.sources.start()
@@ -235,8 +239,8 @@ class Parts(Generic[Req, Res]):
         self.responder.turns = turns
         for protocol in self.responder.protocols:
             swarm.handle(protocol, self.responder.accept)
-        for protocol, handler in self._stream_handlers.items():
-            swarm.handle_coroutine(protocol, handler)
+        for protocol in self.streams.handlers:
+            swarm.handle(protocol, self.streams.accept)
         return swarm
 
     def _make_port_mapping(self) -> PortMappingService:
@@ -274,6 +278,7 @@ class Parts(Generic[Req, Res]):
         swarm, self.swarm = self.swarm, None
         await end_all(
             self._close_mdns,
+            self._expiry.close,
             self.approvals.close,  # first: waiting requests would delay the connections
             self.approving.close,  # and so would questions of others
             self.keeper.close,
@@ -283,6 +288,7 @@ class Parts(Generic[Req, Res]):
             *([swarm.close] if swarm is not None else []),
             *([self.port_mapping.close] if self.port_mapping is not None else []),
             self.responder.close,
+            self.streams.close,
             self.events.close,
             self._close_files,
             partial(self._closing.set_result, None),
@@ -320,11 +326,11 @@ class Parts(Generic[Req, Res]):
         """As :meth:`StrongholdP2p.handle_stream`."""
         check_protocol_id(protocol)
         own = {one for service in self._services for one in service.protocols}
-        if protocol in {*self.responder.protocols, *self._stream_handlers, *own}:
+        if protocol in {*self.responder.protocols, *self.streams.handlers, *own}:
             raise RuntimeError(f"{protocol} already has a handler")
         if self.swarm is not None:
-            self.swarm.handle_coroutine(protocol, handler)
-        self._stream_handlers[protocol] = handler
+            self.swarm.handle(protocol, self.streams.accept)
+        self.streams.handlers[protocol] = handler
         self.offer_changed()
 
     async def set_banned(self, peer: PeerId, banned: bool) -> None:
@@ -381,11 +387,13 @@ class Parts(Generic[Req, Res]):
     # -- what the swarm asks -----------------------------------------------------------------------
 
     def _permits(self, peer: PeerId, protocol: str) -> bool:
-        """Firewall rules apply to request protocols only. Without a handler or iterator they are not offered."""
+        """Firewall rules apply to requests and streams. Without a handler or iterator requests are not offered."""
         if protocol in self.responder.protocols:
             return self.responder.serving and not self.gate.rejects_all(peer, Direction.INBOUND)
         if protocol == approval.PROTOCOL:
             return self.approving.offers(peer)
+        if protocol in self.streams.handlers:
+            return self.streams.offers(peer, protocol)
         return self.autonat is None or self.autonat.offers(protocol)
 
     def _candidates(self) -> tuple[Multiaddr, ...]:
@@ -404,3 +412,5 @@ class Parts(Generic[Req, Res]):
         """The remote tried to open a protocol that it is not offered."""
         if protocol in self.responder.protocols and self.responder.serving:
             self.gate.refuse(connection.peer, Direction.INBOUND, connection.remote_address)
+        elif protocol in self.streams.handlers:
+            self.streams.refused(connection, protocol)

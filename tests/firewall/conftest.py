@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from support.clock import Clock
 from stronghold_p2p import Config, Direction, FirewallRequest, FirewallRules, Keypair, Multiaddr, PeerId
 from stronghold_p2p.events import Event
 from stronghold_p2p.firewall.approvals import Approvals
+from stronghold_p2p.firewall.ends import Clocks
 from stronghold_p2p.firewall.rules import Firewall, Subject
 from stronghold_p2p.resources.refusals import Refusals
 
@@ -28,7 +30,7 @@ class Desk:
     def __init__(self, clock: Clock, rules: FirewallRules, config: Config) -> None:
         self.clock = clock
         self.config = config
-        self.firewall = Firewall(rules)
+        self.firewall = Firewall(rules, Clocks(clock, clock))
         self.events: list[Event] = []
         self.approvals = Approvals(self.firewall, config, self.events.append, Refusals(self.events.append))
         self.firewall.changed = self.approvals.rules_changed
@@ -87,7 +89,7 @@ MakeDesk = Callable[..., Desk]
 async def make_desk(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes a desk at which nobody sits. In the end everything at it has been put away."""
     loop = asyncio.get_running_loop()
-    clock = Clock(loop.time())
+    clock = Clock(math.ceil(loop.time()))  # dates have whole microseconds
     monkeypatch.setattr(loop, "time", clock)
     desks: list[Desk] = []
 

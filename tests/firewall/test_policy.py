@@ -208,6 +208,60 @@ def test_rates(text: str) -> None:
     assert rate == float(text)
 
 
+# -- what a file is tested for -------------------------------------------------------------------------
+
+TESTED = f"""
+[default]
+inbound = {{ ask = ["Sign"] }}
+[peers]
+alice = {{ id = "{ALICE}", inbound = ["Ping"] }}
+mallory = {{ id = "{BOB}", ban = true, inbound = "allow" }}
+[groups]
+all = ["alice", "mallory"]
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        'peer = "alice"\ntype = "Ping"\nexpect = "allow"',
+        'peer = "alice"\ntype = "Ping"\ndirection = "inbound"\nexpect = "allow"',
+        'peer = "alice"\ntype = "Sign"\nexpect = "reject"',
+        'peer = "alice"\nexpect = "reject"',
+        f'peer = "{ALICE.to_cid()}"\ntype = "Ping"\nexpect = "allow"',
+        'peer = "mallory"\nexpect = "reject"',
+        'peer = "mallory"\ndirection = "outbound"\nexpect = "reject"',
+        'peer = "all"\ntype = "Sign"\nexpect = "reject"',
+        'type = "Sign"\nexpect = "ask"',
+        'type = "Ping"\nexpect = "reject"',
+    ],
+)
+def test_a_policy_that_does_what_it_is_tested_for(test: str) -> None:
+    assert Policy.parse(f"{TESTED}[[tests]]\n{test}\n[[tests]]\n{test}") == Policy.parse(TESTED)
+
+
+@pytest.mark.parametrize(
+    ("test", "reason"),
+    [
+        ('expect = "allow"\npeer = "alice"\ntype = "Sign"', "the test fails: the policy rejects it"),
+        ('expect = "reject"\npeer = "alice"\ntype = "Ping"', "the test fails: the policy allows it"),
+        ('expect = "allow"\npeer = "mallory"', "the test fails: the policy rejects it"),
+        ('expect = "allow"\npeer = "all"\ntype = "Ping"', f"the test fails: the policy rejects it of {BOB}"),
+        ('expect = "allow"\ntype = "Sign"', "the test fails: the policy asks"),
+        ('expect = "allow"\ndirection = "outbound"', "the test fails: the policy does not decide it"),
+    ],
+)
+def test_a_policy_that_does_something_else(test: str, reason: str) -> None:
+    right = '[[tests]]\nexpect = "reject"\npeer = "mallory"\n'
+    error = error_of(f"{TESTED}{right}[[tests]]\n{test}\n{right}")
+    assert (error.line, error.key, error.reason) == (13, "tests.expect", reason)
+
+
+def test_who_is_not_on_a_list_of_those_that_are_allowed() -> None:
+    lists = f'default.inbound = "allow"\npeer_ids.allow = ["{ALICE}"]\n'
+    assert Policy.parse(f'{lists}[[tests]]\nexpect = "reject"\n[[tests]]\npeer = "{ALICE}"\nexpect = "allow"')
+
+
 # -- what a file cannot say ----------------------------------------------------------------------------
 
 
@@ -222,7 +276,7 @@ def error_of(text: str) -> PolicyError:
     [
         # keys
         ("[default]\n\n[defaults]", 3, "defaults", "unknown key; did you mean default?"),
-        ("x = 1", 1, "x", "unknown key; known keys are mode, default, peers, groups, types, networks, peer_ids, relay, limits and approval"),
+        ("x = 1", 1, "x", "unknown key; known keys are default, peers, groups, types, networks, peer_ids, relay, limits, approval, mode and tests"),
         ('[default]\ninbond = "ask"', 2, "default.inbond", "unknown key; did you mean inbound?"),
         ("[networks]\npeers = []", 2, "networks.peers", "unknown key; known keys are allow, deny and relayed"),
         ("[peer_ids]\nalow = []", 2, "peer_ids.alow", "unknown key; did you mean allow?"),
@@ -333,6 +387,16 @@ def error_of(text: str) -> PolicyError:
          "'bob' is neither a name in [peers] or [groups] nor a peer id"),
         ("[approval]\nneed = 1", 2, "approval.need", "more than there are approvers: 0"),
         (f'[approval]\napprovers = ["{ALICE}"]\nneed = 2', 3, "approval.need", "more than there are approvers: 1"),
+        # tests
+        ('tests = 1', 1, "tests", "must be a list, not a whole number"),
+        ('tests = [1]', 1, "tests", "must be a table, not a whole number"),
+        ("[[tests]]\nexpect = 'ask'\n[[tests]]\nx = 1", 4, "tests.x", "unknown key; known keys are peer, type, direction and expect"),
+        ('[[tests]]\npeer = "a"', 2, "tests.peer", "'a' is neither a name in [peers] or [groups] nor a peer id"),
+        ('[[tests]]\ntype = ""\nexpect = "ask"', 2, "tests.type", "a type must have a name"),
+        ('[[tests]]\nexpect = "pass"', 2, "tests.expect", "must be \"allow\", \"reject\" or \"ask\", not 'pass'"),
+        ('[[tests]]\nexpect = "ask"\ndirection = "both"', 3, "tests.direction",
+         "must be \"inbound\" or \"outbound\", not 'both'"),
+        ("[[tests]]\ntype = 'A'", 1, "tests", "has no expect"),
         # mode
         ('mode = "log"', 1, "mode", "must be \"enforce\" or \"observe\", not 'log'"),
         # relays

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from support.clock import TwoClocks
 
 from stronghold_p2p import Direction, FirewallRules, InvalidAddress, Keypair, Multiaddr, PeerId, Rule
 from stronghold_p2p.firewall.rules import AppliedRule, Firewall, Subject, Verdict
@@ -350,3 +351,159 @@ def test_a_rule_that_was_kept_holds_whatever_its_types(caplog: pytest.LogCapture
 def test_a_direction_is_no_text() -> None:
     with pytest.raises(TypeError):
         Firewall(FirewallRules()).set_default(ALLOW, "inbound")  # type: ignore[arg-type]
+
+
+# -- ends ----------------------------------------------------------------------------------------------
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def time() -> TwoClocks:
+    return TwoClocks()
+
+
+def dated(time: TwoClocks, rules: FirewallRules = FirewallRules(outbound=None)) -> tuple[Firewall, list[object]]:  # noqa: B008
+    """A firewall, and what it tells."""
+    firewall = Firewall(rules, time.clocks)
+    told: list[object] = []
+    firewall.changed = told.append
+    firewall.ended = told.append
+    return firewall, told
+
+
+def until(time: TwoClocks, rule: Rule, seconds: float = HOUR) -> Rule:
+    return rule.replace(until=time.after(seconds))
+
+
+def test_a_rule_that_has_ended_is_found_no_more(time: TwoClocks) -> None:
+    """Whether a timer has come that far or not."""
+    for looks in (False, True):
+        firewall, _ = dated(time, FirewallRules(inbound=ASK, peers={ALICE: (until(time, ALLOW), ALLOW)}))
+        time.go(HOUR - 1)
+        firewall.expire()
+        assert firewall.find(ALICE, IN) == AppliedRule(until(time, ALLOW, 1), "peer")
+        time.go(1)
+        if looks:
+            firewall.expire()
+        assert firewall.find(ALICE, IN) == AppliedRule(ASK, "default")
+        assert firewall.peer_rule(ALICE, IN) is None
+        assert firewall.rules == FirewallRules(inbound=ASK, peers={ALICE: (None, ALLOW)})
+
+
+def test_every_layer_ends_by_itself(time: TwoClocks) -> None:
+    own = {ALICE: (until(time, ASK, 2), None)}
+    firewall, _ = dated(time, FirewallRules(inbound=until(time, PINGS, 4), outbound=None, peers=own))
+    firewall.set_policy(
+        FirewallRules(inbound=until(time, REJECT, 3), outbound=None, peers={ALICE: (until(time, ALLOW, 1), None)}),
+        {(ALICE, IN): 7, (None, IN): 3, (ALICE, OUT): 1},
+    )
+    found = []
+    for _ in range(5):
+        found.append((firewall.find(ALICE, IN), firewall.find(BOB, IN)))
+        time.go(1)
+    alice, bob = zip(*((alice[1:], bob[1:]) for alice, bob in found), strict=True)
+    assert alice == (("policy peer", 7), ("peer", None), ("policy default", 3), ("default", None), ("none", None))
+    assert bob == (("policy default", 3),) * 3 + (("default", None), ("none", None))
+    assert firewall.rules == FirewallRules(outbound=None)
+
+
+def test_what_an_answer_covered_comes_back(time: TwoClocks) -> None:
+    firewall, told = dated(time)
+    signs = Rule.restricted(allow={"Ping"}, ask={"Sign"})
+    firewall.set_peer_rule(ALICE, signs.lend("Sign", time.after(1)).lend("Ping", None), IN)
+    assert firewall.find(ALICE, IN).rule == Rule.restricted(allow={"Ping", "Sign"}).replace(until=time.after(1)).ending(
+        time.after(1), signs
+    )
+    time.go(1)
+    assert firewall.find(ALICE, IN) == AppliedRule(signs, "peer")
+    assert firewall.peer_rule(ALICE, IN) == signs
+    firewall.expire()
+    assert told == [ALICE, ALICE, {(ALICE, IN): time.wall}]
+
+
+def test_who_is_told_of_an_end(time: TwoClocks) -> None:
+    firewall, told = dated(time)
+    firewall.set_default(until(time, ASK, 1), OUT)
+    firewall.set_policy(FirewallRules(outbound=until(time, ASK, 2), peers={BOB: (until(time, ALLOW, 3), None)}))
+    firewall.set_peer_rule(ALICE, until(time, ALLOW, 4), BOTH)
+    firewall.set_peer_rule(BOB, until(time, ALLOW, 4), IN)
+    firewall.set_peer_rule(ALICE, until(time, ALLOW, 5), IN)
+    end = time.wall + 4
+    told.clear()
+    by_second: list[list[object]] = []
+    for _ in range(6):
+        firewall.expire()
+        firewall.expire()
+        by_second.append(list(told))
+        told.clear()
+        time.go(1)
+    assert by_second == [
+        [],
+        [None],
+        [None],
+        [BOB],
+        [None, {(ALICE, OUT): end, (BOB, IN): end}],
+        [ALICE, {(ALICE, IN): end + 1}],
+    ]
+    assert firewall.seconds_left is None
+
+
+def test_a_timer_is_wanted_while_there_are_ends(time: TwoClocks) -> None:
+    firewall, _ = dated(time)
+    wanted: list[float | None] = []
+    firewall.dated = lambda: wanted.append(firewall.seconds_left)
+    firewall.set_peer_rule(BOB, PINGS, BOTH)
+    assert firewall.seconds_left is None
+    firewall.set_peer_rule(ALICE, until(time, ALLOW, 5), IN)
+    firewall.set_default(until(time, ALLOW, 3), IN)
+    assert wanted == [5, 3]
+    firewall.set_default(None, IN)
+    firewall.set_peer_rule(ALICE, None, BOTH)
+    assert firewall.seconds_left is None
+
+
+def test_a_policy_that_is_loaded_again_brings_nothing_back(time: TwoClocks) -> None:
+    """Not even when the clock was set back: the same date has come before."""
+    firewall, _ = dated(time)
+    policy = FirewallRules(inbound=until(time, ALLOW, 10), outbound=None, peers={ALICE: (until(time, ALLOW, 5), None)})
+    firewall.set_policy(policy)
+    time.go(7)
+    firewall.expire()
+    time.wall -= 24 * HOUR
+    firewall.set_policy(policy)
+    assert firewall.find(ALICE, IN).layer == "policy default"
+    time.go(3)
+    assert firewall.find(ALICE, IN).layer == "none"
+    firewall.expire()
+    firewall.set_policy(policy)
+    assert firewall.find(BOB, IN).layer == "none"
+    firewall.set_policy(FirewallRules(outbound=None))
+    assert firewall.seconds_left is None
+
+
+def test_a_rule_that_had_ended_before_it_is_set(time: TwoClocks) -> None:
+    """As one from a state file, after a restart: it is told, so that it leaves the file."""
+    firewall, told = dated(time)
+    firewall.restore_peer_rule(ALICE, until(time, ALLOW, -HOUR), IN)
+    assert firewall.find(ALICE, IN).layer == "none"
+    assert firewall.seconds_left == 0
+    firewall.expire()
+    assert told == [ALICE, ALICE, {(ALICE, IN): time.wall - HOUR}]
+    assert firewall.seconds_left is None
+
+
+def test_an_end_so_many_seconds_from_now(time: TwoClocks) -> None:
+    firewall, _ = dated(time)
+    assert firewall.in_seconds(HOUR) == time.after(HOUR)
+    for seconds in (0, -1, float("nan"), float("inf"), 1e12):
+        with pytest.raises(ValueError, match=f"{seconds!r}"):
+            firewall.in_seconds(seconds)
+
+
+def test_types_that_come_back_are_checked_too(time: TwoClocks) -> None:
+    firewall, _ = dated(time)
+    firewall.limit_types(frozenset({"Ping"}))
+    with pytest.raises(TypeError, match="'Pong'"):
+        firewall.set_peer_rule(ALICE, PINGS.ending(time.after(1), Rule.restricted(allow={"Pong"})), IN)
+    firewall.set_peer_rule(ALICE, Rule.restricted(allow={"Ping", "/chat/1.0.0"}), IN)  # a stream's

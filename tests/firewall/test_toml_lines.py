@@ -89,17 +89,37 @@ def test_where_keys_stand(key: Key, beginning: str) -> None:
     assert key_lines(DOCUMENT)[key] == line_of(beginning)
 
 
-def test_the_first_table_of_an_array_of_tables_stands_for_all() -> None:
-    lines = key_lines(DOCUMENT)
-    assert lines["list",] == DOCUMENT[: DOCUMENT.index("[[list]]")].count("\n") + 1
-    assert lines["list", "a"] == lines["list",] + 1
+def test_the_tables_of_an_array_are_told_apart() -> None:
+    document = """[[list]]
+a = 1
+[[list]]
+[list.sub]
+b = 1
+[[list.inner]]
+[[ list . inner ]]
+c = 2
+[[list]]
+[[list.inner]]
+"""
+    assert key_lines(document) == {
+        ("list",): 1,
+        ("list", 0): 1,
+        ("list", 0, "a"): 2,
+        ("list", 1): 3,
+        ("list", 1, "sub"): 4,
+        ("list", 1, "sub", "b"): 5,
+        ("list", 1, "inner"): 6,
+        ("list", 1, "inner", 0): 6,
+        ("list", 1, "inner", 1): 7,
+        ("list", 1, "inner", 1, "c"): 8,
+        ("list", 2): 9,
+        ("list", 2, "inner"): 10,
+        ("list", 2, "inner", 0): 10,
+    }
 
 
 def test_nothing_is_taken_for_a_key_that_is_none() -> None:
-    found = {key for key in key_lines(DOCUMENT) if key[0] != "list"}
-    data = tomllib.loads(DOCUMENT)
-    del data["list"]
-    assert found == set(keys_of(data, ()))
+    assert set(key_lines(DOCUMENT)) == set(keys_of(tomllib.loads(DOCUMENT), ()))
 
 
 def test_lines_that_end_as_on_windows() -> None:
@@ -142,7 +162,8 @@ def inline_tables(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 bodies = pairs(st.recursive(scalars, lambda values: arrays(values) | inline_tables(values), max_leaves=8))
-tables = st.tuples(names, names, bodies).map(lambda table: "\n".join((f"[ {table[0]} . {table[1]} ] # [x]", *table[2])))
+headers = st.sampled_from(["[ %s . %s ] # [x]", "[[ %s . %s ]] # [[x]]"])
+tables = st.tuples(headers, names, names, bodies).map(lambda table: "\n".join((table[0] % table[1:3], *table[3])))
 
 
 @given(bodies, st.lists(tables, max_size=3))

@@ -91,7 +91,7 @@ def test_peers_are_swept_when_the_rate_was_lifted() -> None:
         peer = Keypair.generate().peer_id
         traffic.enter(peer, "a", 0.0)
         traffic.leave(peer, "a")
-    traffic.limit(TrafficLimits(100, None))
+    traffic.set_limits(TrafficLimits(100, None))
     for _ in range(2):
         traffic.enter(Keypair.generate().peer_id, "a", 0.0)
     assert len(traffic) == 2
@@ -116,10 +116,10 @@ def test_new_limits_hold_for_what_is_in_flight_and_for_what_waits() -> None:
         assert [traffic.enter(peer, name, 0.0) for name in "abc"] == [True, False, False]
     carol = Keypair.generate().peer_id
     assert traffic.enter(carol, "a", 0.0)
-    assert traffic.limit(TrafficLimits(1, None, {ALICE: Limit(in_flight=3)})) == [ALICE, BOB]
+    assert traffic.set_limits(TrafficLimits(1, None, {ALICE: Limit(in_flight=3)})) == [ALICE, BOB]
     assert [traffic.next(ALICE, 0.0) for _ in range(3)] == ["b", "c", None]
     assert traffic.next(BOB, 0.0) is None
-    traffic.limit(TrafficLimits(1, None))
+    traffic.set_limits(TrafficLimits(1, None))
     assert not traffic.enter(ALICE, "d", 0.0)
     traffic.leave(ALICE, "a")
     assert traffic.next(ALICE, 0.0) is None  # two are in flight

@@ -122,7 +122,7 @@ class Node:
         self.keeper = Keeper(self.connect_kept, self.events.append)
         others = services or (self.punching,)
         self.swarm = make_swarm(transports, (IdentifyService(), self.keeper, *others), self.events, config=config)
-        self.swarm.handle_coroutine(ECHO, echo)
+        self.swarm.handle(ECHO, in_task(lambda connection, stream: echo(stream)))
         self.peer_id = self.swarm.peer_id
 
     async def connect_kept(self, peer: PeerId, deadline: float) -> Connection:
@@ -481,7 +481,7 @@ async def test_nothing_that_could_be_tried(hurried: Net) -> None:
     """It is told, once for each connection."""
     relayed = await hurried.begin()
     await until(lambda: hurried.bob.failures)
-    hurried.alice.swarm.handle_coroutine("/new/1.0.0", echo)
+    hurried.alice.swarm.handle("/new/1.0.0", in_task(lambda connection, stream: echo(stream)))
     hurried.alice.swarm.offer_changed()
     await until(lambda: len(hurried.bob.of_kind(PeerIdentified)) == 2)
     (event,) = hurried.bob.of_kind(HolePunchFailed)

@@ -272,7 +272,7 @@ async def test_a_request_that_has_ended_is_freed_at_once(connect: Connect, end: 
             bob._parts.swarm.connections[0].abort()
             await until(lambda: not alice.connections)
         await asyncio.gather(asking, return_exceptions=True)
-        await until(lambda: not bob._parts.responder._traffic)
+        await until(lambda: not bob._parts.responder.traffic)
 
     await introduced(alice, address)
     gc.collect()

@@ -60,7 +60,7 @@ async def test_who_does_not_read_gets_no_further_response(make_peer: MakePeer) -
     assert len(await alice.send_request(honest, 0)) == MIB_OF_TEXT
     remote.send(*(data(2 * number + 1, flags=RST) for number in range(100)))
     await until(lambda: not responder._responses)
-    assert not responder._traffic
+    assert not responder.traffic
     await remote.close()
 
 
@@ -81,7 +81,7 @@ async def test_an_empty_response_may_have_to_wait(make_peer: MakePeer) -> None:
     remote.send(*(data(2 * number + 1001, raw + b"\x00", SYN) for number in range(3)))
     await settled()
     remote.abort()
-    await until(lambda: not responder._responses and not responder._traffic)
+    await until(lambda: not responder._responses and not responder.traffic)
 
 
 async def test_hundreds_of_requests_may_be_cancelled_at_once(make_peer: MakePeer) -> None:

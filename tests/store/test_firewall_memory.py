@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -195,6 +196,60 @@ def test_the_firewall_and_the_file_agree_in_the_end(
         assert {key: rule for key, rule in in_force.items() if rule is not None} == kept(path).rules
 
     asyncio.run(run())
+
+
+NOON = datetime(2027, 1, 1, 12, tzinfo=UTC)
+
+
+async def test_what_has_ended_leaves_the_file(path: Path) -> None:
+    lent = Rule.ASK.lend("Sign", NOON)
+    async with Remembering(path) as ours:
+        await ours.keep_rule(ALICE, BOTH, PING.replace(until=NOON))
+        await ours.keep_rule(BOB, INBOUND, lent)
+        ours.memory.drop_ended({(ALICE, INBOUND): NOON.timestamp(), (BOB, INBOUND): NOON.timestamp()})
+        assert await ours.noticed() == []
+        assert kept(path).rules == {(ALICE, OUTBOUND): PING.replace(until=NOON), (BOB, INBOUND): Rule.ASK}
+        with opened(path) as theirs:
+            theirs.set_rule(BOB, INBOUND, None)
+        assert await ours.noticed() == [RuleChange(BOB, INBOUND, Rule.ASK, None)]
+    assert not ours.failures
+
+
+async def test_what_others_have_set_since_does_not_leave_with_it(path: Path) -> None:
+    async with Remembering(path) as ours, Remembering(path) as other:
+        await ours.keep_rule(ALICE, BOTH, PING.replace(until=NOON))
+        assert len(await other.noticed()) == 2
+        await other.keep_rule(ALICE, INBOUND, PING)
+        await other.keep_rule(ALICE, OUTBOUND, None)
+        for each in (ours, other):
+            each.memory.drop_ended(dict.fromkeys(((ALICE, INBOUND), (ALICE, OUTBOUND)), NOON.timestamp()))
+        assert kept(path).rules == {(ALICE, INBOUND): PING}
+        assert await ours.noticed() == [RuleChange(ALICE, INBOUND, None, PING)]
+        assert await other.noticed() == []
+
+
+async def test_two_that_see_an_end_agree(path: Path) -> None:
+    """Whoever is first."""
+    async with Remembering(path) as ours, Remembering(path) as other:
+        await ours.keep_rule(ALICE, INBOUND, Rule.ASK.lend("Sign", NOON))
+        await other.memory.check()
+        ended = {(ALICE, INBOUND): NOON.timestamp()}
+        ours.memory.drop_ended(ended)
+        await ours.memory.check()
+        assert await other.noticed() == [RuleChange(ALICE, INBOUND, Rule.ASK.lend("Sign", NOON), Rule.ASK)]
+        other.memory.drop_ended(ended)
+        assert await other.noticed() == await ours.noticed() == []
+    assert kept(path).rules == {(ALICE, INBOUND): Rule.ASK}
+
+
+async def test_an_end_that_cannot_be_written_is_told(path: Path) -> None:
+    async with Remembering(path) as ours:
+        await ours.keep_rule(ALICE, INBOUND, PING.replace(until=NOON))
+        os.unlink(path)
+        ours.memory.drop_ended({(ALICE, INBOUND): NOON.timestamp()})
+        await ours.next_told()
+    assert [error.reason for error in ours.failures] == ["No such file or directory"]
+    ours.memory.drop_ended({(ALICE, INBOUND): NOON.timestamp()})  # it is closed: the next start sees to it
 
 
 async def test_it_looks_by_itself(path: Path) -> None:

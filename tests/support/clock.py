@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+from stronghold_p2p.firewall.ends import Clocks
+
 from .waiting import settled
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "TwoClocks"]
 
 
 class Clock:
@@ -28,3 +32,24 @@ class Clock:
     async def settle() -> None:
         """Lets everything happen that needs no time."""
         await settled()
+
+
+class TwoClocks:
+    """One that is set and one that is not, for the ends of rules."""
+
+    def __init__(self) -> None:
+        self.wall = 1_800_000_000.0
+        self.monotonic = 50.0
+
+    @property
+    def clocks(self) -> Clocks:
+        return Clocks(lambda: self.wall, lambda: self.monotonic)
+
+    def go(self, seconds: float) -> None:
+        """Lets time pass."""
+        self.wall += seconds
+        self.monotonic += seconds
+
+    def after(self, seconds: float) -> datetime:
+        """The date so many seconds from now, by the clock on the wall."""
+        return datetime.fromtimestamp(self.wall + seconds, UTC)

@@ -63,7 +63,7 @@ async def dial(addresses: str, form: str) -> AsyncIterator[common.Request]:
 
 @asynccontextmanager
 async def serve_perf() -> AsyncIterator[str]:
-    async with StrongholdP2p[Any, Any]() as peer:
+    async with StrongholdP2p[Any, Any](firewall=FirewallRules.allow_all()) as peer:
         peer.handle_stream(perf.PROTOCOL, perf.serve)
         yield str(await peer.listen())
 

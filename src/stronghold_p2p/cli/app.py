@@ -19,6 +19,7 @@ from ..errors import (
     StrongholdError,
 )
 from . import output
+from .audit.command import audit
 from .bench import bench
 from .command import Terminated, UsageError, add_command, terminate
 from .demo import demo
@@ -67,6 +68,7 @@ add_command(app, perf, is_service=lambda arguments: bool(arguments["run_server"]
 add_command(app, bench)
 app.add_typer(key)
 app.add_typer(firewall)
+app.add_typer(audit)
 
 
 def _version(wanted: bool) -> None:

@@ -36,20 +36,21 @@ from ..events import (
 )
 from ..firewall.policy import Policy
 from ..firewall.rules import FirewallRules, Rule
-from ..identity import PeerId
+from ..identity import Keypair, PeerId
 from ..peer import StrongholdP2p
 from ..requests import Request
 from ..requests.codec import CodecName
 from . import descriptors, output
 from .ask import Asker, Person, Program
-from .audit import MAX_WAITING, AuditFile, end_audit, open_audit, write_audit
+from .audit.auditor import Auditing, auditing
+from .audit.file import AuditFile
 from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
 from .exec import Exec, parse_command
 from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
 from .stdin import Lines
 from .story import running, told_handler
 
-__all__ = ["listen", "load_policy", "reload_on_hangup", "tell"]
+__all__ = ["listen", "load_policy", "on_hangup", "tell"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 DEFAULT_QUIET = Config().firewall_quiet or 0
@@ -164,8 +165,9 @@ def listen(
     where = places(addresses or [default], certificate, certificate_key, trusted_proxy)
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, firewall_quiet=ask_quiet or None, handler_timeout=handler_timeout)
+    keypair = load_key(key, passphrase_file) or Keypair.generate()
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
-        keypair=load_key(key, passphrase_file),
+        keypair=keypair,
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),
         config=config,
         codec=codec,
@@ -179,7 +181,7 @@ def listen(
         peer.keep(address)
     made = _missing(state, audit)
     asker = _asker(peer, config) if ask or policy is not None or state is not None else None
-    opened = None if audit is None else open_audit(audit)
+    opened = None if audit is None else AuditFile(audit, keypair)
     return _listen(
         peer,
         where,
@@ -208,20 +210,14 @@ async def _listen(
     by_ipv6_too: bool,
 ) -> None:
     """``made`` are the files that are new: they are removed if the start fails."""
-    auditing = None
     try:
-        if audit is not None:
-            # A flood must not wash away what was before it.
-            decisions = peer.events(buffer=MAX_WAITING, when_full="drop_newest", decisions=True)
-            auditing = asyncio.create_task(write_audit(audit, decisions))
-        async with running(peer), asyncio.TaskGroup() as tasks:
-            if auditing is not None:
-                tasks.create_task(_watch(auditing))
+        async with auditing(peer, audit) as auditor, running(peer), asyncio.TaskGroup() as tasks:
+            if auditor is not None:
+                tasks.create_task(auditor.watch())
             if asker is not None:
                 tasks.create_task(asker.run())
             tasks.create_task(tell(peer.events()))
-            if reloads:
-                reload_on_hangup(peer)
+            on_hangup(peer, auditor, reloads=reloads)
             await listen_on(peer, where, announce)
             if by_ipv6_too:
                 with suppress(ListenError):  # a machine may be without it
@@ -229,6 +225,8 @@ async def _listen(
             for relay in relays:
                 await peer.listen_via_relay(relay)
             made.clear()
+            if auditor is not None:
+                auditor.begin()
             output.note(f"peer id       {peer.peer_id}")
             if mdns:
                 output.note("announced     by mDNS: each address to everybody on its network")
@@ -236,9 +234,8 @@ async def _listen(
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
-        auditor = [partial(end_audit, auditing, audit)] if audit is not None and auditing is not None else []
         # What was made is removed if it never listened, since nothing is in it.
-        await end_all(peer.close, *auditor, *(partial(path.unlink, missing_ok=True) for path in made))
+        await end_all(peer.close, *(partial(path.unlink, missing_ok=True) for path in made))
 
 
 def load_policy(path: Path | None) -> Policy | Path | None:
@@ -246,10 +243,16 @@ def load_policy(path: Path | None) -> Policy | Path | None:
     return Policy.load(path, wait=True) if path is not None and path.is_fifo() else path
 
 
-def reload_on_hangup(peer: StrongholdP2p[Any, Any]) -> None:
-    """Has SIGHUP reload the policy file."""
+def on_hangup(peer: StrongholdP2p[Any, Any], auditor: Auditing | None, *, reloads: bool) -> None:
+    """Has SIGHUP reload the policy file, and go on with the audit in a new file if the one before was moved away."""
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(peer.reload_policy()))
+    actions: list[Callable[[], object]] = []
+    if auditor is not None:
+        actions.append(auditor.reopen)
+    if reloads:
+        actions.append(lambda: loop.create_task(peer.reload_policy()))
+    if actions:
+        loop.add_signal_handler(signal.SIGHUP, lambda: [action() for action in actions])
 
 
 def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
@@ -272,11 +275,6 @@ def _rules(*, allow_all: bool, reject_all: bool, ask: bool) -> FirewallRules:
     if reject_all:
         return FirewallRules.reject_all()
     return FirewallRules(inbound=Rule.ASK if ask else None)
-
-
-async def _watch(auditing: asyncio.Task[None]) -> None:
-    """Raises what ends the audit: without it, nothing is decided."""
-    await asyncio.shield(auditing)
 
 
 async def tell(events: AsyncIterator[Event]) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ..firewall.rules import FirewallRules, Rule
 from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..protocols import perf as protocol
@@ -54,7 +55,8 @@ async def _perf(
 ) -> None:
     server = Keypair(Ed25519PrivateKey.from_private_bytes(bytes(32)))
     if run_server:
-        async with running(StrongholdP2p(keypair=server)) as peer:
+        rules = FirewallRules(inbound=Rule.restricted(allow={protocol.PROTOCOL}))
+        async with running(StrongholdP2p(keypair=server, firewall=rules)) as peer:
             peer.handle_stream(protocol.PROTOCOL, protocol.serve)
             await listen_on(peer, [Place(address)])
             output.note("the private key of this identity is publicly known: use it for measurements only")

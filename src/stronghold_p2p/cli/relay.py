@@ -16,7 +16,7 @@ from ..peer import StrongholdP2p
 from ..protocols.relay.limits import RelayServer
 from . import descriptors, output, paths
 from .command import KeyFile, PassphraseFile, load_key, time_option
-from .listen import load_policy, reload_on_hangup, tell
+from .listen import load_policy, on_hangup, tell
 from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
 from .story import running
 
@@ -116,8 +116,7 @@ async def _relay(
     try:
         async with running(peer), asyncio.TaskGroup() as tasks:
             tasks.create_task(tell(peer.events()))
-            if reloads:
-                reload_on_hangup(peer)
+            on_hangup(peer, None, reloads=reloads)
             await listen_on(peer, where, announce)
             output.note(f"peer id       {peer.peer_id}")
             limits = {one.name: getattr(server, one.name) for one in fields(server) if "reason" in one.metadata}

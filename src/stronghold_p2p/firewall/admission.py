@@ -45,6 +45,16 @@ class AdmissionRules:
     def __post_init__(self) -> None:
         object.__setattr__(self, "relay_modes", FrozenDict(self.relay_modes))
 
+    def refusal_of_peer(self, peer: PeerId | None) -> str | None:
+        """The reason to refuse ``peer`` (None: one that is in none of the lists); None to admit it."""
+        if peer in self.banned:
+            return "the policy bans it"
+        if peer in self.deny_peers:
+            return "the policy denies it"
+        if self.allow_peers and peer not in self.allow_peers:
+            return "it is not among the peers that the policy allows"
+        return None
+
 
 class Admission:
     """Decides about connections by address and by peer, in both directions.
@@ -138,16 +148,7 @@ class Admission:
 
     def refusal_of_peer(self, peer: PeerId) -> str | None:
         """The reason to refuse ``peer``; None to admit it."""
-        policy = self._policy
-        if peer in self._banned:
-            return "it is banned"
-        if peer in policy.banned:
-            return "the policy bans it"
-        if peer in policy.deny_peers:
-            return "the policy denies it"
-        if policy.allow_peers and peer not in policy.allow_peers:
-            return "it is not among the peers that the policy allows"
-        return None
+        return "it is banned" if peer in self._banned else self._policy.refusal_of_peer(peer)
 
 
 class _NetworkSet:

@@ -65,6 +65,8 @@ class Ends(Generic[User]):
                 end.waiting.discard(user)
                 if not end.users:
                     del self._ends[date]
+        if not self._ends:
+            self._soonest = self._soonest_latest = inf
 
     def has_come(self, date: float) -> bool:
         """Whether a date has come."""

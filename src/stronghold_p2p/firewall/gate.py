@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from ..errors import NotPermitted, RequestTimeout
 from ..event_hub import EventHub
 from ..events import Direction, FirewallDecision, How, SignedAnswer
 from ..identity import PeerId
@@ -16,7 +17,7 @@ from ..multiaddr import Multiaddr
 from .approvals import Approvals
 from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 
-__all__ = ["Decided", "Gate", "RequestCodec"]
+__all__ = ["Decided", "Gate", "RequestCodec", "permission"]
 
 ALLOW_ALL = Rule.ALLOW_ALL
 
@@ -33,7 +34,7 @@ class RequestCodec(Protocol):
 
 
 class Decided(Protocol):
-    """A request, as far as it knows of its decision."""
+    """A request or a stream, as far as it knows of its decision."""
 
     decision_id: int
     """The id of the decision that let it pass; 0 if nobody reads decisions."""
@@ -67,10 +68,37 @@ class Gate:
         rule = self._firewall.find(peer, direction).rule
         return rule is not None and rule.allows_some
 
-    def refuse(self, peer: PeerId, direction: Direction, address: Multiaddr | None) -> None:
-        """Reports a request that was rejected before its body was read, see :meth:`rejects_all`."""
+    def rejects(self, peer: PeerId, direction: Direction, type_name: str) -> bool:
+        """Whether a rule rejects every request of this type, regardless of its content."""
+        rule = self._firewall.find(peer, direction).rule
+        return rule is not None and rule.predicate is None and rule.verdict_on(type_name) is Verdict.REJECT
+
+    def refuse(
+        self, peer: PeerId, direction: Direction, address: Multiaddr | None, type_name: str | None = None
+    ) -> None:
+        """Reports a request that was rejected before its body was read, see :meth:`rejects_all`; or a stream, whose type is
+        its protocol."""
         applied = self._firewall.find(peer, direction)
-        self._tell(peer, direction, None, address, applied, allowed=False, by="rule", how="rejected")
+        self._tell(peer, direction, type_name, address, applied, allowed=False, by="rule", how="rejected")
+
+    def decide_stream(
+        self,
+        peer: PeerId,
+        direction: Direction,
+        protocol: str,
+        address: Multiaddr | None,
+        stream: Decided | None = None,
+    ) -> bool | Awaitable[bool]:
+        """As :meth:`decide`, for a stream of ``protocol``. It has no content to see, so it has no view."""
+        applied = self._firewall.find(peer, direction)
+        subject = Subject(peer, direction, protocol, None)
+        verdict = Verdict.ASK if applied.rule is None else applied.rule.verdict(subject)
+        if verdict is Verdict.ASK:
+            return self._ask(subject, address, 0, stream)
+        allowed = verdict is Verdict.ALLOW
+        how: How = "approved" if allowed else "rejected"
+        self._tell(peer, direction, protocol, address, applied, stream, allowed=allowed, by="rule", how=how)
+        return allowed
 
     def decide(
         self,
@@ -204,3 +232,22 @@ class Gate:
             signatures=signatures,
         )
         self._events.emit_decision(decision, view)
+
+
+async def permission(
+    permitted: Literal[False] | Awaitable[bool], peer: PeerId, what: str, deadline: float, timeout: float
+) -> None:
+    """Returns when ``what`` we want from ``peer`` may pass.
+
+    Raises:
+        NotPermitted: it may not.
+        RequestTimeout: nobody has answered before ``deadline`` (the loop's time), after ``timeout`` seconds.
+    """
+    if permitted is not False:
+        try:
+            async with asyncio.timeout_at(deadline):
+                if await permitted:
+                    return
+        except TimeoutError:
+            raise RequestTimeout(timeout) from None
+    raise NotPermitted(peer, f"the firewall rejects this outbound {what}")

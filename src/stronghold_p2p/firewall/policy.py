@@ -20,9 +20,10 @@ from .admission import AdmissionRules
 from .policy_file.peers import RELAY_MODES, PeerLists, Peers, read_limit
 from .policy_file.rules import read_rule
 from .policy_file.tables import File, Table
+from .policy_file.tests import run_tests
 from .policy_file.values import network, number, one_of, type_name, whole_number
 from .quotas import NO_LIMIT, Limit
-from .rules import FirewallRules
+from .rules import Direction, FirewallRules, Lines, Verdict
 
 __all__ = ["Policy", "PolicyMode"]
 
@@ -33,6 +34,7 @@ PolicyMode: TypeAlias = Literal["enforce", "observe"]
 """Whether a policy is in force, or only observed: then it decides nothing, and each decision tells what it would have."""
 
 MODES: Final[Mapping[str, PolicyMode]] = {"enforce": "enforce", "observe": "observe"}
+TABLES: Final = ("default", "peers", "groups", "types", "networks", "peer_ids", "relay", "limits", "approval")
 RELAYED: Final = {"allow": True, "reject": False}
 
 
@@ -77,12 +79,10 @@ class Policy:
         (None: any).
 
         Raises:
-            PolicyError: not TOML, empty, or invalid; or a rule has a type that is not in ``types``.
+            PolicyError: not TOML, empty, or invalid; a rule has a type that is not in ``types``; or one of its tests fails.
         """
         root = File(path, text, types).root
-        root.check_keys(
-            "mode", "default", "peers", "groups", "types", "networks", "peer_ids", "relay", "limits", "approval"
-        )
+        root.check_keys(*TABLES, "mode", "tests")
         peers = Peers(root)
         lists = PeerLists(peers.names, peers.groups)
         default = root.table("default")
@@ -90,7 +90,7 @@ class Policy:
         limits = root.table("limits")
         limits.check_keys("requests_in_flight", "requests_per_second")
         approvers, need = _read_approval(root.table("approval"), lists)
-        return cls(
+        policy = cls(
             mode=root.take("mode", partial(one_of, MODES)) or "enforce",
             rules=FirewallRules(
                 inbound=read_rule(default, "inbound"),
@@ -115,6 +115,8 @@ class Policy:
                 **{(None, key): table.line(key) for table in (default, limits) for key in table.values},
             },
         )
+        run_tests(root.tables("tests"), lists, policy.verdict)
+        return policy
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, types: Collection[str] | None = None, wait: bool = False) -> Policy:
@@ -130,6 +132,22 @@ class Policy:
         except UnicodeDecodeError as error:
             raise PolicyError(path, data.count(b"\n", 0, error.start) + 1, "", "not UTF-8") from error
         return cls.parse(text, path, types=types)
+
+    @property
+    def rule_lines(self) -> Lines:
+        """The :attr:`lines` of the rules."""
+        ways = {"inbound": Direction.INBOUND, "outbound": Direction.OUTBOUND}
+        return {(peer, ways[key]): line for (peer, key), line in self.lines.items() if key in ways}
+
+    def verdict(self, peer: PeerId | None, direction: Direction, type_name: str | None) -> Verdict | None:
+        """What it alone says of a request in one direction, whatever its mode, before any of its rules ends. ``peer`` None: one
+        of which it says nothing. None if it leaves that to rules from calls and answers."""
+        if self.admission.refusal_of_peer(peer) is not None:
+            return Verdict.REJECT
+        its = self.rules.peers.get(peer) if peer is not None else None
+        index = 0 if direction is Direction.INBOUND else 1
+        rule = (its and its[index]) or (self.rules.inbound, self.rules.outbound)[index]
+        return None if rule is None else rule.verdict_on(type_name)
 
 
 def _read(path: str | os.PathLike[str], wait: bool) -> bytes:

@@ -426,11 +426,10 @@ class Question:
         self._setting = Answer("reconsider", by, signatures=signatures)
         try:
             verdict = self._host.set_rule(self, rule)
-            if self.outcome is None:
+            if self.outcome is None and verdict is not Verdict.ASK:
                 # The policy's ASK rule takes precedence: the new rule decides as an answer.
-                if verdict is not Verdict.ASK:
-                    result: Result = "pass" if verdict is Verdict.ALLOW else "reject"
-                    self._end("rule set", self._setting._replace(result=result))
+                result: Result = "pass" if verdict is Verdict.ALLOW else "reject"
+                self._end("rule set", self._setting._replace(result=result))
         finally:
             self._setting = None
         return True

@@ -18,7 +18,7 @@ Key: TypeAlias = tuple[str | int, ...]
 
 def key_lines(document: str) -> dict[Key, int]:
     """The line, counted from 1, of each key, each table's header and each item of an array; of a table that is opened
-    more than once (``a.b = 1``, ``a.c = 2``), of the first time. The tables of an array of tables are not told apart.
+    more than once (``a.b = 1``, ``a.c = 2``), of the first time.
     """
     return _Scanner(document).lines
 
@@ -40,6 +40,8 @@ _TOKEN = re.compile(
 class _Scanner:
     def __init__(self, document: str) -> None:
         self.lines: dict[Key, int] = {}
+        self._last: dict[Key, int] = {}
+        """By array of tables, the index of its last one so far."""
         self._tokens: list[tuple[str, int]] = []
         line = 1
         for match in _TOKEN.finditer(document + "\n"):
@@ -55,10 +57,18 @@ class _Scanner:
             if self._skip("\n"):
                 continue
             if self._skip("["):
-                table = self._scan_key(())
-                self._skip("]")
+                table = self._scan_table() if self._skip("[") else self._scan_key(())
             else:
                 self._scan_pair(table)
+
+    def _scan_table(self) -> Key:
+        """The header of one more table of an array."""
+        line = self._tokens[-1][1]
+        array = self._scan_key(())
+        self._skip("]")
+        index = self._last[array] = self._last.get(array, -1) + 1
+        self.lines[*array, index] = line
+        return (*array, index)
 
     def _scan_pair(self, table: Key) -> None:
         self._scan_value(self._scan_key(table))
@@ -70,7 +80,9 @@ class _Scanner:
             token, line = self._tokens.pop()
             if token in {"=", "]"}:
                 return key
-            if token not in {".", "["}:
+            if token != ".":
+                if key in self._last:  # what is below an array of tables is below its last one
+                    key = (*key, self._last[key])
                 key = (*key, _unquote(token))
                 self.lines.setdefault(key, line)
 

@@ -62,7 +62,7 @@ class Traffic(Generic[T]):
     def __len__(self) -> int:
         return len(self._shares)
 
-    def limit(self, limits: TrafficLimits) -> list[PeerId]:
+    def set_limits(self, limits: TrafficLimits) -> list[PeerId]:
         """Replaces the limits. Returns the peers of which something waits: call :meth:`next` for each."""
         self._limits = limits
         for peer, share in self._shares.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -28,7 +29,7 @@ from ..wire.upgrade import Upgrade
 if TYPE_CHECKING:
     from .identify import Identity
 
-__all__ = ["OwnAddresses", "Service", "ServiceHost", "StreamHandler", "check_protocol_id", "in_task"]
+__all__ = ["OwnAddresses", "Service", "ServiceHost", "StreamHandler", "check_protocol_id", "in_task", "serve"]
 
 logger = logging.getLogger("stronghold_p2p")
 
@@ -192,20 +193,30 @@ def in_task(handler: StreamCoroutine) -> StreamHandler:
     log_failure = SparingLog(logging.ERROR, "the handler of %r failed")
 
     async def run(connection: Connection, stream: Stream) -> None:
-        try:
-            async with stream:
-                await handler(connection, stream)
-        except (StrongholdError, TimeoutError) as error:
-            logger.debug("%r ended: %s", stream, error)
-        except BaseException as error:
-            if not is_contained(error, connection.loop):
-                raise
-            log_failure.write(stream, exc_info=error)
+        await serve(stream, lambda: handler(connection, stream), connection.loop, log_failure)
 
-    def serve(connection: Connection, substream: Substream) -> None:
+    def accept(connection: Connection, substream: Substream) -> None:
         if connection.may_run_handler():
             connection.spawn(run(connection, Stream(substream)))
         else:
             substream.reset()
 
-    return serve
+    return accept
+
+
+async def serve(
+    stream: Stream, handler: Callable[[], Awaitable[None]], loop: AbstractEventLoop, log_failure: SparingLog
+) -> bool:
+    """Runs ``handler``, after which ``stream`` is closed, or reset if it raises. Returns whether it ended well."""
+    try:
+        async with stream:
+            await handler()
+    except (StrongholdError, TimeoutError) as error:
+        logger.debug("%r ended: %s", stream, error)
+    except BaseException as error:
+        if not is_contained(error, loop):
+            raise
+        log_failure.write(stream, exc_info=error)
+    else:
+        return True
+    return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Literal
+from typing import Generic
 
 from ..errors import (
     ConnectionLost,
@@ -17,7 +17,7 @@ from ..errors import (
     StrongholdError,
 )
 from ..events import Direction
-from ..firewall.gate import Gate
+from ..firewall.gate import Gate, permission
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..transport.connection import Connection
@@ -145,7 +145,7 @@ class Requester(Generic[Req, Res]):
         address = connection.remote_address if connection is not None else None
         permitted = self._gate.decide(peer, Direction.OUTBOUND, protocol.requests, body, message, address)
         if permitted is not True:
-            await self._wait_for_permission(peer, permitted, deadline, timeout)
+            await permission(permitted, peer, "request", deadline, timeout)
         if connection is not None:
             try:
                 return await self._ask(connection, protocol, message, deadline, timeout)
@@ -168,19 +168,6 @@ class Requester(Generic[Req, Res]):
                 if connection.serves(protocol.id):
                     return protocol
         return self._common
-
-    @staticmethod
-    async def _wait_for_permission(
-        peer: PeerId, permitted: Literal[False] | Awaitable[bool], deadline: float, timeout: float
-    ) -> None:
-        if permitted is not False:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    if await permitted:
-                        return
-            except TimeoutError:
-                raise RequestTimeout(timeout) from None
-        raise NotPermitted(peer, "the firewall rejects this outbound request")
 
     @staticmethod
     async def _ask(

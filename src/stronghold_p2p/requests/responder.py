@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -13,9 +12,9 @@ from ..errors import DecodeError, LimitExceeded, RequestTimeout
 from ..event_hub import EventHub
 from ..events import Direction, RequestFailed, RequestHandled
 from ..firewall.gate import Gate
-from ..firewall.traffic import Traffic, TrafficLimits
+from ..firewall.paced_traffic import PacedTraffic
+from ..firewall.traffic import TrafficLimits
 from ..generics import Req, Res
-from ..identity import PeerId
 from ..logs import SparingLog
 from ..loops import Owner, is_contained
 from ..resources.networks import networks_of
@@ -52,26 +51,18 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         """Whether there is a handler or an iterator."""
         self._gate = gate
         self._events = events
-        self._traffic: Traffic[InboundRequest[Req, Res]] = Traffic(
-            TrafficLimits(config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer)
+        self.traffic: PacedTraffic[InboundRequest[Req, Res]] = PacedTraffic(
+            TrafficLimits(config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer), self._admit
         )
         self._refusals = refusals
         self._max_responses = config.max_response_buffer
         self._responses: Shares[InboundRequest[Req, Res]] = Shares()
         """Those whose remote does not read, with their sizes."""
-        self._paced: dict[PeerId, asyncio.TimerHandle] = {}
-        """Peers with a timer for their next request."""
         self._handler: Handler[Req, Res] | None = None
         self._queue: RequestQueue[Req, Res] | None = None
         self._log_invalid = SparingLog(logging.WARNING, "a request from %s cannot be decoded")
         self._log_late = SparingLog(logging.WARNING, "a request from %s was reset: %s")
         self._log_failure = SparingLog(logging.ERROR, "the handler failed on a request from %s")
-
-    def limit_traffic(self, limits: TrafficLimits) -> None:
-        """Sets the limits of requests by peer."""
-        self._stop_pacing()
-        for peer in self._traffic.limit(limits):
-            self._admit_next_soon(peer)
 
     def set_handler(self, handler: Handler[Req, Res]) -> None:
         """Sets the handler.
@@ -95,7 +86,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
 
     def close(self) -> None:
         """Ends the iteration, and the timers."""
-        self._stop_pacing()
+        self.traffic.close()
         if self._queue is not None:
             self._queue.close()
 
@@ -107,10 +98,10 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
 
     def completed(self, inbound: InboundRequest[Req, Res]) -> None:
         stream = inbound.stream
-        if self._traffic.enter(stream.peer, inbound, stream.now()):
+        if self.traffic.enter(stream.peer, inbound, stream.now()):
             self._admit(inbound)
         else:
-            self._admit_next_soon(stream.peer)
+            self.traffic.admit_next_soon(stream.peer)
 
     def deliver(self, inbound: InboundRequest[Req, Res], message: bytes) -> None:
         codec = inbound.protocol.requests
@@ -135,7 +126,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         holder = inbound.holder
         responses.add(holder, inbound, max(size, 1))  # an empty one takes a place, too
         if responses.free(holder, limit) <= 0:
-            self._traffic.block(inbound.stream.peer)
+            self.traffic.block(inbound.stream.peer)
         while responses.used > limit:
             *_, newest = responses.largest()
             self._refusals.add("max_response_buffer", networks_of(newest.stream.remote_address))
@@ -156,9 +147,9 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
             seconds = inbound.stream.now() - inbound.let_in_at
             self._events.emit_handled(RequestHandled(inbound.decision_id, peer, inbound.outcome, seconds))
         if self._responses and self._responses.discard(inbound):
-            self._traffic.unblock(peer)
-        if self._traffic.leave(peer, inbound):
-            self._admit_next_soon(peer)
+            self.traffic.unblock(peer)
+        if self.traffic.leave(peer, inbound):
+            self.traffic.admit_next_soon(peer)
 
     # -- answering -------------------------------------------------------------------------------
 
@@ -251,28 +242,3 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
     def _admit_late(inbound: InboundRequest[Req, Res]) -> None:
         if inbound.state is State.WAITING:
             inbound.admit()
-
-    def _admit_next_soon(self, peer: PeerId, delay: float = 0.0) -> None:
-        if peer not in self._paced and self._traffic.waits(peer):
-            self._paced[peer] = asyncio.get_running_loop().call_later(delay, self._admit_next, peer)
-
-    def _admit_next(self, peer: PeerId) -> None:
-        """Lets in what the peer's traffic allows by now, of whichever connection."""
-        now = asyncio.get_running_loop().time()
-        delay: float | None = None
-        while delay is None:
-            following = self._traffic.next(peer, now)
-            if following is None:
-                break
-            if isinstance(following, float):
-                delay = following
-            else:
-                self._admit(following)
-        self._paced.pop(peer, None)
-        if delay is not None:
-            self._admit_next_soon(peer, delay)
-
-    def _stop_pacing(self) -> None:
-        paced, self._paced = self._paced, {}
-        for timer in paced.values():
-            timer.cancel()

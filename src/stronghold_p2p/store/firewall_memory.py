@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import ClosedError, StateError
 from ..events import Direction
-from ..firewall.rules import Rule
+from ..firewall.rule import Rule, left_at
 from ..identity import PeerId
 from .database import Database
 from .database_thread import DatabaseThread
@@ -116,6 +116,12 @@ class FirewallMemory:
             return None
         return self._run(lambda database: self._known.set_banned(database, peer, banned), [(peer, None)])
 
+    def drop_ended(self, ends: Mapping[tuple[PeerId, Direction], float]) -> None:
+        """Forgets what has ended of rules, as :meth:`FirewallTables.drop_ended`; what others have set since is applied as
+        ever. While the file is not open there is nothing to do: the next start finds what has ended."""
+        if self._thread.is_open:
+            self._run(lambda database: self._known.drop_ended(database, ends), [])
+
     async def check(self) -> None:
         """Applies external changes; runs automatically every ``interval`` seconds.
 
@@ -137,8 +143,11 @@ class FirewallMemory:
             else:
                 told = None
 
-    def _run(self, job: Callable[[Database], Sequence[Change]], writes: Sequence[_Key] = ()) -> asyncio.Future[None]:
-        """Has the thread do a job, and applies the changes of others that it found.
+    def _run(
+        self, job: Callable[[Database], Sequence[Change]], writes: Sequence[_Key] | None = None
+    ) -> asyncio.Future[None]:
+        """Has the thread do a job, and applies the changes of others that it found. ``writes``: what it overwrites whatever
+        others have written; None: it only reads.
 
         Both happen in the order of the calls, so that our own change and another's end up in the same order here and in
         the file.
@@ -146,7 +155,7 @@ class FirewallMemory:
         finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def settle(done: Future[Sequence[Change]]) -> None:
-            for key in writes:
+            for key in writes or ():
                 if self._pending[key] is finished:
                     del self._pending[key]
             error = done.exception()
@@ -159,12 +168,12 @@ class FirewallMemory:
                 # What we have overwritten since, though not yet in the file, must not come back.
                 if changes := [change for change in done.result() if _key(change) not in self._pending]:
                     self._apply(changes)
-            elif writes and isinstance(error, StateError):
+            elif writes is not None and isinstance(error, StateError):
                 finished.cancelled() or finished.exception()  # nobody has to retrieve what ``failed`` gets
                 self._failed(error)
 
         self._thread.submit(job, settle)
-        self._pending.update(dict.fromkeys(writes, finished))
+        self._pending.update(dict.fromkeys(writes or (), finished))
         return finished
 
 
@@ -207,6 +216,14 @@ class _Known:
                 self._rules.pop((peer, side), None)
             else:
                 self._rules[peer, side] = rule
+        return ()
+
+    def drop_ended(self, database: Database, ends: Mapping[tuple[PeerId, Direction], float]) -> Sequence[Change]:
+        FirewallTables(database).drop_ended(ends)
+        for key, end in ends.items():
+            rule = left_at(self._rules.pop(key, None), end)
+            if rule is not None:
+                self._rules[key] = rule
         return ()
 
     def set_banned(self, database: Database, peer: PeerId, banned: bool) -> Sequence[Change]:

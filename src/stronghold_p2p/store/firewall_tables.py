@@ -106,7 +106,7 @@ class FirewallTables:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise StateError(self._database.path, f"contains an invalid rule or ban: {error}") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ from ..firewall.admission import Admission
 from ..identity import Keypair, PeerId
 from ..multiaddr import Multiaddr
 from ..protocols import identify
-from ..protocols.service import Service, StreamHandler, in_task
+from ..protocols.service import Service, StreamHandler
 from ..resources.descriptors import fit_to_descriptors
 from ..resources.memory import Memory
 from ..resources.networks import networks_of
@@ -41,7 +41,6 @@ from ..transport.deadlines import Deadlines
 from ..transport.interfaces import InterfaceAddress, InterfaceWatch, list_networks
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
-from ..transport.stream import Stream
 from ..transport.substream import Substream
 from ..transport.transport import CertificateFiles, DirectDial, Transport
 from ..transport.upgrade import PipeUpgrade
@@ -156,10 +155,6 @@ class Swarm:
         if protocol in self._handlers:
             raise RuntimeError(f"{protocol} already has a handler")
         self._handlers[protocol] = handler
-
-    def handle_coroutine(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
-        """Serves ``protocol`` by a task for each stream, which is closed when it returns and reset when it raises."""
-        self.handle(protocol, in_task(lambda connection, stream: handler(stream)))
 
     def offers(self, peer: PeerId, protocol: str) -> bool:
         """Whether ``peer`` may open ``protocol`` now."""

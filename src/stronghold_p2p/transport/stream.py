@@ -14,7 +14,7 @@ from ..loops import check_loop
 from .receiver import StreamReceiver, append_chunk
 from .substream import Substream
 
-__all__ = ["Stream", "take_over"]
+__all__ = ["Stream", "hand_over", "take_over"]
 
 
 class Stream:
@@ -289,3 +289,12 @@ def take_over(stream: Stream) -> tuple[Substream, bytes]:
         RemoteProtocolError: the remote has closed its side.
     """
     return stream._substream, stream._callbacks.detach()
+
+
+def hand_over(substream: Substream, early: deque[bytes], eof: bool) -> Stream:
+    """The stream of a substream that another receiver has read until now: ``early`` is what has come, all of it held, and by
+    ``eof`` that is all."""
+    stream = Stream(substream)
+    stream._callbacks.chunks = early
+    stream._callbacks.eof = eof
+    return stream

@@ -96,6 +96,13 @@ class Table:
     def table(self, name: str) -> Table:
         return Table(self.file, (*self.key, name), self.take(name, partial(exactly, dict)) or {})
 
+    def tables(self, name: str) -> list[Table]:
+        """An array of tables, empty if it is not there."""
+        return [
+            Table(self.file, (*self.key, name, index), self._read(item, partial(exactly, dict), name, index))
+            for index, item in enumerate(self.take(name, partial(exactly, list)) or ())
+        ]
+
     def take(self, name: str, read: Callable[[object], T]) -> T | None:
         """The value, converted by ``read``, which may raise ValueError; None if missing."""
         return self._read(self.values[name], read, name) if name in self.values else None

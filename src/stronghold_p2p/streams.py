@@ -1,0 +1,191 @@
+"""Streams of protocols of one's own: each passes the gate, in both directions. Its type is its protocol id."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from .config import Config
+from .errors import NotPermitted, RequestTimeout, StrongholdError
+from .event_hub import EventHub
+from .events import Direction, RequestHandled, RequestOutcome
+from .firewall.gate import Gate, permission
+from .firewall.paced_traffic import PacedTraffic
+from .firewall.traffic import TrafficLimits
+from .identity import PeerId
+from .logs import SparingLog
+from .protocols.service import serve
+from .transport.connection import Connection
+from .transport.receiver import StreamReceiver, append_chunk
+from .transport.stream import Stream, hand_over
+from .transport.substream import Substream
+
+__all__ = ["Streams"]
+
+Handler = Callable[[Stream], Awaitable[None]]
+
+
+class InboundStream(StreamReceiver):
+    """A stream that a remote has opened, until its handler has it: it waits for its peer's share of the traffic, and for the
+    firewall. What comes meanwhile is kept, and gets no window back: it is no more than a new stream may bring."""
+
+    __slots__ = ("_early", "_ended", "_eof", "_task", "connection", "decision_id", "ended_well", "let_in_at", "stream")
+
+    def __init__(self, connection: Connection, stream: Substream, ended: Callable[[InboundStream], None]) -> None:
+        """``ended`` is called once, when the stream is done with, and so is the task that serves it."""
+        self.connection = connection
+        self.stream = stream
+        self.decision_id = 0
+        """The id of the firewall's decision that let it pass; 0 if nobody reads decisions."""
+        self.let_in_at = 0.0
+        self.ended_well = False
+        """Its handler has returned."""
+        self._ended = ended
+        self._early: deque[bytes] = deque()
+        self._eof = False
+        self._task: asyncio.Task[None] | None = None
+        stream.set_receiver(self)
+
+    def start(self, serving: Coroutine[Any, Any, None]) -> None:
+        """The traffic lets it in: ``serving`` waits for the firewall, which has a time limit of its own, and runs the
+        handler."""
+        self.stream.clear_deadline()
+        self._task = self.connection.spawn(serving)
+        self._task.add_done_callback(self._task_done)
+
+    def hand_over(self) -> Stream:
+        """The stream for its handler, with what has come so far: the firewall lets it pass."""
+        self.let_in_at = self.stream.now()
+        return hand_over(self.stream, self._early, self._eof)
+
+    def reject(self) -> None:
+        """Ends it, whatever the reason, with the same bytes."""
+        self.stream.reset()
+        self._end()
+
+    # -- as the stream's receiver ----------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        append_chunk(self._early, data)
+        self.stream.hold(len(data))
+
+    def eof_received(self) -> None:
+        self._eof = True
+
+    def stream_failed(self, error: StrongholdError) -> None:
+        self._end()
+
+    def expired(self) -> None:
+        self.reject()
+
+    def connection_closing(self) -> None:
+        self.reject()
+
+    # -- details ---------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        if self._task is None:
+            self._ended(self)
+        elif self._task is not asyncio.current_task(self.stream.loop):
+            # It may take its time to end. A remote that opens and resets would otherwise have any number of them running.
+            self._task.cancel()
+
+    def _task_done(self, _task: asyncio.Task[None]) -> None:
+        self._ended(self)
+
+
+class Streams:
+    """Serves and opens streams. Those of a peer are in its traffic as requests are, counted by themselves."""
+
+    def __init__(self, gate: Gate, config: Config, events: EventHub) -> None:
+        self.handlers: dict[str, Handler] = {}
+        """What is served, by protocol id."""
+        self.traffic: PacedTraffic[InboundStream] = PacedTraffic(
+            TrafficLimits(config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer), self._admit
+        )
+        self._gate = gate
+        self._config = config
+        self._events = events
+        self._log_failure = SparingLog(logging.ERROR, "the handler of %r failed")
+
+    def close(self) -> None:
+        """Ends the timers."""
+        self.traffic.close()
+
+    # -- inbound ---------------------------------------------------------------------------------
+
+    def offers(self, peer: PeerId, protocol: str) -> bool:
+        """Whether ``peer`` may open ``protocol``, which is served, unless an answer or a predicate says no."""
+        return not self._gate.rejects(peer, Direction.INBOUND, protocol)
+
+    def refused(self, connection: Connection, protocol: str) -> None:
+        """A remote has tried to open ``protocol``, which it is not offered."""
+        self._gate.refuse(connection.peer, Direction.INBOUND, connection.remote_address, protocol)
+
+    def accept(self, connection: Connection, stream: Substream) -> None:
+        """A remote has opened a stream of a protocol that it is offered."""
+        if not connection.may_run_handler():
+            stream.reset()
+            return
+        inbound = InboundStream(connection, stream, self._ended)
+        stream.set_deadline(stream.now() + self._config.request_timeout)
+        if self.traffic.enter(stream.peer, inbound, stream.now()):
+            self._admit(inbound)
+        else:
+            self.traffic.admit_next_soon(stream.peer)
+
+    def _admit(self, inbound: InboundStream) -> None:
+        inbound.start(self._serve(inbound))
+
+    async def _serve(self, inbound: InboundStream) -> None:
+        stream = inbound.stream
+        permitted = self._gate.decide_stream(
+            stream.peer, Direction.INBOUND, stream.protocol, stream.remote_address, inbound
+        )
+        if permitted is True or (permitted is not False and await permitted):
+            handler, served = self.handlers[stream.protocol], inbound.hand_over()
+            inbound.ended_well = await serve(served, lambda: handler(served), stream.loop, self._log_failure)
+        else:
+            inbound.reject()
+
+    def _ended(self, inbound: InboundStream) -> None:
+        peer = inbound.stream.peer
+        if inbound.decision_id:
+            outcome: RequestOutcome = "ended" if inbound.ended_well else "failed"
+            seconds = inbound.stream.now() - inbound.let_in_at
+            self._events.emit_handled(RequestHandled(inbound.decision_id, peer, outcome, seconds))
+        if self.traffic.leave(peer, inbound):
+            self.traffic.admit_next_soon(peer)
+
+    # -- outbound --------------------------------------------------------------------------------
+
+    async def open(
+        self,
+        peer: PeerId,
+        protocol: str,
+        *,
+        timeout: float,
+        connection: Connection | None,
+        connect: Callable[[float], Awaitable[Connection]],
+    ) -> Stream:
+        """Opens a stream of ``protocol`` to ``peer`` within ``timeout`` seconds. ``connection`` is where it is now;
+        ``connect``, which is given the deadline, returns the one to use, and dials if there is none.
+
+        Raises: as for :meth:`StrongholdP2p.open_stream`.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        address = connection.remote_address if connection is not None else None
+        permitted = self._gate.decide_stream(peer, Direction.OUTBOUND, protocol, address)
+        if permitted is not True:
+            await permission(permitted, peer, "stream", deadline, timeout)
+        connection = await connect(deadline)
+        if self._gate.rejects(peer, Direction.OUTBOUND, protocol):
+            raise NotPermitted(peer, "the firewall rejects this outbound stream")  # since we dial
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await connection.open_stream(protocol)
+        except TimeoutError:
+            raise RequestTimeout(timeout, "wait for a stream") from None
