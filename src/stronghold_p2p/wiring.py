@@ -107,7 +107,7 @@ class Parts(Generic[Req, Res]):
             keypair.peer_id,
             keep=self._keep_approver,
             unkeep=lambda peer: self.keeper.unkeep(peer, Asking),
-            take_part=lambda takes: (self.approvals.add if takes else self.approvals.remove)(self._asking),
+            take_part=self._ask_approvers,
         )
         self.approvals.quorum = self._asking
         state_file = DatabaseThread(state) if state is not None else None
@@ -363,6 +363,9 @@ class Parts(Generic[Req, Res]):
     def _approvers_changed(self, approvers: frozenset[PeerId], need: int) -> None:
         self._asking.set_approvers(approvers, need)
         self.approvals.quorum_changed()
+
+    def _ask_approvers(self, wanted: bool) -> None:
+        (self.approvals.add if wanted else self.approvals.remove)(self._asking)
 
     def _keep_approver(self, peer: PeerId) -> None:
         """Others are to connect themselves."""

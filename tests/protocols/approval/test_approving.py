@@ -99,15 +99,16 @@ async def test_what_an_asker_tells(scene: Scene) -> None:
     )
     assert (question.waiting, question.need, question.agreed) == (3, 2, 1)
     assert "{}" not in repr(question)
-    await write(stream, messages.ApprovalEnd(outcome="withdrawn"))
-    assert await question.ended() == "withdrawn"
+    await write(stream, messages.ApprovalEnd(outcome="rejected", by="person", reason="no"))
+    assert await question.ended() == "rejected"
+    assert (question.by, question.reason) == ("person", "no")
 
 
 async def test_a_signed_answer(scene: Scene) -> None:
     stream = await scene.asker.ask()
     assert (await scene.question()).reject("x" * 1000)
     signed, answer = open_answer(await read_bytes(stream, max_size=4096))
-    assert (signed.approver, signed.approved, signed.reason) == (KEY.peer_id, False, "x" * 200)
+    assert (signed.approver, signed.approved, signed.reason) == (KEY.peer_id, False, "x" * 199 + "…")
     assert (answer.asker, answer.peer, answer.type) == (scene.asker.peer.peer_id, ALICE, "Sign")
     await stream.close()
 

@@ -135,6 +135,7 @@ async def test_the_first_answer_counts_and_all_see_the_end(make_office: MakeOffi
     assert second.approve()
     assert await passes
     assert await first.ended() == await second.ended() == "approved"
+    assert first.by == second.by == f"approver {OTHER_KEY.peer_id}"
     assert not first.reject()
 
 

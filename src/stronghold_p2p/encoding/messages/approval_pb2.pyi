@@ -57,7 +57,11 @@ class ApprovalAnswer(_message.Message):
     def __init__(self, asker: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., question: _Optional[bytes] = ..., peer: _Optional[bytes] = ..., direction: _Optional[int] = ..., type: _Optional[str] = ..., scope: _Optional[int] = ..., milliseconds: _Optional[int] = ..., reason: _Optional[str] = ..., time: _Optional[int] = ...) -> None: ...
 
 class ApprovalEnd(_message.Message):
-    __slots__ = ("outcome",)
+    __slots__ = ("outcome", "by", "reason")
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     outcome: str
-    def __init__(self, outcome: _Optional[str] = ...) -> None: ...
+    by: str
+    reason: str
+    def __init__(self, outcome: _Optional[str] = ..., by: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...

@@ -20,7 +20,7 @@ from ...transport.stream import Stream
 from ..framing import read, read_bytes, write_bytes
 from ..service import Service, in_task
 from .answers import MAX_REASON, MAX_SECONDS
-from .question import MAX_MESSAGE, PROTOCOL, ApprovalQuestion, sendable
+from .question import MAX_BY, MAX_MESSAGE, PROTOCOL, ApprovalQuestion, cut
 
 __all__ = ["ApprovalOutcome", "ApprovalRequest", "ApprovalRequests", "Approving"]
 
@@ -30,8 +30,8 @@ MAX_OPEN: Final = 64
 """Open questions of one asking peer; further ones are refused. One of this library asks no more than 32 at once, on each of
 two connections while one replaces the other."""
 
-MAX_END: Final = 64
-"""Bytes of the message that tells how a question has ended: a word or two."""
+MAX_END: Final = 4096
+"""Bytes of the message that tells how a question has ended: each character of who has answered and why takes 4 at most."""
 
 READ_TIMEOUT: Final = 10.0
 """Seconds from the opening of a stream to the whole question."""
@@ -57,6 +57,8 @@ class ApprovalRequest:
         loop = asyncio.get_running_loop()
         self._line = line
         self._is_answered = False
+        self._by: str | None = None
+        self._reason: str | None = None
         self._ended: asyncio.Future[ApprovalOutcome] = loop.create_future()
         self.id: Final = id
         """A counter within one :class:`StrongholdP2p`, from 1."""
@@ -96,6 +98,21 @@ class ApprovalRequest:
         """How the question ended; None while it is open."""
         return self._ended.result() if self._ended.done() else None
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether an answer was given here."""
+        return self._is_answered
+
+    @property
+    def by(self) -> str | None:
+        """Who ended it, as in :class:`FirewallDecision` of the peer that asks; None while it is open, or if that is unknown."""
+        return self._by
+
+    @property
+    def reason(self) -> str | None:
+        """The reason of a rejection, if one was given."""
+        return self._reason
+
     async def ended(self) -> ApprovalOutcome:
         """Waits until the question has ended, and returns how."""
         check_loop(self._ended.get_loop())
@@ -127,9 +144,9 @@ class ApprovalRequest:
         return self._give("all", for_)
 
     def reject(self, reason: str | None = None) -> bool:
-        """Rejects the waiting requests, though others may approve them. ``reason`` is for the peer that asks, cut to 200
-        characters. False as for :meth:`approve`."""
-        return self._give(None, None, None if reason is None else sendable(reason)[:MAX_REASON])
+        """Rejects the waiting requests. ``reason`` is for the peer that asks, and cut to 200 characters. False as for
+        :meth:`approve`."""
+        return self._give(None, None, None if reason is None else cut(reason, MAX_REASON))
 
     def _give(self, scope: Scope | None, seconds: float | None, reason: str | None = None) -> bool:
         check_loop(self._ended.get_loop())
@@ -141,9 +158,9 @@ class ApprovalRequest:
         self._line.send(scope, seconds, reason)
         return True
 
-    def _end(self, outcome: ApprovalOutcome) -> None:
-        if not self._ended.done():
-            self._ended.set_result(outcome)
+    def _end(self, outcome: ApprovalOutcome, by: str = "", reason: str = "") -> None:
+        self._by, self._reason = by or None, reason or None
+        self._ended.set_result(outcome)
 
 
 class _Line:
@@ -185,11 +202,8 @@ class _Inbox:
         """Open ones that it has given out."""
         self.changed = asyncio.Event()
         self.is_closed = False
-        self.loop: asyncio.AbstractEventLoop | None = None
-        """That of the questions; None before the first."""
 
     def put(self, request: ApprovalRequest) -> None:
-        self.loop = asyncio.get_running_loop()
         self.requests.add((request.asker, request.peer), request)
         self.changed.set()
 
@@ -237,7 +251,7 @@ class ApprovalRequests:
 
     def __del__(self) -> None:
         # Questions that were taken from it can still be answered.
-        loop = self._inbox.loop
+        loop = self._owner.loop
         if loop is None:
             self._remove(self._inbox)
         elif not loop.is_closed():
@@ -319,14 +333,13 @@ class Approving(Service):
 
 async def _hold(inbox: _Inbox, request: ApprovalRequest, stream: Stream) -> None:
     """Has a question answered, until it ends."""
-    outcome: ApprovalOutcome = "lost"
+    end = messages.ApprovalEnd(outcome="lost")
     inbox.put(request)
     try:
         async with asyncio.timeout_at(request.expires + PATIENCE):
             end = await read(stream, messages.ApprovalEnd, max_size=MAX_END)
-        outcome = OUTCOMES.get(end.outcome, "lost")
     except TimeoutError:
-        outcome = "timed out"
+        end.outcome = "timed out"
     finally:
         inbox.discard(request)
-        request._end(outcome)
+        request._end(OUTCOMES.get(end.outcome, "lost"), cut(end.by, MAX_BY), cut(end.reason, MAX_REASON))

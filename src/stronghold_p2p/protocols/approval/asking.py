@@ -20,8 +20,8 @@ from ...transport.stream import Stream
 from ..framing import read_bytes, write, write_bytes
 from ..identify import Identity
 from ..service import Service
-from .answers import NONCE_SIZE, open_answer
-from .question import MAX_TYPE, PROTOCOL, ApprovalQuestion, sendable, view_text
+from .answers import MAX_REASON, NONCE_SIZE, open_answer
+from .question import MAX_BY, MAX_TYPE, PROTOCOL, ApprovalQuestion, cut, sendable, view_text
 
 __all__ = ["Asking"]
 
@@ -206,7 +206,7 @@ class _Approver:
                     answering.cancel()
                 if asked.is_answered or asked.ended.done():
                     await asyncio.wait((asked.ended,))
-                    await write(stream, messages.ApprovalEnd(outcome=question.outcome or ""))
+                    await write(stream, _end_of(question))
         except (StrongholdError, TimeoutError) as error:
             logger.debug("question %d to the approver %s: %s", question.id, self._peer, error)
 
@@ -244,6 +244,14 @@ class _Asked:
         """Its stream is open."""
         self.task: asyncio.Task[None] | None = None
         """What asks it now."""
+
+
+def _end_of(question: Question) -> messages.ApprovalEnd:
+    answer = question.answer
+    assert answer is not None
+    return messages.ApprovalEnd(
+        outcome=question.outcome, by=cut(answer.by, MAX_BY), reason=cut(answer.reason or "", MAX_REASON)
+    )
 
 
 def _told(question: Question) -> ApprovalQuestion:

@@ -15,7 +15,7 @@ from ...identity import PeerId
 from ...multiaddr import Multiaddr
 from .answers import DIRECTIONS, MAX_SECONDS, NONCE_SIZE, NUMBERS_OF_DIRECTIONS, ApprovalAnswer
 
-__all__ = ["MAX_MESSAGE", "MAX_TYPE", "PROTOCOL", "ApprovalQuestion", "sendable", "view_text"]
+__all__ = ["MAX_BY", "MAX_MESSAGE", "MAX_TYPE", "PROTOCOL", "ApprovalQuestion", "cut", "sendable", "view_text"]
 
 PROTOCOL: Final = "/stronghold-p2p/approval/1.0.0"
 
@@ -27,6 +27,9 @@ MAX_TYPE: Final = 200
 
 MAX_NAME: Final = 100
 """Characters of a peer's name."""
+
+MAX_BY: Final = 500
+"""Characters of who has answered: several approvers by their ids."""
 
 MAX_MESSAGE: Final = 16 * 1024
 """Bytes of a question: each of the characters above takes 4 at most."""
@@ -64,11 +67,11 @@ class ApprovalQuestion:
             nonce=self.nonce,
             kind=NUMBERS_OF_KINDS[self.kind],
             peer=self.peer.to_bytes(),
-            name=_cut(self.name or "", MAX_NAME),
+            name=cut(self.name or "", MAX_NAME),
             address=self.address.to_bytes() if self.address is not None else b"",
             direction=NUMBERS_OF_DIRECTIONS[self.direction],
             type=self.type,
-            view=_cut(self.view, MAX_VIEW),
+            view=cut(self.view, MAX_VIEW),
             milliseconds=max(round(self.seconds * 1000), 0),
             waiting=self.waiting,
             need=self.need,
@@ -87,11 +90,11 @@ class ApprovalQuestion:
             nonce=message.nonce,
             kind=KINDS[message.kind],
             peer=PeerId.from_bytes(message.peer),
-            name=_cut(message.name, MAX_NAME) or None,
+            name=cut(message.name, MAX_NAME) or None,
             address=Multiaddr.from_bytes(message.address) if message.address else None,
             direction=DIRECTIONS[message.direction],
             type=message.type if message.HasField("type") else None,
-            view=_cut(message.view, MAX_VIEW),
+            view=cut(message.view, MAX_VIEW),
             seconds=min(message.milliseconds / 1000, MAX_SECONDS),
             waiting=message.waiting,
             need=message.need,
@@ -131,10 +134,11 @@ def sendable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _class_name(value: object) -> str:
-    return type(value).__name__
-
-
-def _cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int) -> str:
+    """At most so many characters, which can be sent."""
     text = sendable(text[: limit + 1])
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _class_name(value: object) -> str:
+    return type(value).__name__
