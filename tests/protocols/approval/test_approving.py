@@ -242,6 +242,17 @@ def test_texts_are_cut(text: str) -> None:
     assert decoded.name[-1] == decoded.view[-1] == "…"
 
 
+def test_an_address_that_is_too_long_is_left_out() -> None:
+    address = Multiaddr.parse("/dns4/" + "a" * 250 + "/tcp/1")
+    assert ApprovalQuestion.decode(a_question(address=address).encode()).address == address
+    address = address.encapsulate(address).encapsulate(address)
+    assert ApprovalQuestion.decode(a_question(address=address).encode()).address is None
+    message = messages.ApprovalQuestion.FromString(a_question().encode())
+    message.address = address.to_bytes()
+    with pytest.raises(DecodeError, match="an address of over"):
+        ApprovalQuestion.decode(message.SerializeToString())
+
+
 def test_of_a_remote_texts_are_cut_too() -> None:
     message = messages.ApprovalQuestion.FromString(a_question().encode())
     message.view = message.name = "x" * 5000

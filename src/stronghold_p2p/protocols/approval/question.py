@@ -28,6 +28,9 @@ MAX_TYPE: Final = 200
 MAX_NAME: Final = 100
 """Characters of a peer's name."""
 
+MAX_ADDRESS: Final = 500
+"""Bytes of an address, of a peer through a relay at a long name, too."""
+
 MAX_BY: Final = 500
 """Characters of who has answered: several approvers by their ids."""
 
@@ -68,7 +71,7 @@ class ApprovalQuestion:
             kind=NUMBERS_OF_KINDS[self.kind],
             peer=self.peer.to_bytes(),
             name=cut(self.name or "", MAX_NAME),
-            address=self.address.to_bytes() if self.address is not None else b"",
+            address=self._address(),
             direction=NUMBERS_OF_DIRECTIONS[self.direction],
             type=self.type,
             view=cut(self.view, MAX_VIEW),
@@ -84,8 +87,10 @@ class ApprovalQuestion:
         message = messages.parse(messages.ApprovalQuestion, data, "approval")
         if len(message.nonce) != NONCE_SIZE or message.kind not in KINDS or message.direction not in DIRECTIONS:
             raise DecodeError("approval", "a question of an unknown kind or direction, or without a nonce")
-        if len(message.type) > MAX_TYPE:
-            raise DecodeError("approval", f"a type of over {MAX_TYPE} characters")
+        if len(message.type) > MAX_TYPE or len(message.address) > MAX_ADDRESS:
+            raise DecodeError(
+                "approval", f"a type of over {MAX_TYPE} characters, or an address of over {MAX_ADDRESS} bytes"
+            )
         return cls(
             nonce=message.nonce,
             kind=KINDS[message.kind],
@@ -100,6 +105,10 @@ class ApprovalQuestion:
             need=message.need,
             agreed=message.agreed,
         )
+
+    def _address(self) -> bytes:
+        encoded = b"" if self.address is None else self.address.to_bytes()
+        return encoded if len(encoded) <= MAX_ADDRESS else b""
 
     def answer(
         self, sent: bytes, *, asker: PeerId, scope: Scope | None, seconds: float | None, reason: str | None, time: float
