@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import codecs
 import logging
+import re
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from ..errors import InvalidAddress
+from ..firewall.names import labelled
+from ..identity import PeerId
 from .text import escaped, json_text, printable
 from .writer import OutputFailed, Writer
 
@@ -24,24 +28,37 @@ __all__ = [
     "in_background",
     "is_json",
     "is_stalled",
+    "name_peers",
+    "named",
     "note",
+    "peer_record",
     "printable",
     "release",
     "result",
     "shown",
     "styled",
+    "who",
 ]
+
+
+MAYBE_PEER_ID = re.compile(r"(?<![/\w])[1-9A-HJ-NP-Za-km-z]{46,53}(?!\w)")
+"""Words in base58 as long as peer ids are. After a slash they are parts of addresses, which stay as they are."""
+
+
+def _no_name(peer: PeerId) -> None: ...
+
 
 _json = False
 _debug = False
+_name_of: Callable[[PeerId], str | None] = _no_name
 _stdout = Writer("stdout", essential=True)
 _stderr = Writer("stderr", essential=False)
 
 
 def configure(*, json: bool, debug: bool) -> None:
     """Choose the form of the output, and show the library's log: warnings, or everything with ``debug``."""
-    global _json, _debug
-    _json, _debug = json, debug
+    global _json, _debug, _name_of
+    _json, _debug, _name_of = json, debug, _no_name
     handler = _LogHandler()
     handler.setFormatter(_Formatter("%(levelname)s %(message)s") if debug else _BriefFormatter("%(message)s"))
     logging.getLogger("asyncio").handlers[:] = [handler]  # what it complains of may quote a remote
@@ -65,6 +82,22 @@ def release() -> None:
 async def shown() -> None:
     """Returns when all results are printed."""
     await _stdout.drained()
+
+
+def name_peers(name_of: Callable[[PeerId], str | None]) -> None:
+    """From now on people are shown the names of peers that ``name_of`` knows."""
+    global _name_of
+    _name_of = name_of
+
+
+def who(peer: PeerId) -> str:
+    """A peer, for people: by its name, with both ends of its id; by its id if it has no name."""
+    return labelled(peer, _name(peer))
+
+
+def peer_record(peer: PeerId) -> dict[str, str | None]:
+    """A peer, for programs: its id, and its name or None."""
+    return {"peer": str(peer), "name": _name(peer)}
 
 
 def is_json() -> bool:
@@ -108,17 +141,36 @@ def styled(text: str) -> None:
 
 def error(exception: Exception) -> None:
     """Tell why the command failed, with the traceback if ``--debug`` was given. Whatever becomes of that, it is no error."""
-    name, message = type(exception).__name__, str(exception)
+    name = type(exception).__name__
     try:
         told = _json
         if _json:
-            result({"error": name, "message": message})
+            result({"error": name, "message": str(exception)})
     except OutputFailed:
         told = False
     if not told:
-        _print(_stderr, escaped(f"{name}: {message}"))
+        _print(_stderr, escaped(f"{name}: {named(str(exception))}"))
     if _debug:
         _print(_stderr, escaped("".join(traceback.format_exception(exception)), keep="\n").rstrip())
+
+
+def _name(peer: PeerId) -> str | None:
+    try:
+        return _name_of(peer)
+    except RuntimeError:  # a thread logs, or the loop has ended: a running peer tells it on its own loop only
+        return None
+
+
+def named(text: str) -> str:
+    """The text with the names of peers in the place of their ids, but for those in addresses."""
+    return MAYBE_PEER_ID.sub(lambda word: _named(word[0]), text)
+
+
+def _named(word: str) -> str:
+    try:
+        return who(PeerId.parse(word))
+    except InvalidAddress:
+        return word
 
 
 def _print(writer: Writer, text: str) -> None:
@@ -138,7 +190,7 @@ class _Formatter(logging.Formatter):
     """A record is a line, whatever a remote has put into it; only a traceback has more."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return escaped(super().formatMessage(record))
+        return escaped(named(super().formatMessage(record)))
 
     def formatException(self, ei: Any) -> str:
         return escaped(super().formatException(ei), keep="\n")
@@ -148,4 +200,4 @@ class _BriefFormatter(_Formatter):
     """Names an exception in one line, without its traceback."""
 
     def formatException(self, ei: Any) -> str:
-        return escaped(f"  {ei[0].__name__}: {ei[1]}")
+        return escaped(f"  {ei[0].__name__}: {named(str(ei[1]))}")

@@ -265,6 +265,10 @@ class Approvals:
         for question in list(self._questions.values()):
             question.count()
 
+    def expire(self) -> None:
+        """Ends the questions whose rules have ended."""
+        self.firewall.expire()
+
     def set_rule(self, question: Question, rule: Rule) -> Verdict:
         """Sets a rule as the answer. This ends the question, unless a policy's rule takes precedence. Returns what the rule
         says, as far as it has not ended."""

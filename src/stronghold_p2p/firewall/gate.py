@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from ..errors import NotPermitted, RequestTimeout
 from ..event_hub import EventHub
@@ -16,6 +16,7 @@ from ..logs import SparingLog
 from ..multiaddr import Multiaddr
 from .approvals import Approvals
 from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
+from .tenancy import Tenancy, Tenant
 
 __all__ = ["Decided", "Gate", "RequestCodec", "permission"]
 
@@ -33,8 +34,8 @@ class RequestCodec(Protocol):
         """Memory in bytes of the decoded request while it waits for an answer."""
 
 
-class Decided(Protocol):
-    """A request or a stream, as far as it knows of its decision."""
+class Decided(Tenant, Protocol):
+    """A request or a stream, as far as it knows of its decision, and as a strict rule ends it."""
 
     decision_id: int
     """The id of the decision that let it pass; 0 if nobody reads decisions."""
@@ -49,6 +50,7 @@ class Gate:
     def __init__(
         self, firewall: Firewall, approvals: Approvals, view: Callable[[Any], Any] | None, events: EventHub
     ) -> None:
+        self.tenancy: Final = Tenancy(firewall)
         self._firewall = firewall
         self._approvals = approvals
         self._view = view
@@ -111,7 +113,7 @@ class Gate:
         request: Decided | None = None,
     ) -> bool | Awaitable[bool]:
         """Whether a request, ``body`` as ``codec`` has it in ``message``, may pass; an awaitable if somebody must be
-        asked. ``request`` gets the decision's id."""
+        asked. ``request`` gets the decision's id; if it is let in, it is named to :attr:`tenancy` at its end."""
         applied = self._firewall.find(peer, direction)
         rule = applied.rule
         if rule is ALLOW_ALL:
@@ -126,6 +128,8 @@ class Gate:
                 allowed = verdict is Verdict.ALLOW
                 if self._events.decisions_wanted:
                     self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=allowed)
+                if allowed and rule.strict and request is not None:
+                    self.tenancy.enter(request, peer, direction, type_name, rule)
                 return allowed
         try:
             view = body if self._view is None else self._view(body)
@@ -142,6 +146,8 @@ class Gate:
         allowed = verdict is Verdict.ALLOW
         how: How = "approved" if allowed else "rejected"
         self._tell(peer, direction, type_name, address, applied, request, view, allowed=allowed, by="rule", how=how)
+        if allowed and rule is not None and rule.strict and request is not None:
+            self.tenancy.enter(request, peer, direction, type_name, rule)
         return allowed
 
     async def _ask(self, subject: Subject, address: Multiaddr | None, size: int, request: Decided | None) -> bool:
@@ -166,6 +172,10 @@ class Gate:
             reason=decision.answer.reason,
             signatures=decision.answer.signatures,
         )
+        rule = decision.applied.rule
+        if decision.allowed and rule is not None and rule.strict and request is not None:
+            self.tenancy.enter(request, subject.peer, subject.direction, subject.type, rule)
+            loop.call_soon(self.tenancy.rules_changed, subject.peer)  # the rule may have gone since the answer
         return decision.allowed
 
     def _tell_of_rule(

@@ -207,6 +207,13 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         self._end(outcome)
         self.stream.reset()
 
+    def evict(self) -> None:
+        """The strict rule that let it in is no longer in force: as far as nothing has left, it ends like a rejected one."""
+        if self.state is RESPONDING:
+            self.reset("declined")
+        else:
+            self.reject()
+
     # -- as the stream's receiver ----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:

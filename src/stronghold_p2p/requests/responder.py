@@ -143,6 +143,8 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         if self._queue is not None:
             self._queue.leave(inbound)
         peer = inbound.stream.peer
+        if self._gate.tenancy.tenants:
+            self._gate.tenancy.leave(inbound, peer)
         if inbound.decision_id:
             seconds = inbound.stream.now() - inbound.let_in_at
             self._events.emit_handled(RequestHandled(inbound.decision_id, peer, inbound.outcome, seconds))
