@@ -117,6 +117,7 @@ class Parts(Generic[Req, Res]):
             policy,
             state_file,
             firewall=self.firewall,
+            gate=self.gate,
             admission=self.admission,
             approvers_changed=self._approvers_changed,
             names=self.names,
@@ -396,7 +397,8 @@ class Parts(Generic[Req, Res]):
     def _permits(self, peer: PeerId, protocol: str) -> bool:
         """Firewall rules apply to requests and streams. Without a handler or iterator requests are not offered."""
         if protocol in self.responder.protocols:
-            return self.responder.serving and not self.gate.rejects_all(peer, Direction.INBOUND)
+            closed = self.gate.rejects_all(peer, Direction.INBOUND) and not self.gate.may_tell(peer)
+            return self.responder.serving and not closed
         if protocol == approval.PROTOCOL:
             return self.approving.offers(peer)
         if protocol in self.streams.handlers:

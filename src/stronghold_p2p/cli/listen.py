@@ -177,10 +177,10 @@ def listen(
     where = places(addresses or [default], certificate, certificate_key, trusted_proxy)
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, firewall_quiet=ask_quiet or None, handler_timeout=handler_timeout)
+    keypair = load_key(key, passphrase_file) or Keypair.generate()
     given = load_policy(policy)
     known = state if state is not None and state.exists() else None
     kept, relays = ([named(text, given, known) for text in texts or ()] for texts in (keep, via_relay))
-    keypair = load_key(key, passphrase_file) or Keypair.generate()
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
         keypair=keypair,
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),
