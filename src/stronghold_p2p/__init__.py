@@ -86,6 +86,7 @@ from .firewall.rules import FirewallRules, Rule
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
+from .protocols.approval import ApprovalRequest, ApprovalRequests
 from .protocols.relay.limits import RelayServer
 from .protocols.relay.status import RelayStatus
 from .requests import Request
@@ -99,6 +100,8 @@ __all__ = [
     "AddressReachability",
     "AddressSource",
     "AddressesChanged",
+    "ApprovalRequest",
+    "ApprovalRequests",
     "BanChanged",
     "CertificateError",
     "ClosedError",

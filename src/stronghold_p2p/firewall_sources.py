@@ -32,8 +32,8 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class FirewallSources:
-    """Applies a policy and a state file to the firewall, admission, names and the limits of each ``traffic``, and stores
-    answers, bans and names in the state file. ``admission_changed`` is called when existing connections may have to be
+    """Applies a policy and a state file to the firewall, admission, approvers, names and the limits of each ``traffic``, and
+    stores answers, bans and names in the state file. ``admission_changed`` is called when existing connections may have to be
     closed."""
 
     def __init__(
@@ -44,6 +44,7 @@ class FirewallSources:
         firewall: Firewall,
         gate: Gate,
         admission: Admission,
+        approvers_changed: Callable[[frozenset[PeerId], int], None],
         names: Names,
         traffic: Sequence[PacedTraffic[Any]],
         config: Config,
@@ -58,6 +59,7 @@ class FirewallSources:
         self._firewall = firewall
         self._gate = gate
         self._admission = admission
+        self._approvers_changed = approvers_changed
         self._names = names
         self._traffic = traffic
         self._config = config
@@ -132,6 +134,7 @@ class FirewallSources:
             traffic.limit(limits)
         self._gate.quotas.set_limits(in_force.type_limits, in_force.peer_limits)
         self._gate.trial = None if in_force is policy else Trial(policy.rules, policy.rule_lines, policy.admission)
+        self._approvers_changed(in_force.approvers, in_force.need)  # before the rules, which may have them asked
         self._firewall.set_policy(in_force.rules, in_force.rule_lines)
         self._admission_changed()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType, UnionType
 from typing import Any, Generic, Literal, Self
 
@@ -20,6 +20,7 @@ from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import deadline_in
 from .multiaddr import Multiaddr
+from .protocols.approval import ApprovalRequests
 from .protocols.relay.limits import RelayServer
 from .protocols.relay.status import RelayStatus
 from .reach import Reach
@@ -358,6 +359,21 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         """Has the rules decide again."""
         self._parts.owner.check()
         self._parts.firewall.resume()
+
+    def approval_requests(self, of: Iterable[PeerId | str]) -> ApprovalRequests:
+        """An iterator over questions of the firewalls of other peers, for ``async for``, which this peer may answer as one of
+        their approvers. Only the peers in ``of`` may ask; stay connected with them by :meth:`keep`.
+
+        Questions come by turns among the peers that ask. ``close()`` ends the iteration and leaves all its questions to other
+        approvers; garbage collection those that were not read.
+
+        Raises:
+            InvalidAddress: one in ``of`` is not a peer id.
+            RuntimeError: the questions of one of them already have an iterator.
+            ValueError: ``of`` is empty.
+        """
+        self._parts.owner.check()
+        return self._parts.approving.open([PeerId.of(peer) for peer in of], self._parts.owner)
 
     async def reload_policy(self) -> None:
         """Reloads the policy file, changed or not; without one, does nothing.

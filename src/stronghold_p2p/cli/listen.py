@@ -272,10 +272,7 @@ def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
     """Whoever is at stdin answers."""
     if output.is_json():
         return Program(peer, Lines(), ban=peer.ban_peer)
-    # In the background a remote's request must not stop us: reading fails then, and nobody answers.
-    signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    return Person(peer, Lines(), quiet=config.firewall_quiet, ban=peer.ban_peer)
+    return Person(peer, Lines.of_person(), quiet=config.firewall_quiet, ban=peer.ban_peer)
 
 
 def _missing(*paths: Path | None) -> list[Path]:

@@ -125,14 +125,17 @@ class Person(Asker):
             f"  type       {type_of(question) or '-'}",
             f"  request    {view_of(question)}",
             f"  time left  {left:.0f} s; then it is rejected",
+            *self._approval(question),
         ]
-        if question.need > 1:
-            lines.append(f"  approval   {_quorum(question)}")
         if self._missed:
             lines.insert(0, f"{count(self._missed, 'question')} ended before being shown")
         if self._turns.waiting:
             lines.append(f"  ({count(self._turns.waiting, 'more question')} waiting)")
         return "\n".join(("", *lines, self._choices(question)))
+
+    def _approval(self, question: Asked) -> list[str]:
+        """Lines about others who are asked."""
+        return [f"  approval   {_quorum(question)}"] if question.need > 1 else []
 
     def _choices(self, question: Asked) -> str:
         """What may be answered, with the letters for it."""
