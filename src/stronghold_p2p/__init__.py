@@ -79,7 +79,7 @@ from .events import (
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
 from .firewall.questions import FirewallRequest
-from .firewall.rules import FirewallRules, Rule
+from .firewall.rules import FirewallRules, Rule, RuleInForce
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
@@ -166,6 +166,7 @@ __all__ = [
     "ReservationLost",
     "ReservationMade",
     "Rule",
+    "RuleInForce",
     "SignedAnswer",
     "StateError",
     "StateFailed",

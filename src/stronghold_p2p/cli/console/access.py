@@ -13,16 +13,29 @@ import secrets
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["COOKIE", "MAX_SESSIONS", "Access", "is_ours"]
+__all__ = ["COOKIE", "MAX_PAGES", "MAX_SESSIONS", "Access", "Session", "is_ours"]
 
 COOKIE: Final = "stronghold_console"
 
 MAX_SESSIONS = 8
 """Browsers that may be in at once; one more ends the one that came first."""
 
+MAX_PAGES = 4
+"""That one browser keeps up to date. It has room for six connections to a host, of which each page holds one."""
+
 HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """Names by which a browser reaches this machine. Whoever has a name of his own lead here (DNS rebinding) is refused. Any port
 may stand there: ``ssh -L`` has its own."""
+
+
+class Session:
+    """A browser that has opened a link."""
+
+    def __init__(self) -> None:
+        self.id: Final = secrets.token_urlsafe()
+        self.pages = 0
+        """That are kept up to date."""
+        self.ended = False
 
 
 class Access:
@@ -32,27 +45,26 @@ class Access:
         self.path: Final = secrets.token_hex(8)
         """Under which everything is served."""
         self._token = secrets.token_urlsafe()
-        self._sessions: dict[str, None] = {}
+        self._sessions: list[Session] = []
 
     @property
     def link(self) -> str:
         """What a browser opens next, without the host. Good once; then there is another one."""
         return f"/{self.path}/#{self._token}"
 
-    def open(self, token: str) -> str | None:
-        """The id of a new session; None if this is not the token of :attr:`link`."""
+    def open(self, token: str) -> Session | None:
+        """A new session; None if this is not the token of :attr:`link`."""
         if not _equal(token, self._token):
             return None
         self._token = secrets.token_urlsafe()
         if len(self._sessions) == MAX_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
-        session = secrets.token_urlsafe()
-        self._sessions[session] = None
-        return session
+            self._sessions.pop(0).ended = True
+        self._sessions.append(Session())
+        return self._sessions[-1]
 
-    def admits(self, session: str | None) -> bool:
-        """Whether this is the id of a session."""
-        return session is not None and any([_equal(session, known) for known in self._sessions])
+    def find(self, id: str | None) -> Session | None:
+        """The session with this id."""
+        return next((session for session in self._sessions if id is not None and _equal(id, session.id)), None)
 
 
 def is_ours(method: str, headers: Mapping[str, str], address: str) -> bool:

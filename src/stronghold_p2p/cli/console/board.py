@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ...events import FirewallDecision, RequestHandled
+from ...events import Direction, FirewallDecision, RequestHandled
 from ...peer import StrongholdP2p
 from . import records
 from .desk import Desk
@@ -19,7 +19,7 @@ from .desk import Desk
 __all__ = ["Board", "Watch"]
 
 MAX_LISTED = 200
-"""Rules, and connections, that are listed."""
+"""Rules in each direction, and connections, that are listed."""
 
 MAX_DECISIONS = 100
 """The latest ones, which are listed."""
@@ -130,20 +130,15 @@ class Board:
         ]
 
     def _rules(self) -> records.Record:
-        rules = self._peer.rules_in_force(limit=MAX_LISTED + 1)
+        rules = self._peer.rules_in_force(MAX_LISTED + 1)
+        by_direction = [[its for its in rules if its.direction is way] for way in (Direction.INBOUND, Direction.OUTBOUND)]
         return {
             "listed": [
-                {
-                    "peer": None if its.peer is None else str(its.peer),
-                    "name": None if its.peer is None else self._peer.name_of(its.peer),
-                    "direction": str(its.direction.name).lower(),
-                    "layer": its.layer,
-                    "line": its.line,
-                    "rule": records.rule(its.rule),
-                }
-                for its in rules[:MAX_LISTED]
+                records.rule(its, None if its.peer is None else self._peer.name_of(its.peer))
+                for ours in by_direction
+                for its in ours[:MAX_LISTED]
             ],
-            "more": len(rules) > MAX_LISTED,
+            "more": any(len(ours) > MAX_LISTED for ours in by_direction),
         }
 
     def _connections(self) -> records.Record:

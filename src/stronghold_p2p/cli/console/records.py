@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from asyncio import get_running_loop
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from ...events import ConnectionInfo, FirewallDecision, RequestHandled
 from ...firewall.questions import FirewallRequest
-from ...firewall.rules import Rule, Verdict
+from ...firewall.rules import Rule, RuleInForce, Verdict
 from .. import paths
 from ..text import printable
 
@@ -24,6 +25,9 @@ MAX_TEXT = 200
 
 MAX_TYPES = 50
 """Types that are named of a rule; people write few, answers add one each."""
+
+MAX_CHAIN = 5
+"""Rules that are shown of those that come one after the other ends."""
 
 Record = dict[str, Any]
 
@@ -82,17 +86,26 @@ def connection(info: ConnectionInfo, name: str | None) -> Record:
     }
 
 
-def rule(its: Rule | None) -> Record:
-    """In words of a policy file."""
-    if its is None:
-        return {"otherwise": "ask", "types": []}
-    named = [(name, verdict) for verdict in Verdict for name in its.named(verdict)]
+def rule(its: RuleInForce, name: str | None) -> Record:
     return {
-        "otherwise": "predicate" if its.predicate is not None else its.otherwise.name.lower(),
+        "peer": None if its.peer is None else str(its.peer),
+        "name": name,
+        "direction": _direction(its),
+        "layer": its.layer,
+        "line": its.line,
+        "says": [] if its.rule is None else [_said(each) for each in islice(its.rule.chain, MAX_CHAIN)],
+    }
+
+
+def _said(rule: Rule) -> Record:
+    """One rule of those that come one after the other."""
+    named = [(name, verdict) for verdict in Verdict for name in rule.named(verdict)]
+    return {
         "types": [[_text(name), verdict.name.lower()] for name, verdict in named[:MAX_TYPES]],
         "more": max(0, len(named) - MAX_TYPES),
-        "until": None if its.until is None else its.until.timestamp(),
-        "strict": its.strict,
+        "otherwise": "predicate" if rule.predicate is not None else rule.otherwise.name.lower(),
+        "until": None if rule.until is None else rule.until.timestamp(),
+        "strict": rule.strict,
     }
 
 

@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 from ...logs import SparingLog
 from ...peer import StrongholdP2p
 from .. import output
-from .access import COOKIE, Access, is_ours
+from .access import COOKIE, MAX_PAGES, Access, Session, is_ours
 from .board import Board
 from .desk import AnswerError, Desk, Given
 from .place import Place, listen_at, url_of
@@ -32,10 +32,7 @@ from .place import Place, listen_at, url_of
 __all__ = ["Console"]
 
 MAX_CONNECTIONS = 64
-"""At once; more are closed. Each page holds one."""
-
-MAX_PAGES = 16
-"""That get updates at once. A browser has room for six: it makes no more connections to a host, and each page keeps one."""
+"""At once; more are closed. Browsers hold half of it with their pages, at most."""
 
 MAX_HEADERS = 16_384
 """Bytes of a request's line and headers; browsers send about 1,000."""
@@ -48,6 +45,8 @@ PATIENCE = 10.0
 
 ALIVE = 15.0
 """Seconds between lines to a page: one that nobody has closed properly is found out."""
+
+EVENTS = "text/event-stream"
 
 FILES: Final = {
     "": ("index.html", "text/html"),
@@ -156,8 +155,8 @@ class Console:
 
         return guard
 
-    def _is_in(self, request: Request) -> bool:
-        return self._access.admits(request.cookies.get(COOKIE))
+    def _session(self, request: Request) -> Session | None:
+        return self._access.find(request.cookies.get(COOKIE))
 
     async def _open_session(self, request: Request) -> Response:
         try:
@@ -169,11 +168,11 @@ class Console:
             return _error(403, "This link has been used, or is not the newest. The terminal has a new one.")
         self._show_link("next link")
         response = Response(status_code=204)
-        response.set_cookie(COOKIE, session, path=f"/{self._access.path}/", httponly=True, samesite="strict")
+        response.set_cookie(COOKIE, session.id, path=f"/{self._access.path}/", httponly=True, samesite="strict")
         return response
 
     async def _take_answer(self, request: Request) -> Response:
-        if not self._is_in(request):
+        if self._session(request) is None:
             return _error(401, NO_SESSION)
         try:
             given = msgspec.json.decode(await _body(request), type=Given)
@@ -186,35 +185,38 @@ class Console:
         return Response(status_code=204)
 
     async def _update(self, request: Request) -> Response:
-        if not self._is_in(request):
-            return _error(401, NO_SESSION)
-        if self._board.watched >= MAX_PAGES:
-            return _error(429, "The console is open in too many pages: close one, and reload this one.")
-        return _Updates(self._board, partial(self._is_in, request))
+        # As an update: a page cannot read an error of its event source.
+        session = self._session(request)
+        if session is None:
+            return Response(_end(NO_SESSION), media_type=EVENTS)
+        if session.pages == MAX_PAGES:
+            return Response(_end(MANY_PAGES), media_type=EVENTS)
+        return _Updates(self._board, session)
 
 
 class _Updates(Response):
     """What a page shows, then what changes, for as long as the page is there: server-sent events (HTML Living Standard,
     section 9.2)."""
 
-    media_type = "text/event-stream"
-
-    def __init__(self, board: Board, is_in: Callable[[], bool]) -> None:
-        super().__init__()
+    def __init__(self, board: Board, session: Session) -> None:
+        super().__init__(media_type=EVENTS)
         del self.headers["content-length"]
         self._board = board
-        self._is_in = is_in
+        self._session = session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection: _Connection = scope["state"]["connection"]
+        self._session.pages += 1
         with self._board.watch() as watch:
             connection.stay(watch.close)
             try:
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                while self._is_in() and (update := await watch.next(ALIVE)) is not None:
-                    await send({"type": "http.response.body", "body": b"data: %b\n\n" % update, "more_body": True})
+                while not self._session.ended and (update := await watch.next(ALIVE)) is not None:
+                    await send({"type": "http.response.body", "body": _event(update), "more_body": True})
+                last = _end(NO_SESSION) if self._session.ended else b""
+                await send({"type": "http.response.body", "body": last})
             finally:
-                connection.transport.abort()
+                self._session.pages -= 1
 
 
 class _Connection(H11Protocol):
@@ -231,7 +233,7 @@ class _Connection(H11Protocol):
             transport.abort()
 
     def stay(self, lost: Callable[[], object]) -> None:
-        """Has it last as long as the page, which ``lost`` is told the end of."""
+        """Has it last as long as the page; ``lost`` is called at its end."""
         self._patience.cancel()
         self._lost = lost
 
@@ -274,9 +276,19 @@ async def _body(request: Request) -> bytes:
     return body
 
 
+def _event(data: bytes) -> bytes:
+    return b"data: %b\n\n" % data
+
+
+def _end(why: str) -> bytes:
+    """The last event: the page is not to connect again."""
+    return _event(msgspec.json.encode({"end": why}))
+
+
 def _error(status: int, message: str) -> Response:
     return Response(msgspec.json.encode({"message": message}), status, media_type="application/json")
 
 
 REFUSED = _error(403, "This request does not come from the console's page.")
+MANY_PAGES = f"This browser has the console open in {MAX_PAGES} pages: close one, and reload this one."
 NO_SESSION = "This browser is not signed in: open the link that the terminal shows."

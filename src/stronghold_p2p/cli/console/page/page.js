@@ -24,12 +24,12 @@ const ENDS = {
   closed: "Rejected: the peer is closing",
 };
 const MARKS = { allow: "✓", reject: "✕", ask: "?", predicate: "ƒ" };
-const WORDS = { allow: "pass", reject: "are rejected", ask: "are asked about", predicate: "a program decides" };
+const WORDS = { allow: "pass", reject: "are rejected", ask: "are asked about", predicate: "decided by a program" };
 const LAYERS = {
   "policy peer": "policy",
-  "policy default": "policy, for all others",
-  peer: "of its own",
-  default: "for all others",
+  "policy default": "policy",
+  peer: "set for this peer",
+  default: "set for all others",
   none: "no rule",
 };
 
@@ -77,15 +77,16 @@ const described = (told) => `${told.name ?? shortened(told.peer)}${told.type ===
 
 function showQuestions({ shown, more, ended }) {
   const open = new Set(shown.map((told) => told.id));
+  const neighbors = new Map();
+  for (const { network } of shown) neighbors.set(network, (neighbors.get(network) ?? 0) + 1);
   const ends = new Map(ended.map((told) => [told.id, told]));
   for (const [id, card] of questions) if (!open.has(id)) endCard(id, card, ends.get(id));
   for (const told of shown) {
     if (!questions.has(told.id)) addCard(told);
-    refreshCard(questions.get(told.id), told);
+    refreshCard(questions.get(told.id), told, neighbors);
   }
   const rest = find("#questions .more");
-  rest.hidden = more === 0;
-  rest.textContent = `${plural(more, "more question")} waiting for a place here`;
+  rest.textContent = more ? `${plural(more, "more question")} waiting for a place here` : "";
   const count = shown.length + more;
   find("[data-count=questions]").textContent = count || "";
   document.title = count ? `(${count}) Stronghold` : "Stronghold";
@@ -97,9 +98,9 @@ function addCard(told) {
   card.told = told;
   find(".who", card).append(...who(told));
   const type = told.type === null ? "a request" : make("code", told.type);
-  const [before, after] =
-    told.direction === "inbound" ? ["sends you ", ""] : ["is to be sent ", " by this peer"];
-  find(".asks", card).append(before, type, after, make("span", null, "count-waiting"));
+  const way = told.direction === "inbound" ? "Inbound: it sends you " : "Outbound: you send it ";
+  find(".asks", card).append(way, type, make("span", null, "more-waiting"));
+  find(".stranger", card).hidden = told.kind !== "peer";
   find(".peer", card).textContent = told.peer;
   find(".path", card).textContent = told.address === null ? told.path : `${told.path}, ${told.address}`;
   find(".view", card).textContent = told.view;
@@ -127,12 +128,16 @@ function addCard(told) {
   tell(`New question: ${described(told)}`);
 }
 
-function refreshCard(card, told) {
-  find(".count-waiting", card).textContent = told.waiting > 1 ? ` (${told.waiting} requests wait)` : "";
+/** ``neighbors``: how many questions are open from each network. */
+function refreshCard(card, told, neighbors) {
+  find(".more-waiting", card).textContent = told.waiting > 1 ? ` (${told.waiting} requests wait)` : "";
   const by = find(".agreed", card);
   by.hidden = told.need < 2;
   by.textContent = `${told.agreed} of ${told.need} approvers have agreed. Here it can only be rejected.`;
   find(".allow", card).hidden = told.need > 1;
+  const network = find("[data-answer=reject_network]", card);
+  network.hidden = told.network === null || neighbors.get(told.network) < 2;
+  network.textContent = `Reject all from ${told.network}`;
 }
 
 function endCard(id, card, ended) {
@@ -232,13 +237,9 @@ sure.addEventListener("close", () => {
 
 // -- lists ----------------------------------------------------------------------------------------
 
-function show(id, { listed, more }, row) {
+function list(id, listed, row, more = "") {
   find(`#${id} .rows`).replaceChildren(...listed.map(row));
-  const rest = find(`#${id} .more`);
-  rest.hidden = !more;
-  rest.textContent = more === true ? "and more" : `and ${more} more`;
-  const count = find(`[data-count=${id}]`);
-  if (count) count.textContent = listed.length + Number(more);
+  find(`#${id} .more`).textContent = more;
 }
 
 function chip(verdict, text) {
@@ -256,7 +257,7 @@ function decisionRow(told) {
     told.direction === "inbound" ? " sent " : " was sent ",
     told.type === null ? "a request" : make("code", told.type),
   );
-  const by = told.by === "rule" ? ruleWords(told) : told.by;
+  const by = told.by === "rule" ? `rule: ${origin(told)}` : told.by;
   const details = [by];
   if (told.how !== "approved" && told.how !== "rejected") details.push(told.how);
   if (told.reason) details.push(told.reason);
@@ -267,27 +268,31 @@ function decisionRow(told) {
   return make("li", null, "row", time, mark, what, make("p", details.join(" · "), "dim"));
 }
 
-const ruleWords = (told) => `rule: ${LAYERS[told.layer]}${told.line === null ? "" : `, line ${told.line}`}`;
+/** Where a rule is from. */
+const origin = (told) => `${LAYERS[told.layer]}${told.line === null ? "" : `, line ${told.line}`}`;
 
 function ruleRow(told) {
   const to = told.direction === "inbound" ? "to us" : "from us";
   const title = make("p", null, null);
   if (told.peer === null) title.append(make("strong", "All others"));
   else title.append(...who(told));
-  title.append(make("span", ` ${to} · ${LAYERS[told.layer]}${told.line === null ? "" : `, line ${told.line}`}`, "dim"));
-  return make("li", null, null, title, ...ruleParts(told.rule));
+  title.append(make("span", ` ${to} · ${origin(told)}`, "dim"));
+  if (told.says.length === 0) return make("li", null, null, title, chip("ask", "? a question about the peer"));
+  return make("li", null, null, title, ...told.says.flatMap(saidParts));
 }
 
-function ruleParts(rule) {
-  const chips = rule.types.map(([name, verdict]) => chip(verdict, `${MARKS[verdict]} ${name}`));
-  if (rule.more) chips.push(make("span", `and ${rule.more} more`, "dim"));
-  const others = rule.types.length ? "others" : "all requests";
-  chips.push(chip(rule.otherwise, `${MARKS[rule.otherwise]} ${others}: ${WORDS[rule.otherwise]}`));
+/** One rule of those that come one after the other. */
+function saidParts(said, at) {
+  const chips = said.types.map(([name, verdict]) => chip(verdict, `${MARKS[verdict]} ${name}`));
+  if (said.more) chips.push(make("span", `and ${said.more} more`, "dim"));
+  const others = said.types.length ? "others" : "all requests";
+  chips.push(chip(said.otherwise, `${MARKS[said.otherwise]} ${others}: ${WORDS[said.otherwise]}`));
+  if (at > 0) chips.unshift(make("span", "then", "dim"));
   const parts = [make("p", null, "chips", ...chips)];
-  if (rule.until !== null) {
-    const left = rule.until - now();
-    const end = new Date(rule.until * 1000).toLocaleString();
-    const text = `until ${end}${left > 0 ? `, for ${duration(left)} more` : ""}${rule.strict ? ", with what it let in" : ""}`;
+  if (said.until !== null) {
+    const left = said.until - now();
+    const end = new Date(said.until * 1000).toLocaleString();
+    const text = `until ${end}${left > 0 ? `, for ${duration(left)} more` : ""}${said.strict ? ", with what it let in" : ""}`;
     parts.push(make("p", text, "dim"));
   }
   return parts;
@@ -307,9 +312,12 @@ const SECTIONS = {
     find("#self").replaceChildren(make("code", told.peer));
   },
   questions: showQuestions,
-  decisions: (told) => show("decisions", { listed: told, more: 0 }, decisionRow),
-  rules: (told) => show("rules", told, ruleRow),
-  connections: (told) => show("connections", told, connectionRow),
+  decisions: (listed) => list("decisions", listed, decisionRow),
+  rules: ({ listed, more }) => list("rules", listed, ruleRow, more ? "and more" : ""),
+  connections: ({ listed, more }) => {
+    list("connections", listed, connectionRow, more ? `and ${more} more` : "");
+    find("[data-count=connections]").textContent = listed.length + more || "";
+  },
 };
 
 function take(news) {
