@@ -181,6 +181,7 @@ PURE = {
     "firewall.rule": "decisions",
     "firewall.rules": "decisions; the clocks are arguments",
     "firewall.admission": "decisions",
+    "firewall.names": "who is called what, as values",
     "firewall.quotas": "decisions; the time is an argument",
     "firewall.traffic": "decisions; the time is an argument",
     "firewall.toml_lines": "text in, positions out",

@@ -18,6 +18,7 @@ from stronghold_p2p import (
     EncodeError,
     HandshakeError,
     InvalidAddress,
+    InvalidName,
     KeyFileError,
     Keypair,
     LimitExceeded,
@@ -70,6 +71,7 @@ def test_every_error_is_public_and_of_the_tree() -> None:
     ("error", "builtin"),
     [
         (InvalidAddress, ValueError),
+        (InvalidName, ValueError),
         (ListenError, OSError),
         (EncodeError, ValueError),
         (NotPermitted, PermissionError),
@@ -103,6 +105,7 @@ def test_what_it_did_not(error: type[Exception]) -> None:
     ("error", "attributes"),
     [
         (InvalidAddress("/x", "unknown"), {"address": "/x", "reason": "unknown"}),
+        (InvalidName("alice", "taken"), {"name": "alice", "reason": "taken"}),
         (ListenError(ADDRESS, "in use"), {"address": str(ADDRESS), "reason": "in use"}),
         (KeyFileError("a.pem", "missing"), {"path": "a.pem", "reason": "missing"}),
         (NotPermitted(PEER, "banned"), {"peer": PEER, "reason": "banned"}),

@@ -124,6 +124,11 @@ def test_what_is_no_known_form(content: bytes, tmp_path: Path) -> None:
         Keypair.load(path)
 
 
+def test_a_missing_file_and_what_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match=r"there is no such file; .*`stronghold-p2p key new` makes one"):
+        Keypair.load(tmp_path / "key")
+
+
 # -- what is not overwritten ---------------------------------------------------------------------------
 
 

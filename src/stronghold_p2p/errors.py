@@ -3,6 +3,7 @@
 StrongholdError
 ├── ClosedError                 this peer is not started, or closed
 ├── InvalidAddress              unusable address in a call
+├── InvalidName                 unusable name for a peer in a call
 ├── ListenError                 cannot listen on an address
 ├── KeyFileError                unusable key file
 ├── CertificateError            unusable certificate file, or unusable private key of a certificate
@@ -53,6 +54,7 @@ __all__ = [
     "EncodeError",
     "HandshakeError",
     "InvalidAddress",
+    "InvalidName",
     "KeyFileError",
     "LimitExceeded",
     "ListenError",
@@ -102,6 +104,15 @@ class InvalidAddress(StrongholdError, ValueError):
     def __init__(self, address: object, reason: str) -> None:
         super().__init__(f"invalid address {str(address)!r}: {reason}")
         self.address = str(address)
+        self.reason = reason
+
+
+class InvalidName(StrongholdError, ValueError):
+    """A name cannot be given to a peer: it is not a name, or another peer has it, or one that looks like it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"name {name!r}: {reason}")
+        self.name = name
         self.reason = reason
 
 

@@ -14,6 +14,7 @@ from .errors import PolicyError, StateError
 from .event_hub import EventHub
 from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
+from .firewall.names import Names
 from .firewall.paced_traffic import PacedTraffic
 from .firewall.policy import Policy
 from .firewall.policy_watch import PolicyWatch
@@ -21,7 +22,7 @@ from .firewall.rules import Firewall, Rule
 from .firewall.traffic import TrafficLimits
 from .identity import PeerId
 from .store.database_thread import DatabaseThread
-from .store.firewall_memory import BanChange, Change, FirewallMemory, RuleChange
+from .store.firewall_memory import BanChange, Change, FirewallMemory, NameChange, RuleChange
 
 __all__ = ["FirewallSources"]
 
@@ -29,8 +30,9 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class FirewallSources:
-    """Applies a policy and a state file to the firewall, admission and the limits of each ``traffic``, and stores answers and
-    bans in the state file. ``admission_changed`` is called when existing connections may have to be closed."""
+    """Applies a policy and a state file to the firewall, admission, names and the limits of each ``traffic``, and stores
+    answers, bans and names in the state file. ``admission_changed`` is called when existing connections may have to be
+    closed."""
 
     def __init__(
         self,
@@ -39,6 +41,7 @@ class FirewallSources:
         *,
         firewall: Firewall,
         admission: Admission,
+        names: Names,
         traffic: Sequence[PacedTraffic[Any]],
         config: Config,
         events: EventHub,
@@ -51,6 +54,7 @@ class FirewallSources:
         self._policy = policy
         self._firewall = firewall
         self._admission = admission
+        self._names = names
         self._traffic = traffic
         self._config = config
         self._events = events
@@ -101,11 +105,17 @@ class FirewallSources:
         file."""
         return self._memory.keep_ban(peer, banned) if self._memory is not None else None
 
+    def keep_name(self, peer: PeerId, name: str | None) -> None:
+        """Stores a petname of ``peer``; None deletes it."""
+        if self._memory is not None:
+            self._memory.keep_name(peer, name)
+
     # -- the policy ------------------------------------------------------------------------------
 
     def _apply_policy(self, policy: Policy) -> None:
         # Of one that is only observed, nothing but its names is in force.
         in_force = policy if policy.mode == "enforce" else Policy(names=policy.names)
+        self._names.set_policy(policy.names, policy.groups)
         self._admission.set_policy(in_force.admission)
         limits = TrafficLimits(
             in_force.requests_in_flight or self._config.max_requests_in_flight_per_peer,
@@ -132,9 +142,12 @@ class FirewallSources:
         for change in changes:
             if isinstance(change, BanChange):
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
+            elif isinstance(change, NameChange):
+                self._names.set_petname(change.peer, change.name)
             elif change.rule is not None or self._has_rule(change):
                 self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)
-        self._admission_changed()
+        if any(isinstance(change, BanChange) for change in changes):
+            self._admission_changed()
 
     def _has_rule(self, change: RuleChange) -> bool:
         """Whether the firewall still has what the file had: no call has replaced it."""

@@ -81,6 +81,9 @@ def read(path: str | os.PathLike[str]) -> bytes:
         with open(path, "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             data = file.read(MAX_SIZE + 1)
+    except FileNotFoundError as error:
+        reason = "there is no such file; Keypair.generate().save() or `stronghold-p2p key new` makes one"
+        raise KeyFileError(path, reason) from error
     except OSError as error:
         raise KeyFileError(path, error.strerror or str(error)) from error
     if len(data) > MAX_SIZE:

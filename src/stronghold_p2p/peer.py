@@ -380,6 +380,33 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         """
         await self._parts.set_banned(PeerId.of(peer), False)
 
+    # -- names -----------------------------------------------------------------------------------
+
+    def name_of(self, peer: PeerId | str) -> str | None:
+        """What people are shown for ``peer``: its name in the policy, else its petname by :meth:`set_name`; None if it has no
+        name. Names decide nothing.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id.
+        """
+        self._parts.owner.check()
+        return self._parts.names.name_of(PeerId.of(peer))
+
+    def set_name(self, peer: PeerId | str, name: str | None) -> None:
+        """Gives ``peer`` a petname, which replaces the one before; None takes it away. With a state file, it is stored.
+
+        Raises:
+            InvalidAddress: ``peer`` is not a peer id.
+            InvalidName: empty, not printable, with blanks around it, over 64 characters, a peer id, or begins with a slash, as
+                addresses do; or it is the name of another peer, or differs from that in upper and lower case only.
+        """
+        self._parts.owner.check()
+        peer = PeerId.of(peer)
+        if name is not None:
+            self._parts.names.check(peer, name)
+        self._parts.names.set_petname(peer, name)
+        self._parts.sources.keep_name(peer, name)
+
     # -- seeing ----------------------------------------------------------------------------------
 
     @property

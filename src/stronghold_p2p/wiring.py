@@ -20,6 +20,7 @@ from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
 from .firewall.expiry import Expiry
 from .firewall.gate import Gate
+from .firewall.names import Names
 from .firewall.policy import Policy
 from .firewall.rules import Firewall, FirewallRules
 from .firewall_sources import FirewallSources
@@ -88,12 +89,13 @@ class Parts(Generic[Req, Res]):
         self.firewall.changed = self._firewall_changed
         self._expiry = Expiry(self.firewall)
         self.admission = Admission()
+        self.names = Names()
         self.addresses = addresses if addresses is not None else AddressBook(config)
         self.ping = PingService()
         self.swarm: Swarm | None = None
         """None before the start, and from the close on."""
         self._refusals = Refusals(self.events.emit)
-        self.approvals = Approvals(self.firewall, config, self.events.emit, self._refusals)
+        self.approvals = Approvals(self.firewall, config, self.events.emit, self._refusals, self.names.name_of)
         protocols = make_protocols(codec, request_type, response_type, config)
         self.firewall.limit_types(protocols[-1].requests.type_names)
         self.gate = Gate(self.firewall, self.approvals, firewall_view, self.events)
@@ -106,6 +108,7 @@ class Parts(Generic[Req, Res]):
             state_file,
             firewall=self.firewall,
             admission=self.admission,
+            names=self.names,
             traffic=(self.responder.traffic, self.streams.traffic),
             config=config,
             events=self.events,

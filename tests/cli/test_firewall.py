@@ -22,8 +22,8 @@ def file(tmp_path: Path) -> str:
     return str(tmp_path / "state.db")
 
 
-def record(inbound: Any = None, outbound: Any = None, banned: bool = False) -> dict[str, Any]:
-    return {"peer": str(ALICE), "inbound": inbound, "outbound": outbound, "banned": banned}
+def record(inbound: Any = None, outbound: Any = None, banned: bool = False, name: str | None = None) -> dict[str, Any]:
+    return {"peer": str(ALICE), "name": name, "inbound": inbound, "outbound": outbound, "banned": banned}
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,8 @@ def record(inbound: Any = None, outbound: Any = None, banned: bool = False) -> d
         (("remove",), record()),
         (("ban",), record("ask", "ask", True)),
         (("unban",), record("ask", "ask")),
+        (("name", "alice"), record("ask", "ask", name="alice")),
+        (("unname",), record("ask", "ask")),
     ],
 )
 def test_an_edit_prints_what_holds_for_the_peer_now(
@@ -57,7 +59,7 @@ def test_an_edit_prints_what_holds_for_the_peer_now(
         state.set_rule(ALICE, Direction.BOTH, Rule.ASK)
         state.set_rule(BOB, Direction.BOTH, Rule.REJECT_ALL)
     command, *options = arguments
-    edited = cli.json("firewall", command, str(ALICE), "--state", file, *options)
+    edited = cli.json("firewall", command, str(ALICE), *options, "--state", file)
     assert (edited.status, edited.line) == (0, expected)
     listed = cli.json("firewall", "list", "--state", file)
     assert [line for line in listed.lines if line["peer"] == str(ALICE)] == [expected] * (expected != record())
@@ -77,21 +79,22 @@ def test_for_people_the_list_is_a_table(cli: Cli, file: str) -> None:
         state.set_rule(ALICE, Direction.INBOUND, Rule.restricted(allow={"Ping", "\x1b[2J"}))
         state.set_rule(BOB, Direction.OUTBOUND, Rule.restricted(allow={"Ping"}, ask={"Sign"}))
         state.set_banned(BOB, True)
+    assert cli("firewall", "name", str(BOB), "bob's phone", "--state", file).status == 0
     assert cli("firewall", "list", "--state", file).out.splitlines() == [
-        f"{'PEER':52}  INBOUND                OUTBOUND                             BANNED",
-        rf"{ALICE}  allow '\x1b[2J', Ping  -                                    -",
-        rf"{BOB}  -                      allow Ping; ask Sign; reject others  yes",
+        f"{'PEER':52}  NAME         INBOUND                OUTBOUND                             BANNED",
+        rf"{ALICE}  -            allow '\x1b[2J', Ping  -                                    -",
+        rf"{BOB}  bob's phone  -                      allow Ping; ask Sign; reject others  yes",
     ]
 
 
 def test_an_empty_list(cli: Cli, file: str) -> None:
     Database(file).close()
-    assert cli("firewall", "list", "--state", file).out == "no rules and no bans\n"
+    assert cli("firewall", "list", "--state", file).out == "no rules, no bans and no names\n"
     listed = cli.json("firewall", "list", "--state", file)
     assert (listed.status, listed.out) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["list", "remove", "unban"])
+@pytest.mark.parametrize("command", ["list", "remove", "unban", "unname"])
 def test_what_needs_a_file_makes_none(cli: Cli, file: str, command: str) -> None:
     told = cli.json("firewall", command, *([] if command == "list" else [str(ALICE)]), "--state", file)
     assert (told.status, told.line["error"]) == (1, "StateError")
@@ -110,6 +113,8 @@ def test_what_is_no_state_file(cli: Cli, file: str, command: str) -> None:
     ("arguments", "error"),
     [
         (("allow", "alice"), "InvalidAddress"),
+        (("name", str(ALICE), " alice"), "InvalidName"),
+        (("name", str(ALICE)), "UsageError"),
         (("ban", "/ip4/127.0.0.1/tcp/1"), "InvalidAddress"),
         (("allow", str(ALICE), "--types", "Ping,,Read"), "UsageError"),
         (("allow", str(ALICE), "--types", ""), "UsageError"),
@@ -132,3 +137,61 @@ def test_usage(cli: Cli, file: str, arguments: tuple[str, ...], error: str) -> N
 def test_the_file_must_be_named(cli: Cli) -> None:
     told = cli.json("firewall", "list")
     assert (told.status, told.line["error"]) == (2, "UsageError")
+
+
+# -- names -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> str:
+    path = tmp_path / "policy.toml"
+    path.write_text(f'[peers."the boss"]\nid = "{BOB}"\n')
+    return str(path)
+
+
+def test_a_name_stands_for_its_peer(cli: Cli, file: str) -> None:
+    assert cli.json("firewall", "name", str(ALICE), "alice", "--state", file).line == record(name="alice")
+    assert cli.json("firewall", "ban", "alice", "--state", file).line == record(banned=True, name="alice")
+    assert cli.json("firewall", "name", "alice", "al", "--state", file).line == record(banned=True, name="al")
+    told = cli.json("firewall", "unban", "alice", "--state", file)
+    assert (told.status, told.line["error"]) == (2, "InvalidAddress")
+    assert cli.json("firewall", "unban", "al", "--state", file).line == record(name="al")
+    assert cli.json("firewall", "list", "--state", file).line == record(name="al")
+    assert cli.json("firewall", "unname", "al", "--state", file).line == record()
+    assert cli.json("firewall", "list", "--state", file).out == ""
+
+
+def test_a_name_like_that_of_another_is_refused(cli: Cli, file: str, policy: str) -> None:
+    cli("firewall", "name", str(BOB), "bob", "--state", file)
+    told = cli.json("firewall", "name", str(ALICE), "Bob", "--state", file)
+    assert (told.status, told.line["error"]) == (2, "InvalidName")
+    told = cli.json("firewall", "name", str(ALICE), "the boss", "--state", file, "--policy", policy)
+    assert told.line["message"] == f"name 'the boss': is the name of {BOB} in the policy"
+    assert cli.json("firewall", "list", "--state", file).line["peer"] == str(BOB)
+
+
+def test_names_of_the_policy(cli: Cli, file: str, policy: str) -> None:
+    banned = cli.json("firewall", "ban", "the boss", "--state", file, "--policy", policy).line
+    assert (banned["peer"], banned["name"]) == (str(BOB), "the boss")
+    cli("firewall", "name", str(BOB), "bob", "--state", file)
+    assert cli.json("firewall", "list", "--state", file).line["name"] == "bob"
+    assert cli.json("firewall", "list", "--state", file, "--policy", policy).line["name"] == "the boss"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("remove", "has no rule to remove"), ("unban", "has no ban to lift"), ("unname", "has no name")],
+)
+def test_there_is_nothing_to_take_away(cli: Cli, file: str, command: str, said: str) -> None:
+    Database(file).close()
+    told = cli("firewall", command, str(ALICE), "--state", file)
+    assert told.status == 0
+    assert told.out.startswith(f"{ALICE} {said}")
+    told = cli.json("firewall", command, str(ALICE), "--state", file)
+    assert told.line == record()
+
+
+def test_people_see_the_name_in_what_is_said(cli: Cli, file: str) -> None:
+    cli("firewall", "name", str(ALICE), "alice", "--state", file)
+    told = cli("firewall", "unban", str(ALICE), "--state", file)
+    assert told.out.startswith(f"alice ({str(ALICE)[:7]}…{str(ALICE)[-6:]}) has no ban to lift\n")

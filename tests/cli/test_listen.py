@@ -168,6 +168,7 @@ def test_a_handler_that_takes_too_long_is_told_of(cli: Cli, tmp_path: Path) -> N
         assert (asked.status, asked.line["error"]) == (1, "StreamReset")
         assert failure(listener) == {
             "peer": peer_id,
+            "name": None,
             "error": "RequestTimeout",
             "message": "the handler did not end within 0.1 s",
         }
@@ -272,12 +273,13 @@ async def test_paths_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
         {
             "event": "hole_punch_failed",
             "peer": str(peer),
+            "name": None,
             "error": "ValueError",
             "message": "no answer\\x1b[2J",
             "attempt": 1,
             "last": False,
         },
-        {"event": "path_upgraded", "peer": str(peer), "address": str(address), "relay": str(relay)},
+        {"event": "path_upgraded", "peer": str(peer), "name": None, "address": str(address), "relay": str(relay)},
     ]
 
 
@@ -331,6 +333,37 @@ def test_a_question_that_nobody_answers_ends_after_its_time(cli: Cli) -> None:
         assert (asked.status, asked.line["error"]) == (5, "NoResponse")
         assert json.loads(listener.stdout.readline())["event"] == "firewall"
         assert json.loads(listener.stdout.readline()) == {"event": "ended", "id": 1, "reason": "timed out"}
+
+
+@pytest.mark.parametrize(("quiet", "questions"), [("60", 1), ("0", 2)])
+def test_a_peer_that_was_not_answered_causes_no_question_for_a_while(
+    cli: Cli, tmp_path: Path, quiet: str, questions: int
+) -> None:
+    key = str(tmp_path / "alice.pem")
+    cli("key", "new", key)
+    options = ("--ask", "--ask-timeout", "0.1", "--ask-quiet", quiet, "--json")
+    with process("listen", *options, stdin=subprocess.PIPE) as listener:
+        assert listener.stdout is not None
+        address = json.loads(listener.stdout.readline())["address"]
+        for _ in range(2):
+            assert cli.json("request", address, "{}", "--key", key).line["error"] == "NoResponse"
+        listener.send_signal(signal.SIGINT)
+        told = [json.loads(line) for line in listener.stdout]
+    assert len([line for line in told if line["event"] == "firewall"]) == questions
+
+
+def test_who_is_kept_may_be_given_by_name(cli: Cli, tmp_path: Path) -> None:
+    """And its name is told of."""
+    state, missing = str(tmp_path / "state.db"), str(tmp_path / "missing.db")
+    cli("firewall", "name", str(Keypair.generate().peer_id), "alice", "--state", state)
+    with process("listen", "--allow-all", "--json", "--state", state, "--keep", "alice") as listener:
+        assert listener.stdout is not None
+        printed = [json.loads(listener.stdout.readline()) for _ in range(2)]
+    (failed,) = (line for line in printed if line["event"] == "keep_failed")
+    assert failed["name"] == "alice"
+    told = cli.json("listen", "--allow-all", "--state", missing, "--keep", "alice")
+    assert (told.status, told.line["error"]) == (2, "InvalidAddress")
+    assert not Path(missing).exists()
 
 
 def test_what_a_policy_leaves_open_is_asked(cli: Cli, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from stronghold_p2p.cli import app, output
-from stronghold_p2p.identity import Keypair
+from stronghold_p2p.errors import DialError, NoResponse, NotPermitted, PeerIdMismatch
+from stronghold_p2p.identity import Keypair, PeerId
 
 from .conftest import WAIT, Cli, listening, terminal
 
@@ -94,7 +95,7 @@ def odd(tmp_path: Path) -> str:
 def test_a_file_with_a_name_that_is_no_text(cli: Cli, odd: str, tmp_path: Path) -> None:
     missing = cli.json("key", "show", odd)
     assert (missing.status, missing.line["error"]) == (1, "KeyFileError")
-    assert missing.line["message"] == f"key file {tmp_path}/\\xe9.pem: No such file or directory"
+    assert missing.line["message"].startswith(f"key file {tmp_path}/\\xe9.pem: there is no such file")
     made = cli.json("key", "new", odd)
     assert (made.status, made.line["file"]) == (0, f"{tmp_path}/\\xe9.pem")
     assert cli.json("key", "show", odd).line["peer_id"] == made.line["peer_id"]
@@ -199,3 +200,70 @@ def test_names_that_are_printed_in_the_background(capsys: pytest.CaptureFixture[
     output.configure(json=False, debug=False)
     asyncio.run(tell())
     assert capsys.readouterr().out == '\\xe9\n{"file":"\\\\xe9"}\n'
+
+
+# -- names of peers ------------------------------------------------------------------------------------
+
+
+PEER = PeerId.parse("12D3KooWRRyooRcDcrSCjR5cGBYRzUBbENWbvp2JY2atYtq45dhM")
+OTHER = PeerId.parse("12D3KooWPd9mp9pp9m35GFMbEAJ4m7RmwduMqPWE6V71mySEHR2E")
+SHOWN = "alice (12D3Koo…q45dhM)"
+
+
+@pytest.fixture
+def named() -> Iterator[None]:
+    """People are shown a name for one peer."""
+    output.configure(json=False, debug=False)
+    output.name_peers({PEER: "alice"}.get)
+    yield
+    output.configure(json=False, debug=False)
+
+
+@pytest.mark.usefixtures("named")
+def test_a_peer_is_shown_by_its_name() -> None:
+    assert (output.who(PEER), output.who(OTHER)) == (SHOWN, str(OTHER))
+    assert output.peer_record(PEER) == {"peer": str(PEER), "name": "alice"}
+    assert output.peer_record(OTHER) == {"peer": str(OTHER), "name": None}
+    output.configure(json=False, debug=False)
+    assert output.who(PEER) == str(PEER)
+
+
+@pytest.mark.usefixtures("named")
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (NoResponse(PEER), f"NoResponse: {SHOWN} closed the request without a response: rejected or declined"),
+        (NoResponse(OTHER), f"NoResponse: {OTHER} closed the request without a response: rejected or declined"),
+        (NotPermitted(None, f"it is like {PEER}"), f"NotPermitted: not permitted: it is like {PEER}"),
+        (
+            DialError(PEER, reason=f"/ip4/192.0.2.1/tcp/1/p2p/{PEER}: refused"),
+            f"DialError: cannot dial {SHOWN}: /ip4/192.0.2.1/tcp/1/p2p/{PEER}: refused",
+        ),
+        (
+            PeerIdMismatch(PEER, OTHER),
+            f"PeerIdMismatch: noise: dialed {SHOWN}, but the remote is {OTHER}",
+        ),
+    ],
+    ids=["its peer", "another", "of none", "in an address", "of two"],
+)
+def test_an_error_names_the_peers_that_it_is_about(
+    capsys: pytest.CaptureFixture[str], error: Exception, shown: str
+) -> None:
+    output.error(error)
+    assert capsys.readouterr().err == shown + "\n"
+
+
+@pytest.mark.usefixtures("named")
+def test_the_log_names_peers(capsys: pytest.CaptureFixture[str]) -> None:
+    logging.getLogger("stronghold_p2p").warning(
+        "%s is not kept: %s, %r", PEER, DialError(PEER, reason="why"), KeyError(1)
+    )
+    assert capsys.readouterr().err == f"{SHOWN} is not kept: cannot dial {SHOWN}: why, KeyError(1)\n"
+
+
+def test_a_name_is_shown_with_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    output.configure(json=False, debug=False)
+    output.name_peers({PEER: "a\u202el\x1b[2J"}.get)
+    output.error(NoResponse(PEER))
+    assert capsys.readouterr().err.startswith("NoResponse: a\\u202el\\x1b[2J (12D3Koo…q45dhM) closed")
+    output.configure(json=False, debug=False)

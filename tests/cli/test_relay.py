@@ -133,6 +133,32 @@ def test_a_policy_says_who_may_reserve(cli: Cli, tmp_path: Path) -> None:
             assert cli.json("request", circuit, "1").line == 1
 
 
+def test_it_is_for_peers_of_the_policy_by_their_names(cli: Cli, tmp_path: Path) -> None:
+    key, policy = tmp_path / "bob.pem", tmp_path / "policy.toml"
+    Keypair.generate().save(key)
+    policy.write_text(f'[peers.bob]\nid = "{Keypair.load(key).peer_id}"\n')
+    with relaying(LOCAL, "--policy", str(policy), "--reserve", "bob") as (relay, _):
+        told = cli.json("listen", LOCAL, "--allow-all", "--via-relay", relay)
+        assert (told.status, told.line["error"]) == (1, "ListenError")
+        with reserved(relay, "--key", str(key)) as (circuit, _):
+            assert cli.json("request", circuit, "1").line == 1
+
+
+def test_a_peer_is_asked_by_its_id_through_a_relay(cli: Cli) -> None:
+    with relaying(LOCAL) as (relay, _), reserved(relay, "--relay-mode", "only") as (circuit, _):
+        peer = circuit.rpartition("/")[2]
+        assert cli.json("request", peer, "1", "--relay", relay).line == 1
+        told = cli.json("ping", peer, "--count", "1", "--relay", relay)
+        assert told.lines[-1]["path"]["relay"] == relay.rpartition("/")[2]
+
+
+def test_a_peer_that_relays_may_not_join_us_with(cli: Cli) -> None:
+    with relaying(LOCAL) as (relay, _), reserved(relay, "--relay-mode", "allow") as (circuit, _):
+        assert cli.json("request", circuit, "1").line == 1
+    told = cli.json("listen", LOCAL, "--allow-all", "--via-relay", relay, "--relay-mode", "never")
+    assert (told.status, told.line["error"]) == (2, "UsageError")
+
+
 def test_it_reports_what_it_does(cli: Cli) -> None:
     with relaying(LOCAL, "--report", "0.2") as (relay, running):
         assert event(running) == {
@@ -182,6 +208,7 @@ def test_the_listener_comes_back_when_it_does(cli: Cli, tmp_path: Path) -> None:
     [
         (("relay", "--reserve", "nobody"), 2, "InvalidAddress"),
         (("relay", "--unlimited", "nobody"), 2, "InvalidAddress"),
+        (("listen", LOCAL, "--allow-all", "--relay-mode", "sometimes"), 2, "UsageError"),
         (("relay", "--max-circuits", "0"), 2, "UsageError"),
         (("relay", "--max-seconds", "inf"), 2, "UsageError"),
         (("relay", "/ip4/192.0.2.1/tcp/0"), 1, "ListenError"),

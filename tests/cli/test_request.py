@@ -214,3 +214,67 @@ def test_ping_for_people(cli: Cli, rejecting: str) -> None:
     pinged = cli("ping", rejecting, "--count", "2")  # the firewall guards requests, not pings
     assert pinged.status == 0
     assert [line.split()[1] for line in pinged.out.splitlines()] == ["ms", "ms", "round"]
+
+
+# -- by name -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state(cli: Cli, echo: str, tmp_path: Path) -> str:
+    """A state file with the name and the address of the peer that echoes."""
+    file = str(tmp_path / "state.db")
+    assert cli("firewall", "name", echo.rpartition("/")[2], "echo", "--state", file).status == 0
+    assert cli("request", echo, "1", "--state", file).out == "1\n"
+    return file
+
+
+def test_a_peer_with_a_name_is_dialed_at_its_known_address(cli: Cli, state: str) -> None:
+    assert cli("request", "echo", '"hello"', "--state", state).out == '"hello"\n'
+    assert cli.json("ping", "echo", "--count", "1", "--state", state).status == 0
+
+
+def test_a_name_of_the_policy(cli: Cli, echo: str, state: str, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'[peers."the echo"]\nid = "{echo.rpartition("/")[2]}"\n')
+    files = ("--state", state, "--policy", str(policy))
+    assert cli("request", "the echo", "1", *files).out == "1\n"
+    policy.write_text(policy.read_text() + 'outbound = "reject"\n')
+    refused = cli("request", "the echo", "1", *files)
+    assert refused.status == 5
+    assert refused.err.startswith("NotPermitted: not permitted for peer the echo (12D3Koo…")
+
+
+def test_a_ban_in_the_state_file_holds(cli: Cli, echo: str, state: str) -> None:
+    cli("firewall", "ban", "echo", "--state", state)
+    refused = cli.json("request", "echo", "1", "--state", state)
+    assert (refused.status, refused.line["error"]) == (5, "NotPermitted")
+    assert echo.rpartition("/")[2] in refused.line["message"]
+
+
+@pytest.mark.parametrize("command", [("request", "nobody", "1"), ("ping", "nobody"), ("bench", "--target", "nobody")])
+def test_a_name_that_no_file_has(cli: Cli, state: str, command: tuple[str, ...]) -> None:
+    told = cli.json(*command)
+    assert (told.status, told.line["error"]) == (2, "InvalidAddress")
+    assert "for a name, give the policy or state file that has it" in told.line["message"]
+    told = cli.json(*command, "--state", state)
+    assert (told.status, told.line["error"]) == (2, "InvalidAddress")
+    assert "neither a peer id nor the name of a peer" in told.line["message"]
+
+
+@pytest.mark.parametrize("target", ["alice", "ADDR"])
+def test_a_state_file_that_is_not_there_is_not_made(cli: Cli, echo: str, tmp_path: Path, target: str) -> None:
+    told = cli.json("request", echo if target == "ADDR" else target, "1", "--state", str(tmp_path / "missing"))
+    assert (told.status, told.line["error"]) == (1, "StateError")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_without_a_target_are_of_no_use(cli: Cli, state: str) -> None:
+    told = cli.json("bench", "--state", state)
+    assert (told.status, told.line["error"]) == (2, "UsageError")
+
+
+@pytest.mark.parametrize("relay", ["nonsense", "/ip4/127.0.0.1/tcp/1"])
+def test_a_relay_that_is_none(cli: Cli, echo: str, relay: str) -> None:
+    told = cli.json("request", echo, "1", "--relay", relay)
+    assert (told.status, told.line["error"]) == (2, "InvalidAddress")
+    assert relay in told.line["message"]

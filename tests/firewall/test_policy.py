@@ -325,6 +325,14 @@ def error_of(text: str) -> PolicyError:
         (f'[peers.""]\nid = "{ALICE}"', 1, 'peers.""', "a name must be printable text"),
         (f'[peers."\\u001b[1m"]\nid = "{ALICE}"', 1, 'peers."\\u001b[1m"', "a name must be printable text"),
         (f'[peers.{ALICE}]\nid = "{ALICE}"', 1, f"peers.{ALICE}", "a peer id cannot be a name"),
+        (f'[peers."/a"]\nid = "{ALICE}"', 1, 'peers."/a"', "a name must not begin with a slash, as an address does"),
+        (
+            f'[peers.bob]\nid = "{ALICE}"\n[peers.Bob]\nid = "{BOB}"',
+            3,
+            "peers.Bob",
+            "looks like 'bob', which is a name, too",
+        ),
+        (f'[peers.a]\nid = "{ALICE}"\n[groups]\nA = ["a"]', 4, "groups.A", "looks like 'a', which is a name, too"),
         # networks
         ('networks.allow = "10.0.0.0/8"', 1, "networks.allow", "must be a list, not a string"),
         (

@@ -12,6 +12,7 @@ import typer
 from ..errors import (
     DialError,
     InvalidAddress,
+    InvalidName,
     NoResponse,
     NotPermitted,
     ProtocolNotSupported,
@@ -37,6 +38,7 @@ __all__ = ["run"]
 EXIT_STATUS: dict[type[StrongholdError], int] = {
     UsageError: 2,
     InvalidAddress: 2,
+    InvalidName: 2,
     DialError: 3,
     RequestTimeout: 4,
     NotPermitted: 5,

@@ -13,11 +13,11 @@ import msgspec
 import typer
 
 from ..config import Config
-from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output
-from .command import Codec, KeyFile, PassphraseFile, UsageError, is_peer_id, load_key, time_option
+from .asking import PolicyFile, StateFile, asking
+from .command import Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
 from .loop import LOOP
 from .process import listening
 from .story import running
@@ -35,8 +35,14 @@ def bench(
     seconds: Annotated[float, time_option("Seconds to measure for.")] = 5.0,
     codec: Codec = "json",
     target: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="Measure this peer; it must echo requests (default: start one).")
+        str | None,
+        typer.Option(
+            metavar="ADDR",
+            help="Measure this peer, by its address, id or name; it must echo requests (default: start one).",
+        ),
     ] = None,
+    policy: PolicyFile = None,
+    state: StateFile = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -47,18 +53,22 @@ def bench(
     limit: int = getattr(Config(), f"max_{codec}_message")
     if size > limit:
         raise UsageError(f"--size is at most {limit}, the limit of a message as {codec}, not {size}")
-    return _bench(size, concurrency, seconds, codec, target, load_key(key, passphrase_file))
+    keypair = load_key(key, passphrase_file)
+    if target is not None:
+        peer, target = asking(target, keypair, codec=codec, policy=policy, state=state)
+    elif policy is not None or state is not None:
+        raise UsageError("--policy and --state are for the peer of --target: name it, too")
+    else:
+        peer = StrongholdP2p(keypair=keypair, codec=codec)
+    return _bench(peer, size, concurrency, seconds, codec, target)
 
 
 async def _bench(
-    size: int, concurrency: int, seconds: float, codec: CodecName, target: str | None, keypair: Keypair | None
+    peer: StrongholdP2p[Any, Any], size: int, concurrency: int, seconds: float, codec: CodecName, target: str | None
 ) -> None:
     body, size = _body(size, codec)
     echoing = listening("--allow-all", "--handler", "echo", "--codec", codec)
-    async with (
-        echoing if target is None else contextlib.nullcontext(target) as address,
-        running(StrongholdP2p(keypair=keypair, codec=codec, mdns=target is not None and is_peer_id(target))) as peer,
-    ):
+    async with echoing if target is None else contextlib.nullcontext(target) as address, running(peer):
         start = time.perf_counter()
         await peer.connect(address)
         connected = time.perf_counter() - start

@@ -16,7 +16,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from ..addresses.target import parse_target
 from ..errors import StrongholdError
 from ..identity import Keypair
 from ..requests.codec import CodecName
@@ -26,14 +25,12 @@ from .text import escaped
 
 __all__ = [
     "PATIENCE",
-    "Address",
     "Codec",
     "KeyFile",
     "PassphraseFile",
     "Terminated",
     "UsageError",
     "add_command",
-    "is_peer_id",
     "load_key",
     "passphrase",
     "terminate",
@@ -72,13 +69,6 @@ def _checked(value: float, least: str) -> float:
     return value
 
 
-Address = Annotated[
-    str,
-    typer.Argument(
-        metavar="ADDR",
-        help="The peer: a multiaddress that ends in /p2p/<peer id>, or its peer id alone, to look for it on the local network.",
-    ),
-]
 Codec = Annotated[CodecName, typer.Option(help="Encoding of requests and responses; both peers must use the same.")]
 KeyFile = Annotated[
     Path | None, typer.Option("--key", metavar="FILE", help="The key file of this peer (default: a new identity).")
@@ -219,11 +209,6 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
-
-
-def is_peer_id(target: str) -> bool:
-    """Whether ``target`` is a peer id alone, to be looked for on the local network. Raises InvalidAddress."""
-    return parse_target(target)[1] is None
 
 
 def load_key(path: Path | None, passphrase_file: Path | None = None) -> Keypair | None:

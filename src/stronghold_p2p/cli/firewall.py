@@ -2,76 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from ..events import Direction
+from ..firewall.names import Names
 from ..firewall.rules import Rule
 from ..identity import PeerId
 from ..store.database import Database
 from ..store.firewall_tables import FirewallTables, Remembered, stored_form
+from ..store.name_table import NameTable
 from . import output
 from .command import UsageError, add_command
+from .names import PolicyFile, read_names
 from .text import escaped
 
 __all__ = ["firewall"]
 
 firewall = typer.Typer(
     name="firewall",
-    help="Show and edit the rules and bans in a state file. A running peer applies changes within a second.",
+    help="Show and edit the rules, bans and names in a state file. A running peer applies changes within a second.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 State = Annotated[Path, typer.Option("--state", metavar="FILE", help="The state file.")]
-Peer = Annotated[str, typer.Argument(metavar="PEER", help="The peer id.")]
+Peer = Annotated[
+    str, typer.Argument(metavar="PEER", help="The peer: its id, or its name in the state file or the policy.")
+]
 Directions = Annotated[
     Literal["inbound", "outbound", "both"],
     typer.Option("--direction", help="The peer's requests (inbound), ours to it (outbound), or both."),
 ]
 
 
-def list_(*, state: State) -> None:
-    """List the peers that have a rule or a ban."""
+def list_(*, state: State, policy: PolicyFile = None) -> None:
+    """List the peers that have a rule, a ban or a name."""
+    names = read_names(policy, state)
     with Database(state, create=False) as database:
         remembered = FirewallTables(database).read()
-    peers = {peer for peer, _ in remembered.rules} | remembered.banned
+    peers = {peer for peer, _ in remembered.rules} | remembered.banned | names.petnames.keys()
     if not peers:
-        output.note("no rules and no bans")
+        output.note("no rules, no bans and no names")
     else:
-        _print(remembered, sorted(peers, key=str))
+        _print(remembered, names, sorted(peers, key=str))
 
 
 def allow(
     peer: Peer,
     *,
     state: State,
+    policy: PolicyFile = None,
     direction: Directions = "both",
     types: Annotated[str | None, typer.Option(metavar="A,B", help="Allow only requests of these types.")] = None,
 ) -> None:
     """Allow a peer's requests."""
-    _set_rule(
-        state, peer, direction, Rule.ALLOW_ALL if types is None else Rule.restricted(allow=_split("--types", types))
-    )
+    rule = Rule.ALLOW_ALL if types is None else Rule.restricted(allow=_split("--types", types))
+    _set_rule(peer, state, policy, direction, rule)
 
 
-def reject(peer: Peer, *, state: State, direction: Directions = "both") -> None:
+def reject(peer: Peer, *, state: State, policy: PolicyFile = None, direction: Directions = "both") -> None:
     """Reject a peer's requests."""
-    _set_rule(state, peer, direction, Rule.REJECT_ALL)
+    _set_rule(peer, state, policy, direction, Rule.REJECT_ALL)
 
 
-def ask(peer: Peer, *, state: State, direction: Directions = "both") -> None:
+def ask(peer: Peer, *, state: State, policy: PolicyFile = None, direction: Directions = "both") -> None:
     """Ask about each request of a peer."""
-    _set_rule(state, peer, direction, Rule.ASK)
+    _set_rule(peer, state, policy, direction, Rule.ASK)
 
 
 def restrict(
     peer: Peer,
     *,
     state: State,
+    policy: PolicyFile = None,
     direction: Directions = "both",
     allow: Annotated[list[str] | None, typer.Option(metavar="A,B", help="Allow requests of these types.")] = None,
     ask: Annotated[list[str] | None, typer.Option(metavar="A,B", help="Ask about each request of these types.")] = None,
@@ -91,43 +98,102 @@ def restrict(
         raise UsageError(
             str(error).replace("allow=", "--allow").replace("ask=", "--ask").replace("reject=", "--reject")
         ) from None
-    _set_rule(state, peer, direction, rule)
+    _set_rule(peer, state, policy, direction, rule)
 
 
-def remove(peer: Peer, *, state: State, direction: Directions = "both") -> None:
+def remove(peer: Peer, *, state: State, policy: PolicyFile = None, direction: Directions = "both") -> None:
     """Remove a peer's rule; the default applies again."""
-    _set_rule(state, peer, direction, None)
+    sides = Direction[direction.upper()]
+
+    def change(database: Database, names: Names, its: PeerId) -> None:
+        if not any((its, side) in FirewallTables(database).read().rules for side in sides):
+            output.note(f"{output.who(its)} has no rule to remove")
+        FirewallTables(database).set_rule(its, sides, None)
+
+    _edit(peer, state, policy, change, create=False)
 
 
-def ban(peer: Peer, *, state: State) -> None:
+def ban(peer: Peer, *, state: State, policy: PolicyFile = None) -> None:
     """Ban a peer: no connections, in either direction."""
-    _set_banned(state, peer, True)
+    _edit(peer, state, policy, lambda database, _, its: FirewallTables(database).set_banned(its, True), create=True)
 
 
-def unban(peer: Peer, *, state: State) -> None:
+def unban(peer: Peer, *, state: State, policy: PolicyFile = None) -> None:
     """Lift a peer's ban; its rules stay."""
-    _set_banned(state, peer, False)
+
+    def change(database: Database, names: Names, its: PeerId) -> None:
+        if its not in FirewallTables(database).read().banned:
+            output.note(f"{output.who(its)} has no ban to lift")
+        FirewallTables(database).set_banned(its, False)
+
+    _edit(peer, state, policy, change, create=False)
+
+
+def name(
+    peer: Peer,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name, for people, and wherever a command takes a peer.")
+    ],
+    *,
+    state: State,
+    policy: PolicyFile = None,
+) -> None:
+    """Give a peer a name, or another one.
+
+    No two peers may have the same name, or names that look alike. If the policy has a name for the peer, that is shown.
+    """
+
+    def check(names: Names, its: PeerId) -> None:
+        names.check(its, name)
+        names.set_petname(its, name)
+
+    _edit(peer, state, policy, lambda database, _, its: NameTable(database).set(its, name), create=True, check=check)
+
+
+def unname(peer: Peer, *, state: State, policy: PolicyFile = None) -> None:
+    """Take a peer's name away; a name in the policy stays."""
+
+    def change(database: Database, names: Names, its: PeerId) -> None:
+        if its not in names.petnames:
+            output.note(f"{output.who(its)} has no name to take away")
+        names.set_petname(its, None)
+        NameTable(database).set(its, None)
+
+    _edit(peer, state, policy, change, create=False)
 
 
 add_command(firewall, list_, "list")
-for function in (allow, reject, ask, restrict, remove, ban, unban):
+for function in (allow, reject, ask, restrict, remove, ban, unban, name, unname):
     add_command(firewall, function)
 
 
-def _set_rule(state: Path, peer: str, direction: Literal["inbound", "outbound", "both"], rule: Rule | None) -> None:
-    its = PeerId.parse(peer)
-    with Database(state, create=rule is not None) as database:
-        tables = FirewallTables(database)
-        tables.set_rule(its, Direction[direction.upper()], rule)
-        _print(tables.read(), [its])
+def _set_rule(
+    peer: str, state: Path, policy: Path | None, direction: Literal["inbound", "outbound", "both"], rule: Rule
+) -> None:
+    sides = Direction[direction.upper()]
+    _edit(
+        peer, state, policy, lambda database, _, its: FirewallTables(database).set_rule(its, sides, rule), create=True
+    )
 
 
-def _set_banned(state: Path, peer: str, banned: bool) -> None:
-    its = PeerId.parse(peer)
-    with Database(state, create=banned) as database:
-        tables = FirewallTables(database)
-        tables.set_banned(its, banned)
-        _print(tables.read(), [its])
+def _edit(
+    peer: str,
+    state: Path,
+    policy: Path | None,
+    change: Callable[[Database, Names, PeerId], object],
+    *,
+    create: bool,
+    check: Callable[[Names, PeerId], None] = lambda names, its: None,
+) -> None:
+    """Changes what the file holds about a peer, and prints what holds now. ``check`` comes before a file is made."""
+    names = read_names(policy, state if state.exists() or not create else None)
+    output.name_peers(names.name_of)
+    its = names.find(peer)
+    check(names, its)
+    with Database(state, create=create) as database:
+        change(database, names, its)
+        remembered = FirewallTables(database).read()
+    _print(remembered, names, [its])
 
 
 def _split(option: str, types: str) -> set[str]:
@@ -141,18 +207,21 @@ def _split(option: str, types: str) -> set[str]:
     return names
 
 
-def _print(remembered: Remembered, peers: Iterable[PeerId]) -> None:
+def _print(remembered: Remembered, names: Names, peers: Iterable[PeerId]) -> None:
     """A line a peer; for people, in columns with a heading."""
     records = [
         {
             "peer": str(peer),
+            "name": names.name_of(peer),
             "inbound": _stored(remembered, peer, Direction.INBOUND),
             "outbound": _stored(remembered, peer, Direction.OUTBOUND),
             "banned": peer in remembered.banned,
         }
         for peer in peers
     ]
-    heading, *rows = _columns([["PEER", "INBOUND", "OUTBOUND", "BANNED"], *(map(_cell, r.values()) for r in records)])
+    heading, *rows = _columns(
+        [["PEER", "NAME", "INBOUND", "OUTBOUND", "BANNED"], *(map(_cell, r.values()) for r in records)]
+    )
     output.note(heading)
     for record, row in zip(records, rows, strict=True):
         output.result(record, row)
@@ -171,10 +240,12 @@ def _cell(value: object) -> str:
             return "yes"
         case list():
             return f"allow {', '.join(map(_type, value))}"
+        case str():
+            return escaped(value)
         case dict(words):
             lists = [f"{word} {', '.join(map(_type, types))}" for word, types in words.items() if word != "otherwise"]
             return f"{'; '.join(lists)}; {words.get('otherwise', 'reject')} others"
-    return str(value)
+    raise AssertionError(value)
 
 
 def _type(name: str) -> str:

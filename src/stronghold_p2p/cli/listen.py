@@ -34,7 +34,7 @@ from ..events import (
     ReservationMade,
     StateFailed,
 )
-from ..firewall.policy import Policy
+from ..firewall.admission import RelayMode
 from ..firewall.rules import FirewallRules, Rule
 from ..identity import Keypair, PeerId
 from ..peer import StrongholdP2p
@@ -48,13 +48,14 @@ from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_
 from .console.place import parse_place
 from .exec import Exec, parse_command
 from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
+from .names import load_policy, named
 from .stdin import Lines
 from .story import running, told_handler
 
 if TYPE_CHECKING:
     from .console.server import Console
 
-__all__ = ["listen", "load_policy", "on_hangup", "tell"]
+__all__ = ["listen", "on_hangup", "tell"]
 
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 DEFAULT_QUIET = Config().firewall_quiet or 0
@@ -131,7 +132,7 @@ def listen(
         list[str] | None,
         typer.Option(
             metavar="ADDR",
-            help="Stay connected to this peer: an address, or its peer id alone with --mdns. Repeatable.",
+            help="Stay connected to this peer: an address; or its peer id or name, with known addresses or --mdns. Repeatable.",
         ),
     ] = None,
     announce: Announce = None,
@@ -140,6 +141,13 @@ def listen(
         typer.Option(
             metavar="ADDR",
             help="Be reached through the relay at this address, too, by peers that cannot dial this one directly. Repeatable.",
+        ),
+    ] = None,
+    relay_mode: Annotated[
+        RelayMode | None,
+        typer.Option(
+            help="Whether relays may join other peers with this one; never: no circuits; only: nothing but circuits, so that"
+            " nobody learns its direct addresses. The policy goes first."
         ),
     ] = None,
     mdns: Annotated[
@@ -173,25 +181,32 @@ def listen(
             "choose who decides about requests: --allow-all, --reject-all, --ask, --console or --policy FILE; only the last"
             " three can be combined"
         )
+    if via_relay and relay_mode == "never":
+        raise UsageError("--via-relay and --relay-mode never contradict each other: nobody could reach this peer there")
     descriptors.raise_limit()
     default = MDNS_ADDRESS if mdns else DEFAULT_ADDRESS
     where = places(addresses or [default], certificate, certificate_key, trusted_proxy)
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, firewall_quiet=ask_quiet or None, handler_timeout=handler_timeout)
+    given = load_policy(policy)
+    known = state if state is not None and state.exists() else None
+    kept, relays = ([named(text, given, known) for text in texts or ()] for texts in (keep, via_relay))
     keypair = load_key(key, passphrase_file) or Keypair.generate()
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
         keypair=keypair,
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=asks),
         config=config,
         codec=codec,
-        policy=load_policy(policy),
+        policy=given,
         state=state,
         mdns=mdns,
         port_mapping=port_mapping,
     )
     peer.on_request(told_handler(answer))
-    for address in keep or ():
+    for address in kept:
         peer.keep(address)
+    peer.set_relay_mode(relay_mode)
+    output.name_peers(peer.name_of)
     made = _missing(state, audit)
     at_stdin = ask or (console is None and (policy is not None or state is not None))
     asker = _asker(peer, config) if at_stdin else None
@@ -200,7 +215,7 @@ def listen(
         peer,
         where,
         announce or (),
-        via_relay or (),
+        relays,
         asker,
         None if console is None else _console(peer, console),
         opened,
@@ -255,11 +270,6 @@ async def _listen(
     finally:
         # What was made is removed if it never listened, since nothing is in it.
         await end_all(peer.close, *(partial(path.unlink, missing_ok=True) for path in made))
-
-
-def load_policy(path: Path | None) -> Policy | Path | None:
-    """What to give a peer as its policy. A pipe is read here, once: it may take its time, and cannot be looked at again."""
-    return Policy.load(path, wait=True) if path is not None and path.is_fifo() else path
 
 
 def on_hangup(peer: StrongholdP2p[Any, Any], auditor: Auditing | None, *, reloads: bool) -> None:
@@ -330,14 +340,14 @@ async def tell(events: AsyncIterator[Event]) -> None:
                 record = {"event": "reservation", "relay": str(relay), "addresses": list(map(str, addresses))}
                 output.result(record, "\n".join(f"listening on  {address}" for address in addresses))
             case PathUpgraded(connection, before):
-                record = {
+                upgraded = {
                     "event": "path_upgraded",
-                    "peer": str(connection.peer),
+                    **output.peer_record(connection.peer),
                     "address": str(connection.address),
                     "relay": str(before.relay),
                 }
-                text = f"direct now    {connection.peer}, at {connection.address}; before through {before.relay}"
-                output.result(record, text)
+                text = f"direct now    {output.who(connection.peer)}, at {connection.address}; before through {before.relay}"
+                output.result(upgraded, text)
             case HolePunchFailed(peer, error, attempt, last) if output.is_json():
                 output.result({"event": "hole_punch_failed", **_failure(peer, error), "attempt": attempt, "last": last})
             case KeepFailed(peer, error) if output.is_json():
@@ -367,9 +377,9 @@ async def tell(events: AsyncIterator[Event]) -> None:
                 output.error(event.error)
 
 
-def _failure(peer: PeerId, error: Exception) -> dict[str, str]:
+def _failure(peer: PeerId, error: Exception) -> dict[str, str | None]:
     return {
-        "peer": str(peer),
+        **output.peer_record(peer),
         "error": type(error).__name__,
         "message": output.printable(str(error), MAX_MESSAGE),
     }

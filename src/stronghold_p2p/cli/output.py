@@ -7,12 +7,16 @@ nothing that becomes of the two streams stalls a command, or has it end without 
 from __future__ import annotations
 
 import codecs
+import copy
 import logging
+import re
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from ..firewall.names import labelled
+from ..identity import PeerId
 from .text import escaped, json_text, printable
 from .writer import OutputFailed, Writer
 
@@ -24,24 +28,32 @@ __all__ = [
     "in_background",
     "is_json",
     "is_stalled",
+    "name_peers",
     "note",
+    "peer_record",
     "printable",
     "release",
     "result",
     "shown",
     "styled",
+    "who",
 ]
+
+
+def _no_name(peer: PeerId) -> None: ...
+
 
 _json = False
 _debug = False
+_name_of: Callable[[PeerId], str | None] = _no_name
 _stdout = Writer("stdout", essential=True)
 _stderr = Writer("stderr", essential=False)
 
 
 def configure(*, json: bool, debug: bool) -> None:
     """Choose the form of the output, and show the library's log: warnings, or everything with ``debug``."""
-    global _json, _debug
-    _json, _debug = json, debug
+    global _json, _debug, _name_of
+    _json, _debug, _name_of = json, debug, _no_name
     handler = _LogHandler()
     handler.setFormatter(_Formatter("%(levelname)s %(message)s") if debug else _BriefFormatter("%(message)s"))
     logging.getLogger("asyncio").handlers[:] = [handler]  # what it complains of may quote a remote
@@ -65,6 +77,22 @@ def release() -> None:
 async def shown() -> None:
     """Returns when all results are printed."""
     await _stdout.drained()
+
+
+def name_peers(name_of: Callable[[PeerId], str | None]) -> None:
+    """From now on people are shown the names of peers that ``name_of`` knows."""
+    global _name_of
+    _name_of = name_of
+
+
+def who(peer: PeerId) -> str:
+    """A peer, for people: by its name, with both ends of its id; by its id if it has no name."""
+    return labelled(peer, _name_of(peer))
+
+
+def peer_record(peer: PeerId) -> dict[str, str | None]:
+    """A peer, for programs: its id, and its name or None."""
+    return {"peer": str(peer), "name": _name_of(peer)}
 
 
 def is_json() -> bool:
@@ -108,17 +136,25 @@ def styled(text: str) -> None:
 
 def error(exception: Exception) -> None:
     """Tell why the command failed, with the traceback if ``--debug`` was given. Whatever becomes of that, it is no error."""
-    name, message = type(exception).__name__, str(exception)
+    name = type(exception).__name__
     try:
         told = _json
         if _json:
-            result({"error": name, "message": message})
+            result({"error": name, "message": str(exception)})
     except OutputFailed:
         told = False
     if not told:
-        _print(_stderr, escaped(f"{name}: {message}"))
+        _print(_stderr, escaped(f"{name}: {_in_words(exception)}"))
     if _debug:
         _print(_stderr, escaped("".join(traceback.format_exception(exception)), keep="\n").rstrip())
+
+
+def _in_words(exception: BaseException) -> str:
+    """Its message, where the peers that it is about have their names; in addresses they have their ids."""
+    text = str(exception)
+    for peer in {value for value in vars(exception).values() if isinstance(value, PeerId)}:
+        text = who(peer).join(re.split(rf"(?<!/){peer}", text))
+    return text
 
 
 def _print(writer: Writer, text: str) -> None:
@@ -131,7 +167,18 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not _stderr.is_stalled:
+            record = copy.copy(record)  # others may read it, too
+            record.args = tuple(map(_named, record.args)) if isinstance(record.args, tuple) else record.args
             _print(_stderr, self.format(record))
+
+
+def _named(argument: object) -> object:
+    match argument:
+        case PeerId():
+            return who(argument)
+        case BaseException() if (text := _in_words(argument)) != str(argument):
+            return text
+    return argument
 
 
 class _Formatter(logging.Formatter):
@@ -148,4 +195,4 @@ class _BriefFormatter(_Formatter):
     """Names an exception in one line, without its traceback."""
 
     def formatException(self, ei: Any) -> str:
-        return escaped(f"  {ei[0].__name__}: {ei[1]}")
+        return escaped(f"  {ei[0].__name__}: {_in_words(ei[1])}")

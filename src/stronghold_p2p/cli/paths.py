@@ -7,6 +7,7 @@ from typing import Any
 from ..events import Path, PathLimits
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
+from .output import who
 
 __all__ = ["in_words", "limits_in_words", "record", "relay_of"]
 
@@ -20,7 +21,8 @@ def in_words(relay: PeerId | str | None, limits: PathLimits | None = None) -> st
     """``directly``, or ``through the relay ..., for 600 s and 16,777,216 bytes each way``."""
     if relay is None:
         return "directly"
-    return f"through the relay {relay}" + ("" if limits is None else f", for {limits_in_words(limits)}")
+    shown = who(relay) if isinstance(relay, PeerId) else relay
+    return f"through the relay {shown}" + ("" if limits is None else f", for {limits_in_words(limits)}")
 
 
 def limits_in_words(limits: PathLimits) -> str:

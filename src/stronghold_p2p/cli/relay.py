@@ -11,13 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from ..events import PathLimits
+from ..firewall.policy import Policy
 from ..identity import PeerId
 from ..peer import StrongholdP2p
 from ..protocols.relay.limits import RelayServer
 from . import descriptors, output, paths
 from .command import KeyFile, PassphraseFile, load_key, time_option
-from .listen import load_policy, on_hangup, tell
+from .listen import on_hangup, tell
 from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
+from .names import load_policy, named
 from .story import running
 
 __all__ = ["relay"]
@@ -34,11 +36,16 @@ def relay(
     *,
     reserve: Annotated[
         list[str] | None,
-        typer.Option(metavar="PEER", help="Only this peer may reserve a place, and so be reached. Repeatable."),
+        typer.Option(
+            metavar="PEER",
+            help="Only this peer, by its id or its name in the policy, may reserve a place, and so be reached. Repeatable.",
+        ),
     ] = None,
     connect: Annotated[
         list[str] | None,
-        typer.Option(metavar="PEER", help="Only this peer may connect to those that have reserved. Repeatable."),
+        typer.Option(
+            metavar="PEER", help="Only this peer may connect to those that have reserved; as for --reserve. Repeatable."
+        ),
     ] = None,
     policy: Annotated[
         Path | None,
@@ -48,7 +55,9 @@ def relay(
     ] = None,
     unlimited: Annotated[
         list[str] | None,
-        typer.Option(metavar="PEER", help="Do not limit the circuits from and to this peer. Repeatable."),
+        typer.Option(
+            metavar="PEER", help="Do not limit the circuits from and to this peer; as for --reserve. Repeatable."
+        ),
     ] = None,
     max_reservations: Annotated[
         int, typer.Option(min=1, metavar="N", help="Peers with a reservation at once.")
@@ -87,20 +96,22 @@ def relay(
     """
     descriptors.raise_limit()
     where = places(addresses or [DEFAULT_ADDRESS], certificate, certificate_key, trusted_proxy)
+    rules = load_policy(policy)
     server = RelayServer(
         max_reservations=max_reservations,
         max_reservations_per_network=max_per_network,
         max_circuits=max_circuits,
         max_seconds=max_seconds or None,
         max_bytes=max_bytes or None,
-        reserve=_peers(reserve) if reserve else None,
-        connect=_peers(connect) if connect else None,
-        unlimited=_peers(unlimited or ()),
+        reserve=_peers(reserve, rules) if reserve else None,
+        connect=_peers(connect, rules) if connect else None,
+        unlimited=_peers(unlimited or (), rules),
     )
     keypair = load_key(key, passphrase_file)
     if keypair is None:
         output.note("without --key, the relay has another identity at each start, and peers do not find it again")
-    peer: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=keypair, relay=server, policy=load_policy(policy))
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=keypair, relay=server, policy=rules)
+    output.name_peers(peer.name_of)
     return _relay(peer, server, where, announce or (), report, reloads=policy is not None)
 
 
@@ -149,8 +160,8 @@ def _show(peer: StrongholdP2p[Any, Any]) -> None:
     )
 
 
-def _peers(texts: Sequence[str]) -> frozenset[PeerId]:
-    return frozenset(map(PeerId.parse, texts))
+def _peers(texts: Sequence[str], policy: Policy | Path | None) -> frozenset[PeerId]:
+    return frozenset(PeerId.parse(named(text, policy)) for text in texts)
 
 
 def _in_words(server: RelayServer) -> str:

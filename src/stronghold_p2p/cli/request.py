@@ -14,11 +14,11 @@ import typer
 
 from ..config import Config
 from ..errors import EncodeError
-from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output, paths
-from .command import PATIENCE, Address, Codec, KeyFile, PassphraseFile, UsageError, is_peer_id, load_key, time_option
+from .asking import PolicyFile, Relays, StateFile, Target, asking
+from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
 from .story import running, told
 
 __all__ = ["ping", "request"]
@@ -31,7 +31,7 @@ MAX_TEXT: Final = 16 * 1024 * 1024
 
 
 def request(
-    address: Address,
+    address: Target,
     body: Annotated[str, typer.Argument(metavar="JSON", help="The request; - reads it from stdin.")],
     *,
     timeout: Annotated[
@@ -39,6 +39,9 @@ def request(
         time_option("Seconds from the dial to the response; a person may have to approve the request."),
     ] = PATIENCE,
     codec: Codec = "json",
+    policy: PolicyFile = None,
+    state: StateFile = None,
+    relay: Relays = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -47,13 +50,16 @@ def request(
     Both are JSON. With --codec raw they are bytes, sent and printed unchanged.
     """
     value = _decode(_read_stdin(codec) if body == "-" else _to_bytes(body, codec), codec)
-    return _request(address, value, timeout, codec, load_key(key, passphrase_file))
+    peer, to = asking(
+        address, load_key(key, passphrase_file), codec=codec, policy=policy, state=state, relays=relay or ()
+    )
+    return _request(peer, to, value, timeout)
 
 
-async def _request(address: str, value: Any, timeout: float, codec: CodecName, keypair: Keypair | None) -> None:
-    async with running(StrongholdP2p(keypair=keypair, codec=codec, mdns=is_peer_id(address))) as peer:
-        with told(f"request to {address}"):
-            response = await peer.send_request(address, value, timeout=timeout)
+async def _request(peer: StrongholdP2p[Any, Any], to: str, value: Any, timeout: float) -> None:
+    async with running(peer):
+        with told(f"request to {to}"):
+            response = await peer.send_request(to, value, timeout=timeout)
         if isinstance(response, bytes) and not output.is_json():
             output.data(response)
         else:
@@ -61,24 +67,28 @@ async def _request(address: str, value: Any, timeout: float, codec: CodecName, k
 
 
 def ping(
-    address: Address,
+    address: Target,
     *,
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of pings, one after the other.")] = 5,
     timeout: Annotated[float, time_option("Seconds for the connection, and for each ping.")] = 10.0,
+    policy: PolicyFile = None,
+    state: StateFile = None,
+    relay: Relays = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
     """Measure round-trip times to a peer."""
-    return _ping(address, count, timeout, load_key(key, passphrase_file))
+    peer, to = asking(address, load_key(key, passphrase_file), policy=policy, state=state, relays=relay or ())
+    return _ping(peer, to, count, timeout)
 
 
-async def _ping(address: str, count: int, timeout: float, keypair: Keypair | None) -> None:
+async def _ping(peer: StrongholdP2p[Any, Any], to: str, count: int, timeout: float) -> None:
     times = []
-    async with running(StrongholdP2p(keypair=keypair, mdns=is_peer_id(address))) as peer:
-        other = await peer.connect(address, timeout=timeout)
+    async with running(peer):
+        other = await peer.connect(to, timeout=timeout)
         for _ in range(count):
-            with told(f"ping to {address}"):
-                rtt = round(await peer.ping(address, timeout=timeout) * 1000, 3)
+            with told(f"ping to {to}"):
+                rtt = round(await peer.ping(to, timeout=timeout) * 1000, 3)
             times.append(rtt)
             output.result({"rtt_ms": rtt}, f"{rtt} ms")
         path = next((one.path for one in peer.connections if one.peer == other), None)  # the best one

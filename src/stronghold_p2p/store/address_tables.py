@@ -36,6 +36,12 @@ class AddressTables:
             raise StateError(self._database.path, f"contains an invalid address: {error}") from error
         return [each for each in named if each is not None]
 
+    def has(self, peer: PeerId) -> bool:
+        """Whether it holds an address of a peer."""
+        with self._database.read() as connection:
+            found = connection.execute("SELECT 1 FROM addresses WHERE peer = ? LIMIT 1", (peer.to_bytes(),)).fetchone()
+        return found is not None
+
     def trim(self, given: int, told: int) -> None:
         """Removes those that :meth:`read` leaves out beyond the limits."""
         with self._database.read() as connection:

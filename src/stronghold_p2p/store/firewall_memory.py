@@ -1,11 +1,11 @@
-"""The stored rules and bans, synchronized with a state file that others can edit."""
+"""The stored rules, bans and names, synchronized with a state file that others can edit."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..errors import ClosedError, StateError
 from ..events import Direction
@@ -14,8 +14,9 @@ from ..identity import PeerId
 from .database import Database
 from .database_thread import DatabaseThread
 from .firewall_tables import FirewallTables
+from .name_table import NameTable
 
-__all__ = ["BanChange", "Change", "FirewallMemory", "RuleChange"]
+__all__ = ["BanChange", "Change", "FirewallMemory", "NameChange", "RuleChange"]
 
 
 class RuleChange(NamedTuple):
@@ -35,14 +36,21 @@ class BanChange(NamedTuple):
     banned: bool
 
 
-Change = RuleChange | BanChange
+class NameChange(NamedTuple):
+    """A peer that has another petname now; with None, none."""
 
-_Key = tuple[PeerId, Direction | None]
-"""What one change is about: a peer's rule in one direction, or, with None, its ban."""
+    peer: PeerId
+    name: str | None
+
+
+Change = RuleChange | BanChange | NameChange
+
+_Key = tuple[PeerId, Direction | Literal["ban", "name"]]
+"""What one change is about: a peer's rule in one direction, its ban or its name."""
 
 
 class FirewallMemory:
-    """The rules and bans in a state file, for an event loop.
+    """The rules, bans and names in a state file, for an event loop.
 
     ``apply`` gets what the file holds at the start, and then what others change in it, within a second. ``failed`` gets
     the errors of writing, and of reading after the start. ``thread`` is opened at the start, and closed at the end.
@@ -65,6 +73,7 @@ class FirewallMemory:
         self._pending: dict[_Key, asyncio.Future[None]] = {}
         self._early_rules: dict[tuple[PeerId, Direction], Rule | None] = {}
         self._early_bans: dict[PeerId, bool] = {}
+        self._early_names: dict[PeerId, str | None] = {}
         """What the start has to write, before it reads."""
 
     async def start(self) -> None:
@@ -74,10 +83,10 @@ class FirewallMemory:
             StateError: the file cannot be used.
             ClosedError: it was closed meanwhile.
         """
-        rules, bans = dict(self._early_rules), dict(self._early_bans)
+        rules, bans, names = dict(self._early_rules), dict(self._early_bans), dict(self._early_names)
         self._thread.open()
         try:
-            await self._run(lambda database: self._known.begin(database, rules, bans))
+            await self._run(lambda database: self._known.begin(database, rules, bans, names))
             if not self._thread.is_open:
                 raise ClosedError("the state file was closed while being opened")
         except BaseException:
@@ -85,6 +94,7 @@ class FirewallMemory:
             raise
         self._early_rules.clear()
         self._early_bans.clear()
+        self._early_names.clear()
         self._poll = asyncio.create_task(self._check_for_ever())
 
     async def close(self) -> None:
@@ -114,7 +124,15 @@ class FirewallMemory:
         if not self._thread.is_open:
             self._early_bans[peer] = banned
             return None
-        return self._run(lambda database: self._known.set_banned(database, peer, banned), [(peer, None)])
+        return self._run(lambda database: self._known.set_banned(database, peer, banned), [(peer, "ban")])
+
+    def keep_name(self, peer: PeerId, name: str | None) -> asyncio.Future[None] | None:
+        """Keeps a petname, or forgets it; as :meth:`keep_rule`. If another process gives names at the same time, the last one
+        to write has it."""
+        if not self._thread.is_open:
+            self._early_names[peer] = name
+            return None
+        return self._run(lambda database: self._known.set_name(database, peer, name), [(peer, "name")])
 
     def drop_ended(self, ends: Mapping[tuple[PeerId, Direction], float]) -> None:
         """Forgets what has ended of rules, as :meth:`FirewallTables.drop_ended`; what others have set since is applied as
@@ -184,15 +202,22 @@ class _Known:
         self._version: int | None = None
         self._rules: dict[tuple[PeerId, Direction], Rule] = {}
         self._banned: set[PeerId] = set()
+        self._names: dict[PeerId, str] = {}
 
     def begin(
-        self, database: Database, rules: Mapping[tuple[PeerId, Direction], Rule | None], bans: Mapping[PeerId, bool]
+        self,
+        database: Database,
+        rules: Mapping[tuple[PeerId, Direction], Rule | None],
+        bans: Mapping[PeerId, bool],
+        names: Mapping[PeerId, str | None],
     ) -> Sequence[Change]:
         self._version = None
         for (peer, side), rule in rules.items():
             self.set_rule(database, peer, side, rule)
         for peer, banned in bans.items():
             self.set_banned(database, peer, banned)
+        for peer, name in names.items():
+            self.set_name(database, peer, name)
         return self.changes(database)
 
     def changes(self, database: Database) -> Sequence[Change]:
@@ -200,13 +225,15 @@ class _Known:
         if version == self._version:
             return ()
         rules, banned = FirewallTables(database).read()
+        names = NameTable(database).read()
         changes: list[Change] = [
             RuleChange(*key, before, rule)
             for key in self._rules | rules
             if (before := self._rules.get(key)) != (rule := rules.get(key))
         ]
         changes += [BanChange(peer, peer in banned) for peer in self._banned ^ banned]
-        self._version, self._rules, self._banned = version, rules, set(banned)
+        changes += [NameChange(peer, names.get(peer)) for peer in dict(self._names.items() ^ names.items())]
+        self._version, self._rules, self._banned, self._names = version, rules, set(banned), names
         return changes
 
     def set_rule(self, database: Database, peer: PeerId, direction: Direction, rule: Rule | None) -> Sequence[Change]:
@@ -234,6 +261,21 @@ class _Known:
             self._banned.discard(peer)
         return ()
 
+    def set_name(self, database: Database, peer: PeerId, name: str | None) -> Sequence[Change]:
+        losers = NameTable(database).set(peer, name)
+        for each in (peer, *losers):
+            self._names.pop(each, None)
+        if name is not None:
+            self._names[peer] = name
+        # Ours, too: what others had written before may have taken it away.
+        return [NameChange(peer, name), *(NameChange(loser, None) for loser in losers)]
+
 
 def _key(change: Change) -> _Key:
-    return (change.peer, change.direction if isinstance(change, RuleChange) else None)
+    match change:
+        case RuleChange(peer, direction):
+            return peer, direction
+        case BanChange(peer):
+            return peer, "ban"
+        case NameChange(peer):
+            return peer, "name"

@@ -6,13 +6,15 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn
 
+from ...errors import InvalidName
 from ...identity import PeerId
 from ..admission import RelayMode
+from ..names import check_name, looks
 from ..quotas import Limit
 from ..rules import Rule
 from .rules import read_rule
 from .tables import Table
-from .values import exactly, is_peer_id, number, one_of, peer_id, whole_number
+from .values import exactly, number, one_of, peer_id, whole_number
 
 __all__ = ["RELAY_MODES", "PeerLists", "Peers", "Settings", "read_limit"]
 
@@ -59,6 +61,8 @@ class Peers:
         """The members by the names in ``[groups]``."""
         self.lines: dict[tuple[PeerId | None, str], int] = {}
         """Where each of the settings stands, by peer and key."""
+        self._taken: dict[str, str] = {}
+        """The names of both, by how they look."""
         own = self._read_peers(root.table("peers"))
         groups = self._read_groups(root.table("groups"))
         self.settings: dict[PeerId, Settings] = {
@@ -66,12 +70,20 @@ class Peers:
         }
         """Of all peers in the two."""
 
+    def _check_name(self, table: Table, name: str) -> None:
+        try:
+            check_name(name)
+        except InvalidName as error:
+            raise table.error(error.reason, name) from None
+        if (other := self._taken.setdefault(looks(name), name)) != name:
+            raise table.error(f"looks like {other!r}, which is a name, too", name)
+
     def _read_peers(self, table: Table) -> dict[PeerId, _Entry]:
         peers: dict[PeerId, _Entry] = {}
         for name in table.values:
             entry = table.table(name)
             entry.check_keys("id", *Settings._fields)
-            _check_name(table, name)
+            self._check_name(table, name)
             peer = entry.take("id", peer_id)
             if peer is None:
                 raise entry.error("has no id")
@@ -86,7 +98,7 @@ class Peers:
         lists = PeerLists(self.names)
         groups: dict[PeerId, list[_Entry]] = {}
         for name, value in table.values.items():
-            _check_name(table, name)
+            self._check_name(table, name)
             if name in lists:
                 raise table.error("is also the name of a peer", name)
             if not isinstance(value, dict):
@@ -176,10 +188,3 @@ def _members(lists: PeerLists, table: Table, name: str) -> frozenset[PeerId]:
     if not members:
         raise table.error("a group must have a member", name)  # where it is allowed, it could mean all or none
     return members
-
-
-def _check_name(table: Table, name: str) -> None:
-    if not name or not name.isprintable():
-        raise table.error("a name must be printable text", name)  # it is shown on terminals
-    if is_peer_id(name):
-        raise table.error("a peer id cannot be a name", name)

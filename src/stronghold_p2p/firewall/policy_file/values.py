@@ -12,7 +12,7 @@ from ...identity import PeerId
 from ..admission import Network
 from ..rules import unknown_type
 
-__all__ = ["exactly", "is_peer_id", "network", "number", "one_of", "peer_id", "shown", "type_name", "whole_number"]
+__all__ = ["exactly", "network", "number", "one_of", "peer_id", "shown", "type_name", "whole_number"]
 
 MAX_LIMIT: Final = 1_000_000_000
 """Above any useful limit; excludes infinity and integers too large for a float."""
@@ -60,14 +60,6 @@ def peer_id(value: object, otherwise: str = "not a peer id") -> PeerId:
         return PeerId.parse(exactly(str, value))
     except InvalidAddress as error:
         raise ValueError(f"{value!r} is {otherwise}") from error
-
-
-def is_peer_id(text: str) -> bool:
-    try:
-        PeerId.parse(text)
-    except InvalidAddress:
-        return False
-    return True
 
 
 def network(value: object) -> Network:

@@ -1,0 +1,81 @@
+"""The peer by which a command asks another: which one, as whom, and by which ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..addresses.target import parse_target
+from ..identity import Keypair
+from ..peer import StrongholdP2p
+from ..requests.codec import CodecName
+from ..store.address_tables import AddressTables
+from ..store.database import Database
+from . import output
+from .names import load_policy, named
+
+__all__ = ["PolicyFile", "Relays", "StateFile", "Target", "asking"]
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="ADDR",
+        help="The peer: a multiaddress that ends in /p2p/<peer id>; or its peer id, or its name in the state file or the"
+        " policy, to dial it at its known addresses, and to look for it on the local network if there are none.",
+    ),
+]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option("--policy", metavar="FILE", help="The policy file of this peer: names, and what it permits."),
+]
+StateFile = Annotated[
+    Path | None,
+    typer.Option("--state", metavar="FILE", help="The state file of this peer: names, addresses, rules and bans."),
+]
+Relays = Annotated[
+    list[str] | None,
+    typer.Option("--relay", metavar="ADDR", help="Try to reach the peer through this relay, too. Repeatable."),
+]
+
+
+def asking(
+    target: str,
+    keypair: Keypair | None,
+    *,
+    codec: CodecName = "json",
+    policy: Path | None = None,
+    state: Path | None = None,
+    relays: Sequence[str] = (),
+) -> tuple[StrongholdP2p[Any, Any], str]:
+    """A peer, not started, and the address or peer id at which it is to ask another.
+
+    Who is given without an address is looked for on the local network, where we are announced then; not so if there are
+    relays, or the state file has an address.
+
+    Raises:
+        InvalidAddress: the target or a relay is no address, no peer id and no name.
+        PolicyError, StateError: a file is missing, or unusable.
+    """
+    rules = load_policy(policy)
+    target = named(target, rules, state)
+    is_known = state is not None and _has_address(state, target)
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(
+        keypair=keypair,
+        codec=codec,
+        policy=rules,
+        state=state,
+        mdns=parse_target(target)[1] is None and not is_known and not relays,
+    )
+    output.name_peers(peer.name_of)
+    for relay in relays:
+        peer.add_dialing_relay(named(relay, rules, state))
+    return peer, target
+
+
+def _has_address(state: Path, target: str) -> bool:
+    """Raises StateError if there is no file: a command that asks makes none."""
+    with Database(state, create=False) as database:
+        return AddressTables(database).has(parse_target(target)[0])
