@@ -269,7 +269,8 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
     def set_firewall_default(self, rule: Rule | None, *, direction: Direction = Direction.BOTH) -> None:
         """Sets the rule for peers without their own; None removes it.
 
-        Takes effect immediately, also for connected peers and waiting requests. Running handlers are not interrupted.
+        Takes effect immediately, also for connected peers and waiting requests. Running handlers are not interrupted, but for
+        those that a strict rule has let in, see :meth:`Rule.replace`.
 
         Raises:
             TypeError: not a rule, or a rule with a type that no request has.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,86 @@ def test_people_see_the_name_in_what_is_said(cli: Cli, file: str) -> None:
     cli("firewall", "name", str(ALICE), "alice", "--state", file)
     told = cli("firewall", "unban", str(ALICE), "--state", file)
     assert told.out.startswith(f"alice ({str(ALICE)[:7]}…{str(ALICE)[-6:]}) has no ban to lift\n")
+
+
+LATER = datetime.now(UTC).replace(microsecond=0) + timedelta(days=400)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "inbound"),
+    [
+        (("allow", "--strict"), {"rule": "allow", "strict": True}),
+        (("allow", "--types", "Ping", "--reasons"), {"allow": ["Ping"], "reasons": True}),
+        (("reject", "--until", LATER.isoformat()), {"rule": "reject", "until": LATER.isoformat()}),
+        (
+            ("ask", "--until", f"{LATER.astimezone(timezone(timedelta(hours=5))):%Y-%m-%dT%H:%M:%S%z}"),
+            {"rule": "ask", "until": LATER.isoformat()},
+        ),
+        (
+            (
+                "restrict",
+                "--ask",
+                "Sign",
+                "--until",
+                f"{LATER.astimezone():%Y-%m-%d %H:%M:%S}",
+                "--strict",
+                "--reasons",
+            ),
+            {"ask": ["Sign"], "until": LATER.isoformat(), "strict": True, "reasons": True},
+        ),
+    ],
+)
+def test_a_rule_with_options(cli: Cli, file: str, arguments: tuple[str, ...], inbound: dict[str, Any]) -> None:
+    command, *options = arguments
+    told = cli.json("firewall", command, str(ALICE), "--direction", "inbound", "--state", file, *options)
+    assert (told.status, told.line) == (0, record(inbound))
+
+
+def test_a_rule_for_some_seconds(cli: Cli, file: str) -> None:
+    before = datetime.now(UTC)
+    told = cli.json("firewall", "allow", str(ALICE), "--for", "3600", "--direction", "inbound", "--state", file)
+    after = datetime.now(UTC)
+    hour = timedelta(hours=1)
+    assert before + hour <= datetime.fromisoformat(told.line["inbound"]["until"]) <= after + hour
+
+
+def test_what_has_ended_is_not_listed(cli: Cli, file: str) -> None:
+    """Whether a peer has removed it from the file or not."""
+    with opened(file) as state:
+        state.set_rule(ALICE, Direction.BOTH, Rule.ALLOW_ALL.replace(until=LATER - timedelta(days=401)))
+        state.set_rule(BOB, Direction.INBOUND, Rule.ASK.lend("Sign", LATER - timedelta(days=401)))
+    listed = cli.json("firewall", "list", "--state", file)
+    assert [(line["peer"], line["inbound"], line["outbound"]) for line in listed.lines] == [(str(BOB), "ask", None)]
+
+
+def test_for_people_ends_and_what_comes_after_are_shown(cli: Cli, file: str) -> None:
+    asks = Rule.restricted(allow={"Ping"}, ask={"Sign"})
+    with opened(file) as state:
+        state.set_rule(ALICE, Direction.INBOUND, asks.lend("Sign", LATER).replace(strict=True))
+        state.set_rule(ALICE, Direction.OUTBOUND, Rule.REJECT_ALL.replace(reasons=True))
+    end = LATER.astimezone().isoformat(" ", "seconds")
+    (line,) = cli("firewall", "list", "--state", file).out.splitlines()[1:]
+    inbound = f"allow Ping, Sign until {end}, strict; then allow Ping; ask Sign; reject others"
+    assert line == f"{ALICE}  -     {inbound}  reject, reasons  -"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("allow", "--until", "tomorrow"),
+        ("allow", "--until", "2020-01-01"),
+        ("allow", "--until", "9999-12-31T23:59:59-05:00"),
+        ("ask", "--for", "0"),
+        ("ask", "--for", "-5"),
+        ("ask", "--for", "nan"),
+        ("ask", "--for", "1e15"),
+        ("reject", "--for", "5", "--until", "2100-01-01"),
+        ("remove", "--for", "5"),
+        ("ban", "--until", "2100-01-01"),
+    ],
+)
+def test_ends_that_cannot_be(cli: Cli, file: str, arguments: tuple[str, ...]) -> None:
+    command, *options = arguments
+    told = cli.json("firewall", command, str(ALICE), "--state", file, *options)
+    assert (told.status, told.line["error"]) == (2, "UsageError")
+    assert not Path(file).exists()

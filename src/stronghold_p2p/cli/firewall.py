@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ import typer
 
 from ..events import Direction
 from ..firewall.names import Names
-from ..firewall.rules import Rule
+from ..firewall.rules import Rule, Verdict
 from ..identity import PeerId
 from ..store.database import Database
 from ..store.firewall_tables import FirewallTables, Remembered, stored_form
@@ -18,6 +19,7 @@ from ..store.name_table import NameTable
 from . import output
 from .command import UsageError, add_command
 from .names import PolicyFile, read_names
+from .rule_options import For, Reasons, Strict, Until, with_options
 from .text import escaped
 
 __all__ = ["firewall"]
@@ -43,7 +45,7 @@ def list_(*, state: State, policy: PolicyFile = None) -> None:
     """List the peers that have a rule, a ban or a name."""
     names = read_names(policy, state)
     with Database(state, create=False) as database:
-        remembered = FirewallTables(database).read()
+        remembered = FirewallTables(database).read().at(time.time())
     peers = {peer for peer, _ in remembered.rules} | remembered.banned | names.petnames.keys()
     if not peers:
         output.note("no rules, no bans and no names")
@@ -58,20 +60,44 @@ def allow(
     policy: PolicyFile = None,
     direction: Directions = "both",
     types: Annotated[str | None, typer.Option(metavar="A,B", help="Allow only requests of these types.")] = None,
+    until: Until = None,
+    for_: For = None,
+    strict: Strict = False,
+    reasons: Reasons = False,
 ) -> None:
     """Allow a peer's requests."""
     rule = Rule.ALLOW_ALL if types is None else Rule.restricted(allow=_split("--types", types))
-    _set_rule(peer, state, policy, direction, rule)
+    _set_rule(peer, state, policy, direction, with_options(rule, until, for_, strict, reasons))
 
 
-def reject(peer: Peer, *, state: State, policy: PolicyFile = None, direction: Directions = "both") -> None:
+def reject(
+    peer: Peer,
+    *,
+    state: State,
+    policy: PolicyFile = None,
+    direction: Directions = "both",
+    until: Until = None,
+    for_: For = None,
+    strict: Strict = False,
+    reasons: Reasons = False,
+) -> None:
     """Reject a peer's requests."""
-    _set_rule(peer, state, policy, direction, Rule.REJECT_ALL)
+    _set_rule(peer, state, policy, direction, with_options(Rule.REJECT_ALL, until, for_, strict, reasons))
 
 
-def ask(peer: Peer, *, state: State, policy: PolicyFile = None, direction: Directions = "both") -> None:
+def ask(
+    peer: Peer,
+    *,
+    state: State,
+    policy: PolicyFile = None,
+    direction: Directions = "both",
+    until: Until = None,
+    for_: For = None,
+    strict: Strict = False,
+    reasons: Reasons = False,
+) -> None:
     """Ask about each request of a peer."""
-    _set_rule(peer, state, policy, direction, Rule.ASK)
+    _set_rule(peer, state, policy, direction, with_options(Rule.ASK, until, for_, strict, reasons))
 
 
 def restrict(
@@ -86,6 +112,10 @@ def restrict(
     otherwise: Annotated[
         Literal["reject", "ask"], typer.Option(help="What happens to requests of other types, and without a type.")
     ] = "reject",
+    until: Until = None,
+    for_: For = None,
+    strict: Strict = False,
+    reasons: Reasons = False,
 ) -> None:
     """Allow, ask about or reject a peer's requests by type."""
     lists = {"allow": allow, "ask": ask, "reject": reject}
@@ -98,7 +128,7 @@ def restrict(
         raise UsageError(
             str(error).replace("allow=", "--allow").replace("ask=", "--ask").replace("reject=", "--reject")
         ) from None
-    _set_rule(peer, state, policy, direction, rule)
+    _set_rule(peer, state, policy, direction, with_options(rule, until, for_, strict, reasons))
 
 
 def remove(peer: Peer, *, state: State, policy: PolicyFile = None, direction: Directions = "both") -> None:
@@ -192,7 +222,7 @@ def _edit(
     check(names, its)
     with Database(state, create=create) as database:
         change(database, names, its)
-        remembered = FirewallTables(database).read()
+        remembered = FirewallTables(database).read().at(time.time())
     _print(remembered, names, [its])
 
 
@@ -209,27 +239,21 @@ def _split(option: str, types: str) -> set[str]:
 
 def _print(remembered: Remembered, names: Names, peers: Iterable[PeerId]) -> None:
     """A line a peer; for people, in columns with a heading."""
-    records = [
-        {
-            "peer": str(peer),
-            "name": names.name_of(peer),
-            "inbound": _stored(remembered, peer, Direction.INBOUND),
-            "outbound": _stored(remembered, peer, Direction.OUTBOUND),
-            "banned": peer in remembered.banned,
-        }
+    rows: list[tuple[str, str | None, Rule | None, Rule | None, bool]] = [
+        (
+            str(peer),
+            names.name_of(peer),
+            remembered.rules.get((peer, Direction.INBOUND)),
+            remembered.rules.get((peer, Direction.OUTBOUND)),
+            peer in remembered.banned,
+        )
         for peer in peers
     ]
-    heading, *rows = _columns(
-        [["PEER", "NAME", "INBOUND", "OUTBOUND", "BANNED"], *(map(_cell, r.values()) for r in records)]
-    )
+    heading, *lines = _columns([["PEER", "NAME", "INBOUND", "OUTBOUND", "BANNED"], *(map(_cell, row) for row in rows)])
     output.note(heading)
-    for record, row in zip(records, rows, strict=True):
-        output.result(record, row)
-
-
-def _stored(remembered: Remembered, peer: PeerId, direction: Direction) -> object:
-    rule = remembered.rules.get((peer, direction))
-    return None if rule is None else stored_form(rule)
+    for row, line in zip(rows, lines, strict=True):
+        values = (stored_form(value) if isinstance(value, Rule) else value for value in row)
+        output.result(dict(zip(("peer", "name", "inbound", "outbound", "banned"), values, strict=True)), line)
 
 
 def _cell(value: object) -> str:
@@ -238,14 +262,27 @@ def _cell(value: object) -> str:
             return "-"
         case True:
             return "yes"
-        case list():
-            return f"allow {', '.join(map(_type, value))}"
-        case str():
-            return escaped(value)
-        case dict(words):
-            lists = [f"{word} {', '.join(map(_type, types))}" for word, types in words.items() if word != "otherwise"]
-            return f"{'; '.join(lists)}; {words.get('otherwise', 'reject')} others"
-    raise AssertionError(value)
+        case Rule():
+            return _rule_text(value)
+    return escaped(str(value))
+
+
+def _rule_text(rule: Rule) -> str:
+    words = {"allow": Verdict.ALLOW, "ask": Verdict.ASK, "reject": Verdict.REJECT}
+    lists = [
+        f"{word} {', '.join(map(_type, types))}" for word, verdict in words.items() if (types := rule.named(verdict))
+    ]
+    others = next(word for word, verdict in words.items() if verdict is rule.otherwise)
+    if not lists:
+        text = others
+    elif set(rule.types.values()) == {Verdict.ALLOW} and others == "reject":
+        text = lists[0]
+    else:
+        text = "; ".join([*lists, f"{others} others"])
+    if rule.until is not None:
+        text += f" until {rule.until.astimezone().isoformat(' ', 'seconds')}"
+    text += "".join(f", {option}" for option in ("strict", "reasons") if getattr(rule, option))
+    return text if rule.then is None else f"{text}; then {_rule_text(rule.then)}"
 
 
 def _type(name: str) -> str:

@@ -41,7 +41,9 @@ from ..peer import StrongholdP2p
 from ..requests import Request
 from ..requests.codec import CodecName
 from . import descriptors, output
-from .ask import Asker, Person, Program
+from .ask.asker import Asker
+from .ask.person import Person
+from .ask.program import Program
 from .audit.auditor import Auditing, auditing
 from .audit.file import AuditFile
 from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
@@ -169,9 +171,9 @@ def listen(
     combined. You decide about requests that no rule decides, with --ask in the terminal, with --console in a browser.
 
     With --json, a program can decide. Each question is a line on stdout, {"event":"firewall","id":1,...}; the answer is
-    a line on stdin, {"id":1,"answer":"allow"}, or "always", "reject", "reject_network", "ban". The end of a question is
-    a line {"event":"ended","id":1,"reason":...}. "reject_network" rejects all from the address of the peer for the time
-    of --ask-quiet.
+    a line on stdin, {"id":1,"answer":"allow"}, or "always" (everything), "reject", "reject_network", "ban"; or
+    {"id":1,"answer":"allow","types":["Sign"],"for":3600}. The end of a question is a line {"event":"ended","id":1,
+    "reason":...}. "reject_network" rejects all from the address of the peer for the time of --ask-quiet.
 
     Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file.
     """
@@ -188,10 +190,10 @@ def listen(
     where = places(addresses or [default], certificate, certificate_key, trusted_proxy)
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, firewall_quiet=ask_quiet or None, handler_timeout=handler_timeout)
+    keypair = load_key(key, passphrase_file) or Keypair.generate()
     given = load_policy(policy)
     known = state if state is not None and state.exists() else None
     kept, relays = ([named(text, given, known) for text in texts or ()] for texts in (keep, via_relay))
-    keypair = load_key(key, passphrase_file) or Keypair.generate()
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
         keypair=keypair,
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=asks),
@@ -287,11 +289,11 @@ def on_hangup(peer: StrongholdP2p[Any, Any], auditor: Auditing | None, *, reload
 def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
     """Whoever is at stdin answers."""
     if output.is_json():
-        return Program(peer, Lines(), config=config)
+        return Program(peer, Lines(), ban=peer.ban_peer)
     # In the background a remote's request must not stop us: reading fails then, and nobody answers.
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    return Person(peer, Lines(), config=config)
+    return Person(peer, Lines(), quiet=config.firewall_quiet, ban=peer.ban_peer)
 
 
 def _console(peer: StrongholdP2p[Any, Any], place: str) -> Console:

@@ -249,6 +249,12 @@ class Approvals:
         for room in (self._waiting, self._bytes):
             room.discard(request)
 
+    def retry_after(self, how: How) -> float | None:
+        """Seconds after which it may be otherwise for what was rejected like that, if it is known."""
+        if how == "full":
+            return self._config.firewall_timeout  # what takes the places now has ended then
+        return self._config.firewall_quiet if how == "quiet" else None
+
     # -- questions -------------------------------------------------------------------------------
 
     def rules_changed(self, peer: PeerId | None) -> None:
@@ -264,6 +270,10 @@ class Approvals:
         """Ends the questions on which enough approvers have agreed by now."""
         for question in list(self._questions.values()):
             question.count()
+
+    def expire(self) -> None:
+        """Ends the questions whose rules have ended."""
+        self.firewall.expire()
 
     def set_rule(self, question: Question, rule: Rule) -> Verdict:
         """Sets a rule as the answer. This ends the question, unless a policy's rule takes precedence. Returns what the rule

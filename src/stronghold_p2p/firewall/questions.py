@@ -11,6 +11,7 @@ from ..identity import PeerId
 from ..loops import check_loop
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
+from ..resources.shares import Path
 from .room import Holder
 from .rules import Rule, Subject, Verdict
 from .silence import Topic
@@ -99,6 +100,16 @@ class FirewallRequest:
         For IPv4 it is the address alone (/32), for IPv6 a household's network (/56). A relayed peer has its relay's.
         """
         return None if self.address is None else networks_of(self.address)[-1]
+
+    @property
+    def path(self) -> Path:
+        """Whose turn it takes where questions come by turns: its networks', and then its peer's."""
+        return self._question.holder.path
+
+    def count_shown(self, times: int) -> None:
+        """Says that a person sees it, or with -1 that it only waits to be shown: what nobody has seen makes nobody quiet, see
+        ``Config.firewall_quiet``."""
+        self._question.shown += times
 
     @property
     def waiting(self) -> int:
@@ -234,6 +245,9 @@ class QuestionHost(Protocol):
 
     @property
     def name_of(self) -> Callable[[PeerId], str | None]: ...
+
+    def expire(self) -> None:
+        """Ends the questions whose rules have ended."""
 
     def set_rule(self, question: Question, rule: Rule) -> Verdict:
         """Sets a rule as the answer. This ends the question, unless another rule takes precedence. Returns what it says."""
@@ -411,7 +425,8 @@ class Question:
         signatures: tuple[SignedAnswer, ...] = (),
         also: Collection[str] = (),
     ) -> bool:
-        """False if the question has ended."""
+        """False if the question has ended, also by the end of the rule that asks it."""
+        self._host.expire()
         type_name = self.subject.type
         if self.outcome is not None or scope == "once" or (scope == "type" and type_name is None):
             return self.end("approved", by, signatures=signatures)

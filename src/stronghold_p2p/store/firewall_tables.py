@@ -34,6 +34,11 @@ class Remembered(NamedTuple):
     """By peer and one direction. Some may have ended."""
     banned: frozenset[PeerId]
 
+    def at(self, now: float) -> Remembered:
+        """The same without what has ended ``now``, in seconds since 1970."""
+        left = {key: left_at(rule, now) for key, rule in self.rules.items()}
+        return self._replace(rules={key: rule for key, rule in left.items() if rule is not None})
+
 
 class FirewallTables:
     """The tables ``rules``, ``rules_with_options`` and ``bans``. A method that changes something returns when the change is on
