@@ -10,36 +10,34 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from conftest import MakePeer
-from support.browser import Browser, Updates
-from support.waiting import begun, introduced, next_event, settled, until
+from support.browser import Browser
+from support.waiting import next_event, settled, until
 
 from stronghold_p2p import (
     Config,
-    ConnectionClosed,
     Direction,
     FirewallRequestOpened,
     FirewallRules,
     Multiaddr,
     NoResponse,
-    NotPermitted,
     PeerId,
     Rule,
     StrongholdError,
     StrongholdP2p,
 )
 from stronghold_p2p.cli import output
+from stronghold_p2p.cli.command import UsageError
 from stronghold_p2p.cli.console import desk, server
 from stronghold_p2p.cli.console.access import MAX_PAGES, MAX_SESSIONS
 from stronghold_p2p.cli.console.place import parse_place
 from stronghold_p2p.cli.console.records import MAX_VIEW
 from stronghold_p2p.cli.console.server import HEADERS, MAX_BODY, MAX_CONNECTIONS, Console
-from stronghold_p2p.errors import ListenError
-from stronghold_p2p.cli.command import UsageError
+from stronghold_p2p.firewall.rules import Subject
 
 from .conftest import WAIT, Cli, process
 
@@ -119,7 +117,8 @@ async def test_a_link_is_good_once_and_then_there_is_another(links: Links) -> No
     entered = await browser.enter()
     assert entered.status == 204
     assert re.fullmatch(
-        rf"stronghold_console=[\w-]{{43}}; HttpOnly; Path={browser.path}; SameSite=strict", entered.headers["set-cookie"]
+        rf"stronghold_console=[\w-]{{43}}; HttpOnly; Path={browser.path}; SameSite=strict",
+        entered.headers["set-cookie"],
     )
     thief = Browser(links.printed[0])
     refused = await thief.enter()
@@ -146,7 +145,9 @@ async def test_the_page_itself_tells_nothing_and_every_response_is_guarded(bob: 
         answered = await stranger.ask("GET", path)
         assert (answered.status, answered.headers["content-type"].partition(";")[0]) == (200, kind)
         assert str(bob.peer_id).encode() not in answered.body
-        assert not re.search(rb"<script(?! type=\"module\" src=)| style=|\son[a-z]+=\"|https?://(?!www\.w3\.org/2000/svg)", answered.body)
+        assert not re.search(
+            rb"<script(?! type=\"module\" src=)| style=|\son[a-z]+=\"|https?://(?!www\.w3\.org/2000/svg)", answered.body
+        )
     for method, path in ("GET", ""), ("GET", "/"), ("GET", "missing"), ("POST", "session"), ("PUT", "answer"):
         answered = await stranger.ask(method, path)
         assert {name: answered.headers.get(name) for name in HEADERS} == {
@@ -173,7 +174,7 @@ async def test_the_page_itself_tells_nothing_and_every_response_is_guarded(bob: 
 async def test_other_sites_in_the_same_browser_are_refused(links: Links, headers: dict[str, str | None]) -> None:
     browser = await links.inside()
     answered = await browser.post("answer", {"id": 1, "answer": "once"}, headers)
-    assert (answered.status, answered.json) == (403, json.loads(server.REFUSED.body))
+    assert (answered.status, answered.json) == (403, json.loads(bytes(server.REFUSED.body)))
     if headers != {"origin": None}:  # browsers send none with the page's own GET
         assert (await browser.ask("GET", "", headers=headers)).status == 403
 
@@ -194,12 +195,14 @@ async def test_only_a_loopback_address_can_be_given() -> None:
     for text in "0.0.0.0:1", "192.0.2.1:1", "[::]:1", "[2001:db8::1]:1":
         with pytest.raises(UsageError, match="loopback"):
             parse_place(text)
-    for text in "host:1", "127.0.0.1:", "65536", "-1", "127.0.0.1:١", "1:2:3", "127.0.0.1":
+    for text in "host:1", "127.0.0.1:", "65536", "-1", "127.0.0.1:\u0661", "1:2:3", "127.0.0.1":
         with pytest.raises(UsageError, match="expected PORT or ADDR:PORT"):
             parse_place(text)
 
 
-async def test_nothing_secret_is_in_the_log(bob: Peer, alice: Peer, links: Links, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_secret_is_in_the_log(
+    bob: Peer, alice: Peer, links: Links, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     for name in "uvicorn.error", "uvicorn.access":
         assert logging.getLogger(name).getEffectiveLevel() >= logging.CRITICAL
@@ -390,11 +393,21 @@ async def test_what_a_remote_sends_is_safe_and_short(bob: Peer, alice: Peer, lin
             await page.next()
     assert len(question["view"]) == MAX_VIEW
     assert len(page.raw) < 40_000
-    text = page.raw.decode()
-    for hidden in "\x1b\x07\u202e\u200b\u2028\U0010ffff":
-        assert hidden not in text
-        assert json.dumps(hidden)[1:-1] not in text  # nor after the page has read the JSON
-    assert "\u0301" * 20 not in text
+    texts = "".join(texts_in([json.loads(line[6:]) for line in page.raw.splitlines() if line.startswith(b"data: ")]))
+    assert "<script>alert(1)</script>" in texts  # which the page shows as text
+    for hidden in (*"\x1b\x07\u202e\u200b\u2028\U0010ffff", "\u0301" * 20):
+        assert hidden not in texts
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            yield from texts_in([*value, *value.values()])
+        case list():
+            for item in value:
+                yield from texts_in(item)
 
 
 async def test_a_flood_hides_no_other_network(bob: Peer, links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,7 +416,9 @@ async def test_a_flood_hides_no_other_network(bob: Peer, links: Links, monkeypat
     async with browser.page() as page:
         requests = [asked(bob, peer, "/ip4/192.0.2.1/tcp/1") for peer in flood]
         await page.questions(desk.MAX_SHOWN)
-        requests.append(asked(bob, alone := PeerId.from_bytes(b"\x12\x20" + bytes(32)[:-1] + b"\xff"), "/ip4/198.51.100.1/tcp/1"))
+        requests.append(
+            asked(bob, alone := PeerId.from_bytes(b"\x12\x20" + bytes(32)[:-1] + b"\xff"), "/ip4/198.51.100.1/tcp/1")
+        )
         await settled()
         for question in page.shown["questions"]["shown"][:2]:
             assert (await browser.answer(question["id"], "reject")).status == 204
@@ -416,7 +431,6 @@ async def test_a_flood_hides_no_other_network(bob: Peer, links: Links, monkeypat
 
 def asked(bob: Peer, peer: PeerId, address: str) -> asyncio.Task[bool]:
     """A request from an address from which no test can send one."""
-    from stronghold_p2p.firewall.rules import Subject
 
     async def decide() -> bool:
         subject = Subject(peer, Direction.INBOUND, None, "view")
@@ -531,3 +545,50 @@ async def test_a_page_that_reads_nothing_is_given_up(links: Links, monkeypatch: 
                 taken = "end" not in await page.next()
 
 
+# -- the command ---------------------------------------------------------------------------------------
+
+
+def test_listen_prints_the_link_and_ends_in_order() -> None:
+    with process("listen", "--console", "/ip4/127.0.0.1/tcp/0", "--json") as listener:
+        assert listener.stdout is not None
+        told = json.loads(listener.stdout.readline())
+        assert json.loads(listener.stdout.readline())["event"] == "listening"
+        browser = Browser(told["url"])
+
+        async def stay() -> None:
+            assert (await browser.enter()).status == 204
+            async with browser.page() as page:
+                await page.next()
+                listener.send_signal(signal.SIGTERM)
+                with contextlib.suppress(EOFError):
+                    while True:
+                        await page.next()
+
+        asyncio.run(stay())
+        out, err = listener.communicate(timeout=WAIT)
+    assert (listener.returncode, json.loads(out)["event"], err) == (0, "console", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("--console", "0.0.0.0:1"), 2, "loopback"),
+        (("--console=0.0.0.0:1",), 2, "loopback"),
+        (("--console", "--allow-all"), 2, "choose who decides"),
+        (("--console", "127.0.0.1:PORT"), 1, "address already in use"),
+    ],
+)
+def test_what_it_cannot_do(cli: Cli, arguments: tuple[str, ...], status: int, message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ran = cli.json("listen", *(argument.replace("PORT", port) for argument in arguments))
+    assert (ran.status, message in ran.line["message"].lower()) == (status, True)
+
+
+def test_without_the_extra_it_says_what_to_install(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "stronghold_p2p.cli.console.server", raising=False)
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    ran = cli.json("listen", "--console")
+    assert (ran.status, ran.line["error"]) == (2, "UsageError")
+    assert "pip install 'stronghold-p2p[console]'" in ran.line["message"]

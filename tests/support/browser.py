@@ -115,7 +115,10 @@ class Browser:
         try:
             writer.write("\r\n".join([*lines, "", ""]).encode() + body)
             head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
-            told = dict(line.lower().split(": ", 1) if "cookie" not in line.lower() else line.split(": ", 1) for line in head[1:-1])
+            told = dict(
+                line.lower().split(": ", 1) if "cookie" not in line.lower() else line.split(": ", 1)
+                for line in head[1:-1]
+            )
             yield int(head[0].split()[1]), told, reader
         finally:
             writer.close()

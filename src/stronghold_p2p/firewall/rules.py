@@ -121,20 +121,6 @@ class RuleInForce(NamedTuple):
     """Of the policy file that has it; None: it is from elsewhere."""
 
 
-
-class RuleInForce(NamedTuple):
-    """The rule that decides the requests of a peer in one direction, without others that it takes precedence over."""
-
-    peer: PeerId | None
-    """None: all peers that have no rule of their own."""
-    direction: Direction
-    rule: Rule | None
-    """None: there is none, so that requests are a question about their peer."""
-    layer: Layer
-    line: int | None
-    """In the policy file; None: the rule is not from there."""
-
-
 Lines = Mapping[tuple[PeerId | None, Direction], int]
 """The lines of a policy file that have the rules of peers, and, with None, the defaults, each in one direction."""
 

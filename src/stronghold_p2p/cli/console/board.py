@@ -16,7 +16,7 @@ from ...peer import StrongholdP2p
 from . import records
 from .desk import Desk
 
-__all__ = ["Board", "Watch"]
+__all__ = ["INTERVAL", "Board", "Watch"]
 
 MAX_LISTED = 200
 """Rules in each direction, and connections, that are listed."""
@@ -131,7 +131,9 @@ class Board:
 
     def _rules(self) -> records.Record:
         rules = self._peer.rules_in_force(MAX_LISTED + 1)
-        by_direction = [[its for its in rules if its.direction is way] for way in (Direction.INBOUND, Direction.OUTBOUND)]
+        by_direction = [
+            [its for its in rules if its.direction is way] for way in (Direction.INBOUND, Direction.OUTBOUND)
+        ]
         return {
             "listed": [
                 records.rule(its, None if its.peer is None else self._peer.name_of(its.peer))

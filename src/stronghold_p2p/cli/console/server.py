@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
 from importlib import resources
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from ...logs import SparingLog
 from ...peer import StrongholdP2p
 from .. import output
 from .access import COOKIE, MAX_PAGES, Access, Session, is_ours
-from .board import Board
+from .board import INTERVAL, Board
 from .desk import AnswerError, Desk, Given
 from .place import Place, listen_at, url_of
 
@@ -78,12 +77,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Console:
     """Serves the page of ``peer`` at ``place``, and answers the firewall's questions as its user says there."""
 
-    def __init__(self, peer: StrongholdP2p[Any, Any], place: Place) -> None:
+    def __init__(self, peer: StrongholdP2p[Any, Any], place: Place, *, interval: float = INTERVAL) -> None:
+        """``interval``: seconds between updates."""
         self._place = place
         self._listener: socket.socket
         self._access = Access()
         self._desk = Desk(peer)
-        self._board = Board(peer, self._desk)
+        self._board = Board(peer, self._desk, interval=interval)
         self._log_failure = SparingLog(logging.ERROR, "a request to the console failed")
 
     def open(self) -> None:
@@ -257,7 +257,7 @@ class _Token(msgspec.Struct, forbid_unknown_fields=True):
     token: str
 
 
-def _file(name: str, media_type: str) -> Callable[[Request], Response]:
+def _file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
     content = (resources.files(__package__) / "page" / name).read_bytes()
 
     async def respond(request: Request) -> Response:
