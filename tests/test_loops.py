@@ -62,6 +62,7 @@ PEER_ACTS: dict[str, Act] = {
     "set_peer_rule": lambda peer: peer.set_peer_rule(OTHER, Rule.ASK),
     "remove_peer_rule": lambda peer: peer.remove_peer_rule(OTHER),
     "get_firewall_config": lambda peer: peer.get_firewall_config(),
+    "rules_in_force": lambda peer: peer.rules_in_force(),
     "on_firewall_request": lambda peer: peer.on_firewall_request(lambda question: None),
     "remove_firewall_handler": lambda peer: peer.remove_firewall_handler(print),
     "firewall_requests": lambda peer: peer.firewall_requests(),

@@ -82,7 +82,7 @@ from .events import (
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
 from .firewall.questions import FirewallRequest
-from .firewall.rules import FirewallRules, Rule
+from .firewall.rules import FirewallRules, Rule, RuleInForce
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
@@ -175,6 +175,7 @@ __all__ = [
     "ReservationMade",
     "Rule",
     "RuleChanged",
+    "RuleInForce",
     "SignedAnswer",
     "StateError",
     "StateFailed",

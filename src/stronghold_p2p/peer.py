@@ -15,7 +15,7 @@ from .events import ConnectionInfo, Direction, Event
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
 from .firewall.questions import FirewallRequest
-from .firewall.rules import FirewallRules, Rule
+from .firewall.rules import FirewallRules, Rule, RuleInForce
 from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import deadline_in
@@ -307,6 +307,12 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         """A copy of the rules set by calls and answers, without those of a policy, which take precedence."""
         self._parts.owner.check()
         return self._parts.firewall.rules
+
+    def rules_in_force(self, limit: int | None = None) -> tuple[RuleInForce, ...]:
+        """What decides requests now, of policy, calls and answers together: in each direction the default, then the rules of
+        peers; at most ``limit`` in each direction, None: all. A rule that another one takes precedence over is not there."""
+        self._parts.owner.check()
+        return self._parts.firewall.in_force(limit)
 
     def on_firewall_request(
         self, handler: Callable[[FirewallRequest], Any], *, by: str = "handler"

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, islice
 from typing import Final, Literal, NamedTuple
 
 from ..events import Direction
@@ -24,6 +24,7 @@ __all__ = [
     "Layer",
     "Predicate",
     "Rule",
+    "RuleInForce",
     "Subject",
     "Verdict",
     "unknown_type",
@@ -106,6 +107,20 @@ class AppliedRule(NamedTuple):
 
 NO_RULE: Final = AppliedRule(None, "none")
 
+
+class RuleInForce(NamedTuple):
+    """What decides the requests of a peer in one direction."""
+
+    peer: PeerId | None
+    """None: every peer without a rule of its own."""
+    direction: Direction
+    rule: Rule | None
+    """None: there is no rule, so that requests are a question about their peer."""
+    layer: Layer
+    line: int | None
+    """Of the policy file that has it; None: it is from elsewhere."""
+
+
 Lines = Mapping[tuple[PeerId | None, Direction], int]
 """The lines of a policy file that have the rules of peers, and, with None, the defaults, each in one direction."""
 
@@ -138,6 +153,11 @@ class _Side:
 
     def find(self, peer: PeerId) -> AppliedRule:
         return self._applied.get(peer, self._default)
+
+    def in_force(self) -> Iterator[tuple[PeerId | None, AppliedRule]]:
+        """What decides, the default first."""
+        yield None, self._default
+        yield from self._applied.items()
 
     def set_default(self, rule: Rule | None) -> None:
         self.default = NO_RULE if rule is None else AppliedRule(rule, "default")
@@ -266,6 +286,15 @@ class Firewall:
         }
         return FirewallRules(
             inbound=self.left_of(inbound.default.rule), outbound=self.left_of(outbound.default.rule), peers=peers
+        )
+
+    def in_force(self, limit: int | None) -> tuple[RuleInForce, ...]:
+        """What decides in each direction, the default first; at most ``limit`` in each, None: all."""
+        self.expire()
+        return tuple(
+            RuleInForce(peer, way, *applied)
+            for way, side in self._sides(Direction.BOTH).items()
+            for peer, applied in islice(side.in_force(), limit)
         )
 
     def peer_rule(self, peer: PeerId, direction: Direction) -> Rule | None:
