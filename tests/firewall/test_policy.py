@@ -277,6 +277,14 @@ def test_who_is_not_on_a_list_of_those_that_are_allowed() -> None:
     assert Policy.parse(f'{lists}[[tests]]\nexpect = "reject"\n[[tests]]\npeer = "{ALICE}"\nexpect = "allow"')
 
 
+def test_tests_of_a_group_are_as_many_as_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stronghold_p2p.firewall.policy_file.tests.MAX_DECISIONS", 4)
+    test = '[[tests]]\npeer = "all"\ntype = "Sign"\nexpect = "reject"\n'
+    assert Policy.parse(TESTED + 2 * test).tests == 2
+    error = error_of(TESTED + 3 * test)
+    assert (error.line, error.reason) == (17, "the tests are about over 4 peers in all: name fewer")
+
+
 def test_a_test_looks_at_no_end() -> None:
     """It would fail some day, and keep a peer from starting."""
     rule = 'default.inbound = { rule = "allow", until = 2001-01-01T00:00:00Z }'
