@@ -27,6 +27,7 @@ FLAT = {
     "logs",
     "loops",
     "multiaddr",
+    "reset_codes",
 }
 """Small, complete modules that any part may use."""
 
@@ -152,7 +153,7 @@ EDGES = {
 """Which package may import which, and why. All may import the flat modules, except as FLAT_EDGES says."""
 
 FLAT_EDGES = {
-    "errors": set[str](),
+    "errors": {"reset_codes"},
     "config": {"limit_fields"},
     "limit_fields": set[str](),
     "arguments": set[str](),
@@ -164,6 +165,7 @@ FLAT_EDGES = {
     "identity": {"errors", "encoding", "key_file"},
     "key_file": {"errors"},
     "multiaddr": {"errors", "encoding", "identity"},
+    "reset_codes": set[str](),
     "events": {"errors", "identity", "multiaddr"},
     "event_hub": {"events", "logs", "loops"},
     "encoding": {"errors"},
@@ -175,6 +177,7 @@ PURE = {
     "wire": "machines: bytes and the time in; bytes, events and the next deadline out",
     "events": "what happened, as values",
     "errors": "what went wrong, as values",
+    "reset_codes": "numbers in, reasons out",
     "config": "limits, as values",
     "frozen": "a mapping, as a value",
     "arguments": "checks",

@@ -209,7 +209,7 @@ def test_a_start_that_failed_on_one_loop_may_be_tried_on_another(tmp_path: Any) 
 
 @pytest.mark.parametrize("name", STREAM_ACTS)
 async def test_a_stream_from_another_thread(elsewhere: Callable[..., Any], name: str) -> None:
-    async with Peer() as alice, Peer() as bob:
+    async with Peer() as alice, Peer(firewall=FirewallRules.allow_all()) as bob:
         bob.handle_stream(PROTOCOL, lambda stream: stream.write(b"still there"))
         async with await alice.open_stream(await bob.listen(), PROTOCOL) as stream:
             await stream.negotiated()

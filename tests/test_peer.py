@@ -126,7 +126,7 @@ async def test_the_events_end_with_the_peer(make_peer: MakePeer) -> None:
 
 
 async def test_connect_and_disconnect(make_peer: MakePeer) -> None:
-    alice, bob = await make_peer(), await make_peer()
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
     address = await bob.listen()
     assert not alice.is_connected(bob.peer_id)
     assert await alice.connect(str(address)) == bob.peer_id
@@ -139,7 +139,7 @@ async def test_connect_and_disconnect(make_peer: MakePeer) -> None:
 
 async def test_only_peer_ids_name_peers(make_peer: MakePeer) -> None:
     """A rule or a ban for anything else would be kept, and never met."""
-    alice, bob = await make_peer(), await make_peer()
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
     address = await alice.listen()
     wrongs: list[Any] = [alice, address, alice.peer_id.to_bytes()]
     for wrong in wrongs:
@@ -215,7 +215,7 @@ async def test_a_host_and_port_are_told_what_an_address_is_like(make_peer: MakeP
 
 
 async def test_an_address_of_a_peer_id_alone(make_peer: MakePeer) -> None:
-    alice, bob = await make_peer(), await make_peer()
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
     target = f"/p2p/{bob.peer_id}"
     with pytest.raises(DialError):
         await alice.connect(target)
@@ -237,7 +237,7 @@ async def test_unsupported_addresses_are_dial_errors(make_peer: MakePeer) -> Non
 
 
 async def test_ping(make_peer: MakePeer) -> None:
-    alice, bob = await make_peer(), await make_peer()
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
     address = await bob.listen()
     for _ in range(3):
         assert 0 < await alice.ping(address) < 10
@@ -260,7 +260,7 @@ async def test_a_ping_that_is_not_answered(make_peer: MakePeer) -> None:
 
 
 async def test_a_protocol_of_ones_own(make_peer: MakePeer) -> None:
-    alice, bob = await make_peer(), await make_peer()
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
     bob.handle_stream(OWN, echo)
     stream = await alice.open_stream(await bob.listen(), OWN)
     async with stream:
@@ -273,7 +273,7 @@ async def test_a_protocol_of_ones_own(make_peer: MakePeer) -> None:
 
 
 async def test_negotiation_is_lazy(make_peer: MakePeer) -> None:
-    alice, bob = await make_peer(), await make_peer()
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
     address = await bob.listen()
     stream = await alice.open_stream(address, OWN)
     with pytest.raises(ProtocolNotSupported):
@@ -285,7 +285,7 @@ async def test_negotiation_is_lazy(make_peer: MakePeer) -> None:
 
 
 async def test_a_stream_handler_that_fails(make_peer: MakePeer, caplog: pytest.LogCaptureFixture) -> None:
-    alice, bob = await make_peer(), await make_peer()
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
 
     async def fail(stream: Stream) -> None:
         raise KeyError("of the handler")
@@ -316,7 +316,7 @@ async def test_protocols_that_cannot_be_served(started: bool) -> None:
 
 
 async def test_a_protocol_that_fits_no_line_is_not_opened(make_peer: MakePeer) -> None:
-    alice, bob = await make_peer(), await make_peer()
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
     address = await bob.listen()
     for malformed in "/own\n", "/" + "x" * 1024:
         with pytest.raises(EncodeError):
@@ -325,7 +325,10 @@ async def test_a_protocol_that_fits_no_line_is_not_opened(make_peer: MakePeer) -
 
 
 async def test_a_stream_beyond_the_limit_waits_for_its_time(make_peer: MakePeer) -> None:
-    alice, bob = await make_peer(config=Config(max_outbound_streams_per_connection=2)), await make_peer()
+    alice, bob = (
+        await make_peer(config=Config(max_outbound_streams_per_connection=2)),
+        await make_peer(firewall=FirewallRules.allow_all()),
+    )
     bob.handle_stream(OWN, echo)
     address = await bob.listen()
     await introduced(alice, address)
@@ -342,7 +345,7 @@ async def test_a_stream_beyond_the_limit_waits_for_its_time(make_peer: MakePeer)
 
 
 async def test_many_streams_and_much_data_at_once(make_peer: MakePeer) -> None:
-    alice, bob = await make_peer(), await make_peer()
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
     bob.handle_stream(OWN, echo)
     address = await bob.listen()
 
@@ -356,7 +359,10 @@ async def test_many_streams_and_much_data_at_once(make_peer: MakePeer) -> None:
 
 
 async def test_closing_resets_streams_that_stay_open(make_peer: MakePeer) -> None:
-    alice, bob = await make_peer(), await make_peer(config=Config(close_timeout=0.02))
+    alice, bob = (
+        await make_peer(),
+        await make_peer(firewall=FirewallRules.allow_all(), config=Config(close_timeout=0.02)),
+    )
     bob.handle_stream(OWN, echo)
     stream = await alice.open_stream(await bob.listen(), OWN)
     await stream.write(b"x")

@@ -144,7 +144,7 @@ async def test_what_a_request_meets_ends_it_and_nothing_else(
 async def test_a_handler_of_streams(
     make_peer: MakePeer, caplog: pytest.LogCaptureFixture, make: Callable[..., Any], error: BaseException
 ) -> None:
-    alice, bob = await make_peer(), await make_peer()
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
     bob.handle_stream(PROTOCOL, make(error))
     stream = await alice.open_stream(await bob.listen(), PROTOCOL)
     with pytest.raises(StreamReset):
@@ -191,7 +191,7 @@ def test_ctrl_c_ends_the_program(place: str, kind: str) -> None:
     async def ask() -> None:
         alice = await make_peer()
         if place == "stream handler":
-            bob = await make_peer()
+            bob = await make_peer(firewall=FirewallRules.allow_all())
             bob.handle_stream(PROTOCOL, raising_later(KeyboardInterrupt()))
             stream = await alice.open_stream(await bob.listen(), PROTOCOL)
             await stream.read()

@@ -39,6 +39,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import reset_codes
+
 if TYPE_CHECKING:
     from .events import DialAttempt, Path
     from .identity import PeerId
@@ -286,18 +288,49 @@ class ProtocolNotSupported(StrongholdError):
 class NoResponse(StrongholdError):
     """The remote closed the stream without a response: its firewall rejected the request, or its handler declined."""
 
-    def __init__(self, peer: PeerId) -> None:
-        super().__init__(f"{peer} closed the request without a response: rejected or declined")
+    def __init__(self, peer: PeerId, told: reset_codes.Told | None = None) -> None:
+        """``told``: what the remote says of it."""
+        if told is None:
+            super().__init__(f"{peer} closed the request without a response: rejected or declined")
+        else:
+            super().__init__(f"{peer} rejected the request: {_why(told)}")
         self.peer = peer
+        self.reason = told.reason if told is not None else None
+        """Why, if the remote's rule lets us know: ``"rejected"``; ``"asked, no answer"``: nobody has answered the question;
+        ``"rate"`` or ``"busy"``: one of its limits. None: it does not say."""
+        self.retry_after = told.retry_after if told is not None else None
+        """Seconds after which another try may pass, if the remote says so."""
 
 
 class StreamReset(StrongholdError, ConnectionError):
-    """The remote reset the stream: its handler failed, or a limit was reached. ``code`` is its error code, or 0."""
+    """The remote reset the stream: its firewall rejected it, its handler failed, or a limit was reached.
+
+    ``code`` is its error code, or 0. ``reason`` and ``retry_after`` are as for :class:`NoResponse`.
+    """
 
     def __init__(self, code: int = 0) -> None:
-        why = "its handler failed or was too slow, the request is not of the type it expects, or a limit applied"
-        super().__init__(f"the remote reset the stream{f' with code {code}' if code else ''}: {why}")
+        told = reset_codes.read(code)
+        if told is not None:
+            why = _why(told)
+        else:
+            why = "its handler failed or was too slow, the request is not of the type it expects, or a limit applied"
+        super().__init__(f"the remote reset the stream{f' with code {code:#x}' if code and not told else ''}: {why}")
         self.code = code
+        self.reason = told.reason if told is not None else None
+        self.retry_after = told.retry_after if told is not None else None
+
+
+_WHY = {
+    "rejected": "its firewall does not allow it",
+    "asked, no answer": "it needs somebody's answer there, and nobody has given one",
+    "rate": "there were too many in too little time",
+    "busy": "there are too many at once",
+}
+
+
+def _why(told: reset_codes.Told) -> str:
+    again = f"; try again after {told.retry_after:g} s" if told.retry_after is not None else ""
+    return f"{_WHY[told.reason]}{again}"
 
 
 class RemoteProtocolError(StrongholdError):

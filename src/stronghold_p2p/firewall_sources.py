@@ -14,12 +14,14 @@ from .errors import PolicyError, StateError
 from .event_hub import EventHub
 from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
+from .firewall.gate import Gate
 from .firewall.names import Names
 from .firewall.paced_traffic import PacedTraffic
 from .firewall.policy import Policy
 from .firewall.policy_watch import PolicyWatch
 from .firewall.rules import Firewall, Rule
 from .firewall.traffic import TrafficLimits
+from .firewall.trial import Trial
 from .identity import PeerId
 from .store.database_thread import DatabaseThread
 from .store.firewall_memory import BanChange, Change, FirewallMemory, NameChange, RuleChange
@@ -40,6 +42,7 @@ class FirewallSources:
         state: DatabaseThread | None,
         *,
         firewall: Firewall,
+        gate: Gate,
         admission: Admission,
         names: Names,
         traffic: Sequence[PacedTraffic[Any]],
@@ -53,6 +56,7 @@ class FirewallSources:
         """
         self._policy = policy
         self._firewall = firewall
+        self._gate = gate
         self._admission = admission
         self._names = names
         self._traffic = traffic
@@ -62,7 +66,7 @@ class FirewallSources:
         self._watch: PolicyWatch | None = None
         self._memory: FirewallMemory | None = None
         if isinstance(policy, Policy):
-            firewall.check(policy.rules)
+            firewall.check(policy.rules, policy.type_limits)
         if state is not None:
             self._memory = FirewallMemory(state, apply=self._remember, failed=self.state_failed)
             firewall.ended = self._memory.drop_ended
@@ -124,6 +128,8 @@ class FirewallSources:
         )
         for traffic in self._traffic:
             traffic.limit(limits)
+        self._gate.quotas.set_limits(in_force.type_limits, in_force.peer_limits)
+        self._gate.trial = None if in_force is policy else Trial(policy.rules, policy.rule_lines, policy.admission)
         self._firewall.set_policy(in_force.rules, in_force.rule_lines)
         self._admission_changed()
 

@@ -14,6 +14,7 @@ from .event_hub import EventHub
 from .events import Direction, RequestHandled, RequestOutcome
 from .firewall.gate import Gate, permission
 from .firewall.paced_traffic import PacedTraffic
+from .firewall.quotas import Place
 from .firewall.traffic import TrafficLimits
 from .identity import PeerId
 from .logs import SparingLog
@@ -32,26 +33,57 @@ class InboundStream(StreamReceiver):
     """A stream that a remote has opened, until its handler has it: it waits for its peer's share of the traffic, and for the
     firewall. What comes meanwhile is kept, and gets no window back: it is no more than a new stream may bring."""
 
-    __slots__ = ("_early", "_ended", "_eof", "_task", "connection", "decision_id", "ended_well", "let_in_at", "stream")
+    __slots__ = (
+        "_early",
+        "_ended",
+        "_eof",
+        "_late",
+        "_started",
+        "_task",
+        "connection",
+        "decision_id",
+        "ended_well",
+        "let_in_at",
+        "place",
+        "refusal",
+        "served",
+        "stream",
+    )
 
-    def __init__(self, connection: Connection, stream: Substream, ended: Callable[[InboundStream], None]) -> None:
-        """``ended`` is called once, when the stream is done with, and so is the task that serves it."""
+    def __init__(
+        self,
+        connection: Connection,
+        stream: Substream,
+        late: Callable[[InboundStream], None],
+        ended: Callable[[InboundStream], None],
+    ) -> None:
+        """``late`` is called when the traffic has not let it in in time, ``ended`` once, when the stream is done with, and so
+        is the task that serves it."""
         self.connection = connection
         self.stream = stream
+        self.place: Place | None = None
+        """What it takes of its peer's quota."""
+        self.refusal = 0
+        """The error code that tells the remote why it was rejected; 0 if it may not know."""
+        self.served: Stream | None = None
+        """The same stream, once its handler has it."""
         self.decision_id = 0
         """The id of the firewall's decision that let it pass; 0 if nobody reads decisions."""
         self.let_in_at = 0.0
         self.ended_well = False
         """Its handler has returned."""
+        self._late = late
         self._ended = ended
         self._early: deque[bytes] = deque()
         self._eof = False
+        self._started = False
         self._task: asyncio.Task[None] | None = None
         stream.set_receiver(self)
 
     def start(self, serving: Coroutine[Any, Any, None]) -> None:
         """The traffic lets it in: ``serving`` waits for the firewall, which has a time limit of its own, and runs the
         handler."""
+        self._started = True  # first: an eager task runs before it is known
         self.stream.clear_deadline()
         self._task = self.connection.spawn(serving)
         self._task.add_done_callback(self._task_done)
@@ -59,11 +91,17 @@ class InboundStream(StreamReceiver):
     def hand_over(self) -> Stream:
         """The stream for its handler, with what has come so far: the firewall lets it pass."""
         self.let_in_at = self.stream.now()
-        return hand_over(self.stream, self._early, self._eof)
+        self.served = hand_over(self.stream, self._early, self._eof)
+        return self.served
 
     def reject(self) -> None:
-        """Ends it, whatever the reason, with the same bytes."""
-        self.stream.reset()
+        """The firewall, or a limit, says no; the remote is told why only if it may know."""
+        self.stream.reset(self.refusal)
+
+    def evict(self) -> None:
+        """The strict rule that let it in is no longer in force."""
+        if self.served is not None:
+            self.served.reset()
         self._end()
 
     # -- as the stream's receiver ----------------------------------------------------------------
@@ -79,17 +117,20 @@ class InboundStream(StreamReceiver):
         self._end()
 
     def expired(self) -> None:
+        self._late(self)
         self.reject()
+        self._end()
 
     def connection_closing(self) -> None:
         self.reject()
+        self._end()
 
     # -- details ---------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        if self._task is None:
+        if not self._started:
             self._ended(self)
-        elif self._task is not asyncio.current_task(self.stream.loop):
+        elif self._task is not None:
             # It may take its time to end. A remote that opens and resets would otherwise have any number of them running.
             self._task.cancel()
 
@@ -109,6 +150,9 @@ class Streams:
         self._gate = gate
         self._config = config
         self._events = events
+        self._log_late = SparingLog(
+            logging.WARNING, "a stream from %s was reset: the limits of %r were reached for too long"
+        )
         self._log_failure = SparingLog(logging.ERROR, "the handler of %r failed")
 
     def close(self) -> None:
@@ -118,8 +162,8 @@ class Streams:
     # -- inbound ---------------------------------------------------------------------------------
 
     def offers(self, peer: PeerId, protocol: str) -> bool:
-        """Whether ``peer`` may open ``protocol``, which is served, unless an answer or a predicate says no."""
-        return not self._gate.rejects(peer, Direction.INBOUND, protocol)
+        """Whether ``peer`` may open ``protocol``, which is served: unless a rule rejects it, and may not say so."""
+        return not self._gate.rejects(peer, Direction.INBOUND, protocol) or self._gate.may_tell(peer)
 
     def refused(self, connection: Connection, protocol: str) -> None:
         """A remote has tried to open ``protocol``, which it is not offered."""
@@ -130,7 +174,7 @@ class Streams:
         if not connection.may_run_handler():
             stream.reset()
             return
-        inbound = InboundStream(connection, stream, self._ended)
+        inbound = InboundStream(connection, stream, self._late, self._ended)
         stream.set_deadline(stream.now() + self._config.request_timeout)
         if self.traffic.enter(stream.peer, inbound, stream.now()):
             self._admit(inbound)
@@ -145,14 +189,26 @@ class Streams:
         permitted = self._gate.decide_stream(
             stream.peer, Direction.INBOUND, stream.protocol, stream.remote_address, inbound
         )
-        if permitted is True or (permitted is not False and await permitted):
+        allowed = permitted if isinstance(permitted, bool) else await permitted
+        if stream.ended:
+            return  # whoever decided has banned its peer
+        if allowed:
             handler, served = self.handlers[stream.protocol], inbound.hand_over()
             inbound.ended_well = await serve(served, lambda: handler(served), stream.loop, self._log_failure)
         else:
             inbound.reject()
 
+    def _late(self, inbound: InboundStream) -> None:
+        peer = inbound.stream.peer
+        self._log_late.write(peer, inbound.stream.protocol)
+        inbound.refusal = self._gate.refusal(peer, *self.traffic.excess(peer))
+
     def _ended(self, inbound: InboundStream) -> None:
         peer = inbound.stream.peer
+        if self._gate.tenancy.tenants:
+            self._gate.tenancy.leave(inbound, peer)
+        if inbound.place is not None:
+            inbound.place.leave()
         if inbound.decision_id:
             outcome: RequestOutcome = "ended" if inbound.ended_well else "failed"
             seconds = inbound.stream.now() - inbound.let_in_at

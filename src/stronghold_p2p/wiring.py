@@ -107,6 +107,7 @@ class Parts(Generic[Req, Res]):
             policy,
             state_file,
             firewall=self.firewall,
+            gate=self.gate,
             admission=self.admission,
             names=self.names,
             traffic=(self.responder.traffic, self.streams.traffic),
@@ -363,7 +364,8 @@ class Parts(Generic[Req, Res]):
     def _permits(self, peer: PeerId, protocol: str) -> bool:
         """Firewall rules apply to requests and streams. Without a handler or iterator requests are not offered."""
         if protocol in self.responder.protocols:
-            return self.responder.serving and not self.gate.rejects_all(peer, Direction.INBOUND)
+            closed = self.gate.rejects_all(peer, Direction.INBOUND) and not self.gate.may_tell(peer)
+            return self.responder.serving and not closed
         if protocol in self.streams.handlers:
             return self.streams.offers(peer, protocol)
         return self.autonat is None or self.autonat.offers(protocol)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from conftest import MakePeer
 
+from stronghold_p2p import FirewallRules
 from stronghold_p2p.cli import perf
 from stronghold_p2p.protocols import perf as protocol
 
@@ -84,7 +85,7 @@ def test_each_line_tells_what_came_since_the_last_one(reports: list[dict[str, An
 
 async def test_all_lines_together_tell_of_every_byte(reports: list[dict[str, Any]], make_peer: MakePeer) -> None:
     """Of a real transfer, each step of which has its line: go-libp2p's harness, too, prints what each interval moved."""
-    server, client = await make_peer(), await make_peer()
+    server, client = await make_peer(firewall=FirewallRules.allow_all()), await make_peer()
     server.handle_stream(protocol.PROTOCOL, protocol.serve)
     progress = perf.Progress(now=0.0)
     times = itertools.count(1.0)

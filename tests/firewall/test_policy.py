@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from stronghold_p2p.identity import PeerId
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "FIREWALL.md"
+
+NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
 
 # Always the same, since they are part of parameters: the workers of a parallel run must agree on what these are called.
 ALICE = PeerId.parse("12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN")
@@ -77,6 +80,13 @@ def test_what_a_file_leaves_out_stays_open() -> None:
         ('{ allow = ["Ping"], ask = ["Sign"] }', Rule.restricted(allow={"Ping"}, ask={"Sign"})),
         ('{ reject = ["Sign"], otherwise = "ask" }', Rule.restricted(reject={"Sign"}, otherwise="ask")),
         ('{ otherwise = "ask" }', Rule.ASK),
+        ('{ rule = "allow" }', Rule.ALLOW_ALL),
+        ('{ rule = "allow", until = 2027-01-01T00:00:00Z }', Rule.ALLOW_ALL.replace(until=NEW_YEAR)),
+        ('{ rule = "reject", reasons = true, strict = false }', Rule.REJECT_ALL.replace(reasons=True)),
+        (
+            '{ allow = ["Ping"], until = 2027-01-01T02:00:00+02:00, strict = true }',
+            Rule.restricted(allow={"Ping"}).replace(until=NEW_YEAR, strict=True),
+        ),
         ('{ allow = [], otherwise = "reject" }', Rule.REJECT_ALL),
     ],
 )
@@ -262,6 +272,12 @@ def test_who_is_not_on_a_list_of_those_that_are_allowed() -> None:
     assert Policy.parse(f'{lists}[[tests]]\nexpect = "reject"\n[[tests]]\npeer = "{ALICE}"\nexpect = "allow"')
 
 
+def test_a_test_looks_at_no_end() -> None:
+    """It would fail some day, and keep a peer from starting."""
+    rule = 'default.inbound = { rule = "allow", until = 2001-01-01T00:00:00Z }'
+    assert Policy.parse(f'{rule}\n[[tests]]\nexpect = "allow"')
+
+
 # -- what a file cannot say ----------------------------------------------------------------------------
 
 
@@ -313,6 +329,20 @@ def error_of(text: str) -> PolicyError:
         ('[default.inbound]\nallow = ["A"]\nask = ["B",\n"A"]', 4, "default.inbound.ask", "'A' is also in allow"),
         ('[default.inbound]\notherwise = "allow"', 2, "default.inbound.otherwise",
          "must be \"reject\" or \"ask\", not 'allow'"),
+        ('[default.inbound]\nrule = "allow"\nask = ["A"]', 3, "default.inbound.ask",
+         "rule is about all types: leave out one of the two"),
+        ('[default.inbound]\nrule = ["A"]', 2, "default.inbound.rule",
+         'must be "allow", "reject" or "ask", not a list'),
+        ('[default.inbound]\nrule = "ask"\nstrict = 1', 3, "default.inbound.strict", "must be true or false, not a whole number"),
+        ('[default.inbound]\nrule = "ask"\nuntil = "2027-01-01"', 3, "default.inbound.until",
+         "must be a date and time with an offset, such as 2027-01-01T00:00:00Z, not '2027-01-01'"),
+        ('[default.inbound]\nrule = "ask"\nuntil = 2027-01-01', 3, "default.inbound.until",
+         "must be a date and time with an offset, such as 2027-01-01T00:00:00Z, not a date or time"),
+        ('[default.inbound]\nrule = "ask"\nuntil = 2027-01-01 00:00:00', 3, "default.inbound.until",
+         "must be a date and time with an offset, such as 2027-01-01T00:00:00Z, not one without"),
+        ('[default.inbound]\nrule = "ask"\nuntil = 0001-01-01 00:00:00+01:00', 3, "default.inbound.until",
+         "must be a date in the years 1 to 9999, in UTC"),
+        ('[default.inbound]\nuntil = 2027-01-01 00:00:00Z', 1, "default.inbound", 'it lets nothing pass; write "reject"'),
         ('[default]\ninbound = ["A",\n"A"]', 3, "default.inbound", "'A' is in the list twice"),
         (f'peers.a = {{ id = "{ALICE}", inbound = [["A"]] }}', 1, "peers.a.inbound", "must be a string, not a list"),
         # peers

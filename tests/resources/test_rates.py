@@ -33,6 +33,11 @@ def test_one_is_enough() -> None:
     assert [taken(rate, "a", float(now)) for now in (0, 1, 59, 60, 61)] == [1, 0, 0, 1, 0]
 
 
+def test_other_times_than_a_minute() -> None:
+    rate = Rate(2.5, 1.0)
+    assert [taken(rate, "a", now) for now in (0.0, 0.3, 0.4, 10.0)] == [2, 1, 0, 2]
+
+
 def test_holders_are_apart() -> None:
     rate = Rate(2)
     assert taken(rate, "a", 0.0) == taken(rate, "b", 0.0) == 2

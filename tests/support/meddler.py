@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from stronghold_p2p import PeerId, Stream, StrongholdP2p
+from stronghold_p2p import PeerId, Rule, Stream, StrongholdP2p
 from stronghold_p2p.encoding import messages
 from stronghold_p2p.errors import StrongholdError
 from stronghold_p2p.protocols.framing import read, write
@@ -37,6 +37,7 @@ class Meddler:
         """What is announced of circuits."""
         self.circuits: list[tuple[Stream, Stream]] = []
         self._peer = peer
+        peer.set_firewall_default(Rule.ALLOW_ALL)
         peer.handle_stream(HOP, self._serve)
 
     def cut(self) -> None:

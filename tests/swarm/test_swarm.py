@@ -353,7 +353,7 @@ async def test_an_idle_connection_gives_way_to_a_newcomer(make_peer: MakePeer, l
 
 
 async def test_a_peer_whose_connections_are_all_at_work_gets_no_further_one(make_peer: MakePeer) -> None:
-    bob = await make_peer(config=Config(max_connections_per_peer=1))
+    bob = await make_peer(firewall=FirewallRules.allow_all(), config=Config(max_connections_per_peer=1))
     address, events = await bob.listen(), bob.events()
     bob.handle_stream("/held/1.0.0", _hold)
     keypair = Keypair.generate()
@@ -723,7 +723,8 @@ async def test_streams_that_are_reset_start_no_more_handlers_than_there_may_be_s
         await asyncio.Event().wait()
 
     alice = await make_peer()
-    bob = await make_peer(config=Config(max_inbound_streams_per_connection=8, close_timeout=0.02))
+    config = Config(max_inbound_streams_per_connection=8, close_timeout=0.02)
+    bob = await make_peer(firewall=FirewallRules.allow_all(), config=config)
     bob.handle_stream("/own/1.0.0", handle)
     address = await bob.listen()
     for _ in range(30):

@@ -249,6 +249,12 @@ class Approvals:
         for room in (self._waiting, self._bytes):
             room.discard(request)
 
+    def retry_after(self, how: How) -> float | None:
+        """Seconds after which it may be otherwise for what was rejected like that, if it is known."""
+        if how == "full":
+            return self._config.firewall_timeout  # what takes the places now has ended then
+        return self._config.firewall_quiet if how == "quiet" else None
+
     # -- questions -------------------------------------------------------------------------------
 
     def rules_changed(self, peer: PeerId | None) -> None:

@@ -8,19 +8,36 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, Literal, Protocol
 
+from .. import reset_codes
 from ..errors import NotPermitted, RequestTimeout
 from ..event_hub import EventHub
 from ..events import Direction, FirewallDecision, How, SignedAnswer
 from ..identity import PeerId
 from ..logs import SparingLog
 from ..multiaddr import Multiaddr
+from ..reset_codes import Reason
 from .approvals import Approvals
+from .quotas import Excess, Place, Quotas
 from .rules import AppliedRule, Firewall, Rule, Subject, Verdict
 from .tenancy import Tenancy, Tenant
+from .trial import Trial
 
 __all__ = ["Decided", "Gate", "RequestCodec", "permission"]
 
 ALLOW_ALL = Rule.ALLOW_ALL
+
+REASONS: Final[dict[How, Reason]] = {
+    "rejected": Reason.REJECTED,
+    "timeout": Reason.UNANSWERED,
+    "quiet": Reason.UNANSWERED,
+    "full": Reason.BUSY,
+    "no answerer": Reason.UNANSWERED,
+    "expired": Reason.REJECTED,
+    "limit": Reason.BUSY,
+    "withdrawn": Reason.REJECTED,
+    "closed": Reason.BUSY,
+}
+"""What a remote that may know is told of how it was rejected."""
 
 
 class RequestCodec(Protocol):
@@ -39,6 +56,10 @@ class Decided(Tenant, Protocol):
 
     decision_id: int
     """The id of the decision that let it pass; 0 if nobody reads decisions."""
+    place: Place | None
+    """What it takes of its peer's quota, to be left when it has ended."""
+    refusal: int
+    """The error code that tells the remote why it was rejected; 0 if it may not know."""
 
 
 class Gate:
@@ -55,6 +76,10 @@ class Gate:
         self._approvals = approvals
         self._view = view
         self._events = events
+        self.quotas: Final = Quotas()
+        """The limits of inbound requests by type."""
+        self.trial: Trial | None = None
+        """The policy that is only observed."""
         self._last_id = 0
         """Of the decisions that were told."""
         self._log_no_view = SparingLog(logging.ERROR, "firewall_view failed on a request: its decision is told without")
@@ -95,6 +120,9 @@ class Gate:
         applied = self._firewall.find(peer, direction)
         subject = Subject(peer, direction, protocol, None)
         verdict = Verdict.ASK if applied.rule is None else applied.rule.verdict(subject)
+        may_pass = verdict is not Verdict.REJECT
+        if may_pass and self.quotas.active and self._is_over_limit(peer, protocol, 0, stream, address, applied):
+            return False
         if verdict is Verdict.ASK:
             return self._ask(subject, address, 0, stream)
         allowed = verdict is Verdict.ALLOW
@@ -113,42 +141,72 @@ class Gate:
         request: Decided | None = None,
     ) -> bool | Awaitable[bool]:
         """Whether a request, ``body`` as ``codec`` has it in ``message``, may pass; an awaitable if somebody must be
-        asked. ``request`` gets the decision's id; if it is let in, it is named to :attr:`tenancy` at its end."""
+        asked. ``request``, which is inbound, gets the decision's id, and its place within the limits of its type; if it is
+        let in, it is named to :attr:`tenancy` at its end."""
         applied = self._firewall.find(peer, direction)
         rule = applied.rule
-        if rule is ALLOW_ALL:
-            if self._events.decisions_wanted:
+        if rule is ALLOW_ALL and not self.quotas.active:
+            if self._events.decisions_wanted or self.trial is not None:
                 type_name = codec.type_name(body)
                 self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=True)
             return True
         type_name = codec.type_name(body)
-        if rule is not None and rule.types:
-            verdict = rule.verdict_on(type_name)
-            if verdict is not Verdict.ASK:  # decided without a view
-                allowed = verdict is Verdict.ALLOW
-                if self._events.decisions_wanted:
-                    self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=allowed)
-                if allowed and rule.strict and request is not None:
-                    self.tenancy.enter(request, peer, direction, type_name, rule)
-                return allowed
+        verdict = Verdict.ASK if rule is None or rule.predicate is not None else rule.verdict_on(type_name)
+        may_pass = verdict is not Verdict.REJECT
+        size = len(message)
+        if may_pass and self.quotas.active and self._is_over_limit(peer, type_name, size, request, address, applied):
+            return False
+        if verdict is not Verdict.ASK:  # decided without a view
+            allowed = verdict is Verdict.ALLOW
+            self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=allowed)
+            return allowed
         try:
             view = body if self._view is None else self._view(body)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
             self._log_failure.write(exc_info=error)
-            self._tell(peer, direction, type_name, address, applied, allowed=False, by="firewall", how="rejected")
+            self._tell(
+                peer, direction, type_name, address, applied, request, allowed=False, by="firewall", how="rejected"
+            )
             return False
         subject = Subject(peer, direction, type_name, view)
-        verdict = Verdict.ASK if rule is None else rule.verdict(subject)
-        if verdict is Verdict.ASK:
+        if rule is None or rule.predicate is None:
             return self._ask(subject, address, codec.weight(message), request)
-        allowed = verdict is Verdict.ALLOW
+        allowed = rule.verdict(subject) is Verdict.ALLOW
         how: How = "approved" if allowed else "rejected"
         self._tell(peer, direction, type_name, address, applied, request, view, allowed=allowed, by="rule", how=how)
-        if allowed and rule is not None and rule.strict and request is not None:
-            self.tenancy.enter(request, peer, direction, type_name, rule)
         return allowed
+
+    def refusal(self, peer: PeerId, reason: Reason, retry_after: float | None) -> int:
+        """The error code that tells ``peer`` why what it asks is rejected; 0 if it may not know."""
+        return reset_codes.encode(reason, retry_after) if self.may_tell(peer) else 0
+
+    def may_tell(self, peer: PeerId) -> bool:
+        """Whether its rule lets ``peer`` know why it is rejected."""
+        rule = self._firewall.find(peer, Direction.INBOUND).rule
+        return rule is not None and rule.reasons
+
+    def _is_over_limit(
+        self,
+        peer: PeerId,
+        type_name: str | None,
+        size: int,
+        request: Decided | None,
+        address: Multiaddr | None,
+        applied: AppliedRule,
+    ) -> bool:
+        """Whether what is inbound is over a limit of its type, which is told; otherwise it gets its place."""
+        if request is None:
+            return False
+        now = asyncio.get_running_loop().time()
+        request.place = self.quotas.enter(peer, type_name, size, now)
+        if request.place is not None:
+            return False
+        excess = self.quotas.excess(peer, type_name, size, now)
+        tell = partial(self._tell, peer, Direction.INBOUND, type_name, address, applied, request)
+        tell(allowed=False, by="firewall", how="limit", excess=excess)
+        return True
 
     async def _ask(self, subject: Subject, address: Multiaddr | None, size: int, request: Decided | None) -> bool:
         loop = asyncio.get_running_loop()
@@ -173,9 +231,8 @@ class Gate:
             signatures=decision.answer.signatures,
         )
         rule = decision.applied.rule
-        if decision.allowed and rule is not None and rule.strict and request is not None:
-            self.tenancy.enter(request, subject.peer, subject.direction, subject.type, rule)
-            loop.call_soon(self.tenancy.rules_changed, subject.peer)  # the rule may have gone since the answer
+        if decision.allowed and rule is not None and rule.strict:
+            loop.call_soon(self.tenancy.rules_changed, subject.peer)  # it may have gone since the answer
         return decision.allowed
 
     def _tell_of_rule(
@@ -218,7 +275,20 @@ class Gate:
         waited: float = 0.0,
         reason: str | None = None,
         signatures: tuple[SignedAnswer, ...] = (),
+        excess: Excess | None = None,
     ) -> None:
+        rule = applied.rule
+        if request is not None and rule is not None:
+            if allowed:
+                if rule.strict:
+                    self.tenancy.enter(request, peer, direction, type_name, rule)
+            elif rule.reasons:
+                told = excess or Excess(REASONS[how], self._approvals.retry_after(how))
+                request.refusal = reset_codes.encode(told.reason, told.retry_after)
+        observed = None
+        if self.trial is not None:
+            asked = by != "rule"
+            observed = self.trial.observe(peer, direction, type_name, address, applied, allowed=allowed, asked=asked)
         if not self._events.decisions_wanted:
             return
         self._last_id += 1
@@ -230,7 +300,7 @@ class Gate:
             name=self._approvals.name_of(peer),
             direction=direction,
             type=type_name,
-            rule=None if applied.rule is None else repr(applied.rule),
+            rule=None if rule is None else repr(rule),
             layer=applied.layer,
             line=applied.line,
             allowed=allowed,
@@ -240,6 +310,7 @@ class Gate:
             address=address,
             reason=reason,
             signatures=signatures,
+            observed=observed,
         )
         self._events.emit_decision(decision, view)
 

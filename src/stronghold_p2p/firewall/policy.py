@@ -40,7 +40,11 @@ RELAYED: Final = {"allow": True, "reject": False}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The content of a policy file. ``Policy()`` is empty."""
+    """The content of a policy file. ``Policy()`` is empty.
+
+    Raises:
+        ValueError: a limit is not above zero, or more approvers are needed than there are.
+    """
 
     mode: PolicyMode = "enforce"
     """Whether it is in force, or only observed."""
@@ -70,6 +74,11 @@ class Policy:
     def __post_init__(self) -> None:
         for name in ("names", "groups", "peer_limits", "type_limits", "lines"):
             object.__setattr__(self, name, FrozenDict(getattr(self, name)))
+        Limit(per_second=self.requests_per_second, in_flight=self.requests_in_flight)  # checks both
+        if not 1 <= self.need <= max(1, len(self.approvers)):
+            raise ValueError(
+                f"need must be from 1 to the number of approvers, {len(self.approvers)}; it is {self.need!r}"
+            )
 
     @classmethod
     def parse(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -228,14 +228,17 @@ class Firewall:
         self.types = types
         self.check(self.rules)
 
-    def check(self, rules: FirewallRules) -> None:
-        """Checks the types in ``rules``.
+    def check(self, rules: FirewallRules, limited: Iterable[str] = ()) -> None:
+        """Checks the types in ``rules``, and those that are ``limited``.
 
         Raises:
-            TypeError: a rule has a type that no request has.
+            TypeError: there is a type that no request has.
         """
         for rule in (rules.inbound, rules.outbound, *chain.from_iterable(rules.peers.values())):
             self._check(rule)
+        for name in limited:
+            if (misfit := unknown_type(name, self.types)) is not None:
+                raise TypeError(f"a limit by type: {misfit}")
 
     def find(self, peer: PeerId, direction: Direction) -> AppliedRule:
         """The applicable rule for a peer and a direction."""

@@ -7,7 +7,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from ..frozen import FrozenDict
 from ..identity import PeerId
-from .quotas import NO_LIMIT, Limit
+from ..reset_codes import Reason
+from .quotas import NO_LIMIT, Excess, Limit
 
 __all__ = ["Traffic", "TrafficLimits"]
 
@@ -120,6 +121,13 @@ class Traffic(Generic[T]):
         request: T = next(iter(share.waiting))
         del share.waiting[request]
         return request
+
+    def excess(self, peer: PeerId) -> Excess:
+        """What the first of what waits of ``peer`` is over."""
+        share = self._shares[peer]
+        if share.per_second is None or share.blocked or share.in_flight >= share.max_in_flight:
+            return Excess(Reason.BUSY, None)
+        return Excess(Reason.RATE, len(share.waiting) / share.per_second)
 
     def _take(self, share: _Share, now: float) -> bool:
         if share.in_flight >= share.max_in_flight or share.blocked:

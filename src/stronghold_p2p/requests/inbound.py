@@ -12,6 +12,7 @@ from typing import Any, Final, Generic
 from ..config import Config
 from ..errors import DecodeError, RequestTimeout, StrongholdError
 from ..events import ConnectionInfo, RequestOutcome
+from ..firewall.quotas import Place
 from ..generics import Req, Res
 from ..identity import PeerId
 from ..loops import check_loop
@@ -113,7 +114,9 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         "decision_id",
         "let_in_at",
         "outcome",
+        "place",
         "protocol",
+        "refusal",
         "size",
         "state",
         "stream",
@@ -123,10 +126,14 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         self.stream = stream
         self.protocol = protocol
         self.state = READING
+        self.place: Place | None = None
+        """What it takes of its peer's quota."""
         self.decision_id = 0
         """The id of the firewall's decision that let it pass; 0 if nobody reads decisions."""
         self.let_in_at = 0.0
         """When that was, if there is such an id."""
+        self.refusal = 0
+        """The error code that tells the remote why it was rejected; 0 if it may not know."""
         self.outcome: RequestOutcome = "left"
         """What has become of it, once it has ended."""
         self.size = 0
@@ -198,14 +205,17 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
             self._host.responding(self, len(message))
 
     def reject(self) -> None:
-        """The firewall or the user says no: the stream is closed without a byte."""
+        """The firewall or the user says no: the stream is closed without a byte, or reset with the reason for who may know."""
         self._end("declined")
-        self.stream.release()
+        if self.refusal:
+            self.stream.reset(self.refusal)
+        else:
+            self.stream.release()
 
     def reset(self, outcome: RequestOutcome = "failed") -> None:
         """There will be no response, by a fault of the remote or of ours."""
         self._end(outcome)
-        self.stream.reset()
+        self.stream.reset(self.refusal)
 
     def evict(self) -> None:
         """The strict rule that let it in is no longer in force: as far as nothing has left, it ends like a rejected one."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic
 
+from .. import reset_codes
 from ..errors import (
     ConnectionLost,
     DecodeError,
@@ -14,6 +15,7 @@ from ..errors import (
     NoResponse,
     NotPermitted,
     RequestTimeout,
+    StreamReset,
     StrongholdError,
 )
 from ..events import Direction
@@ -83,6 +85,8 @@ class _OutboundRequest(StreamReceiver):
         self._sent = True
 
     def stream_failed(self, error: StrongholdError) -> None:
+        if isinstance(error, StreamReset) and (told := reset_codes.read(error.code)) is not None:
+            error = NoResponse(self._stream.peer, told)
         self._settle(error)
 
     def expired(self) -> None:

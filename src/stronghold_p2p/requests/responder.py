@@ -134,6 +134,8 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
 
     def failed(self, inbound: InboundRequest[Req, Res], error: RequestTimeout | DecodeError) -> None:
         if isinstance(error, RequestTimeout):
+            if inbound.state is State.WAITING:
+                inbound.refusal = self._gate.refusal(inbound.stream.peer, *self.traffic.excess(inbound.stream.peer))
             self._log_late.write(inbound.stream.peer, error)
         else:
             self._log_invalid.write(inbound.stream.peer)  # without the reason, which quotes the content
@@ -145,6 +147,8 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         peer = inbound.stream.peer
         if self._gate.tenancy.tenants:
             self._gate.tenancy.leave(inbound, peer)
+        if inbound.place is not None:
+            inbound.place.leave()
         if inbound.decision_id:
             seconds = inbound.stream.now() - inbound.let_in_at
             self._events.emit_handled(RequestHandled(inbound.decision_id, peer, inbound.outcome, seconds))

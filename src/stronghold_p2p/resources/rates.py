@@ -1,4 +1,4 @@
-"""How often each holder may have something in a minute. Pure: the time is an argument."""
+"""How often each holder may have something in a time. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ TOLERANCE: Final = 1e-6
 """Seconds by which sums of such times may be wrong."""
 
 MAX_REMEMBERED: Final = 16_384
-"""Holders. Beyond that the one that has had nothing for longest has its whole minute again early."""
+"""Holders. Beyond that the one that has had nothing for longest has its whole number again early."""
 
 
 class Rate:
-    """A token bucket for each holder: it has ``per_minute`` at once, and gets as many back in a minute. Times are in
-    seconds, on any clock."""
+    """A token bucket for each holder: it has ``number``, at least 1, at once, and gets as many back in ``seconds``. Times are
+    in seconds, on any clock."""
 
-    def __init__(self, per_minute: int) -> None:
-        self._each: Final = MINUTE / per_minute
+    def __init__(self, number: float, seconds: float = MINUTE) -> None:
+        self._seconds: Final = seconds
+        self._each: Final = seconds / number
         self._full_at: dict[Hashable, float] = {}
         """When each has got back all that it has taken, in the order in which they have taken it."""
 
@@ -30,7 +31,7 @@ class Rate:
 
     def has(self, holder: Hashable, now: float) -> bool:
         """Whether ``holder`` may have one more."""
-        return self._full_at.get(holder, now) - now <= MINUTE - self._each + TOLERANCE
+        return self._full_at.get(holder, now) - now <= self._seconds - self._each + TOLERANCE
 
     def take(self, holder: Hashable, now: float) -> None:
         """``holder`` has one more."""

@@ -25,6 +25,7 @@ from stronghold_p2p import (
     RelayServer,
     ReservationLost,
     ReservationMade,
+    Rule,
     Stream,
     StrongholdP2p,
     wiring,
@@ -93,6 +94,7 @@ class Liar:
         self.peer = peer
         self.asked = 0
         self._answer = answer
+        peer.set_firewall_default(Rule.ALLOW_ALL)
         peer.handle_stream(HOP, self._serve)
 
     async def _serve(self, stream: Stream) -> None:

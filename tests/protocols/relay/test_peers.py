@@ -31,6 +31,7 @@ from stronghold_p2p import (
     RelayServer,
     ReservationLost,
     ReservationMade,
+    Rule,
     Stream,
     StreamReset,
     StrongholdP2p,
@@ -327,6 +328,7 @@ async def test_the_relay_closes_with_circuits_open(make_net: MakeNet) -> None:
         finally:
             ended.set_result(None)
 
+    net.bob.set_firewall_default(Rule.ALLOW_ALL)
     net.bob.handle_stream("/wait", wait)
     address = await net.bob.listen_via_relay(net.address)
     stream = await net.alice.open_stream(address, "/wait")
@@ -439,7 +441,7 @@ Handler = Callable[[Stream], Awaitable[None]]
 
 @asynccontextmanager
 async def lying_relay(make_peer: MakePeer, handler: Handler) -> AsyncIterator[tuple[Multiaddr, Peer]]:
-    relay = await make_peer()
+    relay = await make_peer(firewall=FirewallRules.allow_all())
     relay.handle_stream(HOP, handler)
     yield await relay.listen(), relay
 

@@ -8,11 +8,13 @@ from typing import Final, Literal
 
 from ..rules import Rule
 from .tables import Table
-from .values import one_of, shown, type_name
+from .values import date, exactly, one_of, shown, type_name
 
 __all__ = ["read_rule"]
 
 RULES: Final = {"allow": Rule.ALLOW_ALL, "reject": Rule.REJECT_ALL, "ask": Rule.ASK}
+BY_TYPE: Final = ("allow", "ask", "reject", "otherwise")
+OPTIONS: Final = ("until", "strict", "reasons")
 OTHERWISE: Final[Mapping[str, Literal["reject", "ask"]]] = {"reject": "reject", "ask": "ask"}
 
 
@@ -20,7 +22,7 @@ def read_rule(table: Table, name: str) -> Rule | None:
     """The rule that the key ``name`` has; None if it is missing."""
     value = table.values.get(name)
     if isinstance(value, dict):
-        return _by_type(table.table(name))
+        return _from_table(table.table(name))
     if not isinstance(value, list):
         return table.take(name, _word)
     if not value:
@@ -28,8 +30,26 @@ def read_rule(table: Table, name: str) -> Rule | None:
     return Rule.restricted(allow=_types(table, name))
 
 
+def _from_table(table: Table) -> Rule:
+    table.check_keys("rule", *BY_TYPE, *OPTIONS)
+    rule = _by_type(table) if "rule" not in table.values else _whole(table)
+    return rule.replace(
+        until=table.take("until", date),
+        strict=table.take("strict", partial(exactly, bool)) or False,
+        reasons=table.take("reasons", partial(exactly, bool)) or False,
+    )
+
+
+def _whole(table: Table) -> Rule:
+    for name in BY_TYPE:
+        if name in table.values:
+            raise table.error("rule is about all types: leave out one of the two", name)
+    rule = table.take("rule", partial(one_of, RULES))
+    assert rule is not None
+    return rule
+
+
 def _by_type(table: Table) -> Rule:
-    table.check_keys("allow", "ask", "reject", "otherwise")
     if not any(table.values.get(name) for name in ("allow", "ask", "otherwise")):
         raise table.error('it lets nothing pass; write "reject"')
     named: dict[str, str] = {}

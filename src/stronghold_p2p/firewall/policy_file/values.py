@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from typing import Final, TypeVar
 
@@ -12,7 +13,17 @@ from ...identity import PeerId
 from ..admission import Network
 from ..rules import unknown_type
 
-__all__ = ["exactly", "network", "number", "one_of", "peer_id", "shown", "type_name", "whole_number"]
+__all__ = [
+    "date",
+    "exactly",
+    "network",
+    "number",
+    "one_of",
+    "peer_id",
+    "shown",
+    "type_name",
+    "whole_number",
+]
 
 MAX_LIMIT: Final = 1_000_000_000
 """Above any useful limit; excludes infinity and integers too large for a float."""
@@ -36,6 +47,17 @@ def number(value: object) -> float:
     number = value if type(value) is int else exactly(float, value)
     _check_limit(number)
     return float(number)
+
+
+def date(value: object) -> datetime:
+    """In UTC."""
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        what = "one without" if isinstance(value, datetime) else shown(value)
+        raise ValueError(f"must be a date and time with an offset, such as 2027-01-01T00:00:00Z, not {what}")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a date in the years 1 to 9999, in UTC") from None
 
 
 def one_of(choices: Mapping[str, T], value: object) -> T:
