@@ -12,9 +12,9 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from conftest import MakePeer
@@ -35,7 +35,11 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.cli import output
-from stronghold_p2p.cli.ask import MAX_TYPE, MAX_VIEW, Asker, Person, Program
+from stronghold_p2p.cli.ask.asked import Asked
+from stronghold_p2p.cli.ask.asker import Asker, LineSource
+from stronghold_p2p.cli.ask.person import Person
+from stronghold_p2p.cli.ask.program import Program
+from stronghold_p2p.cli.ask.shown import MAX_TYPE, MAX_VIEW
 from stronghold_p2p.cli.stdin import MAX_LINE, Lines
 from stronghold_p2p.firewall.rules import Subject
 from stronghold_p2p.identity import Keypair
@@ -43,6 +47,8 @@ from stronghold_p2p.identity import Keypair
 from .conftest import WAIT, Cli, Terminal, process, terminal
 
 Peer = StrongholdP2p[Any, Any]
+P = TypeVar("P", bound=Person)
+Q = TypeVar("Q", bound=Program)
 ALICE, *STRANGERS = [PeerId.from_bytes(b"\x12\x20" + number.to_bytes(32)) for number in range(101)]
 HERE, THERE = "/ip4/192.0.2.1/tcp/1", "/ip4/198.51.100.1/tcp/1"
 """Addresses of two networks."""
@@ -114,6 +120,14 @@ async def answering(asker: Asker) -> AsyncIterator[None]:
         await asyncio.wait([running])
 
 
+def person(peer: Peer, lines: LineSource, *, kind: type[P] = Person, **others: Any) -> P:  # type: ignore[assignment]
+    return kind(peer, lines, quiet=30.0, ban=peer.ban_peer, **others)
+
+
+def program(peer: Peer, lines: LineSource, *, kind: type[Q] = Program, **others: Any) -> Q:  # type: ignore[assignment]
+    return kind(peer, lines, ban=peer.ban_peer, **others)
+
+
 def ask(alice: Peer, bob: Peer, body: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(alice.send_request(bob.listeners[0].address, body, timeout=WAIT))
 
@@ -131,17 +145,17 @@ def asked(bob: Peer, peer: PeerId, address: str) -> asyncio.Task[bool]:
 class Overheard(Program):
     """Has somebody else get at its questions."""
 
-    question: FirewallRequest
+    question: Asked
 
-    async def _put(self, question: FirewallRequest) -> None:
+    async def _put(self, question: Asked) -> None:
         self.question = question
         await super()._put(question)
 
 
 class OverheardPerson(Person):
-    question: FirewallRequest
+    question: Asked
 
-    async def _put(self, question: FirewallRequest) -> None:
+    async def _put(self, question: Asked) -> None:
         self.question = question
         await super()._put(question)
 
@@ -174,8 +188,8 @@ async def clock(monkeypatch: pytest.MonkeyPatch, bob: Peer) -> Clock:
     return clock
 
 
-def ended(number: int, reason: str) -> dict[str, Any]:
-    return {"event": "ended", "id": number, "reason": reason}
+def ended(number: int, reason: str, by: str | None = "person", why: str | None = None) -> dict[str, Any]:
+    return {"event": "ended", "id": number, "reason": reason, "by": by, "why": why}
 
 
 def seen_by(bob: Peer) -> list[FirewallRequest]:
@@ -195,7 +209,7 @@ async def failed(request: asyncio.Task[Any]) -> StrongholdError:
 
 
 async def test_a_program_gets_a_line_and_allows(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         for number in (1, 2):  # what is allowed once is asked about again
             request = ask(alice, bob, {"type": "Read", "name": "x"})
             question = await console.shown()
@@ -204,12 +218,18 @@ async def test_a_program_gets_a_line_and_allows(console: Console, alice: Peer, b
                 "id": number,
                 "kind": "request",
                 "peer": str(alice.peer_id),
+                "name": None,
                 "address": str(bob.connections[0].address),
                 "relay": None,
                 "direction": "inbound",
                 "type": "Read",
                 "view": '{"type":"Read","name":"x"}',
+                "seconds": question["seconds"],
+                "waiting": 1,
+                "need": 1,
+                "agreed": 0,
             }
+            assert 0 < question["seconds"] <= Config().firewall_timeout
             console.answer(number, "allow")
             assert await request == {"type": "Read", "name": "x"}
             assert await console.shown() == ended(number, "approved")
@@ -217,7 +237,7 @@ async def test_a_program_gets_a_line_and_allows(console: Console, alice: Peer, b
 
 
 async def test_always_keeps_a_rule_for_the_direction(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.answer(1, "always")
@@ -229,7 +249,7 @@ async def test_always_keeps_a_rule_for_the_direction(console: Console, alice: Pe
 
 async def test_a_program_is_asked_about_a_peer(console: Console, alice: Peer, bob: Peer) -> None:
     bob.remove_firewall_default(direction=Direction.INBOUND)
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         request = ask(alice, bob, [])
         question = await console.shown()
         assert (question["kind"], question["type"], question["view"]) == ("peer", None, "[]")
@@ -238,7 +258,7 @@ async def test_a_program_is_asked_about_a_peer(console: Console, alice: Peer, bo
 
 
 async def test_a_ban(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.answer(1, "ban")
@@ -250,7 +270,7 @@ async def test_a_ban(console: Console, alice: Peer, bob: Peer) -> None:
 
 
 async def test_a_program_rejects_a_network(console: Console, bob: Peer) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         requests = [asked(bob, peer, HERE) for peer in STRANGERS[:3]]
         for _ in requests:
             await console.shown()
@@ -266,7 +286,7 @@ async def test_a_program_cannot_reject_the_network_of_who_is_not_connected(
     console: Console, make_peer: MakePeer, bob: Peer
 ) -> None:
     carol = await make_peer(firewall=FirewallRules(outbound=Rule.ASK))
-    async with answering(Program(carol, Lines())):
+    async with answering(program(carol, Lines())):
         request = ask(carol, bob, 1)
         assert (await console.shown())["address"] is None
         console.answer(1, "reject_network")
@@ -278,7 +298,7 @@ async def test_a_program_cannot_reject_the_network_of_who_is_not_connected(
 
 
 async def test_answers_come_in_any_order(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         requests = {}
         for body in ("first", "second"):
             request = ask(alice, bob, body)
@@ -311,7 +331,7 @@ ANSWERS = '; expected {"id":1,"answer":A}, where A is one of "allow", "always", 
     ],
 )
 async def test_a_bad_answer_is_told_and_changes_nothing(console: Console, alice: Peer, bob: Peer, line: str) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         typed = asyncio.create_task(asyncio.to_thread(console.type, line + "\n"))  # more than a pipe holds
@@ -328,40 +348,40 @@ async def test_a_bad_answer_is_told_and_changes_nothing(console: Console, alice:
 
 
 async def test_a_program_hears_that_the_requester_has_left(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
         request = ask(alice, bob, 1)
         await console.shown()
         request.cancel()
-        assert await console.shown() == ended(1, "withdrawn")
+        assert await console.shown() == ended(1, "withdrawn", "firewall")
         console.answer(1, "always")
         assert (await console.shown())["message"] == "question 1 has ended"
     assert not bob.get_firewall_config().peers
 
 
 async def test_a_program_hears_that_a_rule_decides(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         bob.set_peer_rule(alice.peer_id, Rule.ALLOW_ALL)
         assert await request == 1
-        assert await console.shown() == ended(1, "reconsidered")
+        assert await console.shown() == ended(1, "reconsidered", "rule")
 
 
 async def test_a_program_hears_that_the_time_is_up(console: Console, clock: Clock, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         await clock.advance(Config().firewall_timeout)
-        assert await console.shown() == ended(1, "timed out")
+        assert await console.shown() == ended(1, "timed out", "firewall")
         assert isinstance(await failed(request), NoResponse)
 
 
 async def test_a_program_hears_of_an_answer_from_elsewhere(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(program := Overheard(bob, Lines())):
+    async with answering(overheard := program(bob, Lines(), kind=Overheard)):
         request = ask(alice, bob, 1)
         await console.shown()
-        program.question.approve()
+        overheard.question.approve()
         assert await request == 1
         assert await console.shown() == ended(1, "approved")
     assert console.nothing_more()
@@ -370,7 +390,7 @@ async def test_a_program_hears_of_an_answer_from_elsewhere(console: Console, ali
 async def test_at_the_end_of_stdin_nobody_answers(
     console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.type('{"id":1,"answer":"allow"}')  # the last line may lack its end
@@ -384,12 +404,12 @@ async def test_at_the_end_of_stdin_nobody_answers(
 
 
 async def test_an_open_question_is_rejected_at_the_end_of_stdin(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         console.end()
         assert isinstance(await failed(request), NoResponse)
-        assert await console.shown() == ended(1, "input ended")
+        assert await console.shown() == ended(1, "input ended", "firewall")
     assert console.nothing_more()
 
 
@@ -400,16 +420,22 @@ async def test_a_person_sees_one_question_at_a_time(
     console: Console, alice: Peer, bob: Peer, make_peer: MakePeer
 ) -> None:
     carol = await make_peer()
-    async with answering(Person(bob, Lines())):
+    async with answering(person(bob, Lines())):
         first = ask(alice, bob, {"type": "Read"})
         shown = (await console.shown()).splitlines()
-        assert shown[1:-1] == [
+        assert shown[1:] == [
             "question 1: may this request pass?",
             f"  peer       {alice.peer_id}",
             f"  address    {bob.connections[0].address}",
+            "  path       directly",
             "  direction  inbound",
             "  type       Read",
             '  request    {"type":"Read"}',
+            "  time left  10 s; then it is rejected",
+            (
+                "y(es) this once, this type for an h(our), this t(ype) always, e(verything) from this peer always, n(o),"
+                " no to its whole net(w)ork, b(an) the peer?"
+            ),
         ]
         questions = seen_by(bob)
         second, third = ask(alice, bob, 2), ask(carol, bob, 3)
@@ -431,7 +457,7 @@ async def test_a_person_sees_one_question_at_a_time(
 
 async def test_a_crowd_keeps_nobody_waiting(console: Console, bob: Peer) -> None:
     """A hundred identities of one address ask before somebody else: whose turn it is next but one at the latest."""
-    async with answering(Person(bob, Lines())):
+    async with answering(person(bob, Lines())):
         crowd = [asked(bob, peer, HERE) for peer in STRANGERS]
         await console.shown()
         honest = asked(bob, ALICE, THERE)
@@ -445,22 +471,23 @@ async def test_a_crowd_keeps_nobody_waiting(console: Console, bob: Peer) -> None
         console.type("once\n")
         assert await honest
         assert await console.shown() == "allowed, this once"
-        assert "reject its n(etwork)" in await console.shown()
-        console.type("N\n")
+        assert "no to its whole net(w)ork" in await console.shown()
+        console.type("W\n")
         assert await console.shown() == (
-            "rejected with 97 more questions. You are not asked about requests from 192.0.2.1/32 for 30 s."
+            "rejected with 97 more questions. Requests from 192.0.2.1/32 that no rule decides are rejected for 30 s"
+            " without a question; then you are asked again."
         )
         assert [await request for request in crowd] == [False] * 100
         honest = asked(bob, ALICE, THERE)
         assert "ended before" not in await console.shown()
         console.type("network\n")
-        assert await console.shown() == "rejected. You are not asked about requests from 198.51.100.1/32 for 30 s."
+        assert (await console.shown()).startswith("rejected. Requests from 198.51.100.1/32 that no rule decides are")
     assert console.nothing_more()
 
 
 async def test_a_person_hears_that_others_need_the_place(console: Console, make_peer: MakePeer) -> None:
     bob = await make_peer(config=Config(max_firewall_questions=4), firewall=FirewallRules(inbound=Rule.ASK))
-    async with answering(Person(bob, Lines())):
+    async with answering(person(bob, Lines())):
         requests = [asked(bob, peer, HERE) for peer in (ALICE, ALICE, ALICE, STRANGERS[0])]
         for number in (1, 2):
             assert f"question {number}:" in await console.shown()
@@ -470,7 +497,7 @@ async def test_a_person_hears_that_others_need_the_place(console: Console, make_
         assert "question 4:" in await console.shown()
         requests += [asked(bob, STRANGERS[1], address) for address in (THERE, "/ip6/::1/tcp/1", "/dns/x.example/tcp/1")]
         assert await requests[3] is False
-        assert await console.shown() == "question 4 has ended: too many others wait for an answer."
+        assert await console.shown() == "question 4 has ended, and is rejected: too many others wait for an answer."
         await console.shown()
     assert await asyncio.gather(*requests) == [True, True, *[False] * 5]
 
@@ -479,11 +506,11 @@ async def test_a_person_cannot_reject_the_network_of_who_is_not_connected(
     console: Console, make_peer: MakePeer, bob: Peer
 ) -> None:
     carol = await make_peer(firewall=FirewallRules(outbound=Rule.ASK))
-    async with answering(Person(carol, Lines())):
+    async with answering(person(carol, Lines())):
         request = ask(carol, bob, 1)
         choices = (await console.shown()).splitlines()[-1]
-        assert choices == "o(nce), a(lways), r(eject) or b(an)?"
-        console.type("n\n")
+        assert choices == "y(es) this once, e(verything) to this peer always, n(o), b(an) the peer?"
+        console.type("w\n")
         assert await console.shown() == f"please answer {choices}"
         console.type("r\n")
         assert isinstance(await failed(request), NotPermitted)
@@ -494,7 +521,7 @@ async def test_a_person_is_asked_about_a_peer_and_all_that_it_waits_for(
 ) -> None:
     bob.remove_firewall_default(direction=Direction.INBOUND)
     carol = await make_peer()
-    async with answering(Person(bob, Lines())):
+    async with answering(person(bob, Lines())):
         first = ask(alice, bob, 1)
         assert "May its request pass?" in await console.shown()
         questions = seen_by(bob)
@@ -508,16 +535,16 @@ async def test_a_person_is_asked_about_a_peer_and_all_that_it_waits_for(
         assert [await request for request in others] == [2, 3]
 
 
-async def test_always_answers_the_peers_other_questions(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Person(bob, Lines())):
+async def test_everything_answers_the_peers_other_questions(console: Console, alice: Peer, bob: Peer) -> None:
+    async with answering(person(bob, Lines())):
         first = ask(alice, bob, 1)
         await console.shown()
         questions = seen_by(bob)
         second = ask(alice, bob, 2)
         await until(lambda: len(questions) == 2)
-        console.type("always\n")
+        console.type("everything\n")
         assert [await first, await second] == [1, 2]
-        assert await console.shown() == "allowed, and always from now on"
+        assert await console.shown() == "allowed, and so is everything from this peer always"
         bob.set_peer_rule(alice.peer_id, Rule.ASK)
         third = ask(alice, bob, 3)
         assert "\n1 question ended before being shown\n" in await console.shown()
@@ -525,11 +552,11 @@ async def test_always_answers_the_peers_other_questions(console: Console, alice:
         assert await third == 3
 
 
-QUIET = " You are not asked about requests without a type from this peer for 30 s."
+QUIET = " Requests without a type from this peer are rejected for 30 s without a question; then you are asked again."
 
 
 async def test_a_person_hears_that_the_requester_has_left(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Person(bob, Lines())):
+    async with answering(person(bob, Lines())):
         await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
         request = ask(alice, bob, 1)
         await console.shown()
@@ -540,11 +567,11 @@ async def test_a_person_hears_that_the_requester_has_left(console: Console, alic
 
 
 async def test_a_person_hears_that_the_time_is_up(console: Console, clock: Clock, alice: Peer, bob: Peer) -> None:
-    async with answering(Person(bob, Lines(), Config())):
+    async with answering(person(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         await clock.advance(Config().firewall_timeout)
-        assert await console.shown() == "question 1 was not answered within 10 s: rejected." + QUIET
+        assert await console.shown() == "question 1 was not answered in time: rejected." + QUIET
         assert isinstance(await failed(request), NoResponse)
         assert isinstance(await failed(ask(alice, bob, 2)), NoResponse)
     assert console.nothing_more()
@@ -554,7 +581,7 @@ async def test_a_person_hears_that_a_request_of_ours_is_withdrawn(
     console: Console, make_peer: MakePeer, bob: Peer
 ) -> None:
     carol = await make_peer(firewall=FirewallRules(outbound=Rule.ASK))
-    async with answering(Person(carol, Lines())):
+    async with answering(person(carol, Lines())):
         for number in (1, 2):  # one's own requests are asked about again at once
             request = ask(carol, bob, 1)
             await console.shown()
@@ -563,7 +590,7 @@ async def test_a_person_hears_that_a_request_of_ours_is_withdrawn(
 
 
 async def test_a_question_that_a_rule_has_answered_is_over(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(Person(bob, Lines())):
+    async with answering(person(bob, Lines())):
         request = ask(alice, bob, 1)
         await console.shown()
         bob.set_peer_rule(alice.peer_id, Rule.REJECT_ALL)
@@ -574,18 +601,18 @@ async def test_a_question_that_a_rule_has_answered_is_over(console: Console, ali
 
 
 async def test_a_person_hears_of_an_answer_from_elsewhere(console: Console, alice: Peer, bob: Peer) -> None:
-    async with answering(person := OverheardPerson(bob, Lines())):
+    async with answering(overheard := person(bob, Lines(), kind=OverheardPerson)):
         request = ask(alice, bob, 1)
         await console.shown()
-        person.question.approve()
+        overheard.question.approve()
         assert await request == 1
-        assert await console.shown() == "question 1 was answered elsewhere: approved."
+        assert await console.shown() == "question 1 was answered elsewhere: approved, by person."
 
 
 async def test_lines_and_texts_may_be_anybodys(console: Console, alice: Peer, bob: Peer) -> None:
     """Somebody who answers from a page, not from stdin."""
     page = Page()
-    async with answering(Person(bob, page, write=page.written.put_nowait)):
+    async with answering(person(bob, page, write=page.written.put_nowait)):
         request = ask(alice, bob, 1)
         assert "may this request pass?" in await page.written.get()
         page.said.put_nowait(b"once")
@@ -596,7 +623,7 @@ async def test_lines_and_texts_may_be_anybodys(console: Console, alice: Peer, bo
 
 async def test_records_may_be_anybodys(console: Console, alice: Peer, bob: Peer) -> None:
     page = Page()
-    async with answering(Program(bob, page, write=page.written.put_nowait)):
+    async with answering(program(bob, page, write=page.written.put_nowait)):
         request = ask(alice, bob, 1)
         assert (await page.written.get())["event"] == "firewall"
         page.said.put_nowait(b"nonsense")
@@ -608,7 +635,7 @@ async def test_records_may_be_anybodys(console: Console, alice: Peer, bob: Peer)
 
 
 async def test_a_person_who_leaves(console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture) -> None:
-    async with answering(Person(bob, Lines())):
+    async with answering(person(bob, Lines())):
         requests = [ask(alice, bob, body) for body in range(3)]
         await console.shown()
         console.end()
@@ -617,11 +644,11 @@ async def test_a_person_who_leaves(console: Console, alice: Peer, bob: Peer, cap
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("kind", [Person, Program])
+@pytest.mark.parametrize("make", [person, program])
 async def test_stopping_does_not_wait_for_an_answer(
-    console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture, kind: type[Asker]
+    console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture, make: Callable[..., Asker]
 ) -> None:
-    async with answering(kind(bob, Lines())):
+    async with answering(make(bob, Lines())):
         requests = [ask(alice, bob, body) for body in range(3)]
         await console.shown()
     for request in requests:
@@ -634,7 +661,7 @@ async def test_stopping_does_not_wait_for_an_answer(
 
 @pytest.mark.parametrize("hidden", ["\x1b[2J", "\u202e", "\r", "\n", "\x9b", "\u200b", "\u2028", "\x00"])
 async def test_a_remotes_text_is_shown_safely(console: Console, alice: Peer, bob: Peer, hidden: str) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         request = ask(alice, bob, {"type": f"Read{hidden}{'x' * 1000}", "name": hidden * 1000})
         question = await console.shown()
         assert len(question["type"]) == MAX_TYPE
@@ -648,7 +675,7 @@ async def test_raw_requests_are_shown_as_text(console: Console, make_peer: MakeP
     bob, alice = await make_peer(codec="raw"), await make_peer(codec="raw")
     bob.on_request(lambda request: request.body)
     await bob.listen()
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         for number, body in enumerate((b"hello\x00\xff", b"\x80" * 10_000), start=1):
             request = ask(alice, bob, body)
             view = (await console.shown())["view"]
@@ -808,7 +835,7 @@ def test_a_question_on_a_terminal_shows_what_is_hidden_in_it() -> None:
         listener.read_until("listening on")
         address = listener.read_until("\r\n", after="listening on").split()[-1]
         with process("request", address, json.dumps({"type": hidden, "text": hidden})):
-            shown = listener.read_until("b(an)?")
+            shown = listener.read_until("b(an) the peer?")
             assert all(line.isprintable() for line in shown.split("\r\n"))
             assert not set(hidden.replace("2J", "").replace("\n", "")) & set(shown)
         listener.process.send_signal(signal.SIGTERM)
@@ -874,7 +901,7 @@ async def test_a_terminal_that_is_stopped_stalls_nobody(make_peer: MakePeer, tmp
         for _ in range(2):  # the question is put between them, if not before
             assert await alice.send_request(address, "hello") == "hello"
         listener.type(CTRL_Q)
-        await asyncio.to_thread(listener.read_until, "b(an)?")
+        await asyncio.to_thread(listener.read_until, "b(an) the peer?")
         listener.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(listener.wait) == 0
         assert isinstance(await failed(request), NoResponse)
@@ -883,7 +910,7 @@ async def test_a_terminal_that_is_stopped_stalls_nobody(make_peer: MakePeer, tmp
 async def test_a_question_that_nobody_would_see_is_rejected(
     console: Console, alice: Peer, bob: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with answering(Program(bob, Lines())):
+    async with answering(program(bob, Lines())):
         monkeypatch.setattr(output, "is_stalled", lambda: True)
         for _ in range(2):
             assert isinstance(await failed(ask(alice, bob, 1)), NoResponse)
@@ -904,7 +931,7 @@ async def test_what_was_typed_before_a_question_is_shown_does_not_answer_it(
     monkeypatch.setattr(output, "shown", reading.wait)
     with os.fdopen(slave) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        async with answering(Person(bob, Lines())):
+        async with answering(person(bob, Lines())):
             request = ask(alice, bob, 1)
             await console.shown()
             os.write(master, b"always\n")

@@ -11,11 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stronghold_p2p import StrongholdP2p
 from stronghold_p2p.cli import app, output
-from stronghold_p2p.errors import DialError, NoResponse, NotPermitted, PeerIdMismatch
+from stronghold_p2p.errors import DialError, NoResponse, PeerIdMismatch
 from stronghold_p2p.identity import Keypair, PeerId
 
 from .conftest import WAIT, Cli, listening, terminal
@@ -234,7 +236,7 @@ def test_a_peer_is_shown_by_its_name() -> None:
     [
         (NoResponse(PEER), f"NoResponse: {SHOWN} closed the request without a response: rejected or declined"),
         (NoResponse(OTHER), f"NoResponse: {OTHER} closed the request without a response: rejected or declined"),
-        (NotPermitted(None, f"it is like {PEER}"), f"NotPermitted: not permitted: it is like {PEER}"),
+        (ValueError("x" * 52, "Qm" + "z" * 44), f"ValueError: ('{'x' * 52}', 'Qm{'z' * 44}')"),
         (
             DialError(PEER, reason=f"/ip4/192.0.2.1/tcp/1/p2p/{PEER}: refused"),
             f"DialError: cannot dial {SHOWN}: /ip4/192.0.2.1/tcp/1/p2p/{PEER}: refused",
@@ -244,7 +246,7 @@ def test_a_peer_is_shown_by_its_name() -> None:
             f"PeerIdMismatch: noise: dialed {SHOWN}, but the remote is {OTHER}",
         ),
     ],
-    ids=["its peer", "another", "of none", "in an address", "of two"],
+    ids=["its peer", "another", "no peer", "in an address", "of two"],
 )
 def test_an_error_names_the_peers_that_it_is_about(
     capsys: pytest.CaptureFixture[str], error: Exception, shown: str
@@ -259,6 +261,20 @@ def test_the_log_names_peers(capsys: pytest.CaptureFixture[str]) -> None:
         "%s is not kept: %s, %r", PEER, DialError(PEER, reason="why"), KeyError(1)
     )
     assert capsys.readouterr().err == f"{SHOWN} is not kept: cannot dial {SHOWN}: why, KeyError(1)\n"
+
+
+def test_a_thread_may_log_while_a_peer_has_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    async def log() -> None:
+        async with StrongholdP2p[Any, Any]() as peer:
+            peer.set_name(PEER, "alice")
+            output.name_peers(peer.name_of)
+            logging.getLogger("stronghold_p2p").warning("%s", PEER)
+            await asyncio.to_thread(logging.getLogger("stronghold_p2p").warning, "%s", PEER)
+
+    output.configure(json=False, debug=False)
+    asyncio.run(log())
+    assert capsys.readouterr().err == f"{SHOWN}\n{PEER}\n"
+    output.configure(json=False, debug=False)
 
 
 def test_a_name_is_shown_with_escapes(capsys: pytest.CaptureFixture[str]) -> None:

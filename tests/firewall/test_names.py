@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from conftest import MakePeer
+from support.waiting import next_event
 
-from stronghold_p2p import InvalidAddress, InvalidName, Keypair, PeerId, Policy, StrongholdP2p
+from stronghold_p2p import (
+    FirewallDecision,
+    FirewallRequest,
+    FirewallRules,
+    InvalidAddress,
+    InvalidName,
+    Keypair,
+    PeerId,
+    Policy,
+    Rule,
+    StrongholdP2p,
+)
 from stronghold_p2p.firewall.names import MAX_NAME, Names, check_name, labelled
 
 ALICE, BOB, CAROL = (Keypair.generate().peer_id for _ in range(3))
@@ -142,3 +155,20 @@ async def test_a_peer_knows_the_names_of_its_policy_and_petnames() -> None:
             peer.set_name("bob", "carol")
         peer.set_name(BOB, None)
         assert peer.name_of(BOB) is None
+
+
+async def test_questions_and_decisions_have_the_name(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules(inbound=Rule.ASK))
+    bob.set_name(alice.peer_id, "alice")
+    questions: list[FirewallRequest] = []
+
+    @bob.on_firewall_request
+    def approve(question: FirewallRequest) -> None:
+        questions.append(question)
+        question.approve()
+
+    bob.on_request(lambda request: request.body)
+    decisions = bob.events(decisions=True)
+    await alice.send_request(await bob.listen(), 1)
+    assert [question.name for question in questions] == ["alice"]
+    assert (await next_event(decisions, FirewallDecision)).name == "alice"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.waiting import begun
+from support.waiting import begun, until
 
 from stronghold_p2p import PeerId, StrongholdP2p
 from stronghold_p2p.errors import StateError
@@ -100,7 +100,7 @@ async def test_a_name_that_another_process_has_just_given(path: Path) -> None:
     await other.memory.close()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -144,3 +144,10 @@ async def test_a_peer_keeps_its_names(path: Path) -> None:
         one.set_name(BOB, None)
     async with StrongholdP2p(state=path) as again:
         assert (again.name_of(ALICE), again.name_of(BOB)) == ("alice", None)
+
+
+async def test_a_peer_hears_of_a_name_that_was_given_elsewhere(path: Path) -> None:
+    async with StrongholdP2p(state=path) as one:
+        with Database(path) as database:
+            NameTable(database).set(ALICE, "alice")
+        await until(lambda: one.name_of(ALICE) == "alice")

@@ -41,7 +41,9 @@ from ..peer import StrongholdP2p
 from ..requests import Request
 from ..requests.codec import CodecName
 from . import descriptors, output
-from .ask import Asker, Person, Program
+from .ask.asker import Asker
+from .ask.person import Person
+from .ask.program import Program
 from .audit.auditor import Auditing, auditing
 from .audit.file import AuditFile
 from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
@@ -268,11 +270,11 @@ def on_hangup(peer: StrongholdP2p[Any, Any], auditor: Auditing | None, *, reload
 def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
     """Whoever is at stdin answers."""
     if output.is_json():
-        return Program(peer, Lines(), config=config)
+        return Program(peer, Lines(), ban=peer.ban_peer)
     # In the background a remote's request must not stop us: reading fails then, and nobody answers.
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    return Person(peer, Lines(), config=config)
+    return Person(peer, Lines(), quiet=config.firewall_quiet, ban=peer.ban_peer)
 
 
 def _missing(*paths: Path | None) -> list[Path]:

@@ -7,7 +7,6 @@ nothing that becomes of the two streams stalls a command, or has it end without 
 from __future__ import annotations
 
 import codecs
-import copy
 import logging
 import re
 import traceback
@@ -15,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from ..errors import InvalidAddress
 from ..firewall.names import labelled
 from ..identity import PeerId
 from .text import escaped, json_text, printable
@@ -29,6 +29,7 @@ __all__ = [
     "is_json",
     "is_stalled",
     "name_peers",
+    "named",
     "note",
     "peer_record",
     "printable",
@@ -38,6 +39,10 @@ __all__ = [
     "styled",
     "who",
 ]
+
+
+MAYBE_PEER_ID = re.compile(r"(?<![/\w])[1-9A-HJ-NP-Za-km-z]{46,53}(?!\w)")
+"""Words in base58 as long as peer ids are. After a slash they are parts of addresses, which stay as they are."""
 
 
 def _no_name(peer: PeerId) -> None: ...
@@ -87,12 +92,12 @@ def name_peers(name_of: Callable[[PeerId], str | None]) -> None:
 
 def who(peer: PeerId) -> str:
     """A peer, for people: by its name, with both ends of its id; by its id if it has no name."""
-    return labelled(peer, _name_of(peer))
+    return labelled(peer, _name(peer))
 
 
 def peer_record(peer: PeerId) -> dict[str, str | None]:
     """A peer, for programs: its id, and its name or None."""
-    return {"peer": str(peer), "name": _name_of(peer)}
+    return {"peer": str(peer), "name": _name(peer)}
 
 
 def is_json() -> bool:
@@ -144,17 +149,28 @@ def error(exception: Exception) -> None:
     except OutputFailed:
         told = False
     if not told:
-        _print(_stderr, escaped(f"{name}: {_in_words(exception)}"))
+        _print(_stderr, escaped(f"{name}: {named(str(exception))}"))
     if _debug:
         _print(_stderr, escaped("".join(traceback.format_exception(exception)), keep="\n").rstrip())
 
 
-def _in_words(exception: BaseException) -> str:
-    """Its message, where the peers that it is about have their names; in addresses they have their ids."""
-    text = str(exception)
-    for peer in {value for value in vars(exception).values() if isinstance(value, PeerId)}:
-        text = who(peer).join(re.split(rf"(?<!/){peer}", text))
-    return text
+def _name(peer: PeerId) -> str | None:
+    try:
+        return _name_of(peer)
+    except RuntimeError:  # a thread logs, or the loop has ended: a running peer tells it on its own loop only
+        return None
+
+
+def named(text: str) -> str:
+    """The text with the names of peers in the place of their ids, but for those in addresses."""
+    return MAYBE_PEER_ID.sub(lambda word: _named(word[0]), text)
+
+
+def _named(word: str) -> str:
+    try:
+        return who(PeerId.parse(word))
+    except InvalidAddress:
+        return word
 
 
 def _print(writer: Writer, text: str) -> None:
@@ -167,25 +183,14 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not _stderr.is_stalled:
-            record = copy.copy(record)  # others may read it, too
-            record.args = tuple(map(_named, record.args)) if isinstance(record.args, tuple) else record.args
             _print(_stderr, self.format(record))
-
-
-def _named(argument: object) -> object:
-    match argument:
-        case PeerId():
-            return who(argument)
-        case BaseException() if (text := _in_words(argument)) != str(argument):
-            return text
-    return argument
 
 
 class _Formatter(logging.Formatter):
     """A record is a line, whatever a remote has put into it; only a traceback has more."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return escaped(super().formatMessage(record))
+        return escaped(named(super().formatMessage(record)))
 
     def formatException(self, ei: Any) -> str:
         return escaped(super().formatException(ei), keep="\n")
@@ -195,4 +200,4 @@ class _BriefFormatter(_Formatter):
     """Names an exception in one line, without its traceback."""
 
     def formatException(self, ei: Any) -> str:
-        return escaped(f"  {ei[0].__name__}: {_in_words(ei[1])}")
+        return escaped(f"  {ei[0].__name__}: {named(str(ei[1]))}")

@@ -32,7 +32,6 @@ from ..events import (
 from ..peer import StrongholdP2p
 from ..requests import Request
 from . import output, paths
-from .output import who
 
 __all__ = ["running", "told", "told_handler"]
 
@@ -79,7 +78,7 @@ def told_handler(handler: Callable[[Request[Any]], Awaitable[Any]]) -> Callable[
 
     async def handle(request: Request[Any]) -> Any:
         await asyncio.sleep(0)  # first the firewall's decision, of which the events tell
-        with told(f"answer to {who(request.peer)}"):
+        with told(f"answer to {request.peer}"):
             return await handler(request)
 
     return handle
@@ -95,19 +94,17 @@ def _line(event: Event) -> str | None:
     """The event in plain words; None for what the library itself writes to the log."""
     match event:
         case ConnectionEstablished(connection) if connection.direction is Direction.INBOUND:
-            return f"{who(connection.peer)} has connected {_way(connection)}, from {connection.address}"
+            return f"{connection.peer} has connected {_way(connection)}, from {connection.address}"
         case ConnectionEstablished(connection):
-            return f"connected to {who(connection.peer)} {_way(connection)}, at {connection.address}"
+            return f"connected to {connection.peer} {_way(connection)}, at {connection.address}"
         case ConnectionClosed(connection, error):
-            return f"the connection with {who(connection.peer)} is closed" + (
-                "" if error is None else f": {_text(error)}"
-            )
+            return f"the connection with {connection.peer} is closed" + ("" if error is None else f": {_text(error)}")
         case PathUpgraded(connection, before):
-            return f"{who(connection.peer)} is connected directly now, no longer through the relay {before.relay}"
+            return f"{connection.peer} is connected directly now, no longer through the relay {before.relay}"
         case InboundConnectionFailed(address, error):
             return f"a connection from {address} failed: {_text(error)}"
         case PeerIdentified():
-            return f"{who(event.peer)} has identified itself: {_text(event.agent_version) or 'it names no agent'}"
+            return f"{event.peer} has identified itself: {_text(event.agent_version) or 'it names no agent'}"
         case FirewallDecision():
             return _decision(event)
         case NewListener(listener):
@@ -115,11 +112,11 @@ def _line(event: Event) -> str | None:
         case ListenerClosed(listener):
             return f"no longer listening on {listener.address}"
         case PeerDiscovered(peer, addresses):
-            return f"{who(peer)} is announced at {_text(' '.join(map(str, addresses)))}"
+            return f"{peer} is announced at {_text(' '.join(map(str, addresses)))}"
         case PeerExpired(peer):
-            return f"{who(peer)} is announced no more"
+            return f"{peer} is announced no more"
         case ReservationMade(relay, addresses):
-            return f"the relay {who(relay)} has given a reservation: {' '.join(map(str, addresses))}"
+            return f"the relay {relay} has given a reservation: {' '.join(map(str, addresses))}"
         case ReachabilityChanged(address, reachability):
             return f"{address} is {reachability.state.value}: {reachability.how}"
         case PolicyLoaded(path):
@@ -135,7 +132,7 @@ def _decision(event: FirewallDecision) -> str:
     type_name = "" if event.type is None else f" of type {_text(event.type)}"
     by = "no rule" if event.rule is None else f"{_text(event.rule)} ({event.layer})"
     waited = f" after {event.waited:.1f} s" if event.waited else ""
-    return f"{request} {who(event.peer)}{type_name}: {'allowed' if event.allowed else 'rejected'}{waited}, by {by}"
+    return f"{request} {event.peer}{type_name}: {'allowed' if event.allowed else 'rejected'}{waited}, by {by}"
 
 
 def _way(connection: ConnectionInfo) -> str:

@@ -7,15 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import iscoroutine
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from ..logs import SparingLog
 from ..loops import Owner, is_contained
-from ..resources.shares import Shares
+from ..resources.shares import Path, Shares
 from .questions import FirewallRequest, Question
 from .room import OURS
 
-__all__ = ["FirewallRequestQueue", "Handler", "Queue", "Turns"]
+__all__ = ["FirewallRequestQueue", "Handler", "Queue", "Shown", "Turns"]
 
 
 class Handler:
@@ -125,6 +125,15 @@ class Queue:
         return question
 
 
+class Shown(Protocol):
+    """A question, as far as it has a turn, such as a :class:`FirewallRequest`."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def count_shown(self, times: int) -> None: ...
+
+
 class Turns:
     """One question at a time, by turns among networks, and then among peers: for whoever shows them to a person.
 
@@ -140,18 +149,17 @@ class Turns:
         """The number of those that wait for their turn."""
         return len(self._waiting)
 
-    async def take(self, ask: FirewallRequest) -> None:
+    async def take(self, ask: Shown) -> None:
         """Waits for the turn of a question. May be cancelled."""
         if not self._taken:
             self._taken = True
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        question = ask._question
-        self._waiting.add(question.holder.path, turn)
-        question.shown -= 1  # not yet
+        self._waiting.add(ask.path, turn)
+        ask.count_shown(-1)  # not yet
         try:
             await turn
-            question.shown += 1
+            ask.count_shown(1)
         except asyncio.CancelledError:
             if not self._waiting.discard(turn) and not turn.cancelled():
                 self.pass_on()  # it had come meanwhile

@@ -11,6 +11,7 @@ from ..identity import PeerId
 from ..loops import check_loop
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
+from ..resources.shares import Path
 from .room import Holder
 from .rules import Rule, Subject, Verdict
 from .silence import Topic
@@ -99,6 +100,16 @@ class FirewallRequest:
         For IPv4 it is the address alone (/32), for IPv6 a household's network (/56). A relayed peer has its relay's.
         """
         return None if self.address is None else networks_of(self.address)[-1]
+
+    @property
+    def path(self) -> Path:
+        """Whose turn it takes where questions come by turns: its networks', and then its peer's."""
+        return self._question.holder.path
+
+    def count_shown(self, times: int) -> None:
+        """Says that a person sees it, or with -1 that it only waits to be shown: what nobody has seen makes nobody quiet, see
+        ``Config.firewall_quiet``."""
+        self._question.shown += times
 
     @property
     def waiting(self) -> int:

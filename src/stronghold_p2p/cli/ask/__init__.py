@@ -1,0 +1,1 @@
+"""Interactive approval: the firewall's questions as lines, for a person or a program."""

@@ -1,0 +1,118 @@
+"""Who answers questions, from lines of input; and what an answer does."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from ...identity import PeerId
+from .. import output
+from .asked import Answer, Asked, Questions
+from .shown import toward
+
+__all__ = ["Asker", "LineSource"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+
+class LineSource(Protocol):
+    """Where answers come from: stdin, a page, another device. Has one reader at a time."""
+
+    @property
+    def ended(self) -> bool:
+        """Nothing comes any more."""
+
+    async def read(self) -> bytes | None:
+        """The next line, without its end; None when nothing comes any more. May be cancelled, and called again."""
+
+    def discard(self) -> None:
+        """Drops what was said before a question was shown: it was not meant for it."""
+
+    def close(self) -> None:
+        """Ends it, also for who reads."""
+
+
+class Asker(abc.ABC):
+    """Answers questions from lines of input. At the end of the input it stops: other answerers get the questions, or they
+    are rejected if there are none."""
+
+    def __init__(
+        self,
+        questions: Questions,
+        lines: LineSource,
+        *,
+        ban: Callable[[PeerId], Awaitable[object]] | None,
+        on_stdout: bool = True,
+    ) -> None:
+        """``ban``: bans a peer; None: that cannot be done from here. ``on_stdout``: that is where questions are shown."""
+        self._questions = questions
+        self._ban = ban
+        self._on_stdout = on_stdout
+        self._lines = lines
+        self._told = False
+        self._stalled = False
+        self._stopped = False
+        questions.on_firewall_request(self._ask, by="person")
+
+    async def run(self) -> None:
+        """Until it is cancelled; then it answers no more, so that closing does not wait for it."""
+        try:
+            await self._read()
+        finally:
+            self._stopped = True
+            self._lines.close()
+
+    async def _ask(self, question: Asked) -> None:
+        """Cancelled if the question ends before it is answered here."""
+        if self._lines.ended:
+            self._leave()
+            return
+        if self._on_stdout and output.is_stalled():
+            if not self._stalled:
+                logger.warning("stdout is not being read: requests that no rule decides are rejected until it is")
+            self._stalled = True
+            question.reject()
+            return
+        self._stalled = False
+        logger.debug("question %d: a request %s %s", question.id, toward(question), question.peer)
+        await self._put(question)
+
+    @abc.abstractmethod
+    async def _put(self, question: Asked) -> None: ...
+
+    async def _read(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def _answer(self, question: Asked, answer: Answer) -> int:
+        """The number of questions that it ended: 0 if this one has ended before, or if several must agree; then the answer
+        changes nothing.
+
+        Raises:
+            TypeError, ValueError: it is no answer to this question.
+        """
+        match answer.act:
+            case "once":
+                return question.approve()
+            case "type":
+                return question.approve_type(answer.seconds, also=answer.also)
+            case "all":
+                return question.approve_all(answer.seconds)
+            case "reject":
+                return question.reject(answer.reason)
+            case "network":
+                return question.reject_network()
+            case "ban":
+                if self._ban is None or not question.reject(answer.reason):
+                    return False  # rejected first: closing its connections would end the question
+                await self._ban(question.peer)
+                return True
+
+    def _leave(self) -> None:
+        """Answers no more."""
+        if not self._told and not self._stopped:
+            self._told = True
+            logger.warning("the input has ended: requests that no rule decides are rejected from now on")
+        self._questions.remove_firewall_handler(self._ask)
