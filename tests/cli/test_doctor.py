@@ -65,6 +65,18 @@ def test_people_read_a_paragraph_each(cli: Cli, relay: str) -> None:
     assert max(len(line) for line in lines if "12D3" not in line) <= 110
 
 
+def test_a_peer_is_tried_where_the_state_file_has_it(
+    cli: Cli, echo: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    peer, state = echo.rpartition("/")[2], str(tmp_path_factory.mktemp("state") / "state.db")
+    cli("firewall", "name", peer, "echo", "--state", state)
+    cli("request", echo, "1", "--state", state)
+    told = cli("doctor", *HERE, "--peer", "echo", "--state", state).out
+    assert f"You can reach the peer echo (12D3Koo…{peer[-6:]}) directly." in " ".join(told.split())
+    ran = cli.json("doctor", *HERE, "--peer", "nobody", "--state", state)
+    assert (ran.status, ran.line["error"]) == (2, "InvalidAddress")
+
+
 def test_without_a_problem_the_status_is_0(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examination, "check_interfaces", lambda machine: Finding("interfaces", "ok", ""))
     ran = cli.json("doctor", *HERE)

@@ -12,10 +12,8 @@ from ..addresses.target import parse_target
 from ..identity import Keypair
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
-from ..store.address_tables import AddressTables
-from ..store.database import Database
 from . import output
-from .names import load_policy, named
+from .names import latest_address, load_policy, named
 
 __all__ = ["PolicyFile", "Relays", "StateFile", "Target", "asking"]
 
@@ -61,7 +59,7 @@ def asking(
     """
     rules = load_policy(policy)
     target = named(target, rules, state)
-    is_known = state is not None and _has_address(state, target)
+    is_known = state is not None and latest_address(state, target) is not None
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
         keypair=keypair,
         codec=codec,
@@ -73,9 +71,3 @@ def asking(
     for relay in relays:
         peer.add_dialing_relay(named(relay, rules, state))
     return peer, target
-
-
-def _has_address(state: Path, target: str) -> bool:
-    """Raises StateError if there is no file: a command that asks makes none."""
-    with Database(state, create=False) as database:
-        return AddressTables(database).has(parse_target(target)[0])

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from ..addresses.target import parse_target
+from ..firewall.policy import Policy
 from . import output
 from .command import KeyFile, PassphraseFile, load_key, time_option
+from .names import PolicyFile, latest_address, load_policy, named, read_names
 
 if TYPE_CHECKING:
     from ..diagnosis import Diagnosis, Finding
@@ -36,8 +40,13 @@ def doctor(
         str | None,
         typer.Option(
             metavar="ADDR",
-            help="Try to reach this peer, directly and through the relays: an address, or its peer id alone.",
+            help="Try to reach this peer, directly and through the relays: an address; or its peer id or name, to try where"
+            " the state file has it, or else to find it on the local network.",
         ),
+    ] = None,
+    policy: PolicyFile = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A state file, whose names count, and addresses.")
     ] = None,
     name: Annotated[
         list[str] | None,
@@ -75,10 +84,12 @@ def doctor(
     from ..diagnosis import diagnose  # with all that only this command needs
 
     keypair = load_key(key, passphrase_file)
+    rules = load_policy(policy)
+    output.name_peers(read_names(rules, state).name_of)
     return _doctor(
         diagnose(
-            relays=relay or (),
-            peer=peer,
+            relays=[_address(one, rules, state) for one in relay or ()],
+            peer=None if peer is None else _address(peer, rules, state),
             names=name or (),
             listen=listen,
             announce=announce or (),
@@ -87,6 +98,13 @@ def doctor(
             tell=_tell,
         )
     )
+
+
+def _address(target: str, policy: Policy | Path | None, state: Path | None) -> str:
+    """Where to try a peer or a relay: of one that is given without an address, where the state file has it."""
+    target = named(target, policy, state)
+    alone = parse_target(target)[1] is None
+    return (state is not None and alone and latest_address(state, target)) or target
 
 
 async def _doctor(diagnosing: Coroutine[Any, Any, Diagnosis]) -> None:
@@ -120,7 +138,7 @@ def _summarize(diagnosis: Diagnosis) -> None:
 
 
 def _paragraph(verdict: str, check: str, what: str, advice: str | None) -> str:
-    lines = _wrapped(f"{verdict:<8} {check.replace('_', ' '):<14}", what)
+    lines = _wrapped(f"{verdict:<8} {check.replace('_', ' '):<14}", output.named(what))
     if advice is not None:
         lines += _wrapped("", f"Do: {advice}")
     return "\n".join(lines)

@@ -159,9 +159,9 @@ def listen(
     combined. With --ask, you decide in the terminal about requests that no rule decides.
 
     With --json, a program can decide. Each question is a line on stdout, {"event":"firewall","id":1,...}; the answer is
-    a line on stdin, {"id":1,"answer":"allow"}, or "always", "reject", "reject_network", "ban". The end of a question is
-    a line {"event":"ended","id":1,"reason":...}. "reject_network" rejects all from the address of the peer for the time
-    of --ask-quiet.
+    a line on stdin, {"id":1,"answer":"allow"}, or "always" (everything), "reject", "reject_network", "ban"; or
+    {"id":1,"answer":"allow","types":["Sign"],"for":3600}. The end of a question is a line {"event":"ended","id":1,
+    "reason":...}. "reject_network" rejects all from the address of the peer for the time of --ask-quiet.
 
     Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file.
     """
@@ -177,10 +177,10 @@ def listen(
     where = places(addresses or [default], certificate, certificate_key, trusted_proxy)
     answer = _handler(handler, codec, processes)
     config = Config(firewall_timeout=ask_timeout, firewall_quiet=ask_quiet or None, handler_timeout=handler_timeout)
+    keypair = load_key(key, passphrase_file) or Keypair.generate()
     given = load_policy(policy)
     known = state if state is not None and state.exists() else None
     kept, relays = ([named(text, given, known) for text in texts or ()] for texts in (keep, via_relay))
-    keypair = load_key(key, passphrase_file) or Keypair.generate()
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
         keypair=keypair,
         firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),

@@ -11,10 +11,11 @@ from ..addresses.target import parse_target
 from ..errors import InvalidAddress
 from ..firewall.names import Names
 from ..firewall.policy import Policy
+from ..store.address_tables import AddressTables
 from ..store.database import Database
 from ..store.name_table import NameTable
 
-__all__ = ["PolicyFile", "load_policy", "named", "read_names"]
+__all__ = ["PolicyFile", "latest_address", "load_policy", "named", "read_names"]
 
 EXAMPLE = "an address, such as /ip4/127.0.0.1/tcp/4001/p2p/12D3Koo..."
 
@@ -65,3 +66,16 @@ def named(text: str, policy: Policy | Path | None, state: Path | None = None) ->
             ) from None
         return str(read_names(policy, state).find(text))
     return text
+
+
+def latest_address(state: Path, target: str) -> str | None:
+    """The address, with its id, at which a peer was reached last, or any that the state file has of it; None if it has none.
+    ``target`` is the peer's id, or an address of it.
+
+    Raises:
+        StateError: there is no file, or it is unusable.
+    """
+    peer = parse_target(target)[0]
+    with Database(state, create=False) as database:
+        address = AddressTables(database).latest(peer)
+    return None if address is None else str(address.with_peer(peer))

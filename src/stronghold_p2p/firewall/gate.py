@@ -27,17 +27,13 @@ __all__ = ["Decided", "Gate", "RequestCodec", "permission"]
 ALLOW_ALL = Rule.ALLOW_ALL
 
 REASONS: Final[dict[How, Reason]] = {
-    "rejected": Reason.REJECTED,
     "timeout": Reason.UNANSWERED,
     "quiet": Reason.UNANSWERED,
     "full": Reason.BUSY,
     "no answerer": Reason.UNANSWERED,
-    "expired": Reason.REJECTED,
-    "limit": Reason.BUSY,
-    "withdrawn": Reason.REJECTED,
     "closed": Reason.BUSY,
 }
-"""What a remote that may know is told of how it was rejected."""
+"""What a remote that may know is told of how it was rejected; of the others, that it was."""
 
 
 class RequestCodec(Protocol):
@@ -277,13 +273,14 @@ class Gate:
         signatures: tuple[SignedAnswer, ...] = (),
         excess: Excess | None = None,
     ) -> None:
+        """A request is decided: a strict rule will end it, who may know hears why it is rejected, readers that it is."""
         rule = applied.rule
         if request is not None and rule is not None:
             if allowed:
                 if rule.strict:
                     self.tenancy.enter(request, peer, direction, type_name, rule)
             elif rule.reasons:
-                told = excess or Excess(REASONS[how], self._approvals.retry_after(how))
+                told = excess or Excess(REASONS.get(how, Reason.REJECTED), self._approvals.retry_after(how))
                 request.refusal = reset_codes.encode(told.reason, told.retry_after)
         observed = None
         if self.trial is not None:

@@ -69,7 +69,7 @@ class Codec(Generic[T]):
         self.type_name: Final[Callable[[T], str | None]] = form.type_name
         """The name that the firewall knows a message's type by, None for what has none: that of its class, among those
         that are declared (structs, dataclasses and those of attrs, TypedDicts, NamedTuples); the text under the key
-        ``type`` of an untyped dict."""
+        ``type`` of an untyped dict, unless it looks like a protocol of streams."""
         self.type_names: Final = form.type_names
         """Every name that a message's type can have; None where messages are untyped, and it may be any text."""
         self._encode = form.encode
@@ -189,7 +189,8 @@ def _raw_encode(value: object) -> bytes:
 
 def _untyped_name(value: object) -> str | None:
     name = value.get("type") if isinstance(value, dict) else None
-    return name if isinstance(name, str) else None
+    # A rule may let a stream of "/chat" pass: that is no rule for requests which call themselves so.
+    return name if isinstance(name, str) and not name.startswith("/") else None
 
 
 def _plain(notation: _Notation, declared: DeclaredType) -> _Form:

@@ -29,18 +29,13 @@ class AddressTables:
         """
         with self._database.read() as connection:
             rows = connection.execute(_READ, {"given": given, "told": told}).fetchall()
-        try:
-            # One by one, so that the event loop's thread goes on meanwhile.
-            named = [_named(msgspec.convert(row, _Row)) for row in rows]
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise StateError(self._database.path, f"contains an invalid address: {error}") from error
-        return [each for each in named if each is not None]
+        return self._decode(rows)
 
-    def has(self, peer: PeerId) -> bool:
-        """Whether it holds an address of a peer."""
+    def latest(self, peer: PeerId) -> Multiaddr | None:
+        """Where a peer was reached last; without such, any address of it; None if it has none."""
         with self._database.read() as connection:
-            found = connection.execute("SELECT 1 FROM addresses WHERE peer = ? LIMIT 1", (peer.to_bytes(),)).fetchone()
-        return found is not None
+            rows = connection.execute(_LATEST, (peer.to_bytes(),)).fetchall()
+        return next((each.address for each in self._decode(rows)), None)
 
     def trim(self, given: int, told: int) -> None:
         """Removes those that :meth:`read` leaves out beyond the limits."""
@@ -59,6 +54,14 @@ class AddressTables:
                 ((*_key(each.key), each.expires, _encode(each.told_by), each.last_success) for each in kept),
             )
 
+    def _decode(self, rows: Iterable[object]) -> list[NamedAddress]:
+        try:
+            # One by one, so that the event loop's thread goes on meanwhile.
+            named = [_named(msgspec.convert(row, _Row)) for row in rows]
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise StateError(self._database.path, f"contains an invalid address: {error}") from error
+        return [each for each in named if each is not None]
+
 
 _Row = tuple[bytes, bytes, AddressSource, float | None, str, float | None]
 
@@ -69,6 +72,8 @@ SELECT * FROM (
     SELECT * FROM (SELECT * FROM addresses WHERE source <> 'given' ORDER BY last_success DESC LIMIT :told)
 ) ORDER BY last_success
 """
+
+_LATEST = "SELECT * FROM addresses WHERE peer = ? ORDER BY last_success DESC"
 
 _TRIM = f"DELETE FROM addresses WHERE (peer, address, source) NOT IN (SELECT peer, address, source FROM ({_READ}))"
 

@@ -13,17 +13,7 @@ from ...identity import PeerId
 from ..admission import Network
 from ..rules import unknown_type
 
-__all__ = [
-    "date",
-    "exactly",
-    "network",
-    "number",
-    "one_of",
-    "peer_id",
-    "shown",
-    "type_name",
-    "whole_number",
-]
+__all__ = ["date", "exactly", "network", "number", "one_of", "peer_id", "shown", "type_name", "whole_number"]
 
 MAX_LIMIT: Final = 1_000_000_000
 """Above any useful limit; excludes infinity and integers too large for a float."""
