@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ..errors import InvalidAddress
+from ..errors import InvalidAddress, NoResponse
 from ..firewall.names import labelled
 from ..identity import PeerId
 from .text import escaped, json_text, printable
@@ -146,7 +146,10 @@ def error(exception: Exception) -> None:
     try:
         told = _json
         if _json:
-            result({"error": name, "message": str(exception)})
+            told_by_remote = {}
+            if isinstance(exception, NoResponse) and exception.reason is not None:
+                told_by_remote = {"reason": exception.reason, "retry_after": exception.retry_after}
+            result({"error": name, "message": str(exception), **told_by_remote})
     except OutputFailed:
         told = False
     if not told:
