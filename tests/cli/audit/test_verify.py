@@ -100,7 +100,7 @@ def without(*numbers: int) -> list[bytes]:
     return [line for number, line in enumerate(WHOLE, 1) if number not in numbers]
 
 
-CHANGED = "was changed or inserted: its hash is that of another line, or after another one"
+CHANGED = "was changed or inserted: its hash does not follow from it and the line before"
 STRANGE = "is changed, inserted or torn: no part of the chain"
 
 
