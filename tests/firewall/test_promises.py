@@ -154,9 +154,10 @@ class Model:
 
     def expire(self) -> None:
         """What has ended is gone for good."""
-        for layer in (self.policy, self.groups, self.defaults):
-            for key in [key for key, said in layer.items() if self._has_ended(said)]:  # type: ignore[attr-defined]
-                del layer[key]  # type: ignore[attr-defined]
+        layers: tuple[dict[Any, Said], ...] = (self.policy, self.groups, self.defaults)
+        for layer in layers:
+            for key in [key for key, said in layer.items() if self._has_ended(said)]:
+                del layer[key]
         for lists in (self.own, self.kept):
             for key, all_said in list(lists.items()):
                 lists[key] = [said for said in all_said if not self._has_ended(said)]
@@ -360,7 +361,7 @@ class PromisesMachine(RuleBasedStateMachine):
         if type_name is not None and type_name.startswith("/"):
             decided = gate.decide_stream(peer, direction, type_name, None, subject)
         else:
-            decided = gate.decide(peer, direction, Codec(), type_name, b"", None, subject)  # type: ignore[arg-type]
+            decided = gate.decide(peer, direction, Codec(), type_name, b"", None, subject)
         if isinstance(decided, bool):
             assert verdict == ("allow" if decided else "reject"), asked
             asked.allowed = decided
@@ -412,6 +413,8 @@ class PromisesMachine(RuleBasedStateMachine):
         key = question.peer, question.direction
         before = self.model.rule_for(*key)
         is_own = bool(before) and before is self.model.own.get(key)
+        allows: bool | None
+        said: list[Said] | None
         match how:
             case "once":
                 done, allows, said = question.approve(), True, None
