@@ -19,6 +19,7 @@ from .ask.asked import Answer, Asked
 from .ask.asker import Asker
 from .ask.person import Person
 from .ask.program import Program
+from .asking import PolicyFile, StateFile, asking_all
 from .command import KeyFile, PassphraseFile, load_key
 from .stdin import Lines
 from .story import running
@@ -34,11 +35,13 @@ def approve(
         list[str],
         typer.Argument(
             metavar="ADDR...",
-            help="Whose questions to answer: a multiaddress that ends in /p2p/<peer id>, or a peer id alone, to look for it on"
-            " the local network.",
+            help="Whose questions to answer: a multiaddress that ends in /p2p/<peer id>; or a peer id, or a name in the state"
+            " file or the policy.",
         ),
     ],
     *,
+    policy: PolicyFile = None,
+    state: StateFile = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -49,13 +52,10 @@ def approve(
 
     With --json, a program can decide, as with listen --ask: each question also tells who asks, as "asker".
     """
-    targets = [parse_target(address) for address in addresses]
-    peer: StrongholdP2p[Any, Any] = StrongholdP2p(
-        keypair=load_key(key, passphrase_file), mdns=any(address is None for _, address in targets)
-    )
-    askers = {asker for asker, _ in targets}
-    for address in addresses:
-        peer.keep(address)
+    peer, targets = asking_all(addresses, load_key(key, passphrase_file), policy=policy, state=state)
+    for target in targets:
+        peer.keep(target)
+    askers = {parse_target(target)[0] for target in targets}
     questions = Questions(peer.approval_requests(askers))
     asker: Asker = (
         ApproverProgram(questions, Lines(), ban=None)
@@ -84,13 +84,13 @@ async def _tell(events: AsyncIterator[Event], askers: Collection[PeerId]) -> Non
             case ConnectionEstablished(connection) if connection.peer in connected:
                 connected[connection.peer] += 1
                 if connected[connection.peer] == 1:
-                    record = {"event": "connected", "peer": str(connection.peer), "address": str(connection.address)}
-                    output.result(record, f"connected     {connection.peer}")
+                    record = {**output.peer_record(connection.peer), "address": str(connection.address)}
+                    output.result({"event": "connected", **record}, f"connected     {output.who(connection.peer)}")
             case ConnectionClosed(connection) if connection.peer in connected:
                 connected[connection.peer] -= 1
                 if not connected[connection.peer]:
-                    record = {"event": "disconnected", "peer": str(connection.peer)}
-                    output.result(record, f"disconnected  {connection.peer}, and dialed again")
+                    record = {"event": "disconnected", **output.peer_record(connection.peer)}
+                    output.result(record, f"disconnected  {output.who(connection.peer)}: it is dialed again")
 
 
 class _Question:
@@ -218,7 +218,7 @@ class ApproverPerson(_Approver, Person):
     def _approval(self, question: Asked) -> list[str]:
         assert isinstance(question, _Question)
         others = [f"  approval   {question.lacks} more must agree"] if question.lacks else []
-        return [f"  asked by   {question.request.asker}", *others]
+        return [f"  asked by   {output.who(question.request.asker)}", *others]
 
     def _done(self, question: Asked, answer: Answer, ended: int) -> str:
         assert isinstance(question, _Question)

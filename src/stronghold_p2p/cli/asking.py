@@ -15,7 +15,7 @@ from ..requests.codec import CodecName
 from . import output
 from .names import latest_address, load_policy, named
 
-__all__ = ["PolicyFile", "Relays", "StateFile", "Target", "asking"]
+__all__ = ["PolicyFile", "Relays", "StateFile", "Target", "asking", "asking_all"]
 
 Target = Annotated[
     str,
@@ -57,17 +57,31 @@ def asking(
         InvalidAddress: the target or a relay is no address, no peer id and no name.
         PolicyError, StateError: a file is missing, or unusable.
     """
+    peer, (found,) = asking_all((target,), keypair, codec=codec, policy=policy, state=state, relays=relays)
+    return peer, found
+
+
+def asking_all(
+    targets: Sequence[str],
+    keypair: Keypair | None,
+    *,
+    codec: CodecName = "json",
+    policy: Path | None = None,
+    state: Path | None = None,
+    relays: Sequence[str] = (),
+) -> tuple[StrongholdP2p[Any, Any], list[str]]:
+    """As :func:`asking`, for several others."""
     rules = load_policy(policy)
-    target = named(target, rules, state)
-    is_known = state is not None and latest_address(state, target) is not None
+    found = [named(target, rules, state) for target in targets]
+    unknown = [
+        target
+        for target in found
+        if parse_target(target)[1] is None and (state is None or latest_address(state, target) is None)
+    ]
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
-        keypair=keypair,
-        codec=codec,
-        policy=rules,
-        state=state,
-        mdns=parse_target(target)[1] is None and not is_known and not relays,
+        keypair=keypair, codec=codec, policy=rules, state=state, mdns=bool(unknown) and not relays
     )
     output.name_peers(peer.name_of)
     for relay in relays:
         peer.add_dialing_relay(named(relay, rules, state))
-    return peer, target
+    return peer, found

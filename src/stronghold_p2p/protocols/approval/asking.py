@@ -14,6 +14,7 @@ from ...errors import RemoteProtocolError, StrongholdError
 from ...events import SignedAnswer
 from ...firewall.questions import Question
 from ...identity import PeerId
+from ...logs import SparingLog
 from ...resources.shares import Shares
 from ...transport.connection import Connection
 from ...transport.stream import Stream
@@ -60,6 +61,9 @@ class Asking(Service):
         self._unkeep = unkeep
         self._take_part = take_part
         self._approvers: dict[PeerId, _Approver] = {}
+        self._log_absence = SparingLog(
+            logging.WARNING, "question %d waits: no approver is connected, or none answers the questions of this peer"
+        )
         self._open: dict[Question, asyncio.Future[None]] = {}
         """The questions that are asked, each with what is done when it has ended."""
 
@@ -103,6 +107,8 @@ class Asking(Service):
         self._open[question] = ended = question.loop.create_future()
         for approver in self._approvers.values():
             approver.offer(question, ended)
+        if not any(map(self._connection, self._approvers)):
+            self._log_absence.write(question.id)
         return True
 
     def drop(self, question: Question) -> None:
