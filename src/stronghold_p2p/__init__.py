@@ -40,6 +40,7 @@ from .events import (
     AddressesChanged,
     AddressOrigin,
     AddressReachability,
+    BanChanged,
     ConnectionClosed,
     ConnectionEstablished,
     ConnectionInfo,
@@ -74,13 +75,14 @@ from .events import (
     RequestHandled,
     ReservationLost,
     ReservationMade,
+    RuleChanged,
     SignedAnswer,
     StateFailed,
 )
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
 from .firewall.questions import FirewallRequest
-from .firewall.rules import FirewallRules, Rule
+from .firewall.rules import FirewallRules, Rule, RuleInForce
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
@@ -100,6 +102,7 @@ __all__ = [
     "AddressesChanged",
     "ApprovalRequest",
     "ApprovalRequests",
+    "BanChanged",
     "CertificateError",
     "ClosedError",
     "Config",
@@ -171,6 +174,8 @@ __all__ = [
     "ReservationLost",
     "ReservationMade",
     "Rule",
+    "RuleChanged",
+    "RuleInForce",
     "SignedAnswer",
     "StateError",
     "StateFailed",

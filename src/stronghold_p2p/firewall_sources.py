@@ -12,7 +12,7 @@ from .config import Config
 from .ending import end_all
 from .errors import PolicyError, StateError
 from .event_hub import EventHub
-from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
+from .events import BanChanged, Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
 from .firewall.gate import Gate
 from .firewall.names import Names
@@ -67,6 +67,7 @@ class FirewallSources:
         self._admission_changed = admission_changed
         self._watch: PolicyWatch | None = None
         self._memory: FirewallMemory | None = None
+        self._started = False
         if isinstance(policy, Policy):
             firewall.check(policy.rules, policy.type_limits)
         if state is not None:
@@ -91,6 +92,7 @@ class FirewallSources:
             await self._memory.start()
         if self._watch is not None:
             self._watch.start()
+        self._started = True
 
     async def close(self) -> None:
         """Stops watching the files. Returns when the state file is written."""
@@ -151,6 +153,8 @@ class FirewallSources:
         for change in changes:
             if isinstance(change, BanChange):
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
+                if self._started:
+                    self._events.emit(BanChanged(change.peer, change.banned))
             elif isinstance(change, NameChange):
                 self._names.set_petname(change.peer, change.name)
             elif change.rule is not None or self._has_rule(change):

@@ -15,7 +15,7 @@ from .events import ConnectionInfo, Direction, Event
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
 from .firewall.questions import FirewallRequest
-from .firewall.rules import FirewallRules, Rule
+from .firewall.rules import FirewallRules, Rule, RuleInForce
 from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import deadline_in
@@ -308,6 +308,12 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         self._parts.owner.check()
         return self._parts.firewall.rules
 
+    def rules_in_force(self, limit: int | None = None) -> tuple[RuleInForce, ...]:
+        """What decides requests now, of policy, calls and answers together: in each direction the default, then the rules of
+        peers; at most ``limit`` in each direction, None: all. A rule that another one takes precedence over is not there."""
+        self._parts.owner.check()
+        return self._parts.firewall.in_force(limit)
+
     def on_firewall_request(
         self, handler: Callable[[FirewallRequest], Any], *, by: str = "handler"
     ) -> Callable[[FirewallRequest], Any]:
@@ -333,7 +339,7 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         self._parts.owner.check()
         self._parts.approvals.remove_handler(handler)
 
-    def firewall_requests(self, *, buffer: int = 64) -> FirewallRequestQueue:
+    def firewall_requests(self, *, buffer: int = 64, by: str = "handler") -> FirewallRequestQueue:
         """An iterator over the firewall's questions, for ``async for``; see :meth:`on_firewall_request`.
 
         Questions come by turns among networks and then peers. Of more than ``buffer`` waiting ones it gives up the newest of
@@ -341,10 +347,24 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         those still in the buffer.
 
         Raises:
-            ValueError: ``buffer`` is below 1.
+            ValueError: ``buffer`` is below 1, or as for :meth:`on_firewall_request`.
         """
         self._parts.owner.check()
-        return self._parts.approvals.open_queue(buffer, self._parts.owner)
+        return self._parts.approvals.open_queue(buffer, self._parts.owner, by)
+
+    def suspend_requests(self) -> None:
+        """Rejects every request, in both directions and whatever the rules, until :meth:`resume_requests`: for example, while
+        an audit cannot be written.
+
+        Takes effect immediately, also for waiting requests. Running handlers are not interrupted.
+        """
+        self._parts.owner.check()
+        self._parts.firewall.suspend()
+
+    def resume_requests(self) -> None:
+        """Has the rules decide again."""
+        self._parts.owner.check()
+        self._parts.firewall.resume()
 
     def approval_requests(self, of: Iterable[PeerId | str]) -> ApprovalRequests:
         """An iterator over questions of the firewalls of other peers, for ``async for``, which this peer may answer as one of

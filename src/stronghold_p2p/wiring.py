@@ -15,14 +15,14 @@ from .config import Config
 from .ending import begin, end_all
 from .errors import ClosedError
 from .event_hub import EventHub
-from .events import Direction
+from .events import BanChanged, Direction, RuleChanged
 from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
 from .firewall.expiry import Expiry
 from .firewall.gate import Gate
 from .firewall.names import Names
 from .firewall.policy import Policy
-from .firewall.rules import Firewall, FirewallRules
+from .firewall.rules import Firewall, FirewallRules, Rule
 from .firewall_sources import FirewallSources
 from .generics import Req, Res
 from .identity import Keypair, PeerId
@@ -89,6 +89,7 @@ class Parts(Generic[Req, Res]):
         self.events = EventHub()
         self.firewall = Firewall(firewall)
         self.firewall.changed = self._firewall_changed
+        self.firewall.rule_set = self._rule_set
         self._expiry = Expiry(self.firewall)
         self.admission = Admission()
         self.names = Names()
@@ -341,6 +342,8 @@ class Parts(Generic[Req, Res]):
         """As :meth:`StrongholdP2p.ban_peer`, and back."""
         self.owner.check()
         (self.admission.ban if banned else self.admission.unban)(peer)
+        if self.swarm is not None:
+            self.events.emit(BanChanged(peer, banned))
         kept = self.sources.keep_ban(peer, banned)
         if banned and self.swarm is not None:
             await self.swarm.disconnect(peer, refused=True)
@@ -364,6 +367,10 @@ class Parts(Generic[Req, Res]):
         self.approvals.rules_changed(peer)
         self.gate.tenancy.rules_changed(peer)
         self.offer_changed(peer)
+
+    def _rule_set(self, peer: PeerId | None, direction: Direction, rule: Rule | None) -> None:
+        if self.swarm is not None:  # what the state file holds at the start is no change
+            self.events.emit(RuleChanged(peer, direction, None if rule is None else repr(rule)))
 
     def _approvers_changed(self, approvers: frozenset[PeerId], need: int) -> None:
         self._asking.set_approvers(approvers, need)

@@ -101,7 +101,17 @@ def terminate(*_: object) -> NoReturn:
 
 
 class PlainCommand(TyperCommand):
-    """A command whose help names its arguments as manual pages do: ``ADDR [FILE]...``, without their types."""
+    """A command whose help names its arguments as manual pages do: ``ADDR [FILE]...``, without their types. The value of an
+    option whose metavar is in brackets may be left out, and is empty then."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        names = {
+            name
+            for parameter in self.get_params(ctx)
+            if parameter.param_type_name == "option" and str(parameter.metavar).startswith("[")
+            for name in parameter.opts
+        }
+        return super().parse_args(ctx, _with_values(args, names))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
@@ -120,6 +130,17 @@ class PlainCommand(TyperCommand):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
+
+
+def _with_values(args: list[str], names: set[str]) -> list[str]:
+    """Puts an empty value after each of ``names`` that another option, an address or nothing follows."""
+    end = args.index("--") if "--" in args else len(args)
+    completed = []
+    for at, word in enumerate(args[:end]):
+        completed.append(word)
+        if word in names and (at + 1 == end or args[at + 1].startswith(("-", "/"))):
+            completed.append("")
+    return completed + args[end:]
 
 
 def add_command(

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,13 +45,17 @@ from .ask.asker import Asker
 from .ask.person import Person
 from .ask.program import Program
 from .audit.auditor import Auditing, auditing
-from .audit.file import AuditFile
+from .audit.options import Audit, AuditPath, AuditRequired, AuditView, open_audit
 from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
+from .console.place import parse_place
 from .exec import Exec, parse_command
 from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
 from .names import load_policy, named
 from .stdin import Lines
 from .story import running, told_handler
+
+if TYPE_CHECKING:
+    from .console.server import Console
 
 __all__ = ["listen", "on_hangup", "tell"]
 
@@ -90,6 +94,14 @@ def listen(
             or_zero=True,
         ),
     ] = DEFAULT_QUIET,
+    console: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDR:PORT]",
+            help="Decide yourself on a page in the browser of this machine, at the printed link (default: a free port of"
+            " 127.0.0.1). Needs the extra console.",
+        ),
+    ] = None,
     policy: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Read the rules from a policy file; reload it when it changes."),
@@ -97,9 +109,9 @@ def listen(
     state: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Store bans, and rules from answers, in this file.")
     ] = None,
-    audit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append each firewall decision to this file, as JSON.")
-    ] = None,
+    audit: AuditPath = None,
+    audit_required: AuditRequired = False,
+    audit_view: AuditView = False,
     handler: Annotated[
         str,
         typer.Option(
@@ -155,20 +167,22 @@ def listen(
 ) -> Coroutine[Any, Any, None]:
     """Run a peer that answers requests.
 
-    Choose who decides about requests: --allow-all, --reject-all, --ask or --policy FILE; --ask and --policy can be
-    combined. With --ask, you decide in the terminal about requests that no rule decides.
+    Choose who decides about requests: --allow-all, --reject-all, --ask, --console or --policy FILE; the last three can be
+    combined. You decide about requests that no rule decides, with --ask in the terminal, with --console in a browser.
 
     With --json, a program can decide. Each question is a line on stdout, {"event":"firewall","id":1,...}; the answer is
     a line on stdin, {"id":1,"answer":"allow"}, or "always" (everything), "reject", "reject_network", "ban"; or
     {"id":1,"answer":"allow","types":["Sign"],"for":3600}. The end of a question is a line {"event":"ended","id":1,
     "reason":...}. "reject_network" rejects all from the address of the peer for the time of --ask-quiet.
 
-    Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file.
+    Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file, and begins a new file for
+    --audit if the one before was moved away.
     """
-    if [allow_all, reject_all, ask or policy is not None].count(True) != 1:
+    asks = ask or console is not None
+    if [allow_all, reject_all, asks or policy is not None].count(True) != 1:
         raise UsageError(
-            "choose who decides about requests: --allow-all, --reject-all, --ask or --policy FILE; only --ask and --policy"
-            " can be combined"
+            "choose who decides about requests: --allow-all, --reject-all, --ask, --console or --policy FILE; only the last"
+            " three can be combined"
         )
     if via_relay and relay_mode == "never":
         raise UsageError("--via-relay and --relay-mode never contradict each other: nobody could reach this peer there")
@@ -183,7 +197,7 @@ def listen(
     kept, relays = ([named(text, given, known) for text in texts or ()] for texts in (keep, via_relay))
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
         keypair=keypair,
-        firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=ask),
+        firewall=_rules(allow_all=allow_all, reject_all=reject_all, ask=asks),
         config=config,
         codec=codec,
         policy=given,
@@ -197,14 +211,16 @@ def listen(
     peer.set_relay_mode(relay_mode)
     output.name_peers(peer.name_of)
     made = _missing(state, audit)
-    asker = _asker(peer, config) if ask or policy is not None or state is not None else None
-    opened = None if audit is None else AuditFile(audit, keypair)
+    at_stdin = ask or (console is None and (policy is not None or state is not None))
+    asker = _asker(peer, config) if at_stdin else None
+    opened = open_audit(audit, keypair, required=audit_required, views=audit_view)
     return _listen(
         peer,
         where,
         announce or (),
         relays,
         asker,
+        None if console is None else _console(peer, console),
         opened,
         made,
         reloads=policy is not None,
@@ -219,7 +235,8 @@ async def _listen(
     announce: Sequence[str],
     relays: Sequence[str],
     asker: Asker | None,
-    audit: AuditFile | None,
+    console: Console | None,
+    audit: Audit | None,
     made: list[Path],
     *,
     reloads: bool,
@@ -241,6 +258,9 @@ async def _listen(
                     await peer.listen(MDNS_IPV6_ADDRESS)
             for relay in relays:
                 await peer.listen_via_relay(relay)
+            if console is not None:
+                console.open()
+                tasks.create_task(console.run())
             made.clear()
             if auditor is not None:
                 auditor.begin()
@@ -272,6 +292,20 @@ def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
     if output.is_json():
         return Program(peer, Lines(), ban=peer.ban_peer)
     return Person(peer, Lines.of_person(), quiet=config.firewall_quiet, ban=peer.ban_peer)
+
+
+def _console(peer: StrongholdP2p[Any, Any], place: str) -> Console:
+    """Here, since others need not have what it needs."""
+    where = parse_place(place)
+    try:
+        from .console.server import Console
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("stronghold_p2p"):
+            raise
+        raise UsageError(
+            f"--console needs {error.name}, of the extra console: pip install 'stronghold-p2p[console]'"
+        ) from error
+    return Console(peer, where)
 
 
 def _missing(*paths: Path | None) -> list[Path]:

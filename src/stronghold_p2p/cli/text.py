@@ -37,9 +37,9 @@ def escaped(text: str, *, keep: str = "", escape: Callable[[str], str] | None = 
     return "".join(_escaped(text, keep, escape or _as_python))
 
 
-def printable(text: str, limit: int) -> str:
-    """The text escaped, in at most ``limit`` characters."""
-    shown = escaped(text[:limit])
+def printable(text: str, limit: int, *, keep: str = "") -> str:
+    """The text escaped, but for the characters to ``keep``, in at most ``limit`` characters."""
+    shown = escaped(text[:limit], keep=keep)
     return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 1] + "…"
 
 

@@ -135,13 +135,14 @@ class Shown(Protocol):
 
 
 class Turns:
-    """One question at a time, by turns among networks, and then among peers: for whoever shows them to a person.
+    """So many questions at once, by turns among networks, and then among peers: for whoever shows them to a person.
 
     Each :meth:`take` that returns is followed by a :meth:`pass_on`.
     """
 
-    def __init__(self) -> None:
-        self._taken = False
+    def __init__(self, places: int = 1) -> None:
+        self._places = places
+        self._free = places
         self._waiting: Shares[asyncio.Future[None]] = Shares()
 
     @property
@@ -149,10 +150,21 @@ class Turns:
         """The number of those that wait for their turn."""
         return len(self._waiting)
 
+    @property
+    def places(self) -> int:
+        """How many are shown at once. With fewer places, those that are shown stay."""
+        return self._places
+
+    @places.setter
+    def places(self, places: int) -> None:
+        self._free += places - self._places
+        self._places = places
+        self._call()
+
     async def take(self, ask: Shown) -> None:
         """Waits for the turn of a question. May be cancelled."""
-        if not self._taken:
-            self._taken = True
+        if self._free > 0:
+            self._free -= 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(ask.path, turn)
@@ -167,12 +179,15 @@ class Turns:
 
     def pass_on(self) -> None:
         """Ends a turn."""
-        while self._waiting:
+        self._free += 1
+        self._call()
+
+    def _call(self) -> None:
+        while self._free > 0 and self._waiting:
             turn = self._waiting.next()
             if not turn.done():
+                self._free -= 1
                 turn.set_result(None)
-                return
-        self._taken = False
 
 
 class FirewallRequestQueue:
@@ -182,8 +197,9 @@ class FirewallRequestQueue:
     It gets questions until it is closed or garbage-collected.
     """
 
-    def __init__(self, queue: Queue, remove: Callable[[Queue], None], forget: Callable[[Queue], None]) -> None:
+    def __init__(self, queue: Queue, by: str, remove: Callable[[Queue], None], forget: Callable[[Queue], None]) -> None:
         self._queue = queue
+        self._by = by
         self._remove = remove
         self._forget = forget
 
@@ -191,7 +207,7 @@ class FirewallRequestQueue:
         return self
 
     async def __anext__(self) -> FirewallRequest:
-        return FirewallRequest(await self._queue.next(), "handler")
+        return FirewallRequest(await self._queue.next(), self._by)
 
     def close(self) -> None:
         """Ends the iteration, and gives up all its questions. Those without another answerer are rejected."""

@@ -1,0 +1,181 @@
+"""What pages show, and when it has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from ...events import Direction, FirewallDecision, RequestHandled
+from ...peer import StrongholdP2p
+from . import records
+from .desk import Desk
+
+__all__ = ["INTERVAL", "Board", "Watch"]
+
+MAX_LISTED = 200
+"""Rules in each direction, and connections, that are listed."""
+
+MAX_DECISIONS = 100
+"""The latest ones, which are listed."""
+
+MAX_ADDRESSES = 8
+"""Of our own, which are listed."""
+
+MAX_WAITING = 1024
+"""Events that wait while the loop is busy; the oldest give way, and are seen in no list."""
+
+INTERVAL = 0.2
+"""Seconds between updates: people read no faster, and a flood of requests costs no more than that."""
+
+LOOK = 1.0
+"""Seconds after which is looked for what has no event: rules that a program or another process has set, streams."""
+
+
+class Board:
+    """The sections of the pages, each as JSON.
+
+    They are made only while there is a page, and once for all pages. Each gets those that have changed since it got them
+    last: one that is slow misses states between, and piles up nothing.
+    """
+
+    def __init__(self, peer: StrongholdP2p[Any, Any], desk: Desk, *, interval: float = INTERVAL) -> None:
+        self._peer = peer
+        self._desk = desk
+        self._interval: Final = interval
+        self._events: Final = peer.events(buffer=MAX_WAITING, decisions=True)
+        self._decisions: dict[int, tuple[FirewallDecision, float]] = {}
+        self._handled: dict[int, RequestHandled] = {}
+        self._sections: dict[str, bytes] = {}
+        self._watches: set[Watch] = set()
+        self._changed = asyncio.Event()
+        desk.changed = self._changed.set
+
+    async def run(self) -> None:
+        """Until it is cancelled; then the questions are left to others, and whoever watches is told that it is over."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow())
+                tasks.create_task(self._renew())
+        finally:
+            self._desk.close()
+            for watch in self._watches:
+                watch.close()
+
+    @contextmanager
+    def watch(self) -> Iterator[Watch]:
+        """For a page, as long as it is there."""
+        watch = Watch(self._sections)
+        self._watches.add(watch)
+        self._desk.attend(True)
+        self._make()
+        try:
+            yield watch
+        finally:
+            self._watches.discard(watch)
+            self._desk.attend(bool(self._watches))
+
+    async def _follow(self) -> None:
+        async for event in self._events:
+            match event:
+                case FirewallDecision(id=number):
+                    self._decisions[number] = event, time.time()
+                    if len(self._decisions) > MAX_DECISIONS:
+                        oldest = next(iter(self._decisions))
+                        del self._decisions[oldest]
+                        self._handled.pop(oldest, None)
+                case RequestHandled(id=number) if number in self._decisions:
+                    self._handled[number] = event
+            self._changed.set()
+
+    async def _renew(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(LOOK if self._watches else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            if self._watches:
+                self._make()
+            await asyncio.sleep(self._interval)
+
+    def _make(self) -> None:
+        for name, value in (
+            ("peer", self._us()),
+            ("questions", self._desk.record),
+            ("decisions", self._made()),
+            ("rules", self._rules()),
+            ("connections", self._connections()),
+        ):
+            section = msgspec.json.encode(value)
+            if self._sections.get(name) != section:
+                self._sections[name] = section
+                for watch in self._watches:
+                    watch.changed.set()
+
+    def _us(self) -> records.Record:
+        addresses = dict.fromkeys(address for listener in self._peer.listeners for address in listener.addresses)
+        return {"peer": str(self._peer.peer_id), "addresses": list(map(str, islice(addresses, MAX_ADDRESSES)))}
+
+    def _made(self) -> list[records.Record]:
+        return [
+            records.decision(decision, at, self._handled.get(number))
+            for number, (decision, at) in reversed(self._decisions.items())
+        ]
+
+    def _rules(self) -> records.Record:
+        rules = self._peer.rules_in_force(MAX_LISTED + 1)
+        by_direction = [
+            [its for its in rules if its.direction is way] for way in (Direction.INBOUND, Direction.OUTBOUND)
+        ]
+        return {
+            "listed": [
+                records.rule(its, None if its.peer is None else self._peer.name_of(its.peer))
+                for ours in by_direction
+                for its in ours[:MAX_LISTED]
+            ],
+            "more": any(len(ours) > MAX_LISTED for ours in by_direction),
+        }
+
+    def _connections(self) -> records.Record:
+        connections = self._peer.connections
+        return {
+            "listed": [records.connection(info, self._peer.name_of(info.peer)) for info in connections[:MAX_LISTED]],
+            "more": max(0, len(connections) - MAX_LISTED),
+        }
+
+
+class Watch:
+    """What one page has not been told yet."""
+
+    def __init__(self, sections: dict[str, bytes]) -> None:
+        self._sections = sections
+        self._told: dict[str, bytes] = {}
+        self._closed = False
+        self.changed: Final = asyncio.Event()
+        self.changed.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self.changed.set()
+
+    async def next(self, alive: float) -> bytes | None:
+        """The time, and the sections that have changed; after ``alive`` seconds without a change the time alone. None once
+        it is closed."""
+        try:
+            async with asyncio.timeout(alive):
+                await self.changed.wait()
+        except TimeoutError:
+            pass
+        if self._closed:
+            return None
+        self.changed.clear()
+        news = {name: section for name, section in self._sections.items() if self._told.get(name) is not section}
+        self._told |= news
+        return msgspec.json.encode({"now": time.time(), **{name: msgspec.Raw(news[name]) for name in news}})

@@ -1,0 +1,127 @@
+"""The person at the pages, as one of those who answer the firewall's questions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from ...firewall.answerers import Turns
+from ...firewall.questions import FirewallRequest
+from ...peer import StrongholdP2p
+from ..command import MAX_SECONDS
+from . import records
+
+__all__ = ["AnswerError", "Desk", "Given"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+MAX_SHOWN = 20
+"""Questions that are shown at once; others wait for their turn. A flood of one network thus hides those of none other."""
+
+MAX_ENDED = 2 * MAX_SHOWN
+"""Ends that are told, so that every page that showed a question can say what became of it."""
+
+MAX_REASON = 200
+"""Characters of the reason of a rejection."""
+
+
+class Given(msgspec.Struct, forbid_unknown_fields=True, rename={"seconds": "for"}):
+    """An answer, as a page sends it."""
+
+    id: int
+    answer: Literal["once", "type", "all", "reject", "reject_network", "ban"]
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_SECONDS)] | None = None
+    """How long ``type`` and ``all`` hold; None: for good."""
+    reason: Annotated[str, msgspec.Meta(max_length=MAX_REASON)] | None = None
+    """Of a rejection."""
+
+
+class AnswerError(Exception):
+    """The answer had no effect; why."""
+
+
+class Desk:
+    """Lays out the open questions by turns among networks and then peers, as long as there is a page to see them."""
+
+    def __init__(self, peer: StrongholdP2p[Any, Any], changed: Callable[[], object] = lambda: None) -> None:
+        """``changed`` is called when what is laid out has changed."""
+        self._peer = peer
+        self.changed: Callable[[], object] = changed
+        self._turns = Turns(0)
+        self._shown: dict[int, tuple[FirewallRequest, records.Record]] = {}
+        self._ended: deque[records.Record] = deque(maxlen=MAX_ENDED)
+        self._warned = False
+        peer.on_firewall_request(self._take, by="person")
+
+    @property
+    def record(self) -> records.Record:
+        """The questions, for a page."""
+        return {
+            "shown": [
+                record | {"waiting": question.waiting, "agreed": question.agreed}
+                for question, record in self._shown.values()
+            ],
+            "more": self._turns.waiting,
+            "ended": list(self._ended),
+        }
+
+    def attend(self, attended: bool) -> None:
+        """Whether there is a page. Without one nobody sees the questions: they wait."""
+        self._turns.places = MAX_SHOWN if attended else 0
+        if attended:
+            self._warned = False
+
+    async def answer(self, given: Given) -> None:
+        """Raises AnswerError."""
+        question, _ = self._shown.get(given.id, (None, None))
+        if question is None:
+            raise AnswerError("This question has ended.")
+        match given.answer:
+            case "once":
+                done: int = question.approve()
+            case "type" if question.type is None:
+                raise AnswerError("This request has no type.")
+            case "type":
+                done = question.approve_type(given.seconds)
+            case "all":
+                done = question.approve_all(given.seconds)
+            case "reject_network" if question.network is None:
+                raise AnswerError("This peer is not connected, so its network is unknown.")
+            case "reject_network":
+                done = question.reject_network()
+            case "reject" | "ban":
+                done = question.reject(given.reason)
+        if not done:
+            raise AnswerError(
+                "This question has ended."
+                if question.outcome is not None
+                else f"{question.need} approvers must agree: here it can only be rejected."
+            )
+        if given.answer == "ban":  # last: closing its connections would end the question
+            await self._peer.ban_peer(question.peer)
+
+    def close(self) -> None:
+        """Answers no more: other answerers get the questions, or they are rejected."""
+        self._peer.remove_firewall_handler(self._take)
+
+    async def _take(self, question: FirewallRequest) -> None:
+        """Cancelled when the question ends."""
+        if not self._turns.places and not self._warned:
+            self._warned = True
+            logger.warning("a request waits for an answer in the console, and no page of it is open")
+        self.changed()
+        await self._turns.take(question)
+        self._shown[question.id] = question, records.question(question)
+        self.changed()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            del self._shown[question.id]
+            self._turns.pass_on()
+            self._ended.append(records.end(question))
+            self.changed()

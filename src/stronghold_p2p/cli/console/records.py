@@ -1,0 +1,140 @@
+"""What pages are told of questions, decisions, rules and connections: JSON, safe to show whatever a remote has put into it."""
+
+from __future__ import annotations
+
+import time
+from asyncio import get_running_loop
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from ...events import ConnectionInfo, FirewallDecision, RequestHandled
+from ...firewall.questions import FirewallRequest
+from ...firewall.rules import Rule, RuleInForce, Verdict
+from .. import paths
+from ..text import printable
+
+__all__ = ["Record", "connection", "decision", "end", "question", "rule"]
+
+MAX_VIEW = 4000
+"""Characters that are shown of a request: a page scrolls, so they may be more than a terminal has."""
+
+MAX_TEXT = 200
+"""Characters that are shown of any other text of a remote's, such as a type."""
+
+MAX_TYPES = 50
+"""Types that are named of a rule; people write few, answers add one each."""
+
+MAX_CHAIN = 5
+"""Rules that are shown of those that come one after the other ends."""
+
+Record = dict[str, Any]
+
+
+def question(asked: FirewallRequest) -> Record:
+    """As long as it is open."""
+    return {
+        "id": asked.id,
+        "kind": asked.kind,
+        **_who(asked),
+        "path": _path(asked.address),
+        "address": None if asked.address is None else str(asked.address),
+        "network": asked.network,
+        "view": _view(asked.view),
+        "need": asked.need,
+        "expires": time.time() + asked.expires - get_running_loop().time(),
+    }
+
+
+def end(asked: FirewallRequest) -> Record:
+    """Once it has ended."""
+    return {"id": asked.id, **_who(asked), "outcome": asked.outcome, "by": asked.by, "reason": _text(asked.reason)}
+
+
+def decision(made: FirewallDecision, at: float, handled: RequestHandled | None) -> Record:
+    """``at``: when it was made, in seconds since the epoch. ``handled``: what became of the request, if that is known."""
+    return {
+        "id": made.id,
+        "at": at,
+        **_who(made),
+        "path": _path(made.address),
+        "rule": _text(made.rule),
+        "layer": made.layer,
+        "line": made.line,
+        "allowed": made.allowed,
+        "by": made.by,
+        "how": made.how,
+        "waited": made.waited,
+        "reason": _text(made.reason),
+        "observed": made.observed,
+        "outcome": None if handled is None else handled.outcome,
+        "seconds": None if handled is None else handled.seconds,
+    }
+
+
+def connection(info: ConnectionInfo, name: str | None) -> Record:
+    return {
+        "peer": str(info.peer),
+        "name": name,
+        "address": str(info.address),
+        "direction": _direction(info),
+        "path": paths.in_words(info.path.relay, info.path.limits),
+        "transport": info.path.transport,
+        "since": info.opened_at,
+        "streams": info.streams,
+    }
+
+
+def rule(its: RuleInForce, name: str | None) -> Record:
+    return {
+        "peer": None if its.peer is None else str(its.peer),
+        "name": name,
+        "direction": _direction(its),
+        "layer": its.layer,
+        "line": its.line,
+        "says": [] if its.rule is None else [_said(each) for each in islice(its.rule.chain, MAX_CHAIN)],
+    }
+
+
+def _said(rule: Rule) -> Record:
+    """One rule of those that come one after the other."""
+    named = [(name, verdict) for verdict in Verdict for name in rule.named(verdict)]
+    return {
+        "types": [[_text(name), verdict.name.lower()] for name, verdict in named[:MAX_TYPES]],
+        "more": max(0, len(named) - MAX_TYPES),
+        "otherwise": "predicate" if rule.predicate is not None else rule.otherwise.name.lower(),
+        "until": None if rule.until is None else rule.until.timestamp(),
+        "strict": rule.strict,
+    }
+
+
+def _who(about: Any) -> Record:
+    return {
+        "peer": str(about.peer),
+        "name": about.name,
+        "direction": _direction(about),
+        "type": _text(about.type),
+    }
+
+
+def _direction(about: Any) -> str:
+    return str(about.direction.name).lower()
+
+
+def _path(address: Any) -> str:
+    return "not connected" if address is None else paths.in_words(paths.relay_of(address))
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else printable(text, MAX_TEXT)
+
+
+def _view(view: Any) -> str:
+    """The request as JSON, in lines if it is not too long for that; bytes as text."""
+    if isinstance(view, bytes):
+        return printable(view[: MAX_VIEW + 1].decode("ascii", "backslashreplace"), MAX_VIEW)
+    text = msgspec.json.encode(view, enc_hook=lambda value: type(value).__name__)
+    if len(text) <= MAX_VIEW:
+        text = msgspec.json.format(text)
+    return printable(text.decode(), MAX_VIEW, keep="\n")  # those are ours: JSON has none within a text
