@@ -34,7 +34,7 @@ def approve(
     addresses: Annotated[
         list[str],
         typer.Argument(
-            metavar="ADDR...",
+            metavar="ADDR",
             help="Whose questions to answer: a multiaddress that ends in /p2p/<peer id>; or a peer id, or a name in the state"
             " file or the policy.",
         ),
@@ -68,12 +68,15 @@ def approve(
 async def _approve(
     peer: StrongholdP2p[Any, Any], askers: Collection[PeerId], questions: Questions, asker: Asker
 ) -> None:
-    async with running(peer), asyncio.TaskGroup() as tasks:
-        output.result({"event": "approving", "peer": str(peer.peer_id)}, f"peer id       {peer.peer_id}")
-        others = [tasks.create_task(asker.run()), tasks.create_task(_tell(peer.events(), askers))]
-        await questions.run()
-        for task in others:
-            task.cancel()
+    try:
+        async with running(peer), asyncio.TaskGroup() as tasks:
+            output.result({"event": "approving", "peer": str(peer.peer_id)}, f"peer id       {peer.peer_id}")
+            others = [tasks.create_task(asker.run()), tasks.create_task(_tell(peer.events(), askers))]
+            await questions.run(tasks.create_task)
+            for task in others:
+                task.cancel()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
 async def _tell(events: AsyncIterator[Event], askers: Collection[PeerId]) -> None:
@@ -178,11 +181,10 @@ class Questions:
     def remove_firewall_handler(self, handler: Callable[[Any], Awaitable[None]]) -> None:
         self._requests.close()
 
-    async def run(self) -> None:
-        """Until the asker answers no more."""
-        async with asyncio.TaskGroup() as tasks:
-            async for request in self._requests:
-                tasks.create_task(self._put(request))
+    async def run(self, start: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+        """Starts a task for each, until the asker answers no more."""
+        async for request in self._requests:
+            start(self._put(request))
 
     async def _put(self, request: ApprovalRequest) -> None:
         showing = asyncio.ensure_future(self._handler(_Question(request)))
