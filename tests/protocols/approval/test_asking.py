@@ -156,6 +156,7 @@ async def test_an_answer_counts(make_desk: MakeDesk) -> None:
         {"question": bytes(32)},
         {"peer": BOB},
         {"direction": Direction.OUTBOUND},
+        {"kind": "peer"},
         {"type": "Wipe"},
         {"type": None},
     ],

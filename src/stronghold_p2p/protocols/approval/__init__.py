@@ -5,9 +5,18 @@ the approver's answer in a signed envelope, and how the question has ended. The 
 that ends before says that the peer asks no more, or that the approver does not answer.
 """
 
-from .answers import ApprovalAnswer, verify
+from .answers import ApprovalAnswer, open_answer, verify
 from .approving import ApprovalRequest, ApprovalRequests, Approving
 from .asking import Asking
 from .question import PROTOCOL
 
-__all__ = ["PROTOCOL", "ApprovalAnswer", "ApprovalRequest", "ApprovalRequests", "Approving", "Asking", "verify"]
+__all__ = [
+    "PROTOCOL",
+    "ApprovalAnswer",
+    "ApprovalRequest",
+    "ApprovalRequests",
+    "Approving",
+    "Asking",
+    "open_answer",
+    "verify",
+]
