@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,13 @@ async def scene(request: pytest.FixtureRequest, make_peer: MakePeer) -> AsyncIte
     questions = Questions(phone.approval_requests([office.peer_id]))
     more: dict[str, Any] = {"quiet": None} if request.param is ApproverPerson else {}
     approver = request.param(questions, page, ban=None, write=page.shown.put_nowait, **more)
-    tasks = [asyncio.create_task(approver.run()), asyncio.create_task(questions.run())]
+    tasks: list[asyncio.Task[None]] = []
+
+    def start(coroutine: Coroutine[Any, Any, None]) -> None:
+        tasks.append(asyncio.create_task(coroutine))
+
+    start(approver.run())
+    start(questions.run(start))
     yield Scene(office, await phone.listen(), page)
     for task in tasks:
         task.cancel()

@@ -70,12 +70,15 @@ def approve(
 async def _approve(
     peer: StrongholdP2p[Any, Any], askers: Collection[PeerId], questions: Questions, asker: Asker
 ) -> None:
-    async with running(peer), asyncio.TaskGroup() as tasks:
-        output.result({"event": "approving", "peer": str(peer.peer_id)}, f"peer id       {peer.peer_id}")
-        others = [tasks.create_task(asker.run()), tasks.create_task(_tell(peer.events(), askers))]
-        await questions.run()
-        for task in others:
-            task.cancel()
+    try:
+        async with running(peer), asyncio.TaskGroup() as tasks:
+            output.result({"event": "approving", "peer": str(peer.peer_id)}, f"peer id       {peer.peer_id}")
+            others = [tasks.create_task(asker.run()), tasks.create_task(_tell(peer.events(), askers))]
+            await questions.run(tasks.create_task)
+            for task in others:
+                task.cancel()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
 async def _tell(events: AsyncIterator[Event], askers: Collection[PeerId]) -> None:
@@ -86,17 +89,13 @@ async def _tell(events: AsyncIterator[Event], askers: Collection[PeerId]) -> Non
             case ConnectionEstablished(connection) if connection.peer in connected:
                 connected[connection.peer] += 1
                 if connected[connection.peer] == 1:
-                    record = {
-                        "event": "connected",
-                        **output.peer_record(connection.peer),
-                        "address": str(connection.address),
-                    }
-                    output.result(record, f"connected     {output.who(connection.peer)}")
+                    record = {**output.peer_record(connection.peer), "address": str(connection.address)}
+                    output.result({"event": "connected", **record}, f"connected     {output.who(connection.peer)}")
             case ConnectionClosed(connection) if connection.peer in connected:
                 connected[connection.peer] -= 1
                 if not connected[connection.peer]:
                     record = {"event": "disconnected", **output.peer_record(connection.peer)}
-                    output.result(record, f"disconnected  {output.who(connection.peer)}, and dialed again")
+                    output.result(record, f"disconnected  {output.who(connection.peer)}: it is dialed again")
 
 
 class _Question:
@@ -185,11 +184,10 @@ class Questions:
     def remove_firewall_handler(self, handler: Callable[[Any], Awaitable[None]]) -> None:
         self._requests.close()
 
-    async def run(self) -> None:
-        """Until the asker answers no more."""
-        async with asyncio.TaskGroup() as tasks:
-            async for request in self._requests:
-                tasks.create_task(self._put(request))
+    async def run(self, start: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+        """Starts a task for each, until the asker answers no more."""
+        async for request in self._requests:
+            start(self._put(request))
 
     async def _put(self, request: ApprovalRequest) -> None:
         showing = asyncio.ensure_future(self._handler(_Question(request)))
