@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from ...errors import StateError
 from ...firewall.answerers import Turns
 from ...firewall.questions import FirewallRequest
 from ...peer import StrongholdP2p
@@ -103,7 +104,10 @@ class Desk:
                 else f"{question.need} approvers must agree: here it can only be rejected."
             )
         if given.answer == "ban":  # last: closing its connections would end the question
-            await self._peer.ban_peer(question.peer)
+            try:
+                await self._peer.ban_peer(question.peer)
+            except StateError as error:
+                raise AnswerError(f"The ban is in force, but not stored: {error}") from error
 
     def close(self) -> None:
         """Answers no more: other answerers get the questions, or they are rejected."""

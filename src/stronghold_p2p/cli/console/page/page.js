@@ -150,7 +150,7 @@ function endCard(id, card, ended) {
   const hadFocus = card.contains(document.activeElement);
   card.dataset.ended = "";
   for (const control of card.querySelectorAll("button, input")) control.disabled = true;
-  if (sure.card === card) sure.close();
+  if (sure.open && sure.card === card) sure.close();
   if (hadFocus) (questions.values().next().value ?? find("#questions-title")).focus();
   tell(`${described(card.told)}: ${text}`);
   setTimeout(() => {
@@ -176,6 +176,7 @@ async function answer(card, given) {
   const failure = find(".failure", card);
   failure.hidden = true;
   const controls = card.querySelectorAll("button, input");
+  if (card.contains(document.activeElement)) card.focus(); // what is disabled loses the focus
   for (const control of controls) control.disabled = true;
   const problem = await post("answer", { id: card.told.id, ...given });
   if (problem === null || "ended" in card.dataset) return;
@@ -230,9 +231,6 @@ sure.addEventListener("click", (event) => {
   const { card, given } = sure;
   sure.close();
   if (said === "yes") answer(card, given);
-});
-sure.addEventListener("close", () => {
-  sure.card = null;
 });
 
 // -- lists ----------------------------------------------------------------------------------------
