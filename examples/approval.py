@@ -42,10 +42,14 @@ async def main() -> None:
         who = names[question.peer]
         if question.kind == "peer":  # its first request: choose its rule
             question.set_rule(RULES[await choose(f"May {who} ask you?", *RULES)])
-        elif await choose(f"May {who} send you a {question.type}?", "yes", "no") == "yes":
-            question.approve()
-        else:
-            question.reject()
+            return
+        match await choose(f"May {who} send you a {question.type}?", "yes", "hour", "no"):
+            case "yes":
+                question.approve()
+            case "hour":  # this type, and no other
+                question.approve_type(for_=3600)
+            case "no":
+                question.reject(reason="not now")
 
     @bob.on_request
     def answer(request: Request[Ping | Message]) -> str:

@@ -134,6 +134,7 @@ EDGES = {
     "port_mapping": {"protocols": "is a service, though it has no protocol between peers"},
     "protocols": {
         "encoding": "protobuf messages and their lengths",
+        "firewall": "approvers answer its questions",
         "resources": "a relay's reservations, by network and peer",
         "transport": "they run over streams",
         "wire": "signed records, the length of a protocol id",

@@ -17,9 +17,9 @@ PRINTS = {
         "alice: Ping -> pong\n"
         "alice: Message -> rejected\n"
         "May carol ask you? (yes/no/ping/ask)\n"
-        "May carol send you a Ping? (yes/no)\n"
+        "May carol send you a Ping? (yes/hour/no)\n"
         "carol: Ping -> pong\n"
-        "May carol send you a Message? (yes/no)\n"
+        "May carol send you a Message? (yes/hour/no)\n"
         "carol: Message -> rejected\n"
     ),
     "echo.py": "{'echo': {'hello': 'bob'}}\n",

@@ -66,6 +66,9 @@ PEER_ACTS: dict[str, Act] = {
     "on_firewall_request": lambda peer: peer.on_firewall_request(lambda question: None),
     "remove_firewall_handler": lambda peer: peer.remove_firewall_handler(print),
     "firewall_requests": lambda peer: peer.firewall_requests(),
+    "suspend_requests": lambda peer: peer.suspend_requests(),
+    "resume_requests": lambda peer: peer.resume_requests(),
+    "approval_requests": lambda peer: peer.approval_requests([OTHER]),
     "reload_policy": lambda peer: peer.reload_policy(),
     "ban_peer": lambda peer: peer.ban_peer(OTHER),
     "unban_peer": lambda peer: peer.unban_peer(OTHER),
@@ -221,7 +224,7 @@ async def test_a_stream_from_another_thread(elsewhere: Callable[..., Any], name:
 
 async def test_iterators_from_another_thread(elsewhere: Callable[..., Any]) -> None:
     async with Peer() as peer:
-        for iterator in peer.events(), peer.requests(), peer.firewall_requests():
+        for iterator in peer.events(), peer.requests(), peer.firewall_requests(), peer.approval_requests([OTHER]):
             await elsewhere(refused, anext, iterator)
 
 

@@ -19,6 +19,7 @@ from support.state import opened
 from support.waiting import begun, introduced, next_event, settled, turns, until
 
 from stronghold_p2p import (
+    BanChanged,
     ClosedError,
     Config,
     ConnectionEstablished,
@@ -36,10 +37,12 @@ from stronghold_p2p import (
     Request,
     RequestTimeout,
     Rule,
+    RuleChanged,
     Stream,
     StreamReset,
     StrongholdP2p,
 )
+from stronghold_p2p.store.firewall_memory import FirewallMemory
 from stronghold_p2p.swarm.swarm import Swarm
 
 Peer = StrongholdP2p[Any, Any]
@@ -514,6 +517,26 @@ async def test_a_start_that_fails_leaves_nothing_and_may_be_tried_again(
     async with bob:
         with pytest.raises(NotPermitted, match="banned"):
             await bob.connect(f"/ip4/127.0.0.1/tcp/1/p2p/{carol}")
+
+
+async def test_what_changes_in_the_state_file_is_told_and_what_it_held_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = FirewallMemory.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "interval", 0.001)
+    state, carol, dave = tmp_path / "state.db", Keypair.generate().peer_id, Keypair.generate().peer_id
+    with opened(state) as file:
+        file.set_banned(dave, True)
+        file.set_rule(dave, Direction.BOTH, Rule.ASK)
+    async with Peer(state=state) as bob:
+        events = bob.events()
+        with opened(state) as file:
+            file.set_banned(carol, True)
+        assert await anext(events) == BanChanged(carol, True)
+        with opened(state) as file:
+            file.set_rule(carol, Direction.INBOUND, Rule.ASK)
+        assert await anext(events) == RuleChanged(carol, Direction.INBOUND, "Rule.ASK")
 
 
 async def test_a_second_call_waits_for_the_first_one_that_closes(make_peer: MakePeer) -> None:

@@ -40,6 +40,7 @@ from .events import (
     AddressesChanged,
     AddressOrigin,
     AddressReachability,
+    BanChanged,
     ConnectionClosed,
     ConnectionEstablished,
     ConnectionInfo,
@@ -74,6 +75,7 @@ from .events import (
     RequestHandled,
     ReservationLost,
     ReservationMade,
+    RuleChanged,
     SignedAnswer,
     StateFailed,
 )
@@ -84,6 +86,7 @@ from .firewall.rules import FirewallRules, Rule, RuleInForce
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
 from .peer import StrongholdP2p
+from .protocols.approval import ApprovalRequest, ApprovalRequests
 from .protocols.relay.limits import RelayServer
 from .protocols.relay.status import RelayStatus
 from .requests import Request
@@ -97,6 +100,9 @@ __all__ = [
     "AddressReachability",
     "AddressSource",
     "AddressesChanged",
+    "ApprovalRequest",
+    "ApprovalRequests",
+    "BanChanged",
     "CertificateError",
     "ClosedError",
     "Config",
@@ -168,6 +174,7 @@ __all__ = [
     "ReservationLost",
     "ReservationMade",
     "Rule",
+    "RuleChanged",
     "RuleInForce",
     "SignedAnswer",
     "StateError",

@@ -12,7 +12,7 @@ from .config import Config
 from .ending import end_all
 from .errors import PolicyError, StateError
 from .event_hub import EventHub
-from .events import Direction, PolicyFailed, PolicyLoaded, StateFailed
+from .events import BanChanged, Direction, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
 from .firewall.gate import Gate
 from .firewall.names import Names
@@ -32,8 +32,8 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class FirewallSources:
-    """Applies a policy and a state file to the firewall, admission, names and the limits of each ``traffic``, and stores
-    answers, bans and names in the state file. ``admission_changed`` is called when existing connections may have to be
+    """Applies a policy and a state file to the firewall, admission, approvers, names and the limits of each ``traffic``, and
+    stores answers, bans and names in the state file. ``admission_changed`` is called when existing connections may have to be
     closed."""
 
     def __init__(
@@ -44,6 +44,7 @@ class FirewallSources:
         firewall: Firewall,
         gate: Gate,
         admission: Admission,
+        approvers_changed: Callable[[frozenset[PeerId], int], None],
         names: Names,
         traffic: Sequence[PacedTraffic[Any]],
         config: Config,
@@ -58,6 +59,7 @@ class FirewallSources:
         self._firewall = firewall
         self._gate = gate
         self._admission = admission
+        self._approvers_changed = approvers_changed
         self._names = names
         self._traffic = traffic
         self._config = config
@@ -65,6 +67,7 @@ class FirewallSources:
         self._admission_changed = admission_changed
         self._watch: PolicyWatch | None = None
         self._memory: FirewallMemory | None = None
+        self._started = False
         if isinstance(policy, Policy):
             firewall.check(policy.rules, policy.type_limits)
         if state is not None:
@@ -89,6 +92,7 @@ class FirewallSources:
             await self._memory.start()
         if self._watch is not None:
             self._watch.start()
+        self._started = True
 
     async def close(self) -> None:
         """Stops watching the files. Returns when the state file is written."""
@@ -130,6 +134,7 @@ class FirewallSources:
             traffic.limit(limits)
         self._gate.quotas.set_limits(in_force.type_limits, in_force.peer_limits)
         self._gate.trial = None if in_force is policy else Trial(policy.rules, policy.rule_lines, policy.admission)
+        self._approvers_changed(in_force.approvers, in_force.need)  # before the rules, which may have them asked
         self._firewall.set_policy(in_force.rules, in_force.rule_lines)
         self._admission_changed()
 
@@ -148,6 +153,8 @@ class FirewallSources:
         for change in changes:
             if isinstance(change, BanChange):
                 (self._admission.ban if change.banned else self._admission.unban)(change.peer)
+                if self._started:
+                    self._events.emit(BanChanged(change.peer, change.banned))
             elif isinstance(change, NameChange):
                 self._names.set_petname(change.peer, change.name)
             elif change.rule is not None or self._has_rule(change):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType, UnionType
 from typing import Any, Generic, Literal, Self
 
@@ -20,6 +20,7 @@ from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import deadline_in
 from .multiaddr import Multiaddr
+from .protocols.approval import ApprovalRequests
 from .protocols.relay.limits import RelayServer
 from .protocols.relay.status import RelayStatus
 from .reach import Reach
@@ -338,7 +339,7 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         self._parts.owner.check()
         self._parts.approvals.remove_handler(handler)
 
-    def firewall_requests(self, *, buffer: int = 64) -> FirewallRequestQueue:
+    def firewall_requests(self, *, buffer: int = 64, by: str = "handler") -> FirewallRequestQueue:
         """An iterator over the firewall's questions, for ``async for``; see :meth:`on_firewall_request`.
 
         Questions come by turns among networks and then peers. Of more than ``buffer`` waiting ones it gives up the newest of
@@ -346,10 +347,39 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         those still in the buffer.
 
         Raises:
-            ValueError: ``buffer`` is below 1.
+            ValueError: ``buffer`` is below 1, or as for :meth:`on_firewall_request`.
         """
         self._parts.owner.check()
-        return self._parts.approvals.open_queue(buffer, self._parts.owner)
+        return self._parts.approvals.open_queue(buffer, self._parts.owner, by)
+
+    def suspend_requests(self) -> None:
+        """Rejects every request, in both directions and whatever the rules, until :meth:`resume_requests`: for example, while
+        an audit cannot be written.
+
+        Takes effect immediately, also for waiting requests. Running handlers are not interrupted.
+        """
+        self._parts.owner.check()
+        self._parts.firewall.suspend()
+
+    def resume_requests(self) -> None:
+        """Has the rules decide again."""
+        self._parts.owner.check()
+        self._parts.firewall.resume()
+
+    def approval_requests(self, of: Iterable[PeerId | str]) -> ApprovalRequests:
+        """An iterator over questions of the firewalls of other peers, for ``async for``, which this peer may answer as one of
+        their approvers. Only the peers in ``of`` may ask; stay connected with them by :meth:`keep`.
+
+        Questions come by turns among the peers that ask. ``close()`` ends the iteration and leaves all its questions to other
+        approvers; garbage collection those that were not read.
+
+        Raises:
+            InvalidAddress: one in ``of`` is not a peer id.
+            RuntimeError: the questions of one of them already have an iterator.
+            ValueError: ``of`` is empty.
+        """
+        self._parts.owner.check()
+        return self._parts.approving.open([PeerId.of(peer) for peer in of], self._parts.owner)
 
     async def reload_policy(self) -> None:
         """Reloads the policy file, changed or not; without one, does nothing.

@@ -46,7 +46,6 @@ class InboundStream(StreamReceiver):
         "let_in_at",
         "place",
         "refusal",
-        "served",
         "stream",
     )
 
@@ -65,8 +64,6 @@ class InboundStream(StreamReceiver):
         """What it takes of its peer's quota."""
         self.refusal = 0
         """The error code that tells the remote why it was rejected; 0 if it may not know."""
-        self.served: Stream | None = None
-        """The same stream, once its handler has it."""
         self.decision_id = 0
         """The id of the firewall's decision that let it pass; 0 if nobody reads decisions."""
         self.let_in_at = 0.0
@@ -91,8 +88,7 @@ class InboundStream(StreamReceiver):
     def hand_over(self) -> Stream:
         """The stream for its handler, with what has come so far: the firewall lets it pass."""
         self.let_in_at = self.stream.now()
-        self.served = hand_over(self.stream, self._early, self._eof)
-        return self.served
+        return hand_over(self.stream, self._early, self._eof)
 
     def reject(self) -> None:
         """The firewall, or a limit, says no; the remote is told why only if it may know."""
@@ -100,8 +96,7 @@ class InboundStream(StreamReceiver):
 
     def evict(self) -> None:
         """The strict rule that let it in is no longer in force."""
-        if self.served is not None:
-            self.served.reset()
+        self.stream.abort(_over(self.stream.peer))
         self._end()
 
     # -- as the stream's receiver ----------------------------------------------------------------
@@ -138,6 +133,28 @@ class InboundStream(StreamReceiver):
         self._ended(self)
 
 
+class OutboundStream:
+    """A stream of ours, as a strict rule ends it."""
+
+    __slots__ = ("decision_id", "evicted", "place", "refusal", "stream")
+
+    def __init__(self) -> None:
+        self.decision_id = self.refusal = 0
+        self.place: Place | None = None
+        self.stream: Substream | None = None
+        self.evicted = False
+        """The rule that let it pass has gone, perhaps while it was being opened."""
+
+    def evict(self) -> None:
+        self.evicted = True
+        if self.stream is not None:
+            self.stream.abort(_over(self.stream.peer))
+
+
+def _over(peer: PeerId) -> NotPermitted:
+    return NotPermitted(peer, "the rule that let the stream pass is no longer in force")
+
+
 class Streams:
     """Serves and opens streams. Those of a peer are in its traffic as requests are, counted by themselves."""
 
@@ -150,6 +167,8 @@ class Streams:
         self._gate = gate
         self._config = config
         self._events = events
+        self._watched: list[tuple[OutboundStream, PeerId]] = []
+        """Streams of ours that strict rules may end."""
         self._log_late = SparingLog(
             logging.WARNING, "a stream from %s was reset: the limits of %r were reached for too long"
         )
@@ -234,14 +253,35 @@ class Streams:
         """
         deadline = asyncio.get_running_loop().time() + timeout
         address = connection.remote_address if connection is not None else None
-        permitted = self._gate.decide_stream(peer, Direction.OUTBOUND, protocol, address)
-        if permitted is not True:
-            await permission(permitted, peer, "stream", deadline, timeout)
-        connection = await connect(deadline)
-        if self._gate.rejects(peer, Direction.OUTBOUND, protocol):
-            raise NotPermitted(peer, "the firewall rejects this outbound stream")  # since we dial
+        outbound = OutboundStream()
+        permitted = self._gate.decide_stream(peer, Direction.OUTBOUND, protocol, address, outbound)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await connection.open_stream(protocol)
-        except TimeoutError:
-            raise RequestTimeout(timeout, "wait for a stream") from None
+            if permitted is not True:
+                await permission(permitted, peer, "stream", deadline, timeout)
+            connection = await connect(deadline)
+            if self._gate.rejects(peer, Direction.OUTBOUND, protocol):
+                raise NotPermitted(peer, "the firewall rejects this outbound stream")  # since we dial
+            try:
+                async with asyncio.timeout_at(deadline):
+                    outbound.stream = await connection.open_substream(protocol)
+            except TimeoutError:
+                raise RequestTimeout(timeout, "wait for a stream") from None
+        except BaseException:
+            self._gate.tenancy.leave(outbound, peer)
+            raise
+        stream = Stream(outbound.stream)
+        if outbound.evicted:
+            outbound.evict()
+        elif self._gate.tenancy.tenants:
+            self._watch(outbound, peer)
+        return stream
+
+    def _watch(self, outbound: OutboundStream, peer: PeerId) -> None:
+        """A strict rule may have let the stream pass. Nobody tells when such streams end: it is looked at with the next one."""
+        going_on = [(outbound, peer)]
+        for one, its_peer in self._watched:
+            if one.stream is None or one.stream.ended:
+                self._gate.tenancy.leave(one, its_peer)
+            else:
+                going_on.append((one, its_peer))
+        self._watched = going_on

@@ -15,19 +15,21 @@ from .config import Config
 from .ending import begin, end_all
 from .errors import ClosedError
 from .event_hub import EventHub
-from .events import Direction
+from .events import BanChanged, Direction, RuleChanged
 from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
 from .firewall.expiry import Expiry
 from .firewall.gate import Gate
 from .firewall.names import Names
 from .firewall.policy import Policy
-from .firewall.rules import Firewall, FirewallRules
+from .firewall.rules import Firewall, FirewallRules, Rule
 from .firewall_sources import FirewallSources
 from .generics import Req, Res
 from .identity import Keypair, PeerId
 from .loops import Owner, refuse_loop
 from .multiaddr import Multiaddr
+from .protocols import approval
+from .protocols.approval import Approving, Asking
 from .protocols.autonat.service import Autonat
 from .protocols.hole_punching import HolePunching
 from .protocols.identify import IdentifyService
@@ -87,6 +89,7 @@ class Parts(Generic[Req, Res]):
         self.events = EventHub()
         self.firewall = Firewall(firewall)
         self.firewall.changed = self._firewall_changed
+        self.firewall.rule_set = self._rule_set
         self._expiry = Expiry(self.firewall)
         self.admission = Admission()
         self.names = Names()
@@ -102,6 +105,14 @@ class Parts(Generic[Req, Res]):
         self.requester: Requester[Req, Res] = Requester(protocols, self.gate)
         self.responder: Responder[Req, Res] = Responder(protocols, self.gate, config, self.events, self._refusals)
         self.streams = Streams(self.gate, config, self.events)
+        self.approving = Approving(self.offer_changed)
+        self._asking = Asking(
+            keypair.peer_id,
+            keep=self._keep_approver,
+            unkeep=lambda peer: self.keeper.unkeep(peer, Asking),
+            take_part=self._ask_approvers,
+        )
+        self.approvals.quorum = self._asking
         state_file = DatabaseThread(state) if state is not None else None
         self.sources = FirewallSources(
             policy,
@@ -109,6 +120,7 @@ class Parts(Generic[Req, Res]):
             firewall=self.firewall,
             gate=self.gate,
             admission=self.admission,
+            approvers_changed=self._approvers_changed,
             names=self.names,
             traffic=(self.responder.traffic, self.streams.traffic),
             config=config,
@@ -155,6 +167,8 @@ class Parts(Generic[Req, Res]):
             IdentifyService(),
             self.ping,
             self.keeper,
+            self._asking,
+            self.approving,
             self._hole_punching,
             *optional,
             *self.relaying.services,
@@ -173,13 +187,15 @@ class Parts(Generic[Req, Res]):
         if self.swarm is not None or self._starting:
             raise RuntimeError("the peer is already running")
         self.addresses.claim(self.owner)
-        self.addresses.address_added = self.keeper.address_added
+        self.addresses.address_added = self._address_added
         self.owner.loop = asyncio.get_running_loop()
         self._starting = True
         try:
             self.swarm = await begin(self._start, self._undo_start)
         finally:
             self._starting = False
+        for peer in self._asking.approvers:
+            self._keep_approver(peer)  # the state file may have had its address
         self.keeper.start()
         self._expiry.start()
 
@@ -269,6 +285,7 @@ class Parts(Generic[Req, Res]):
             self._close_mdns,
             self._expiry.close,
             self.approvals.close,  # first: waiting requests would delay the connections
+            self.approving.close,  # and so would questions of others
             self.keeper.close,
             self._hole_punching.close,
             self.relaying.reservations.close,
@@ -325,6 +342,8 @@ class Parts(Generic[Req, Res]):
         """As :meth:`StrongholdP2p.ban_peer`, and back."""
         self.owner.check()
         (self.admission.ban if banned else self.admission.unban)(peer)
+        if self.swarm is not None:
+            self.events.emit(BanChanged(peer, banned))
         kept = self.sources.keep_ban(peer, banned)
         if banned and self.swarm is not None:
             await self.swarm.disconnect(peer, refused=True)
@@ -349,6 +368,27 @@ class Parts(Generic[Req, Res]):
         self.gate.tenancy.rules_changed(peer)
         self.offer_changed(peer)
 
+    def _rule_set(self, peer: PeerId | None, direction: Direction, rule: Rule | None) -> None:
+        if self.swarm is not None:  # what the state file holds at the start is no change
+            self.events.emit(RuleChanged(peer, direction, None if rule is None else repr(rule)))
+
+    def _approvers_changed(self, approvers: frozenset[PeerId], need: int) -> None:
+        self._asking.set_approvers(approvers, need)
+        self.approvals.quorum_changed()
+
+    def _ask_approvers(self, wanted: bool) -> None:
+        (self.approvals.add if wanted else self.approvals.remove)(self._asking)
+
+    def _keep_approver(self, peer: PeerId) -> None:
+        """Others are to connect themselves."""
+        if self.addresses.get(peer):
+            self.keeper.keep(peer, Asking)
+
+    def _address_added(self, peer: PeerId) -> None:
+        self.keeper.address_added(peer)
+        if peer in self._asking.approvers:
+            self._keep_approver(peer)
+
     def _admission_changed(self) -> None:
         if self.swarm is not None:
             self.swarm.admission_changed()
@@ -366,6 +406,8 @@ class Parts(Generic[Req, Res]):
         if protocol in self.responder.protocols:
             closed = self.gate.rejects_all(peer, Direction.INBOUND) and not self.gate.may_tell(peer)
             return self.responder.serving and not closed
+        if protocol == approval.PROTOCOL:
+            return self.approving.offers(peer)
         if protocol in self.streams.handlers:
             return self.streams.offers(peer, protocol)
         return self.autonat is None or self.autonat.offers(protocol)

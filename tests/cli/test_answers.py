@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from conftest import MakePeer
+from support.approvers import Approvers
 from support.waiting import until
 
 from stronghold_p2p import Config, Direction, FirewallDecision, FirewallRules, NoResponse, PeerId, Rule, StrongholdP2p
@@ -22,7 +23,7 @@ from stronghold_p2p.firewall.rules import Subject
 Peer = StrongholdP2p[Any, Any]
 IN = Direction.INBOUND
 ALLOW, ASK = Rule.ALLOW_ALL, Rule.ASK
-ALICE, PHONE, TABLET = [PeerId.from_bytes(b"\x12\x20" + number.to_bytes(32)) for number in range(3)]
+ALICE = PeerId.from_bytes(b"\x12\x20" + bytes(32))
 
 
 class Desk:
@@ -65,13 +66,6 @@ class Desk:
     def rule(self) -> Rule | None:
         """What holds for Alice by now."""
         return self.bob._parts.firewall.peer_rule(ALICE, IN)
-
-
-class Approvers:
-    need = 2
-
-    def includes(self, approver: PeerId, peer: PeerId) -> bool:
-        return approver in {PHONE, TABLET}
 
 
 @pytest.fixture
@@ -193,7 +187,7 @@ async def test_a_type_that_just_fits(desk: Desk) -> None:
 
 @pytest.mark.usefixtures("person")
 async def test_several_must_agree(desk: Desk) -> None:
-    desk.bob._parts.approvals.quorum = Approvers()
+    desk.bob._parts.approvals.quorum = Approvers(need=2)
     request = desk.ask()
     shown = (await desk.shown()).splitlines()
     assert "  approval   2 approvers must agree, none has: a yes from here does not count" in shown
@@ -211,7 +205,7 @@ async def test_several_must_agree_by_now(desk: Desk) -> None:
     """The policy was loaded while the question was open."""
     request = desk.ask()
     assert "y(es)" in await desk.shown()
-    desk.bob._parts.approvals.quorum = Approvers()
+    desk.bob._parts.approvals.quorum = Approvers(need=2)
     desk.say("y")
     assert await desk.shown() == "please answer n(o), b(an) the peer?"
     assert not request.done()
@@ -329,7 +323,7 @@ async def test_a_type_that_no_request_has(desk: Desk) -> None:
 
 @pytest.mark.usefixtures("program")
 async def test_no_program_is_several(desk: Desk) -> None:
-    desk.bob._parts.approvals.quorum = Approvers()
+    desk.bob._parts.approvals.quorum = Approvers(need=2)
     request = desk.ask()
     assert (await desk.shown())["need"] == 2
     desk.answer(answer="always")
@@ -368,4 +362,27 @@ async def test_two_answers_at_once(desk: Desk) -> None:
     desk.answer(answer="allow")
     desk.answer(answer="reject")
     await until(request.done)
+    assert await request
+
+
+# -- names ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("person")
+async def test_a_person_sees_the_name_and_both_ends_of_the_id(desk: Desk) -> None:
+    desk.bob.set_name(ALICE, "alice")
+    request = desk.ask()
+    start, end = str(ALICE)[:7], str(ALICE)[-6:]
+    assert f"  peer       alice ({start}…{end})\n" in await desk.shown()
+    desk.say("y")
+    assert await request
+
+
+@pytest.mark.usefixtures("program")
+async def test_a_program_gets_the_name_and_the_id(desk: Desk) -> None:
+    desk.bob.set_name(ALICE, "alice")
+    request = desk.ask()
+    shown = await desk.shown()
+    assert (shown["name"], shown["peer"]) == ("alice", str(ALICE))
+    desk.answer(answer="allow")
     assert await request

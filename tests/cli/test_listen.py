@@ -332,7 +332,8 @@ def test_a_question_that_nobody_answers_ends_after_its_time(cli: Cli) -> None:
         asked = cli.json("request", json.loads(listener.stdout.readline())["address"], "{}")
         assert (asked.status, asked.line["error"]) == (5, "NoResponse")
         assert json.loads(listener.stdout.readline())["event"] == "firewall"
-        assert json.loads(listener.stdout.readline()) == {"event": "ended", "id": 1, "reason": "timed out"}
+        ended = {"event": "ended", "id": 1, "reason": "timed out", "by": "firewall", "why": None}
+        assert json.loads(listener.stdout.readline()) == ended
 
 
 @pytest.mark.parametrize(("quiet", "questions"), [("60", 1), ("0", 2)])

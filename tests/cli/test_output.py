@@ -278,8 +278,12 @@ def test_a_thread_may_log_while_a_peer_has_the_names(capsys: pytest.CaptureFixtu
 
 
 def test_a_name_is_shown_with_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file may have been edited."""
     output.configure(json=False, debug=False)
-    output.name_peers({PEER: "a\u202el\x1b[2J"}.get)
+    output.name_peers({PEER: "a\u202el\x1b[2J\n"}.get)
     output.error(NoResponse(PEER))
-    assert capsys.readouterr().err.startswith("NoResponse: a\\u202el\\x1b[2J (12D3Koo…q45dhM) closed")
+    output.note(output.who(PEER))
+    printed = capsys.readouterr()
+    assert printed.out == "a\\u202el\\x1b[2J\\n (12D3Koo…q45dhM)\n"
+    assert printed.err.startswith(f"NoResponse: {printed.out.strip()} closed")
     output.configure(json=False, debug=False)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from conftest import MakePeer
+from support.approvers import PHONE, TABLET, Approvers, Collector, yes
 from support.clock import Clock
 from support.waiting import introduced, next_event, settled, until
 
@@ -17,6 +19,8 @@ from stronghold_p2p import (
     Direction,
     FirewallDecision,
     FirewallRequest,
+    FirewallRequestEnded,
+    FirewallRequestOpened,
     FirewallRules,
     NoResponse,
     PeerId,
@@ -27,7 +31,9 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.event_hub import EventHub
+from stronghold_p2p.events import Scope
 from stronghold_p2p.firewall.approvals import Approvals
+from stronghold_p2p.firewall.ends import Clocks
 from stronghold_p2p.firewall.gate import Gate
 from stronghold_p2p.firewall.rules import Firewall
 from stronghold_p2p.requests.codec import make_codec
@@ -54,7 +60,7 @@ class Guard:
         **limits: Any,
     ) -> None:
         self.clock = clock
-        self.firewall = Firewall(rules or FirewallRules(inbound=ASK))
+        self.firewall = Firewall(rules or FirewallRules(inbound=ASK), Clocks(clock, clock))
         self.hub = EventHub()
         self.approvals = Approvals(
             self.firewall, Config(**limits), self.hub.emit, Refusals(self.hub.emit), {ALICE: "alice"}.get
@@ -87,7 +93,7 @@ class Guard:
 @pytest.fixture
 async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     loop = asyncio.get_running_loop()
-    clock = Clock(loop.time())
+    clock = Clock(math.ceil(loop.time()))  # dates have whole microseconds
     monkeypatch.setattr(loop, "time", clock)
     return clock
 
@@ -154,6 +160,22 @@ async def test_who_has_ended_a_question(clock: Clock, end: Callable[[Guard], Any
     assert told.reason == ("not today" if end is reject else None)
 
 
+@pytest.mark.parametrize(
+    ("default", "by", "how"), [(REJECT, "rule", "expired"), (ALLOW, "rule", "approved"), (ASK, "person", "approved")]
+)
+async def test_a_rule_that_ends_while_a_request_waits(clock: Clock, default: Rule, by: str, how: str) -> None:
+    guard = Guard(clock, rules=FirewallRules(inbound=default)).answered_by("person")
+    guard.firewall.set_peer_rule(ALICE, ASK.replace(until=guard.firewall.in_seconds(5)), IN)
+    await guard.ask()
+    assert guard.questions[0].outcome is None
+    guard.clock.now += 5
+    guard.firewall.expire()
+    await guard.clock.settle()
+    guard.questions[-1].approve()
+    told = await guard.told()
+    assert (told.by, told.how, told.allowed) == (by, how, how == "approved")
+
+
 async def test_who_has_to_make_room(clock: Clock) -> None:
     guard = Guard(clock, max_firewall_questions=1).answered_by("person")
     await guard.ask(ALICE)
@@ -209,10 +231,44 @@ async def test_the_line_of_the_policy(clock: Clock) -> None:
     assert [((told := await guard.told()).name, told.line) for _ in range(2)] == [("alice", 12), (None, None)]
 
 
+async def test_questions_are_told_with_the_name(clock: Clock) -> None:
+    guard = Guard(clock).answered_by("person")
+    await guard.ask()
+    guard.questions[0].reject("not today")
+    opened = await next_event(guard.events, FirewallRequestOpened)
+    ended = await next_event(guard.events, FirewallRequestEnded)
+    assert opened.name == ended.name == guard.questions[0].name == "alice"
+    assert (ended.by, ended.reason) == ("person", "not today")
+
+
 @pytest.mark.parametrize("by", ["rule", "firewall", "approver", "approver 12D3Koo"])
 def test_nobody_passes_for_another(by: str) -> None:
     with pytest.raises(ValueError, match="stands for other decisions"):
         Peer().on_firewall_request(lambda _: None, by=by)
+    with pytest.raises(ValueError, match="stands for other decisions"):
+        Peer().firewall_requests(by=by)
+
+
+async def test_who_answers_by_an_iterator(clock: Clock) -> None:
+    guard = Guard(clock)
+    queue = guard.approvals.open_queue(1, by="person")
+    await guard.ask()
+    (await anext(queue)).approve()
+    assert (await guard.told()).by == "person"
+
+
+@pytest.mark.parametrize("scope", ["once", "type", "all"])
+async def test_what_approvers_have_signed_is_told(clock: Clock, scope: Scope) -> None:
+    guard = Guard(clock).answered_by("person")
+    guard.approvals.quorum = Approvers(need=2)
+    collector = Collector()
+    guard.approvals.add(collector)
+    await guard.ask(body={"type": "Sign"})
+    votes = yes(PHONE, scope), yes(TABLET, scope)
+    for vote in votes:
+        collector.questions[0].vote(vote)
+    told = await guard.told()
+    assert (told.by, told.how, told.signatures) == (f"approver {PHONE}, {TABLET}", "approved", votes)
 
 
 # -- views ---------------------------------------------------------------------------------------------

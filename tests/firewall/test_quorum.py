@@ -3,54 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from support.approvers import PHONE, TABLET, WATCH, Approvers, Collector, no, yes
 
-from stronghold_p2p import Direction, FirewallRequest, FirewallRequestEnded, FirewallRules, PeerId, Rule, SignedAnswer
-from stronghold_p2p.events import Scope
+from stronghold_p2p import Direction, FirewallRequest, FirewallRequestEnded, FirewallRules, Rule, SignedAnswer
 from stronghold_p2p.firewall.questions import Question
 
-from .conftest import ALICE, BOB, STRANGERS, Desk, MakeDesk
+from .conftest import ALICE, BOB, Desk, MakeDesk
 
 IN = Direction.INBOUND
 ALLOW, REJECT, ASK = Rule.ALLOW_ALL, Rule.REJECT_ALL, Rule.ASK
-PHONE, TABLET, WATCH = STRANGERS[:3]
-
-
-@dataclass
-class Approvers:
-    """A quorum that a test changes."""
-
-    need: int
-    members: set[PeerId] = field(default_factory=lambda: {PHONE, TABLET, WATCH})
-
-    def includes(self, approver: PeerId, peer: PeerId) -> bool:
-        return approver in self.members and approver != peer
-
-
-class Collector:
-    """An answerer that keeps the questions for approvers."""
-
-    def __init__(self) -> None:
-        self.questions: list[Question] = []
-
-    def take(self, question: Question) -> bool:
-        self.questions.append(question)
-        return True
-
-    def drop(self, question: Question) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def yes(approver: PeerId, scope: Scope = "once", seconds: float | None = None) -> SignedAnswer:
-    return SignedAnswer(approver, True, scope, seconds, None, b"signed")
-
-
-def no(approver: PeerId, reason: str | None = None) -> SignedAnswer:
-    return SignedAnswer(approver, False, "once", None, reason, b"signed")
 
 
 class Votes:

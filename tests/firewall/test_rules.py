@@ -507,3 +507,35 @@ def test_types_that_come_back_are_checked_too(time: TwoClocks) -> None:
     with pytest.raises(TypeError, match="'Pong'"):
         firewall.set_peer_rule(ALICE, PINGS.ending(time.after(1), Rule.restricted(allow={"Pong"})), IN)
     firewall.set_peer_rule(ALICE, Rule.restricted(allow={"Ping", "/chat/1.0.0"}), IN)  # a stream's
+
+
+def test_suspended_every_request_is_rejected_whatever_the_rules() -> None:
+    told: list[PeerId | None] = []
+    firewall = Firewall(FirewallRules(inbound=ALLOW, peers={ALICE: (ASK, None)}))
+    firewall.changed = told.append
+    firewall.suspend()
+    firewall.set_peer_rule(BOB, ALLOW, BOTH)
+    firewall.set_policy(FirewallRules(inbound=ALLOW, outbound=ALLOW))
+    for peer in (ALICE, BOB):
+        assert firewall.find(peer, IN) == firewall.find(peer, OUT) == AppliedRule(REJECT, "suspended")
+    assert firewall.rules.peers == {ALICE: (ASK, None), BOB: (ALLOW, ALLOW)}
+    firewall.suspend()
+    firewall.resume()
+    assert firewall.find(BOB, IN) == AppliedRule(ALLOW, "peer")
+    assert firewall.find(ALICE, IN) == AppliedRule(ASK, "peer")
+    assert firewall.find(ALICE, OUT) == AppliedRule(ALLOW, "policy default")
+    assert told == [None, BOB, None, None, None]
+
+
+def test_each_rule_that_is_set_is_told(time: TwoClocks) -> None:
+    told: list[tuple[PeerId | None, Direction, Rule | None]] = []
+    firewall, _ = dated(time)
+    firewall.rule_set = lambda *change: told.append(change)
+    firewall.set_default(ASK, OUT)
+    firewall.set_peer_rule(ALICE, ending := until(time, ALLOW, 1), BOTH)
+    firewall.restore_peer_rule(BOB, None, IN)
+    firewall.set_policy(FirewallRules(peers={BOB: (until(time, ALLOW, 1), None)}))
+    time.go(1)
+    firewall.expire()
+    assert told[:3] == [(None, OUT, ASK), (ALICE, BOTH, ending), (BOB, IN, None)]
+    assert {*told[3:]} == {(ALICE, IN, None), (ALICE, OUT, None)}

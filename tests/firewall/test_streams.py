@@ -402,8 +402,39 @@ async def test_a_handler_that_ignores_its_cancellation_cannot_use_an_ended_strea
     stream = await pair.alice.open_stream(pair.address, "/stubborn")
     assert await stream.readexactly(1) == b"!"
     pair.bob.set_firewall_default(REJECT, direction=IN)
-    assert (await ended).__name__ == "ClosedError"
+    assert (await ended).__name__ == "NotPermitted"
     assert await outcome(stream.read()) is StreamReset
+
+
+@pytest.mark.parametrize("moment", ["open", "waiting"])
+async def test_a_strict_rule_for_our_own(make_pair: MakePair, moment: str) -> None:
+    pair: Pair = await make_pair(ALLOW)
+    pair.alice.set_firewall_default(CHATS.replace(strict=True), direction=OUT)
+    stream = await pair.alice.open_stream(pair.address, CHAT)
+    await stream.write(b"one")
+    assert await stream.readexactly(3) == b"one"
+    ended = [await outcome(pair.say()) for _ in range(3)]
+    assert ended == [b"hello"] * 3
+    reading = asyncio.create_task(stream.read())
+    if moment == "waiting":
+        await settled()
+    pair.alice.set_firewall_default(PINGS, direction=OUT)
+    assert await outcome(reading) is NotPermitted
+    assert await outcome(stream.write(b"two")) is NotPermitted
+    await until(lambda: not pair.bob.connections[0].streams)
+
+
+async def test_a_strict_rule_that_goes_while_we_dial(make_pair: MakePair) -> None:
+    pair: Pair = await make_pair()
+    pair.alice.set_firewall_default(CHATS.replace(strict=True), direction=OUT)
+    async with listening() as listener:
+        opened = asyncio.create_task(pair.alice.open_stream(listener.address, CHAT))
+        remote = await listener.accept()
+        pair.alice.set_firewall_default(ASK, direction=OUT)
+        await remote.upgrade(initiator=False)
+        stream = await opened
+        assert await outcome(stream.read()) is NotPermitted
+        await remote.close()
 
 
 # -- limits --------------------------------------------------------------------------------------------

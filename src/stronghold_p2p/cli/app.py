@@ -20,6 +20,7 @@ from ..errors import (
     StrongholdError,
 )
 from . import output
+from .approve import approve
 from .audit.command import audit
 from .bench import bench
 from .command import Terminated, UsageError, add_command, terminate
@@ -61,6 +62,7 @@ app = typer.Typer(
 
 add_command(app, demo)
 add_command(app, listen, is_service=lambda arguments: True)
+add_command(app, approve, is_service=lambda arguments: True)
 add_command(app, relay, is_service=lambda arguments: True)
 add_command(app, request)
 add_command(app, ping)

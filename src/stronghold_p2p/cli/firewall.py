@@ -11,22 +11,26 @@ import typer
 
 from ..events import Direction
 from ..firewall.names import Names
-from ..firewall.rules import Rule, Verdict
+from ..firewall.rules import Rule
 from ..identity import PeerId
 from ..store.database import Database
 from ..store.firewall_tables import FirewallTables, Remembered, stored_form
 from ..store.name_table import NameTable
 from . import output
 from .command import UsageError, add_command
+from .explain import check, explain, who
 from .names import PolicyFile, read_names
+from .replay import replay
 from .rule_options import For, Reasons, Strict, Until, with_options
+from .rule_text import columns, rule_text
 from .text import escaped
 
 __all__ = ["firewall"]
 
 firewall = typer.Typer(
     name="firewall",
-    help="Show and edit the rules, bans and names in a state file. A running peer applies changes within a second.",
+    help="Show and edit the rules, bans and names in a state file, which a running peer applies within a second; and ask a"
+    " policy file and a state file what they say.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -193,7 +197,7 @@ def unname(peer: Peer, *, state: State, policy: PolicyFile = None) -> None:
 
 
 add_command(firewall, list_, "list")
-for function in (allow, reject, ask, restrict, remove, ban, unban, name, unname):
+for function in (allow, reject, ask, restrict, remove, ban, unban, name, unname, explain, who, check, replay):
     add_command(firewall, function)
 
 
@@ -249,7 +253,7 @@ def _print(remembered: Remembered, names: Names, peers: Iterable[PeerId]) -> Non
         )
         for peer in peers
     ]
-    heading, *lines = _columns([["PEER", "NAME", "INBOUND", "OUTBOUND", "BANNED"], *(map(_cell, row) for row in rows)])
+    heading, *lines = columns([["PEER", "NAME", "INBOUND", "OUTBOUND", "BANNED"], *(map(_cell, row) for row in rows)])
     output.note(heading)
     for row, line in zip(rows, lines, strict=True):
         values = (stored_form(value) if isinstance(value, Rule) else value for value in row)
@@ -263,35 +267,5 @@ def _cell(value: object) -> str:
         case True:
             return "yes"
         case Rule():
-            return _rule_text(value)
+            return rule_text(value)
     return escaped(str(value))
-
-
-def _rule_text(rule: Rule) -> str:
-    words = {"allow": Verdict.ALLOW, "ask": Verdict.ASK, "reject": Verdict.REJECT}
-    lists = [
-        f"{word} {', '.join(map(_type, types))}" for word, verdict in words.items() if (types := rule.named(verdict))
-    ]
-    others = next(word for word, verdict in words.items() if verdict is rule.otherwise)
-    if not lists:
-        text = others
-    elif set(rule.types.values()) == {Verdict.ALLOW} and others == "reject":
-        text = lists[0]
-    else:
-        text = "; ".join([*lists, f"{others} others"])
-    if rule.until is not None:
-        text += f" until {rule.until.astimezone().isoformat(' ', 'seconds')}"
-    text += "".join(f", {option}" for option in ("strict", "reasons") if getattr(rule, option))
-    return text if rule.then is None else f"{text}; then {_rule_text(rule.then)}"
-
-
-def _type(name: str) -> str:
-    """It may have come from a remote."""
-    shown = escaped(name)
-    return shown if shown == name else f"'{shown}'"
-
-
-def _columns(rows: Iterable[Iterable[str]]) -> list[str]:
-    table = [list(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]

@@ -45,7 +45,7 @@ from .ask.asker import Asker
 from .ask.person import Person
 from .ask.program import Program
 from .audit.auditor import Auditing, auditing
-from .audit.file import AuditFile
+from .audit.options import Audit, AuditPath, AuditRequired, AuditView, open_audit
 from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
 from .console.place import parse_place
 from .exec import Exec, parse_command
@@ -109,9 +109,9 @@ def listen(
     state: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Store bans, and rules from answers, in this file.")
     ] = None,
-    audit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append each firewall decision to this file, as JSON.")
-    ] = None,
+    audit: AuditPath = None,
+    audit_required: AuditRequired = False,
+    audit_view: AuditView = False,
     handler: Annotated[
         str,
         typer.Option(
@@ -175,7 +175,8 @@ def listen(
     {"id":1,"answer":"allow","types":["Sign"],"for":3600}. The end of a question is a line {"event":"ended","id":1,
     "reason":...}. "reject_network" rejects all from the address of the peer for the time of --ask-quiet.
 
-    Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file.
+    Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file, and begins a new file for
+    --audit if the one before was moved away.
     """
     asks = ask or console is not None
     if [allow_all, reject_all, asks or policy is not None].count(True) != 1:
@@ -212,7 +213,7 @@ def listen(
     made = _missing(state, audit)
     at_stdin = ask or (console is None and (policy is not None or state is not None))
     asker = _asker(peer, config) if at_stdin else None
-    opened = None if audit is None else AuditFile(audit, keypair)
+    opened = open_audit(audit, keypair, required=audit_required, views=audit_view)
     return _listen(
         peer,
         where,
@@ -235,7 +236,7 @@ async def _listen(
     relays: Sequence[str],
     asker: Asker | None,
     console: Console | None,
-    audit: AuditFile | None,
+    audit: Audit | None,
     made: list[Path],
     *,
     reloads: bool,
@@ -290,10 +291,7 @@ def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
     """Whoever is at stdin answers."""
     if output.is_json():
         return Program(peer, Lines(), ban=peer.ban_peer)
-    # In the background a remote's request must not stop us: reading fails then, and nobody answers.
-    signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    return Person(peer, Lines(), quiet=config.firewall_quiet, ban=peer.ban_peer)
+    return Person(peer, Lines.of_person(), quiet=config.firewall_quiet, ban=peer.ban_peer)
 
 
 def _console(peer: StrongholdP2p[Any, Any], place: str) -> Console:

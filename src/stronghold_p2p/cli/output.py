@@ -92,7 +92,8 @@ def name_peers(name_of: Callable[[PeerId], str | None]) -> None:
 
 def who(peer: PeerId) -> str:
     """A peer, for people: by its name, with both ends of its id; by its id if it has no name."""
-    return labelled(peer, _name(peer))
+    name = _name(peer)
+    return labelled(peer, None if name is None else escaped(name))
 
 
 def peer_record(peer: PeerId) -> dict[str, str | None]:

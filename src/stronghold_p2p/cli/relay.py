@@ -12,10 +12,12 @@ import typer
 
 from ..events import PathLimits
 from ..firewall.policy import Policy
-from ..identity import PeerId
+from ..identity import Keypair, PeerId
 from ..peer import StrongholdP2p
 from ..protocols.relay.limits import RelayServer
 from . import descriptors, output, paths
+from .audit.auditor import auditing
+from .audit.options import Audit, AuditPath, AuditRequired, open_audit
 from .command import KeyFile, PassphraseFile, load_key, time_option
 from .listen import on_hangup, tell
 from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
@@ -79,6 +81,8 @@ def relay(
             or_zero=True,
         ),
     ] = 0,
+    audit: AuditPath = None,
+    audit_required: AuditRequired = False,
     certificate: Certificate = None,
     certificate_key: CertificateKey = None,
     trusted_proxy: TrustedProxy = None,
@@ -92,7 +96,8 @@ def relay(
     talks with whom, and how much and when, but not what: the two encrypt end to end.
 
     Without --reserve, --connect and --policy, it serves everybody, within its limits. Ctrl-C or SIGTERM stops it when its
-    circuits have ended, after 5 s at most. SIGHUP reloads the policy file.
+    circuits have ended, after 5 s at most. SIGHUP reloads the policy file, and
+    begins a new file for --audit if the one before was moved away.
     """
     descriptors.raise_limit()
     where = places(addresses or [DEFAULT_ADDRESS], certificate, certificate_key, trusted_proxy)
@@ -110,9 +115,11 @@ def relay(
     keypair = load_key(key, passphrase_file)
     if keypair is None:
         output.note("without --key, the relay has another identity at each start, and peers do not find it again")
+    keypair = keypair or Keypair.generate()
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(keypair=keypair, relay=server, policy=rules)
     output.name_peers(peer.name_of)
-    return _relay(peer, server, where, announce or (), report, reloads=policy is not None)
+    opened = open_audit(audit, keypair, required=audit_required)
+    return _relay(peer, server, where, announce or (), report, opened, reloads=policy is not None)
 
 
 async def _relay(
@@ -121,14 +128,19 @@ async def _relay(
     where: Sequence[Place],
     announce: Sequence[str],
     report: float,
+    audit: Audit | None,
     *,
     reloads: bool,
 ) -> None:
     try:
-        async with running(peer), asyncio.TaskGroup() as tasks:
+        async with auditing(peer, audit) as auditor, running(peer), asyncio.TaskGroup() as tasks:
+            if auditor is not None:
+                tasks.create_task(auditor.watch())
             tasks.create_task(tell(peer.events()))
-            on_hangup(peer, None, reloads=reloads)
+            on_hangup(peer, auditor, reloads=reloads)
             await listen_on(peer, where, announce)
+            if auditor is not None:
+                auditor.begin()
             output.note(f"peer id       {peer.peer_id}")
             limits = {one.name: getattr(server, one.name) for one in fields(server) if "reason" in one.metadata}
             output.result({"event": "limits", **limits}, _in_words(server))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import termios
+from typing import Self
 
 __all__ = ["MAX_LINE", "Lines"]
 
@@ -31,6 +33,14 @@ class Lines:
             self._fd = sys.stdin.fileno()
         except (AttributeError, OSError, ValueError):  # closed: that number may be another file's by now
             self.ended = True
+
+    @classmethod
+    def of_person(cls) -> Self:
+        """Those that a person types. In the background they cannot be read; then nobody answers, and a remote's request must
+        not stop the process."""
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        return cls()
 
     async def read(self) -> bytes | None:
         """The next line; None at the end. Of a line that is too long, ``MAX_LINE`` and one byte are kept, to tell."""

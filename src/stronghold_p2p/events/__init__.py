@@ -11,6 +11,7 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from .direction import Direction
 from .firewall import (
+    BanChanged,
     FirewallDecision,
     FirewallRequestEnded,
     FirewallRequestOpened,
@@ -21,6 +22,7 @@ from .firewall import (
     QuestionKind,
     RequestHandled,
     RequestOutcome,
+    RuleChanged,
     Scope,
     SignedAnswer,
     StateFailed,
@@ -30,6 +32,7 @@ __all__ = [
     "AddressOrigin",
     "AddressReachability",
     "AddressesChanged",
+    "BanChanged",
     "ConnectionClosed",
     "ConnectionEstablished",
     "ConnectionInfo",
@@ -68,6 +71,7 @@ __all__ = [
     "RequestOutcome",
     "ReservationLost",
     "ReservationMade",
+    "RuleChanged",
     "Scope",
     "SignedAnswer",
     "StateFailed",
@@ -431,6 +435,8 @@ Event = (
     | FirewallDecision
     | FirewallRequestOpened
     | FirewallRequestEnded
+    | BanChanged
+    | RuleChanged
     | PolicyLoaded
     | PolicyFailed
     | StateFailed

@@ -11,6 +11,7 @@ from ..multiaddr import Multiaddr
 from .direction import Direction
 
 __all__ = [
+    "BanChanged",
     "FirewallDecision",
     "FirewallRequestEnded",
     "FirewallRequestOpened",
@@ -21,6 +22,7 @@ __all__ = [
     "QuestionKind",
     "RequestHandled",
     "RequestOutcome",
+    "RuleChanged",
     "Scope",
     "SignedAnswer",
     "StateFailed",
@@ -39,8 +41,8 @@ How = Literal[
     "closed",
 ]
 """How a request was decided: by a rule or an answer (the first two); rejected without an answer in time, during the quiet
-after such a question, to make room for others, or with nobody to ask; ended with the rule that had let it pass; beyond a
-limit of its type or peer; gone before it was decided; or rejected because the peer is closing."""
+after such a question, to make room for others, or with nobody to ask; rejected as the rule that had asked about it has ended;
+beyond a limit of its type or peer; gone before it was decided; or rejected because the peer is closing."""
 
 Scope = Literal["once", "type", "all"]
 """What an approval is about: the requests that wait, all of their type, or all of the peer."""
@@ -80,7 +82,7 @@ class FirewallDecision:
     rule: str | None
     """The rule in force, as text; None if there was none, so that the answer to a question decided, or its absence."""
     layer: str
-    """The layer of the rule: ``policy peer``, ``peer``, ``policy default``, ``default`` or ``none``."""
+    """The layer of the rule: ``suspended`` (see :meth:`StrongholdP2p.suspend_requests`), ``policy peer``, ``peer``, ``policy default``, ``default`` or ``none``."""
     line: int | None
     """The rule's line in the policy file; None if it is from elsewhere."""
     allowed: bool
@@ -165,6 +167,26 @@ class FirewallRequestEnded:
     """Who ended it, as in :class:`FirewallDecision`."""
     reason: str | None
     """That of a rejection, if one was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleChanged:
+    """A rule was set or removed by a call, by an answer, or in the state file while the peer runs; or it has ended. The rules
+    of a policy come with :class:`PolicyLoaded`."""
+
+    peer: PeerId | None
+    """Whose rule it is; None: the default."""
+    direction: Direction
+    rule: str | None
+    """As text; None: there is none any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class BanChanged:
+    """A peer was banned, or a ban was lifted, by a call, by an answer, or in the state file while the peer runs."""
+
+    peer: PeerId
+    banned: bool
 
 
 @dataclass(frozen=True, slots=True)

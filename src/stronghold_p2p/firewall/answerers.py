@@ -197,8 +197,9 @@ class FirewallRequestQueue:
     It gets questions until it is closed or garbage-collected.
     """
 
-    def __init__(self, queue: Queue, remove: Callable[[Queue], None], forget: Callable[[Queue], None]) -> None:
+    def __init__(self, queue: Queue, by: str, remove: Callable[[Queue], None], forget: Callable[[Queue], None]) -> None:
         self._queue = queue
+        self._by = by
         self._remove = remove
         self._forget = forget
 
@@ -206,7 +207,7 @@ class FirewallRequestQueue:
         return self
 
     async def __anext__(self) -> FirewallRequest:
-        return FirewallRequest(await self._queue.next(), "handler")
+        return FirewallRequest(await self._queue.next(), self._by)
 
     def close(self) -> None:
         """Ends the iteration, and gives up all its questions. Those without another answerer are rejected."""

@@ -44,7 +44,7 @@ class Decision(NamedTuple):
 
     @property
     def how(self) -> How:
-        return self.answer.how or ("approved" if self.allowed else "rejected")
+        return "approved" if self.allowed else self.answer.how or "rejected"
 
 
 class NoQuorum:
@@ -120,9 +120,7 @@ class Approvals:
         Raises:
             ValueError: ``by`` is what decisions by others are told with.
         """
-        if by in {"rule", "firewall"} or by.startswith("approver"):
-            raise ValueError(f'by={by!r} stands for other decisions: name who answers, such as "person"')
-        self.add(Handler(function, by))
+        self.add(Handler(function, _checked(by)))
 
     def remove_handler(self, function: Callable[[FirewallRequest], Any]) -> None:
         """Removes a handler; open questions without another answerer are rejected."""
@@ -130,15 +128,16 @@ class Approvals:
             if isinstance(answerer, Handler) and answerer.function == function:
                 self.remove(answerer)
 
-    def open_queue(self, buffer: int, owner: Owner | None = None) -> FirewallRequestQueue:
-        """Adds an iterator, and offers it the open questions.
+    def open_queue(self, buffer: int, owner: Owner | None = None, by: str = "handler") -> FirewallRequestQueue:
+        """Adds an iterator, and offers it the open questions. ``by`` as for :meth:`add_handler`.
 
         Raises:
-            ValueError: ``buffer`` is below 1.
+            ValueError: ``buffer`` is below 1, or as for :meth:`add_handler`.
         """
+        _checked(by)
         queue = Queue(buffer, owner or Owner())
         self.add(queue)
-        return FirewallRequestQueue(queue, self.remove, self._forget)
+        return FirewallRequestQueue(queue, by, self.remove, self._forget)
 
     def add(self, answerer: Answerer) -> None:
         """Adds an answerer, and offers it the open questions."""
@@ -264,7 +263,8 @@ class Approvals:
             if (peer is None or subject.peer == peer) and (
                 self.firewall.find(subject.peer, subject.direction).rule != question.rule
             ):
-                question.rules_changed()
+                rule = question.rule
+                question.rules_changed(has_ended=self.firewall.left_of(rule) is not rule)
 
     def quorum_changed(self) -> None:
         """Ends the questions on which enough approvers have agreed by now."""
@@ -368,6 +368,13 @@ class Approvals:
             if answerer in self._answerers:  # one may remove another
                 question.offer(answerer)
         question.open()
+
+
+def _checked(by: str) -> str:
+    """Who answers, unless decisions by others are told with that."""
+    if by in {"rule", "firewall"} or by.startswith("approver"):
+        raise ValueError(f'by={by!r} stands for other decisions: name who answers, such as "person"')
+    return by
 
 
 def _key(question: Question) -> Hashable:

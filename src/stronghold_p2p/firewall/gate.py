@@ -116,7 +116,7 @@ class Gate:
         applied = self._firewall.find(peer, direction)
         subject = Subject(peer, direction, protocol, None)
         verdict = Verdict.ASK if applied.rule is None else applied.rule.verdict(subject)
-        may_pass = verdict is not Verdict.REJECT
+        may_pass = verdict is not Verdict.REJECT and direction is Direction.INBOUND
         if may_pass and self.quotas.active and self._is_over_limit(peer, protocol, 0, stream, address, applied):
             return False
         if verdict is Verdict.ASK:

@@ -99,10 +99,8 @@ class _Register:
     """Names of one kind, found by either side."""
 
     def __init__(self, names: Mapping[PeerId, str] | None = None) -> None:
-        self.names: dict[PeerId, str] = {}
-        self._holders: dict[str, PeerId] = {}
-        for peer, name in (names or {}).items():
-            self.set(peer, name)
+        self.names = dict(names or {})
+        self._holders = {looks(name): peer for peer, name in self.names.items()}
 
     def holder(self, name: str) -> PeerId | None:
         """Who has this name, or one that looks like it."""
@@ -141,7 +139,9 @@ def check_name(name: str) -> None:
 
 def looks(name: str) -> str:
     """What is the same for names that people take for one another: upper and lower case, wide and narrow letters, blanks."""
-    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
+    if not name.isascii():  # a policy may have 10,000 names, which are read at once
+        name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(name.lower().split())
 
 
 def labelled(peer: PeerId, name: str | None) -> str:

@@ -71,6 +71,9 @@ class Policy:
     lines: Mapping[tuple[PeerId | None, str], int] = field(default_factory=dict, compare=False)
     """Where the file says what it says of a peer (None: of all others), by key, such as ``"inbound"``."""
 
+    tests: int = field(default=0, compare=False)
+    """How many tests the file has, which it passes."""
+
     def __post_init__(self) -> None:
         for name in ("names", "groups", "peer_limits", "type_limits", "lines"):
             object.__setattr__(self, name, FrozenDict(getattr(self, name)))
@@ -99,6 +102,7 @@ class Policy:
         limits = root.table("limits")
         limits.check_keys("requests_in_flight", "requests_per_second")
         approvers, need = _read_approval(root.table("approval"), lists)
+        tests = root.tables("tests")
         policy = cls(
             mode=root.take("mode", partial(one_of, MODES)) or "enforce",
             rules=FirewallRules(
@@ -123,8 +127,9 @@ class Policy:
                 **peers.lines,
                 **{(None, key): table.line(key) for table in (default, limits) for key in table.values},
             },
+            tests=len(tests),
         )
-        run_tests(root.tables("tests"), lists, policy.verdict)
+        run_tests(tests, lists, policy.verdict)
         return policy
 
     @classmethod

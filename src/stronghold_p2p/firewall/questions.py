@@ -45,7 +45,7 @@ class Answer(NamedTuple):
     by: str
     """Who gave it, as in :class:`FirewallDecision`."""
     how: How | None = None
-    """None: as the rules decide."""
+    """None: as the rules decide. To be reconsidered: how it is told if they reject."""
     reason: str | None = None
     signatures: tuple[SignedAnswer, ...] = ()
 
@@ -449,10 +449,10 @@ class Question:
             self._setting = None
         return True
 
-    def rules_changed(self) -> None:
-        """The rule that caused it is no longer in force."""
+    def rules_changed(self, *, has_ended: bool) -> None:
+        """The rule that caused it is no longer in force, maybe since it ``has_ended`` by its date."""
         if self._setting is None:
-            self.end("reconsidered", "rule")
+            self._end("reconsidered", Answer("reconsider", "rule", "expired" if has_ended else None))
         else:
             self._end("rule set", self._setting)
 

@@ -93,7 +93,7 @@ def _restore_rules(inbound: Rule | None, outbound: Rule | None, peers: Mapping[P
     return FirewallRules(inbound=inbound, outbound=outbound, peers=peers)
 
 
-Layer = Literal["policy peer", "peer", "policy default", "default", "none"]
+Layer = Literal["suspended", "policy peer", "peer", "policy default", "default", "none"]
 """The source of a rule. The first layer in this order with a rule for the peer and direction decides."""
 
 
@@ -176,6 +176,10 @@ class _Side:
         self._applied = self.peers | self._policy_peers
         self._settle_default()
 
+    def suspend(self) -> None:
+        """Rejects everything."""
+        self._default = AppliedRule(Rule.REJECT_ALL, "suspended")
+
     def drop_ended(self, peer: PeerId | None) -> None:
         """Drops what has ended of the rules for ``peer``: its own, and the defaults."""
         if peer is not None:
@@ -223,11 +227,13 @@ class Firewall:
         self.types: frozenset[str] | None = None
         """The names of all request types; None: any."""
         self._ends: Ends[Slot] = Ends(clocks)
-        self._inbound = _Side(self._ends)
-        self._outbound = _Side(self._ends)
+        self._inbound, self._outbound = self._kept = (_Side(self._ends), _Side(self._ends))
+        """Where rules are found, and where they are kept: another place while :meth:`suspend` is in force."""
         self._policy_slots: set[Slot] = set()
         """Those whose rules have ends."""
         self.changed: Callable[[PeerId | None], None] = lambda _: None
+        self.rule_set: Callable[[PeerId | None, Direction, Rule | None], None] = lambda *_: None
+        """Called with each rule from calls, answers and the state file, and what is left after its end: of a peer, or a default."""
         self.dated: Callable[[], None] = lambda: None
         """Called when there may be another :attr:`seconds_left`."""
         self.ended: Callable[[Mapping[tuple[PeerId, Direction], float]], None] = lambda _: None
@@ -272,7 +278,7 @@ class Firewall:
     @property
     def rules(self) -> FirewallRules:
         """A copy of the rules from calls and answers, without those of a policy, which take precedence."""
-        inbound, outbound = self._inbound, self._outbound
+        inbound, outbound = self._kept
         peers = {
             peer: rules
             for peer in {**inbound.peers, **outbound.peers}
@@ -306,6 +312,7 @@ class Firewall:
         for way, side in self._sides(direction).items():
             side.set_default(rule)
             self._date(Slot(way, None, False), rule)
+        self.rule_set(None, direction, rule)
         self.changed(None)
 
     def set_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
@@ -343,6 +350,17 @@ class Firewall:
         self._policy_slots = dated
         self.changed(None)
 
+    def suspend(self) -> None:
+        """Rejects every request, whatever the rules, until :meth:`resume`; these may be changed meanwhile."""
+        self._inbound = self._outbound = side = _Side(self._ends)
+        side.suspend()
+        self.changed(None)
+
+    def resume(self) -> None:
+        """Applies the rules again."""
+        self._inbound, self._outbound = self._kept
+        self.changed(None)
+
     # -- ends ------------------------------------------------------------------------------------
 
     @property
@@ -361,6 +379,7 @@ class Firewall:
             if not slot.in_policy:  # a policy that still names the date may be loaded again
                 applied = side.default if slot.peer is None else side.peers.get(slot.peer, NO_RULE)
                 self._date(slot, applied.rule)
+                self.rule_set(slot.peer, slot.direction, applied.rule)
         peers = {slot.peer for slot in due}
         self.changed(peers.pop() if len(peers) == 1 else None)
         ended = {(slot.peer, slot.direction): end for slot, end in due.items() if slot.peer and not slot.in_policy}
@@ -395,6 +414,7 @@ class Firewall:
         for way, side in self._sides(direction).items():
             side.set_peer(peer, rule)
             self._date(Slot(way, peer, False), rule)
+        self.rule_set(peer, direction, rule)
         self.changed(peer)
 
     def _check(self, rule: Rule | None) -> None:
@@ -410,8 +430,8 @@ class Firewall:
     def _sides(self, direction: object) -> dict[Direction, _Side]:
         if not isinstance(direction, Direction):
             raise TypeError(f"expected a Direction, got {direction!r}")
-        sides = {Direction.INBOUND: self._inbound, Direction.OUTBOUND: self._outbound}
-        return {way: side for way, side in sides.items() if way in direction}
+        sides = zip((Direction.INBOUND, Direction.OUTBOUND), self._kept, strict=True)
+        return {way: side for way, side in sides if way in direction}
 
 
 def _pair(rules: object) -> PeerRules:

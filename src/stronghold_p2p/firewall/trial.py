@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..identity import PeerId
 from ..logs import SparingLog
@@ -13,13 +13,27 @@ from .admission import Admission, AdmissionRules
 from .ends import Clocks
 from .rules import AppliedRule, Direction, Firewall, FirewallRules, Lines, Verdict
 
-__all__ = ["Trial"]
+__all__ = ["Judgement", "Trial"]
 
 WOULD: Final[Mapping[Verdict, str]] = {
     Verdict.ALLOW: "let it pass",
     Verdict.REJECT: "rejected it",
     Verdict.ASK: "asked",
 }
+
+
+class Judgement(NamedTuple):
+    """What a policy says of a request."""
+
+    verdict: Verdict
+    layer: str
+    """That of its rule; ``connections``: it would refuse that of the peer."""
+    line: int | None
+    """That of its rule."""
+
+    def agrees(self, *, allowed: bool, asked: bool) -> bool:
+        """Whether a decision was the same; ``asked``: it was left to others."""
+        return asked if self.verdict is Verdict.ASK else allowed is (self.verdict is Verdict.ALLOW)
 
 
 class Trial:
@@ -54,15 +68,11 @@ class Trial:
     ) -> bool | None:
         """Whether the policy would have let the request pass; None: it would have asked. ``applied`` is the rule that was
         found, ``asked`` whether its decision was left to others. Logs what differs."""
-        found = self._firewall.find(peer, direction)
-        if self._refuses(peer, address):
-            verdict, line = Verdict.REJECT, None
-        elif found.rule is None or (found.layer == "policy default" and applied.layer == "peer"):
-            return allowed  # the same rule would have been found
-        else:
-            verdict, line = found.rule.verdict_on(type_name), found.line
-        agrees = asked if verdict is Verdict.ASK else allowed is (verdict is Verdict.ALLOW)
-        if not agrees:
+        judged = self.judge(peer, direction, type_name, address, applied.layer)
+        if judged is None:
+            return allowed
+        verdict, _, line = judged
+        if not judged.agrees(allowed=allowed, asked=asked):
             self._log.write(
                 "from" if direction is Direction.INBOUND else "to",
                 peer,
@@ -72,6 +82,18 @@ class Trial:
                 "" if line is None else f" (line {line})",
             )
         return None if verdict is Verdict.ASK else verdict is Verdict.ALLOW
+
+    def judge(
+        self, peer: PeerId, direction: Direction, type_name: str | None, address: Multiaddr | None, layer: str
+    ) -> Judgement | None:
+        """What the policy says of a request for which the rule that was found was of ``layer``. None: nothing that goes before
+        that."""
+        if self._refuses(peer, address):
+            return Judgement(Verdict.REJECT, "connections", None)
+        rule, its, line = self._firewall.find(peer, direction)
+        if rule is None or (its == "policy default" and layer == "peer"):
+            return None
+        return Judgement(rule.verdict_on(type_name), its, line)
 
     def _refuses(self, peer: PeerId, address: Multiaddr | None) -> bool:
         admission = self._admission

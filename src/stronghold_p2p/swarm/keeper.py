@@ -83,18 +83,23 @@ class Keeper(Service):
 
     # -- which peers -----------------------------------------------------------------------------
 
-    def keep(self, peer: PeerId) -> None:
-        """Keeps ``peer`` connected from now on, or from the start."""
+    def keep(self, peer: PeerId, who: object = None) -> None:
+        """Keeps ``peer`` connected from now on, or from the start, until :meth:`unkeep` for ``who``."""
         if peer not in self._kept:
             self._kept[peer] = kept = _Kept(self, peer)
             if self._running:
                 self._watch_network()
                 self._find(kept)
+        self._kept[peer].wanted_by.add(who)
 
-    def unkeep(self, peer: PeerId) -> None:
-        """Does so no longer: the connection stays until it is idle."""
-        kept = self._kept.pop(peer, None)
-        if kept is not None:
+    def unkeep(self, peer: PeerId, who: object = None) -> None:
+        """Does so no longer, if nobody else wants it: the connection stays until it is idle."""
+        kept = self._kept.get(peer)
+        if kept is None:
+            return
+        kept.wanted_by.discard(who)
+        if not kept.wanted_by:
+            del self._kept[peer]
             self._stop_waiting(kept)
             self._let_go(kept)
             dialing = self._dialing.get(kept)
@@ -329,11 +334,13 @@ class _Kept:
         "stream",
         "tick",
         "told",
+        "wanted_by",
     )
 
     def __init__(self, keeper: Keeper, peer: PeerId) -> None:
         self._keeper = keeper
         self.peer = peer
+        self.wanted_by: set[object] = set()
         self.connection: Connection | None = None
         """The one that is kept: that of the best path."""
         self.stream: Substream | None = None

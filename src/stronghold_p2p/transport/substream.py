@@ -335,12 +335,16 @@ class Substream(Writer):
         """Ends the stream at once, both ways (RST). ``code`` tells a remote that knows error codes why."""
         if self._held:
             self.let_go(self._held)
+        self._receiver = None
+        self.abort(ClosedError("we have reset the stream"), code)
+
+    def abort(self, error: StrongholdError, code: int = 0) -> None:
+        """As :meth:`reset`, and tells the receiver of ``error``."""
         if self._state is not ENDED:
-            self._receiver = None
             if not self._muxed.outbound:
                 self.send_lines()  # else the dialer would take it for a protocol that is not served
             self._output.reset(self._muxed, code)
-            self._end(ClosedError("we have reset the stream"))
+            self._end(error)
 
     # -- its deadline ----------------------------------------------------------------------------
 

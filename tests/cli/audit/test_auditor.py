@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.decisions import decision as make_decision
 from support.waiting import until
 
 from stronghold_p2p import (
+    BanChanged,
     Direction,
     Dropped,
     Event,
     FirewallDecision,
+    FirewallRules,
     InboundConnectionFailed,
     LimitExceeded,
     LimitReached,
@@ -26,13 +29,19 @@ from stronghold_p2p import (
     PolicyError,
     PolicyFailed,
     PolicyLoaded,
+    ProtocolNotSupported,
     RequestFailed,
+    RequestHandled,
+    Rule,
+    RuleChanged,
+    SignedAnswer,
     StateError,
     StateFailed,
     StrongholdP2p,
 )
 from stronghold_p2p.cli.audit.auditor import Auditor, auditing
 from stronghold_p2p.cli.audit.file import AuditFailed, AuditFile
+from stronghold_p2p.cli.audit.options import Audit
 from stronghold_p2p.cli.audit.record import MAX_TYPE, Record
 from stronghold_p2p.cli.audit.verify import Finding, Verifier
 from stronghold_p2p.identity import Keypair
@@ -44,8 +53,8 @@ MODULE = "stronghold_p2p.cli.audit.auditor"
 
 
 def decision(type_name: str | None = "Read", **changes: Any) -> FirewallDecision:
-    values = {"address": ADDRESS, "rule": "Rule.ASK", "layer": "default", "allowed": True, "waited": 1.23456, **changes}
-    return FirewallDecision(PEER, Direction.INBOUND, type_name, **values)
+    values: dict[str, Any] = {"address": ADDRESS, "rule": Rule.ASK, "allowed": True, "waited": 1.23456, **changes}
+    return make_decision(PEER, type_name, **values)
 
 
 async def stream(*events: Event) -> AsyncIterator[Event]:
@@ -109,18 +118,46 @@ async def test_a_line_for_each_decision(path: Path) -> None:
     assert first == {
         "seq": 3,
         "event": "decision",
+        "id": 1,
         "peer": str(PEER),
+        "name": None,
         "address": "/ip4/192.0.2.1/tcp/1",
         "relay": None,
         "direction": "inbound",
         "type": "Read",
         "rule": "Rule.ASK",
         "layer": "default",
+        "line": None,
         "allowed": True,
+        "by": "rule",
+        "how": "approved",
         "waited": 1.235,
+        "reason": None,
+        "signatures": [],
+        "observed": None,
     }
     assert (second["type"], second["rule"], second["allowed"], second["waited"]) == (None, None, False, 0.0)
     assert findings(path) == []
+
+
+async def test_who_has_decided_and_why(path: Path) -> None:
+    signed = SignedAnswer(RELAY, False, "once", None, "\u202eno", b"envelope")
+    given = decision(
+        name="alice", by=f"approver {RELAY}", how="rejected", reason="\x1bno", signatures=(signed,), line=7
+    )
+    (line,) = await written(path, given)
+    assert (line["name"], line["by"], line["how"], line["line"]) == ("alice", f"approver {RELAY}", "rejected", 7)
+    assert line["reason"] == "\\x1bno"
+    assert line["signatures"] == [
+        {
+            "approver": str(RELAY),
+            "approved": False,
+            "scope": "once",
+            "seconds": None,
+            "reason": "\\u202eno",
+            "envelope": "ZW52ZWxvcGU=",
+        }
+    ]
 
 
 async def test_a_relay_is_named(path: Path) -> None:
@@ -141,6 +178,20 @@ async def test_a_relay_is_named(path: Path) -> None:
         (
             PolicyFailed(PolicyError("p", 1, "", "bad")),
             {"event": "policy_failed", "error": "policy p, line 1: bad"},
+        ),
+        (
+            RequestHandled(7, PEER, "responded", 0.12345),
+            {"event": "handled", "id": 7, "peer": str(PEER), "outcome": "responded", "seconds": 0.123},
+        ),
+        (BanChanged(PEER, True), {"event": "ban", "peer": str(PEER)}),
+        (BanChanged(PEER, False), {"event": "unban", "peer": str(PEER)}),
+        (
+            RuleChanged(PEER, Direction.INBOUND, "Rule.ASK"),
+            {"event": "rule", "peer": str(PEER), "direction": "inbound", "rule": "Rule.ASK"},
+        ),
+        (
+            RuleChanged(None, Direction.BOTH, None),
+            {"event": "rule", "peer": None, "direction": "both", "rule": None},
         ),
         (StateFailed(StateError("s", "bad")), {"event": "state_failed", "error": "state file s: bad"}),
     ],
@@ -207,7 +258,9 @@ async def test_each_is_written_and_signed_soon(path: Path, monkeypatch: pytest.M
 
 
 async def test_a_type_cannot_fill_the_disk_or_fake_a_line(path: Path) -> None:
-    (record,) = await written(path, decision("\x1b[2J\n" + "x" * 1_000_000, rule="y" * 1_000_000))
+    (record,) = await written(
+        path, decision("\x1b[2J\n" + "x" * 1_000_000, rule=Rule.restricted(allow={"y" * 1_000_000}))
+    )
     assert len(record["type"]) == MAX_TYPE
     assert record["type"].isprintable()
     assert len(text_of(path)) < 10_000
@@ -215,7 +268,7 @@ async def test_a_type_cannot_fill_the_disk_or_fake_a_line(path: Path) -> None:
 
 async def test_what_a_remote_wrote_is_escaped(path: Path) -> None:
     hidden = "\u034f\u115f\u2800\u3164\u202e\u2066\x9b\x7f\ud800\U000e0041"
-    await written(path, decision(hidden, rule=f"Rule.restricted({hidden})"))
+    await written(path, decision(hidden, rule=Rule.restricted(allow={hidden}), name=hidden, reason=hidden, view=hidden))
     text = text_of(path)
     assert text.isascii()
     assert text.replace("\n", "").isprintable()
@@ -229,10 +282,15 @@ class Disk:
         self.written: list[Record] = []
         self.failures: list[str] = []
         """Of the next times that it is written."""
+        self.is_full = False
+        self.tried = 0
         self.closed = False
         self.is_signed = True
 
     def append(self, records: deque[Record]) -> None:
+        self.tried += 1
+        if self.is_full:
+            raise OSError(1, "No space left")
         if self.failures:
             raise OSError(1, self.failures.pop(0))
         self.written += records
@@ -292,7 +350,7 @@ async def test_a_pipe_that_nobody_reads_keeps_nothing_from_ending(path: Path, mo
 
 
 async def run(peer: StrongholdP2p[Any, Any], file: AuditFile) -> None:
-    async with auditing(peer, file) as audit, peer:
+    async with auditing(peer, Audit(file, required=False, views=False)) as audit, peer:
         assert audit is not None
         audit.begin()
 
@@ -304,3 +362,61 @@ def fill(pipe: Path) -> None:
         while True:
             os.write(writer, bytes(4096))
     os.close(writer)
+
+
+async def test_requests_stop_while_a_required_audit_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(f"{MODULE}.RETRY_AFTER", 0.0)
+    disk: Any = Disk()
+    disk.is_full = True
+    peer: StrongholdP2p[Any, Any] = StrongholdP2p(firewall=FirewallRules.allow_all())
+    peer.on_request(lambda request: request.body)
+    async with StrongholdP2p() as other, auditing(peer, Audit(disk, required=True, views=True)) as audit, peer:
+        assert audit is not None
+        address = await peer.listen()
+        audit.begin()
+        await until(lambda: disk.tried > 1)
+        with pytest.raises(ProtocolNotSupported):
+            await other.send_request(address, {"type": "Ping"})
+        with pytest.raises(NotPermitted):
+            await peer.send_request(other.peer_id, {"type": "Ping"})
+        disk.is_full = False
+        await until(lambda: disk.written)
+        await answered(other, address)
+    decisions = [record for record in disk.written if record["event"] == "decision"]
+    assert {(record["layer"], record["allowed"]) for record in decisions[:-1]} == {("suspended", False)}
+    assert (decisions[-1]["type"], decisions[-1]["view"]) == ("Ping", '{"type":"Ping"}')
+    handled = next(record for record in disk.written if record["event"] == "handled")
+    assert (handled["id"], handled["outcome"]) == (decisions[-1]["id"], "responded")
+    full, again = [record.message for record in caplog.records if "audit" in record.message]
+    assert full.startswith("audit file audit: No space left; requests are rejected until it can be written; ")
+    assert again == "audit file audit: it is written again"
+
+
+async def answered(peer: StrongholdP2p[Any, Any], address: Multiaddr) -> None:
+    """Asks until there is an answer."""
+    while True:
+        with contextlib.suppress(ProtocolNotSupported):
+            await peer.send_request(address, {"type": "Ping"})
+            return
+
+
+async def test_changes_of_rules_and_bans_are_told(path: Path) -> None:
+    async with (
+        StrongholdP2p(keypair=KEYPAIR) as peer,
+        auditing(peer, Audit(AuditFile(path, KEYPAIR), required=False, views=False)),
+    ):
+        peer.set_firewall_default(Rule.ASK, direction=Direction.INBOUND)
+        peer.set_peer_rule(PEER, Rule.restricted(allow={"Ping"}))
+        peer.remove_peer_rule(PEER, direction=Direction.OUTBOUND)
+        await peer.ban_peer(PEER)
+        await peer.unban_peer(PEER)
+    told = [tuple(record.get(name) for name in ("event", "peer", "direction", "rule")) for record in records(path)]
+    assert told[2:-2] == [
+        ("rule", None, "inbound", "Rule.ASK"),
+        ("rule", str(PEER), "both", "Rule.restricted(allow={'Ping'})"),
+        ("rule", str(PEER), "outbound", None),
+        ("ban", str(PEER), None, None),
+        ("unban", str(PEER), None, None),
+    ]

@@ -6,7 +6,7 @@ import abc
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ...identity import PeerId
 from .. import output
@@ -38,6 +38,9 @@ class LineSource(Protocol):
 class Asker(abc.ABC):
     """Answers questions from lines of input. At the end of the input it stops: other answerers get the questions, or they
     are rejected if there are none."""
+
+    OTHERWISE: ClassVar = "requests that no rule decides are rejected"
+    """What becomes of questions that this asker does not answer."""
 
     def __init__(
         self,
@@ -72,9 +75,9 @@ class Asker(abc.ABC):
             return
         if self._on_stdout and output.is_stalled():
             if not self._stalled:
-                logger.warning("stdout is not being read: requests that no rule decides are rejected until it is")
+                logger.warning("stdout is not being read: %s until it is", self.OTHERWISE)
             self._stalled = True
-            question.reject()
+            self._turn_away(question)
             return
         self._stalled = False
         logger.debug("question %d: a request %s %s", question.id, toward(question), question.peer)
@@ -110,9 +113,13 @@ class Asker(abc.ABC):
                 await self._ban(question.peer)
                 return True
 
+    def _turn_away(self, question: Asked) -> None:
+        """Does not show a question, of which there may be any number."""
+        question.reject()
+
     def _leave(self) -> None:
         """Answers no more."""
         if not self._told and not self._stopped:
             self._told = True
-            logger.warning("the input has ended: requests that no rule decides are rejected from now on")
+            logger.warning("the input has ended: %s from now on", self.OTHERWISE)
         self._questions.remove_firewall_handler(self._ask)

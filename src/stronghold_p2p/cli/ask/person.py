@@ -8,6 +8,7 @@ from typing import Final
 
 from ...events import Direction
 from ...firewall.answerers import Turns
+from ...firewall.names import labelled
 from ...identity import PeerId
 from .. import output, paths
 from .asked import Act, Answer, Asked, Questions
@@ -117,21 +118,24 @@ class Person(Asker):
         left = max(question.expires - asyncio.get_running_loop().time(), 0)
         lines = [
             f"question {question.id}: {about}",
-            f"  peer       {_who(question)}",
+            f"  peer       {labelled(question.peer, question.name)}",
             f"  address    {question.address or 'not connected'}",
             f"  path       {paths.in_words(paths.relay_of(question.address))}",
             f"  direction  {direction_of(question)}",
             f"  type       {type_of(question) or '-'}",
             f"  request    {view_of(question)}",
             f"  time left  {left:.0f} s; then it is rejected",
+            *self._approval(question),
         ]
-        if question.need > 1:
-            lines.append(f"  approval   {_quorum(question)}")
         if self._missed:
             lines.insert(0, f"{count(self._missed, 'question')} ended before being shown")
         if self._turns.waiting:
             lines.append(f"  ({count(self._turns.waiting, 'more question')} waiting)")
         return "\n".join(("", *lines, self._choices(question)))
+
+    def _approval(self, question: Asked) -> list[str]:
+        """Lines about others who are asked."""
+        return [f"  approval   {_quorum(question)}"] if question.need > 1 else []
 
     def _choices(self, question: Asked) -> str:
         """What may be answered, with the letters for it."""
@@ -229,12 +233,6 @@ def _parse(line: str) -> Answer | None:
     if act is None or (reason and act not in ("reject", "ban")):
         return None
     return Answer(act, seconds, reason=reason[:MAX_REASON] or None)
-
-
-def _who(question: Asked) -> str:
-    """The peer by its name with the ends of its id, or by the id."""
-    peer = str(question.peer)
-    return peer if question.name is None else f"{question.name} ({peer[:12]}…{peer[-8:]})"
 
 
 def _quorum(question: Asked) -> str:

@@ -52,24 +52,7 @@ class Program(Asker):
     async def _put(self, question: Asked) -> None:
         loop = asyncio.get_running_loop()
         self._last = question.id
-        self._write(
-            {
-                "event": "firewall",
-                "id": question.id,
-                "kind": question.kind,
-                "peer": str(question.peer),
-                "name": question.name,
-                "address": None if question.address is None else str(question.address),
-                "relay": paths.relay_of(question.address),
-                "direction": direction_of(question),
-                "type": type_of(question),
-                "view": view_of(question),
-                "seconds": round(max(question.expires - loop.time(), 0.0), 3),
-                "waiting": question.waiting,
-                "need": question.need,
-                "agreed": question.agreed,
-            }
-        )
+        self._write(self._record(question))
         try:
             while question.outcome is None:
                 answer: asyncio.Future[Answer | None] = loop.create_future()
@@ -89,6 +72,25 @@ class Program(Asker):
                     "why": None if question.reason is None else output.printable(question.reason, MAX_REASON),
                 }
             )
+
+    def _record(self, question: Asked) -> dict[str, Any]:
+        """The question, when it is put."""
+        return {
+            "event": "firewall",
+            "id": question.id,
+            "kind": question.kind,
+            "peer": str(question.peer),
+            "name": question.name,
+            "address": None if question.address is None else str(question.address),
+            "relay": paths.relay_of(question.address),
+            "direction": direction_of(question),
+            "type": type_of(question),
+            "view": view_of(question),
+            "seconds": round(max(question.expires - asyncio.get_running_loop().time(), 0.0), 3),
+            "waiting": question.waiting,
+            "need": question.need,
+            "agreed": question.agreed,
+        }
 
     async def _try(self, question: Asked, answer: Answer) -> None:
         try:

@@ -10,7 +10,17 @@ from ...events import Direction
 from .. import output
 from .asked import Asked
 
-__all__ = ["MAX_TYPE", "MAX_VIEW", "count", "direction_of", "toward", "type_is_whole", "type_of", "view_of"]
+__all__ = [
+    "MAX_TYPE",
+    "MAX_VIEW",
+    "count",
+    "direction_of",
+    "toward",
+    "type_is_whole",
+    "type_of",
+    "view_of",
+    "view_text",
+]
 
 MAX_TYPE: Final = 100
 """Characters that are shown of a type: in untyped JSON it is the remote's own text."""
@@ -41,8 +51,11 @@ def type_is_whole(question: Asked) -> bool:
 
 
 def view_of(question: Asked) -> str:
-    """The view as JSON, or bytes as text, cut to what may be shown; of what has no JSON, the class."""
-    view = question.view
+    return view_text(question.view)
+
+
+def view_text(view: Any) -> str:
+    """The view of a request as JSON, or bytes as text, cut to what may be shown; of what has no JSON, the class."""
     if isinstance(view, bytes):
         text = view[:MAX_VIEW].decode("ascii", "backslashreplace") + "…" * (len(view) > MAX_VIEW)
     else:

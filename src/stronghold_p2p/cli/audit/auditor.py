@@ -17,9 +17,11 @@ from ...errors import LimitExceeded, NotPermitted
 from ...events import Event, InboundConnectionFailed
 from ...peer import StrongholdP2p
 from .. import output
+from ..ask.shown import view_text
 from ..worker import Worker
 from .file import AuditFailed, AuditFile, now
-from .record import Record, record_of, text
+from .options import Audit
+from .record import Record, record_of, refused
 
 __all__ = ["Auditor", "auditing"]
 
@@ -80,7 +82,7 @@ class Auditor:
         """Lines that found no room."""
         self._refused = 0
         """Connections that no line tells of yet."""
-        self._last_refused: Record = {}
+        self._last_refused: InboundConnectionFailed | None = None
         self._refusing: asyncio.TimerHandle | None = None
         self._sign_at: float | None = None
         self._reopen = False
@@ -115,9 +117,9 @@ class Auditor:
     def _take(self, event: Event) -> None:
         """Never waits: what waits in the reader of events has no limit in bytes."""
         match event:
-            case InboundConnectionFailed(address, NotPermitted() | LimitExceeded() as error):
+            case InboundConnectionFailed(_, NotPermitted() | LimitExceeded()):
                 self._refused += 1
-                self._last_refused = {"address": str(address), "reason": text(str(error))}
+                self._last_refused = event
                 if self._refusing is None:
                     self._refusing = asyncio.get_running_loop().call_later(REFUSED_INTERVAL, self._tell_refused)
             case _ if (record := record_of(event)) is not None:
@@ -128,9 +130,9 @@ class Auditor:
         if self._refusing is not None:
             self._refusing.cancel()
             self._refusing = None
-        if self._refused:
-            record = {"event": "connections_refused", "count": self._refused, **self._last_refused}
-            self._refused = 0
+        if self._last_refused is not None:
+            record = refused(self._refused, self._last_refused.address, self._last_refused.error)
+            self._refused, self._last_refused = 0, None
             self.begin()
             self._put(record)
 
@@ -157,8 +159,9 @@ class Auditor:
             if self._first is None:
                 await self._try(worker, self._file.sign)
         finally:
-            worker.submit(self._file.close)
+            closing = worker.submit(self._file.close)
             worker.stop()
+        await asyncio.wrap_future(closing)
 
     async def _something_to_do(self) -> bool:
         """Waits for something to write; returns whether it is time to sign."""
@@ -231,33 +234,38 @@ class Auditing:
 
 
 @asynccontextmanager
-async def auditing(peer: StrongholdP2p[Any, Any], file: AuditFile | None) -> AsyncIterator[Auditing | None]:
-    """Writes what happens to the peer; at the end, closes both. Without a file, does nothing.
+async def auditing(peer: StrongholdP2p[Any, Any], audit: Audit | None) -> AsyncIterator[Auditing | None]:
+    """Writes what happens to the peer; at the end, closes both. Without an audit, does nothing.
 
     Raises:
         AuditFailed: the last lines could not be written.
     """
-    if file is None:
+    if audit is None:
         yield None
         return
+    path = audit.file.path
 
     def failing(reason: str | None) -> None:
+        if audit.required:
+            (peer.resume_requests if reason is None else peer.suspend_requests)()
         if reason is None:
-            logger.error("audit file %s: it is written again", file.path)
+            logger.error("audit file %s: it is written again", path)
             return
-        logger.error("audit file %s: %s; the peer goes on, and what finds no place is counted", file.path, reason)
+        then = "requests are rejected until it can be written" if audit.required else "requests are decided as before"
+        logger.error("audit file %s: %s; %s; lines that find no room are counted", path, reason, then)
         if output.is_json():
-            output.error(AuditFailed(file.path, reason))
+            output.error(AuditFailed(path, reason))
 
     first = {"event": "start", "peer": str(peer.peer_id), "version": metadata.version("stronghold-p2p")}
-    auditor = Auditor(file, first, failing=failing)
+    auditor = Auditor(audit.file, first, failing=failing)
+    views = view_text if audit.views else None
     # A flood must not wash away what was before it.
-    events = peer.events(buffer=MAX_WAITING, when_full="drop_newest", decisions=True)
+    events = peer.events(buffer=MAX_WAITING, when_full="drop_newest", decisions=True, views=views)
     running = asyncio.create_task(auditor.run(events))
     try:
         yield Auditing(auditor, running)
     finally:
-        await end_all(peer.close, partial(_end, running, file))
+        await end_all(peer.close, partial(_end, running, audit.file))
 
 
 async def _end(running: asyncio.Task[None], file: AuditFile) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from ...events import (
+    BanChanged,
     Dropped,
     Event,
     FirewallDecision,
     LimitReached,
     PolicyFailed,
     PolicyLoaded,
+    RequestHandled,
+    RuleChanged,
+    SignedAnswer,
     StateFailed,
 )
-from .. import output, paths
+from ...multiaddr import Multiaddr
+from .. import paths
+from ..text import printable
 
-__all__ = ["MAX_TYPE", "Record", "record_of"]
+__all__ = ["MAX_TYPE", "Record", "as_text", "record_of", "refused"]
 
 Record: TypeAlias = Mapping[str, object]
 
@@ -26,39 +33,86 @@ MAX_TYPE: Final = 200
 MAX_TEXT: Final = 2000
 """Characters of a rule, which may name types of a remote, of an error, which may quote one, or of a reason."""
 
+MAX_SIGNATURES: Final = 32
+"""Answers of approvers that are kept of a decision. Each is some hundred bytes, and no policy needs as many."""
+
 
 def record_of(event: Event) -> Record | None:
     """The event as an audit has it, without its time; None if it has no line."""
     match event:
         case FirewallDecision():
             return _decision(event)
+        case RequestHandled(id, peer, outcome, seconds):
+            return {
+                "event": "handled",
+                "id": id,
+                "peer": str(peer),
+                "outcome": outcome,
+                "seconds": round(seconds, 3),
+            }
+        case BanChanged(peer, banned):
+            return {"event": "ban" if banned else "unban", "peer": str(peer)}
+        case RuleChanged(peer, direction, rule):
+            return {
+                "event": "rule",
+                "peer": None if peer is None else str(peer),
+                "direction": str(direction.name).lower(),
+                "rule": as_text(rule),
+            }
+        case PolicyLoaded(path):
+            return {"event": "policy", "path": as_text(path)}
+        case PolicyFailed(error):
+            return {"event": "policy_failed", "error": as_text(str(error))}
+        case StateFailed(error):
+            return {"event": "state_failed", "error": as_text(str(error))}
         case LimitReached(limit, network, count):
             return {"event": "limit", "limit": limit, "network": network, "count": count}
-        case PolicyLoaded(path):
-            return {"event": "policy", "path": text(path)}
-        case PolicyFailed(error) | StateFailed(error):
-            kind = "policy" if isinstance(event, PolicyFailed) else "state"
-            return {"event": f"{kind}_failed", "error": text(str(error))}
         case Dropped(count):
             return {"event": "dropped", "dropped": count}
     return None
 
 
-def _decision(event: FirewallDecision) -> dict[str, Any]:
-    return {
+def refused(count: int, address: Multiaddr, error: Exception) -> Record:
+    """So many refused connections, with the last one of them."""
+    return {"event": "connections_refused", "count": count, "address": str(address), "reason": as_text(str(error))}
+
+
+def as_text(value: str | None, limit: int = MAX_TEXT) -> str | None:
+    """The text, escaped, in at most so many characters."""
+    return None if value is None else printable(value, limit)
+
+
+def _decision(event: FirewallDecision) -> Record:
+    record = {
         "event": "decision",
+        "id": event.id,
         "peer": str(event.peer),
+        "name": as_text(event.name, MAX_TYPE),
         "address": None if event.address is None else str(event.address),
         "relay": paths.relay_of(event.address),
         "direction": str(event.direction.name).lower(),
-        "type": text(event.type, MAX_TYPE),
-        "rule": text(event.rule),
+        "type": as_text(event.type, MAX_TYPE),
+        "rule": as_text(event.rule),
         "layer": event.layer,
+        "line": event.line,
         "allowed": event.allowed,
+        "by": as_text(event.by),
+        "how": event.how,
         "waited": round(event.waited, 3),
+        "reason": as_text(event.reason),
+        "signatures": [_signature(signed) for signed in event.signatures[:MAX_SIGNATURES]],
+        "observed": event.observed,
     }
+    return record if event.view is None else {**record, "view": event.view}
 
 
-def text(value: str | None, limit: int = MAX_TEXT) -> str | None:
-    """The text, escaped, in at most so many characters."""
-    return None if value is None else output.printable(value, limit)
+def _signature(signed: SignedAnswer) -> Record:
+    """The envelope proves the rest, which is in it."""
+    return {
+        "approver": str(signed.approver),
+        "approved": signed.approved,
+        "scope": signed.scope,
+        "seconds": signed.seconds,
+        "reason": as_text(signed.reason),
+        "envelope": base64.b64encode(signed.envelope).decode(),
+    }

@@ -16,6 +16,7 @@ from typing import TypeVar
 from google.protobuf import message
 
 from ...errors import DecodeError
+from .approval_pb2 import ApprovalAnswer, ApprovalEnd, ApprovalQuestion
 from .autonat_pb2 import AutonatMessage, DialBack, DialBackResponse, DialDataRequest, DialResponse
 from .circuit_pb2 import CircuitLimit, CircuitPeer, CircuitReservation, HopMessage, StopMessage, Voucher
 from .dcutr_pb2 import HolePunch
@@ -26,6 +27,9 @@ from .noise_pb2 import NoiseExtensions, NoiseHandshakePayload
 from .peer_record_pb2 import PeerRecord
 
 __all__ = [
+    "ApprovalAnswer",
+    "ApprovalEnd",
+    "ApprovalQuestion",
     "AutonatMessage",
     "CircuitLimit",
     "CircuitPeer",
