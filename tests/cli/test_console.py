@@ -222,7 +222,7 @@ async def test_nothing_secret_is_in_the_log(
 async def test_a_question_appears_and_an_answer_passes_the_request(bob: Peer, alice: Peer, links: Links) -> None:
     browser = await links.inside()
     async with browser.page() as page:
-        assert (await page.next())["peer"]["peer"] == str(bob.peer_id)
+        assert (await page.next())["peer"] == str(bob.peer_id)
         request = send(alice, bob, {"type": "Sign", "document": "contract"})
         (question,) = await page.questions()
         address = str(bob.connections[0].address)

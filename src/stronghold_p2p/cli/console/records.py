@@ -82,7 +82,6 @@ def connection(info: ConnectionInfo, name: str | None) -> Record:
         "path": paths.in_words(info.path.relay, info.path.limits),
         "transport": info.path.transport,
         "since": info.opened_at,
-        "streams": info.streams,
     }
 
 

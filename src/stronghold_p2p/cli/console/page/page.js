@@ -64,6 +64,7 @@ function who(told) {
 }
 
 function duration(seconds) {
+  if (seconds < 0.001) return "under 1 ms";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 2 * HOUR) return `${Math.round(seconds / 60)} min`;
@@ -299,22 +300,22 @@ function saidParts(said, at) {
 function connectionRow(told) {
   const title = make("p", null, null, ...who(told));
   const from = told.direction === "inbound" ? "it dialed us" : "we dialed it";
-  const text = `${told.path} · ${told.address} · ${from} at ${clock(told.since)} · ${plural(told.streams, "stream")}`;
+  const text = `${told.path} · ${told.address} · ${from} at ${clock(told.since)}`;
   return make("li", null, null, title, make("p", text, "dim"));
 }
 
 // -- news from the server -------------------------------------------------------------------------
 
 const SECTIONS = {
-  peer: (told) => {
-    find("#self").replaceChildren(make("code", told.peer));
+  peer: (id) => {
+    find("#self").textContent = id;
   },
   questions: showQuestions,
   decisions: (listed) => list("decisions", listed, decisionRow),
-  rules: ({ listed, more }) => list("rules", listed, ruleRow, more ? "and more" : ""),
-  connections: ({ listed, more }) => {
-    list("connections", listed, connectionRow, more ? `and ${more} more` : "");
-    find("[data-count=connections]").textContent = listed.length + more || "";
+  rules: ({ listed, all }) => list("rules", listed, ruleRow, all ? "" : "These are not all."),
+  connections: ({ listed, all }) => {
+    list("connections", listed, connectionRow, all > listed.length ? `and ${all - listed.length} more` : "");
+    find("[data-count=connections]").textContent = all || "";
   },
 };
 
