@@ -106,7 +106,7 @@ function addCard(told) {
   find(".path", card).textContent = told.address === null ? told.path : `${told.path}, ${told.address}`;
   find(".view", card).textContent = told.view;
   for (const button of card.querySelectorAll("[data-answer=type]")) {
-    if (told.type === null) button.remove();
+    if (!told.whole) button.remove();
     else find(".type", button).textContent = told.type;
   }
   card.total = Math.max(told.expires - now(), 1);
@@ -136,7 +136,7 @@ function refreshCard(card, told, neighbors) {
   by.hidden = told.need < 2;
   by.textContent = `${told.agreed} of ${told.need} approvers have agreed. Here it can only be rejected.`;
   find(".allow", card).hidden = told.need > 1;
-  const network = find("[data-answer=reject_network]", card);
+  const network = find("[data-answer=network]", card);
   network.hidden = told.network === null || neighbors.get(told.network) < 2;
   network.textContent = `Reject all from ${told.network}`;
 }
