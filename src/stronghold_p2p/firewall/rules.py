@@ -293,7 +293,7 @@ class Firewall:
         self.expire()
         return tuple(
             RuleInForce(peer, way, *applied)
-            for way, side in self._sides(Direction.BOTH).items()
+            for way, side in ((Direction.INBOUND, self._inbound), (Direction.OUTBOUND, self._outbound))
             for peer, applied in islice(side.in_force(), limit)
         )
 

@@ -31,6 +31,7 @@ const LAYERS = {
   peer: "set for this peer",
   default: "set for all others",
   none: "no rule",
+  suspended: "until the audit can be written again",
 };
 
 const find = (selector, within = document) => within.querySelector(selector);
