@@ -69,7 +69,6 @@ def replay(cli: Cli, tmp_path: Path) -> Replay:
         (past("Read", allowed=True, direction="outbound"), None),
         (past("Read", allowed=True, direction="outbound", layer="policy default"), ("open", "none", None)),
         # what no rule has decided
-        (past("Ping", allowed=False, layer="suspended"), None),
         (past("Ping", allowed=False, by="firewall", how="limit"), None),
         # of the time when the audit could not be written
         (past("Ping", allowed=False, layer="suspended"), None),
