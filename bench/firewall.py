@@ -1,6 +1,6 @@
 """What the firewall costs: one decision, and the requests a second that are left with it.
 
-* a decision of `Gate.decide` with 10,000 peers' own rules, for a peer whose rule restricts types;
+* a decision of `Gate.decide` with 10,000 peers' own rules, each with an end of its own, for a peer whose rule restricts types;
 * the same by a policy file with 10,000 peers in groups, whose rules have ends, and with a limit of the type;
 * requests a second (two processes, 32 in flight) with that rule, as a share of those with `Rule.ALLOW_ALL`; rounds alternate.
 
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bench import limit
@@ -57,10 +58,13 @@ class Inbound:
 
 
 def rules(peer: PeerId) -> FirewallRules:
-    """Rules for `peer` among 10,000."""
+    """Rules for `peer` among 10,000; each ends tomorrow, at another second."""
     restricted = Rule.restricted(allow={"Ping", "Read", "List"})
-    others = {PeerId(b"\x00\x04" + number.to_bytes(4)): (restricted, None) for number in range(PEERS)}
-    return FirewallRules(inbound=Rule.REJECT_ALL, peers={**others, peer: (restricted, None)})
+    peers = [*(PeerId(b"\x00\x04" + number.to_bytes(4)) for number in range(PEERS)), peer]
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    ends = (tomorrow + timedelta(seconds=number) for number in range(PEERS + 1))
+    own = {each: (restricted.replace(until=end), None) for each, end in zip(peers, ends, strict=True)}
+    return FirewallRules(inbound=Rule.REJECT_ALL, peers=own)
 
 
 def policy(peer: PeerId) -> Policy:
