@@ -340,6 +340,7 @@ class PromisesMachine(RuleBasedStateMachine):
         self.finish()
         self.asked.clear()
         self.inside.clear()
+        self.votes.clear()  # ids of questions begin anew
         self.model.defaults.clear()
         self.model.policy, self.model.groups, self.model.own = {}, {}, {}
         self.model.own = {
