@@ -295,7 +295,7 @@ class Firewall:
         self.expire()
         return tuple(
             RuleInForce(peer, side.direction, *applied)
-            for side in self._kept
+            for side in dict.fromkeys((self._inbound, self._outbound))  # suspended, both are one
             for peer, applied in islice(side.in_force(), limit)
         )
 
