@@ -157,13 +157,18 @@ class Gate:
             return True
         type_name = codec.type_name(body)
         verdict = Verdict.ASK if rule is None or rule.predicate is not None else rule.verdict_on(type_name)
-        may_pass = verdict is not Verdict.REJECT
-        size = len(message)
-        if may_pass and self.quotas.active and self._is_over_limit(peer, type_name, size, request, address, applied):
-            return False
+        if self.quotas.active and verdict is not Verdict.REJECT:
+            size = len(message)
+            if self._is_over_limit(peer, type_name, size, request, address, applied):
+                return False
         if verdict is not Verdict.ASK:  # decided without a view
             allowed = verdict is Verdict.ALLOW
-            self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=allowed)
+            if (
+                self._events.decisions_wanted
+                or self.trial is not None
+                or (rule is not None and (rule.strict or rule.reasons))
+            ):
+                self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=allowed)
             return allowed
         try:
             view = body if self._view is None else self._view(body)
