@@ -278,7 +278,7 @@ class Gate:
         applied: AppliedRule,
         request: Decided | None,
         view: Any,
-        *,
+        *,  # mypyc knows no arguments with a default before others without
         allowed: bool,
         by: str,
         how: How,
