@@ -188,7 +188,9 @@ class _Side:
 
     def _left(self, applied: AppliedRule) -> AppliedRule:
         rule = left_of(applied.rule, self._ends)
-        return NO_RULE if rule is None else applied if rule is applied.rule else applied._replace(rule=rule)
+        if rule is None:
+            return NO_RULE
+        return applied if rule is applied.rule else applied._replace(rule=rule, line=None)  # it stands elsewhere
 
     def _settle_peer(self, peer: PeerId) -> None:
         applied = self._policy_peers.get(peer) or self.peers.get(peer)
