@@ -43,8 +43,10 @@ MAX_MESSAGE = 2**26
 class Page:
     """A page in the browser."""
 
-    def __init__(self, devtools: ClientConnection) -> None:
+    def __init__(self, devtools: ClientConnection, host: str = "") -> None:
+        """``host``: where the browser has the connections for its pages."""
         self._devtools = devtools
+        self._host = host
         self._numbers = itertools.count()
         self.complaints: list[Any] = []
         """What the browser has told of errors: exceptions, what the page may not load, what it could not load."""
@@ -56,6 +58,15 @@ class Page:
         await self.call("Page.navigate", url=url)
         while (await self._receive()).get("method") != "Page.loadEventFired":
             pass
+
+    @contextlib.asynccontextmanager
+    async def another(self, url: str) -> AsyncIterator[Page]:
+        """Another page in the same browser, for as long as the context."""
+        target = (await self.call("Target.createTarget", url="about:blank"))["targetId"]
+        async with connect(f"{self._host}/devtools/page/{target}", max_size=MAX_MESSAGE) as devtools:
+            page = Page(devtools, self._host)
+            await page.load(url)
+            yield page
 
     async def click(self, selector: str) -> None:
         """Clicks with the mouse at the middle of an element, as a person does."""
@@ -123,7 +134,7 @@ async def opened(url: str, profile: Path) -> AsyncIterator[Page]:
             target = (await Page(devtools).call("Target.createTarget", url="about:blank"))["targetId"]
         host = address.partition("/devtools/")[0]
         async with connect(f"{host}/devtools/page/{target}", max_size=MAX_MESSAGE) as devtools:
-            page = Page(devtools)
+            page = Page(devtools, host)
             await page.load(url)
             yield page
             await page.call("Browser.close")

@@ -58,6 +58,27 @@ def say(process: subprocess.Popen[str], **answer: Any) -> None:
     print(json.dumps(answer), file=process.stdin, flush=True)
 
 
+def test_who_asks_may_be_given_by_name(key: tuple[Path, Keypair], policy: Path, tmp_path: Path, cli: Cli) -> None:
+    """And whom it asks about has the name that we know, whatever it is called there."""
+    state, alice = str(tmp_path / "state.db"), tmp_path / "alice"
+    Keypair.generate().save(alice)
+    policy.write_text(policy.read_text() + f'[peers."a friend"]\nid = "{Keypair.load(alice).peer_id}"\n')
+    with process("listen", "--policy", str(policy), "--json", stdin=subprocess.DEVNULL) as office:
+        address = read(office)["address"]
+        for peer, name in ((address.rpartition("/")[2], "office"), (str(Keypair.load(alice).peer_id), "alice")):
+            cli("firewall", "name", peer, name, "--state", state)
+        cli("ping", address, "--count", "1", "--state", state)
+        options = ("--state", state, "--key", str(key[0]), "--json")
+        with process("approve", "office", *options, stdin=subprocess.PIPE) as phone:
+            assert read(phone)["event"] == "approving"
+            assert read(phone)["name"] == "office"
+            with process("request", address, "1", "--key", str(alice)):
+                question = read(phone)
+                assert question["name"] == "alice"
+                say(phone, id=question["id"], answer="allow")
+                assert read(phone)["reason"] == "approved"
+
+
 @pytest.mark.parametrize(
     ("answer", "status", "outcome"),
     [

@@ -331,6 +331,26 @@ async def test_a_turn_of_what_has_ended_goes_to_the_next(desk: Desk, late: bool)
     await asyncio.wait([ended])
 
 
+async def test_so_many_turns_at_once_and_none_while_nobody_looks(desk: Desk) -> None:
+    peers = [ALICE, BOB, *STRANGERS[:3]]
+    for peer in peers:
+        await desk.ask(peer)
+    turns = Turns(0)
+    taking = [await begun(turns.take(question)) for question in desk.questions]
+    assert turns.waiting == 5
+    turns.places = 3
+    assert turns.waiting == 2
+    await asyncio.gather(*taking[:3])
+    turns.places = 1  # those that have their turn keep it
+    for _ in range(2):
+        turns.pass_on()
+        assert turns.waiting == 2
+    turns.pass_on()
+    assert turns.waiting == 1
+    turns.places = 2
+    await asyncio.gather(*taking)
+
+
 @pytest.mark.parametrize("end", ["time", "cancellation", "rule"])
 async def test_questions_that_have_ended_take_no_place_in_the_queue(make_desk: MakeDesk, end: str) -> None:
     """Otherwise one peer that comes and goes would keep all others from being asked about."""

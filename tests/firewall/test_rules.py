@@ -10,7 +10,7 @@ import pytest
 from support.clock import TwoClocks
 
 from stronghold_p2p import Direction, FirewallRules, InvalidAddress, Keypair, Multiaddr, PeerId, Rule
-from stronghold_p2p.firewall.rules import AppliedRule, Firewall, Subject, Verdict
+from stronghold_p2p.firewall.rules import AppliedRule, Firewall, RuleInForce, Subject, Verdict
 
 ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
 IN, OUT, BOTH = Direction.INBOUND, Direction.OUTBOUND, Direction.BOTH
@@ -539,3 +539,23 @@ def test_each_rule_that_is_set_is_told(time: TwoClocks) -> None:
     firewall.expire()
     assert told[:3] == [(None, OUT, ASK), (ALICE, BOTH, ending), (BOB, IN, None)]
     assert {*told[3:]} == {(ALICE, IN, None), (ALICE, OUT, None)}
+
+
+def test_what_is_in_force_is_what_decides(time: TwoClocks) -> None:
+    own = {ALICE: (until(time, ALLOW), None), BOB: (PINGS, REJECT)}
+    firewall, _ = dated(time, FirewallRules(inbound=ASK, outbound=None, peers=own))
+    firewall.set_policy(FirewallRules(outbound=ALLOW, peers={BOB: (REJECT, None)}), {(BOB, IN): 7})
+    assert [*firewall.in_force(None)] == [
+        RuleInForce(None, IN, ASK, "default", None),
+        RuleInForce(ALICE, IN, until(time, ALLOW), "peer", None),
+        RuleInForce(BOB, IN, REJECT, "policy peer", 7),
+        RuleInForce(None, OUT, ALLOW, "policy default", None),
+        RuleInForce(BOB, OUT, REJECT, "peer", None),
+    ]
+    assert [its.peer for its in firewall.in_force(2)] == [None, ALICE, None, BOB]
+    for its in firewall.in_force(None):
+        assert its.peer is None or its[2:] == firewall.find(its.peer, its.direction)
+    time.go(HOUR)
+    assert ALICE not in {its.peer for its in firewall.in_force(None)}
+    firewall.suspend()
+    assert [its[1:] for its in firewall.in_force(None)] == [(way, REJECT, "suspended", None) for way in (IN, OUT)]

@@ -19,7 +19,7 @@ from .ask.asked import Answer, Asked
 from .ask.asker import Asker
 from .ask.person import Person
 from .ask.program import Program
-from .asking import PolicyFile, StateFile, asking_all
+from .asking import PolicyFile, Relays, StateFile, asking
 from .command import KeyFile, PassphraseFile, load_key
 from .stdin import Lines
 from .story import running
@@ -34,14 +34,15 @@ def approve(
     addresses: Annotated[
         list[str],
         typer.Argument(
-            metavar="ADDR",
+            metavar="ADDR...",
             help="Whose questions to answer: a multiaddress that ends in /p2p/<peer id>; or a peer id, or a name in the state"
-            " file or the policy.",
+            " file or the policy, to dial it at its known addresses, and to look for it on the local network if there are none.",
         ),
     ],
     *,
     policy: PolicyFile = None,
     state: StateFile = None,
+    relay: Relays = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -52,10 +53,11 @@ def approve(
 
     With --json, a program can decide, as with listen --ask: each question also tells who asks, as "asker".
     """
-    peer, targets = asking_all(addresses, load_key(key, passphrase_file), policy=policy, state=state)
+    keypair = load_key(key, passphrase_file)
+    peer, targets = asking(addresses, keypair, policy=policy, state=state, relays=relay or ())
+    askers = {parse_target(target)[0] for target in targets}
     for target in targets:
         peer.keep(target)
-    askers = {parse_target(target)[0] for target in targets}
     questions = Questions(peer.approval_requests(askers))
     asker: Asker = (
         ApproverProgram(questions, Lines(), ban=None)
@@ -110,7 +112,8 @@ class _Question:
         self.id: Final = request.id
         self.kind: Final = request.kind
         self.peer: Final = request.peer
-        self.name: Final = None if request.name is None else output.printable(request.name, MAX_TEXT)
+        name = output.name_of(request.peer) or request.name  # our own first: theirs may be the name of a friend of ours
+        self.name: Final = None if name is None else output.printable(name, MAX_TEXT)
         self.address: Final = request.address
         self.direction: Final = request.direction
         self.type: Final = request.type

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from ..requests.codec import CodecName
 from . import output
 from .names import latest_address, load_policy, named
 
-__all__ = ["PolicyFile", "Relays", "StateFile", "Target", "asking", "asking_all"]
+__all__ = ["PolicyFile", "Relays", "StateFile", "Target", "asking"]
 
 Target = Annotated[
     str,
@@ -40,29 +40,7 @@ Relays = Annotated[
 
 
 def asking(
-    target: str,
-    keypair: Keypair | None,
-    *,
-    codec: CodecName = "json",
-    policy: Path | None = None,
-    state: Path | None = None,
-    relays: Sequence[str] = (),
-) -> tuple[StrongholdP2p[Any, Any], str]:
-    """A peer, not started, and the address or peer id at which it is to ask another.
-
-    Who is given without an address is looked for on the local network, where we are announced then; not so if there are
-    relays, or the state file has an address.
-
-    Raises:
-        InvalidAddress: the target or a relay is no address, no peer id and no name.
-        PolicyError, StateError: a file is missing, or unusable.
-    """
-    peer, (found,) = asking_all((target,), keypair, codec=codec, policy=policy, state=state, relays=relays)
-    return peer, found
-
-
-def asking_all(
-    targets: Sequence[str],
+    targets: Iterable[str],
     keypair: Keypair | None,
     *,
     codec: CodecName = "json",
@@ -70,16 +48,24 @@ def asking_all(
     state: Path | None = None,
     relays: Sequence[str] = (),
 ) -> tuple[StrongholdP2p[Any, Any], list[str]]:
-    """As :func:`asking`, for several others."""
+    """A peer, not started, and the addresses or peer ids at which it is to ask others.
+
+    Who is given without an address is looked for on the local network, where we are announced then; not so if there are
+    relays, or the state file has an address.
+
+    Raises:
+        InvalidAddress: a target or a relay is no address, no peer id and no name.
+        PolicyError, StateError: a file is missing, or unusable.
+    """
     rules = load_policy(policy)
     found = [named(target, rules, state) for target in targets]
-    unknown = [
-        target
-        for target in found
-        if parse_target(target)[1] is None and (state is None or latest_address(state, target) is None)
-    ]
+    unknown = [one for one in found if not (state is not None and latest_address(state, one))]
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
-        keypair=keypair, codec=codec, policy=rules, state=state, mdns=bool(unknown) and not relays
+        keypair=keypair,
+        codec=codec,
+        policy=rules,
+        state=state,
+        mdns=not relays and any(parse_target(one)[1] is None for one in unknown),
     )
     output.name_peers(peer.name_of)
     for relay in relays:

@@ -10,7 +10,7 @@ from ...events import Direction
 from ...identity import PeerId
 from ...multiaddr import Multiaddr
 
-__all__ = ["Act", "Answer", "Asked", "Questions"]
+__all__ = ["Act", "Answer", "Asked", "Questions", "give"]
 
 Act = Literal["once", "type", "all", "reject", "network", "ban"]
 
@@ -79,3 +79,28 @@ class Questions(Protocol):
 
     def on_firewall_request(self, handler: Callable[[Any], Awaitable[None]], *, by: str) -> Any: ...
     def remove_firewall_handler(self, handler: Callable[[Any], Awaitable[None]]) -> None: ...
+
+
+async def give(answer: Answer, question: Asked, ban: Callable[[PeerId], Awaitable[object]] | None) -> int:
+    """The number of questions that the answer ended: 0 if this one has ended before, or if several must agree; then it
+    changes nothing. ``ban`` bans a peer; None: that cannot be done.
+
+    Raises:
+        TypeError, ValueError: it is no answer to this question.
+    """
+    match answer.act:
+        case "once":
+            return question.approve()
+        case "type":
+            return question.approve_type(answer.seconds, also=answer.also)
+        case "all":
+            return question.approve_all(answer.seconds)
+        case "reject":
+            return question.reject(answer.reason)
+        case "network":
+            return question.reject_network()
+        case "ban":
+            if ban is None or not question.reject(answer.reason):
+                return False  # rejected first: closing its connections would end the question
+            await ban(question.peer)
+            return True

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 
 from ...identity import PeerId
 from .. import output
-from .asked import Answer, Asked, Questions
+from .asked import Answer, Asked, Questions, give
 from .shown import toward
 
 __all__ = ["Asker", "LineSource"]
@@ -90,32 +90,12 @@ class Asker(abc.ABC):
         await asyncio.get_running_loop().create_future()
 
     async def _answer(self, question: Asked, answer: Answer) -> int:
-        """The number of questions that it ended: 0 if this one has ended before, or if several must agree; then the answer
-        changes nothing.
-
-        Raises:
-            TypeError, ValueError: it is no answer to this question.
-        """
-        match answer.act:
-            case "once":
-                return question.approve()
-            case "type":
-                return question.approve_type(answer.seconds, also=answer.also)
-            case "all":
-                return question.approve_all(answer.seconds)
-            case "reject":
-                return question.reject(answer.reason)
-            case "network":
-                return question.reject_network()
-            case "ban":
-                if self._ban is None or not question.reject(answer.reason):
-                    return False  # rejected first: closing its connections would end the question
-                await self._ban(question.peer)
-                return True
+        """As :func:`give`."""
+        return await give(answer, question, self._ban)
 
     def _turn_away(self, question: Asked) -> None:
         """Does not show a question, of which there may be any number."""
-        question.reject()
+        question.reject("nobody reads the questions")
 
     def _leave(self) -> None:
         """Answers no more."""

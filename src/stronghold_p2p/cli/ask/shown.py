@@ -8,6 +8,7 @@ import msgspec
 
 from ...events import Direction
 from .. import output
+from ..text import printable
 from .asked import Asked
 
 __all__ = [
@@ -54,16 +55,19 @@ def view_of(question: Asked) -> str:
     return view_text(question.view)
 
 
-def view_text(view: Any) -> str:
-    """The view of a request as JSON, or bytes as text, cut to what may be shown; of what has no JSON, the class."""
+def view_text(view: Any, limit: int = MAX_VIEW, *, in_lines: bool = False) -> str:
+    """The view of a request as JSON, or bytes as text, cut to what may be shown; of what has no JSON, the class.
+    ``in_lines``: JSON that need not be cut in lines."""
     if isinstance(view, bytes):
-        text = view[:MAX_VIEW].decode("ascii", "backslashreplace") + "…" * (len(view) > MAX_VIEW)
-    else:
-        try:
-            text = msgspec.json.encode(view, enc_hook=_class_name).decode()
-        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
-            text = _class_name(view)
-    return output.printable(text, MAX_VIEW)
+        text = view[:limit].decode("ascii", "backslashreplace") + "…" * (len(view) > limit)
+        return output.printable(text, limit)
+    try:
+        data = msgspec.json.encode(view, enc_hook=_class_name)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        return output.printable(_class_name(view), limit)
+    if in_lines and len(data) <= limit:
+        return printable(msgspec.json.format(data).decode(), limit, keep="\n")  # ours: JSON has none within a text
+    return output.printable(data.decode(), limit)
 
 
 def _class_name(value: Any) -> str:

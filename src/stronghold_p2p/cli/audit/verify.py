@@ -98,7 +98,7 @@ class Verifier:
         strange = self._settle_strange(entry) if follows else self._tell_strange()
         self.lines += 1
         if previous is not None and not follows:
-            self._problem(entry, "was changed or inserted: its hash is that of another line, or after another one")
+            self._problem(entry, "was changed or inserted: its hash does not follow from it and the line before")
             self._known.setdefault(entry.seq, entry.hash)
             return
         if (disorder := self._disorder(entry, previous, strange)) is not None:

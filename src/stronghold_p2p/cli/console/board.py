@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ...events import Direction, FirewallDecision, RequestHandled
+from ...events import (
+    ConnectionClosed,
+    ConnectionEstablished,
+    ConnectionInfo,
+    Dropped,
+    FirewallDecision,
+    RequestHandled,
+)
+from ...firewall.rules import RuleInForce
+from ...identity import PeerId
+from ...multiaddr import Multiaddr
 from ...peer import StrongholdP2p
 from . import records
 from .desk import Desk
@@ -19,13 +30,10 @@ from .desk import Desk
 __all__ = ["INTERVAL", "Board", "Watch"]
 
 MAX_LISTED = 200
-"""Rules in each direction, and connections, that are listed."""
+"""Rules in each direction, and connections, that are listed. Of connections, their number is told."""
 
 MAX_DECISIONS = 100
 """The latest ones, which are listed."""
-
-MAX_ADDRESSES = 8
-"""Of our own, which are listed."""
 
 MAX_WAITING = 1024
 """Events that wait while the loop is busy; the oldest give way, and are seen in no list."""
@@ -34,7 +42,9 @@ INTERVAL = 0.2
 """Seconds between updates: people read no faster, and a flood of requests costs no more than that."""
 
 LOOK = 1.0
-"""Seconds after which is looked for what has no event: rules that a program or another process has set, streams."""
+"""Seconds after which is looked for what has no event: rules that a program or another process has set."""
+
+T = TypeVar("T")
 
 
 class Board:
@@ -51,6 +61,9 @@ class Board:
         self._events: Final = peer.events(buffer=MAX_WAITING, decisions=True)
         self._decisions: dict[int, tuple[FirewallDecision, float]] = {}
         self._handled: dict[int, RequestHandled] = {}
+        self._connections = _by_peer(peer.connections)
+        self._made_of: dict[str, object] = {}
+        """What each section was made of."""
         self._sections: dict[str, bytes] = {}
         self._watches: set[Watch] = set()
         self._changed = asyncio.Event()
@@ -91,6 +104,12 @@ class Board:
                         self._handled.pop(oldest, None)
                 case RequestHandled(id=number) if number in self._decisions:
                     self._handled[number] = event
+                case ConnectionEstablished(info):
+                    self._connections |= _by_peer([info])
+                case ConnectionClosed(info):
+                    self._connections.pop((info.peer, info.address), None)
+                case Dropped():
+                    self._connections = _by_peer(self._peer.connections)
             self._changed.set()
 
     async def _renew(self) -> None:
@@ -106,49 +125,44 @@ class Board:
             await asyncio.sleep(self._interval)
 
     def _make(self) -> None:
-        for name, value in (
-            ("peer", self._us()),
-            ("questions", self._desk.record),
-            ("decisions", self._made()),
-            ("rules", self._rules()),
-            ("connections", self._connections()),
-        ):
-            section = msgspec.json.encode(value)
-            if self._sections.get(name) != section:
-                self._sections[name] = section
-                for watch in self._watches:
-                    watch.changed.set()
+        name_of = self._peer.name_of
+        rules = self._peer.rules_in_force(MAX_LISTED)
+        connections = islice(self._connections.values(), MAX_LISTED)
+        self._put("peer", str(self._peer.peer_id), str)
+        self._put("questions", self._desk.record, dict)
+        self._put(
+            "decisions",
+            [(made, at, self._handled.get(made.id)) for made, at in reversed(self._decisions.values())],
+            lambda made: [records.decision(*each) for each in made],
+        )
+        self._put(
+            "rules",
+            [(its, None if its.peer is None else name_of(its.peer)) for its in rules],
+            lambda rules: {"listed": [records.rule(*each) for each in rules], "all": not _is_cut(rules)},
+        )
+        self._put(
+            "connections",
+            ([(info, name_of(info.peer)) for info in connections], len(self._connections)),
+            lambda listed: {"listed": [records.connection(*each) for each in listed[0]], "all": listed[1]},
+        )
 
-    def _us(self) -> records.Record:
-        addresses = dict.fromkeys(address for listener in self._peer.listeners for address in listener.addresses)
-        return {"peer": str(self._peer.peer_id), "addresses": list(map(str, islice(addresses, MAX_ADDRESSES)))}
+    def _put(self, name: str, source: T, make: Callable[[T], object]) -> None:
+        """Makes a section anew if what it is made of has changed."""
+        if name in self._sections and self._made_of[name] == source:
+            return
+        self._made_of[name] = source
+        self._sections[name] = msgspec.json.encode(make(source))
+        for watch in self._watches:
+            watch.changed.set()
 
-    def _made(self) -> list[records.Record]:
-        return [
-            records.decision(decision, at, self._handled.get(number))
-            for number, (decision, at) in reversed(self._decisions.items())
-        ]
 
-    def _rules(self) -> records.Record:
-        rules = self._peer.rules_in_force(MAX_LISTED + 1)
-        by_direction = [
-            [its for its in rules if its.direction is way] for way in (Direction.INBOUND, Direction.OUTBOUND)
-        ]
-        return {
-            "listed": [
-                records.rule(its, None if its.peer is None else self._peer.name_of(its.peer))
-                for ours in by_direction
-                for its in ours[:MAX_LISTED]
-            ],
-            "more": any(len(ours) > MAX_LISTED for ours in by_direction),
-        }
+def _is_cut(rules: list[tuple[RuleInForce, str | None]]) -> bool:
+    """Whether there may be more in one direction."""
+    return MAX_LISTED in Counter(its.direction for its, _ in rules).values()
 
-    def _connections(self) -> records.Record:
-        connections = self._peer.connections
-        return {
-            "listed": [records.connection(info, self._peer.name_of(info.peer)) for info in connections[:MAX_LISTED]],
-            "more": max(0, len(connections) - MAX_LISTED),
-        }
+
+def _by_peer(connections: Iterable[ConnectionInfo]) -> dict[tuple[PeerId, Multiaddr], ConnectionInfo]:
+    return {(info.peer, info.address): info for info in connections}
 
 
 class Watch:

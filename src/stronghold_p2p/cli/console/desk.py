@@ -6,13 +6,17 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
+from ...errors import StateError
 from ...firewall.answerers import Turns
 from ...firewall.questions import FirewallRequest
 from ...peer import StrongholdP2p
+from ..ask.asked import Act, Answer, give
+from ..ask.person import MAX_REASON
+from ..ask.shown import type_is_whole
 from ..command import MAX_SECONDS
 from . import records
 
@@ -26,15 +30,15 @@ MAX_SHOWN = 20
 MAX_ENDED = 2 * MAX_SHOWN
 """Ends that are told, so that every page that showed a question can say what became of it."""
 
-MAX_REASON = 200
-"""Characters of the reason of a rejection."""
+
+HAS_ENDED = "This question has ended."
 
 
 class Given(msgspec.Struct, forbid_unknown_fields=True, rename={"seconds": "for"}):
     """An answer, as a page sends it."""
 
     id: int
-    answer: Literal["once", "type", "all", "reject", "reject_network", "ban"]
+    answer: Act
     seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_SECONDS)] | None = None
     """How long ``type`` and ``all`` hold; None: for good."""
     reason: Annotated[str, msgspec.Meta(max_length=MAX_REASON)] | None = None
@@ -80,30 +84,18 @@ class Desk:
         """Raises AnswerError."""
         question, _ = self._shown.get(given.id, (None, None))
         if question is None:
-            raise AnswerError("This question has ended.")
-        match given.answer:
-            case "once":
-                done: int = question.approve()
-            case "type" if question.type is None:
-                raise AnswerError("This request has no type.")
-            case "type":
-                done = question.approve_type(given.seconds)
-            case "all":
-                done = question.approve_all(given.seconds)
-            case "reject_network" if question.network is None:
-                raise AnswerError("This peer is not connected, so its network is unknown.")
-            case "reject_network":
-                done = question.reject_network()
-            case "reject" | "ban":
-                done = question.reject(given.reason)
+            raise AnswerError(HAS_ENDED)
+        if given.answer == "type" and not type_is_whole(question):
+            raise AnswerError("The type cannot be seen whole, so it cannot be allowed by its name.")
+        answer = Answer(given.answer, given.seconds, reason=given.reason or None)
+        try:
+            done = await give(answer, question, self._peer.ban_peer)
+        except (ValueError, StateError) as error:
+            raise AnswerError(str(error)) from error
+        if not done and question.outcome is None:
+            raise AnswerError(f"{question.need} approvers must agree: here it can only be rejected.")
         if not done:
-            raise AnswerError(
-                "This question has ended."
-                if question.outcome is not None
-                else f"{question.need} approvers must agree: here it can only be rejected."
-            )
-        if given.answer == "ban":  # last: closing its connections would end the question
-            await self._peer.ban_peer(question.peer)
+            raise AnswerError(HAS_ENDED)
 
     def close(self) -> None:
         """Answers no more: other answerers get the questions, or they are rejected."""

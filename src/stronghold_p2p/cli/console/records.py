@@ -7,12 +7,11 @@ from asyncio import get_running_loop
 from itertools import islice
 from typing import Any
 
-import msgspec
-
 from ...events import ConnectionInfo, FirewallDecision, RequestHandled
 from ...firewall.questions import FirewallRequest
 from ...firewall.rules import Rule, RuleInForce, Verdict
 from .. import paths
+from ..ask.shown import MAX_TYPE, type_is_whole, view_text
 from ..text import printable
 
 __all__ = ["Record", "connection", "decision", "end", "question", "rule"]
@@ -21,7 +20,7 @@ MAX_VIEW = 4000
 """Characters that are shown of a request: a page scrolls, so they may be more than a terminal has."""
 
 MAX_TEXT = 200
-"""Characters that are shown of any other text of a remote's, such as a type."""
+"""Characters that are shown of any other text."""
 
 MAX_TYPES = 50
 """Types that are named of a rule; people write few, answers add one each."""
@@ -41,7 +40,8 @@ def question(asked: FirewallRequest) -> Record:
         "path": _path(asked.address),
         "address": None if asked.address is None else str(asked.address),
         "network": asked.network,
-        "view": _view(asked.view),
+        "whole": type_is_whole(asked),
+        "view": view_text(asked.view, MAX_VIEW, in_lines=True),
         "need": asked.need,
         "expires": time.time() + asked.expires - get_running_loop().time(),
     }
@@ -76,20 +76,19 @@ def decision(made: FirewallDecision, at: float, handled: RequestHandled | None) 
 def connection(info: ConnectionInfo, name: str | None) -> Record:
     return {
         "peer": str(info.peer),
-        "name": name,
+        "name": _text(name),
         "address": str(info.address),
         "direction": _direction(info),
         "path": paths.in_words(info.path.relay, info.path.limits),
         "transport": info.path.transport,
         "since": info.opened_at,
-        "streams": info.streams,
     }
 
 
 def rule(its: RuleInForce, name: str | None) -> Record:
     return {
         "peer": None if its.peer is None else str(its.peer),
-        "name": name,
+        "name": _text(name),
         "direction": _direction(its),
         "layer": its.layer,
         "line": its.line,
@@ -109,12 +108,12 @@ def _said(rule: Rule) -> Record:
     }
 
 
-def _who(about: Any) -> Record:
+def _who(about: FirewallRequest | FirewallDecision) -> Record:
     return {
         "peer": str(about.peer),
-        "name": about.name,
+        "name": _text(about.name),
         "direction": _direction(about),
-        "type": _text(about.type),
+        "type": _text(about.type, MAX_TYPE),
     }
 
 
@@ -126,15 +125,5 @@ def _path(address: Any) -> str:
     return "not connected" if address is None else paths.in_words(paths.relay_of(address))
 
 
-def _text(text: str | None) -> str | None:
-    return None if text is None else printable(text, MAX_TEXT)
-
-
-def _view(view: Any) -> str:
-    """The request as JSON, in lines if it is not too long for that; bytes as text."""
-    if isinstance(view, bytes):
-        return printable(view[: MAX_VIEW + 1].decode("ascii", "backslashreplace"), MAX_VIEW)
-    text = msgspec.json.encode(view, enc_hook=lambda value: type(value).__name__)
-    if len(text) <= MAX_VIEW:
-        text = msgspec.json.format(text)
-    return printable(text.decode(), MAX_VIEW, keep="\n")  # those are ours: JSON has none within a text
+def _text(text: str | None, limit: int = MAX_TEXT) -> str | None:
+    return None if text is None else printable(text, limit)

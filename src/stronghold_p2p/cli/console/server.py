@@ -40,7 +40,10 @@ MAX_BODY = 8192
 """Bytes of an answer: a reason of the greatest length, each character escaped, and the rest."""
 
 PATIENCE = 10.0
-"""Seconds for a request to arrive, and for each part of a response to be taken: a page that is slower reloads."""
+"""Seconds for a request to arrive, and its response to be taken."""
+
+STUCK = 10.0
+"""Seconds for which a page may take no updates; one that still lives connects anew."""
 
 ALIVE = 15.0
 """Seconds between lines to a page: one that nobody has closed properly is found out."""
@@ -240,7 +243,7 @@ class _Connection(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._patience.cancel()
-        self._patience = self.loop.call_later(PATIENCE, self.transport.abort)
+        self._patience = self.loop.call_later(STUCK, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()

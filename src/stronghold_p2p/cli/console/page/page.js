@@ -31,6 +31,7 @@ const LAYERS = {
   peer: "set for this peer",
   default: "set for all others",
   none: "no rule",
+  suspended: "until the audit can be written again",
 };
 
 const find = (selector, within = document) => within.querySelector(selector);
@@ -64,6 +65,7 @@ function who(told) {
 }
 
 function duration(seconds) {
+  if (seconds < 0.001) return "under 1 ms";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 2 * HOUR) return `${Math.round(seconds / 60)} min`;
@@ -105,7 +107,7 @@ function addCard(told) {
   find(".path", card).textContent = told.address === null ? told.path : `${told.path}, ${told.address}`;
   find(".view", card).textContent = told.view;
   for (const button of card.querySelectorAll("[data-answer=type]")) {
-    if (told.type === null) button.remove();
+    if (!told.whole) button.remove();
     else find(".type", button).textContent = told.type;
   }
   card.total = Math.max(told.expires - now(), 1);
@@ -135,7 +137,7 @@ function refreshCard(card, told, neighbors) {
   by.hidden = told.need < 2;
   by.textContent = `${told.agreed} of ${told.need} approvers have agreed. Here it can only be rejected.`;
   find(".allow", card).hidden = told.need > 1;
-  const network = find("[data-answer=reject_network]", card);
+  const network = find("[data-answer=network]", card);
   network.hidden = told.network === null || neighbors.get(told.network) < 2;
   network.textContent = `Reject all from ${told.network}`;
 }
@@ -150,7 +152,7 @@ function endCard(id, card, ended) {
   const hadFocus = card.contains(document.activeElement);
   card.dataset.ended = "";
   for (const control of card.querySelectorAll("button, input")) control.disabled = true;
-  if (sure.card === card) sure.close();
+  if (sure.open && sure.card === card) sure.close();
   if (hadFocus) (questions.values().next().value ?? find("#questions-title")).focus();
   tell(`${described(card.told)}: ${text}`);
   setTimeout(() => {
@@ -176,6 +178,7 @@ async function answer(card, given) {
   const failure = find(".failure", card);
   failure.hidden = true;
   const controls = card.querySelectorAll("button, input");
+  if (card.contains(document.activeElement)) card.focus(); // what is disabled loses the focus
   for (const control of controls) control.disabled = true;
   const problem = await post("answer", { id: card.told.id, ...given });
   if (problem === null || "ended" in card.dataset) return;
@@ -230,9 +233,6 @@ sure.addEventListener("click", (event) => {
   const { card, given } = sure;
   sure.close();
   if (said === "yes") answer(card, given);
-});
-sure.addEventListener("close", () => {
-  sure.card = null;
 });
 
 // -- lists ----------------------------------------------------------------------------------------
@@ -301,22 +301,22 @@ function saidParts(said, at) {
 function connectionRow(told) {
   const title = make("p", null, null, ...who(told));
   const from = told.direction === "inbound" ? "it dialed us" : "we dialed it";
-  const text = `${told.path} · ${told.address} · ${from} at ${clock(told.since)} · ${plural(told.streams, "stream")}`;
+  const text = `${told.path} · ${told.address} · ${from} at ${clock(told.since)}`;
   return make("li", null, null, title, make("p", text, "dim"));
 }
 
 // -- news from the server -------------------------------------------------------------------------
 
 const SECTIONS = {
-  peer: (told) => {
-    find("#self").replaceChildren(make("code", told.peer));
+  peer: (id) => {
+    find("#self").textContent = id;
   },
   questions: showQuestions,
   decisions: (listed) => list("decisions", listed, decisionRow),
-  rules: ({ listed, more }) => list("rules", listed, ruleRow, more ? "and more" : ""),
-  connections: ({ listed, more }) => {
-    list("connections", listed, connectionRow, more ? `and ${more} more` : "");
-    find("[data-count=connections]").textContent = listed.length + more || "";
+  rules: ({ listed, all }) => list("rules", listed, ruleRow, all ? "" : "These are not all."),
+  connections: ({ listed, all }) => {
+    list("connections", listed, connectionRow, all > listed.length ? `and ${all - listed.length} more` : "");
+    find("[data-count=connections]").textContent = all || "";
   },
 };
 
