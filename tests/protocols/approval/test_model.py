@@ -20,7 +20,7 @@ from .test_asking import ALICE, OWN, Desk, Line, MakeDesk, make_desk
 __all__ = ["make_desk"]
 
 KEYS = [Keypair.generate() for _ in range(4)]
-WALKS, STEPS = 10, 100
+WALKS, STEPS = 30, 100
 
 
 class Request:
