@@ -1,4 +1,5 @@
-"""Our firewall towards js-libp2p peers: each rule in each direction, by default and by peer, and questions."""
+"""Our firewall towards js-libp2p peers: each rule in each direction, by default and by peer, and questions; reasons towards
+all."""
 
 from __future__ import annotations
 
@@ -132,3 +133,20 @@ async def test_outbound(shared: Shared, rule: Rule, body: Any, passes: bool, by_
             with pytest.raises(NotPermitted):
                 await peer.send_request(listener.address, body)
             assert not peer.connections
+
+
+REASONS = Rule.restricted(allow={"Ping"}).replace(reasons=True)
+
+
+async def test_codes_of_reasons_are_a_reset_to_others(language: str) -> None:
+    """To rust and py, whose streams then just end, as without a code. It does no harm to others on the connection."""
+    seen = "reset" if language in {"go", "js"} else "no_response"
+    async with StrongholdP2p(firewall=FirewallRules(inbound=REASONS)) as peer:
+        peer.on_request(lambda request: request.body)
+        address = await peer.listen()
+        (line,) = await dial(language, address, "request", "-", body=b'{"type":"Read"}')
+        assert line == {"outcome": seen}
+        (line,) = await dial(language, address, "burst", 8)
+        assert line["failures"] == {seen: 8}
+        (line,) = await dial(language, address, "request", "-", body=b'{"type":"Ping"}')
+        assert line == {"response": PING}

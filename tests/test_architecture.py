@@ -46,7 +46,7 @@ EDGES = {
         "diagnosis": "what `doctor` prints",
         "firewall": "rules from options, questions on the terminal",
         "peer": "what every command runs",
-        "protocols": "perf, as the libp2p project measures it",
+        "protocols": "perf, as the libp2p project measures it; answers of approvers",
         "requests": "what a handler gets; the names of the codecs",
         "store": "`firewall list` and its like edit a state file",
         "wire": "the heads of an audit are signed envelopes",

@@ -9,6 +9,7 @@ import pickle
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from multiprocessing import get_context
 from typing import Any
@@ -45,6 +46,7 @@ from stronghold_p2p import (
     HolePunchFailed,
     InboundConnectionFailed,
     InvalidAddress,
+    InvalidName,
     KeepFailed,
     KeyFileError,
     Keypair,
@@ -133,6 +135,7 @@ ERRORS = [
     ClosedError(),
     ClosedError("we have closed the stream"),
     InvalidAddress("/x", "unknown"),
+    InvalidName("ops", "is the name of a group in the policy"),
     ListenError(ADDRESS, "in use"),
     KeyFileError("a.pem", "missing"),
     PolicyError("p.toml", 7, "default.inbond", "unknown key"),
@@ -256,6 +259,11 @@ RULES = FirewallRules(
     outbound=None,
     peers={PEER: (Rule.restricted(allow={"Ping", "Read"}), Rule.ASK), OTHER: (None, Rule.ALLOW_ALL)},
 )
+NOON = datetime(2027, 1, 1, 12, tzinfo=UTC)
+DATED = FirewallRules(
+    inbound=Rule.ASK.replace(strict=True, reasons=True),
+    peers={PEER: (Rule.ASK.lend("Sign", NOON), Rule.REJECT_ALL.replace(until=NOON))},
+)
 POLICY = Policy(
     rules=RULES,
     names={PEER: "alice"},
@@ -285,7 +293,7 @@ def test_restricted_rules(rule: Rule, way: Callable[[Any], Any]) -> None:
 
 
 @every_way
-@pytest.mark.parametrize("value", [RULES, POLICY, Policy(), FirewallRules.allow_all()], ids=kind)
+@pytest.mark.parametrize("value", [RULES, DATED, POLICY, Policy(), FirewallRules.allow_all()], ids=kind)
 def test_rules_and_policies(value: Any, way: Callable[[Any], Any]) -> None:
     copied = way(value)
     assert copied == value

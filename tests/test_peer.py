@@ -27,10 +27,12 @@ from stronghold_p2p import (
     DialError,
     Direction,
     EncodeError,
+    FirewallDecision,
     FirewallRules,
     InvalidAddress,
     Keypair,
     Multiaddr,
+    NoResponse,
     NotPermitted,
     PolicyError,
     ProtocolNotSupported,
@@ -537,6 +539,22 @@ async def test_what_changes_in_the_state_file_is_told_and_what_it_held_is_not(
         with opened(state) as file:
             file.set_rule(carol, Direction.INBOUND, Rule.ASK)
         assert await anext(events) == RuleChanged(carol, Direction.INBOUND, "Rule.ASK")
+
+
+async def test_suspended_requests_are_rejected_also_those_that_wait(make_peer: MakePeer) -> None:
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.ask_all())
+    questions, events = bob.firewall_requests(), bob.events(decisions=True)
+    bob.on_request(lambda request: request.body)
+    asking = asyncio.create_task(alice.send_request(await bob.listen(), 1))
+    question = await anext(questions)
+    bob.suspend_requests()
+    assert not question.approve()
+    with pytest.raises(NoResponse):
+        await asking
+    decision = await next_event(events, FirewallDecision)
+    assert (decision.layer, decision.allowed, decision.by, decision.how) == ("suspended", False, "rule", "rejected")
+    bob.resume_requests()
+    assert bob.get_firewall_config() == FirewallRules.ask_all()
 
 
 async def test_a_second_call_waits_for_the_first_one_that_closes(make_peer: MakePeer) -> None:

@@ -356,7 +356,8 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         """Rejects every request, in both directions and whatever the rules, until :meth:`resume_requests`: for example, while
         an audit cannot be written.
 
-        Takes effect immediately, also for waiting requests. Running handlers are not interrupted.
+        Takes effect immediately, also for waiting requests. Running handlers are not interrupted, but for those that a strict
+        rule has let in.
         """
         self._parts.owner.check()
         self._parts.firewall.suspend()

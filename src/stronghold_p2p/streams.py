@@ -220,7 +220,7 @@ class Streams:
     def _late(self, inbound: InboundStream) -> None:
         peer = inbound.stream.peer
         self._log_late.write(peer, inbound.stream.protocol)
-        inbound.refusal = self._gate.refusal(peer, *self.traffic.excess(peer))
+        inbound.refusal = self._gate.refusal(peer, self.traffic.excess(peer))
 
     def _ended(self, inbound: InboundStream) -> None:
         peer = inbound.stream.peer

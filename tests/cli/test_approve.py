@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,27 @@ def read(process: subprocess.Popen[str]) -> Any:
 def say(process: subprocess.Popen[str], **answer: Any) -> None:
     assert process.stdin is not None
     print(json.dumps(answer), file=process.stdin, flush=True)
+
+
+def test_who_asks_may_be_given_by_name(key: tuple[Path, Keypair], policy: Path, tmp_path: Path, cli: Cli) -> None:
+    """And whom it asks about has the name that we know, whatever it is called there."""
+    state, alice = str(tmp_path / "state.db"), tmp_path / "alice"
+    Keypair.generate().save(alice)
+    policy.write_text(policy.read_text() + f'[peers."a friend"]\nid = "{Keypair.load(alice).peer_id}"\n')
+    with process("listen", "--policy", str(policy), "--json", stdin=subprocess.DEVNULL) as office:
+        address = read(office)["address"]
+        for peer, name in ((address.rpartition("/")[2], "office"), (str(Keypair.load(alice).peer_id), "alice")):
+            cli("firewall", "name", peer, name, "--state", state)
+        cli("ping", address, "--count", "1", "--state", state)
+        options = ("--state", state, "--key", str(key[0]), "--json")
+        with process("approve", "office", *options, stdin=subprocess.PIPE) as phone:
+            assert read(phone)["event"] == "approving"
+            assert read(phone)["name"] == "office"
+            with process("request", address, "1", "--key", str(alice)):
+                question = read(phone)
+                assert question["name"] == "alice"
+                say(phone, id=question["id"], answer="allow")
+                assert read(phone)["reason"] == "approved"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +197,13 @@ async def scene(request: pytest.FixtureRequest, make_peer: MakePeer) -> AsyncIte
     questions = Questions(phone.approval_requests([office.peer_id]))
     more: dict[str, Any] = {"quiet": None} if request.param is ApproverPerson else {}
     approver = request.param(questions, page, ban=None, write=page.shown.put_nowait, **more)
-    tasks = [asyncio.create_task(approver.run()), asyncio.create_task(questions.run())]
+    tasks: list[asyncio.Task[None]] = []
+
+    def start(coroutine: Coroutine[Any, Any, None]) -> None:
+        tasks.append(asyncio.create_task(coroutine))
+
+    start(approver.run())
+    start(questions.run(start))
     yield Scene(office, await phone.listen(), page)
     for task in tasks:
         task.cancel()

@@ -68,8 +68,10 @@ def replay(cli: Cli, tmp_path: Path) -> Replay:
         # what it leaves to other rules
         (past("Read", allowed=True, direction="outbound"), None),
         (past("Read", allowed=True, direction="outbound", layer="policy default"), ("open", "none", None)),
-        # limits
+        # what no rule has decided
         (past("Ping", allowed=False, by="firewall", how="limit"), None),
+        # of the time when the audit could not be written
+        (past("Ping", allowed=False, layer="suspended"), None),
         # of a version that does not tell who decided
         (past("Sign", allowed=True, by=..., layer=...), None),
         (past("Sign", allowed=True, by=..., rule="Rule.ALLOW_ALL"), ("asked about", "policy default", 3)),
@@ -127,6 +129,10 @@ def test_a_line_that_is_being_written(replay: Replay, cli: Cli) -> None:
     replay(past(allowed=True))
     with replay.audit.open("a") as file:
         file.write('{"peer":"12D3')
+    told = cli.json("firewall", "replay", str(replay.audit), "--policy", str(replay.policy))
+    assert (told.status, told.line["decisions"], told.line["others"]) == (0, 1, 1)
+    with replay.audit.open("a") as file:
+        file.write(" (torn)\n")  # and so it stays after a crash
     told = cli.json("firewall", "replay", str(replay.audit), "--policy", str(replay.policy))
     assert (told.status, told.line["decisions"], told.line["others"]) == (0, 1, 1)
 

@@ -15,7 +15,7 @@ from stronghold_p2p.config import Config
 from stronghold_p2p.identity import Keypair
 from stronghold_p2p.transport.dnsaddr import TxtRecords
 
-from .conftest import Cli, listening
+from .conftest import WAIT, Cli, listening, process
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,21 @@ def test_no_connection_in_time(cli: Cli, silent: str, command: tuple[str, ...]) 
 def test_the_firewall_rejects(cli: Cli, rejecting: str) -> None:
     asked = cli.json("request", rejecting, "{}")
     assert (asked.status, asked.line["error"]) == (5, "ProtocolNotSupported")
+
+
+def test_the_firewall_rejects_and_says_why(cli: Cli, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[default]\ninbound = { allow = ["Ping"], reasons = true }\n')
+    with process("listen", "--policy", str(policy)) as listener:
+        assert listener.stdout is not None
+        _, address = (listener.stdout.readline().split()[-1] for _ in range(2))
+        rejected = cli.json("request", address, '{"type":"Sign"}')
+        for_people = cli("request", address, '{"type":"Sign"}')
+        listener.terminate()
+        listener.communicate(timeout=WAIT)
+    assert (rejected.status, rejected.line["error"]) == (5, "NoResponse")
+    assert (rejected.line["reason"], rejected.line["retry_after"]) == ("rejected", None)
+    assert for_people.err.endswith("rejected the request: its firewall does not allow it\n")
 
 
 def test_another_codec_is_not_offered(cli: Cli, echo: str) -> None:

@@ -35,6 +35,7 @@ from stronghold_p2p import (
     PolicyFailed,
     PolicyLoaded,
     RequestFailed,
+    RequestHandled,
     Rule,
     StrongholdP2p,
 )
@@ -79,7 +80,7 @@ async def test_the_story_of_a_request(debug: None, caplog: pytest.LogCaptureFixt
     async def echo(request: Any) -> Any:
         return request.body
 
-    bob.on_request(story.told_handler(echo))
+    bob.on_request(echo)
     async with story.running(bob):
         address = await bob.listen()
         async with story.running(alice):
@@ -92,7 +93,7 @@ async def test_the_story_of_a_request(debug: None, caplog: pytest.LogCaptureFixt
     assert SECRET not in caplog.text
     of_alice = [
         "request to bob: begins",
-        "request to bob of type Read: allowed, by Rule.ALLOW_ALL (default)",
+        "#1 request to bob of type Read: allowed, by Rule.ALLOW_ALL (default)",
         "connected to bob directly, at ADDRESS",
         "request to bob: done after … ms",
         "the connection with bob is closed",
@@ -100,9 +101,8 @@ async def test_the_story_of_a_request(debug: None, caplog: pytest.LogCaptureFixt
     of_bob = [
         "listening on ADDRESS",
         "alice has connected directly, from ADDRESS",
-        "request from alice of type Read: allowed, by Rule.ALLOW_ALL (default)",
-        "answer to alice: begins",
-        "answer to alice: done after … ms",
+        "#1 request from alice of type Read: allowed, by Rule.ALLOW_ALL (default)",
+        "#1 responded after … ms",
         "the connection with alice is closed",
         "no longer listening on ADDRESS",
     ]
@@ -123,11 +123,7 @@ async def test_what_fails_is_told_with_its_error(
     assert "request to bob: failed after … ms, NoResponse" in lines(caplog)
 
 
-async def test_without_debug_nothing_is_wrapped_and_nothing_read() -> None:
-    async def echo(request: Any) -> Any:
-        return request.body
-
-    assert story.told_handler(echo) is echo
+async def test_without_debug_nothing_is_read() -> None:
     async with story.running(StrongholdP2p()) as peer:
         assert not peer._parts.events.decisions_wanted
 
@@ -163,9 +159,20 @@ def connection(direction: Direction, path: Path | None = None) -> ConnectionInfo
         (PeerIdentified(PEER, "", (), (), None), f"{PEER} has identified itself: it names no agent"),
         (PeerIdentified(PEER, "\x1b[2J", (), (), None), f"{PEER} has identified itself: \\x1b[2J"),
         (
-            decision(PEER, "\x1b[2J", allowed=False, waited=3.21),
-            f"request from {PEER} of type \\x1b[2J: rejected after 3.2 s, by no rule",
+            decision(PEER, "\x1b[2J", allowed=False, waited=3.21, by="person", how="timeout"),
+            f"#1 request from {PEER} of type \\x1b[2J: rejected after 3.2 s, by person: timeout",
         ),
+        (
+            decision(
+                PEER, "/chat\n", Rule.ASK, allowed=False, by="approver \u202e", reason="not\nnow", line=None, id=7
+            ),
+            f"#7 stream from {PEER} of type /chat\\n: rejected, by approver \\u202e: not\\nnow",
+        ),
+        (
+            decision(PEER, None, Rule.ASK, allowed=True, direction=Direction.OUTBOUND, layer="policy peer", line=12),
+            f"#1 request to {PEER}: allowed, by Rule.ASK (policy peer, line 12)",
+        ),
+        (RequestHandled(7, PEER, "timeout", 0.0125), "#7 timeout after 12.5 ms"),
         (
             PathUpgraded(connection(Direction.OUTBOUND), Path("tcp", relay=PEER)),
             f"{PEER} is connected directly now, no longer through the relay {PEER}",
@@ -196,5 +203,6 @@ def test_a_command_with_debug(cli: Cli) -> None:
     assert f"DEBUG connected to {peer_id}" in asked.err
     assert f"DEBUG ping to {address}: done after" in pinged.err
     assert f"{address}" in err
-    assert re.search(r"DEBUG request from \S+ of type Read: allowed", err)
+    assert re.search(r"DEBUG #1 request from \S+ of type Read: allowed", err)
+    assert re.search(r"DEBUG #1 responded after \S+ ms", err)
     assert SECRET not in asked.err + err

@@ -32,13 +32,15 @@ BOB = PeerId.parse("12D3KooWQYV9dGMFoRzNStwpXztXaBUjtPqi6aU76ZgUriHhKust")
 def test_the_example() -> None:
     policy = Policy.load(EXAMPLE)
     alice, backup, mallory = policy.names
+    (guest,) = policy.groups["guests"]
     assert list(policy.names.values()) == ["alice", "backup server", "mallory"]
     assert policy.rules == FirewallRules(
         inbound=Rule.ASK,
         outbound=Rule.ALLOW_ALL,
         peers={
-            alice: (Rule.restricted(allow={"Ping", "Read"}), None),
+            alice: (Rule.restricted(allow={"Ping", "Read"}, ask={"Sign"}), None),
             backup: (Rule.ALLOW_ALL, Rule.REJECT_ALL),
+            guest: (Rule.restricted(allow={"Ping"}).replace(until=datetime(2030, 1, 1, tzinfo=UTC)), None),
         },
     )
     assert policy.admission == AdmissionRules(
@@ -51,6 +53,9 @@ def test_the_example() -> None:
     )
     assert policy.requests_in_flight == 64
     assert policy.requests_per_second == 20.0
+    assert policy.peer_limits == {guest: Limit(per_second=1.0)}
+    assert policy.type_limits == {"Sign": Limit(per_second=0.2, max_bytes=4096)}
+    assert policy.tests == 2
 
 
 def test_the_page_of_documentation_shows_the_example() -> None:

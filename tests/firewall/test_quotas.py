@@ -5,6 +5,7 @@ from __future__ import annotations
 from stronghold_p2p import Keypair
 from stronghold_p2p.firewall.quotas import NO_LIMIT, Limit, Place, Quotas
 from stronghold_p2p.identity import PeerId
+from stronghold_p2p.reset_codes import Reason
 from stronghold_p2p.resources.rates import MAX_REMEMBERED
 
 ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
@@ -82,6 +83,18 @@ def test_sizes_by_type_and_by_peer() -> None:
     assert not made.enter(ALICE, "Ping", 21, 0.0)
     assert not made.enter(ALICE, None, 21, 0.0)
     assert made.enter(BOB, "Ping", 21, 0.0)
+
+
+def test_why_something_is_over_a_limit() -> None:
+    made = quotas(Limit(per_second=0.25, in_flight=1, max_bytes=10), alice=Limit(max_bytes=20))
+    assert made.excess(ALICE, "Sign", 10, 0.0) is None
+    place = entered(made.enter(ALICE, "Sign", 10, 0.0))
+    assert made.excess(ALICE, "Sign", 11, 0.0) == (Reason.REJECTED, None)
+    assert made.excess(ALICE, "Ping", 21, 0.0) == (Reason.REJECTED, None)
+    assert made.excess(ALICE, "Sign", 10, 0.0) == (Reason.BUSY, None)
+    place.leave()
+    assert made.excess(ALICE, "Sign", 10, 0.0) == (Reason.RATE, 4.0)
+    assert made.excess(ALICE, "Sign", 10, 4.0) is None
 
 
 def test_a_new_policy_with_the_same_limit_forgets_nothing() -> None:

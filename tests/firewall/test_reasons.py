@@ -217,7 +217,7 @@ async def test_what_waits_too_long_for_its_turn(make_peer: MakePeer, kind: str, 
     error: Any = late.value
     assert isinstance(error, NoResponse) is reasons
     assert error.reason == (kind if reasons else None)
-    assert error.retry_after == (4.0 if reasons and kind == "rate" else None)
+    assert error.retry_after == ({"rate": 4.0, "busy": 10.0}[kind] if reasons else None)
 
 
 async def test_codes_of_other_implementations_stay_what_they_are(make_peer: MakePeer) -> None:

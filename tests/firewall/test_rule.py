@@ -8,6 +8,8 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stronghold_p2p import Rule
 from stronghold_p2p.firewall.rule import MAX_ENDS, Verdict, left_at
@@ -236,6 +238,34 @@ def test_a_rule_has_so_many_ends_and_no_more() -> None:
     rule.lend("Sign", NOON)
     with pytest.raises(ValueError, match="more than 64 dates"):
         ALLOW.ending(NOON - HOUR, rule)
+
+
+HOURS = st.integers(-3, 12)
+LOANS = st.lists(st.tuples(st.sampled_from("ABC"), st.one_of(st.none(), HOURS)), max_size=12)
+
+
+@given(own=st.one_of(st.none(), HOURS), loans=LOANS, now=HOURS)
+def test_a_type_passes_while_it_is_lent_and_no_longer(
+    own: int | None, loans: list[tuple[str, int | None]], now: int
+) -> None:
+    """In whichever order they are lent, to a rule with or without an end of its own."""
+
+    def hour(number: int | None) -> datetime | None:
+        return None if number is None else NOON + number * HOUR
+
+    rule = ASK.replace(until=hour(own))
+    for name, until in loans:
+        rule = rule.lend(name, hour(until))
+    left = at(rule, NOON + now * HOUR)
+    if own is not None and own <= now:
+        assert left is None
+        return
+    assert left is not None
+    lent = {name for name, until in loans if until is None or until > now}
+    assert {name for name in "ABC" if left.verdict_on(name) is Verdict.ALLOW} == lent
+    assert left.verdict_on("D") is left.verdict_on(None) is Verdict.ASK
+    ends = [each.until for each in rule.chain if each.until is not None]
+    assert ends == sorted(set(ends))
 
 
 # -- what goes on in another ---------------------------------------------------------------------------

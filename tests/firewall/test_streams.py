@@ -377,11 +377,13 @@ async def test_what_a_rule_has_let_in_goes_on_unless_it_is_strict(make_pair: Mak
 
 async def test_a_strict_rule_has_an_end(make_pair: MakePair) -> None:
     pair: Pair = await make_pair()
-    soon = datetime.now(UTC) + timedelta(seconds=0.05)
-    pair.bob.set_peer_rule(pair.alice.peer_id, CHATS.replace(until=soon, strict=True), direction=IN)
+    strict = CHATS.replace(strict=True)
+    pair.bob.set_peer_rule(pair.alice.peer_id, strict, direction=IN)
     stream = await pair.alice.open_stream(pair.address, CHAT)
     await stream.write(b"one")
     assert await stream.readexactly(3) == b"one"
+    soon = datetime.now(UTC) + timedelta(seconds=0.02)
+    pair.bob.set_peer_rule(pair.alice.peer_id, strict.replace(until=soon), direction=IN)
     with pytest.raises(StreamReset):
         await stream.read()
     await until(lambda: not pair.bob.connections[0].streams)

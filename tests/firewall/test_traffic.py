@@ -14,6 +14,7 @@ from support.yamux import data
 from stronghold_p2p import Config, FirewallRules, Keypair, Request, StreamReset, StrongholdP2p
 from stronghold_p2p.firewall.quotas import Limit
 from stronghold_p2p.firewall.traffic import MIN_SWEEP, Traffic, TrafficLimits
+from stronghold_p2p.reset_codes import Reason
 from stronghold_p2p.wire.yamux import Flag
 
 ALICE, BOB = Keypair.generate().peer_id, Keypair.generate().peer_id
@@ -50,6 +51,20 @@ def test_one_that_leaves_while_it_waits_frees_nothing() -> None:
     traffic.leave(ALICE, "b")
     assert not traffic.waits(ALICE)
     assert not traffic.enter(ALICE, "c", 0.0)
+
+
+def test_what_holds_up_what_waits() -> None:
+    traffic: Traffic[str] = Traffic(TrafficLimits(2, 0.5))
+    assert [traffic.enter(ALICE, name, 0.0) for name in "abc"] == [True, False, False]
+    assert traffic.excess(ALICE) == (Reason.RATE, 4.0)
+    traffic.block(ALICE)
+    assert traffic.excess(ALICE) == (Reason.BUSY, None)
+    traffic.unblock(ALICE)
+    assert traffic.next(ALICE, 2.0) == "b"
+    assert traffic.excess(ALICE) == (Reason.BUSY, None)  # both places are taken
+    traffic.leave(ALICE, "a")
+    traffic.leave(ALICE, "c")
+    assert traffic.excess(ALICE) == (Reason.BUSY, None)  # it waits elsewhere
 
 
 def test_without_a_rate_a_peer_is_forgotten_with_its_last_request() -> None:

@@ -52,6 +52,11 @@ def test_what_it_would_have_decided(
     assert found is expected
 
 
+def test_what_is_suspended_stays_rejected() -> None:
+    suspended = AppliedRule(Rule.REJECT_ALL, "suspended")
+    assert on_trial().observe(ALICE, IN, "Ping", ADDRESS, suspended, allowed=False, asked=False) is False
+
+
 @pytest.mark.parametrize("allowed", [True, False])
 def test_where_it_says_nothing_the_decision_stays_as_it_is(allowed: bool) -> None:
     assert on_trial().observe(BOB, OUT, "Ping", ADDRESS, CODE, allowed=allowed, asked=True) is allowed

@@ -350,6 +350,19 @@ async def test_neither_side_closes_it_until_it_is_let_go(clock: Clock) -> None:
         assert not alice.swarm.connections
 
 
+async def test_a_peer_is_kept_as_long_as_anybody_wants_it(clock: Clock) -> None:
+    async with nodes() as (alice, bob):
+        for who in (None, "approver", "approver"):
+            alice.keeper.keep(bob.peer_id, who)
+        alice.keeper.unkeep(bob.peer_id, "approver")
+        alice.keeper.unkeep(bob.peer_id, "approver")
+        await clock.advance(60)
+        assert len(alice.swarm.connections) == 1
+        alice.keeper.unkeep(bob.peer_id)
+        await clock.advance(21)
+        assert not alice.swarm.connections
+
+
 async def test_a_connection_that_is_there_is_taken(clock: Clock) -> None:
     async with nodes() as (alice, bob):
         await alice.swarm.connect(bob.peer_id, (ADDRESS,), clock.now + 10)

@@ -19,6 +19,7 @@ from .ask.asked import Answer, Asked
 from .ask.asker import Asker
 from .ask.person import Person
 from .ask.program import Program
+from .asking import PolicyFile, Relays, StateFile, asking
 from .command import KeyFile, PassphraseFile, load_key
 from .stdin import Lines
 from .story import running
@@ -34,11 +35,14 @@ def approve(
         list[str],
         typer.Argument(
             metavar="ADDR...",
-            help="Whose questions to answer: a multiaddress that ends in /p2p/<peer id>, or a peer id alone, to look for it on"
-            " the local network.",
+            help="Whose questions to answer: a multiaddress that ends in /p2p/<peer id>; or a peer id, or a name in the state"
+            " file or the policy, to dial it at its known addresses, and to look for it on the local network if there are none.",
         ),
     ],
     *,
+    policy: PolicyFile = None,
+    state: StateFile = None,
+    relay: Relays = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -49,13 +53,11 @@ def approve(
 
     With --json, a program can decide, as with listen --ask: each question also tells who asks, as "asker".
     """
-    targets = [parse_target(address) for address in addresses]
-    peer: StrongholdP2p[Any, Any] = StrongholdP2p(
-        keypair=load_key(key, passphrase_file), mdns=any(address is None for _, address in targets)
-    )
-    askers = {asker for asker, _ in targets}
-    for address in addresses:
-        peer.keep(address)
+    keypair = load_key(key, passphrase_file)
+    peer, targets = asking(addresses, keypair, policy=policy, state=state, relays=relay or ())
+    askers = {parse_target(target)[0] for target in targets}
+    for target in targets:
+        peer.keep(target)
     questions = Questions(peer.approval_requests(askers))
     asker: Asker = (
         ApproverProgram(questions, Lines(), ban=None)
@@ -68,12 +70,15 @@ def approve(
 async def _approve(
     peer: StrongholdP2p[Any, Any], askers: Collection[PeerId], questions: Questions, asker: Asker
 ) -> None:
-    async with running(peer), asyncio.TaskGroup() as tasks:
-        output.result({"event": "approving", "peer": str(peer.peer_id)}, f"peer id       {peer.peer_id}")
-        others = [tasks.create_task(asker.run()), tasks.create_task(_tell(peer.events(), askers))]
-        await questions.run()
-        for task in others:
-            task.cancel()
+    try:
+        async with running(peer), asyncio.TaskGroup() as tasks:
+            output.result({"event": "approving", "peer": str(peer.peer_id)}, f"peer id       {peer.peer_id}")
+            others = [tasks.create_task(asker.run()), tasks.create_task(_tell(peer.events(), askers))]
+            await questions.run(tasks.create_task)
+            for task in others:
+                task.cancel()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
 async def _tell(events: AsyncIterator[Event], askers: Collection[PeerId]) -> None:
@@ -84,13 +89,13 @@ async def _tell(events: AsyncIterator[Event], askers: Collection[PeerId]) -> Non
             case ConnectionEstablished(connection) if connection.peer in connected:
                 connected[connection.peer] += 1
                 if connected[connection.peer] == 1:
-                    record = {"event": "connected", "peer": str(connection.peer), "address": str(connection.address)}
-                    output.result(record, f"connected     {connection.peer}")
+                    record = {**output.peer_record(connection.peer), "address": str(connection.address)}
+                    output.result({"event": "connected", **record}, f"connected     {output.who(connection.peer)}")
             case ConnectionClosed(connection) if connection.peer in connected:
                 connected[connection.peer] -= 1
                 if not connected[connection.peer]:
-                    record = {"event": "disconnected", "peer": str(connection.peer)}
-                    output.result(record, f"disconnected  {connection.peer}, and dialed again")
+                    record = {"event": "disconnected", **output.peer_record(connection.peer)}
+                    output.result(record, f"disconnected  {output.who(connection.peer)}: it is dialed again")
 
 
 class _Question:
@@ -107,7 +112,8 @@ class _Question:
         self.id: Final = request.id
         self.kind: Final = request.kind
         self.peer: Final = request.peer
-        self.name: Final = None if request.name is None else output.printable(request.name, MAX_TEXT)
+        name = output.name_of(request.peer) or request.name  # our own first: theirs may be the name of a friend of ours
+        self.name: Final = None if name is None else output.printable(name, MAX_TEXT)
         self.address: Final = request.address
         self.direction: Final = request.direction
         self.type: Final = request.type
@@ -178,11 +184,10 @@ class Questions:
     def remove_firewall_handler(self, handler: Callable[[Any], Awaitable[None]]) -> None:
         self._requests.close()
 
-    async def run(self) -> None:
-        """Until the asker answers no more."""
-        async with asyncio.TaskGroup() as tasks:
-            async for request in self._requests:
-                tasks.create_task(self._put(request))
+    async def run(self, start: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+        """Starts a task for each, until the asker answers no more."""
+        async for request in self._requests:
+            start(self._put(request))
 
     async def _put(self, request: ApprovalRequest) -> None:
         showing = asyncio.ensure_future(self._handler(_Question(request)))
@@ -218,7 +223,7 @@ class ApproverPerson(_Approver, Person):
     def _approval(self, question: Asked) -> list[str]:
         assert isinstance(question, _Question)
         others = [f"  approval   {question.lacks} more must agree"] if question.lacks else []
-        return [f"  asked by   {question.request.asker}", *others]
+        return [f"  asked by   {output.who(question.request.asker)}", *others]
 
     def _done(self, question: Asked, answer: Answer, ended: int) -> str:
         assert isinstance(question, _Question)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,34 +40,34 @@ Relays = Annotated[
 
 
 def asking(
-    target: str,
+    targets: Iterable[str],
     keypair: Keypair | None,
     *,
     codec: CodecName = "json",
     policy: Path | None = None,
     state: Path | None = None,
     relays: Sequence[str] = (),
-) -> tuple[StrongholdP2p[Any, Any], str]:
-    """A peer, not started, and the address or peer id at which it is to ask another.
+) -> tuple[StrongholdP2p[Any, Any], list[str]]:
+    """A peer, not started, and the addresses or peer ids at which it is to ask others.
 
     Who is given without an address is looked for on the local network, where we are announced then; not so if there are
     relays, or the state file has an address.
 
     Raises:
-        InvalidAddress: the target or a relay is no address, no peer id and no name.
+        InvalidAddress: a target or a relay is no address, no peer id and no name.
         PolicyError, StateError: a file is missing, or unusable.
     """
     rules = load_policy(policy)
-    target = named(target, rules, state)
-    is_known = state is not None and latest_address(state, target) is not None
+    found = [named(target, rules, state) for target in targets]
+    unknown = [one for one in found if not (state is not None and latest_address(state, one))]
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(
         keypair=keypair,
         codec=codec,
         policy=rules,
         state=state,
-        mdns=parse_target(target)[1] is None and not is_known and not relays,
+        mdns=not relays and any(parse_target(one)[1] is None for one in unknown),
     )
     output.name_peers(peer.name_of)
     for relay in relays:
         peer.add_dialing_relay(named(relay, rules, state))
-    return peer, target
+    return peer, found

@@ -55,7 +55,7 @@ def bench(
         raise UsageError(f"--size is at most {limit}, the limit of a message as {codec}, not {size}")
     keypair = load_key(key, passphrase_file)
     if target is not None:
-        peer, target = asking(target, keypair, codec=codec, policy=policy, state=state)
+        peer, (target,) = asking([target], keypair, codec=codec, policy=policy, state=state)
     elif policy is not None or state is not None:
         raise UsageError("--policy and --state are for the peer of --target: name it, too")
     else:

@@ -114,7 +114,7 @@ class PlainCommand(TyperCommand):
         return super().parse_args(ctx, _with_values(args, names))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         arguments, options = [], []

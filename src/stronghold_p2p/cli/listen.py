@@ -52,7 +52,7 @@ from .exec import Exec, parse_command
 from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
 from .names import load_policy, named
 from .stdin import Lines
-from .story import running, told_handler
+from .story import running
 
 if TYPE_CHECKING:
     from .console.server import Console
@@ -205,7 +205,7 @@ def listen(
         mdns=mdns,
         port_mapping=port_mapping,
     )
-    peer.on_request(told_handler(answer))
+    peer.on_request(answer)
     for address in kept:
         peer.keep(address)
     peer.set_relay_mode(relay_mode)

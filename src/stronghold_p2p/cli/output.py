@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ..errors import InvalidAddress
+from ..errors import InvalidAddress, NoResponse
 from ..firewall.names import labelled
 from ..identity import PeerId
 from .text import escaped, json_text, printable
@@ -28,6 +28,7 @@ __all__ = [
     "in_background",
     "is_json",
     "is_stalled",
+    "name_of",
     "name_peers",
     "named",
     "note",
@@ -90,15 +91,23 @@ def name_peers(name_of: Callable[[PeerId], str | None]) -> None:
     _name_of = name_of
 
 
+def name_of(peer: PeerId) -> str | None:
+    """What people call a peer, as it is: not made safe."""
+    try:
+        return _name_of(peer)
+    except RuntimeError:  # a thread logs, or the loop has ended: a running peer tells it on its own loop only
+        return None
+
+
 def who(peer: PeerId) -> str:
     """A peer, for people: by its name, with both ends of its id; by its id if it has no name."""
-    name = _name(peer)
+    name = name_of(peer)
     return labelled(peer, None if name is None else escaped(name))
 
 
 def peer_record(peer: PeerId) -> dict[str, str | None]:
     """A peer, for programs: its id, and its name or None."""
-    return {"peer": str(peer), "name": _name(peer)}
+    return {"peer": str(peer), "name": name_of(peer)}
 
 
 def is_json() -> bool:
@@ -146,20 +155,16 @@ def error(exception: Exception) -> None:
     try:
         told = _json
         if _json:
-            result({"error": name, "message": str(exception)})
+            told_by_remote = {}
+            if isinstance(exception, NoResponse) and exception.reason is not None:
+                told_by_remote = {"reason": exception.reason, "retry_after": exception.retry_after}
+            result({"error": name, "message": str(exception), **told_by_remote})
     except OutputFailed:
         told = False
     if not told:
         _print(_stderr, escaped(f"{name}: {named(str(exception))}"))
     if _debug:
         _print(_stderr, escaped("".join(traceback.format_exception(exception)), keep="\n").rstrip())
-
-
-def _name(peer: PeerId) -> str | None:
-    try:
-        return _name_of(peer)
-    except RuntimeError:  # a thread logs, or the loop has ended: a running peer tells it on its own loop only
-        return None
 
 
 def named(text: str) -> str:

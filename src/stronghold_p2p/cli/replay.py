@@ -20,6 +20,7 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from . import output
 from .audit.chain import MAX_LINE
+from .audit.file import TORN
 from .names import read_names
 from .rule_text import place_text, type_text
 
@@ -98,7 +99,7 @@ def _change(past: Past, judged: Judgement | None) -> str | None:
     """What would be instead; None: the same."""
     if judged is None:
         return "open" if past.layer.startswith("policy") else None
-    if past.how == "limit" and judged.verdict is not Verdict.REJECT:
+    if (past.how == "limit" or past.layer == "suspended") and judged.verdict is not Verdict.REJECT:
         return None  # what the rules say of it comes after that
     return None if judged.agrees(allowed=past.allowed, asked=past.asked) else WOULD_BE[judged.verdict]
 
@@ -151,7 +152,7 @@ def _decision(path: Path, number: int, line: bytes) -> Past | None:
             raise InvalidAudit(path, number, "expected an object of JSON")
         return msgspec.convert(record, Past) if record.keys() >= REQUIRED else None
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        if not line.endswith(b"\n"):
+        if not line.endswith(b"\n") or line.endswith(TORN):
             return None  # it is being written, or was cut off
         raise InvalidAudit(path, number, f"no line of an audit: {error}") from None
 

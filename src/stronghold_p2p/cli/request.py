@@ -50,8 +50,8 @@ def request(
     Both are JSON. With --codec raw they are bytes, sent and printed unchanged.
     """
     value = _decode(_read_stdin(codec) if body == "-" else _to_bytes(body, codec), codec)
-    peer, to = asking(
-        address, load_key(key, passphrase_file), codec=codec, policy=policy, state=state, relays=relay or ()
+    peer, (to,) = asking(
+        [address], load_key(key, passphrase_file), codec=codec, policy=policy, state=state, relays=relay or ()
     )
     return _request(peer, to, value, timeout)
 
@@ -78,7 +78,7 @@ def ping(
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
     """Measure round-trip times to a peer."""
-    peer, to = asking(address, load_key(key, passphrase_file), policy=policy, state=state, relays=relay or ())
+    peer, (to,) = asking([address], load_key(key, passphrase_file), policy=policy, state=state, relays=relay or ())
     return _ping(peer, to, count, timeout)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from ..ending import end_all
@@ -27,13 +27,13 @@ from ..events import (
     PeerIdentified,
     PolicyLoaded,
     ReachabilityChanged,
+    RequestHandled,
     ReservationMade,
 )
 from ..peer import StrongholdP2p
-from ..requests import Request
 from . import output, paths
 
-__all__ = ["running", "told", "told_handler"]
+__all__ = ["running", "told"]
 
 logger = logging.getLogger("stronghold_p2p")
 
@@ -71,19 +71,6 @@ def told(what: str) -> Iterator[None]:
     logger.debug("%s: done after %s", what, _since(start))
 
 
-def told_handler(handler: Callable[[Request[Any]], Awaitable[Any]]) -> Callable[[Request[Any]], Awaitable[Any]]:
-    """With ``--debug``: the handler, told of. Without: the handler itself, at no cost."""
-    if not logger.isEnabledFor(logging.DEBUG):
-        return handler
-
-    async def handle(request: Request[Any]) -> Any:
-        await asyncio.sleep(0)  # first the firewall's decision, of which the events tell
-        with told(f"answer to {request.peer}"):
-            return await handler(request)
-
-    return handle
-
-
 async def _tell(events: AsyncIterator[Event]) -> None:
     async for event in events:
         if (line := _line(event)) is not None:
@@ -107,6 +94,8 @@ def _line(event: Event) -> str | None:
             return f"{event.peer} has identified itself: {_text(event.agent_version) or 'it names no agent'}"
         case FirewallDecision():
             return _decision(event)
+        case RequestHandled():
+            return f"#{event.id} {event.outcome} after {_milliseconds(event.seconds)}"
         case NewListener(listener):
             return f"listening on {listener.address}"
         case ListenerClosed(listener):
@@ -128,11 +117,19 @@ def _line(event: Event) -> str | None:
 
 
 def _decision(event: FirewallDecision) -> str:
-    request = "request from" if event.direction is Direction.INBOUND else "request to"
+    what = "stream" if event.type is not None and event.type.startswith("/") else "request"
+    whose = "from" if event.direction is Direction.INBOUND else "to"
     type_name = "" if event.type is None else f" of type {_text(event.type)}"
-    by = "no rule" if event.rule is None else f"{_text(event.rule)} ({event.layer})"
+    decided = "allowed" if event.allowed else "rejected"
     waited = f" after {event.waited:.1f} s" if event.waited else ""
-    return f"{request} {event.peer}{type_name}: {'allowed' if event.allowed else 'rejected'}{waited}, by {by}"
+    if event.by == "rule":
+        line = f", line {event.line}" if event.line is not None else ""
+        by = f"{_text(event.rule)} ({event.layer}{line})"
+    else:
+        by = _text(event.by)
+    how = "" if event.how in {"approved", "rejected"} else f": {event.how}"
+    reason = f": {_text(event.reason)}" if event.reason is not None else ""
+    return f"#{event.id} {what} {whose} {event.peer}{type_name}: {decided}{waited}, by {by}{how}{reason}"
 
 
 def _way(connection: ConnectionInfo) -> str:
@@ -144,4 +141,8 @@ def _text(value: object) -> str:
 
 
 def _since(start: float) -> str:
-    return f"{(time.perf_counter() - start) * 1000:.1f} ms"
+    return _milliseconds(time.perf_counter() - start)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"

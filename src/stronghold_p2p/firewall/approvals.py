@@ -97,6 +97,10 @@ class Approvals:
         self.keep_rule: Callable[[PeerId, Direction, Rule], object] = lambda *_: None
         """Called with each rule set by an answer, to store it."""
         self._config = config
+        self.patience: Final = config.firewall_timeout
+        """Seconds within which a question ends."""
+        self.quiet: Final = config.firewall_quiet
+        """Seconds without a question at most; None: there is no such time."""
         self._emit = emit
         self._answerers: dict[Answerer, None] = {}
         self._last_id = 0
@@ -248,12 +252,6 @@ class Approvals:
         for room in (self._waiting, self._bytes):
             room.discard(request)
 
-    def retry_after(self, how: How) -> float | None:
-        """Seconds after which it may be otherwise for what was rejected like that, if it is known."""
-        if how == "full":
-            return self._config.firewall_timeout  # what takes the places now has ended then
-        return self._config.firewall_quiet if how == "quiet" else None
-
     # -- questions -------------------------------------------------------------------------------
 
     def rules_changed(self, peer: PeerId | None) -> None:
@@ -357,7 +355,7 @@ class Approvals:
 
     def _make_question(self, request: _Request, rule: Rule | None) -> Question:
         kind: QuestionKind = "peer" if rule is None else "request"
-        expires = _now() + self._config.firewall_timeout
+        expires = _now() + self.patience
         return Question(self._last_id + 1, kind, request.subject, request.address, rule, expires, self)
 
     def _put(self, question: Question) -> None:

@@ -96,6 +96,15 @@ class Gate:
         rule = self._firewall.find(peer, direction).rule
         return rule is not None and rule.predicate is None and rule.verdict_on(type_name) is Verdict.REJECT
 
+    def may_tell(self, peer: PeerId) -> bool:
+        """Whether its rule lets ``peer`` know why it is rejected."""
+        rule = self._firewall.find(peer, Direction.INBOUND).rule
+        return rule is not None and rule.reasons
+
+    def refusal(self, peer: PeerId, excess: Excess) -> int:
+        """The error code that tells ``peer`` what it is over; 0 if it may not know."""
+        return self._encode(excess) if self.may_tell(peer) else 0
+
     def refuse(
         self, peer: PeerId, direction: Direction, address: Multiaddr | None, type_name: str | None = None
     ) -> None:
@@ -148,13 +157,18 @@ class Gate:
             return True
         type_name = codec.type_name(body)
         verdict = Verdict.ASK if rule is None or rule.predicate is not None else rule.verdict_on(type_name)
-        may_pass = verdict is not Verdict.REJECT
-        size = len(message)
-        if may_pass and self.quotas.active and self._is_over_limit(peer, type_name, size, request, address, applied):
-            return False
+        if self.quotas.active and verdict is not Verdict.REJECT:
+            size = len(message)
+            if self._is_over_limit(peer, type_name, size, request, address, applied):
+                return False
         if verdict is not Verdict.ASK:  # decided without a view
             allowed = verdict is Verdict.ALLOW
-            self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=allowed)
+            if (
+                self._events.decisions_wanted
+                or self.trial is not None
+                or (rule is not None and (rule.strict or rule.reasons))
+            ):
+                self._tell_of_rule(peer, direction, type_name, address, applied, request, body, allowed=allowed)
             return allowed
         try:
             view = body if self._view is None else self._view(body)
@@ -173,15 +187,6 @@ class Gate:
         how: How = "approved" if allowed else "rejected"
         self._tell(peer, direction, type_name, address, applied, request, view, allowed=allowed, by="rule", how=how)
         return allowed
-
-    def refusal(self, peer: PeerId, reason: Reason, retry_after: float | None) -> int:
-        """The error code that tells ``peer`` why what it asks is rejected; 0 if it may not know."""
-        return reset_codes.encode(reason, retry_after) if self.may_tell(peer) else 0
-
-    def may_tell(self, peer: PeerId) -> bool:
-        """Whether its rule lets ``peer`` know why it is rejected."""
-        rule = self._firewall.find(peer, Direction.INBOUND).rule
-        return rule is not None and rule.reasons
 
     def _is_over_limit(
         self,
@@ -280,8 +285,8 @@ class Gate:
                 if rule.strict:
                     self.tenancy.enter(request, peer, direction, type_name, rule)
             elif rule.reasons:
-                told = excess or Excess(REASONS.get(how, Reason.REJECTED), self._approvals.retry_after(how))
-                request.refusal = reset_codes.encode(told.reason, told.retry_after)
+                quiet = self._approvals.quiet if how == "quiet" else None
+                request.refusal = self._encode(excess or Excess(REASONS.get(how, Reason.REJECTED), quiet))
         observed = None
         if self.trial is not None:
             asked = by != "rule"
@@ -310,6 +315,12 @@ class Gate:
             observed=observed,
         )
         self._events.emit_decision(decision, view)
+
+    def _encode(self, excess: Excess) -> int:
+        retry_after = excess.retry_after
+        if retry_after is None and excess.reason is Reason.BUSY:
+            retry_after = self._approvals.patience
+        return reset_codes.encode(excess.reason, retry_after)
 
 
 async def permission(

@@ -125,14 +125,6 @@ Lines = Mapping[tuple[PeerId | None, Direction], int]
 """The lines of a policy file that have the rules of peers, and, with None, the defaults, each in one direction."""
 
 
-class Slot(NamedTuple):
-    """Where there may be a rule: of a peer, or with None the default, of a policy or of calls and answers."""
-
-    direction: Direction
-    peer: PeerId | None
-    in_policy: bool
-
-
 class _Side:
     """The rules of one direction, in layers: those of a policy take precedence over those of calls and answers.
 
@@ -140,9 +132,10 @@ class _Side:
     whoever finds such a rule calls :meth:`drop_ended`, and looks again.
     """
 
-    __slots__ = ("_applied", "_default", "_ends", "_policy_default", "_policy_peers", "default", "peers")
+    __slots__ = ("_applied", "_default", "_ends", "_policy_default", "_policy_peers", "default", "direction", "peers")
 
-    def __init__(self, ends: Ends[Slot]) -> None:
+    def __init__(self, direction: Direction, ends: Ends[Slot]) -> None:
+        self.direction: Final = direction
         self.peers: dict[PeerId, AppliedRule] = {}
         self.default = NO_RULE
         self._ends = ends
@@ -208,6 +201,14 @@ class _Side:
         self._default = self.default if self._policy_default is NO_RULE else self._policy_default
 
 
+class Slot(NamedTuple):
+    """Where there may be a rule: of a peer, or with None the default, of a policy or of calls and answers."""
+
+    side: _Side
+    peer: PeerId | None
+    in_policy: bool
+
+
 def left_of(rule: Rule | None, ends: Ends[Slot]) -> Rule | None:
     """What is left of a rule by now."""
     while rule is not None and rule.end is not None and ends.has_come(rule.end):
@@ -227,7 +228,8 @@ class Firewall:
         self.types: frozenset[str] | None = None
         """The names of all request types; None: any."""
         self._ends: Ends[Slot] = Ends(clocks)
-        self._inbound, self._outbound = self._kept = (_Side(self._ends), _Side(self._ends))
+        self._kept = _Side(Direction.INBOUND, self._ends), _Side(Direction.OUTBOUND, self._ends)
+        self._inbound, self._outbound = self._kept
         """Where rules are found, and where they are kept: another place while :meth:`suspend` is in force."""
         self._policy_slots: set[Slot] = set()
         """Those whose rules have ends."""
@@ -292,14 +294,14 @@ class Firewall:
         """What decides in each direction, the default first; at most ``limit`` in each, None: all."""
         self.expire()
         return tuple(
-            RuleInForce(peer, way, *applied)
-            for way, side in ((Direction.INBOUND, self._inbound), (Direction.OUTBOUND, self._outbound))
+            RuleInForce(peer, side.direction, *applied)
+            for side in dict.fromkeys((self._inbound, self._outbound))  # suspended, both are one
             for peer, applied in islice(side.in_force(), limit)
         )
 
     def peer_rule(self, peer: PeerId, direction: Direction) -> Rule | None:
         """The rule of ``peer`` in one direction from calls and answers, ignoring the policy."""
-        (side,) = self._sides(direction).values()
+        (side,) = self._sides(direction)
         return self.left_of(side.peers.get(peer, NO_RULE).rule)
 
     def set_default(self, rule: Rule | None, direction: Direction) -> None:
@@ -309,9 +311,9 @@ class Firewall:
             TypeError: not a rule, or a rule with a type that no request has.
         """
         self._check(rule)
-        for way, side in self._sides(direction).items():
+        for side in self._sides(direction):
             side.set_default(rule)
-            self._date(Slot(way, None, False), rule)
+            self._date(Slot(side, None, False), rule)
         self.rule_set(None, direction, rule)
         self.changed(None)
 
@@ -334,7 +336,8 @@ class Firewall:
     def set_policy(self, rules: FirewallRules, lines: Lines = FrozenDict({})) -> None:  # noqa: B008 - it is immutable
         """Replaces the policy's layers, and nothing else."""
         dated: set[Slot] = set()
-        for index, (way, side) in enumerate(self._sides(Direction.BOTH).items()):
+        for index, side in enumerate(self._kept):
+            way = side.direction
             own = {peer: rule for peer, both in rules.peers.items() if (rule := both[index])}
             default = rules.inbound if way is INBOUND else rules.outbound
             side.set_policy(
@@ -343,7 +346,7 @@ class Firewall:
             )
             for peer, rule in ((None, default), *own.items()):
                 if rule is not None and rule.end is not None:
-                    dated.add(slot := Slot(way, peer, True))
+                    dated.add(slot := Slot(side, peer, True))
                     self._date(slot, rule)
         for slot in self._policy_slots - dated:
             self._date(slot, None)
@@ -352,7 +355,7 @@ class Firewall:
 
     def suspend(self) -> None:
         """Rejects every request, whatever the rules, until :meth:`resume`; these may be changed meanwhile."""
-        self._inbound = self._outbound = side = _Side(self._ends)
+        self._inbound = self._outbound = side = _Side(Direction.BOTH, self._ends)
         side.suspend()
         self.changed(None)
 
@@ -374,15 +377,14 @@ class Firewall:
         if not due:
             return
         for slot in due:
-            (side,) = self._sides(slot.direction).values()
-            side.drop_ended(slot.peer)
+            slot.side.drop_ended(slot.peer)
             if not slot.in_policy:  # a policy that still names the date may be loaded again
-                applied = side.default if slot.peer is None else side.peers.get(slot.peer, NO_RULE)
+                applied = slot.side.default if slot.peer is None else slot.side.peers.get(slot.peer, NO_RULE)
                 self._date(slot, applied.rule)
-                self.rule_set(slot.peer, slot.direction, applied.rule)
+                self.rule_set(slot.peer, slot.side.direction, applied.rule)
         peers = {slot.peer for slot in due}
         self.changed(peers.pop() if len(peers) == 1 else None)
-        ended = {(slot.peer, slot.direction): end for slot, end in due.items() if slot.peer and not slot.in_policy}
+        ended = {(slot.peer, slot.side.direction): end for slot, end in due.items() if slot.peer and not slot.in_policy}
         if ended:
             self.ended(ended)
 
@@ -411,9 +413,9 @@ class Firewall:
             self.dated()
 
     def _set_peer_rule(self, peer: PeerId, rule: Rule | None, direction: Direction) -> None:
-        for way, side in self._sides(direction).items():
+        for side in self._sides(direction):
             side.set_peer(peer, rule)
-            self._date(Slot(way, peer, False), rule)
+            self._date(Slot(side, peer, False), rule)
         self.rule_set(peer, direction, rule)
         self.changed(peer)
 
@@ -427,11 +429,10 @@ class Firewall:
         names = () if rule is None else sorted(name for each in rule.chain for name in each.types)
         return next(filter(None, (unknown_type(name, self.types) for name in names)), None)
 
-    def _sides(self, direction: object) -> dict[Direction, _Side]:
+    def _sides(self, direction: object) -> list[_Side]:
         if not isinstance(direction, Direction):
             raise TypeError(f"expected a Direction, got {direction!r}")
-        sides = zip((Direction.INBOUND, Direction.OUTBOUND), self._kept, strict=True)
-        return {way: side for way, side in sides if way in direction}
+        return [side for side in self._kept if side.direction in direction]
 
 
 def _pair(rules: object) -> PeerRules:

@@ -123,11 +123,12 @@ class Traffic(Generic[T]):
         return request
 
     def excess(self, peer: PeerId) -> Excess:
-        """What the first of what waits of ``peer`` is over."""
+        """What holds up the requests of ``peer``, one of which has waited for too long, here or where it was let in."""
         share = self._shares[peer]
-        if share.per_second is None or share.blocked or share.in_flight >= share.max_in_flight:
-            return Excess(Reason.BUSY, None)
-        return Excess(Reason.RATE, len(share.waiting) / share.per_second)
+        places_left = share.in_flight < share.max_in_flight and not share.blocked
+        if share.per_second is not None and share.waiting and places_left:
+            return Excess(Reason.RATE, len(share.waiting) / share.per_second)
+        return Excess(Reason.BUSY, None)
 
     def _take(self, share: _Share, now: float) -> bool:
         if share.in_flight >= share.max_in_flight or share.blocked:

@@ -88,6 +88,8 @@ class Trial:
     ) -> Judgement | None:
         """What the policy says of a request for which the rule that was found was of ``layer``. None: nothing that goes before
         that."""
+        if layer == "suspended":
+            return None
         if self._refuses(peer, address):
             return Judgement(Verdict.REJECT, "connections", None)
         rule, its, line = self._firewall.find(peer, direction)

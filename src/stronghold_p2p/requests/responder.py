@@ -135,7 +135,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
     def failed(self, inbound: InboundRequest[Req, Res], error: RequestTimeout | DecodeError) -> None:
         if isinstance(error, RequestTimeout):
             if inbound.state is State.WAITING:
-                inbound.refusal = self._gate.refusal(inbound.stream.peer, *self.traffic.excess(inbound.stream.peer))
+                inbound.refusal = self._gate.refusal(inbound.stream.peer, self.traffic.excess(inbound.stream.peer))
             self._log_late.write(inbound.stream.peer, error)
         else:
             self._log_invalid.write(inbound.stream.peer)  # without the reason, which quotes the content

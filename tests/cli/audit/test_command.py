@@ -155,3 +155,35 @@ def test_a_full_disk_is_loud_and_the_peer_goes_on(cli: Cli) -> None:
             "audit file /dev/full: the last lines could not be written"
         )
         assert listener.wait(WAIT) == 1
+
+
+def test_the_view_is_in_it_only_if_that_is_wanted(cli: Cli, path: Path) -> None:
+    with process("listen", "--allow-all", "--audit", str(path), "--audit-view", "--json") as listener:
+        assert listener.stdout is not None
+        address = json.loads(listener.stdout.readline())["address"]
+        assert cli("request", address, '{"type":"Ping","text":"\\u202etreasure\\u001b[2J"}').status == 0
+    (decision,) = records(path)
+    assert decision["view"] == '{"type":"Ping","text":"\\u202etreasure\\u001b[2J"}'
+    assert [record["outcome"] for record in records(path, "handled")] == ["responded"]
+
+
+def test_a_relay_has_one_too(cli: Cli, path: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[networks]\nallow = ["192.0.2.0/24"]\n')
+    options = ("--audit", str(path), "--audit-required", "--policy", str(policy), "--json")
+    with process("relay", "/ip4/127.0.0.1/tcp/0", *options) as relay:
+        assert relay.stdout is not None
+        events = map(json.loads, relay.stdout)
+        address = next(event["address"] for event in events if event["event"] == "listening")
+        assert cli("ping", address).status == 3
+        relay.send_signal(signal.SIGTERM)
+        assert relay.wait(WAIT) == 0
+    assert [len(records(path, event)) for event in ("start", "policy", "connections_refused", "stop")] == [1] * 4
+    assert records(path, "connections_refused")[0]["reason"].endswith("is in none of the allowed networks")
+    assert cli("audit", "verify", str(path)).status == 0
+
+
+@pytest.mark.parametrize("option", ["--audit-required", "--audit-view"])
+def test_options_for_no_audit(cli: Cli, option: str) -> None:
+    told = cli.json("listen", "--allow-all", option)
+    assert (told.status, told.line["message"]) == (2, f"{option} is for an audit: add --audit FILE")

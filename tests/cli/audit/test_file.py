@@ -129,6 +129,32 @@ def test_a_rotation_to_a_file_with_something_in_it(path: Path) -> None:
     assert [found.verdict for found in findings(first, path)] == ["problem"]
 
 
+def test_a_rotation_after_a_line_was_torn(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = AuditFile(path, KEYPAIR)
+    append(file, "1")
+    write, room = os.write, 100
+    full = os.stat(path)
+
+    def write_until_full(descriptor: int, data: bytes) -> int:
+        nonlocal room
+        if not os.path.samestat(full, os.fstat(descriptor)):
+            return write(descriptor, data)
+        if not room:
+            raise OSError(28, "No space left on device")
+        data, room = data[:room], room - len(data[:room])
+        return write(descriptor, data)
+
+    monkeypatch.setattr("stronghold_p2p.cli.audit.file.os.write", write_until_full)
+    with pytest.raises(OSError, match="No space left"):
+        append(file, "2")
+    first = path.rename(path.with_suffix(".1"))
+    append(file, "3")
+    file.close()
+    assert not first.read_bytes().endswith(b"\n")
+    assert [found.verdict for found in findings(first, path)] == ["note"]
+    assert types(path) == ["3"]
+
+
 def no_folder(path: Path) -> None:
     path.unlink()
     path.parent.rmdir()

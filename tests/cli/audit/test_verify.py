@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections import deque
@@ -99,7 +100,7 @@ def without(*numbers: int) -> list[bytes]:
     return [line for number, line in enumerate(WHOLE, 1) if number not in numbers]
 
 
-CHANGED = "was changed or inserted: its hash is that of another line, or after another one"
+CHANGED = "was changed or inserted: its hash does not follow from it and the line before"
 STRANGE = "is changed, inserted or torn: no part of the chain"
 
 
@@ -263,6 +264,29 @@ def test_whatever_is_done_to_the_lines_with_hashes_anew_is_found_or_not_proven(d
     first = next(at for at, (line, was) in enumerate(zip([*forged, b""], [*lines, b""], strict=False)) if line != was)
     assert problems(findings) or verifier.proven <= first
     assert problems(findings) or verifier.lines == verifier.proven or findings
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"event": st.sampled_from(["opened", "head", "start", "stop", "decision"]), "seq": st.integers(0, 2**70)},
+            optional={
+                "previous": st.text() | st.just("00" * 32) | st.integers(),
+                "signed": st.text() | st.binary().map(lambda data: base64.b64encode(data).decode()),
+                "strange": st.text(),
+            },
+        )
+        | st.binary()
+    )
+)
+def test_whatever_is_in_a_file_has_a_verdict(forged: list[dict[str, Any] | bytes]) -> None:
+    lines = []
+    for line in forged:
+        if isinstance(line, bytes):
+            lines.append(line)
+        else:
+            lines.append(chained(BEGINNING._replace(seq=line.pop("seq")), {"time": TIME, **line}).line)
+    assert verified(lines)[1]
 
 
 def append(file: AuditFile, *records: dict[str, object]) -> None:

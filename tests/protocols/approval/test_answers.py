@@ -27,6 +27,7 @@ ANSWER = ApprovalAnswer(
     asker=OTHER_KEY.peer_id,
     nonce=bytes(range(16)),
     question=bytes(range(32)),
+    kind="request",
     peer=KEYS[1].peer_id,
     direction=Direction.INBOUND,
     type="Sign",
@@ -43,7 +44,7 @@ ANSWER = ApprovalAnswer(
     [
         ({}, (True, "type", 3600.0, None)),
         ({"scope": "once", "seconds": None, "type": None}, (True, "once", None, None)),
-        ({"scope": "all", "seconds": None, "direction": Direction.OUTBOUND}, (True, "all", None, None)),
+        ({"scope": "all", "seconds": None, "direction": Direction.OUTBOUND, "kind": "peer"}, (True, "all", None, None)),
         ({"scope": None, "seconds": None, "reason": "no"}, (False, "once", None, "no")),
         ({"seconds": 0.0001}, (True, "type", 0.001, None)),
     ],

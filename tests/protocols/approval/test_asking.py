@@ -156,6 +156,7 @@ async def test_an_answer_counts(make_desk: MakeDesk) -> None:
         {"question": bytes(32)},
         {"peer": BOB},
         {"direction": Direction.OUTBOUND},
+        {"kind": "peer"},
         {"type": "Wipe"},
         {"type": None},
     ],
@@ -280,6 +281,22 @@ async def test_enough_have_agreed_when_fewer_are_needed(make_desk: MakeDesk) -> 
     desk.asking.set_approvers([KEY.peer_id, OTHER_KEY.peer_id], 1)
     desk.approvals.quorum_changed()
     assert (await deciding).allowed
+
+
+async def test_more_must_agree_than_there_are_to_ask(make_desk: MakeDesk) -> None:
+    """It is left to who else is asked."""
+    desk = make_desk(KEY)
+    questions = desk.approvals.open_queue(10)
+    deciding = await desk.ask()
+    (line,) = desk.lines.values()
+    await line.question()
+    desk.asking.set_approvers([KEY.peer_id], 2)
+    await settled()
+    assert await line.opened[0].read() == b""  # without a word of how it has ended, since it has not
+    assert all(task.done() for task in line.tasks)
+    assert not deciding.done()
+    assert (await anext(questions)).reject()
+    assert not (await deciding).allowed
 
 
 # -- approvers that do not do as they should -----------------------------------------------------------------

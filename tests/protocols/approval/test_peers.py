@@ -66,6 +66,17 @@ async def test_an_approver_rejects(make_office: MakeOffice, reason: str | None) 
     assert (decision.by, decision.how, decision.reason) == (f"approver {KEY.peer_id}", "rejected", reason)
 
 
+async def test_what_the_asking_peer_calls_the_requester(make_office: MakeOffice, make_peer: MakePeer) -> None:
+    office, alice = await make_office(KEY.peer_id), await make_peer()
+    office.peer.set_name(alice.peer_id, "alice")
+    phone = await office.phone(KEY)
+    passes = await office.request(by=alice)
+    question = await phone.question()
+    assert (question.name, question.peer) == ("alice", alice.peer_id)
+    assert question.approve()
+    assert await passes
+
+
 async def test_a_question_about_a_request_of_ours(make_office: MakeOffice, make_peer: MakePeer) -> None:
     office = await make_office(KEY.peer_id)
     office.peer.set_firewall_default(Rule.ASK, direction=Direction.OUTBOUND)
@@ -230,10 +241,13 @@ async def test_an_open_question_is_offered_again_after_a_reconnect(make_office: 
     assert await passes
 
 
-async def test_an_approver_that_comes_late_gets_the_open_questions(make_office: MakeOffice) -> None:
+async def test_an_approver_that_comes_late_gets_the_open_questions(
+    make_office: MakeOffice, caplog: pytest.LogCaptureFixture
+) -> None:
     office = await make_office(KEY.peer_id)
     passes = await office.request()
     await settled()
+    assert "question 1 waits: no approver is connected" in caplog.text
     phone = await office.phone(KEY)
     assert (await phone.question()).approve()
     assert await passes

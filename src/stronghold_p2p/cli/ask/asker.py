@@ -95,7 +95,7 @@ class Asker(abc.ABC):
 
     def _turn_away(self, question: Asked) -> None:
         """Does not show a question, of which there may be any number."""
-        question.reject()
+        question.reject("nobody reads the questions")
 
     def _leave(self) -> None:
         """Answers no more."""

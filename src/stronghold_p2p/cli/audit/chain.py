@@ -26,6 +26,9 @@ __all__ = ["BEGINNING", "MAX_LINE", "Entry", "Link", "Position", "chained", "par
 MAX_LINE: Final = 256 * 1024
 """Bytes of a line. What remotes say is cut long before; a longer one is no line of an audit, and is not read as a whole."""
 
+MAX_SEQ: Final = 2**62
+"""No peer writes as many lines, and whoever forges a number must not break what counts with it."""
+
 _LINE_DOMAIN: Final = b"stronghold-p2p audit line 1\n"
 _HEAD_DOMAIN: Final = "stronghold-p2p audit head 1"
 _HEAD_TYPE: Final = b"/stronghold-p2p/audit-head"
@@ -109,7 +112,7 @@ def parse(line: bytes) -> Entry | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     match values:
-        case {"seq": int(seq), "time": str(time), "event": str(event)} if seq > 0:
+        case {"seq": int(seq), "time": str(time), "event": str(event)} if 0 < seq <= MAX_SEQ:
             return Entry(found[1], bytes.fromhex(found[2].decode()), seq, time, event, values)
     return None
 

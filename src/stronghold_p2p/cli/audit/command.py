@@ -11,6 +11,7 @@ import typer
 
 from ...identity import PeerId
 from .. import output
+from ..ask.shown import count
 from ..command import UsageError, add_command
 from .chain import MAX_LINE, Entry, parse
 from .verify import Finding, Verifier
@@ -99,11 +100,11 @@ def _summarize(verifier: Verifier, files: int, told: _Told, *, expected: bool) -
         "last_head": None if verifier.head is None else verifier.head.time,
         "not_proven": not_proven,
     }
-    by = "".join(f"\nsigned by   {signer}, {heads:,} heads" for signer, heads in signers.items())
+    by = "".join(f"\nsigned by   {signer}, {count(heads, 'head')}" for signer, heads in signers.items())
     if told.left_out:
         by = f"\nand         {told.left_out:,} more" + by
     verdict = (
-        f"broken      {verifier.problems:,} problems"
+        f"broken      {count(verifier.problems, 'problem')}"
         if verifier.problems
         else f"verified    {verifier.proven:,} of {verifier.lines:,} lines"
     )

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from ...identity import Keypair
 from .chain import BEGINNING, MAX_LINE, Link, Position, chained, parse, signed_head
 
-__all__ = ["HEAD_EVERY", "AuditFailed", "AuditFile", "now"]
+__all__ = ["HEAD_EVERY", "TORN", "AuditFailed", "AuditFile", "now"]
 
 HEAD_EVERY: Final = 256
 """Lines between two signed heads, at most: a signature takes as long as some ten lines."""

@@ -23,7 +23,7 @@ from ...multiaddr import Multiaddr
 from .. import paths
 from ..text import printable
 
-__all__ = ["MAX_TYPE", "Record", "as_text", "record_of", "refused"]
+__all__ = ["MAX_TYPE", "Record", "as_text", "record_of", "refused", "signature_of"]
 
 Record: TypeAlias = Mapping[str, object]
 
@@ -100,13 +100,13 @@ def _decision(event: FirewallDecision) -> Record:
         "how": event.how,
         "waited": round(event.waited, 3),
         "reason": as_text(event.reason),
-        "signatures": [_signature(signed) for signed in event.signatures[:MAX_SIGNATURES]],
+        "signatures": [signature_of(signed) for signed in event.signatures[:MAX_SIGNATURES]],
         "observed": event.observed,
     }
     return record if event.view is None else {**record, "view": event.view}
 
 
-def _signature(signed: SignedAnswer) -> Record:
+def signature_of(signed: SignedAnswer) -> Record:
     """The envelope proves the rest, which is in it."""
     return {
         "approver": str(signed.approver),

@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from ...errors import DecodeError
 from ...identity import PeerId
+from .answers import askers_of
 from .chain import BEGINNING, Entry, parse
 
 __all__ = ["Finding", "Verifier"]
@@ -63,6 +64,8 @@ class Verifier:
         self._running = False
         """There was the start of a peer, and no stop yet."""
         self._strange: _Strange | None = None
+        self._askers: dict[PeerId, int] = {}
+        """Whose questions approvers have answered since a head, each with the first line of that."""
 
     def begin_file(self, name: str) -> None:
         """The next lines are from this file."""
@@ -95,7 +98,7 @@ class Verifier:
         strange = self._settle_strange(entry) if follows else self._tell_strange()
         self.lines += 1
         if previous is not None and not follows:
-            self._problem(entry, "was changed or inserted: its hash is that of another line, or after another one")
+            self._problem(entry, "was changed or inserted: its hash does not follow from it and the line before")
             self._known.setdefault(entry.seq, entry.hash)
             return
         if (disorder := self._disorder(entry, previous, strange)) is not None:
@@ -136,6 +139,8 @@ class Verifier:
         match entry.event:
             case "head" if previous is not None:
                 self._check_head(entry, previous)
+            case "decision":
+                self._check_answers(entry)
             case "start":
                 if self._running:
                     self._note(entry, "starts without a stop before it: a crash, or lines between were cut")
@@ -154,10 +159,21 @@ class Verifier:
         if self._expected and signer not in self._expected:
             self._problem(entry, f"is a head of another peer: {signer} has signed it")
             return
+        for asker, seq in self._askers.items():
+            if asker != signer:
+                self._problem(entry, f"is not signed by who asked the approvers in number {seq}: {asker}")
+        self._askers.clear()
         self.signers[signer] += 1
         self.head = entry
         self.proven += self._unsigned
         self._unsigned = 0
+
+    def _check_answers(self, entry: Entry) -> None:
+        try:
+            for asker in askers_of(entry.values):
+                self._askers.setdefault(asker, entry.seq)
+        except DecodeError as error:
+            self._problem(entry, f"has an answer of an approver that does not verify: {error.reason}")
 
     def _begin_chain(self) -> None:
         if self._last is None and self._strange is not None:
@@ -168,6 +184,7 @@ class Verifier:
             place = (self._file, self._line)
             self._found("note", place, 1, "begins another chain: it is not proven that nothing was between")
         self._known.clear()
+        self._askers.clear()
         self._last = None
 
     def _end_chain(self) -> None:

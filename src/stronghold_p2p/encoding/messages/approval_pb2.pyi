@@ -33,7 +33,7 @@ class ApprovalQuestion(_message.Message):
     def __init__(self, nonce: _Optional[bytes] = ..., kind: _Optional[int] = ..., peer: _Optional[bytes] = ..., name: _Optional[str] = ..., address: _Optional[bytes] = ..., direction: _Optional[int] = ..., type: _Optional[str] = ..., view: _Optional[str] = ..., milliseconds: _Optional[int] = ..., waiting: _Optional[int] = ..., need: _Optional[int] = ..., agreed: _Optional[int] = ...) -> None: ...
 
 class ApprovalAnswer(_message.Message):
-    __slots__ = ("asker", "nonce", "question", "peer", "direction", "type", "scope", "milliseconds", "reason", "time")
+    __slots__ = ("asker", "nonce", "question", "peer", "direction", "type", "scope", "milliseconds", "reason", "time", "kind")
     ASKER_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,7 @@ class ApprovalAnswer(_message.Message):
     MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     asker: bytes
     nonce: bytes
     question: bytes
@@ -54,7 +55,8 @@ class ApprovalAnswer(_message.Message):
     milliseconds: int
     reason: str
     time: int
-    def __init__(self, asker: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., question: _Optional[bytes] = ..., peer: _Optional[bytes] = ..., direction: _Optional[int] = ..., type: _Optional[str] = ..., scope: _Optional[int] = ..., milliseconds: _Optional[int] = ..., reason: _Optional[str] = ..., time: _Optional[int] = ...) -> None: ...
+    kind: int
+    def __init__(self, asker: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., question: _Optional[bytes] = ..., peer: _Optional[bytes] = ..., direction: _Optional[int] = ..., type: _Optional[str] = ..., scope: _Optional[int] = ..., milliseconds: _Optional[int] = ..., reason: _Optional[str] = ..., time: _Optional[int] = ..., kind: _Optional[int] = ...) -> None: ...
 
 class ApprovalEnd(_message.Message):
     __slots__ = ("outcome", "by", "reason")

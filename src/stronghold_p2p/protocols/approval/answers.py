@@ -10,16 +10,18 @@ from typing import Final
 
 from ...encoding import messages
 from ...errors import DecodeError
-from ...events import Direction, Scope, SignedAnswer
+from ...events import Direction, QuestionKind, Scope, SignedAnswer
 from ...identity import Keypair, PeerId
 from ...wire.envelope import open_envelope, seal
 
 __all__ = [
     "DIRECTIONS",
+    "KINDS",
     "MAX_REASON",
     "MAX_SECONDS",
     "NONCE_SIZE",
     "NUMBERS_OF_DIRECTIONS",
+    "NUMBERS_OF_KINDS",
     "ApprovalAnswer",
     "open_answer",
     "verify",
@@ -40,6 +42,8 @@ MAX_REASON: Final = 200
 MAX_SECONDS: Final = 366 * 86_400.0
 """The longest time for which an approval may last; without a time it lasts for good."""
 
+KINDS: Final[dict[int, QuestionKind]] = {1: "peer", 2: "request"}
+NUMBERS_OF_KINDS: Final = {kind: number for number, kind in KINDS.items()}
 SCOPES: Final[dict[int, Scope | None]] = {1: "once", 2: "type", 3: "all", 4: None}
 """What is approved, by its number on the wire; None: nothing."""
 NUMBERS_OF_SCOPES: Final = {scope: number for number, scope in SCOPES.items()}
@@ -57,6 +61,8 @@ class ApprovalAnswer:
     """That of the question: 16 random bytes."""
     question: bytes
     """The SHA-256 of the question as it was sent."""
+    kind: QuestionKind
+    """Of a question about a peer, :attr:`type` is that of the first of its requests; others wait for the same answer."""
     peer: PeerId
     """Whose request, or to whom, it is about."""
     direction: Direction
@@ -83,6 +89,7 @@ class ApprovalAnswer:
             milliseconds=None if self.seconds is None else max(round(self.seconds * 1000), 1),
             reason=self.reason or "",
             time=round(self.time * 1000),
+            kind=NUMBERS_OF_KINDS[self.kind],
         )
         return seal(keypair, DOMAIN, PAYLOAD_TYPE, message.SerializeToString())
 
@@ -97,8 +104,8 @@ def open_answer(envelope: bytes) -> tuple[SignedAnswer, ApprovalAnswer]:
     message = messages.parse(messages.ApprovalAnswer, payload, "approval")
     if len(message.nonce) != NONCE_SIZE or len(message.question) != HASH_SIZE:
         raise DecodeError("approval", "an answer to no question")
-    if message.direction not in DIRECTIONS or message.scope not in SCOPES:
-        raise DecodeError("approval", f"unknown direction {message.direction} or scope {message.scope}")
+    if message.kind not in KINDS or message.direction not in DIRECTIONS or message.scope not in SCOPES:
+        raise DecodeError("approval", "an answer of an unknown kind, direction or scope")
     seconds = message.milliseconds / 1000 if message.HasField("milliseconds") else None
     if len(message.reason) > MAX_REASON or not (seconds is None or 0 < seconds <= MAX_SECONDS):
         raise DecodeError(
@@ -109,6 +116,7 @@ def open_answer(envelope: bytes) -> tuple[SignedAnswer, ApprovalAnswer]:
         asker=PeerId.from_bytes(message.asker),
         nonce=message.nonce,
         question=message.question,
+        kind=KINDS[message.kind],
         peer=PeerId.from_bytes(message.peer),
         direction=DIRECTIONS[message.direction],
         type=message.type if message.HasField("type") else None,

@@ -11,9 +11,10 @@ from typing import Final
 
 from ...encoding import messages
 from ...errors import RemoteProtocolError, StrongholdError
-from ...events import SignedAnswer
-from ...firewall.questions import Question
+from ...events import Outcome, SignedAnswer
+from ...firewall.questions import Answer, Question
 from ...identity import PeerId
+from ...logs import SparingLog
 from ...resources.shares import Shares
 from ...transport.connection import Connection
 from ...transport.stream import Stream
@@ -60,6 +61,9 @@ class Asking(Service):
         self._unkeep = unkeep
         self._take_part = take_part
         self._approvers: dict[PeerId, _Approver] = {}
+        self._log_absence = SparingLog(
+            logging.WARNING, "question %d waits: no approver is connected, or none answers the questions of this peer"
+        )
         self._open: dict[Question, asyncio.Future[None]] = {}
         """The questions that are asked, each with what is done when it has ended."""
 
@@ -103,6 +107,8 @@ class Asking(Service):
         self._open[question] = ended = question.loop.create_future()
         for approver in self._approvers.values():
             approver.offer(question, ended)
+        if not any(map(self._connection, self._approvers)):
+            self._log_absence.write(question.id)
         return True
 
     def drop(self, question: Question) -> None:
@@ -204,9 +210,10 @@ class _Approver:
                     await asyncio.wait((asked.ended, answering), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     answering.cancel()
-                if asked.is_answered or asked.ended.done():
+                if asked.is_answered:
                     await asyncio.wait((asked.ended,))
-                    await write(stream, _end_of(question))
+                if question.answer is not None and question.outcome is not None:
+                    await write(stream, _end_of(question.answer, question.outcome))
         except (StrongholdError, TimeoutError) as error:
             logger.debug("question %d to the approver %s: %s", question.id, self._peer, error)
 
@@ -246,12 +253,8 @@ class _Asked:
         """What asks it now."""
 
 
-def _end_of(question: Question) -> messages.ApprovalEnd:
-    answer = question.answer
-    assert answer is not None
-    return messages.ApprovalEnd(
-        outcome=question.outcome, by=cut(answer.by, MAX_BY), reason=cut(answer.reason or "", MAX_REASON)
-    )
+def _end_of(answer: Answer, outcome: Outcome) -> messages.ApprovalEnd:
+    return messages.ApprovalEnd(outcome=outcome, by=cut(answer.by, MAX_BY), reason=cut(answer.reason or "", MAX_REASON))
 
 
 def _told(question: Question) -> ApprovalQuestion:

@@ -13,7 +13,15 @@ from ...errors import DecodeError
 from ...events import Direction, QuestionKind, Scope
 from ...identity import PeerId
 from ...multiaddr import Multiaddr
-from .answers import DIRECTIONS, MAX_SECONDS, NONCE_SIZE, NUMBERS_OF_DIRECTIONS, ApprovalAnswer
+from .answers import (
+    DIRECTIONS,
+    KINDS,
+    MAX_SECONDS,
+    NONCE_SIZE,
+    NUMBERS_OF_DIRECTIONS,
+    NUMBERS_OF_KINDS,
+    ApprovalAnswer,
+)
 
 __all__ = ["MAX_BY", "MAX_MESSAGE", "MAX_TYPE", "PROTOCOL", "ApprovalQuestion", "cut", "sendable", "view_text"]
 
@@ -36,9 +44,6 @@ MAX_BY: Final = 500
 
 MAX_MESSAGE: Final = 16 * 1024
 """Bytes of a question: each of the characters above takes 4 at most."""
-
-KINDS: Final[dict[int, QuestionKind]] = {1: "peer", 2: "request"}
-NUMBERS_OF_KINDS: Final = {kind: number for number, kind in KINDS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +123,7 @@ class ApprovalQuestion:
             asker=asker,
             nonce=self.nonce,
             question=hashlib.sha256(sent).digest(),
+            kind=self.kind,
             peer=self.peer,
             direction=self.direction,
             type=self.type,
