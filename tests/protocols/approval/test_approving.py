@@ -125,15 +125,16 @@ async def test_questions_come_by_turns_of_those_they_are_about(scene: Scene) -> 
 
 async def test_a_flood(scene: Scene) -> None:
     """More than so many are refused, and places become free."""
-    streams = [await scene.asker.ask() for _ in range(approving.MAX_OPEN)]
+    streams = [await scene.asker.ask() for _ in range(approving.MAX_OPEN - 1)]
+    last = await scene.asker.ask(type="last")
+    questions = [await scene.question() for _ in range(approving.MAX_OPEN)]
     with pytest.raises(StreamReset):
         await (await scene.asker.ask()).read()
-    streams.pop().reset()
-    await settled()
-    streams.append(await scene.asker.ask(type="last"))
-    await settled()
-    types = [(await scene.question()).type for _ in range(approving.MAX_OPEN)]
-    assert types[-1] == "last"
+    last.reset()
+    (ended,) = [question for question in questions if question.type == "last"]
+    assert await ended.ended() == "lost"
+    streams.append(await scene.asker.ask(type="new"))
+    assert (await scene.question()).type == "new"
     assert not await pending(scene)
     for stream in streams:
         stream.reset()
