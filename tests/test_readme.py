@@ -94,7 +94,7 @@ class Terminals:
 
     def answer(self, word: str) -> None:
         """Answers a question in the first terminal."""
-        self._read_first("o(nce)")
+        self._read_first("y(es)")
         assert self._running is not None
         assert self._running.stdin is not None
         self._running.stdin.write(f"{word}\n")
@@ -183,7 +183,7 @@ def test_every_block_runs_in_order(tmp_path: Path) -> None:
                 terminals.leave_running(block.code)
             else:
                 terminals.type(block.code)
-                if answer := re.search(r"answer `(\w+)` in the first", block.before):
+                if answer := re.search(r"answer `(\w+)` \([^)]*\) in the first", block.before):
                     terminals.answer(answer[1])
                 assert_prints(block, terminals.printed())
     finally:

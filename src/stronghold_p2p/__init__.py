@@ -82,6 +82,7 @@ from .events import (
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
 from .firewall.questions import FirewallRequest
+from .firewall.quotas import Limit
 from .firewall.rules import FirewallRules, Rule, RuleInForce
 from .identity import Keypair, KeyType, PeerId, PublicKey
 from .multiaddr import Multiaddr
@@ -132,6 +133,7 @@ __all__ = [
     "KeyFileError",
     "KeyType",
     "Keypair",
+    "Limit",
     "LimitExceeded",
     "LimitReached",
     "ListenError",

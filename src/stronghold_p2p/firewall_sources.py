@@ -134,8 +134,9 @@ class FirewallSources:
             traffic.limit(limits)
         self._gate.quotas.set_limits(in_force.type_limits, in_force.peer_limits)
         self._gate.trial = None if in_force is policy else Trial(policy.rules, policy.rule_lines, policy.admission)
-        self._approvers_changed(in_force.approvers, in_force.need)  # before the rules, which may have them asked
         self._firewall.set_policy(in_force.rules, in_force.rule_lines)
+        # After the rules: fewer that are needed must approve nothing that they now reject. What they now ask is asked later.
+        self._approvers_changed(in_force.approvers, in_force.need)
         self._admission_changed()
 
     def _policy_loaded(self, policy: Policy) -> None:

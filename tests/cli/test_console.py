@@ -79,10 +79,10 @@ async def alice(make_peer: MakePeer) -> Peer:
 
 
 @contextlib.asynccontextmanager
-async def serving(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Links]:
+async def serving(peer: Peer, monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[Links]:
     links = Links()
     monkeypatch.setattr(output, "result", links.show)
-    console = Console(peer, ("127.0.0.1", 0), interval=0)
+    console = Console(peer, ("127.0.0.1", 0), interval=0, **options)
     console.open()
     running = asyncio.create_task(console.run())
     try:
@@ -378,6 +378,20 @@ async def test_with_no_page_a_question_waits_unseen(
     ]
 
 
+async def test_beside_a_terminal_no_page_is_missed(
+    bob: Peer, alice: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: asyncio.Queue[Any] = asyncio.Queue()
+    bob.on_firewall_request(asked.put_nowait)
+    async with serving(bob, monkeypatch, alone=False):
+        request = send(alice, bob, 1)
+        question = await asked.get()
+        await settled()
+        question.approve()
+        assert await request == 1
+    assert caplog.records == []
+
+
 async def test_one_that_was_seen_does(bob: Peer, alice: Peer, links: Links) -> None:
     browser = await links.inside()
     async with browser.page() as page:
@@ -527,7 +541,9 @@ async def test_so_many_connections_are_held(links: Links) -> None:
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n"])
-async def test_a_request_has_to_come(links: Links, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+async def test_a_request_has_to_come(
+    links: Links, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, begun: bytes
+) -> None:
     monkeypatch.setattr(server, "PATIENCE", 0.01)
     browser = links.browser()
     reader, writer = await asyncio.open_connection(browser.host, browser.port)
@@ -540,6 +556,8 @@ async def test_a_request_has_to_come(links: Links, monkeypatch: pytest.MonkeyPat
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
+    await settled()
+    assert caplog.records == []
 
 
 async def test_a_page_that_reads_nothing_is_given_up(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from stronghold_p2p import (
     FirewallRequest,
     FirewallRules,
     Keypair,
+    Limit,
     Multiaddr,
     NoResponse,
     Policy,
@@ -26,7 +27,6 @@ from stronghold_p2p import (
     StreamReset,
     StrongholdP2p,
 )
-from stronghold_p2p.firewall.quotas import Limit
 
 Peer = StrongholdP2p[Any, Any]
 SIGN, PING = {"type": "Sign"}, {"type": "Ping"}

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from stronghold_p2p.errors import PolicyError, StrongholdError
+from stronghold_p2p.events import Direction
 from stronghold_p2p.firewall.admission import AdmissionRules
+from stronghold_p2p.firewall.ends import Clocks
 from stronghold_p2p.firewall.policy import MAX_SIZE, Policy
 from stronghold_p2p.firewall.quotas import Limit
-from stronghold_p2p.firewall.rules import FirewallRules, Rule
+from stronghold_p2p.firewall.rules import AppliedRule, Firewall, FirewallRules, Rule
 from stronghold_p2p.identity import PeerId
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
@@ -166,6 +168,21 @@ def test_what_a_peer_says_of_itself_goes_before_all_its_groups() -> None:
     assert policy.admission.banned == frozenset()
 
 
+def test_what_a_group_says_holds_again_when_a_peer_s_own_rule_has_ended() -> None:
+    peers = f'[peers.alice]\nid = "{ALICE}"\ninbound = {{ rule = "allow", until = 2027-01-01T00:00:00Z }}\n'
+    group = '[groups.{}]\npeers = ["alice"]\ninbound = "reject"\n'
+    policy = Policy.parse(peers + group.format("ops"))
+    assert policy.rules.peers == {ALICE: (Rule.ALLOW_ALL.ending(NEW_YEAR, Rule.REJECT_ALL), None)}
+    now = 0.0
+    firewall = Firewall(FirewallRules.allow_all(), Clocks(lambda: now, lambda: now))
+    firewall.set_policy(policy.rules, policy.rule_lines)
+    assert firewall.find(ALICE, Direction.INBOUND).line == 3
+    now = NEW_YEAR.timestamp()
+    assert firewall.find(ALICE, Direction.INBOUND) == AppliedRule(Rule.REJECT_ALL, "policy peer", None)
+    error = error_of(peers + group.format("ops") + group.format("dev"))
+    assert (error.line, error.key) == (9, "groups.dev.inbound")
+
+
 def test_groups_that_say_different_things_of_a_peer() -> None:
     groups = f'[groups]\na = {{ peers = ["{ALICE}"], inbound = "ask" }}\nb = {{ peers = ["{ALICE}"], in_flight = 1 }}'
     policy = Policy.parse(groups)
@@ -275,6 +292,14 @@ def test_a_policy_that_does_something_else(test: str, reason: str) -> None:
 def test_who_is_not_on_a_list_of_those_that_are_allowed() -> None:
     lists = f'default.inbound = "allow"\npeer_ids.allow = ["{ALICE}"]\n'
     assert Policy.parse(f'{lists}[[tests]]\nexpect = "reject"\n[[tests]]\npeer = "{ALICE}"\nexpect = "allow"')
+
+
+def test_tests_of_a_group_are_as_many_as_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stronghold_p2p.firewall.policy_file.tests.MAX_DECISIONS", 4)
+    test = '[[tests]]\npeer = "all"\ntype = "Sign"\nexpect = "reject"\n'
+    assert Policy.parse(TESTED + 2 * test).tests == 2
+    error = error_of(TESTED + 3 * test)
+    assert (error.line, error.reason) == (17, "the tests are about over 4 peers in all: name fewer")
 
 
 def test_a_test_looks_at_no_end() -> None:
@@ -416,7 +441,7 @@ def error_of(text: str) -> PolicyError:
             f'[groups]\na = {{ peers = ["{ALICE}"], inbound = "ask" }}\n[groups.b]\npeers = ["{ALICE}"]\ninbound = "ask"',
             5,
             "groups.b.inbound",
-            f"{ALICE} is also in the group a, which has inbound in line 2; give the peer its own in [peers]",
+            f"{ALICE} is also in the group a, which has inbound in line 2; give the peer its own in [peers], without an end",
         ),
         # limits by type and by peer
         ("[types.Sign]\nrate = 1", 2, "types.Sign.rate", "unknown key; known keys are per_second, in_flight and max_bytes"),

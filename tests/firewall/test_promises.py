@@ -340,6 +340,7 @@ class PromisesMachine(RuleBasedStateMachine):
         self.finish()
         self.asked.clear()
         self.inside.clear()
+        self.votes.clear()  # ids of questions begin anew
         self.model.defaults.clear()
         self.model.policy, self.model.groups, self.model.own = {}, {}, {}
         self.model.own = {
@@ -445,7 +446,8 @@ class PromisesMachine(RuleBasedStateMachine):
         else:
             self.model.own[key], self.model.kept[key] = said, list(said)
             answer = "allow" if allows else says(word, question.type)
-            if answer != "ask":  # it decides this question also where a policy's rule goes before it
+            # It decides a question about a request also where a policy's rule goes before it.
+            if question.kind == "request" and answer != "ask":
                 (self.approved if answer == "allow" else self.rejected).update(waiting)
         self.finish()
 

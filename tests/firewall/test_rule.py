@@ -86,7 +86,7 @@ def test_a_date_is_kept_in_utc() -> None:
     ],
 )
 def test_options_that_are_none(options: dict[str, Any], error: type[Exception]) -> None:
-    with pytest.raises(error, match=next(iter(options))):
+    with pytest.raises(error):
         ALLOW.replace(**options)
 
 

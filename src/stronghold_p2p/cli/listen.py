@@ -220,7 +220,7 @@ def listen(
         announce or (),
         relays,
         asker,
-        None if console is None else _console(peer, console),
+        None if console is None else _console(peer, console, alone=asker is None),
         opened,
         made,
         reloads=policy is not None,
@@ -294,8 +294,8 @@ def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
     return Person(peer, Lines.of_person(), quiet=config.firewall_quiet, ban=peer.ban_peer)
 
 
-def _console(peer: StrongholdP2p[Any, Any], place: str) -> Console:
-    """Here, since others need not have what it needs."""
+def _console(peer: StrongholdP2p[Any, Any], place: str, *, alone: bool) -> Console:
+    """``alone``: nobody at stdin is asked. Imported here, since others need not have what it needs."""
     where = parse_place(place)
     try:
         from .console.server import Console
@@ -305,7 +305,7 @@ def _console(peer: StrongholdP2p[Any, Any], place: str) -> Console:
         raise UsageError(
             f"--console needs {error.name}, of the extra console: pip install 'stronghold-p2p[console]'"
         ) from error
-    return Console(peer, where)
+    return Console(peer, where, alone=alone)
 
 
 def _missing(*paths: Path | None) -> list[Path]:

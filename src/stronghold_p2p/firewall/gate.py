@@ -111,7 +111,7 @@ class Gate:
         """Reports a request that was rejected before its body was read, see :meth:`rejects_all`; or a stream, whose type is
         its protocol."""
         applied = self._firewall.find(peer, direction)
-        self._tell(peer, direction, type_name, address, applied, allowed=False, by="rule", how="rejected")
+        self._tell(peer, direction, type_name, address, applied, None, None, allowed=False, by="rule", how="rejected")
 
     def decide_stream(
         self,
@@ -132,7 +132,7 @@ class Gate:
             return self._ask(subject, address, 0, stream)
         allowed = verdict is Verdict.ALLOW
         how: How = "approved" if allowed else "rejected"
-        self._tell(peer, direction, protocol, address, applied, stream, allowed=allowed, by="rule", how=how)
+        self._tell(peer, direction, protocol, address, applied, stream, None, allowed=allowed, by="rule", how=how)
         return allowed
 
     def decide(
@@ -177,7 +177,16 @@ class Gate:
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
             self._log_failure.write(exc_info=error)
             self._tell(
-                peer, direction, type_name, address, applied, request, allowed=False, by="firewall", how="rejected"
+                peer,
+                direction,
+                type_name,
+                address,
+                applied,
+                request,
+                None,
+                allowed=False,
+                by="firewall",
+                how="rejected",
             )
             return False
         subject = Subject(peer, direction, type_name, view)
@@ -205,7 +214,7 @@ class Gate:
         if request.place is not None:
             return False
         excess = self.quotas.excess(peer, type_name, size, now)
-        tell = partial(self._tell, peer, Direction.INBOUND, type_name, address, applied, request)
+        tell = partial(self._tell, peer, Direction.INBOUND, type_name, address, applied, request, None)
         tell(allowed=False, by="firewall", how="limit", excess=excess)
         return True
 
@@ -267,9 +276,9 @@ class Gate:
         type_name: str | None,
         address: Multiaddr | None,
         applied: AppliedRule,
-        request: Decided | None = None,
-        view: Any = None,
-        *,
+        request: Decided | None,
+        view: Any,
+        *,  # mypyc knows no arguments with a default before others without
         allowed: bool,
         by: str,
         how: How,

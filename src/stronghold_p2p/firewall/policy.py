@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeAlias
 from ..errors import PolicyError
 from ..frozen import FrozenDict
 from ..identity import PeerId
+from ..limit_fields import limit
 from .admission import AdmissionRules
 from .policy_file.peers import RELAY_MODES, PeerLists, Peers, read_limit
 from .policy_file.rules import read_rule
@@ -58,12 +59,9 @@ class Policy:
     """Restrictions of connections: bans, networks, peers and relays."""
     approvers: frozenset[PeerId] = frozenset()
     """The peers that are asked about requests."""
-    need: int = 1
-    """How many of them must approve a request."""
-    requests_in_flight: int | None = None
-    """Concurrent inbound requests of one peer. None: as in :class:`Config`."""
-    requests_per_second: float | None = None
-    """Inbound requests of one peer per second. None: as in :class:`Config`."""
+    need: int = limit(1, "How many of them must approve a request.")
+    requests_in_flight: int | None = limit(None, "Concurrent inbound requests of one peer. None: as in Config.")
+    requests_per_second: float | None = limit(None, "Inbound requests of one peer per second. None: as in Config.")
     peer_limits: Mapping[PeerId, Limit] = field(default_factory=dict)
     """The limits of single peers, which go before the two above."""
     type_limits: Mapping[str, Limit] = field(default_factory=dict)

@@ -50,7 +50,18 @@ class Rule:
     """A rule: :attr:`ALLOW_ALL`, :attr:`REJECT_ALL`, :attr:`ASK`, or made by :meth:`restricted`, and changed by
     :meth:`replace`. Immutable."""
 
-    __slots__ = ("_log_failure", "end", "otherwise", "predicate", "reasons", "strict", "then", "types", "until")
+    __slots__ = (
+        "_log_failure",
+        "end",
+        "otherwise",
+        "predicate",
+        "reasons",
+        "rejects_all",
+        "strict",
+        "then",
+        "types",
+        "until",
+    )
 
     ALLOW_ALL: ClassVar[Rule]
     """Every request passes, before its body is read."""
@@ -85,6 +96,8 @@ class Rule:
         """Whether what the rule has let in ends with it: running handlers, and streams."""
         self.reasons: Final = reasons
         """Whether the peer may be told why it was rejected."""
+        self.rejects_all: Final = otherwise is Verdict.REJECT and not types and predicate is None
+        """Whether no request passes, nor is a question: :attr:`REJECT_ALL`, with whatever options."""
         self._log_failure = SparingLog(logging.ERROR, "a firewall predicate failed on a request: it is rejected")
 
     @overload
@@ -227,11 +240,6 @@ class Rule:
     def has_options(self) -> bool:
         """Whether it says more than what happens to which requests."""
         return self.until is not None or self.strict or self.reasons
-
-    @property
-    def rejects_all(self) -> bool:
-        """Whether no request passes, nor is a question: :attr:`REJECT_ALL`, with whatever options."""
-        return self.otherwise is Verdict.REJECT and not self.types and self.predicate is None
 
     @property
     def allows_some(self) -> bool:

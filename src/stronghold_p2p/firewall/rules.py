@@ -188,7 +188,9 @@ class _Side:
 
     def _left(self, applied: AppliedRule) -> AppliedRule:
         rule = left_of(applied.rule, self._ends)
-        return NO_RULE if rule is None else applied if rule is applied.rule else applied._replace(rule=rule)
+        if rule is None:
+            return NO_RULE
+        return applied if rule is applied.rule else applied._replace(rule=rule, line=None)  # it stands elsewhere
 
     def _settle_peer(self, peer: PeerId) -> None:
         applied = self._policy_peers.get(peer) or self.peers.get(peer)
@@ -295,7 +297,7 @@ class Firewall:
         self.expire()
         return tuple(
             RuleInForce(peer, side.direction, *applied)
-            for side in dict.fromkeys((self._inbound, self._outbound))  # suspended, both are one
+            for side in (self._inbound, self._outbound)
             for peer, applied in islice(side.in_force(), limit)
         )
 
@@ -355,8 +357,9 @@ class Firewall:
 
     def suspend(self) -> None:
         """Rejects every request, whatever the rules, until :meth:`resume`; these may be changed meanwhile."""
-        self._inbound = self._outbound = side = _Side(Direction.BOTH, self._ends)
-        side.suspend()
+        self._inbound, self._outbound = (_Side(side.direction, self._ends) for side in self._kept)
+        self._inbound.suspend()
+        self._outbound.suspend()
         self.changed(None)
 
     def resume(self) -> None:

@@ -310,9 +310,25 @@ async def test_what_waits_while_the_disk_is_full_is_written_later(monkeypatch: p
     monkeypatch.setattr(f"{MODULE}.RETRY_AFTER", 0.0)
     disk = Disk()
     disk.failures = ["No space left", "No space left", "Input/output error"]
-    assert await write(disk, decision("1"), decision("2")) == ["No space left", None]
+
+    async def events() -> AsyncIterator[Event]:
+        yield decision("1")
+        yield decision("2")
+        await until(lambda: disk.written)
+
+    failures: list[str | None] = []
+    await Auditor(disk, {"event": "start"}, failing=failures.append).run(events())
+    assert failures == ["No space left", None]
     assert [record.get("type") for record in disk.written if record["event"] == "decision"] == ["1", "2"]
     assert disk.closed
+
+
+async def test_a_disk_that_is_full_at_the_end_is_an_error() -> None:
+    disk = Disk()
+    disk.is_full = True
+    with pytest.raises(AuditFailed, match="the last lines could not be written: No space left"):
+        await write(disk, decision("1"))
+    assert disk.tried == 1
 
 
 async def test_what_finds_no_room_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def test_a_full_disk_is_loud_and_the_peer_goes_on(cli: Cli) -> None:
         assert cli("request", address, "1").status == 0
         listener.send_signal(signal.SIGTERM)
         assert json.loads(listener.stdout.readline())["message"] == (
-            "audit file /dev/full: the last lines could not be written"
+            "audit file /dev/full: the last lines could not be written: No space left on device"
         )
         assert listener.wait(WAIT) == 1
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -86,7 +86,7 @@ class Auditor:
         self._refusing: asyncio.TimerHandle | None = None
         self._sign_at: float | None = None
         self._reopen = False
-        self._ended = False
+        self._ended = asyncio.Event()
         self._changed = asyncio.Event()
 
     def begin(self) -> None:
@@ -101,16 +101,23 @@ class Auditor:
         self._changed.set()
 
     async def run(self, events: AsyncIterator[Event]) -> None:
-        """Returns when the last of the events is written."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._write())
-            async for event in events:
-                self._take(event)
-            self._tell_refused()
-            if self._first is None:
-                self._put({"event": "stop"})
-            self._ended = True
-            self._changed.set()
+        """Returns when the last of the events is written.
+
+        Raises:
+            AuditFailed: the events have ended, and the last lines cannot be written.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._write())
+                async for event in events:
+                    self._take(event)
+                self._tell_refused()
+                if self._first is None:
+                    self._put({"event": "stop"})
+                self._ended.set()
+                self._changed.set()
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     # -- what is to be written -----------------------------------------------------------------------
 
@@ -148,7 +155,7 @@ class Auditor:
     async def _write(self) -> None:
         worker = Worker("audit")
         try:
-            while not (self._ended and not self._waiting):
+            while not (self._ended.is_set() and not self._waiting):
                 sign = await self._something_to_do()
                 batch, self._waiting = self._waiting, deque()
                 if self._missing:
@@ -180,7 +187,7 @@ class Auditor:
         return False
 
     async def _try(self, worker: Worker, job: Callable[[], None]) -> None:
-        """Does it, as often as it takes."""
+        """Does it, as often as it takes; after the end, once."""
         while True:
             doing = asyncio.wrap_future(worker.submit(job))
             try:
@@ -189,8 +196,13 @@ class Auditor:
                     self._fail("it takes nothing any more")
                 await doing
             except OSError as error:
-                self._fail(error.strerror or str(error))
-                await asyncio.sleep(RETRY_AFTER)
+                reason = error.strerror or str(error)
+                if self._ended.is_set():
+                    raise AuditFailed(self._file.path, f"the last lines could not be written: {reason}") from error
+                self._fail(reason)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_AFTER):
+                        await self._ended.wait()
             else:
                 self._succeed()
                 return

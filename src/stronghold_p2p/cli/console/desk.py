@@ -52,10 +52,12 @@ class AnswerError(Exception):
 class Desk:
     """Lays out the open questions by turns among networks and then peers, as long as there is a page to see them."""
 
-    def __init__(self, peer: StrongholdP2p[Any, Any], changed: Callable[[], object] = lambda: None) -> None:
-        """``changed`` is called when what is laid out has changed."""
+    def __init__(self, peer: StrongholdP2p[Any, Any], *, alone: bool) -> None:
+        """``alone``: nobody else is asked."""
         self._peer = peer
-        self.changed: Callable[[], object] = changed
+        self._alone = alone
+        self.changed: Callable[[], object] = lambda: None
+        """Called when what is laid out has changed."""
         self._turns = Turns(0)
         self._shown: dict[int, tuple[FirewallRequest, records.Record]] = {}
         self._ended: deque[records.Record] = deque(maxlen=MAX_ENDED)
@@ -103,7 +105,7 @@ class Desk:
 
     async def _take(self, question: FirewallRequest) -> None:
         """Cancelled when the question ends."""
-        if not self._turns.places and not self._warned:
+        if self._alone and not self._turns.places and not self._warned:
             self._warned = True
             logger.warning("a request waits for an answer in the console, and no page of it is open")
         self.changed()

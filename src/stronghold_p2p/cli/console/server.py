@@ -13,7 +13,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from uvicorn import Config
@@ -80,12 +80,15 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Console:
     """Serves the page of ``peer`` at ``place``, and answers the firewall's questions as its user says there."""
 
-    def __init__(self, peer: StrongholdP2p[Any, Any], place: Place, *, interval: float = INTERVAL) -> None:
-        """``interval``: seconds between updates."""
+    def __init__(
+        self, peer: StrongholdP2p[Any, Any], place: Place, *, alone: bool = True, interval: float = INTERVAL
+    ) -> None:
+        """``alone``: nobody else is asked, so the log tells of requests that no page shows. ``interval``: seconds between
+        updates."""
         self._place = place
         self._listener: socket.socket
         self._access = Access()
-        self._desk = Desk(peer)
+        self._desk = Desk(peer, alone=alone)
         self._board = Board(peer, self._desk, interval=interval)
         self._log_failure = SparingLog(logging.ERROR, "a request to the console failed")
 
@@ -153,6 +156,8 @@ class Console:
             inner: App = app if is_ours(scope["method"], Headers(scope=scope), address) else REFUSED
             try:
                 await inner(scope, receive, send_guarded)
+            except ClientDisconnect:
+                pass
             except Exception as error:  # noqa: BLE001 - the response is 500, and the peer goes on
                 self._log_failure.write(exc_info=error)
 

@@ -119,18 +119,24 @@ class Peers:
         """Chooses among all that is said of a peer."""
         chosen: dict[str, Any] = {}
         for key in Settings._fields:
-            saying = [own] if own is not None and own.says(key) else [entry for entry in groups if entry.says(key)]
+            value: Any = getattr(own.settings, key) if own is not None else None
+            ends = isinstance(value, Rule) and value.until is not None  # its groups' rule comes after that
+            saying = [entry for entry in groups if entry.says(key)] if value is None or ends else []
             if len(saying) > 1:
                 self._refuse_both(peer, key, *saying[:2])
-            for entry in saying:
-                chosen[key] = getattr(entry.settings, key)
+            others = getattr(saying[0].settings, key) if saying else None
+            if ends and others is not None:
+                value = value.ending(value.until, others)
+            chosen[key] = others if value is None else value
+            if chosen[key] is not None:
+                entry = own if own is not None and own.says(key) else saying[0]
                 self.lines[peer, key] = entry.table.line(key)
         return Settings(**chosen)
 
     def _refuse_both(self, peer: PeerId, key: str, first: _Entry, second: _Entry) -> NoReturn:
         raise second.table.error(
             f"{self.names.get(peer, peer)} is also in the group {first.table.key[-1]}, which has {key} in line"
-            f" {first.table.line(key)}; give the peer its own in [peers]",
+            f" {first.table.line(key)}; give the peer its own in [peers], without an end",
             key,
         )
 

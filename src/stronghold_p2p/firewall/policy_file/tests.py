@@ -25,6 +25,9 @@ WORDS: Final = {
     None: "does not decide it",
 }
 
+MAX_DECISIONS: Final = 1_000_000
+"""A group in a test counts as all its peers. These take about a second; a file could name one a hundred thousand times."""
+
 Decide: TypeAlias = Callable[[PeerId | None, Direction, str | None], Verdict | None]
 """What a policy makes of a request, by peer (None: one of which it says nothing), direction and type. None: nothing."""
 
@@ -53,6 +56,8 @@ def run_tests(tables: Sequence[Table], lists: PeerLists, decide: Decide) -> None
         PolicyError: for the first one that is invalid, or else that fails.
     """
     tests = [_read_test(table, lists) for table in tables]
+    if sum(len(test.peers) for test in tests) > MAX_DECISIONS:
+        raise tests[-1].table.error(f"the tests are about over {MAX_DECISIONS:,} peers in all: name fewer")
     for test in tests:
         if (error := test.run(decide)) is not None:
             raise error
