@@ -123,8 +123,9 @@ async def test_questions_come_by_turns_of_those_they_are_about(scene: Scene) -> 
         stream.reset()
 
 
-async def test_a_flood(scene: Scene) -> None:
+async def test_a_flood(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than so many are refused, and places become free."""
+    monkeypatch.setattr(approving, "MAX_OPEN", 8)
     streams = [await scene.asker.ask() for _ in range(approving.MAX_OPEN - 1)]
     last = await scene.asker.ask(type="last")
     questions = [await scene.question() for _ in range(approving.MAX_OPEN)]
