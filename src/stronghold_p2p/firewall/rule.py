@@ -248,12 +248,14 @@ class Rule:
 
     def contains(self, rule: Rule) -> bool:
         """Whether ``rule`` goes on in this one: as it was, or with more types that pass."""
-        return any(
-            (each.otherwise, each.predicate, each.strict) == (rule.otherwise, rule.predicate, rule.strict)
-            and each.types == {**rule.types, **dict.fromkeys(each.named(Verdict.ALLOW), Verdict.ALLOW)}
-            for each in self.chain
-            if rule.until in (None, each.until)
-        )
+        for each in self.chain:
+            if (each.otherwise, each.predicate, each.strict) != (rule.otherwise, rule.predicate, rule.strict):
+                return False
+            if each.types != {**rule.types, **dict.fromkeys(each.named(Verdict.ALLOW), Verdict.ALLOW)}:
+                return False  # what comes after its end may go on, but is not in force
+            if rule.until in (None, each.until):
+                return True
+        return False
 
     def verdict_on(self, type_name: str | None) -> Verdict:
         """Applies a rule without a predicate to a request of this type."""
