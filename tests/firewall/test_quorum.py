@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -105,6 +106,7 @@ async def test_a_single_rejection_ends_it(votes: Votes) -> None:
         FirewallRequest.approve_all,
         lambda question: question.set_rule(ALLOW),
         lambda question: question.set_rule(Rule.restricted(allow={"Ping"})),
+        lambda question: question.set_rule(REJECT.ending(datetime.now(UTC) + timedelta(hours=1), ALLOW)),
     ],
 )
 async def test_nobody_else_can_approve(votes: Votes, approve: Callable[[FirewallRequest], bool]) -> None:

@@ -208,7 +208,7 @@ class FirewallRequest:
         check_loop(self._question.loop)
         if not isinstance(rule, Rule):
             raise TypeError(f"expected a Rule, got {rule!r}")
-        if rule.allows_some and self.need > 1:
+        if self.need > 1 and any(each.allows_some for each in rule.chain):
             return False
         return self._question.set_rule(rule, for_, self._by)
 
