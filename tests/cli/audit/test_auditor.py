@@ -334,7 +334,8 @@ async def test_a_disk_that_is_full_at_the_end_is_an_error() -> None:
 async def test_what_finds_no_room_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{MODULE}.MAX_WAITING", 3)
     disk = Disk()
-    await write(disk, *(decision(str(number)) for number in range(100)))
+    failures = await write(disk, *(decision(str(number)) for number in range(100)))
+    assert failures == ["lines come faster than it takes them", None]
     told = [(record["event"], record.get("type"), record.get("dropped")) for record in disk.written]
     assert told == [
         ("start", None, None),

@@ -146,6 +146,7 @@ class Auditor:
     def _put(self, record: Record) -> None:
         if len(self._waiting) >= MAX_WAITING:
             self._missing += 1
+            self._fail("lines come faster than it takes them")
             return
         self._waiting.append({"time": now(), **record})
         self._changed.set()
