@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from stronghold_p2p import Direction, FirewallDecision, Keypair
-from stronghold_p2p.cli.audit.answers import askers_of
+from stronghold_p2p.cli.audit.answers import answers_of
 from stronghold_p2p.cli.audit.chain import BEGINNING, chained, signed_head
 from stronghold_p2p.cli.audit.record import record_of
 from stronghold_p2p.cli.audit.verify import Finding, Verifier
@@ -65,11 +65,11 @@ def a_decision(answer: ApprovalAnswer = ANSWER, approver: Keypair = PHONE, **cha
     ids=["approved", "rejected", "another request of the peer"],
 )
 def test_an_answer_to_what_the_decision_says(answer: ApprovalAnswer, changes: Mapping[str, Any]) -> None:
-    assert askers_of(a_decision(answer, **changes)) == {OFFICE.peer_id}
+    assert answers_of(a_decision(answer, **changes)) == [answer]
 
 
 def test_no_answer() -> None:
-    assert askers_of(a_decision(signatures=[])) == askers_of({}) == frozenset()
+    assert answers_of(a_decision(signatures=[])) == answers_of({}) == []
 
 
 @pytest.mark.parametrize(
@@ -100,25 +100,28 @@ def test_no_answer() -> None:
 )
 def test_what_does_not_verify(decision: Mapping[str, Any]) -> None:
     with pytest.raises(DecodeError):
-        askers_of(decision)
+        answers_of(decision)
 
 
 @pytest.mark.parametrize(
-    ("decision", "problem"),
+    ("decisions", "problem"),
     [
-        (a_decision(), None),
-        (a_decision(type="Wipe"), "has an answer of an approver that does not verify"),
-        (a_decision(replace(ANSWER, asker=OTHER.peer_id)), "is not signed by who asked the approvers in number 2"),
+        ([a_decision()], None),
+        ([a_decision(type="Wipe")], "has an answer of an approver that does not verify"),
+        ([a_decision(replace(ANSWER, asker=OTHER.peer_id))], "is not signed by who asked the approvers in number 2"),
+        ([a_decision(), a_decision()], "has the answer of an approver that was given in number 2, to another request"),
+        ([a_decision(), a_decision(replace(ANSWER, nonce=bytes(range(16, 32))))], None),
+        ([a_decision(replace(ANSWER, kind="peer"))] * 2, None),
     ],
-    ids=["right", "another type", "another asker"],
+    ids=["right", "another type", "another asker", "used again", "given again", "for all that waited"],
 )
-def test_it_is_found_in_a_chain(decision: Mapping[str, Any], problem: str | None) -> None:
+def test_it_is_found_in_a_chain(decisions: Sequence[Mapping[str, Any]], problem: str | None) -> None:
     time = "2026-01-01T00:00:00.000+00:00"
     findings: list[Finding] = []
     verifier = Verifier(findings.append)
     verifier.begin_file("audit")
     after = BEGINNING
-    for record in ({"event": "opened"}, decision):
+    for record in ({"event": "opened"}, *decisions):
         link = chained(after, {"time": time, **record})
         verifier.take(link.line)
         after = link.position

@@ -6,15 +6,14 @@ import base64
 from collections.abc import Mapping
 
 from ...errors import DecodeError
-from ...identity import PeerId
-from ...protocols.approval import open_answer
+from ...protocols.approval import ApprovalAnswer, open_answer
 from .record import MAX_TYPE, as_text, signature_of
 
-__all__ = ["askers_of"]
+__all__ = ["answers_of"]
 
 
-def askers_of(decision: Mapping[str, object]) -> frozenset[PeerId]:
-    """The peer whose question approvers have answered by this decision; none if it has no answers.
+def answers_of(decision: Mapping[str, object]) -> list[ApprovalAnswer]:
+    """What approvers have signed for this decision; nothing if it has no answers.
 
     Raises:
         DecodeError: an answer is malformed, is not signed by its approver, or is about something else; or a request was let
@@ -22,11 +21,11 @@ def askers_of(decision: Mapping[str, object]) -> frozenset[PeerId]:
     """
     match decision.get("signatures", []):
         case [*answers]:
-            return frozenset(_asker(decision, answer) for answer in answers)
+            return [_opened(decision, answer) for answer in answers]
     raise DecodeError("audit", "its answers are no list")
 
 
-def _asker(decision: Mapping[str, object], told: object) -> PeerId:
+def _opened(decision: Mapping[str, object], told: object) -> ApprovalAnswer:
     match told:
         case {"envelope": str(text)}:
             try:
@@ -45,4 +44,4 @@ def _asker(decision: Mapping[str, object], told: object) -> PeerId:
         raise DecodeError("audit", f"{signed.approver} has answered about something else")
     if decision.get("allowed") and not signed.approved:
         raise DecodeError("audit", f"{signed.approver} has rejected it")
-    return answer.asker
+    return answer

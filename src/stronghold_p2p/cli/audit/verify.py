@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from ...errors import DecodeError
 from ...identity import PeerId
-from .answers import askers_of
+from .answers import answers_of
 from .chain import BEGINNING, Entry, parse
 
 __all__ = ["Finding", "Verifier"]
@@ -66,6 +66,8 @@ class Verifier:
         self._strange: _Strange | None = None
         self._askers: dict[PeerId, int] = {}
         """Whose questions approvers have answered since a head, each with the first line of that."""
+        self._answered: dict[bytes, int] = {}
+        """The questions about one request that were answered, by what they are signed with, and in which line."""
 
     def begin_file(self, name: str) -> None:
         """The next lines are from this file."""
@@ -170,10 +172,17 @@ class Verifier:
 
     def _check_answers(self, entry: Entry) -> None:
         try:
-            for asker in askers_of(entry.values):
-                self._askers.setdefault(asker, entry.seq)
+            answers = answers_of(entry.values)
         except DecodeError as error:
             self._problem(entry, f"has an answer of an approver that does not verify: {error.reason}")
+            return
+        for answer in answers:
+            self._askers.setdefault(answer.asker, entry.seq)
+            # A question about a peer is answered for all requests that wait; one about a request, for that alone.
+            if answer.kind == "request" and (first := self._answered.setdefault(answer.nonce, entry.seq)) != entry.seq:
+                self._problem(
+                    entry, f"has the answer of an approver that was given in number {first}, to another request"
+                )
 
     def _begin_chain(self) -> None:
         if self._last is None and self._strange is not None:
