@@ -137,6 +137,12 @@ class Model:
             return [default]
         return [self.defaults[direction]] if direction in self.defaults else []
 
+    def in_force(self, peer: PeerId, direction: Direction) -> list[Said]:
+        """The same without what is covered by now."""
+        rules = self.rule_for(peer, direction)
+        covers = [index for index, said in enumerate(rules) if said.word != "type"]
+        return rules[covers[-1] :] if covers else rules
+
     def verdict(self, peer: PeerId, direction: Direction, type_name: str | None) -> str:
         for said in reversed(self.rule_for(peer, direction)):
             if said.word == "all" or (said.word == "type" and said.type == type_name):
@@ -327,9 +333,12 @@ class PromisesMachine(RuleBasedStateMachine):
     @rule(policy=policies)
     def reload(self, policy: dict[str, Any]) -> None:
         self.write_policy(policy)
+        questions = [self.open(index) for index in range(len(self._questions()))]
         self.firm.sources.reload_policy()
         self._run(self._until_loaded())
         self._policy_is_in_force()
+        for question, waiting in questions:
+            self._count(question, waiting)
         self.finish()
 
     @rule()
@@ -347,6 +356,9 @@ class PromisesMachine(RuleBasedStateMachine):
             key: [self.model.said(one.word, one.wall, type_name=one.type, strict=one.strict) for one in said]
             for key, said in self.model.kept.items()
         }
+        self.model.kept = {
+            key: list(said) for key, said in self.model.own.items()
+        }  # how much time has passed, is forgotten
         self.start()
         self.finish()
 
@@ -508,7 +520,7 @@ class PromisesMachine(RuleBasedStateMachine):
                 assert verdict == ("allow" if asked.allowed else "reject"), asked
             self._let_in(asked)
         for asked in self.inside:
-            rules = self.model.rule_for(asked.peer, asked.direction)
+            rules = self.model.in_force(asked.peer, asked.direction)
             verdict = self.model.verdict(asked.peer, asked.direction, asked.type)
             source_is_gone = not any(said in rules for said in asked.let_in_by)
             if asked.evicted:
@@ -568,9 +580,16 @@ class PromisesMachine(RuleBasedStateMachine):
                 (peer, way): self._of_policy(its) for peer in policy["members"] for way, its in policy["group"].items()
             }
         model.expire()
-        for question, waiting in map(self.open, range(len(self._questions()))):
-            if not model.observed and len(self.votes.get(question.id, ())) >= model.need:
-                self.approved.update(waiting)
+
+    def _count(self, question: FirewallRequest, waiting: list[Asked]) -> None:
+        """After a reload fewer voices may be enough, if the same rule still asks."""
+        enough = not self.model.observed and len(self.votes.get(question.id, ())) >= self.model.need
+        if question.outcome == "approved":
+            assert enough
+            assert all(self.model.verdict(one.peer, one.direction, one.type) == "ask" for one in waiting)
+            self.approved.update(waiting)
+        else:
+            assert not (enough and question.outcome is None)
 
     def _of_policy(self, its: tuple[str, float | None, bool]) -> Said:
         word, date, strict = its
@@ -583,7 +602,7 @@ class PromisesMachine(RuleBasedStateMachine):
 
     def _let_in(self, asked: Asked) -> None:
         if asked.allowed and asked.direction is IN:
-            asked.let_in_by = list(self.model.rule_for(asked.peer, asked.direction))
+            asked.let_in_by = self.model.in_force(asked.peer, asked.direction)
             self.inside.append(asked)
 
     def _rule(self, word: str, last: float | None) -> Rule:
