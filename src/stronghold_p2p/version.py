@@ -1,0 +1,9 @@
+"""The version, which the build reads, too. Looking it up in the package's metadata would take longer than most imports."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["VERSION"]
+
+VERSION: Final = "0.1.0"
