@@ -10,7 +10,6 @@ import pytest
 
 import stronghold_p2p
 from stronghold_p2p import public
-from stronghold_p2p.cli.commands import COMMANDS
 
 WAIT = 30
 """Seconds after which a process has failed; none waits for them."""
