@@ -9,26 +9,71 @@ import sys
 import pytest
 
 import stronghold_p2p
-from stronghold_p2p import public
 
 WAIT = 30
 """Seconds after which a process has failed; none waits for them."""
 
+LATER = {
+    "stronghold_p2p.discovery",
+    "stronghold_p2p.firewall.policy_file",
+    "stronghold_p2p.port_mapping",
+    "stronghold_p2p.store.database",
+    "dns",
+    "importlib.metadata",
+    "sqlite3",
+    "tomllib",
+    "uvloop",
+    "websockets",
+    "zeroconf",
+}
+"""What only those need who use it: a state file, a policy file, names of the DNS, WebSocket, the local network, a router."""
+
 
 def loaded(code: str) -> set[str]:
-    """The modules of a process that has run ``code``; what it prints before is not looked at."""
+    """The modules of a process that has run ``code``."""
     report = "import json, sys; print(); print(json.dumps(list(sys.modules)))"
     command = [sys.executable, "-c", f"{code}\n{report}"]
     ran = subprocess.run(command, capture_output=True, check=True, text=True, timeout=WAIT)
     return set(json.loads(ran.stdout.splitlines()[-1]))
 
 
+@pytest.mark.parametrize("arguments", [None, ["--help"], ["--version"]])
+def test_neither_the_package_nor_the_help_of_commands_loads_the_library(arguments: list[str] | None) -> None:
+    code = "import stronghold_p2p" if arguments is None else f"from stronghold_p2p.cli import run; run({arguments})"
+    modules = loaded(code)
+    assert {module for module in modules if module.startswith("stronghold_p2p.")} <= {
+        "stronghold_p2p.cli",
+        "stronghold_p2p.cli.commands",
+        "stronghold_p2p.cli.descriptors",
+        "stronghold_p2p.version",
+    }
+    assert not modules & {"asyncio", "cryptography", "dataclasses", "google.protobuf", "msgspec", "typer", *LATER}
+
+
+def test_the_library_leaves_out_what_only_some_use() -> None:
+    modules = loaded("from stronghold_p2p import StrongholdP2p; StrongholdP2p()")
+    assert "stronghold_p2p.peer" in modules
+    assert not modules & {"stronghold_p2p.cli", "stronghold_p2p.diagnosis", "rich", "typer", *LATER}
+
+
+@pytest.mark.parametrize(
+    ("command", "left_out"),
+    [
+        ("request", {"stronghold_p2p.cli.listen", *LATER}),
+        ("key", {"stronghold_p2p.peer", *LATER}),
+        ("firewall", {"stronghold_p2p.peer", "uvloop"}),
+    ],
+)
+def test_a_command_leaves_out_the_others(command: str, left_out: set[str]) -> None:
+    modules = loaded(f"from stronghold_p2p.cli import run; run(['{command}', '--help'])")
+    assert f"stronghold_p2p.cli.{command}" in modules
+    assert not modules & {"stronghold_p2p.cli.demo", "stronghold_p2p.diagnosis", "rich", *left_out}
+
+
 def test_the_public_names_are_there_before_the_first_is_used() -> None:
-    listed = loaded("import stronghold_p2p; assert set(dir(stronghold_p2p)) >= set(stronghold_p2p.__all__)")
-    assert "stronghold_p2p.peer" in listed
-    names: dict[str, object] = {}
-    exec("from stronghold_p2p import *", names)
-    assert names.keys() - {"__builtins__"} == set(public.__all__)
+    listed = "set(dir(stronghold_p2p)) >= set(stronghold_p2p.__all__)"
+    modules = loaded(f"import stronghold_p2p; assert {listed}; from stronghold_p2p import *; Keypair.generate()")
+    assert "stronghold_p2p.peer" in modules
 
 
 def test_a_name_that_is_not_there() -> None:
