@@ -56,6 +56,26 @@ def test_the_library_leaves_out_what_only_some_use() -> None:
     assert not modules & {"stronghold_p2p.cli", "stronghold_p2p.diagnosis", "rich", "typer", *LATER}
 
 
+def test_a_first_request_waits_for_no_import() -> None:
+    """It would halt the event loop."""
+    program = """
+import asyncio, sys
+from stronghold_p2p import FirewallRules, StrongholdP2p
+
+async def main():
+    rules = FirewallRules.allow_all()
+    async with StrongholdP2p(firewall=rules) as bob, StrongholdP2p(firewall=rules) as alice:
+        bob.on_request(lambda request: request.body)
+        address = await bob.listen()
+        before = set(sys.modules)
+        await alice.send_request(address, {"a": 1})
+        assert not sys.modules.keys() - before, sys.modules.keys() - before
+
+asyncio.run(main())
+"""
+    assert "stronghold_p2p.wire.noise" in loaded(program)
+
+
 @pytest.mark.parametrize(
     ("command", "left_out"),
     [
