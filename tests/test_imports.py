@@ -17,6 +17,7 @@ LATER = {
     "stronghold_p2p.discovery",
     "stronghold_p2p.firewall.policy_file",
     "stronghold_p2p.port_mapping",
+    "stronghold_p2p.protocols.relay.server",
     "stronghold_p2p.store.database",
     "dns",
     "importlib.metadata",
@@ -26,7 +27,8 @@ LATER = {
     "websockets",
     "zeroconf",
 }
-"""What only those need who use it: a state file, a policy file, names of the DNS, WebSocket, the local network, a router."""
+"""What only those need who use it: a state file, a policy file, names of the DNS, WebSocket, the local network, a router,
+a relay of their own."""
 
 
 def loaded(code: str) -> set[str]:
@@ -47,7 +49,16 @@ def test_neither_the_package_nor_the_help_of_commands_loads_the_library(argument
         "stronghold_p2p.cli.descriptors",
         "stronghold_p2p.version",
     }
-    assert not modules & {"asyncio", "cryptography", "dataclasses", "google.protobuf", "msgspec", "typer", *LATER}
+    assert not modules & {
+        "asyncio",
+        "cryptography",
+        "dataclasses",
+        "google.protobuf",
+        "logging",
+        "msgspec",
+        "typer",
+        *LATER,
+    }
 
 
 def test_the_library_leaves_out_what_only_some_use() -> None:

@@ -1,9 +1,6 @@
 """End-to-end encrypted requests between peers, on the libp2p protocols, behind a firewall for every request."""
 
-import logging
 from typing import TYPE_CHECKING, Any
-
-logging.getLogger("stronghold_p2p").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from .public import *

@@ -1,5 +1,7 @@
 """The public names of the library, which :mod:`stronghold_p2p` hands on."""
 
+import logging
+
 from .addresses.book import AddressBook
 from .addresses.entry import AddressEntry, AddressSource
 from .config import Config
@@ -186,3 +188,5 @@ __all__ = [
     "TlsError",
     "WebSocketError",
 ]
+
+logging.getLogger("stronghold_p2p").addHandler(logging.NullHandler())
