@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -33,6 +32,7 @@ from .listen import listen
 from .perf import perf
 from .relay import relay
 from .request import ping, request
+from .version import version
 
 __all__ = ["run"]
 
@@ -77,7 +77,7 @@ app.add_typer(audit)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        output.note(f"stronghold-p2p {metadata.version('stronghold-p2p')}")
+        output.note(version())
         raise typer.Exit
 
 
