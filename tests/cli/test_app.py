@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import re
 import signal
 import socket
@@ -12,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from support.compiled import COMPILED
 
 from stronghold_p2p.cli import key
 from stronghold_p2p.cli.commands import COMMANDS
@@ -138,7 +140,10 @@ def test_a_command_is_told_as_it_tells_itself(cli: Cli, command: str) -> None:
 
 def test_version(cli: Cli) -> None:
     told = cli("--version")
-    assert (told.status, told.out) == (0, f"stronghold-p2p {metadata.version('stronghold-p2p')}\n")
+    build = "compiled" if COMPILED else "pure Python"
+    python = f"CPython {platform.python_version()}"
+    start = f"stronghold-p2p {metadata.version('stronghold-p2p')} ({build}, {python}, {platform.system()} "
+    assert (told.status, told.out.startswith(start)) == (0, True), told.out
 
 
 @pytest.mark.parametrize(

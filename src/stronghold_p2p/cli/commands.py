@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ..version import VERSION
-
 __all__ = ["COMMANDS", "Command", "overview"]
 
 
@@ -56,7 +54,9 @@ def overview(arguments: Sequence[str]) -> str | None:
         case ["--help", *_]:
             return _HELP + "\n".join(f"  {name:<8}  {command.summary}" for name, command in COMMANDS.items())
         case ["--version", *_]:
-            return f"stronghold-p2p {VERSION}"
+            from .version import version  # looks for the library without importing it
+
+            return version()
         case _:
             return None
 
