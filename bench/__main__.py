@@ -55,15 +55,15 @@ def measure(systems: list[System], rounds: int, seconds: float) -> Figures:
                 reached = limit.measure(case.limit, limit.default_loop(), seconds)
                 measured[case.name][LIMIT].append({case.figure: reached})
             for system in systems:
-                if case.mode != "perf" or system.serves_perf:
+                if system.does(case.mode):
                     measured[case.name][system.name].append(measure_one(system, case, seconds))
     return measured
 
 
 def measure_one(system: System, case: Case, seconds: float) -> dict[str, Any]:
-    options = (*case.options, "--seconds", str(seconds)) if case.mode == "measure" else case.options
+    options = (*case.options, "--seconds", str(seconds)) if case.is_timed else case.options
     try:
-        with system.serving("perf-serve" if case.mode == "perf" else "serve") as address:
+        with system.serving(case.serve) as address:
             figures = system.ask(case.mode, address, *options)
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         raise SystemExit(f"{system.name} failed at {case.name}: {error}") from error

@@ -27,7 +27,18 @@ class Case:
     limit: str | None = None
     """The figure of limit.py that it is held against."""
     mode: str = "measure"
+    """The command of a peer's program: "measure", "many", "perf" or "connect"."""
     less_is_better: bool = False
+
+    @property
+    def serve(self) -> str:
+        """The command of the listener's program."""
+        return f"{self.mode}-serve" if self.mode in {"many", "perf"} else "serve"
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it takes as many seconds as it is told."""
+        return self.mode in {"measure", "many"}
 
 
 CASES = (
@@ -54,6 +65,8 @@ CASES = (
         "bulk_mb_per_second",
         mode="perf",
     ),
+    Case("1,000 peers, 1 in flight each", ("--each", "1"), "requests_per_second", "requests/s", mode="many"),
+    Case("1,000 peers, 8 in flight each", ("--each", "8"), "requests_per_second", "requests/s", mode="many"),
     Case("connect", ("--count", "20"), "connect_ms_median", "ms", mode="connect", less_is_better=True),
 )
 

@@ -43,11 +43,12 @@ def text(result: Result) -> str:
 
 def absolute(result: Result) -> str:
     """Figures by system and case."""
-    names = dict.fromkeys(name for case in CASES for name in result.medians[case.name])
+    cases = [case for case in CASES if case.name in result.medians]
+    names = dict.fromkeys(name for case in cases for name in result.medians[case.name])
     ordered = sorted(names, key=lambda name: (name not in OWN, name == LIMIT))
-    head = ["", *(f"{case.name}, {case.unit}" for case in CASES)]
+    head = ["", *(f"{case.name}, {case.unit}" for case in cases)]
     return table(
-        [head, *([name, *(number(result.medians[case.name].get(name)) for case in CASES)] for name in ordered)]
+        [head, *([name, *(number(result.medians[case.name].get(name)) for case in cases)] for name in ordered)]
     )
 
 
@@ -55,7 +56,7 @@ def ratios(result: Result) -> str:
     """Ratios of our figures to those of others, with the goals."""
     rows = [["work", "compared with", *OWN.values(), "goal", ""]]
     for goal in GOALS:
-        found = [goal.ratio(ours, result.medians[goal.case]) for ours in OWN]
+        found = [goal.ratio(ours, result.medians.get(goal.case, {})) for ours in OWN]
         if not any(found):
             continue
         wanted = (

@@ -32,8 +32,11 @@ class System:
     name: str
     folder: str
     language: str
-    serves_perf: bool = False
-    relays: bool = False
+    also: tuple[str, ...] = ()
+    """What its program does beside "serve", "measure" and "connect": "many", "perf", "relay"."""
+
+    def does(self, mode: str) -> bool:
+        return mode in {"measure", "connect", *self.also}
 
     @cache  # noqa: B019 - there are eleven of them
     def command(self) -> tuple[str, ...]:
@@ -94,14 +97,14 @@ def last_line(command: tuple[str, ...]) -> dict[str, Any]:
 
 
 SYSTEMS = (
-    System(OURS, "stronghold", "this Python", serves_perf=True, relays=True),
-    System(COMPILED, "stronghold", "compiled", serves_perf=True, relays=True),
+    System(OURS, "stronghold", "this Python", also=("many", "perf", "relay")),
+    System(COMPILED, "stronghold", "compiled", also=("many", "perf", "relay")),
     System(OVER_WEBSOCKET[OURS], "stronghold_ws", "this Python"),
     System(OVER_WEBSOCKET[COMPILED], "stronghold_ws", "compiled"),
-    System("ZeroMQ CURVE", "zmq_curve", "py"),
+    System("ZeroMQ CURVE", "zmq_curve", "py", also=("many",)),
     System("gRPC aio TLS", "grpc_aio", "py"),
-    System("go-libp2p", "go", "go", serves_perf=True, relays=True),
-    System("rust-libp2p", "rust", "rust", relays=True),
+    System("go-libp2p", "go", "go", also=("many", "perf", "relay")),
+    System("rust-libp2p", "rust", "rust", also=("many", "relay")),
     System("js-libp2p", "js", "js"),
     System("py-libp2p", "py_libp2p", "py"),
     System("iroh", "iroh_quic", "py"),
