@@ -422,6 +422,7 @@ func perf(arguments []string) error {
 	if err != nil {
 		return err
 	}
+	emit(object{"measuring": true})
 	start := time.Now()
 	if err := binary.Write(s, binary.BigEndian, *download); err != nil {
 		return err

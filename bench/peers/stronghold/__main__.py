@@ -80,6 +80,8 @@ async def serve_perf() -> AsyncIterator[str]:
 
 async def measure_perf(address: str, upload: int, download: int) -> dict[str, float]:
     async with StrongholdP2p[Any, Any]() as peer, await peer.open_stream(address, perf.PROTOCOL) as stream:
+        await stream.negotiated()
+        common.emit({"measuring": True})
         result = await perf.measure(stream, upload, download)
     return {"upload_seconds": result.upload_seconds, "download_seconds": result.download_seconds}
 
