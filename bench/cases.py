@@ -85,7 +85,7 @@ FAULTS_OF_A_GIGABYTE = 5_000
 """Fewer minor page faults are to be taken, by both processes together, for 10^9 bytes of bodies."""
 
 Rounds = Mapping[str, Sequence[float]]
-"""By system: the figure of each round."""
+"""By system: the figure of each round; those whose figures decide no goal are in the first one alone."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,11 @@ class Goal:
         if ours not in rounds or not others or not rounds.keys() >= set(others):
             return []
         best = min if self.less_is_better else max
-        found = (
-            own / best(figures)
-            for own, *figures in zip(rounds[ours], *(rounds[other] for other in others), strict=True)
-        )
+        found = []
+        for number, own in enumerate(rounds[ours]):
+            figures = [rounds[other][number] for other in others if number < len(rounds[other])]
+            if figures:
+                found.append(own / best(figures))
         return sorted(found, reverse=self.less_is_better)
 
     def reached(self, ratio: float, factor: float) -> bool:

@@ -310,7 +310,7 @@ compiler), and runs them in turn.
   default build), and with the hot path compiled from the same sources; and again over WebSocket without TLS (`/ws`).
 - {result.rounds} rounds. In each, the systems do the same work one right after the other; a figure is the median of the
   rounds. Machines differ and are noisy, so compare the ratios: each is of two figures of one round, the worst one counts,
-  and the best one shows the spread.
+  and the best one shows the spread. js-libp2p, py-libp2p and iroh are measured in the first round alone.
 - 1,000 peers: each system's own program makes so many peers in one process, all connected before the load begins; the
   listener is as in the other cases, except that it lets any of them in. What the dialling process takes differs between
   systems: the processor time of the listener tells that apart.

@@ -49,9 +49,9 @@ IN_FLIGHT = 32
 IDLE_CONNECTIONS = 2000
 IDLE_STREAMS = 64
 STREAM_CONNECTIONS = 100
-HANDSHAKES = 2048
+HANDSHAKES = 1024
 """So many, as the system counts processor time in ticks of 10 ms."""
-CONNECTIONS = 512
+CONNECTIONS = 256
 RESERVATIONS = 1000
 CIRCUITS = 200
 RELAY = RelayServer(
@@ -64,7 +64,7 @@ RELAY = RelayServer(
 )
 """As all are on one address."""
 DIALS_AT_ONCE = 32
-WINDOWS = 5
+WINDOWS = 3
 """Seconds of which the median one counts, where a neighbour's one would count else."""
 BODY = "x" * 62
 CONFIG = Config(

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from bench import programs, relays
-from bench.cases import ALL, CASES, COMPILED, GOALS, LIMIT, NATIVE, OURS, OVER_WEBSOCKET, Goal, Rounds
+from bench.cases import ALL, CASES, COMPILED, GOALS, LIMIT, NATIVE, OURS, OVER_WEBSOCKET, RIVALS, Goal, Rounds
 from bench.report import Result, number, spread, text, verdict
-from bench.systems import Measured, Took
+from bench.systems import SYSTEMS, Measured, Took
 from bench.usage import Machine, Usage
 
 WORK = "64 bytes, 32 in flight"
@@ -36,6 +36,8 @@ def took(processor_seconds: float = 0.0, faults: int = 0, stolen: float = 0.0) -
         (Goal(WORK, ("a",), 1.5), {OURS: [30.0, 50.0], "a": [20.0, 20.0]}, [1.5, 2.5]),
         (Goal(WORK, ("a", "b"), 1.5), {OURS: [30.0, 30.0], "a": [10.0, 30.0], "b": [20.0, 10.0]}, [1.0, 1.5]),
         (Goal(WORK, ("a", "b"), 1.5), {OURS: [30.0], "a": [10.0]}, [3.0]),
+        (Goal(WORK, ("a", "b"), 1.5), {OURS: [30.0, 30.0], "a": [10.0, 10.0], "b": [20.0]}, [1.5, 3.0]),
+        (Goal(WORK, ("a",), 1.5), {OURS: [30.0, 10.0], "a": [10.0]}, [3.0]),
         (Goal("connect", ("a", "b"), 1.0), {OURS: [3.0, 3.0], "a": [4.0, 2.0], "b": [6.0, 6.0]}, [1.5, 0.75]),
         (Goal(WORK, (), 0.7), {OURS: [4.0], OVER_WEBSOCKET[OURS]: [3.0]}, [0.75]),
         (Goal(WORK, ("a", "b"), 1.0), {}, []),
@@ -47,6 +49,8 @@ def took(processor_seconds: float = 0.0, faults: int = 0, stolen: float = 0.0) -
         "one other",
         "the best other of each round",
         "the others that were measured",
+        "the others of the first round alone",
+        "no other in the second round",
         "times",
         "over WebSocket",
         "nothing measured",
@@ -68,6 +72,13 @@ def test_a_goal_is_a_bound_of_the_ratio(case: str, reached: float, not_reached: 
     goal = Goal(case, ("a",), 1.5)
     assert goal.reached(reached, goal.compiled)
     assert not goal.reached(not_reached, goal.compiled)
+
+
+def test_goals_name_systems_and_cases_that_are_measured() -> None:
+    names = {system.name for system in SYSTEMS}
+    assert {other for goal in GOALS for other in goal.others} <= {*names, LIMIT}
+    assert {goal.case for goal in GOALS} <= {case.name for case in CASES}
+    assert {*RIVALS} <= names
 
 
 @pytest.mark.parametrize(
