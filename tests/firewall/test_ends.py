@@ -111,3 +111,14 @@ def test_a_date_in_the_past_has_come(time: TwoClocks, ends: Ends[str]) -> None:
     ends.set("a", [time.wall - HOUR])
     assert ends.seconds_left == 0
     assert ends.due() == {"a": time.wall - HOUR}
+
+
+def test_what_lasts_for_some_time_does_not_end_at_once(time: TwoClocks, ends: Ends[str]) -> None:
+    """Though a date that has come lies ahead of a clock that was set back."""
+    noon = time.wall + HOUR
+    ends.set("a", [noon])
+    time.go(HOUR)
+    assert ends.has_come(noon)
+    time.wall -= HOUR
+    assert not ends.has_come(ends.in_seconds(HOUR))
+    assert ends.in_seconds(HOUR) == pytest.approx(noon)

@@ -291,6 +291,7 @@ class PromisesMachine(RuleBasedStateMachine):
         self.loop = Loop()
         self.clock = Clock(1000.0)
         self.set_back = 0.0
+        self.answers = 0
         self.loop.time = self.clock  # type: ignore[method-assign]
         asyncio._set_running_loop(self.loop)
         self.folder = tempfile.TemporaryDirectory()
@@ -422,6 +423,9 @@ class PromisesMachine(RuleBasedStateMachine):
         which=st.integers(0, 5), how=st.sampled_from(["once", "reject", "type", "all", "rule"]), word=words, last=lasts
     )
     def answer(self, which: int, how: str, word: str, last: float | None) -> None:
+        if last is not None:
+            self.answers += 1
+            last += self.answers / 1000  # a date that nothing else has
         question, waiting = self.open(which)
         key = question.peer, question.direction
         before = self.model.rule_for(*key)

@@ -104,5 +104,8 @@ class Ends(Generic[User]):
         return None if left == inf else max(0.0, left)
 
     def in_seconds(self, seconds: float) -> float:
-        """The date so many seconds from now."""
-        return self._wall() + seconds
+        """The date so many seconds from now, or just after it: one that is used may come earlier, if a clock was set back."""
+        date = round(self._wall() + seconds, 6)
+        while date in self._ends:
+            date = round(date + 1e-6, 6)  # what a datetime can tell apart
+        return date
