@@ -316,8 +316,6 @@ async def _listen(
             if by_ipv6_too:
                 with suppress(ListenError):  # a machine may be without it
                     await peer.listen(MDNS_IPV6_ADDRESS, reuse_port=member is not None)
-            if member is not None:
-                member.listening(_settled(where, peer.listeners))
             for relay in relays:
                 await peer.listen_via_relay(relay)
             if console is not None:
@@ -329,7 +327,12 @@ async def _listen(
             output.note(f"peer id       {peer.peer_id}")
             if mdns:
                 output.note("announced     by mDNS: each address to everybody on its network")
-            await serve(peer)
+
+            def begun() -> None:
+                if member is not None:
+                    member.listening(_settled(where, peer.listeners))
+
+            await serve(peer, begun=begun)
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
@@ -339,7 +342,7 @@ async def _listen(
 
 def _settled(where: Sequence[Place], listeners: Sequence[Listener]) -> list[str]:
     """The addresses that were given, with the ports that they were bound to; and those that were not given."""
-    bound = [listener.address.without_peer() for listener in listeners]
+    bound = [one.address.without_peer() for one in listeners if not one.address.is_relayed]
     given = [Multiaddr.of(place.address) for place in where]
     return [with_port(one, at) for one, at in zip(given, bound, strict=False)] + list(map(str, bound[len(given) :]))
 

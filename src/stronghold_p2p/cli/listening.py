@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from asyncio import get_running_loop
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -101,11 +101,12 @@ def with_port(given: Multiaddr, bound: Multiaddr) -> str:
     )
 
 
-async def serve(peer: StrongholdP2p[Any, Any]) -> None:
-    """Prints where the peer can be dialed, and lets it run until Ctrl-C or SIGTERM cancels it."""
+async def serve(peer: StrongholdP2p[Any, Any], *, begun: Callable[[], object] = lambda: None) -> None:
+    """Prints where the peer can be dialed, calls ``begun``, and lets it run until Ctrl-C or SIGTERM cancels it."""
     for listener in peer.listeners:
         for dialable in listener.addresses or (listener.address,):
             output.result({"event": "listening", "address": str(dialable)}, f"listening on  {dialable}")
+    begun()
     await output.shown()
     output.release()  # a script may have wanted the address alone
     gc.collect()

@@ -101,7 +101,7 @@ class Member:
             return
         answer = Answer(message.act, message.seconds, frozenset(message.also), message.reason)
         try:
-            self._send(Given(message.id, await give(answer, question, self._peer.ban_peer)))
+            self._send(Given(message.id, int(await give(answer, question, self._peer.ban_peer))))
         except (TypeError, ValueError) as error:
             self._send(Given(message.id, 0, str(error)))
 
