@@ -156,7 +156,9 @@ class Parts(Generic[Req, Res]):
             emit=self.events.emit,
         )
         self.autonat = (
-            Autonat(is_public=is_public, emit=self.events.emit, always=relay is not None) if autonat else None
+            Autonat(is_public=is_public, emit=self.events.emit, always=relay is not None)
+            if autonat and config.processes == 1  # else a dial that is to prove it may come to another process
+            else None
         )
         self.admission.is_relay = self.relaying.used.__contains__
         self._services: tuple[Service, ...] = (

@@ -23,6 +23,7 @@ from . import output
 from .text import escaped
 
 __all__ = [
+    "GIVEN",
     "PATIENCE",
     "Codec",
     "KeyFile",
@@ -80,6 +81,9 @@ PassphraseFile = Annotated[
     ),
 ]
 
+GIVEN = "stronghold_p2p.given"
+"""Under this name a context has the arguments of its command, as they were given."""
+
 FLAGS = {
     "json": typer.Option("--json", help="Print JSON, one object per line."),
     "debug": typer.Option("--debug", help="Log connections, requests and decisions to stderr; add tracebacks."),
@@ -104,6 +108,7 @@ class PlainCommand(TyperCommand):
     option whose metavar is in brackets may be left out, and is empty then."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[GIVEN] = tuple(args)
         names = {
             name
             for parameter in self.get_params(ctx)

@@ -18,7 +18,7 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
 from ..resources.turns import Turns, clock
-from .accepting import Acceptor, listening_sockets
+from .accepting import SHARES_PORTS, Acceptor, listening_sockets
 from .buffers import READ_BUFFER_SIZE, buffers_of
 from .lent_port import TAKEN, borrow
 from .pipe import PipeReceiver
@@ -261,14 +261,19 @@ class TcpTransport:
         *,
         certificate: CertificateFiles | None = None,
         trusted_proxies: Sequence[str] = (),
+        reuse_port: bool = False,
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> TcpListener:
         refuse_certificate(address, certificate)
         if trusted_proxies:
             raise ListenError(address, "trusted proxies are for addresses with HTTP, such as /ip4/127.0.0.1/tcp/80/ws")
+        if reuse_port and not SHARES_PORTS:
+            raise ListenError(
+                address, "this system does not spread connections over processes that share a port: Linux does"
+            )
         family, host, port = _endpoint(address)
         try:
-            sockets = await listening_sockets(family, host, port)
+            sockets = await listening_sockets(family, host, port, reuse_port=reuse_port)
         except UnicodeError as error:
             raise ListenError(address, f"{host!r} is not a host name") from error
         except OSError as error:
