@@ -31,8 +31,11 @@ def main() -> int:
     from .run import prepare, run  # now: the library holds on to the clocks that it finds
 
     prepare()
-    seeds = [arguments.seed] if arguments.seed is not None else range(arguments.first, arguments.first + arguments.seeds)
-    began, failed, counts, worlds, simulated = real_time(), [], Counter(), 0, 0.0
+    seeds = (
+        [arguments.seed] if arguments.seed is not None else range(arguments.first, arguments.first + arguments.seeds)
+    )
+    counts: Counter[str] = Counter()
+    began, failed, worlds, simulated = real_time(), [], 0, 0.0
     for result in _run_all(list(seeds), run, jobs=arguments.jobs, tells=arguments.seed is not None):
         worlds += 1
         counts.update(result["counts"])
@@ -59,7 +62,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="this world alone, with all that happens in it")
     parser.add_argument("--seeds", type=int, default=200, help="how many worlds (default: 200)")
     parser.add_argument("--first", type=int, default=0, help="the number of the first one")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="worlds at once (default: one a processor)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="worlds at once (default: one a processor)"
+    )
     parser.add_argument("--stop-after", type=int, default=5, metavar="N", help="failed worlds (default: 5)")
     parser.add_argument("--counts", action="store_true", help="say how often what has happened")
     return parser.parse_args()
@@ -115,7 +120,7 @@ def _live(seed: int, run: Any, writing: int, *, tells: bool) -> None:
         result = run(seed, tells=tells)
         result["complaints"] = [complaint[:4000] for complaint in result["complaints"][:10]]
         os.write(writing, json.dumps(result).encode())
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - this process must not go on as the other one
         traceback.print_exc()
     sys.stderr.flush()
     os._exit(0)  # what ended by a crash in it must not be cleared away

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from .world import world
 
-__all__ = ["Ask", "Ledger", "Rules", "Verdict"]
+__all__ = ["Ask", "Ledger", "RuleName", "Rules", "Times", "Verdict"]
 
 RuleName: TypeAlias = Literal["allow", "reject", "ask", "reads"]
 """``reads`` allows requests of the type ``read`` alone."""
@@ -118,7 +118,9 @@ class Ledger:
         verdicts = {rules.verdict(sender, ask.kind) for rules in self.inbound[receiver].between(since, world.now)}
         approved = any(ask.at <= at for at in self.approvals.get((receiver, sender), ()))
         if "allow" not in verdicts and not ("ask" in verdicts and approved):
-            self.complain(f"request {id} passed, and the rules of {receiver} for {sender} said {' and '.join(verdicts)}")
+            self.complain(
+                f"request {id} passed, and the rules of {receiver} for {sender} said {' and '.join(verdicts)}"
+            )
         if self._was_muted(sender, ask.at):
             self.complain(f"request {id} passed, which {sender}'s own rules forbid")
 

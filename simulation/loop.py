@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextvars import Context
-from typing import Any, TypeVar
+from ipaddress import ip_address
+from typing import Any, Final, TypeVar
 
 from stronghold_p2p.store import database_thread
 from stronghold_p2p.transport import netlink
@@ -20,7 +21,7 @@ __all__ = ["Loop", "replace_system"]
 
 T = TypeVar("T")
 
-DISK: float = 0.01
+DISK: Final = 0.01
 """Seconds at most of what is done in a thread."""
 
 
@@ -30,7 +31,7 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.selector = Selector()
         super().__init__(self.selector)
-        self.set_task_factory(self._make_task)
+        self.set_task_factory(_make_task)
 
     def time(self) -> float:
         return world.now
@@ -39,11 +40,10 @@ class Loop(asyncio.SelectorEventLoop):
         """All that is to be called, cancelled or not."""
         return (*self._ready, *self._scheduled)  # type: ignore[attr-defined]
 
-    def forget_descriptors(self, fds: Iterable[int]) -> None:
-        """The process that has them is no more."""
-        self.selector.drop(fds)
-        for fd in fds:
-            self._transports.pop(fd, None)  # type: ignore[attr-defined]
+    def forget_descriptors(self, fds: Iterable[int]) -> list[object]:
+        """The process that has them is no more. What it would have been called by."""
+        transports = [self._transports.pop(fd, None) for fd in fds]  # type: ignore[attr-defined]
+        return [self.selector.drop(fds), transports]
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
         done = self.create_future()
@@ -59,15 +59,6 @@ class Loop(asyncio.SelectorEventLoop):
         self.call_later(world.chance.random() * DISK, work)
         return done
 
-    def _make_task(
-        self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], *, context: Context | None = None, **_: Any
-    ) -> asyncio.Task[T]:
-        process = here.get() if context is None else context.get(here)
-        task = asyncio.Task(work, loop=loop, context=context)
-        if isinstance(process, Process):
-            process.tasks.add(task)
-        return task
-
     # No other thread wakes it.
 
     def _make_self_pipe(self) -> None: ...
@@ -75,6 +66,16 @@ class Loop(asyncio.SelectorEventLoop):
     def _close_self_pipe(self) -> None: ...
 
     def _write_to_self(self) -> None: ...
+
+
+def _make_task(loop: asyncio.AbstractEventLoop, work: Any, **arguments: Any) -> asyncio.Task[Any]:
+    """Known to its process."""
+    context: Context | None = arguments.get("context")
+    process = here.get() if context is None else context.get(here)
+    task = asyncio.Task(work, loop=loop, context=context)
+    if isinstance(process, Process):
+        process.tasks.add(task)
+    return task
 
 
 class _Executor:
@@ -96,8 +97,6 @@ class _Executor:
 def _addresses() -> list[netlink.AddressFacts]:
     process = here.get()
     assert isinstance(process, Process)
-    from ipaddress import ip_address
-
     return [(ip_address("127.0.0.1"), 1, True, 8), (ip_address(process.machine.ip), 2, True, 24)]
 
 
@@ -105,4 +104,4 @@ def replace_system() -> None:
     """Has all that the library asks of the system answered by the world."""
     socket.socket = Socket  # type: ignore[assignment,misc]
     netlink.addresses = _addresses
-    database_thread.ThreadPoolExecutor = _Executor  # type: ignore[assignment,misc]
+    vars(database_thread)["ThreadPoolExecutor"] = _Executor

@@ -148,9 +148,16 @@ class Network:
         self.apart: set[frozenset[Machine]] = set()
         """Pairs that cannot reach each other."""
 
+    def __str__(self) -> str:
+        return (
+            f"{self.delay * 1000:g} ms, at most {self.jitter * 1000:g} more; {self.loss:.0%} are lost; at most "
+            f"{self.segment} bytes arrive at once, {self.window} are on the way"
+        )
+
     def heal(self) -> None:
-        """From now on nothing is lost, and all reach each other."""
+        """From now on nothing is lost, little has to wait, and all reach each other."""
         self.loss = 0.0
+        self.window = max(self.window, 1 << 16)
         self.apart.clear()
 
     def takes(self) -> float:
@@ -178,7 +185,9 @@ class Network:
                 return None
             inside = found
         for machine in self.machines:
-            at_home = machine.router is self.routers.get(to.ip) if to.ip in self.routers else _are_neighbors(sender, machine)
+            at_home = (
+                machine.router is self.routers.get(to.ip) if to.ip in self.routers else _are_neighbors(sender, machine)
+            )
             if machine.ip == inside.ip and at_home and self.joins(sender, machine):
                 return machine, inside, source
         return None

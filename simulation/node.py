@@ -94,6 +94,16 @@ class Node:
         return self.name
 
     @property
+    def description(self) -> str:
+        """What it is, for people."""
+        where = f"at {self.machine.ip}" if self.relay is None else f"at home, listens through {self.relay}"
+        files = [file.name for file in (self.state, self.policy) if file is not None]
+        return (
+            f"{self.name}: {where}{', a relay' if self.forwards else ''}; answers: {self.answers}, "
+            f"questions: {self.answerer}; default: {self.rules.default}; {', '.join(files)}; {self.id}"
+        )
+
+    @property
     def id(self) -> PeerId:
         return self.keypair.peer_id
 
@@ -151,12 +161,18 @@ class Node:
         if self.answers == "iterator":
             tasks.append(loop.create_task(self._serve(self.peer.requests(buffer=4))))
         self._reading = tasks
+        for task in tasks:
+            task.add_done_callback(self._read)
         await self.peer.start()
         self._ledger.inbound[self.name].settle()
         self.meet()
         await self.peer.listen(f"/ip4/0.0.0.0/tcp/{PORT}{'/ws' if self.websocket else ''}")
         if self.relay is not None:
             tasks.append(loop.create_task(self._reserve(self.peer, self.relay)))
+
+    def _read(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._ledger.complain(f"{self.name}: what reads from the peer raised {task.exception()!r}")
 
     def meet(self) -> None:
         """Learns where the others are."""

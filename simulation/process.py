@@ -19,8 +19,9 @@ __all__ = ["Process"]
 
 T = TypeVar("T")
 
-_dead: list[asyncio.Task[Any]] = []
-"""Tasks of processes that have ended: collected as garbage, they would run on in their ``finally`` blocks."""
+_dead: list[object] = []
+"""Of processes that have ended, what would do something yet when it is collected as garbage, as tasks in their ``finally``
+blocks."""
 
 
 class Process:
@@ -73,8 +74,8 @@ class Process:
     def lose_power(self) -> None:
         """Ends it with its machine: nobody hears of that."""
         self._stop()
-        for fd in tuple(self.sockets):
-            self.forget(fd)
+        for socket in tuple(self.sockets.values()):
+            socket.vanish()
         self.machine.lose_power()
 
     def _stop(self) -> None:
@@ -82,9 +83,10 @@ class Process:
         self.is_alive = False
         for handle in loop.handles():
             if handle._context.get(here) is self:  # type: ignore[attr-defined]
+                _dead.append((handle._callback, handle._args))  # type: ignore[attr-defined]
                 handle.cancel()
-        loop.forget_descriptors(self.sockets)
         _dead.extend(self.tasks)
+        _dead.extend(loop.forget_descriptors(self.sockets))
         self.ended.set_result(None)
 
     def left(self) -> list[str]:

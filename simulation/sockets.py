@@ -9,9 +9,9 @@ import socket
 from collections import deque
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
-from .network import Endpoint, Machine, Stream
+from .network import Endpoint, Stream
 from .process import Process
 from .world import here, world
 
@@ -45,7 +45,7 @@ class Socket:
         if family == socket.AF_NETLINK:
             self._machine.network_changed.append(self._tell)
 
-    def __enter__(self) -> Socket:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -199,8 +199,7 @@ class Socket:
     def close(self) -> None:
         if self._fd < 0:
             return
-        self._process.forget(self._fd)
-        self._fd = -1
+        self.vanish()
         if self._tell in self._machine.network_changed:
             self._machine.network_changed.remove(self._tell)
         if self._waiting is not None:
@@ -209,6 +208,11 @@ class Socket:
                 stream.release()
         if self._stream is not None:
             self._stream.release()
+
+    def vanish(self) -> None:
+        """It is open no more, and nothing is said to anybody."""
+        self._process.forget(self._fd)
+        self._fd = -1
 
     def detach(self) -> int:
         raise NotImplementedError("nothing in a world takes a bare descriptor")
@@ -253,10 +257,9 @@ class Selector(selectors.BaseSelector):
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         return self._keys
 
-    def drop(self, fds: Iterable[int]) -> None:
+    def drop(self, fds: Iterable[int]) -> list[selectors.SelectorKey | None]:
         """The process that watches them is no more."""
-        for fd in fds:
-            self._keys.pop(fd, None)
+        return [self._keys.pop(fd, None) for fd in fds]
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         end = float("inf") if timeout is None else world.now + max(timeout, 0.0)

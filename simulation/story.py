@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from stronghold_p2p import NotPermitted, StrongholdError
 
-from .ledger import Ledger, Rules
+from .ledger import Ledger, RuleName, Rules
 from .network import Machine, Nat, Network, Router
 from .node import Node
 from .world import world
@@ -27,7 +27,7 @@ passed."""
 RESERVES_WITHIN: Final = 90.0
 """Seconds of that until a relay has a place for everybody."""
 
-RULE_NAMES: Final = ("allow", "allow", "reads", "ask", "reject")
+RULE_NAMES: Final[tuple[RuleName, ...]] = ("allow", "allow", "reads", "ask", "reject")
 
 
 class Story:
@@ -60,7 +60,7 @@ class Story:
             node.others = others
 
     def _add(self, name: str, machine: Machine, folder: Path) -> Node:
-        default = world.chance.choice((*RULE_NAMES, "allow", "allow", None))
+        default = world.chance.choice((*RULE_NAMES, "allow", None))
         node = Node(name, machine, self.ledger, folder, Rules(default))
         self._nodes.append(node)
         return node
@@ -69,6 +69,9 @@ class Story:
 
     async def live(self) -> None:
         """All of it."""
+        self._tell(str(self._network))
+        for node in self._nodes:
+            self._tell(node.description)
         await asyncio.gather(*(node.boot() for node in self._nodes))
         for _ in range(world.chance.randint(20, 60)):
             await asyncio.sleep(world.chance.expovariate(2.0))
@@ -127,14 +130,14 @@ class Story:
             kind = "read"
         ask = self.ledger.ask(node.name, other.name, kind)
         do = "echo" if must else chance.choice(("echo", "echo", "echo", "wait", "fail"))
-        body = {
+        body: dict[str, Any] = {
             "type": kind,
             "id": ask.id,
             "do": do,
             "for": chance.random() * 6,
-            "size": chance.choice((0, 0, 100, 20_000, 300_000)),
+            "size": 100 if must else chance.choice((0, 0, 100, 20_000, 300_000)),
         }
-        if chance.random() < 0.1:
+        if not must and chance.random() < 0.1:
             body["padding"] = "x" * chance.choice((1000, 100_000, 600_000))
         timeout = 60.0 if must else chance.choice((None, None, 0.05, 1.0, 5.0, 30.0))
         to = other.address if chance.random() < 0.3 else other.id
@@ -153,12 +156,16 @@ class Story:
         self.ledger.ended(ask)
         outcome = "cancelled" if task.cancelled() else task.exception() or "answered"
         name = outcome if isinstance(outcome, str) else type(outcome).__name__
-        self._tell(f"request {ask.id} {node} to {other} ({kind}, {do}): {outcome if must else name}, {world.now - began:.3f} s")
+        self._tell(
+            f"request {ask.id} {node} to {other} ({kind}, {do}): {outcome if must else name}, {world.now - began:.3f} s"
+        )
         self.ledger.counts[f"asked, {name}"] += 1
         if name == "answered":
             response = task.result()
             if response != {"id": ask.id, "by": other.name, "padding": "x" * body["size"]} or ask.handled != 1:
-                self.ledger.complain(f"request {ask.id} to {other}, handled {ask.handled} times, got {str(response)[:80]}")
+                self.ledger.complain(
+                    f"request {ask.id} to {other}, handled {ask.handled} times, got {str(response)[:80]}"
+                )
         elif name == "cancelled":
             if not cancelled:
                 self.ledger.complain(f"request {ask.id} was cancelled by nobody")
@@ -189,7 +196,9 @@ class Story:
         if not task.done():
             if process.is_alive:
                 self.ledger.complain(f"a call at {node} has not ended within {within:g} s: {task!r}")
-        elif not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, StrongholdError):
+        elif (
+            not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, StrongholdError)
+        ):
             self.ledger.complain(f"a call at {node} raised {error!r}")
 
     async def _set_rule(self, node: Node, about: Node) -> None:

@@ -23,8 +23,9 @@ START: Final = 1000.0
 class HasClock(Protocol):
     """A machine, as far as its clock on the wall goes."""
 
-    skew: float
-    """Seconds by which it is ahead of all others."""
+    @property
+    def skew(self) -> float:
+        """Seconds by which it is ahead of all others."""
 
 
 here: Final[ContextVar[HasClock | None]] = ContextVar("here", default=None)
