@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
@@ -57,13 +58,27 @@ class Times:
     def is_certain(self) -> bool:
         return sum(until == float("inf") for _, _, until in self._entries) == 1
 
-    def set(self, rules: Rules) -> None:
-        """From now on these are in force, perhaps."""
+    def may_be(self, rules: Rules) -> None:
+        """From now on these are in force, or the last ones, until :meth:`settle`."""
         self._entries.append((rules, world.now, float("inf")))
+
+    def change(self, change: Callable[[Rules], Rules]) -> None:
+        """From now on what it makes of those in force is in force."""
+        open_ = [rules for rules, _, until in self._entries if until == float("inf")]
+        self._end(len(self._entries))
+        self._entries += [(change(rules), world.now, float("inf")) for rules in open_]
 
     def settle(self) -> None:
         """Now only the last ones are."""
-        self._entries[:-1] = [(rules, since, min(until, world.now)) for rules, since, until in self._entries[:-1]]
+        self._end(len(self._entries) - 1)
+
+    def _end(self, count: int) -> None:
+        """What the first entries say is in force no more."""
+        self._entries[:count] = [(rules, since, min(until, world.now)) for rules, since, until in self._entries[:count]]
+
+    def drop_last(self) -> None:
+        """The last ones were never in force."""
+        del self._entries[-1]
 
     def between(self, begin: float, end: float) -> list[Rules]:
         return [rules for rules, since, until in self._entries if since <= end and until >= begin]

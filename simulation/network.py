@@ -154,6 +154,11 @@ class Network:
             f"{self.segment} bytes arrive at once, {self.window} are on the way"
         )
 
+    @property
+    def is_fast(self) -> bool:
+        """Whether a megabyte takes no time that matters."""
+        return self.delay < 0.05 and self.window > 5000 and self.segment > 1000
+
     def heal(self) -> None:
         """From now on nothing is lost, little has to wait, and all reach each other."""
         self.loss = 0.0

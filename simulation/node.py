@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,8 +125,7 @@ class Node:
         """Returns when it listens."""
         times = self._ledger.inbound[self.name]
         if self.state is None:
-            times.set(_without_bans(times.last))
-            times.settle()
+            times.change(lambda rules: replace(rules, banned=frozenset()))
         if self.policy is not None:
             self._write_policy()
         self.machine.is_on = True
@@ -240,7 +240,7 @@ class Node:
         """By a call, or in the policy file."""
         assert self.process is not None
         times = self._ledger.inbound[self.name]
-        times.set(times.last.having(about.name, rule))
+        times.may_be(times.last.having(about.name, rule))
         if self.policy is not None:
             self._write_policy()
             return
@@ -308,11 +308,11 @@ class Node:
                 approvals.pop()
         elif self.answerer == "approve all":
             times = self._ledger.inbound[self.name]
-            before = times.last
-            times.set(before.having(name, "allow"))
-            if not question.approve_all():
-                times.set(before)
-            times.settle()
+            times.may_be(times.last.having(name, "allow"))
+            if question.approve_all():
+                times.settle()
+            else:
+                times.drop_last()
         elif self.answerer == "reject":
             question.reject()
         else:
@@ -363,7 +363,3 @@ def _keypair() -> Keypair:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Keypair(Ed25519PrivateKey.from_private_bytes(world.chance.randbytes(32)))
-
-
-def _without_bans(rules: Rules) -> Rules:
-    return Rules(rules.default, rules.own)
