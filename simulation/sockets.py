@@ -85,16 +85,17 @@ class Socket:
 
     # -- readiness -------------------------------------------------------------------------------
 
-    @property
-    def is_readable(self) -> bool:
-        if self._stream is not None:
-            return bool(self._stream.inbox) or self._stream.has_ended or self._stream.gone
-        return bool(self._waiting) or self._is_told
-
-    @property
-    def is_writable(self) -> bool:
+    def ready(self, events: int) -> int:
+        """Those of the events that are there."""
         stream = self._stream
-        return stream is not None and (stream.gone or (stream.is_open and stream.room > 0))
+        if stream is None:
+            return events & selectors.EVENT_READ if self._waiting or self._is_told else 0
+        if stream.gone:
+            return events
+        readable = selectors.EVENT_READ if stream.inbox or stream.has_ended else 0
+        if events & selectors.EVENT_WRITE and stream.is_open and stream.room:
+            return events & (readable | selectors.EVENT_WRITE)
+        return events & readable
 
     # -- ends ------------------------------------------------------------------------------------
 
@@ -276,9 +277,8 @@ class Selector(selectors.BaseSelector):
         for fd, key in self._keys.items():
             one = Process.sockets_of_all.get(fd)
             assert one is not None, f"descriptor {fd} was closed while the event loop watches it: {key}"
-            mask = (selectors.EVENT_READ if one.is_readable else 0) | (selectors.EVENT_WRITE if one.is_writable else 0)
-            if mask & key.events:
-                found.append((key, mask & key.events))
+            if events := one.ready(key.events):
+                found.append((key, events))
         return found
 
 
