@@ -78,6 +78,12 @@ class Relaying:
         if self.server is not None:
             self.server.policy_changed()
 
+    async def listen(self, relay: PeerId, address: Multiaddr | None) -> Multiaddr:
+        """As :meth:`Reservations.listen`. ``address`` is known from then on."""
+        ours = await self.reservations.listen(relay, address)
+        self._add_address(relay, address)
+        return ours
+
     def add_dialing_relay(self, relay: PeerId, address: Multiaddr | None) -> None:
         """Tries ``relay``, at ``address`` or those that are known, for every peer."""
         self._add_address(relay, address)
