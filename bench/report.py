@@ -159,25 +159,36 @@ def gigabytes(case: Case, measured: Measured, took: Took) -> float:
 
 def faults(result: Result) -> str:
     """Minor page faults of a gigabyte, of both processes together, with the goal."""
-    rows = [["minor page faults of 1 GB", *OWN.values(), "the least of others", "goal", ""]]
+    works: dict[str, dict[str, list[float]]] = {}
     for case in CASES:
-        if not case.is_bulk or case.name not in result.measured:
-            continue
-        counts = {
-            name: [
-                (took.dialer + took.listener).minor_faults / gigabytes(case, measured, took)
-                for measured, took in result.took(case, name)
-            ]
-            for name in result.measured[case.name]
+        if case.is_bulk and case.name in result.measured:
+            works[case.name] = {
+                name: [
+                    (took.dialer + took.listener).minor_faults / gigabytes(case, measured, took)
+                    for measured, took in result.took(case, name)
+                ]
+                for name in result.measured[case.name]
+            }
+    for direction, pairs in result.programmed.items():
+        works[f"the perf program, {direction}"] = {
+            dialer: [(one.dialer + one.listener).minor_faults for one in moved]
+            for (dialer, listener), moved in pairs.items()
+            if dialer == listener
         }
-        own = [sorted(counts.get(ours, ()), reverse=True) for ours in OWN]
-        others = {name: statistics.median(count) for name, count in counts.items() if count and name not in own_names()}
-        least = min(others.items(), key=lambda item: item[1], default=None)
-        told = verdict([count[0] < FAULTS_OF_A_GIGABYTE if count else None for count in own])
-        figures = [" to ".join(dict.fromkeys(map(number, (*count[:1], *count[-1:])))) for count in own]
-        shown = "" if least is None else f"{number(least[1])} ({least[0]})"
-        rows.append([case.name, *figures, shown, f"under {FAULTS_OF_A_GIGABYTE:,}", told])
-    return table(rows) if len(rows) > 1 else ""
+    head = ["minor page faults of 1 GB", *OWN.values(), "the least of others", "goal", ""]
+    return table([head, *(faults_of(work, systems) for work, systems in works.items())]) if works else ""
+
+
+def faults_of(work: str, systems: Mapping[str, Sequence[float]]) -> list[str]:
+    """The row of one kind of work: ours from the worst round to the best, and the median of the best other."""
+    own = [sorted(systems.get(ours, ()), reverse=True) for ours in OWN]
+    figures = [" to ".join(dict.fromkeys(map(number, (*rounds[:1], *rounds[-1:])))) for rounds in own]
+    others = [
+        (statistics.median(rounds), name) for name, rounds in systems.items() if rounds and name not in own_names()
+    ]
+    least = "".join(f"{number(count)} ({name})" for count, name in sorted(others)[:1])
+    told = verdict([rounds[0] < FAULTS_OF_A_GIGABYTE if rounds else None for rounds in own])
+    return [work, *figures, least, f"under {FAULTS_OF_A_GIGABYTE:,}", told]
 
 
 def own_names() -> set[str]:

@@ -189,6 +189,7 @@ def test_the_perf_programs_are_held_against_go_with_itself() -> None:
         f"| {OURS} | {OURS} | upload | 35.0 | 2.00 to 3.00 | 1.5 + 2.5 | 100 + 200 | at least 1.5 (stretch 2) | reached |"
         in written
     )
+    assert "| the perf program, upload | 300 |  | 300 (go-libp2p) | under 5,000 | reached |" in written
     assert f"| {OURS} | {go} | upload | 15.0 | 0.75 to 1.50 | 1.5 + 2.5 | 100 + 200 |  |  |" in written
 
 
