@@ -88,7 +88,6 @@ STARTS = {
     "help": ("-m", "stronghold_p2p", "--help"),
 }
 """Processes that only start."""
-ROUNDS = 3
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
@@ -101,7 +100,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
         for work, times in works.items():
             print(f"scale: {work.__name__.replace('_', ' ')}", file=sys.stderr)
             rows.append(worst([measure_one(work) for _ in range(times)]))
-        return [*rows, *start()]
+        return [*rows, *start(rounds)]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -252,16 +251,16 @@ async def relaying(process: int, address: str) -> dict[str, Any]:
     return row(name, megabytes, "MB", "under 300", reached=megabytes < 300)
 
 
-def start() -> list[dict[str, Any]]:
-    """Processes that only start, their modules compiled as installed ones are; the worst of three rounds, in each of which
+def start(rounds: int) -> list[dict[str, Any]]:
+    """Processes that only start, their modules compiled as installed ones are; the worst of so many rounds, in each of which
     all run in turn."""
     with tempfile.TemporaryDirectory() as cache:
         run_starts(cache, 1)  # compiles
-        rounds = [run_starts(cache, 5) for _ in range(ROUNDS)]
+        measured = [run_starts(cache, 5) for _ in range(rounds)]
         counts = {name: modules_of(cache, STARTS[name][1]) for name in ("nothing", "dependencies", "library")}
-    its = max(rounds, key=lambda one: one["library"] / one["dependencies"])
+    its = max(measured, key=lambda one: one["library"] / one["dependencies"])
     library = its["library"] / its["dependencies"]
-    shown = max(rounds, key=lambda one: one["help"] / one["nothing"])
+    shown = max(measured, key=lambda one: one["help"] / one["nothing"])
     help_ = shown["help"] / shown["nothing"]
     own = its["library"] - its["dependencies"]
     return [
