@@ -17,7 +17,7 @@ import pytest
 
 from stronghold_p2p.identity import Keypair
 
-from .conftest import WAIT, Cli, process, terminal
+from .conftest import WAIT, Cli, process
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems spread no connections")
 
@@ -231,13 +231,18 @@ def test_without_anybody_who_answers_requests_are_rejected(cli: Cli) -> None:
         assert (told.status, told.line["error"]) == (5, "NoResponse")
 
 
-def test_a_person_is_asked_in_the_terminal() -> None:
-    with terminal("listen", "--ask", *TWO) as bob:
-        address = bob.read_until("\n", after="listening on").split()[-1]
+def test_a_person_is_asked() -> None:
+    with process("listen", "--ask", *TWO, stdin=subprocess.PIPE) as bob:
+        assert bob.stdout is not None
+        assert bob.stdin is not None
+        bob.stdout.readline()
+        address = bob.stdout.readline().split()[-1]
         with process("request", address, '"hello"') as asking:
-            bob.read_until("?", after="time left")
-            bob.type("y\n")
-            bob.read_until("allowed, this once")
+            shown = [bob.stdout.readline() for _ in range(11)]
+            assert shown[1] == "question 1: may this request pass?\n"
+            assert shown[-1].startswith("y(es) this once")
+            print("y", file=bob.stdin, flush=True)
+            assert bob.stdout.readline() == "allowed, this once\n"
             out, _ = asking.communicate(timeout=WAIT)
     assert out == '"hello"\n'
 
