@@ -238,7 +238,7 @@ def test_a_person_is_asked() -> None:
         bob.stdout.readline()
         address = bob.stdout.readline().split()[-1]
         with process("request", address, '"hello"') as asking:
-            shown = [bob.stdout.readline() for _ in range(11)]
+            shown = [bob.stdout.readline() for _ in range(10)]
             assert shown[1] == "question 1: may this request pass?\n"
             assert shown[-1].startswith("y(es) this once")
             print("y", file=bob.stdin, flush=True)
