@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config import Config
 from .ending import end_all
@@ -24,8 +24,11 @@ from .firewall.rules import Firewall, Rule
 from .firewall.traffic import TrafficLimits
 from .firewall.trial import Trial
 from .identity import PeerId
-from .store.database_thread import DatabaseThread
-from .store.firewall_memory import BanChange, Change, FirewallMemory, NameChange, RuleChange
+from .store.changes import BanChange, Change, NameChange, RuleChange
+
+if TYPE_CHECKING:
+    from .store.database_thread import DatabaseThread
+    from .store.firewall_memory import FirewallMemory
 
 __all__ = ["FirewallSources"]
 
@@ -72,6 +75,8 @@ class FirewallSources:
         if isinstance(policy, Policy):
             firewall.check(policy.rules, policy.type_limits)
         if state is not None:
+            from .store.firewall_memory import FirewallMemory  # with SQLite, for those who have a state file
+
             self._memory = FirewallMemory(state, apply=self._remember, failed=self.state_failed)
             firewall.ended = self._memory.drop_ended
 

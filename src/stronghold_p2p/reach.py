@@ -113,7 +113,8 @@ class Reach:
 
     async def listen_via_relay(self, relay: PeerId | Multiaddr | str) -> Multiaddr:
         """Listens through a relay, until :meth:`stop_listening`: keeps a connection to it, and a reservation, which is renewed
-        in time, and made again if it is lost: see :class:`ReservationMade` and :class:`ReservationLost`.
+        in time, and made again if it is lost, at any address of the relay that is known then: see :class:`ReservationMade` and
+        :class:`ReservationLost`.
 
         Returns the address by which others reach us there, ``<relay address>/p2p/<relay>/p2p-circuit/p2p/<our id>``;
         :attr:`listeners` has all of them. The relay forwards, and sees ciphertext, sizes and times only.
@@ -124,7 +125,7 @@ class Reach:
             ClosedError: this peer is not running, or stops to listen there meanwhile.
         """
         self._parts.running()
-        address = await self._parts.relaying.reservations.listen(*self._target(relay))
+        address = await self._parts.relaying.listen(*self._target(relay))
         return address.with_peer(self.peer_id)
 
     async def stop_listening(

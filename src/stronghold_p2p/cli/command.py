@@ -20,7 +20,6 @@ from ..errors import StrongholdError
 from ..identity import Keypair
 from ..requests.codec import CodecName
 from . import output
-from .loop import new_event_loop
 from .text import escaped
 
 __all__ = [
@@ -177,6 +176,8 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
             return
         if not inspect.iscoroutine(work):
             return
+        from .loop import new_event_loop  # with uvloop, for what runs on a loop
+
         terminated = False
 
         async def run_until_terminated() -> None:
