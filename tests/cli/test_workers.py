@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,8 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from conftest import MakePeer
 
+from stronghold_p2p import FirewallRules, NoResponse
+from stronghold_p2p.cli import output
+from stronghold_p2p.cli.workers.channel import Setup
+from stronghold_p2p.cli.workers.member import Member
+from stronghold_p2p.cli.writer import MAX_WAITING
 from stronghold_p2p.identity import Keypair
 
 from .conftest import WAIT, Cli, process
@@ -245,6 +253,29 @@ def test_a_person_is_asked() -> None:
             assert bob.stdout.readline() == "allowed, this once\n"
             out, _ = asking.communicate(timeout=WAIT)
     assert out == '"hello"\n'
+
+
+async def test_nothing_piles_up_while_the_supervisor_is_stopped(make_peer: MakePeer) -> None:
+    supervisor, end = socket.socketpair()
+    keypair = Keypair.generate()
+    supervisor.sendall(msgspec.json.encode(Setup(1, keypair.to_protobuf(), [], None)) + b"\n")
+    member = Member(end.detach())
+    bob, alice = await make_peer(keypair=member.keypair, firewall=FirewallRules.ask_all()), await make_peer()
+    bob.on_request(lambda request: request.body)
+    member.ask(bob)
+    with supervisor:
+        async with member.joined():
+            for _ in range(MANY):
+                output.result({"event": "limit", "text": "x" * MAX_WAITING})
+            with pytest.raises(NoResponse):
+                await alice.send_request(await bob.listen(), None)
+            supervisor.setblocking(False)
+            read = bytearray()
+            while len(read) < MAX_WAITING or not read.endswith(b"\n"):
+                read += await asyncio.get_running_loop().sock_recv(supervisor, MAX_WAITING)
+    lines = [msgspec.json.decode(line) for line in read.splitlines()]
+    assert {line["message"] for line in lines} == {"Printed"}
+    assert len(lines) < 4
 
 
 def test_each_has_an_audit_of_its_own(cli: Cli, tmp_path: Path) -> None:
