@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata, util
+from importlib import util
+
+from ..version import VERSION
 
 __all__ = ["version"]
 
@@ -11,7 +13,7 @@ __all__ = ["version"]
 def version() -> str:
     python = f"{platform.python_implementation()} {platform.python_version()}"
     system = f"{platform.system()} {platform.machine()}"
-    return f"stronghold-p2p {metadata.version('stronghold-p2p')} ({_build()}, {python}, {system})"
+    return f"stronghold-p2p {VERSION} ({_build()}, {python}, {system})"
 
 
 def _build() -> str:
