@@ -45,7 +45,7 @@ class Story:
 
     def _build(self, folder: Path) -> None:
         chance = world.chance
-        names = iter("abcdefgh")
+        names = iter("abcdefghi")
         relays = chance.choice((0, 1, 1, 2))
         for number in range(relays + chance.randint(1 if relays else 2, 3)):
             machine = Machine(self._network, name := next(names), next(self._public_ips))
