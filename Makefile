@@ -12,7 +12,7 @@ COMPILED := $(VENV)-compiled
 # Generated code refuses a protobuf older than its generator.
 PROTOBUF_GENERATOR := grpcio-tools==1.76.0
 
-.PHONY: help demo test test-compiled check format interop bench counts attack profile proto clean
+.PHONY: help demo test test-compiled check format interop bench counts attack fuzz profile proto clean
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make bench     speed, side by side with other systems (needs go, cargo, node and a C compiler)"
 	@echo "make counts    what a fixed workload takes, against what was recorded"
 	@echo "make attack    attacks on a peer, and what must hold meanwhile (Linux; ten minutes)"
+	@echo "make fuzz      inputs that nobody has thought of, a minute for each parser (Linux)"
 	@echo "make profile   where the time goes: flame graphs, instructions"
 	@echo "make proto     generate the protobuf modules anew"
 	@echo "make clean     remove all that these have made"
@@ -42,7 +43,7 @@ test-compiled: $(COMPILED)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy src tests bench examples attack
+	$(BIN)/mypy src tests bench examples attack fuzz
 	$(BIN)/mypy interop/*.py
 
 format: $(VENV)/.installed-dev
@@ -63,6 +64,9 @@ counts: $(VENV)/.installed
 attack: $(VENV)/.installed
 	@$(BIN)/python -m attack $(ATTACK)
 
+fuzz: $(VENV)-fuzz/.installed-fuzz
+	@PYTHONHASHSEED=0 $(VENV)-fuzz/bin/python -m fuzz $(FUZZ)
+
 profile: $(VENV)/.installed-bench
 	@$(BIN)/python -m bench.profile
 
@@ -71,7 +75,7 @@ proto: $(VENV)-proto/.installed
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src tests bench examples interop attack -name __pycache__ -prune -exec rm -rf {} +
+	find src tests bench examples interop attack fuzz -name __pycache__ -prune -exec rm -rf {} +
 	find src -name '*.so' -delete
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
@@ -104,6 +108,11 @@ $(COMPILED)/.installed: pyproject.toml $(shell find $(PACKAGE) -name '*.py')
 
 $(COMPILED)/.installed-dev: $(COMPILED)/.installed pyproject.toml
 	@$(COMPILED)/bin/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)-fuzz/.installed-fuzz: pyproject.toml
+	@$(MAKE) --silent VENV=$(VENV)-fuzz $(VENV)-fuzz/.installed
+	@$(VENV)-fuzz/bin/python -m pip install --quiet --group fuzz
 	@touch $@
 
 $(VENV)-proto/.installed:
