@@ -74,7 +74,7 @@ expect = "allow"
 """.encode()
     yield b"[default]\ninbound = 'ask'\n"
     yield b"[default]\ninbound = " + b"[" * 200
-    yield b"a" * 300 + b".b = 1"
+    yield b"a." * 300 + b"b = 1"
 
 
 @target("policy", PolicyError, UnicodeDecodeError, seeds=policy_seeds)
