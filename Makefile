@@ -12,7 +12,7 @@ COMPILED := $(VENV)-compiled
 # Generated code refuses a protobuf older than its generator.
 PROTOBUF_GENERATOR := grpcio-tools==1.76.0
 
-.PHONY: help demo test test-compiled check format interop bench counts attack fuzz profile proto clean
+.PHONY: help demo test test-compiled check format interop bench counts attack fuzz simulate profile proto clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make counts    what a fixed workload takes, against what was recorded"
 	@echo "make attack    attacks on a peer, and what must hold meanwhile (Linux; ten minutes)"
 	@echo "make fuzz      inputs that nobody has thought of, a minute for each parser (Linux)"
+	@echo "make simulate  whole peers in simulated worlds: SEEDS=1000 of them, or one by its number, SEED=123"
 	@echo "make profile   where the time goes: flame graphs, instructions"
 	@echo "make proto     generate the protobuf modules anew"
 	@echo "make clean     remove all that these have made"
@@ -43,7 +44,7 @@ test-compiled: $(COMPILED)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy src tests bench examples attack fuzz
+	$(BIN)/mypy src tests bench examples attack fuzz simulation
 	$(BIN)/mypy interop/*.py
 
 format: $(VENV)/.installed-dev
@@ -67,6 +68,9 @@ attack: $(VENV)/.installed
 fuzz: $(VENV)-fuzz/.installed-fuzz
 	@PYTHONHASHSEED=0 $(VENV)-fuzz/bin/python -m fuzz $(FUZZ)
 
+simulate: $(VENV)/.installed
+	@$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
+
 profile: $(VENV)/.installed-bench
 	@$(BIN)/python -m bench.profile
 
@@ -75,7 +79,7 @@ proto: $(VENV)-proto/.installed
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src tests bench examples interop attack fuzz -name __pycache__ -prune -exec rm -rf {} +
+	find src tests bench examples interop attack fuzz simulation -name __pycache__ -prune -exec rm -rf {} +
 	find src -name '*.so' -delete
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml

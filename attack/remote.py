@@ -241,7 +241,7 @@ class Connection:
 
     def encrypt(self, frames: bytes | bytearray) -> bytes | bytearray:
         """What travels, in Noise messages that are as long as they may be."""
-        return self._noise.encrypt([frames])
+        return bytes(self._noise.encrypt([frames]))
 
     async def send(self, frames: bytes | bytearray) -> None:
         await self.pipe.send(self.encrypt(frames))
@@ -260,6 +260,8 @@ class Connection:
     async def _read(self, size: int) -> bytes:
         while len(self._received) < size:
             self._received += b"".join(self._noise.decrypt(await self.pipe.receive()))
+            while self._noise.unread:
+                self._received += b"".join(self._noise.decrypt())
         data = bytes(self._received[:size])
         del self._received[:size]
         return data

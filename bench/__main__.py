@@ -1,86 +1,109 @@
 """Every system in turn, in one run: `make bench`. Writes docs/BENCHMARKS.md and its charts.
 
-    python -m bench [--rounds 3] [--seconds 2] [--only "SYSTEM;SYSTEM"] [--no-write]
+    python -m bench [--rounds 3] [--seconds 1] [--no-write]
+    python -m bench [--quick] [--only "SYSTEM;SYSTEM"] [--cases "CASE;CASE"]
 
 In each round every system does the same work right after the other, so that the machine's moods meet all of them;
-a figure is the median of the rounds. A system that cannot be built fails the run, unless --only leaves it out.
+figures are medians of the rounds, and goals are held against the ratio in the worst round. A system that cannot be built
+fails the run, unless it is left out. A part of the bench alone is printed, and not written.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import resource
 import subprocess
 import sys
 from collections import defaultdict
-from typing import Any
+from collections.abc import Iterable
 
-from bench import limit, relays, report
-from bench.cases import CASES, COMPILED, LIMIT, OURS, Case
-from bench.systems import SYSTEMS, System
+from bench import limit, programs, relays, report
+from bench.cases import CASES, COMPILED, GIGABYTE, LIMIT, OURS, RIVALS, Case
+from bench.systems import SYSTEMS, Measured, System
+from bench.usage import Machine
 
-Figures = dict[str, dict[str, list[dict[str, Any]]]]
-"""By case and by system: what each round measured."""
+QUICK_SECONDS = 0.4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed, side by side with other systems.")
-    parser.add_argument("--rounds", type=int, default=3, help="figures are medians of these (default: 3)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each measurement (default: 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="goals are held against the worst of these (default: 3)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each measurement (default: 1)")
     parser.add_argument("--only", help="names of systems, separated by semicolons (default: all)")
+    parser.add_argument("--cases", help="names of cases, separated by semicolons (default: all)")
+    parser.add_argument("--quick", action="store_true", help="one short round of the best systems: two minutes")
     parser.add_argument("--no-write", action="store_true", help="leave docs/BENCHMARKS.md as it is")
     arguments = parser.parse_args()
-    names = arguments.only.split(";") if arguments.only else [system.name for system in SYSTEMS]
-    if unknown := set(names) - {system.name for system in SYSTEMS}:
+    known = {system.name: system for system in SYSTEMS}
+    chosen = arguments.only.split(";") if arguments.only else [*RIVALS] if arguments.quick else [*known]
+    cases = arguments.cases.split(";") if arguments.cases else [case.name for case in CASES]
+    if unknown := set(chosen) - known.keys():
         parser.error(f"no such system: {', '.join(sorted(unknown))}")
-    systems = [system for system in SYSTEMS if system.name in names]
+    if unknown := set(cases) - {case.name for case in CASES}:
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    is_whole = not (arguments.quick or arguments.only or arguments.cases)
+    rounds, seconds = (1, QUICK_SECONDS) if arguments.quick else (arguments.rounds, arguments.seconds)
+    systems = [system for system in SYSTEMS if system.name in chosen]
+    raise_limit_of_files()
     for system in systems:
         system.command()  # all are built before anything is measured
-    measured = measure(systems, arguments.rounds, arguments.seconds)
-    relayed = relays.measure(systems, arguments.rounds, arguments.seconds)
-    more = {system.name: system.scale() for system in systems if system.name in {OURS, COMPILED}}
-    versions = {system.name: system.ask("version") for system in systems}
-    result = report.Result(arguments.rounds, medians(measured), more, versions, relayed)
+    if is_whole:
+        for name in programs.PROGRAMS:
+            programs.program(name)
+    begin = Machine.now()
+    measured = measure(systems, [case for case in CASES if case.name in cases], rounds, seconds)
+    result = report.Result(
+        rounds,
+        measured,
+        {system.name: system.ask("version") for system in systems},
+        programmed=programs.measure(rounds) if is_whole else {},
+        relayed=relays.measure(systems, rounds, seconds / 2) if is_whole else {},
+        scale=scale(systems, rounds) if is_whole else {},
+        machine=Machine.now() - begin,
+    )
     print(report.text(result))
-    if not arguments.no_write:
+    if is_whole and not arguments.no_write:
         report.write(result)
 
 
-def measure(systems: list[System], rounds: int, seconds: float) -> Figures:
-    measured: Figures = defaultdict(lambda: defaultdict(list))
+def measure(
+    systems: Iterable[System], cases: Iterable[Case], rounds: int, seconds: float
+) -> dict[str, dict[str, list[Measured]]]:
+    """By case and by system: of each round."""
+    measured: dict[str, dict[str, list[Measured]]] = {case.name: defaultdict(list) for case in cases}
     for number in range(rounds):
-        for case in CASES:
+        for case in cases:
             print(f"round {number + 1} of {rounds}: {case.name}", file=sys.stderr)
             if case.limit is not None:
                 reached = limit.measure(case.limit, limit.default_loop(), seconds)
-                measured[case.name][LIMIT].append({case.figure: reached})
+                measured[case.name][LIMIT].append(Measured({case.figure: reached}, None))
             for system in systems:
-                if case.mode != "perf" or system.serves_perf:
+                if case.mode in system.does and (number == 0 or system.every_round):
                     measured[case.name][system.name].append(measure_one(system, case, seconds))
     return measured
 
 
-def measure_one(system: System, case: Case, seconds: float) -> dict[str, Any]:
-    options = (*case.options, "--seconds", str(seconds)) if case.mode == "measure" else case.options
+def measure_one(system: System, case: Case, seconds: float) -> Measured:
+    options = (*case.options, "--seconds", str(seconds)) if case.is_timed else case.options
     try:
-        with system.serving("perf-serve" if case.mode == "perf" else "serve") as address:
-            figures = system.ask(case.mode, address, *options)
+        with system.serving(case.serve) as listener:
+            measured = system.measure(listener, case.mode, *options)
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         raise SystemExit(f"{system.name} failed at {case.name}: {error}") from error
-    if case.mode == "perf":
-        figures["mb_per_second"] = 2e9 / 1e6 / (figures["upload_seconds"] + figures["download_seconds"])
-    return figures
+    if case.mode != "perf":
+        return measured
+    seconds = measured.figures["upload_seconds"] + measured.figures["download_seconds"]
+    return Measured({case.figure: GIGABYTE / 1e6 / seconds}, measured.took)
 
 
-def medians(measured: Figures) -> dict[str, dict[str, float]]:
-    """The median of the figure that counts, by case and by system."""
-    return {
-        case.name: {
-            name: statistics.median(figures[case.figure] for figures in rounds)
-            for name, rounds in measured[case.name].items()
-        }
-        for case in CASES
-    }
+def scale(systems: Iterable[System], rounds: int) -> dict[str, dict[str, dict[str, object]]]:
+    return {system.name: system.scale("--rounds", str(rounds)) for system in systems if system.name in {OURS, COMPILED}}
+
+
+def raise_limit_of_files() -> None:
+    """As far as we may, for the processes of many peers."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

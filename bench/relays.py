@@ -82,9 +82,10 @@ def measure_one(ours: System, relay: System | None, case: Case, seconds: float) 
     """Between two peers of ``ours``; ``relay``: None is none."""
     try:
         with ExitStack() as stack:
-            via = () if relay is None else ("--via-relay", stack.enter_context(relay.serving("relay")))
-            address = stack.enter_context(ours.serving("serve", *via))
-            figure: float = ours.ask("measure", address, *case.options, "--seconds", str(seconds))[case.figure]
+            via = () if relay is None else ("--via-relay", stack.enter_context(relay.serving("relay")).address)
+            listener = stack.enter_context(ours.serving("serve", *via))
+            measured = ours.measure(listener, "measure", *case.options, "--seconds", str(seconds))
+            figure: float = measured.figures[case.figure]
             return figure
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         through = "directly" if relay is None else f"through {relay.name}"
@@ -104,7 +105,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="the worst ratio of these counts (default: 3)")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each measurement (default: 2)")
     arguments = parser.parse_args()
-    relays = [system for system in SYSTEMS if system.relays]
+    relays = [system for system in SYSTEMS if "relay" in system.does]
     for system in relays:
         system.command()  # all are built before anything is measured
     print(report.relayed(measure(relays, arguments.rounds, arguments.seconds)))

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import limit, relays
-from bench.cases import CASES, COMPILED, GOALS, LIMIT, OURS, OVER_WEBSOCKET, Case
+from bench import limit, programs, relays
+from bench.cases import (
+    CASES,
+    COMPILED,
+    FAULTS_OF_A_GIGABYTE,
+    GIGABYTE,
+    GOALS,
+    LIMIT,
+    OURS,
+    OVER_WEBSOCKET,
+    Case,
+    Goal,
+    Rounds,
+)
+from bench.systems import Measured, Took
+from bench.usage import Machine
 
-__all__ = ["Result", "number", "text", "verdict", "write"]
+__all__ = ["Result", "number", "programmed", "relayed", "text", "verdict", "write"]
 
 OWN = {OURS: "pure Python", COMPILED: "compiled"}
 """Our builds, which have goals."""
@@ -28,52 +43,192 @@ class Result:
     """One run."""
 
     rounds: int
-    medians: Mapping[str, Mapping[str, float]]
-    """By case and by system."""
+    measured: Mapping[str, Mapping[str, Sequence[Measured]]]
+    """By case and by system: of each round."""
+    versions: Mapping[str, Mapping[str, str]]
+    programmed: programs.Figures
+    relayed: relays.Figures
     scale: Mapping[str, Mapping[str, Mapping[str, Any]]]
     """By build of ours: the rows of scale.py by name."""
-    versions: Mapping[str, Mapping[str, str]]
-    relayed: relays.Figures
+    machine: Machine
+    """From the first measurement to the end."""
+
+    def rounds_of(self, case: Case) -> Rounds:
+        """The figure that counts."""
+        systems = self.measured.get(case.name, {})
+        return {name: [one.figures[case.figure] for one in rounds] for name, rounds in systems.items()}
+
+    def medians_of(self, case: Case) -> dict[str, float]:
+        return {name: statistics.median(figures) for name, figures in self.rounds_of(case).items()}
+
+    def took(self, case: Case, system: str) -> list[tuple[Measured, Took]]:
+        """Of each round; empty if its program does not tell when it begins."""
+        rounds = self.measured.get(case.name, {}).get(system, ())
+        return [(one, one.took) for one in rounds if one.took is not None]
 
 
 def text(result: Result) -> str:
-    """The tables, as Markdown."""
-    return "\n\n".join((absolute(result), ratios(result), relayed(result.relayed), scaled(result)))
+    """The tables, as Markdown; those of what was not measured are left out."""
+    parts = (absolute(result), ratios(result), spent(result), faults(result), programmed(result.programmed))
+    rest = (relayed(result.relayed), scaled(result), disturbed(result))
+    return "\n\n".join(part for part in (*parts, *rest) if part)
 
 
 def absolute(result: Result) -> str:
     """Figures by system and case."""
-    names = dict.fromkeys(name for case in CASES for name in result.medians[case.name])
+    cases = [case for case in CASES if case.name in result.measured]
+    medians = {case.name: result.medians_of(case) for case in cases}
+    names = dict.fromkeys(name for case in cases for name in medians[case.name])
     ordered = sorted(names, key=lambda name: (name not in OWN, name == LIMIT))
-    head = ["", *(f"{case.name}, {case.unit}" for case in CASES)]
-    return table(
-        [head, *([name, *(number(result.medians[case.name].get(name)) for case in CASES)] for name in ordered)]
-    )
+    head = ["", *(f"{case.name}, {case.unit}" for case in cases)]
+    return table([head, *([name, *(number(medians[case.name].get(name)) for case in cases)] for name in ordered)])
 
 
 def ratios(result: Result) -> str:
     """Ratios of our figures to those of others, with the goals."""
+    rounds = {case.name: result.rounds_of(case) for case in CASES}
     rows = [["work", "compared with", *OWN.values(), "goal", ""]]
     for goal in GOALS:
-        found = [goal.ratio(ours, result.medians[goal.case]) for ours in OWN]
+        measured = rounds[goal.case]
+        found = [goal.ratios(ours, measured) for ours in OWN]
         if not any(found):
             continue
-        wanted = (
-            f"{'at most' if goal.less_is_better else 'at least'} {goal.factor:g}{' (stretch)' if goal.stretch else ''}"
-        )
         work, others = f"{goal.case}, /ws", "the same over TCP"
         if goal.others:
-            work, others = goal.case, " and ".join(goal.others)
-        if len(goal.others) > 1:
-            others = f"the best of {others}"
-        figures = ["" if ratio is None else f"{ratio:.2f}" for ratio in found]
-        verdicts = [None if ratio is None else goal.reached(ratio) for ratio in found]
-        rows.append([work, others, *figures, wanted, verdict(verdicts)])
+            work, others = goal.case, best_of(goal.measured(measured))
+        reached = [
+            goal.reached(ratios[0], factor) if ratios and factor is not None else None
+            for ratios, factor in zip(found, (goal.pure, goal.compiled), strict=True)
+        ]
+        told = verdict(reached)
+        if goal.stretch is not None and found[-1] and goal.reached(found[-1][0], goal.stretch):
+            told += ", and the stretch"
+        rows.append([work, others, *map(spread, found), wanted(goal), told])
     return table(rows)
+
+
+def wanted(goal: Goal) -> str:
+    bound = "at most" if goal.less_is_better else "at least"
+    pure = "" if goal.pure in {None, goal.compiled} else f", pure {goal.pure:g}"
+    stretch = "" if goal.stretch is None else f" (stretch {goal.stretch:g})"
+    return f"{bound} {goal.compiled:g}{pure}{stretch}"
+
+
+def best_of(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"the best of {', '.join(most)} and {last}" if most else last
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """From the worst, which counts, to the best."""
+    shown = dict.fromkeys(f"{ratio:.2f}" for ratio in (*ratios[:1], *ratios[-1:]))
+    return " to ".join(shown)
+
+
+def spent(result: Result) -> str:
+    """Processor time by process."""
+    cases = [case for case in CASES if case.mode != "connect" and case.name in result.measured]
+    rows = [["", *(f"{case.name}, {'s a GB' if case.is_bulk else 'us a request'}" for case in cases)]]
+    for name in dict.fromkeys(name for case in cases for name in result.measured[case.name]):
+        cells = [cell([processor_time(case, *one) for one in result.took(case, name)]) for case in cases]
+        if any(cells):
+            rows.append([name, *cells])
+    return table(rows) if len(rows) > 1 else ""
+
+
+def cell(rounds: list[tuple[float, float]]) -> str:
+    """The medians of the dialer's and of the listener's."""
+    return " + ".join(number(statistics.median(process)) for process in zip(*rounds, strict=True))
+
+
+def processor_time(case: Case, measured: Measured, took: Took) -> tuple[float, float]:
+    """Of the dialer and of the listener: seconds a GB, or microseconds a request."""
+    count = gigabytes(case, measured, took) if case.is_bulk else requests(measured, took) / 1e6
+    return took.dialer.processor_seconds / count, took.listener.processor_seconds / count
+
+
+def requests(measured: Measured, took: Took) -> float:
+    rate: float = measured.figures["requests_per_second"]
+    return rate * took.seconds
+
+
+def gigabytes(case: Case, measured: Measured, took: Took) -> float:
+    rate: float = measured.figures[case.figure]
+    return rate * took.seconds * 1e6 / GIGABYTE
+
+
+def faults(result: Result) -> str:
+    """Minor page faults of a gigabyte, of both processes together, with the goal."""
+    rows = [["minor page faults of 1 GB", *OWN.values(), "the least of others", "goal", ""]]
+    for case in CASES:
+        if not case.is_bulk or case.name not in result.measured:
+            continue
+        counts = {
+            name: [
+                (took.dialer + took.listener).minor_faults / gigabytes(case, measured, took)
+                for measured, took in result.took(case, name)
+            ]
+            for name in result.measured[case.name]
+        }
+        own = [sorted(counts.get(ours, ()), reverse=True) for ours in OWN]
+        others = {name: statistics.median(count) for name, count in counts.items() if count and name not in own_names()}
+        least = min(others.items(), key=lambda item: item[1], default=None)
+        told = verdict([count[0] < FAULTS_OF_A_GIGABYTE if count else None for count in own])
+        figures = [" to ".join(dict.fromkeys(map(number, (*count[:1], *count[-1:])))) for count in own]
+        shown = "" if least is None else f"{number(least[1])} ({least[0]})"
+        rows.append([case.name, *figures, shown, f"under {FAULTS_OF_A_GIGABYTE:,}", told])
+    return table(rows) if len(rows) > 1 else ""
+
+
+def own_names() -> set[str]:
+    return {*OWN, *OVER_WEBSOCKET.values()}
+
+
+def programmed(figures: programs.Figures) -> str:
+    """The perf programs: rates, what they take, and how ours compares with go's."""
+    if not figures:
+        return ""
+    head = ["dialer", "listener", "direction", "MB/s", "of go's with itself", "s a GB", "minor page faults", "goal", ""]
+    rows = [head]
+    for direction, pairs in figures.items():
+        for (dialer, listener), moved in pairs.items():
+            median = statistics.median(one.mb_per_second for one in moved)
+            taken = cell([(one.dialer.processor_seconds, one.listener.processor_seconds) for one in moved])
+            faulted = cell([(one.dialer.minor_faults, one.listener.minor_faults) for one in moved])
+            found = programs.ratios(figures, direction, (dialer, listener))
+            goal = told = ""
+            if dialer == listener != programs.GO and found:
+                goal = f"at least {programs.GOAL:g} (stretch {programs.STRETCH:g})"
+                told = "reached" if found[0] >= programs.GOAL else "**not reached**"
+            rows.append([dialer, listener, direction, number(median), spread(found), taken, faulted, goal, told])
+    return table(rows)
+
+
+def disturbed(result: Result) -> str:
+    """What else took the processors."""
+    return (
+        f"Meanwhile the hypervisor took {result.machine.stolen / result.machine.total:.1%} of the processors (steal); in one "
+        f"measurement {most(result, lambda took: took.stolen)}, and other processes {most(result, lambda took: took.others)}."
+    )
+
+
+def most(result: Result, share: Callable[[Took], float]) -> str:
+    """The largest share, with its measurement."""
+    shares = [
+        (share(one.took), f"{name}, {case}, round {number + 1}")
+        for case, systems in result.measured.items()
+        for name, rounds in systems.items()
+        for number, one in enumerate(rounds)
+        if one.took is not None
+    ]
+    largest, where = max(shares, key=lambda found: found[0], default=(0.0, "none was looked at"))
+    return f"at most {largest:.1%} ({where})"
 
 
 def relayed(figures: relays.Figures) -> str:
     """Rates through relays, and how ours compares."""
+    if not figures:
+        return ""
     units = {case.name: case.unit for case in CASES}
     rows = [["work", "relay", *OWN.values()]]
     for case, builds in figures.items():
@@ -84,16 +239,16 @@ def relayed(figures: relays.Figures) -> str:
     for goal in relays.GOALS:
         found = [goal.ratio(ours, figures) for ours in OWN]
         if any(found):
-            others = " and ".join(goal.others)
             ratios = ["" if ratio is None else f"{ratio:.2f}" for ratio in found]
             verdicts = [None if ratio is None else goal.reached(ratio) for ratio in found]
-            name = f"the best of {others}" if len(goal.others) > 1 else others
-            compared.append([goal.case, name, *ratios, f"at least {goal.factor:g}", verdict(verdicts)])
+            compared.append([goal.case, best_of(goal.others), *ratios, f"at least {goal.factor:g}", verdict(verdicts)])
     return f"{table(rows)}\n\n{table(compared)}"
 
 
 def scaled(result: Result) -> str:
     """The rows of scale.py."""
+    if not result.scale:
+        return ""
     rows = [["", *OWN.values(), "goal", ""]]
     for name in next(iter(result.scale.values()), {}):
         found = [result.scale[ours][name] if ours in result.scale else None for ours in OWN]
@@ -133,7 +288,7 @@ def write(result: Result) -> None:
     """Writes the report and draws its charts."""
     CHARTS.mkdir(exist_ok=True)
     for index, case in enumerate(CASES):
-        draw(case, result.medians[case.name], CHARTS / f"{index + 1}.svg")
+        draw(case, result.medians_of(case), CHARTS / f"{index + 1}.svg")
     charts = "\n".join(f"![{case.name}](benchmarks/{index + 1}.svg)" for index, case in enumerate(CASES))
     versions = "; ".join(
         ", ".join(f"{package} {version}" for package, version in result.versions[name].items())
@@ -154,7 +309,13 @@ compiler), and runs them in turn.
   `send_request`, an `async def` handler, and a firewall rule that allows one peer. It is measured twice: as pure Python (the
   default build), and with the hot path compiled from the same sources; and again over WebSocket without TLS (`/ws`).
 - {result.rounds} rounds. In each, the systems do the same work one right after the other; a figure is the median of the
-  rounds. Machines differ and are noisy, so compare the ratios.
+  rounds. Machines differ and are noisy, so compare the ratios: each is of two figures of one round, the worst one counts,
+  and the best one shows the spread. js-libp2p, py-libp2p and iroh are measured in the first round alone.
+- 1,000 peers: each system's own program makes so many peers in one process, all connected before the load begins; the
+  listener is as in the other cases, except that it lets any of them in. What the dialling process takes differs between
+  systems: the processor time of the listener tells that apart.
+- Processor time and page faults are those of the dialer's and of the listener's process, from the end of the warm-up to the
+  end: /proc/PID/stat. Steal is that of /proc/stat.
 - "The limit" is the rate of bare ChaCha20-Poly1305 frames between two processes in plain Python, without streams,
   handshake or codec ([bench/limit.py](../bench/limit.py)).
 - connect: time from the dial to the first response, with a new dialer each time, created beforehand; the median of 20.
@@ -173,6 +334,21 @@ Versions: {versions}.
 
 {ratios(result)}
 
+## Processor time, dialer + listener
+
+{spent(result)}
+
+{faults(result)}
+
+{disturbed(result)}
+
+## Perf programs
+
+`stronghold-p2p perf` and go-libp2p's own perf program, each a command: 1 GB in one direction, from before the dial to the
+last byte. Where go's program is one of the two, it sets the pace.
+
+{programmed(result.programmed)}
+
 ## Through a relay
 
 Two peers of ours, and between them our relay of the same build, a go or a rust one, each without limits of a circuit and
@@ -180,7 +356,7 @@ else as it comes. Rates are medians, ratios those of the worst round.
 
 {relayed(result.relayed)}
 
-## Many peers, memory, start
+## Memory, latency, start
 
 {scaled(result)}
 
@@ -206,7 +382,7 @@ def draw(case: Case, medians: Mapping[str, float], path: Path) -> None:
     names = [name for name, _ in ordered][::-1]
     figure = Figure(figsize=(7, 0.6 + 0.32 * len(names)), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    own = {*OWN, *OVER_WEBSOCKET.values()}
+    own = own_names()
     colors = ["#1f6feb" if name in own else "#d0d7de" if name == LIMIT else "#8c959f" for name in names]
     bars = axes.barh(names, [medians[name] for name in names], color=colors)
     axes.bar_label(bars, [number(medians[name]) for name in names], padding=3)

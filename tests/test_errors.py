@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-import stronghold_p2p
 from stronghold_p2p import (
     ClosedError,
     ConnectionLost,
@@ -35,6 +34,7 @@ from stronghold_p2p import (
     StreamReset,
     StrongholdError,
     errors,
+    public,
 )
 
 PEER, OTHER = Keypair.generate().peer_id, Keypair.generate().peer_id
@@ -63,7 +63,7 @@ def children_and_parents(error: type[StrongholdError]) -> Iterator[tuple[str, st
 def test_every_error_is_public_and_of_the_tree() -> None:
     classes = [value for _, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == errors.__name__]
     assert {error.__name__ for error in classes} == set(errors.__all__)
-    assert set(errors.__all__) <= set(stronghold_p2p.__all__)
+    assert set(errors.__all__) <= set(public.__all__)
     assert all(issubclass(error, StrongholdError) for error in classes)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import math
 import resource
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -20,9 +21,12 @@ import uvloop
 
 WARM_UP = 0.2
 """Of the time that is measured."""
+DIALS_AT_ONCE = 32
 
 Request = Callable[[Any], Awaitable[Any]]
 """Sends a body, a text for "json" and bytes for "raw", and returns its answer's."""
+Checked = Callable[[Any], Awaitable[None]]
+"""Sends a body, and checks that its answer is as long."""
 Serve = Callable[[], AbstractAsyncContextManager[str]]
 """Serves for as long as the context lasts; gives the address."""
 Dial = Callable[[str, str], AbstractAsyncContextManager[Request]]
@@ -54,8 +58,10 @@ def main(
     serve_via: Callable[[str], AbstractAsyncContextManager[str]] | None = None,
     serve_perf: Serve | None = None,
     measure_perf: Callable[..., Awaitable[dict[str, float]]] | None = None,
+    serve_many: Serve | None = None,
+    dial_many: Dial | None = None,
 ) -> None:
-    """Runs the command line. ``serve_via`` serves through the relay at an address."""
+    """Runs the command line. ``serve_via`` serves through the relay at an address; each ``dial_many`` is another peer."""
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
     served = commands.add_parser("serve")
@@ -73,6 +79,13 @@ def main(
     connected = commands.add_parser("connect")
     connected.add_argument("address")
     connected.add_argument("--count", type=int, default=20)
+    if dial_many is not None:
+        commands.add_parser("many-serve")
+        many = commands.add_parser("many")
+        many.add_argument("address")
+        many.add_argument("--peers", type=int, default=1000)
+        many.add_argument("--each", type=int, default=1)
+        many.add_argument("--seconds", type=float, default=2.0)
     if serve_perf is not None:
         commands.add_parser("perf-serve")
         perf = commands.add_parser("perf")
@@ -95,6 +108,10 @@ def main(
         work = serve_until_eof(serve_perf)
     elif command == "perf" and measure_perf is not None:
         work = print_perf(measure_perf(**arguments))
+    elif command == "many-serve":
+        work = serve_until_eof(serve_many or serve)
+    elif command == "many" and dial_many is not None:
+        work = measure_many(dial_many, **arguments)
     elif command == "measure":
         work = measure(dial, form=arguments.pop("format"), **arguments)
     else:
@@ -124,19 +141,46 @@ async def measure(dial: Dial, address: str, size: int, concurrency: int, seconds
         start = time.perf_counter()
         await request(body)
         connected = time.perf_counter() - start
-        await load(request, body, concurrency, seconds * WARM_UP)
-        latencies, elapsed = await load(request, body, concurrency, seconds)
+        figures = await measure_load([request], body, size, concurrency, seconds)
+    emit({**figures, "connect_ms": connected * 1e3})
+
+
+async def measure_many(dial: Dial, address: str, peers: int, each: int, seconds: float) -> None:
+    """So many peers, all connected before the load begins, and so many requests of 64 bytes in flight from each."""
+    body = "x" * 62
+    async with AsyncExitStack() as stack:
+        requests = [await stack.enter_async_context(connection(dial, address, "json")) for _ in range(peers)]
+        waiting = iter(requests)
+
+        async def connect_in_turn() -> None:
+            for request in waiting:
+                await request(body)
+
+        start = time.perf_counter()
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(DIALS_AT_ONCE):
+                tasks.create_task(connect_in_turn())
+        connected = time.perf_counter() - start
+        gc.collect()
+        gc.freeze()  # else what is measured is the collection of so many peers in one process
+        figures = await measure_load(requests, body, 64, each, seconds)
+    emit({**figures, "connect_all_ms": connected * 1e3})
+
+
+async def measure_load(
+    requests: Sequence[Checked], body: Any, size: int, in_flight: int, seconds: float
+) -> dict[str, float]:
+    await load(requests, body, in_flight, seconds * WARM_UP)
+    emit({"measuring": True})
+    latencies, elapsed = await load(requests, body, in_flight, seconds)
     latencies.sort()
     rate = len(latencies) / elapsed
-    emit(
-        {
-            "requests_per_second": round(rate),
-            "p50_us": percentile(latencies, 0.50),
-            "p99_us": percentile(latencies, 0.99),
-            "mb_per_second": 2 * size * rate / 1e6,
-            "connect_ms": connected * 1e3,
-        }
-    )
+    return {
+        "requests_per_second": round(rate),
+        "p50_us": percentile(latencies, 0.50),
+        "p99_us": percentile(latencies, 0.99),
+        "mb_per_second": 2 * size * rate / 1e6,
+    }
 
 
 async def connect(dial: Dial, address: str, count: int) -> None:
@@ -150,7 +194,7 @@ async def connect(dial: Dial, address: str, count: int) -> None:
 
 
 @asynccontextmanager
-async def connection(dial: Dial, address: str, form: str) -> AsyncIterator[Callable[[Any], Awaitable[None]]]:
+async def connection(dial: Dial, address: str, form: str) -> AsyncIterator[Checked]:
     """A function that sends a body and checks its answer; its first call connects."""
     async with dial(address, form) as send:
 
@@ -161,16 +205,15 @@ async def connection(dial: Dial, address: str, form: str) -> AsyncIterator[Calla
         yield request
 
 
-async def load(
-    request: Callable[[Any], Awaitable[None]], body: Any, concurrency: int, seconds: float
-) -> tuple[list[float], float]:
-    """Keeps ``concurrency`` requests in flight; returns the time that each took and that all took, in seconds."""
+async def load(requests: Sequence[Checked], body: Any, in_flight: int, seconds: float) -> tuple[list[float], float]:
+    """Keeps ``in_flight`` of each of the requests in flight; returns the time that each took and that all took, in
+    seconds."""
     clock = time.perf_counter
     latencies: list[float] = []
     start = clock()
     end = start + seconds
 
-    async def send() -> None:
+    async def send(request: Checked) -> None:
         now = start
         while now < end:
             sent = clock()
@@ -179,8 +222,9 @@ async def load(
             latencies.append(now - sent)
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(concurrency):
-            tasks.create_task(send())
+        for request in requests:
+            for _ in range(in_flight):
+                tasks.create_task(send(request))
     return latencies, clock() - start
 
 

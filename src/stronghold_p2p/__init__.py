@@ -1,192 +1,21 @@
 """End-to-end encrypted requests between peers, on the libp2p protocols, behind a firewall for every request."""
 
-import logging
+from typing import TYPE_CHECKING, Any
 
-from .addresses.book import AddressBook
-from .addresses.entry import AddressEntry, AddressSource
-from .config import Config
-from .errors import (
-    AddressBookError,
-    CertificateError,
-    ClosedError,
-    ConnectionLost,
-    DecodeError,
-    DialError,
-    EncodeError,
-    HandshakeError,
-    InvalidAddress,
-    InvalidName,
-    KeyFileError,
-    LimitExceeded,
-    ListenError,
-    MuxerError,
-    NegotiationError,
-    NoResponse,
-    NotPermitted,
-    PeerIdMismatch,
-    PolicyError,
-    PortMappingError,
-    ProtocolNotSupported,
-    RelayRefused,
-    RemoteProtocolError,
-    RequestTimeout,
-    StateError,
-    StreamReset,
-    StrongholdError,
-    TlsError,
-    WebSocketError,
-)
-from .events import (
-    AddressesChanged,
-    AddressOrigin,
-    AddressReachability,
-    BanChanged,
-    ConnectionClosed,
-    ConnectionEstablished,
-    ConnectionInfo,
-    DialAttempt,
-    Direction,
-    Dropped,
-    Event,
-    FirewallDecision,
-    FirewallRequestEnded,
-    FirewallRequestOpened,
-    HolePunchFailed,
-    InboundConnectionFailed,
-    KeepFailed,
-    LimitReached,
-    Listener,
-    ListenerClosed,
-    NatKind,
-    NewListener,
-    Path,
-    PathLimits,
-    PathUpgraded,
-    PeerDiscovered,
-    PeerExpired,
-    PeerIdentified,
-    PolicyFailed,
-    PolicyLoaded,
-    PortMapped,
-    PortMappingFailed,
-    Reachability,
-    ReachabilityChanged,
-    RequestFailed,
-    RequestHandled,
-    ReservationLost,
-    ReservationMade,
-    RuleChanged,
-    SignedAnswer,
-    StateFailed,
-)
-from .firewall.answerers import FirewallRequestQueue
-from .firewall.policy import Policy
-from .firewall.questions import FirewallRequest
-from .firewall.quotas import Limit
-from .firewall.rules import FirewallRules, Rule, RuleInForce
-from .identity import Keypair, KeyType, PeerId, PublicKey
-from .multiaddr import Multiaddr
-from .peer import StrongholdP2p
-from .protocols.approval import ApprovalRequest, ApprovalRequests
-from .protocols.relay.limits import RelayServer
-from .protocols.relay.status import RelayStatus
-from .requests import Request
-from .transport.stream import Stream
+if TYPE_CHECKING:
+    from .public import *
+else:  # of which type checkers would take every name for a public one
 
-__all__ = [
-    "AddressBook",
-    "AddressBookError",
-    "AddressEntry",
-    "AddressOrigin",
-    "AddressReachability",
-    "AddressSource",
-    "AddressesChanged",
-    "ApprovalRequest",
-    "ApprovalRequests",
-    "BanChanged",
-    "CertificateError",
-    "ClosedError",
-    "Config",
-    "ConnectionClosed",
-    "ConnectionEstablished",
-    "ConnectionInfo",
-    "ConnectionLost",
-    "DecodeError",
-    "DialAttempt",
-    "DialError",
-    "Direction",
-    "Dropped",
-    "EncodeError",
-    "Event",
-    "FirewallDecision",
-    "FirewallRequest",
-    "FirewallRequestEnded",
-    "FirewallRequestOpened",
-    "FirewallRequestQueue",
-    "FirewallRules",
-    "HandshakeError",
-    "HolePunchFailed",
-    "InboundConnectionFailed",
-    "InvalidAddress",
-    "InvalidName",
-    "KeepFailed",
-    "KeyFileError",
-    "KeyType",
-    "Keypair",
-    "Limit",
-    "LimitExceeded",
-    "LimitReached",
-    "ListenError",
-    "Listener",
-    "ListenerClosed",
-    "Multiaddr",
-    "MuxerError",
-    "NatKind",
-    "NegotiationError",
-    "NewListener",
-    "NoResponse",
-    "NotPermitted",
-    "Path",
-    "PathLimits",
-    "PathUpgraded",
-    "PeerDiscovered",
-    "PeerExpired",
-    "PeerId",
-    "PeerIdMismatch",
-    "PeerIdentified",
-    "Policy",
-    "PolicyError",
-    "PolicyFailed",
-    "PolicyLoaded",
-    "PortMapped",
-    "PortMappingError",
-    "PortMappingFailed",
-    "ProtocolNotSupported",
-    "PublicKey",
-    "Reachability",
-    "ReachabilityChanged",
-    "RelayRefused",
-    "RelayServer",
-    "RelayStatus",
-    "RemoteProtocolError",
-    "Request",
-    "RequestFailed",
-    "RequestHandled",
-    "RequestTimeout",
-    "ReservationLost",
-    "ReservationMade",
-    "Rule",
-    "RuleChanged",
-    "RuleInForce",
-    "SignedAnswer",
-    "StateError",
-    "StateFailed",
-    "Stream",
-    "StreamReset",
-    "StrongholdError",
-    "StrongholdP2p",
-    "TlsError",
-    "WebSocketError",
-]
+    def __getattr__(name: str) -> Any:
+        """Imports the library when the first of its names is used, so that the command line's help need not wait for it."""
+        if name == "__all__" or name[:1].isupper():  # else it is a module of ours, which may not be imported yet
+            from . import public
 
-logging.getLogger("stronghold_p2p").addHandler(logging.NullHandler())
+            globals().update({each: getattr(public, each) for each in public.__all__}, __all__=public.__all__)
+        try:
+            return globals()[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name) from None
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

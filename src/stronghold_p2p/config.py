@@ -87,6 +87,16 @@ class Config:
         local networks.""",
     )
 
+    # -- several processes -----------------------------------------------------------------------
+
+    processes: int = limit(
+        1,
+        """How many processes are this peer together, see ``listen(reuse_port=True)``. What one peer may have of requests, in a
+        second and at once, is divided by it, whether a policy says so or this; all other limits are those of one process.
+        With more than one, remotes are not asked whether they can dial us, and a policy with approvers is refused: what
+        they send may come to any of the processes.""",
+    )
+
     # -- connections (the limits of the Rust crate's `ConnectionLimits`) ---------------------------
 
     max_pending_inbound_connections: int = limit(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config import Config
 from .ending import end_all
@@ -19,12 +19,16 @@ from .firewall.names import Names
 from .firewall.paced_traffic import PacedTraffic
 from .firewall.policy import Policy
 from .firewall.policy_watch import PolicyWatch
+from .firewall.quotas import Limit
 from .firewall.rules import Firewall, Rule
 from .firewall.traffic import TrafficLimits
 from .firewall.trial import Trial
 from .identity import PeerId
-from .store.database_thread import DatabaseThread
-from .store.firewall_memory import BanChange, Change, FirewallMemory, NameChange, RuleChange
+from .store.changes import BanChange, Change, NameChange, RuleChange
+
+if TYPE_CHECKING:
+    from .store.database_thread import DatabaseThread
+    from .store.firewall_memory import FirewallMemory
 
 __all__ = ["FirewallSources"]
 
@@ -71,6 +75,8 @@ class FirewallSources:
         if isinstance(policy, Policy):
             firewall.check(policy.rules, policy.type_limits)
         if state is not None:
+            from .store.firewall_memory import FirewallMemory  # with SQLite, for those who have a state file
+
             self._memory = FirewallMemory(state, apply=self._remember, failed=self.state_failed)
             firewall.ended = self._memory.drop_ended
 
@@ -121,27 +127,32 @@ class FirewallSources:
     # -- the policy ------------------------------------------------------------------------------
 
     def _apply_policy(self, policy: Policy) -> None:
+        if policy.approvers and self._config.processes > 1:
+            reason = "approvers cannot be asked by several processes, since they are connected to one of them"
+            raise PolicyError(self._path, 0, "approval.approvers", reason)
         # Of one that is only observed, nothing but its names is in force.
         in_force = policy if policy.mode == "enforce" else Policy(names=policy.names)
         self._names.set_policy(policy.names, policy.groups)
         self._admission.set_policy(in_force.admission)
-        limits = TrafficLimits(
-            in_force.requests_in_flight or self._config.max_requests_in_flight_per_peer,
-            in_force.requests_per_second or self._config.max_requests_per_second_per_peer,
-            in_force.peer_limits,
-        )
+        default = Limit(in_flight=in_force.requests_in_flight, per_second=in_force.requests_per_second)
+        limits = TrafficLimits.of(self._config, default, in_force.peer_limits)
         for traffic in self._traffic:
             traffic.limit(limits)
-        self._gate.quotas.set_limits(in_force.type_limits, in_force.peer_limits)
+        of_types = {name: its.divided(self._config.processes) for name, its in in_force.type_limits.items()}
+        self._gate.quotas.set_limits(of_types, in_force.peer_limits)
         self._gate.trial = None if in_force is policy else Trial(policy.rules, policy.rule_lines, policy.admission)
         self._firewall.set_policy(in_force.rules, in_force.rule_lines)
         # After the rules: fewer that are needed must approve nothing that they now reject. What they now ask is asked later.
         self._approvers_changed(in_force.approvers, in_force.need)
         self._admission_changed()
 
+    @property
+    def _path(self) -> str:
+        return "<policy>" if isinstance(self._policy, Policy) else str(self._policy)
+
     def _policy_loaded(self, policy: Policy) -> None:
         self._apply_policy(policy)
-        self._events.emit(PolicyLoaded(str(self._policy)))
+        self._events.emit(PolicyLoaded(self._path))
 
     def _policy_failed(self, error: PolicyError) -> None:
         logger.warning("%s; the previous policy stays in force", error)

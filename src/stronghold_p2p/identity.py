@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable
-from typing import Final, Literal, NoReturn, Self, assert_never
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, Self, assert_never
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -39,6 +38,9 @@ from cryptography.hazmat.primitives.serialization import (
 from . import key_file
 from .encoding import messages, multibase, varint
 from .errors import DecodeError, InvalidAddress, KeyFileError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 
 __all__ = ["KeyType", "Keypair", "PeerId", "PublicKey"]
 

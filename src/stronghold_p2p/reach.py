@@ -74,6 +74,7 @@ class Reach:
         certificate: CertificateFiles | None = None,
         trusted_proxies: Sequence[str] = (),
         announce: Multiaddr | str | Iterable[Multiaddr | str] = (),
+        reuse_port: bool = False,
     ) -> Multiaddr:
         """Listens on ``address``, for TCP or WebSocket (``.../ws``, ``.../tls/ws``).
 
@@ -89,11 +90,15 @@ class Reach:
         reverse proxy. Remotes are told them beside our own, each remote those that it can reach: private addresses only on
         private networks, loopback addresses only on this machine.
 
+        ``reuse_port``: other processes of the same user may listen on the port, too, if each says so (Linux, SO_REUSEPORT). Each
+        connection goes to one of them, so all need the same keypair, policy and state file, and their number as
+        ``Config.processes``.
+
         Raises:
             TypeError: ``certificate`` is not a pair.
             InvalidAddress: malformed, with the id of another peer, or none that can be announced.
-            ListenError: in use, not of this machine, not permitted or unsupported, or the certificate or a trusted proxy is
-                unusable.
+            ListenError: in use, not of this machine, not permitted or unsupported, shared on a system that does not spread
+                connections over processes, or the certificate or a trusted proxy is unusable.
             ClosedError: this peer is not running.
         """
         check_pair("certificate", certificate, "the files of the chain and of the private key")
@@ -102,12 +107,14 @@ class Reach:
             certificate,
             announced_addresses(announce, self.peer_id),
             trusted_proxies,
+            reuse_port=reuse_port,
         )
         return listener.addresses[0] if listener.addresses else listener.address
 
     async def listen_via_relay(self, relay: PeerId | Multiaddr | str) -> Multiaddr:
         """Listens through a relay, until :meth:`stop_listening`: keeps a connection to it, and a reservation, which is renewed
-        in time, and made again if it is lost: see :class:`ReservationMade` and :class:`ReservationLost`.
+        in time, and made again if it is lost, at any address of the relay that is known then: see :class:`ReservationMade` and
+        :class:`ReservationLost`.
 
         Returns the address by which others reach us there, ``<relay address>/p2p/<relay>/p2p-circuit/p2p/<our id>``;
         :attr:`listeners` has all of them. The relay forwards, and sees ciphertext, sizes and times only.
@@ -118,7 +125,7 @@ class Reach:
             ClosedError: this peer is not running, or stops to listen there meanwhile.
         """
         self._parts.running()
-        address = await self._parts.relaying.reservations.listen(*self._target(relay))
+        address = await self._parts.relaying.listen(*self._target(relay))
         return address.with_peer(self.peer_id)
 
     async def stop_listening(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from .addresses.book import AddressBook
 from .addresses.relays import DialingRelays
@@ -16,10 +16,12 @@ from .multiaddr import Multiaddr
 from .protocols.relay.client import CircuitTarget, CircuitTransport
 from .protocols.relay.limits import RelayServer
 from .protocols.relay.reservations import Believable, Reservations
-from .protocols.relay.server import Permits, RelayService
 from .protocols.service import Service
 from .resources.networks import Networks
 from .transport.connection import Connection
+
+if TYPE_CHECKING:
+    from .protocols.relay.server import Permits, RelayService
 
 __all__ = ["Relaying"]
 
@@ -59,7 +61,7 @@ class Relaying:
             timeout=config.request_timeout,
         )
         self.used = UsedRelays()
-        self.server = None if server is None else RelayService(server, policy, limit_reached)
+        self.server = None if server is None else _make_server(server, policy, limit_reached)
         self.services: tuple[Service, ...] = (
             self.used,
             self.reservations,
@@ -75,6 +77,12 @@ class Relaying:
         """What the policy says of our relay may be something else."""
         if self.server is not None:
             self.server.policy_changed()
+
+    async def listen(self, relay: PeerId, address: Multiaddr | None) -> Multiaddr:
+        """As :meth:`Reservations.listen`. ``address`` is known from then on."""
+        ours = await self.reservations.listen(relay, address)
+        self._add_address(relay, address)
+        return ours
 
     def add_dialing_relay(self, relay: PeerId, address: Multiaddr | None) -> None:
         """Tries ``relay``, at ``address`` or those that are known, for every peer."""
@@ -100,6 +108,12 @@ class Relaying:
 
     def _direct_addresses(self, relay: PeerId) -> tuple[Multiaddr, ...]:
         return tuple(address for address in self._addresses.get(relay) if not address.is_relayed)
+
+
+def _make_server(server: RelayServer, policy: Permits, limit_reached: Callable[[str, Networks], None]) -> RelayService:
+    from .protocols.relay.server import RelayService  # few are one
+
+    return RelayService(server, policy, limit_reached)
 
 
 class UsedRelays(Service):

@@ -161,9 +161,7 @@ class Streams:
     def __init__(self, gate: Gate, config: Config, events: EventHub) -> None:
         self.handlers: dict[str, Handler] = {}
         """What is served, by protocol id."""
-        self.traffic: PacedTraffic[InboundStream] = PacedTraffic(
-            TrafficLimits(config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer), self._admit
-        )
+        self.traffic: PacedTraffic[InboundStream] = PacedTraffic(TrafficLimits.of(config), self._admit)
         self._gate = gate
         self._config = config
         self._events = events

@@ -41,8 +41,6 @@ from .requests import Requester, Responder, make_protocols
 from .requests.codec import CodecName
 from .resources.refusals import Refusals
 from .resources.turns import Turns
-from .store.address_memory import AddressMemory
-from .store.database_thread import DatabaseThread
 from .streams import Streams
 from .swarm.keeper import Keeper
 from .swarm.own_addresses import believable, is_public, is_punchable, scope_of
@@ -57,6 +55,8 @@ from .transport.websocket import WebSocketTransport
 if TYPE_CHECKING:
     from .discovery.mdns import Mdns
     from .port_mapping import PortMappingService
+    from .store.address_memory import AddressMemory
+    from .store.database_thread import DatabaseThread
 
 __all__ = ["Parts"]
 
@@ -113,7 +113,7 @@ class Parts(Generic[Req, Res]):
             take_part=self._ask_approvers,
         )
         self.approvals.quorum = self._asking
-        state_file = DatabaseThread(state) if state is not None else None
+        state_file = self._make_state_file(state) if state is not None else None
         self.sources = FirewallSources(
             policy,
             state_file,
@@ -128,11 +128,7 @@ class Parts(Generic[Req, Res]):
             admission_changed=self._admission_changed,
         )
         self.approvals.keep_rule = self.sources.keep_rule
-        self._address_memory = (
-            AddressMemory(self.addresses, state_file, failed=self.sources.state_failed)
-            if state_file is not None
-            else None
-        )
+        self._address_memory = self._make_address_memory(state_file) if state_file is not None else None
         self._authorities = authorities
         self._uses_mdns = mdns
         self._mdns: Mdns | None = None
@@ -160,7 +156,9 @@ class Parts(Generic[Req, Res]):
             emit=self.events.emit,
         )
         self.autonat = (
-            Autonat(is_public=is_public, emit=self.events.emit, always=relay is not None) if autonat else None
+            Autonat(is_public=is_public, emit=self.events.emit, always=relay is not None)
+            if autonat and config.processes == 1  # else a dial that is to prove it may come to another process
+            else None
         )
         self.admission.is_relay = self.relaying.used.__contains__
         self._services: tuple[Service, ...] = (
@@ -247,6 +245,16 @@ class Parts(Generic[Req, Res]):
         for protocol in self.streams.handlers:
             swarm.handle(protocol, self.streams.accept)
         return swarm
+
+    def _make_state_file(self, path: str | os.PathLike[str]) -> DatabaseThread:
+        from .store.database_thread import DatabaseThread  # with SQLite, for those who have a state file
+
+        return DatabaseThread(path)
+
+    def _make_address_memory(self, state_file: DatabaseThread) -> AddressMemory:
+        from .store.address_memory import AddressMemory
+
+        return AddressMemory(self.addresses, state_file, failed=self.sources.state_failed)
 
     def _make_port_mapping(self) -> PortMappingService:
         from .port_mapping import PortMappingService  # a tenth of the import, for few

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from stronghold_p2p.cli.app import run
+from stronghold_p2p.cli import run
 
 WAIT = 30
 """Seconds after which a process has failed; none waits for them."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +12,7 @@ from stronghold_p2p import Keypair
 from stronghold_p2p.cli import output
 from stronghold_p2p.diagnosis import Finding, examination
 
-from .conftest import WAIT, Cli, listening, process
+from .conftest import Cli, listening, process
 
 LOCAL = "/ip4/127.0.0.1/tcp/0"
 HERE = ("--listen", LOCAL)
@@ -107,12 +105,6 @@ def test_whoever_reads_may_leave(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(output, "result", fail)
     assert cli("doctor", *HERE).err.startswith("OutputFailed: ")
-
-
-def test_other_commands_do_not_load_it() -> None:
-    code = "import stronghold_p2p.cli.app, sys; print([name for name in sys.modules if 'diagnosis' in name])"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=WAIT)
-    assert ran.stdout == "[]\n"
 
 
 def test_a_key_is_used(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stronghold_p2p import StrongholdP2p
-from stronghold_p2p.cli import app, output
+from stronghold_p2p.cli import key, output
 from stronghold_p2p.errors import DialError, NoResponse, PeerIdMismatch
 from stronghold_p2p.identity import Keypair, PeerId
 
@@ -64,7 +64,7 @@ def test_an_error_is_one_safe_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError(f"a\nb\r{HIDDEN}")
 
-    monkeypatch.setattr(app, "app", fail)
+    monkeypatch.setattr(key, "load_key", fail)
     told = cli("key", "show", "x")
     assert told.err == "ZeroDivisionError: a\\nb\\r\\x9b2J\\u202e\\x7f\\u034f\\u115f\\u2800\\u3164\\U000e0100\n"
     told = cli("key", "show", "x", "--debug")

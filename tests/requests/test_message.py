@@ -13,6 +13,7 @@ from support.compiled import replaces_parts
 from stronghold_p2p import DecodeError
 from stronghold_p2p.encoding import varint
 from stronghold_p2p.requests.message import MessageReader, send_message
+from stronghold_p2p.transport.buffers import Buffers, MessageBuffer
 
 pytestmark = replaces_parts
 
@@ -31,6 +32,7 @@ class FakeStream:
         self.expected: list[int] = []
         self.pushed: list[bytes] = []
         self.takes = True
+        self.reserves = False
 
     def arrive(self, data: bytes) -> bytes:
         self.window -= len(data)
@@ -45,6 +47,12 @@ class FakeStream:
 
     def hold(self, size: int) -> None:
         self.held += size
+
+    def reserve(self, size: int, missing: int) -> MessageBuffer | None:
+        if not self.reserves:
+            return None
+        self.hold(missing)
+        return MessageBuffer(Buffers(), size)
 
     def let_go(self, size: int) -> None:
         self.held -= size
@@ -166,10 +174,12 @@ sizes = st.integers(0, 300) | st.sampled_from([127, 128, 4095, 4096, 4097, 16_38
     messages=st.lists(sizes, max_size=12),
     cuts=st.lists(st.integers(1, 9) | st.integers(1, 20_000), min_size=1, max_size=8),
     eager=st.lists(st.booleans(), min_size=1, max_size=5),
+    reserves=st.booleans(),
 )
-def test_any_messages_cut_anywhere(messages: list[int], cuts: list[int], eager: list[bool]) -> None:
+def test_any_messages_cut_anywhere(messages: list[int], cuts: list[int], eager: list[bool], reserves: bool) -> None:
     """``eager``: whether what was given out is done with before the next piece comes."""
     stream, reader = pair()
+    stream.reserves = reserves
     bodies = [bytes((index % 256,)) * size for index, size in enumerate(messages)]
     wire = framed(*bodies)
     given_out: list[bytes] = []
@@ -178,7 +188,14 @@ def test_any_messages_cut_anywhere(messages: list[int], cuts: list[int], eager: 
     cut, may_ask = itertools.cycle(cuts), itertools.cycle(eager)
     while came < len(wire):
         size = next(cut)
-        message = reader.take(stream.arrive(wire[came : came + size]))
+        piece = stream.arrive(wire[came : came + size])
+        place = reader.place_for(len(piece))
+        if place is None:
+            message = reader.take(piece)
+        else:
+            assert reserves
+            place[:] = piece
+            message = reader.take(b"") if reader.fill(len(piece)) else None
         came = min(came + size, len(wire))
         if message is not None:
             assert not given
@@ -190,8 +207,9 @@ def test_any_messages_cut_anywhere(messages: list[int], cuts: list[int], eager: 
             if message is not None:
                 given_out.append(message)
         done = sum(len(framed(body)) for body in given_out)
-        assert reader.kept == stream.held == came - done
-        if not given:
+        assert reader.kept == came - done
+        assert stream.held == reader.kept or (reserves and stream.held > reader.kept)
+        if not given and stream.held == reader.kept:
             assert stream.window == WINDOW
     while given:
         message = reader.next()
@@ -200,6 +218,28 @@ def test_any_messages_cut_anywhere(messages: list[int], cuts: list[int], eager: 
             given_out.append(message)
     assert given_out == bodies
     assert (reader.kept, stream.held, stream.window) == (0, 0, WINDOW)
+
+
+def test_a_long_message_is_put_together_in_memory_that_counts_from_the_beginning() -> None:
+    stream, reader = pair()
+    stream.reserves = True
+    wire = framed(bytes(50_000))
+    assert reader.take(stream.arrive(wire[:10_000])) is None
+    assert stream.held == len(wire)
+    assert reader.kept == 10_000
+    assert reader.place_for(50_000) is None  # it would not fit
+    assert reader.take(stream.arrive(wire[10_000:] + b"\1")) == bytes(50_000)
+    assert reader.kept == stream.held == 1
+    assert reader.place_for(1) is None
+
+
+def test_a_long_message_that_is_dropped_counts_no_longer() -> None:
+    stream, reader = pair()
+    stream.reserves = True
+    assert reader.take(stream.arrive(framed(bytes(50_000))[:10_000])) is None
+    reader.drop()
+    assert reader.kept == stream.held == 0
+    assert reader.place_for(1) is None
 
 
 # -- sending -------------------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ from stronghold_p2p.errors import ClosedError, StateError
 from stronghold_p2p.events import Direction
 from stronghold_p2p.firewall.rules import Rule
 from stronghold_p2p.identity import PeerId
+from stronghold_p2p.store.changes import BanChange, Change, RuleChange
 from stronghold_p2p.store.database_thread import DatabaseThread
-from stronghold_p2p.store.firewall_memory import BanChange, Change, FirewallMemory, RuleChange
+from stronghold_p2p.store.firewall_memory import FirewallMemory
 from stronghold_p2p.store.firewall_tables import Remembered
 
 from .conftest import ALICE, BOB, CAROL, PING, peer

@@ -15,9 +15,10 @@ from support.waiting import begun, until
 from stronghold_p2p import PeerId, StrongholdP2p
 from stronghold_p2p.errors import StateError
 from stronghold_p2p.firewall.names import Names
+from stronghold_p2p.store.changes import Change, NameChange
 from stronghold_p2p.store.database import Database
 from stronghold_p2p.store.database_thread import DatabaseThread
-from stronghold_p2p.store.firewall_memory import Change, FirewallMemory, NameChange
+from stronghold_p2p.store.firewall_memory import FirewallMemory
 from stronghold_p2p.store.name_table import NameTable
 
 from .conftest import ALICE, BOB, CAROL, peer

@@ -53,7 +53,7 @@ class MemoryPipe:
         self._reading = reading
         self._schedule()
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing or self._closed:
             return
         self.written += data

@@ -60,6 +60,7 @@ class MemoryTransport:
         *,
         certificate: CertificateFiles | None = None,
         trusted_proxies: Sequence[str] = (),
+        reuse_port: bool = False,
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> MemoryListener:
         if address in self.listening:

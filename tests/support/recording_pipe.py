@@ -24,7 +24,7 @@ class RecordingPipe:
         self.closed = False
         self.paused = False
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written.append(bytes(data))
 
     def pause_reading(self) -> None:

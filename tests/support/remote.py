@@ -16,6 +16,7 @@ from stronghold_p2p.wire.noise import NoiseIdentity
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 from stronghold_p2p.wire.yamux import HEADER, HEADER_SIZE, Flag, FrameType
 
+from .noise import decrypted
 from .yamux import Frame, data
 
 __all__ = ["JSON", "Remote", "RemoteListener", "lines", "listening"]
@@ -90,7 +91,7 @@ class Remote:
 
     def encrypt(self, *frames: Frame | bytes) -> bytes | bytearray:
         """What ``send`` writes."""
-        return self._upgrade.noise.encrypt([bytes(frame) for frame in frames])
+        return bytes(self._upgrade.noise.encrypt([bytes(frame) for frame in frames]))
 
     async def frame(self) -> Frame | None:
         """The next frame; None at the connection's end."""
@@ -156,7 +157,7 @@ class Remote:
                 return None
             if not received:
                 return None
-            self._plaintext += b"".join(self._upgrade.noise.decrypt(received))
+            self._plaintext += b"".join(decrypted(self._upgrade.noise, received))
         wanted = bytes(self._plaintext[:size])
         del self._plaintext[:size]
         return wanted

@@ -259,6 +259,7 @@ class Transport:
         *,
         certificate: CertificateFiles | None = None,
         trusted_proxies: Sequence[str] = (),
+        reuse_port: bool = False,
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> Transport.Listener:
         (kind, host), (_, port), *rest = address.components

@@ -52,7 +52,7 @@ def cut(*pipes: MemoryPipe) -> None:
         pipe.dead = True
 
 
-def say(pair: Pair, data: bytes | bytearray) -> None:
+def say(pair: Pair, data: bytes | bytearray | memoryview) -> None:
     """Has Bob say it, on the wire as it is."""
     pair.alice_pipe._inbox += data
     pair.alice_pipe._schedule()

@@ -33,8 +33,8 @@ class Alice:
         self.pipes: list[TcpPipe] = []
         """Those that she has dialed."""
 
-    async def listen(self, address: str) -> Any:
-        return await self.transport.listen(Multiaddr.parse(address), self._accepted)
+    async def listen(self, address: str, *, reuse_port: bool = False) -> Any:
+        return await self.transport.listen(Multiaddr.parse(address), self._accepted, reuse_port=reuse_port)
 
     async def dial(self, remote: socket.socket, *, from_listen_port: bool = True) -> int:
         """The port from which she has dialed ``remote``."""
@@ -100,6 +100,14 @@ async def test_the_listener_accepts_all_the_while(alice: Alice, remote: socket.s
         with socket.create_connection(where):
             await until(lambda: len(alice.accepted) == 2)
     listener.close()
+
+
+async def test_a_shared_port_stays_shared(alice: Alice, remote: socket.socket) -> None:
+    listener = await alice.listen("/ip4/127.0.0.1/tcp/0", reuse_port=True)
+    await alice.dial(remote)
+    other = await alice.listen(str(listener.address), reuse_port=True)
+    listener.close()
+    other.close()
 
 
 async def test_no_program_that_wants_it_for_itself_gets_the_port(alice: Alice, remote: socket.socket) -> None:

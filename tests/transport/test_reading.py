@@ -96,7 +96,7 @@ class Below:
         while self._queue and not self.paused and not self.ended:
             self.take(self._queue.popleft())
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
 
     def pause_reading(self) -> None:
@@ -451,6 +451,7 @@ async def test_reads_grow_while_they_are_worked_on_at_once(turns: HeldTurns, tmp
     for size in 64 * KIB, 256 * KIB, MIB, MIB:
         assert room() == size
         remote.send(bytes(size))
+        await settled()  # after the largest, others have their turn
     assert room() == MIB
     remote.pipe.pause_reading()
     remote.pipe.resume_reading()
@@ -464,6 +465,21 @@ async def test_reads_grow_while_they_are_worked_on_at_once(turns: HeldTurns, tmp
     remote.receiver.then = lambda data: remote.pipe.pause_reading()
     remote.send(bytes(FIRST_READ))
     assert room() == FIRST_READ
+
+
+async def test_a_read_that_is_as_large_as_can_be_is_the_last_of_the_turn(turns: HeldTurns, tmp_path: File) -> None:
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    paused: list[bool] = []
+    for size in FIRST_READ, 4 * FIRST_READ, MIB:
+        remote.send(bytes(size))
+        paused.append(remote.below.paused)
+    await settled()
+    paused.append(remote.below.paused)
+    assert paused == [False, False, True, False]
+    remote.send(bytes(MIB))
+    remote.pipe.pause_reading()
+    await settled()
+    assert remote.below.paused
 
 
 # -- what has no data in it --------------------------------------------------------------------------------

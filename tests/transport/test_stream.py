@@ -42,6 +42,42 @@ async def test_read_gives_what_is_there_up_to_n_bytes() -> None:
         assert await inbound.read(4) == b""
 
 
+@pytest.mark.parametrize("segment", [None, 1000, 70_000])
+async def test_readinto_fills_a_buffer_that_is_used_again(segment: int | None) -> None:
+    sent = bytes(range(256)) * 4000
+    async with connected(segment=segment) as pair:
+        outbound, inbound = await pair.streams()
+        writing = asyncio.create_task(outbound.write(sent))
+        received = bytearray()
+        buffer = bytearray(100_000)
+        while len(received) < len(sent):
+            size = await inbound.readinto(buffer)
+            received += buffer[:size]
+        assert received == sent
+        await writing
+        await outbound.close_write()
+        assert await inbound.readinto(buffer) == 0
+        assert await inbound.readinto(bytearray()) == 0
+
+
+@pytest.mark.parametrize("turns", range(12))
+@pytest.mark.parametrize("room", [300_000, 100_000, 10])
+async def test_what_a_cancelled_readinto_has_got_is_read_next(room: int, turns: int) -> None:
+    sent = bytes(range(256)) * 800
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        buffer = bytearray(room)
+        reading = asyncio.create_task(inbound.readinto(buffer))
+        await settled()
+        await outbound.write(sent)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        size = 0 if reading.cancelled() else reading.result()
+        assert buffer[:size] + await inbound.readexactly(len(sent) - size) == sent
+
+
 async def test_readexactly_joins_what_came_in_pieces() -> None:
     async with connected(segment=7) as pair:
         outbound, inbound = await pair.streams()
@@ -214,7 +250,7 @@ async def test_a_stream_tells_of_itself() -> None:
 def test_a_user_of_streams_sees_nothing_else() -> None:
     shown = {name for name in dir(Stream) if not name.startswith("_")}
     told = {"peer", "direction", "protocol"}
-    assert shown == told | {"negotiated", "read", "readexactly", "write", "close_write", "close", "reset"}
+    assert shown == told | {"negotiated", "read", "readexactly", "readinto", "write", "close_write", "close", "reset"}
 
 
 async def test_an_idle_stream_is_small() -> None:

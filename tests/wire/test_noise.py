@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.noise import decrypted
 
 from stronghold_p2p.encoding.messages import NoiseExtensions, NoiseHandshakePayload
 from stronghold_p2p.errors import DecodeError, HandshakeError
@@ -508,16 +509,16 @@ def content(size: int) -> bytes:
 def test_buffers_become_messages(kind: type, sizes: list[int], messages: list[int]) -> None:
     sender, receiver = channels()
     buffers = [kind(content(size)) for size in sizes]
-    wire = sender.encrypt(buffers)
+    wire = bytes(sender.encrypt(buffers))
     assert [len(frame) - 2 - 16 for frame in frames(wire)] == messages
-    assert b"".join(receiver.decrypt(wire)) == b"".join(map(bytes, buffers)) == b"".join(map(content, sizes))
+    assert b"".join(decrypted(receiver, wire)) == b"".join(map(bytes, buffers)) == b"".join(map(content, sizes))
 
 
 def test_both_directions_have_keys_and_nonces_of_their_own() -> None:
     alice, bob = channels()
     for count in range(3):
-        assert bob.decrypt(alice.encrypt([b"ping", bytes([count])])) == [b"ping" + bytes([count])]
-        assert alice.decrypt(bob.encrypt([b"pong"])) == [b"pong"]
+        assert decrypted(bob, alice.encrypt([b"ping", bytes([count])])) == [b"ping" + bytes([count])]
+        assert decrypted(alice, bob.encrypt([b"pong"])) == [b"pong"]
     assert alice.encrypt([b"same"]) != bob.encrypt([b"same"])
     assert alice.encrypt([b"same"]) != alice.encrypt([b"same"])
 
@@ -528,18 +529,75 @@ def test_buffers_given_out_are_not_touched_again() -> None:
     copy = bytes(first)
     alice.encrypt([content(100_000)])
     assert bytes(first) == copy
-    received = bob.decrypt(first)
+    received = decrypted(bob, first)
     assert b"".join(received) == content(100_000)
+
+
+@pytest.mark.parametrize("cut", [1, 100, LARGE, LARGE + 18, LARGE + 40, 10**6])
+def test_a_large_message_is_decrypted_into_its_place(cut: int) -> None:
+    alice, bob = channels()
+    wire = b"".join([alice.encrypt([b"before"]), alice.encrypt([content(LARGE)]), alice.encrypt([b"behind"])])
+    place = bytearray(LARGE + 2)
+    received: list[bytes] = []
+    for piece in (wire[:cut], wire[cut:]):
+        received += bob.decrypt(piece)
+        while bob.unread:
+            if bob.large:
+                assert bob.large == LARGE
+                bob.decrypt_into(memoryview(place)[1:-1])
+                received.append(b"placed")
+            else:
+                received += bob.decrypt()
+    assert received == [b"before", b"placed", b"behind"]
+    assert place == b"\0" + content(LARGE) + b"\0"
+
+
+def test_an_altered_large_message_ends_the_channel() -> None:
+    alice, bob = channels()
+    wire = alice.encrypt([content(LARGE)])
+    bob.decrypt(flip(bytes(wire), 5000))
+    with pytest.raises(HandshakeError):
+        bob.decrypt_into(memoryview(bytearray(bob.large)))
+    assert not bob.unread
+    with pytest.raises(HandshakeError):
+        decrypted(bob, wire)
+
+
+def test_what_is_unread_can_be_kept() -> None:
+    alice, bob = channels()
+    wire = b"".join([alice.encrypt([content(LARGE)]), alice.encrypt([content(2 * LARGE)])])
+    buffer = bytearray(wire)
+    assert bob.decrypt(buffer) == []
+    bob.keep_unread()
+    buffer.clear()  # would raise if a view were kept
+    assert bob.decrypt(alice.encrypt([b"behind"])) == [content(LARGE)]
+    assert decrypted(bob, b"") == [content(2 * LARGE), b"behind"]
+
+
+def test_large_output_lies_in_blocks() -> None:
+    alice, bob = channels()
+    block = bytearray(100_000)
+    asked: list[int] = []
+
+    def take_block(size: int) -> bytearray:
+        asked.append(size)
+        return block
+
+    alice.take_block = take_block
+    wire = alice.encrypt([content(90_000)])
+    assert asked == [len(wire)]
+    assert bytes(wire) == block[: len(wire)]
+    assert b"".join(decrypted(bob, wire)) == content(90_000)
 
 
 def test_received_data_is_read_during_the_call_only() -> None:
     alice, bob = channels()
-    wire = alice.encrypt([b"one"]) + alice.encrypt([b"two"])
+    wire = bytes(alice.encrypt([b"one"])) + alice.encrypt([b"two"])
     buffer = bytearray(wire[:-1])
-    assert bob.decrypt(memoryview(buffer)) == [b"one"]
+    assert decrypted(bob, memoryview(buffer)) == [b"one"]
     buffer[:] = bytes(len(buffer))
     buffer.clear()  # would raise if a view were kept
-    assert bob.decrypt(wire[-1:]) == [b"two"]
+    assert decrypted(bob, wire[-1:]) == [b"two"]
 
 
 WIRE_SIZES = [1, 0, 300, 5, LARGE, 70000, 2]
@@ -554,7 +612,7 @@ def wire_of(sizes: list[int]) -> bytes:
 def test_messages_in_any_pieces(segment: int) -> None:
     wire = memoryview(wire_of(WIRE_SIZES))
     _, bob = channels()
-    received = [message for start in range(0, len(wire), segment) for message in bob.decrypt(wire[start:][:segment])]
+    received = [message for start in range(0, len(wire), segment) for message in decrypted(bob, wire[start:][:segment])]
     assert received == [content(size) for size in [1, 0, 300, 5, LARGE, MAX_PLAINTEXT]] + [
         content(70000)[MAX_PLAINTEXT:],
         content(2),
@@ -567,7 +625,7 @@ def test_messages_in_random_pieces(sizes: list[int], cuts: list[int]) -> None:
     wire = wire_of(sizes)
     _, bob = channels()
     bounds = [0, *sorted(cuts), len(wire)]
-    received = [message for start, end in pairwise(bounds) for message in bob.decrypt(wire[start:end])]
+    received = [message for start, end in pairwise(bounds) for message in decrypted(bob, wire[start:end])]
     assert received == [content(size) for size in sizes]
 
 
@@ -576,9 +634,9 @@ def test_an_altered_message_ends_the_channel() -> None:
     for index in range(2, len(genuine)):
         _, bob = channels()
         with pytest.raises(HandshakeError):
-            bob.decrypt(flip(genuine, index))
+            decrypted(bob, flip(genuine, index))
         with pytest.raises(HandshakeError):
-            bob.decrypt(genuine)
+            decrypted(bob, genuine)
 
 
 def test_an_altered_length() -> None:
@@ -587,14 +645,14 @@ def test_an_altered_length() -> None:
         altered = (36 + change).to_bytes(2) + genuine[2:]
         _, bob = channels()
         with pytest.raises(HandshakeError):
-            bob.decrypt(altered)
+            decrypted(bob, altered)
 
 
 @pytest.mark.parametrize("length", range(16))
 def test_a_message_shorter_than_its_tag(length: int) -> None:
     _, bob = channels()
     with pytest.raises(HandshakeError):
-        bob.decrypt(length.to_bytes(2) + bytes(length))
+        decrypted(bob, length.to_bytes(2) + bytes(length))
 
 
 def test_replayed_reordered_dropped_and_reflected_messages() -> None:
@@ -602,10 +660,10 @@ def test_replayed_reordered_dropped_and_reflected_messages() -> None:
     for sequence in ([first, first], [second], [first, second, first]):
         _, bob = channels()
         with pytest.raises(HandshakeError):
-            bob.decrypt(b"".join(sequence))
+            decrypted(bob, b"".join(sequence))
     alice, _ = channels()
     with pytest.raises(HandshakeError):
-        alice.decrypt(first)
+        decrypted(alice, first)
 
 
 def test_a_forged_message_takes_no_nonce() -> None:
@@ -618,21 +676,21 @@ def test_a_forged_message_takes_no_nonce() -> None:
 @pytest.mark.parametrize("size", [64, LARGE])
 def test_the_last_nonce_is_never_used(size: int) -> None:
     alice, bob = channels(LAST_NONCE)
-    assert bob.decrypt(alice.encrypt([bytes(size)])) == [bytes(size)]
+    assert decrypted(bob, alice.encrypt([bytes(size)])) == [bytes(size)]
     for _ in range(2):
         with pytest.raises(HandshakeError, match="nonces"):
             alice.encrypt([bytes(size)])
         with pytest.raises(HandshakeError, match="nonces"):
-            bob.decrypt(wire_of([size]))
+            decrypted(bob, wire_of([size]))
 
 
 def test_no_nonce_serves_twice_when_they_run_out_within_a_call() -> None:
     alice, bob = channels(LAST_NONCE)
-    last = alice.encrypt([b"last"])
+    last = bytes(alice.encrypt([b"last"]))
     with pytest.raises(HandshakeError, match="nonces"):
-        bob.decrypt(last + wire_of([1]))
+        decrypted(bob, last + wire_of([1]))
     with pytest.raises(HandshakeError, match="nonces"):
-        bob.decrypt(last)
+        decrypted(bob, last)
 
 
 @settings(deadline=None, max_examples=100)
@@ -641,7 +699,7 @@ def test_any_bytes_are_refused_with_one_error(data: bytes, segment: int) -> None
     _, bob = channels()
     try:
         for start in range(0, len(data), segment):
-            assert bob.decrypt(data[start : start + segment]) == []
+            assert decrypted(bob, data[start : start + segment]) == []
     except HandshakeError:
         pass
     else:

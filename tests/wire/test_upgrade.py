@@ -52,7 +52,7 @@ def is_done(machine: Upgrade) -> bool:
     return machine.done
 
 
-def feed(machine: Upgrade, data: bytes | bytearray, segment: int) -> None:
+def feed(machine: Upgrade, data: bytes | bytearray | memoryview, segment: int) -> None:
     for start in range(0, len(data), segment):
         machine.receive_data(data[start : start + segment])
 
@@ -202,7 +202,7 @@ class TestOtherDialers:
         bob, other = listener(), OtherDialer()
         bob.receive_data(other.first_flight())
         third = other.third_flight(bob.data_to_send())
-        frames = other.noise.encrypt([YAMUX_LINES, FRAMES]) + other.noise.encrypt([b"more"])
+        frames = bytes(other.noise.encrypt([YAMUX_LINES, FRAMES])) + other.noise.encrypt([b"more"])
         bob.receive_data(third + frames)
         assert is_done(bob)
         assert bob.early == [FRAMES, b"more"]
@@ -348,7 +348,7 @@ def machine(side: str) -> Upgrade:
     return dialer() if side == "dialer" else listener()
 
 
-def receive_all(upgrade: Upgrade, data: bytes | bytearray) -> None:
+def receive_all(upgrade: Upgrade, data: bytes | bytearray | memoryview) -> None:
     """And the end of the stream: where a length was made longer, the message lacks its end."""
     upgrade.receive_data(data)
     upgrade.receive_eof()

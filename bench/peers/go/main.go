@@ -37,6 +37,7 @@ const (
 	perfProtocol = protocol.ID("/perf/1.0.0")
 	maxMessage   = 17 << 20
 	warmUp       = 0.2
+	dialsAtOnce  = 32
 )
 
 type object map[string]any
@@ -44,10 +45,11 @@ type object map[string]any
 func main() {
 	commands := map[string]func([]string) error{
 		"serve": serve, "relay": relayCircuits, "measure": measure, "connect": connect,
-		"perf-serve": perfServe, "perf": perf, "version": version,
+		"many-serve": serve, "many": many, "perf-serve": perfServe, "perf": perf, "version": version,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: peer serve | relay | measure ADDRESS | connect ADDRESS | perf-serve | perf ADDRESS | version")
+		fmt.Fprintln(os.Stderr, "usage: peer serve | relay | measure ADDRESS | connect ADDRESS | many-serve | many ADDRESS | "+
+			"perf-serve | perf ADDRESS | version")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
@@ -255,28 +257,95 @@ func measure(arguments []string) error {
 		return err
 	}
 	connected := time.Since(start)
-	duration := time.Duration(*seconds * float64(time.Second))
-	if _, _, err := load(send, *concurrency, time.Duration(warmUp*float64(duration))); err != nil {
-		return err
-	}
-	latencies, elapsed, err := load(send, *concurrency, duration)
+	figures, err := measureLoad([]func() error{send}, *size, *concurrency, *seconds)
 	if err != nil {
 		return err
 	}
-	slices.Sort(latencies)
-	rate := float64(len(latencies)) / elapsed.Seconds()
-	emit(object{
-		"requests_per_second": int(rate + 0.5),
-		"p50_us":              percentile(latencies, 0.50).Microseconds(),
-		"p99_us":              percentile(latencies, 0.99).Microseconds(),
-		"mb_per_second":       2 * float64(*size) * rate / 1e6,
-		"connect_ms":          milliseconds(connected),
-	})
+	figures["connect_ms"] = milliseconds(connected)
+	emit(figures)
 	return nil
 }
 
-// load keeps so many requests in flight for a time, and gives the time that each took and that all took.
-func load(send func() error, concurrency int, duration time.Duration) ([]time.Duration, time.Duration, error) {
+// many connects so many hosts before the load begins, and keeps so many requests of 64 bytes in flight from each.
+func many(arguments []string) error {
+	flags := flag.NewFlagSet("many", flag.ExitOnError)
+	peers := flags.Int("peers", 1000, "hosts, each with a connection of its own")
+	each := flags.Int("each", 1, "requests in flight from each")
+	seconds := flags.Float64("seconds", 2, "how long to measure")
+	address, err := parse(flags, arguments)
+	if err != nil {
+		return err
+	}
+	sends := make([]func() error, *peers)
+	for i := range sends {
+		d, err := newDialer(address, jsonProtocol)
+		if err != nil {
+			return err
+		}
+		sends[i] = func() error { return d.requestJSON(strings.Repeat("x", 62)) }
+	}
+	start := time.Now()
+	if err := connectAll(sends); err != nil {
+		return err
+	}
+	connected := time.Since(start)
+	figures, err := measureLoad(sends, 64, *each, *seconds)
+	if err != nil {
+		return err
+	}
+	figures["connect_all_ms"] = milliseconds(connected)
+	emit(figures)
+	return nil
+}
+
+func connectAll(sends []func() error) error {
+	var (
+		group   sync.WaitGroup
+		lock    sync.Mutex
+		failure error
+	)
+	waiting := make(chan func() error)
+	for range dialsAtOnce {
+		group.Go(func() {
+			for send := range waiting {
+				if err := send(); err != nil {
+					lock.Lock()
+					failure = errors.Join(failure, err)
+					lock.Unlock()
+				}
+			}
+		})
+	}
+	for _, send := range sends {
+		waiting <- send
+	}
+	close(waiting)
+	group.Wait()
+	return failure
+}
+
+func measureLoad(sends []func() error, size, inFlight int, seconds float64) (object, error) {
+	duration := time.Duration(seconds * float64(time.Second))
+	if _, _, err := load(sends, inFlight, time.Duration(warmUp*float64(duration))); err != nil {
+		return nil, err
+	}
+	emit(object{"measuring": true})
+	latencies, elapsed, err := load(sends, inFlight, duration)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(latencies)
+	rate := float64(len(latencies)) / elapsed.Seconds()
+	return object{
+		"requests_per_second": int(rate + 0.5),
+		"p50_us":              percentile(latencies, 0.50).Microseconds(),
+		"p99_us":              percentile(latencies, 0.99).Microseconds(),
+		"mb_per_second":       2 * float64(size) * rate / 1e6,
+	}, nil
+}
+
+// load keeps so many of each of the requests in flight for a time, and gives the time that each took and that all took.
+func load(sends []func() error, inFlight int, duration time.Duration) ([]time.Duration, time.Duration, error) {
 	var (
 		group     sync.WaitGroup
 		lock      sync.Mutex
@@ -284,21 +353,24 @@ func load(send func() error, concurrency int, duration time.Duration) ([]time.Du
 		failure   error
 	)
 	start := time.Now()
-	for range concurrency {
-		group.Go(func() {
-			var own []time.Duration
-			var err error
-			for now := time.Now(); err == nil && now.Sub(start) < duration; {
-				sent := now
-				err = send()
-				now = time.Now()
-				own = append(own, now.Sub(sent))
-			}
-			lock.Lock()
-			defer lock.Unlock()
-			latencies = append(latencies, own...)
-			failure = errors.Join(failure, err)
-		})
+	sendInTurn := func(send func() error) {
+		var own []time.Duration
+		var err error
+		for now := time.Now(); err == nil && now.Sub(start) < duration; {
+			sent := now
+			err = send()
+			now = time.Now()
+			own = append(own, now.Sub(sent))
+		}
+		lock.Lock()
+		defer lock.Unlock()
+		latencies = append(latencies, own...)
+		failure = errors.Join(failure, err)
+	}
+	for _, send := range sends {
+		for range inFlight {
+			group.Go(func() { sendInTurn(send) })
+		}
 	}
 	group.Wait()
 	return latencies, time.Since(start), failure
@@ -350,6 +422,7 @@ func perf(arguments []string) error {
 	if err != nil {
 		return err
 	}
+	emit(object{"measuring": true})
 	start := time.Now()
 	if err := binary.Write(s, binary.BigEndian, *download); err != nil {
 		return err

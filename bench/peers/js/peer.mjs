@@ -93,6 +93,7 @@ async function measure ([address, ...args]) {
   await request(body)
   const connected = performance.now() - start
   await load(request, body, Number(options.concurrency), seconds * WARM_UP)
+  emit({ measuring: true })
   const { latencies, elapsed } = await load(request, body, Number(options.concurrency), seconds)
   latencies.sort((a, b) => a - b)
   const rate = latencies.length / elapsed

@@ -114,6 +114,7 @@ async def measure(options: argparse.Namespace) -> None:
         await dialer.request(body)
         connected = time.perf_counter() - start
         await load(dialer, body, options.concurrency, options.seconds * WARM_UP)
+        emit({"measuring": True})
         latencies, elapsed = await load(dialer, body, options.concurrency, options.seconds)
         latencies.sort()
         rate = len(latencies) / elapsed

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import uvloop
 import zmq
@@ -36,8 +37,17 @@ async def serve() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def dial(address: str, form: str) -> AsyncIterator[Request]:
-    endpoint, key = address.split()
     context = zmq.asyncio.Context()
+    try:
+        async with dial_from(context, address, form) as request:
+            yield request
+    finally:
+        context.destroy(linger=0)
+
+
+@asynccontextmanager
+async def dial_from(context: zmq.asyncio.Context, address: str, form: str) -> AsyncIterator[Request]:
+    endpoint, key = address.split()
     dealer = context.socket(zmq.DEALER)
     dealer.curve_publickey, dealer.curve_secretkey = zmq.curve_keypair()
     dealer.curve_serverkey = key.encode()
@@ -67,8 +77,16 @@ async def dial(address: str, form: str) -> AsyncIterator[Request]:
         yield coded(exchange, form)
     finally:
         task.cancel()
-        context.destroy(linger=0)
+        dealer.close(linger=0)
+
+
+def shared_context() -> zmq.asyncio.Context:
+    """For many sockets: each context has a thread of its own."""
+    context = zmq.asyncio.Context()
+    context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))
+    return context
 
 
 if __name__ == "__main__":
-    main(serve, dial, {"pyzmq": zmq.__version__, "libzmq": zmq.zmq_version(), "uvloop": uvloop.__version__})
+    versions = {"pyzmq": zmq.__version__, "libzmq": zmq.zmq_version(), "uvloop": uvloop.__version__}
+    main(serve, dial, versions, dial_many=partial(dial_from, shared_context()))

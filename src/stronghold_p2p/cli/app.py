@@ -1,11 +1,11 @@
-"""All commands, and the one place where an exception becomes a message and an exit status."""
+"""Runs a command: the one place where an exception becomes a message and an exit status."""
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import signal
 from collections.abc import Sequence
-from importlib import metadata
-from typing import Annotated
 
 import typer
 
@@ -19,22 +19,11 @@ from ..errors import (
     RequestTimeout,
     StrongholdError,
 )
-from . import output
-from .approve import approve
-from .audit.command import audit
-from .bench import bench
+from . import INTERRUPTED, output
 from .command import Terminated, UsageError, add_command, terminate
-from .demo import demo
-from .discover import discover
-from .doctor import doctor
-from .firewall import firewall
-from .key import key
-from .listen import listen
-from .perf import perf
-from .relay import relay
-from .request import ping, request
+from .commands import COMMANDS
 
-__all__ = ["run"]
+__all__ = ["run_command"]
 
 EXIT_STATUS: dict[type[StrongholdError], int] = {
     UsageError: 2,
@@ -47,50 +36,11 @@ EXIT_STATUS: dict[type[StrongholdError], int] = {
     NoResponse: 5,
 }
 """Every other error is 1."""
-INTERRUPTED = 130
-"""By Ctrl-C: 128 and the number of SIGINT, as shells have it."""
 TERMINATED = 143
 """By SIGTERM, before there was a result. What runs until it is stopped ends with 0 then: for it, that is no failure."""
 
-app = typer.Typer(
-    name="stronghold-p2p",
-    help="End-to-end encrypted requests between peers, on the libp2p protocols, behind a firewall.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # plain help: importing rich would double the time until it is there
-)
 
-add_command(app, demo)
-add_command(app, listen, is_service=lambda arguments: True)
-add_command(app, approve, is_service=lambda arguments: True)
-add_command(app, relay, is_service=lambda arguments: True)
-add_command(app, request)
-add_command(app, ping)
-add_command(app, discover)
-add_command(app, doctor)
-add_command(app, perf, is_service=lambda arguments: bool(arguments["run_server"]))
-add_command(app, bench)
-app.add_typer(key)
-app.add_typer(firewall)
-app.add_typer(audit)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        output.note(f"stronghold-p2p {metadata.version('stronghold-p2p')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _before_every_command(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None: ...
-
-
-def run(arguments: Sequence[str]) -> int:
+def run_command(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
     signal.signal(signal.SIGTERM, terminate)
     try:
@@ -106,10 +56,35 @@ def _run(arguments: Sequence[str]) -> int:
     # Read here, not by the parser: what is wrong with the arguments is to be told as JSON, too.
     output.configure(json="--json" in options, debug="--debug" in options)
     try:
-        return app(arguments, prog_name="stronghold-p2p", standalone_mode=False) or 0
+        name = _name(arguments)
+        return _parser(name)(arguments[1:], prog_name=f"stronghold-p2p {name}", standalone_mode=False) or 0
     except typer.TyperException as error:  # the parser's
         output.error(UsageError(error.format_message()))
         return EXIT_STATUS[UsageError]
     except Exception as error:  # noqa: BLE001  a command ends with a message and a status, whatever it meets
         output.error(error)
         return next((status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)), 1)
+
+
+def _name(arguments: Sequence[str]) -> str:
+    """The command's. Raises UsageError if there is none of that name."""
+    if not arguments:
+        raise UsageError("expected a command: --help lists them")
+    name = arguments[0]
+    if name.startswith("-"):
+        raise UsageError(f"expected a command before {name}: --help lists them")
+    if name not in COMMANDS:
+        similar = difflib.get_close_matches(name, COMMANDS, 1)
+        raise UsageError(f"no command {name}: " + (f"did you mean {similar[0]}?" if similar else "--help lists them"))
+    return name
+
+
+def _parser(name: str) -> typer.Typer:
+    """Imports the command, and nothing of the others."""
+    command = COMMANDS[name]
+    found = getattr(importlib.import_module(command.module, __package__), name)
+    if isinstance(found, typer.Typer):
+        return found
+    parser = typer.Typer(add_completion=False, rich_markup_mode=None)  # plain help: rich takes long to import
+    add_command(parser, found, name, is_service=command.is_service)
+    return parser

@@ -16,7 +16,7 @@ from ..peer import StrongholdP2p
 from ..protocols.approval import ApprovalRequest, ApprovalRequests
 from . import output
 from .ask.asked import Answer, Asked
-from .ask.asker import Asker
+from .ask.asker import Asker, put
 from .ask.person import Person
 from .ask.program import Program
 from .asking import PolicyFile, Relays, StateFile, asking
@@ -187,21 +187,7 @@ class Questions:
     async def run(self, start: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         """Starts a task for each, until the asker answers no more."""
         async for request in self._requests:
-            start(self._put(request))
-
-    async def _put(self, request: ApprovalRequest) -> None:
-        showing = asyncio.ensure_future(self._handler(_Question(request)))
-        ended = asyncio.ensure_future(request.ended())
-        try:
-            await asyncio.wait((showing, ended), return_when=asyncio.FIRST_COMPLETED)
-            if request.is_answered:
-                await asyncio.wait((showing,))
-        finally:
-            showing.cancel()
-            ended.cancel()
-        await asyncio.wait((showing,))
-        if not showing.cancelled():
-            showing.result()
+            start(put(self._handler(_Question(request)), request))
 
 
 class _Approver(Asker):

@@ -20,10 +20,10 @@ from ..errors import StrongholdError
 from ..identity import Keypair
 from ..requests.codec import CodecName
 from . import output
-from .loop import new_event_loop
 from .text import escaped
 
 __all__ = [
+    "GIVEN",
     "PATIENCE",
     "Codec",
     "KeyFile",
@@ -81,6 +81,9 @@ PassphraseFile = Annotated[
     ),
 ]
 
+GIVEN = "stronghold_p2p.given"
+"""Under this name a context has the arguments of its command, as they were given."""
+
 FLAGS = {
     "json": typer.Option("--json", help="Print JSON, one object per line."),
     "debug": typer.Option("--debug", help="Log connections, requests and decisions to stderr; add tracebacks."),
@@ -105,6 +108,7 @@ class PlainCommand(TyperCommand):
     option whose metavar is in brackets may be left out, and is empty then."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[GIVEN] = tuple(args)
         names = {
             name
             for parameter in self.get_params(ctx)
@@ -172,6 +176,8 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
             return
         if not inspect.iscoroutine(work):
             return
+        from .loop import new_event_loop  # with uvloop, for what runs on a loop
+
         terminated = False
 
         async def run_until_terminated() -> None:

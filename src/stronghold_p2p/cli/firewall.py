@@ -32,6 +32,7 @@ firewall = typer.Typer(
     help="Show and edit the rules, bans and names in a state file, which a running peer applies within a second; and ask a"
     " policy file and a state file what they say.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 

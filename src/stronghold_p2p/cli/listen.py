@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +23,7 @@ from ..events import (
     HolePunchFailed,
     KeepFailed,
     LimitReached,
+    Listener,
     PathUpgraded,
     PolicyFailed,
     PolicyLoaded,
@@ -37,6 +38,7 @@ from ..events import (
 from ..firewall.admission import RelayMode
 from ..firewall.rules import FirewallRules, Rule
 from ..identity import Keypair, PeerId
+from ..multiaddr import Multiaddr
 from ..peer import StrongholdP2p
 from ..requests import Request
 from ..requests.codec import CodecName
@@ -46,13 +48,16 @@ from .ask.person import Person
 from .ask.program import Program
 from .audit.auditor import Auditing, auditing
 from .audit.options import Audit, AuditPath, AuditRequired, AuditView, open_audit
-from .command import PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
+from .command import GIVEN, PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
 from .console.place import parse_place
 from .exec import Exec, parse_command
-from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve
+from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve, with_port
 from .names import load_policy, named
 from .stdin import Lines
 from .story import running
+from .workers.member import Member
+from .workers.questions import Questions, WorkersPerson, WorkersProgram, ban_there
+from .workers.supervisor import supervise
 
 if TYPE_CHECKING:
     from .console.server import Console
@@ -71,6 +76,7 @@ Handler = Callable[[Request[Any]], Awaitable[Any]]
 
 
 def listen(
+    context: typer.Context,
     addresses: Annotated[
         list[str] | None,
         typer.Argument(
@@ -162,6 +168,15 @@ def listen(
             "--port-mapping", help="Have the router forward the ports, by PCP, NAT-PMP or UPnP, until the end."
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Listen with N processes on the same port, on as many cores. One that ends is replaced. Linux only.",
+        ),
+    ] = None,
+    worker: Annotated[int | None, typer.Option(hidden=True, help="The channel to the supervisor.")] = None,
     key: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> Coroutine[Any, Any, None]:
@@ -175,6 +190,10 @@ def listen(
     {"id":1,"answer":"allow","types":["Sign"],"for":3600}. The end of a question is a line {"event":"ended","id":1,
     "reason":...}. "reject_network" rejects all from the address of the peer for the time of --ask-quiet.
 
+    With --workers, rules from answers and bans hold in all processes within a second. What one peer may have of requests is
+    divided among them, other limits are those of each. Each writes an audit of its own, FILE.1 to FILE.N. The first one alone
+    announces, keeps peers connected, listens through relays and maps ports.
+
     Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file, and begins a new file for
     --audit if the one before was moved away.
     """
@@ -186,12 +205,43 @@ def listen(
         )
     if via_relay and relay_mode == "never":
         raise UsageError("--via-relay and --relay-mode never contradict each other: nobody could reach this peer there")
+    at_stdin = ask or (console is None and (policy is not None or state is not None))
+    if workers is not None and worker is None:
+        if console is not None:
+            raise UsageError("--console is a page of one process: use --ask with --workers, or leave --workers out")
+        if workers > processes:
+            raise UsageError(f"--workers {workers} needs as many --processes at least: each runs one command or more")
+        if policy is not None and policy.is_fifo():
+            raise UsageError("--workers needs a --policy that each can read: a file, not a pipe")
+        questions = Questions()
+        return supervise(
+            context.meta[GIVEN],
+            load_key(key, passphrase_file) or Keypair.generate(),
+            workers,
+            state=state,
+            questions=questions,
+            asker=_asker_of_workers(questions, ask_quiet) if at_stdin else None,
+            hangs_up=policy is not None or audit is not None,
+        )
+    member = None if worker is None else Member(worker)
+    if member is not None:
+        state, audit = member.state, None if audit is None else member.own(audit)
+        addresses = member.addresses or addresses
+        processes //= workers or 1
+        if not member.is_first:
+            keep = via_relay = None
+            mdns = port_mapping = False
     descriptors.raise_limit()
     default = MDNS_ADDRESS if mdns else DEFAULT_ADDRESS
     where = places(addresses or [default], certificate, certificate_key, trusted_proxy)
     answer = _handler(handler, codec, processes)
-    config = Config(firewall_timeout=ask_timeout, firewall_quiet=ask_quiet or None, handler_timeout=handler_timeout)
-    keypair = load_key(key, passphrase_file) or Keypair.generate()
+    config = Config(
+        firewall_timeout=ask_timeout,
+        firewall_quiet=ask_quiet or None,
+        handler_timeout=handler_timeout,
+        processes=workers or 1,
+    )
+    keypair = member.keypair if member is not None else load_key(key, passphrase_file) or Keypair.generate()
     given = load_policy(policy)
     known = state if state is not None and state.exists() else None
     kept, relays = ([named(text, given, known) for text in texts or ()] for texts in (keep, via_relay))
@@ -211,8 +261,9 @@ def listen(
     peer.set_relay_mode(relay_mode)
     output.name_peers(peer.name_of)
     made = _missing(state, audit)
-    at_stdin = ask or (console is None and (policy is not None or state is not None))
-    asker = _asker(peer, config) if at_stdin else None
+    asker = _asker(peer, config) if at_stdin and member is None else None
+    if at_stdin and member is not None:
+        member.ask(peer)
     opened = open_audit(audit, keypair, required=audit_required, views=audit_view)
     return _listen(
         peer,
@@ -223,6 +274,7 @@ def listen(
         None if console is None else _console(peer, console, alone=asker is None),
         opened,
         made,
+        member,
         reloads=policy is not None,
         mdns=mdns,
         by_ipv6_too=mdns and not addresses,
@@ -238,6 +290,7 @@ async def _listen(
     console: Console | None,
     audit: Audit | None,
     made: list[Path],
+    member: Member | None,
     *,
     reloads: bool,
     mdns: bool,
@@ -245,17 +298,24 @@ async def _listen(
 ) -> None:
     """``made`` are the files that are new: they are removed if the start fails."""
     try:
-        async with auditing(peer, audit) as auditor, running(peer), asyncio.TaskGroup() as tasks:
+        async with (
+            nullcontext() if member is None else member.joined(),
+            auditing(peer, audit) as auditor,
+            running(peer),
+            asyncio.TaskGroup() as tasks,
+        ):
             if auditor is not None:
                 tasks.create_task(auditor.watch())
             if asker is not None:
                 tasks.create_task(asker.run())
             tasks.create_task(tell(peer.events()))
             on_hangup(peer, auditor, reloads=reloads)
-            await listen_on(peer, where, announce)
+            if member is not None:
+                tasks.create_task(member.run())
+            await listen_on(peer, where, announce, reuse_port=member is not None)
             if by_ipv6_too:
                 with suppress(ListenError):  # a machine may be without it
-                    await peer.listen(MDNS_IPV6_ADDRESS)
+                    await peer.listen(MDNS_IPV6_ADDRESS, reuse_port=member is not None)
             for relay in relays:
                 await peer.listen_via_relay(relay)
             if console is not None:
@@ -267,12 +327,24 @@ async def _listen(
             output.note(f"peer id       {peer.peer_id}")
             if mdns:
                 output.note("announced     by mDNS: each address to everybody on its network")
-            await serve(peer)
+
+            def begun() -> None:
+                if member is not None:
+                    member.listening(_settled(where, peer.listeners))
+
+            await serve(peer, begun=begun)
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
         # What was made is removed if it never listened, since nothing is in it.
         await end_all(peer.close, *(partial(path.unlink, missing_ok=True) for path in made))
+
+
+def _settled(where: Sequence[Place], listeners: Sequence[Listener]) -> list[str]:
+    """The addresses that were given, with the ports that they were bound to; and those that were not given."""
+    bound = [one.address.without_peer() for one in listeners if not one.address.is_relayed]
+    given = [Multiaddr.of(place.address) for place in where]
+    return [with_port(one, at) for one, at in zip(given, bound, strict=False)] + list(map(str, bound[len(given) :]))
 
 
 def on_hangup(peer: StrongholdP2p[Any, Any], auditor: Auditing | None, *, reloads: bool) -> None:
@@ -292,6 +364,12 @@ def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
     if output.is_json():
         return Program(peer, Lines(), ban=peer.ban_peer)
     return Person(peer, Lines.of_person(), quiet=config.firewall_quiet, ban=peer.ban_peer)
+
+
+def _asker_of_workers(questions: Questions, quiet: float) -> Asker:
+    if output.is_json():
+        return WorkersProgram(questions, Lines(), ban=ban_there)
+    return WorkersPerson(questions, Lines.of_person(), quiet=quiet or None, ban=ban_there)
 
 
 def _console(peer: StrongholdP2p[Any, Any], place: str, *, alone: bool) -> Console:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from asyncio import get_running_loop
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -15,7 +15,17 @@ from ..peer import StrongholdP2p
 from . import output
 from .command import UsageError
 
-__all__ = ["Announce", "Certificate", "CertificateKey", "Place", "TrustedProxy", "listen_on", "places", "serve"]
+__all__ = [
+    "Announce",
+    "Certificate",
+    "CertificateKey",
+    "Place",
+    "TrustedProxy",
+    "listen_on",
+    "places",
+    "serve",
+    "with_port",
+]
 
 Certificate = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The certificate chain for /tls/ws addresses, as PEM.")
@@ -68,18 +78,35 @@ def places(
     ]
 
 
-async def listen_on(peer: StrongholdP2p[Any, Any], places: Sequence[Place], announce: Sequence[str] = ()) -> None:
+async def listen_on(
+    peer: StrongholdP2p[Any, Any], places: Sequence[Place], announce: Sequence[str] = (), *, reuse_port: bool = False
+) -> None:
     """Listens on all of them, or raises; all are there for as long as the peer, and so is what they ``announce``."""
     for address, certificate, trusted_proxies in places:
-        await peer.listen(address, certificate=certificate, trusted_proxies=trusted_proxies, announce=announce)
+        await peer.listen(
+            address,
+            certificate=certificate,
+            trusted_proxies=trusted_proxies,
+            announce=announce,
+            reuse_port=reuse_port,
+        )
         announce = ()
 
 
-async def serve(peer: StrongholdP2p[Any, Any]) -> None:
-    """Prints where the peer can be dialed, and lets it run until Ctrl-C or SIGTERM cancels it."""
+def with_port(given: Multiaddr, bound: Multiaddr) -> str:
+    """The address that was given, with the port that it was bound to."""
+    port = bound.components[1][1]
+    return "".join(
+        f"/{name}" if value is None else f"/{name}/{port if name == 'tcp' else value}" for name, value in given
+    )
+
+
+async def serve(peer: StrongholdP2p[Any, Any], *, begun: Callable[[], object] = lambda: None) -> None:
+    """Prints where the peer can be dialed, calls ``begun``, and lets it run until Ctrl-C or SIGTERM cancels it."""
     for listener in peer.listeners:
         for dialable in listener.addresses or (listener.address,):
             output.result({"event": "listening", "address": str(dialable)}, f"listening on  {dialable}")
+    begun()
     await output.shown()
     output.release()  # a script may have wanted the address alone
     gc.collect()

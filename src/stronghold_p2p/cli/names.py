@@ -11,9 +11,6 @@ from ..addresses.target import parse_target
 from ..errors import InvalidAddress
 from ..firewall.names import Names
 from ..firewall.policy import Policy
-from ..store.address_tables import AddressTables
-from ..store.database import Database
-from ..store.name_table import NameTable
 
 __all__ = ["PolicyFile", "latest_address", "load_policy", "named", "read_names"]
 
@@ -41,6 +38,9 @@ def read_names(policy: Policy | Path | None, state: Path | None = None) -> Names
         loaded = policy if isinstance(policy, Policy) else Policy.load(policy, wait=True)
         names.set_policy(loaded.names, loaded.groups)
     if state is not None:
+        from ..store.database import Database  # with SQLite, for those who have a state file
+        from ..store.name_table import NameTable
+
         with Database(state, create=False) as database:
             for peer, name in NameTable(database).read().items():
                 names.set_petname(peer, name)
@@ -75,6 +75,9 @@ def latest_address(state: Path, target: str) -> str | None:
     Raises:
         StateError: there is no file, or it is unusable.
     """
+    from ..store.address_tables import AddressTables
+    from ..store.database import Database
+
     peer = parse_target(target)[0]
     with Database(state, create=False) as database:
         address = AddressTables(database).latest(peer)

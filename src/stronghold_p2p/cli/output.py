@@ -25,6 +25,7 @@ __all__ = [
     "configure",
     "data",
     "error",
+    "forward",
     "in_background",
     "is_json",
     "is_stalled",
@@ -52,14 +53,15 @@ def _no_name(peer: PeerId) -> None: ...
 _json = False
 _debug = False
 _name_of: Callable[[PeerId], str | None] = _no_name
+_forward: Callable[[Any, str | None], None] | None = None
 _stdout = Writer("stdout", essential=True)
 _stderr = Writer("stderr", essential=False)
 
 
 def configure(*, json: bool, debug: bool) -> None:
     """Choose the form of the output, and show the library's log: warnings, or everything with ``debug``."""
-    global _json, _debug, _name_of
-    _json, _debug, _name_of = json, debug, _no_name
+    global _json, _debug, _name_of, _forward
+    _json, _debug, _name_of, _forward = json, debug, _no_name, None
     handler = _LogHandler()
     handler.setFormatter(_Formatter("%(levelname)s %(message)s") if debug else _BriefFormatter("%(message)s"))
     logging.getLogger("asyncio").handlers[:] = [handler]  # what it complains of may quote a remote
@@ -73,6 +75,13 @@ async def in_background() -> AsyncIterator[None]:
     """As long as it lasts, printing never waits; at its end, all is printed. Raises OutputFailed."""
     async with _stderr.in_background(), _stdout.in_background():
         yield
+
+
+def forward(to: Callable[[Any, str | None], None] | None) -> None:
+    """From now on ``to`` gets what :func:`result` and :func:`note` are given, and prints it; with None they do. A note is a
+    text without a record."""
+    global _forward
+    _forward = to
 
 
 def release() -> None:
@@ -122,6 +131,9 @@ def is_stalled() -> bool:
 
 def result(record: object, text: str | None = None) -> None:
     """Print one result, at once: ``text`` for people; ``record`` as JSON with ``--json``, or if there is no text."""
+    if _forward is not None:
+        _forward(record, text)
+        return
     if text is not None and not _json:
         styled(escaped(text, keep="\n"))
         return
@@ -140,7 +152,9 @@ def data(content: bytes) -> None:
 
 def note(text: str) -> None:
     """Print what only people need to know."""
-    if not _json:
+    if _forward is not None:
+        _forward(None, text)
+    elif not _json:
         styled(escaped(text, keep="\n"))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from ..identity import PeerId
@@ -28,6 +28,16 @@ class Limit:
 
     def __post_init__(self) -> None:
         check_limits(self)
+
+    def divided(self, processes: int) -> Limit:
+        """What each of so many processes grants, which hold it together; at least one at once."""
+        if processes == 1:
+            return self
+        return replace(
+            self,
+            per_second=None if self.per_second is None else self.per_second / processes,
+            in_flight=None if self.in_flight is None else max(self.in_flight // processes, 1),
+        )
 
 
 NO_LIMIT: Final = Limit()

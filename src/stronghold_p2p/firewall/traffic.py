@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
+from ..config import Config
 from ..frozen import FrozenDict
 from ..identity import PeerId
 from ..reset_codes import Reason
@@ -27,6 +28,20 @@ class TrafficLimits(NamedTuple):
     """Beginning in a second; None: any number."""
     peers: Mapping[PeerId, Limit] = FrozenDict({})
     """Limits of single peers, each in the place of its one above."""
+
+    @classmethod
+    def of(cls, config: Config, default: Limit = NO_LIMIT, peers: Mapping[PeerId, Limit] = FrozenDict({})) -> Self:
+        """Those of this process: the ``default``, or what ``config`` says where that says nothing; and of single peers."""
+        limits = Limit(
+            in_flight=default.in_flight or config.max_requests_in_flight_per_peer,
+            per_second=default.per_second or config.max_requests_per_second_per_peer,
+        ).divided(config.processes)
+        assert limits.in_flight is not None
+        return cls(
+            limits.in_flight,
+            limits.per_second,
+            {peer: its.divided(config.processes) for peer, its in peers.items()},
+        )
 
 
 class _Share:

@@ -21,6 +21,9 @@ PROTOCOL: Final = "/perf/1.0.0"
 _CHUNK: Final = bytes(256 * 1024)
 """What is sent, again and again: the content does not matter, and making it must not be what is measured."""
 
+_READ_SIZE: Final = 1024 * 1024
+"""Bytes that are read at once, into the same memory again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -54,8 +57,9 @@ async def measure(
     await stream.close_write()
     uploaded = time.perf_counter()
     received = 0
-    while chunk := await stream.read(len(_CHUNK)):
-        received += len(chunk)
+    buffer = bytearray(_READ_SIZE)
+    while size := await stream.readinto(buffer):
+        received += size
         if received > download_bytes:
             break
         report(upload_bytes, received)
@@ -71,7 +75,8 @@ async def serve(stream: Stream) -> None:
         RemoteProtocolError: the stream ended before the remote had said how many it wants.
     """
     size = int.from_bytes(await stream.readexactly(8))
-    while await stream.read(len(_CHUNK)):
+    buffer = bytearray(_READ_SIZE)
+    while await stream.readinto(buffer):
         pass
     async for _ in _send(stream, size):
         pass

@@ -247,6 +247,13 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         if self.state is WAITING:
             self._hold()
 
+    def place_for(self, size: int) -> memoryview | None:
+        return self._reader.place_for(size) if COMPLETE in TRANSITIONS[self.state] else None
+
+    def data_placed(self, size: int) -> None:
+        if self._reader.fill(size):
+            self.data_received(b"")
+
     def eof_received(self) -> None:
         if COMPLETE in TRANSITIONS[self.state]:
             self._host.failed(self, DecodeError(self.stream.protocol, "the stream was closed before the request's end"))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..encoding import varint
 from ..errors import DecodeError
+from ..transport.buffers import MessageBuffer
 from ..transport.receiver import append_chunk
 from ..transport.substream import MAX_JOIN_SIZE, Substream
 
 __all__ = ["MessageReader", "send_message"]
+
+MIN_BUFFER: Final = 16 * 1024
+"""Bytes that are missing of a message for which memory is set apart: as many as the channel can decrypt in place."""
 
 
 def send_message(stream: Substream, message: bytes) -> bool:
@@ -33,12 +39,15 @@ class MessageReader:
     """
 
     __slots__ = (
+        "_buffer",
         "_chunks",
+        "_filled",
         "_given",
         "_head",
         "_max_size",
         "_offset",
         "_owed",
+        "_reserved",
         "_stream",
         "_total",
         "kept",
@@ -57,6 +66,12 @@ class MessageReader:
         """Bytes of that message with its length, -1 while that is not known."""
         self._head = 0
         """Bytes of its length."""
+        self._buffer: MessageBuffer | None = None
+        """Where a long message is put together that comes without a wait; else, it is in the chunks."""
+        self._filled = 0
+        """Bytes of it that have come."""
+        self._reserved = 0
+        """Bytes that are held for the rest."""
         self._given = False
         """A message was given out, and the next one was not asked for."""
         self._owed = 0
@@ -77,12 +92,35 @@ class MessageReader:
                     self._given = True
                     self._owed += len(data)
                     return data[start:]
-        append_chunk(self._chunks, data)
-        came = len(data)
-        self.kept += came
-        self._owed += came
-        self._stream.hold(came)
-        return None if self._given else self._take_kept()
+        buffer = self._buffer
+        if buffer is None:
+            self._keep(data)
+            return None if self._given else self._take_kept()
+        came = min(len(data), self._reserved)
+        buffer.view[self._filled : self._filled + came] = data[:came]
+        complete = self.fill(came)
+        if came < len(data):
+            self._keep(data[came:])
+        if not complete:
+            return None
+        self._buffer = None
+        self._take_out()
+        return buffer.finish()
+
+    def place_for(self, size: int) -> memoryview | None:
+        """Where ``size`` bytes of the message under way are to be written, before :meth:`fill` is told; None if they are
+        not known to be of it."""
+        if self._buffer is None or size > self._reserved:
+            return None
+        return self._buffer.view[self._filled : self._filled + size]
+
+    def fill(self, size: int) -> bool:
+        """So many bytes are where they belong. Whether they complete the message, which the next :meth:`take` returns."""
+        self._filled += size
+        self._reserved -= size
+        self.kept += size
+        self._owed += size
+        return not self._reserved
 
     def next(self) -> bytes | None:
         """The message behind the one that was given out, if it has come whole. Call it when that one is done with: the
@@ -97,16 +135,25 @@ class MessageReader:
 
     def drop(self) -> None:
         """Forgets what was not given out."""
-        self._stream.let_go(self.kept)
+        self._stream.let_go(self.kept + self._reserved)
         self._chunks.clear()
-        self.kept = 0
+        self._buffer = None
+        self.kept = self._reserved = 0
+
+    def _keep(self, data: bytes) -> None:
+        append_chunk(self._chunks, data)
+        came = len(data)
+        self.kept += came
+        self._owed += came
+        self._stream.hold(came)
 
     def _take_kept(self) -> bytes | None:
         if self._total < 0:
             self._read_length()
         if 0 <= self._total <= self.kept:
             return self._cut()
-        self._give_back(self._owed)
+        if self._buffer is None:  # else all of it may come as it is
+            self._give_back(self._owed)
         return None
 
     def _read_length(self) -> None:
@@ -126,7 +173,12 @@ class MessageReader:
         self._total = self._head + size
         if self.kept < self._total:
             # The rest need not wait for its window, as far as memory allows.
-            self._stream.expect(self._total - self.kept)
+            missing = self._total - self.kept
+            self._stream.expect(missing)
+            if missing >= MIN_BUFFER:
+                buffer = self._buffer = self._stream.reserve(size, missing)
+                if buffer is not None:
+                    self._begin(buffer, missing)
 
     def _cut(self) -> bytes:
         """Takes the message, which is there whole, out of what is kept; its bytes are joined once."""
@@ -143,11 +195,28 @@ class MessageReader:
             start = 0
         del self._chunks[:used_up]
         self._offset = end
+        self._take_out()
+        return b"".join(pieces)
+
+    def _begin(self, buffer: MessageBuffer, missing: int) -> None:
+        """What is there of the message goes first."""
+        self._reserved = missing
+        self._filled = 0
+        skipped = self._offset + self._head
+        for chunk in self._chunks:
+            part = memoryview(chunk)[skipped:]
+            buffer.view[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            skipped = max(skipped - len(chunk), 0)
+        self._chunks.clear()
+        self._offset = 0
+
+    def _take_out(self) -> None:
+        """The message under way is given out."""
         self._stream.let_go(self._total)
         self.kept -= self._total
         self._total = -1
         self._given = True
-        return b"".join(pieces)
 
     def _give_back(self, size: int) -> None:
         if size:

@@ -75,6 +75,13 @@ class _OutboundRequest(StreamReceiver):
             if not self.response.done():
                 self.response.set_result(body)
 
+    def place_for(self, size: int) -> memoryview | None:
+        return self._reader.place_for(size)
+
+    def data_placed(self, size: int) -> None:
+        if self._reader.fill(size):
+            self.data_received(b"")
+
     def eof_received(self) -> None:
         if self._reader.kept:
             self._fail(DecodeError(self._stream.protocol, "the stream was closed in the middle of the response"))

@@ -51,9 +51,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         """Whether there is a handler or an iterator."""
         self._gate = gate
         self._events = events
-        self.traffic: PacedTraffic[InboundRequest[Req, Res]] = PacedTraffic(
-            TrafficLimits(config.max_requests_in_flight_per_peer, config.max_requests_per_second_per_peer), self._admit
-        )
+        self.traffic: PacedTraffic[InboundRequest[Req, Res]] = PacedTraffic(TrafficLimits.of(config), self._admit)
         self._refusals = refusals
         self._max_responses = config.max_response_buffer
         self._responses: Shares[InboundRequest[Req, Res]] = Shares()

@@ -5,45 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from ..errors import ClosedError, StateError
 from ..events import Direction
 from ..firewall.rule import Rule, left_at
 from ..identity import PeerId
+from .changes import BanChange, Change, NameChange, RuleChange
 from .database import Database
 from .database_thread import DatabaseThread
 from .firewall_tables import FirewallTables
 from .name_table import NameTable
 
-__all__ = ["BanChange", "Change", "FirewallMemory", "NameChange", "RuleChange"]
-
-
-class RuleChange(NamedTuple):
-    """Another rule of a peer, in one direction. If it was removed (``rule`` is None), only the rule that was kept
-    (``before``) is meant, not one that a call has set since."""
-
-    peer: PeerId
-    direction: Direction
-    before: Rule | None
-    rule: Rule | None
-
-
-class BanChange(NamedTuple):
-    """A peer that is now banned, or no longer is."""
-
-    peer: PeerId
-    banned: bool
-
-
-class NameChange(NamedTuple):
-    """A peer that has another petname now; with None, none."""
-
-    peer: PeerId
-    name: str | None
-
-
-Change = RuleChange | BanChange | NameChange
+__all__ = ["FirewallMemory"]
 
 _Key = tuple[PeerId, Direction | Literal["ban", "name"]]
 """What one change is about: a peer's rule in one direction, its ban or its name."""

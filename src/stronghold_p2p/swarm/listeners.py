@@ -105,6 +105,8 @@ class Listeners:
         certificate: CertificateFiles | None,
         announce: tuple[Multiaddr, ...],
         trusted_proxies: Sequence[str] = (),
+        *,
+        reuse_port: bool = False,
     ) -> Listener:
         """As :meth:`Swarm.listen`."""
         transport = next((one for one in self._transports if one.supports(address)), None)
@@ -118,6 +120,7 @@ class Listeners:
             self._connected,
             certificate=certificate,
             trusted_proxies=trusted_proxies,
+            reuse_port=reuse_port,
             exhausted=self._exhausted,
         )
         entry = _Entry(handle, address, announce)

@@ -321,6 +321,8 @@ class Swarm:
         certificate: CertificateFiles | None = None,
         announce: tuple[Multiaddr, ...] = (),
         trusted_proxies: Sequence[str] = (),
+        *,
+        reuse_port: bool = False,
     ) -> Listener:
         """Listens on ``address``, and tells remotes of those to ``announce``, too.
 
@@ -328,7 +330,7 @@ class Swarm:
             ListenError: cannot listen on it.
             ClosedError: this peer is closing.
         """
-        return await self._listeners.listen(address, certificate, announce, trusted_proxies)
+        return await self._listeners.listen(address, certificate, announce, trusted_proxies, reuse_port=reuse_port)
 
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""

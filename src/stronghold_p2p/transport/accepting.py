@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import socket
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -17,7 +18,7 @@ from typing import Any, Final
 from ..logs import SparingLog
 from .lookups import in_thread
 
-__all__ = ["Acceptor", "listening_sockets"]
+__all__ = ["SHARES_PORTS", "Acceptor", "listening_sockets"]
 
 BACKLOG: Final = 1024
 """Connections that the system completes before they are accepted, if its own limit allows as many. Those of a flood stand
@@ -36,6 +37,11 @@ it fails again, for the socket says all the while that a connection waits."""
 LAST_PAUSE: Final = 0.1
 
 log = SparingLog(logging.WARNING, "no connection can be accepted: %s")
+
+
+SHARES_PORTS: Final = sys.platform.startswith("linux")
+"""Linux spreads connections over all sockets of one user that listen on a port with SO_REUSEPORT. Where others have that
+option, the last socket gets all of them."""
 
 
 class Acceptor:
@@ -96,8 +102,9 @@ class Acceptor:
         self._loop.add_reader(listening, self._accept, listening)
 
 
-async def listening_sockets(family: int, host: str, port: int) -> list[socket.socket]:
-    """One for each address that ``host`` stands for: all of them, or none if that fails or is cancelled.
+async def listening_sockets(family: int, host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
+    """One for each address that ``host`` stands for: all of them, or none if that fails or is cancelled. ``reuse_port``: other
+    processes of the same user may listen there, too, if they say the same.
 
     Raises:
         UnicodeError: ``host`` is no name.
@@ -108,7 +115,7 @@ async def listening_sockets(family: int, host: str, port: int) -> list[socket.so
     try:
         for kind, where in await _resolve(family, host, port):
             try:
-                sockets.append(_listening_socket(kind, where))
+                sockets.append(_listening_socket(kind, where, reuse_port))
             except OSError as error:
                 if error.errno != errno.EAFNOSUPPORT:
                     raise
@@ -134,12 +141,14 @@ async def _resolve(family: int, host: str, port: int) -> Iterable[tuple[int, tup
     return [(family, (host, port))]
 
 
-def _listening_socket(family: int, where: tuple[Any, ...]) -> socket.socket:
+def _listening_socket(family: int, where: tuple[Any, ...], reuse_port: bool) -> socket.socket:
     # asyncio sets TCP_NODELAY where it sees this protocol, which accepted connections have from here.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setblocking(False)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the connections of an earlier listener may linger
+        if reuse_port:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # /ip6 is not /ip4
         made.bind(where)

@@ -17,7 +17,8 @@ from ..resources.networks import networks_of
 from ..resources.turns import Turns
 from ..wire import yamux
 from ..wire.upgrade import Upgrade
-from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
+from ..wire.yamux import DataPlaced, DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
+from .buffers import buffers_of
 from .deadlines import Deadlines
 from .handler_tasks import HandlerTasks
 from .keep_alive import KeepAlive
@@ -107,6 +108,7 @@ class Connection(StreamHost):
         self._host = host
         self._pipe = pipe
         self._noise = upgrade.noise
+        self._noise.take_block = buffers_of(self.loop).take_block
         self._session = yamux.Session(
             initiator=initiator,
             max_inbound_streams=host.config.max_inbound_streams_per_connection,
@@ -320,14 +322,14 @@ class Connection(StreamHost):
             messages = self._noise.decrypt(data)
         except HandshakeError as error:
             self._fail(error)
-            return
-        self.messages_received(messages)
+        else:
+            self.messages_received(messages)
 
     def messages_received(self, messages: list[bytes]) -> None:
         """What the channel brought in one read; the upgrade gives what came with the handshake's last message."""
         if self._waits:
             self._unread += messages  # their turn comes
-        elif messages:  # else a part of one came
+        elif messages or self._noise.unread:  # else a part of one came
             now = precise_time()
             self._work(messages, now, now + self._turns.limit)
 
@@ -356,6 +358,7 @@ class Connection(StreamHost):
         tasks.woken = False
         if self._slots.remote_silent:
             self._slots.remote_heard()
+        noise = self._noise
         following = iter(messages)
         more = True
         while more:
@@ -373,6 +376,9 @@ class Connection(StreamHost):
             self._dispatch(session.events_received())
             if failure is not None:
                 self._fail(failure)
+            if not more and noise.unread and self._state < FAILED:
+                more = True
+                following = iter(self._decrypt_more())
             if self._state >= FAILED:
                 break
             if more:
@@ -380,8 +386,6 @@ class Connection(StreamHost):
                 if now >= latest:
                     self._wait_for_turn(list(following))
                     break
-            elif self._noise.unread:
-                self._wait_for_turn([])
         if scheduled:
             return
         if tasks.woken:
@@ -390,10 +394,29 @@ class Connection(StreamHost):
         else:
             self._end_turn()
 
+    def _decrypt_more(self) -> list[bytes]:
+        """The next of what the channel has left. A large piece goes straight to where its receiver wants it, if it does."""
+        noise = self._noise
+        try:
+            if noise.large:
+                muxed = self._session.awaiting(noise.large)
+                owner: Substream | None = muxed.owner if muxed is not None else None
+                place = owner.place_for(noise.large) if owner is not None else None
+                if muxed is not None and place is not None:
+                    noise.decrypt_into(place)
+                    self._session.receive_placed(muxed, len(place))
+                    self._dispatch(self._session.events_received())  # at once: the next has a place of its own
+                    return []
+            return noise.decrypt()
+        except HandshakeError as error:
+            self._fail(error)
+            return []
+
     def _wait_for_turn(self, messages: list[bytes]) -> None:
         """``messages``, and what the machines have unread, are worked on when it is our turn. Until then nothing is read."""
         self._waits = True
         self._unread = messages
+        self._noise.keep_unread()
         self._pipe.pause_reading()
         self._turns.wait(self._place, self._go_on)
 
@@ -402,12 +425,7 @@ class Connection(StreamHost):
         self._waits = False
         messages, self._unread = self._unread, []
         if self._state < CLOSING or (self._state is CLOSING and not self.output.ended):
-            try:
-                if not messages and not self._session.unread:
-                    messages = self._noise.decrypt()
-                self._work(messages, precise_time(), latest=0.0)
-            except HandshakeError as error:
-                self._fail(error)
+            self._work(messages, precise_time(), latest=0.0)
         if self._waits:
             return
         if self._pipe_end is not None:
@@ -455,6 +473,10 @@ class Connection(StreamHost):
                 if event.stream.outbound:
                     self.tasks.woken = True  # whoever waits for the answer
                 owner.data_received(event.data)
+            elif isinstance(event, DataPlaced):
+                if event.stream.outbound:
+                    self.tasks.woken = True
+                owner.data_placed(event.size)
             elif isinstance(event, StreamEnded):
                 owner.eof_received()
             elif isinstance(event, WindowOpened):

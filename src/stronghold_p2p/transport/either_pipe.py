@@ -50,7 +50,7 @@ class EitherPipe:
 
     # -- as a pipe -------------------------------------------------------------------------------
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self._pipe.write(data)
 
     def pause_reading(self) -> None:

@@ -69,11 +69,12 @@ def _beside(listening: socket.socket) -> socket.socket | None:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if made.family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the port of IPv4 may be another's
+        shared = listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             made.bind(listening.getsockname())
         finally:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
     except OSError:
         made.close()
         return None

@@ -48,8 +48,8 @@ class BytePipe(Protocol):
     def allowance(self) -> Allowance | None:
         """What is left of the limits of a relay; None: there are none."""
 
-    def write(self, data: bytes | bytearray) -> None:
-        """Sends, or queues, all of ``data``, which must not be touched again: the pipe may keep a view of it."""
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends, or queues, all of ``data``, which must not be touched while the pipe has a view of it."""
 
     def pause_reading(self) -> None:
         """Nothing is given to the receiver any more, not even in this very call of it, until :meth:`resume_reading`. What has

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableSequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from ..errors import StrongholdError
 
@@ -23,6 +23,15 @@ class StreamReceiver(Protocol):
 
     def data_received(self, data: bytes) -> None:
         """At least one byte."""
+
+    def place_for(self, size: int) -> memoryview | None:
+        """Where the next ``size`` bytes, a large piece of what is to come, are to be written: :meth:`data_placed` follows
+        at once, unless the connection fails. None: they are to be given to :meth:`data_received`, as nearly all are."""
+        return None
+
+    def data_placed(self, size: int) -> None:
+        """So many bytes were written to the :meth:`place_for` them."""
+        return
 
     def eof_received(self) -> None:
         """The remote sends no more."""
@@ -47,9 +56,13 @@ class StreamReceiver(Protocol):
         return
 
 
-def append_chunk(chunks: MutableSequence[bytes], data: bytes) -> None:
+Chunk = TypeVar("Chunk", bytes, bytes | memoryview)
+
+
+def append_chunk(chunks: MutableSequence[Chunk], data: bytes) -> None:
     """Keeps what has come. Small pieces are joined: two bytes in an object of their own would take 35."""
-    if chunks and len(chunks[-1]) + len(data) <= MAX_SMALL_CHUNK:
-        chunks[-1] += data
+    last = chunks[-1] if chunks else None
+    if isinstance(last, bytes) and len(last) + len(data) <= MAX_SMALL_CHUNK:
+        chunks[-1] = last + data
     else:
         chunks.append(data)

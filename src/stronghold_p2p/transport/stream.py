@@ -11,6 +11,7 @@ from ..errors import ClosedError, RemoteProtocolError, StrongholdError
 from ..events import Direction
 from ..identity import PeerId
 from ..loops import check_loop
+from .buffers import buffers_of
 from .receiver import StreamReceiver, append_chunk
 from .substream import Substream
 
@@ -76,6 +77,24 @@ class Stream:
             self._substream.send_lines()
             await callbacks.arrival()
         return callbacks.take(n)
+
+    async def readinto(self, buffer: bytearray | memoryview) -> int:
+        """Reads 1 to ``len(buffer)`` bytes into ``buffer``, as soon as there are any, and returns how many; 0 at the end of
+        the stream. The fastest way to read much: what comes while this waits is decrypted to where it belongs.
+
+        Do not touch ``buffer`` meanwhile. A megabyte takes all that one read of the socket brings.
+        """
+        check_loop(self._substream.loop)
+        callbacks = self._callbacks
+        view = memoryview(buffer).cast("B")
+        while not callbacks.chunks:
+            if callbacks.eof or not view:
+                return 0
+            callbacks.check()
+            self._substream.send_lines()
+            if size := await callbacks.arrival(view):
+                return size
+        return callbacks.take_into(view)
 
     async def readexactly(self, n: int) -> bytes:
         """Reads exactly ``n`` bytes.
@@ -150,12 +169,31 @@ class Stream:
 class _Callbacks(StreamReceiver):
     """Receives from the substream on behalf of :class:`Stream`, to keep these methods out of the public API."""
 
-    __slots__ = ("_agreement", "_error", "_offset", "_reader", "_substream", "_writer", "attached", "chunks", "eof")
+    __slots__ = (
+        "_agreement",
+        "_error",
+        "_offset",
+        "_reader",
+        "_room",
+        "_substream",
+        "_target",
+        "_target_size",
+        "_writer",
+        "attached",
+        "chunks",
+        "eof",
+    )
 
     def __init__(self, substream: Substream) -> None:
         self._substream = substream
-        self.chunks: deque[bytes] | None = None
-        """Unread input; None until the first bytes, to keep idle streams small."""
+        self.chunks: deque[bytes | memoryview] | None = None
+        """Unread input; None until the first bytes, to keep idle streams small. Large pieces lie in blocks."""
+        self._room: memoryview | None = None
+        """What is left of the last block."""
+        self._target: memoryview | None = None
+        """What the reader who waits wants to be filled."""
+        self._target_size = 0
+        """Bytes that have come there."""
         self.eof = False
         """The remote sent FIN; a lost connection does not change that."""
         self.attached = True
@@ -186,19 +224,40 @@ class _Callbacks(StreamReceiver):
         else:
             self._offset += n
             data = data[offset : offset + n]
+        if not self.chunks:
+            self._room = None
         self._substream.let_go(len(data))
         self._substream.credit(len(data))
-        return data
+        return bytes(data)
 
-    async def arrival(self) -> None:
-        """Waits for input or the end of the stream."""
+    def take_into(self, view: memoryview) -> int:
+        """As :meth:`take`, from all chunks, to ``view``; returns how many bytes."""
+        size = 0
+        while self.chunks and size < len(view):
+            data = self.take(len(view) - size)
+            view[size : size + len(data)] = data
+            size += len(data)
+        return size
+
+    async def arrival(self, target: memoryview | None = None) -> int:
+        """Waits for input or the end of the stream. Input goes to ``target`` first; returns the bytes that did."""
         if self._reader is not None:
             raise RuntimeError("another task reads this stream")
         self._reader = self._substream.loop.create_future()
+        self._target = target
+        size = 0
         try:
             await self._reader
+            size, self._target_size = self._target_size, 0
         finally:
-            self._reader = None
+            self._reader = self._target = None
+            if self._target_size and target is not None:  # who waited was cancelled: the next to read gets it
+                self.chunks = deque((bytes(target[: self._target_size]), *(self.chunks or ())))
+                self._target_size = 0
+        if size:
+            self._substream.let_go(size)
+            self._substream.credit(size)
+        return size
 
     async def departure(self) -> None:
         """Waits until all written data has left. Raises the error that ended the stream before."""
@@ -222,7 +281,7 @@ class _Callbacks(StreamReceiver):
     def close(self, error: ClosedError) -> None:
         """We ended the stream: drops unread input, unless the remote ended it first."""
         if self._error is None:
-            self.chunks = None
+            self.chunks = self._room = None
             self.eof = False
             self._fail(error)
 
@@ -241,10 +300,34 @@ class _Callbacks(StreamReceiver):
     # -- as the substream's receiver -------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self.chunks is None:
-            self.chunks = deque()
-        append_chunk(self.chunks, data)
+        target = self._target_for(len(data))
+        if target is not None:
+            target[:] = data
+            self._target_size += len(data)
+        else:
+            if self.chunks is None:
+                self.chunks = deque()
+            append_chunk(self.chunks, data)
         self._substream.hold(len(data))
+        _wake(self._reader)
+
+    def place_for(self, size: int) -> memoryview | None:
+        target = self._target_for(size)
+        if target is not None:
+            return target
+        if self._room is None or len(self._room) < size:
+            self._room = memoryview(buffers_of(self._substream.loop).take_block(size))
+        return self._room[:size]
+
+    def data_placed(self, size: int) -> None:
+        if self._target_for(size) is not None:
+            self._target_size += size
+        elif self._room is not None:
+            if self.chunks is None:
+                self.chunks = deque()
+            self.chunks.append(self._room[:size])
+            self._room = self._room[size:]
+        self._substream.hold(size)
         _wake(self._reader)
 
     def eof_received(self) -> None:
@@ -266,6 +349,12 @@ class _Callbacks(StreamReceiver):
         self._fail(ClosedError("the stream timed out"))
 
     # -- details ---------------------------------------------------------------------------------
+
+    def _target_for(self, size: int) -> memoryview | None:
+        """What is left of the target, if nothing waits before and all of ``size`` bytes fit."""
+        if self._target is None or self.chunks or self._target_size + size > len(self._target):
+            return None
+        return self._target[self._target_size : self._target_size + size]
 
     def _fail(self, error: StrongholdError) -> None:
         self._error = error
@@ -295,6 +384,6 @@ def hand_over(substream: Substream, early: deque[bytes], eof: bool) -> Stream:
     """The stream of a substream that another receiver has read until now: ``early`` is what has come, all of it held, and by
     ``eof`` that is all."""
     stream = Stream(substream)
-    stream._callbacks.chunks = early
+    stream._callbacks.chunks = deque(early)
     stream._callbacks.eof = eof
     return stream

@@ -69,7 +69,7 @@ class StreamPipe(StreamReceiver):
 
     # -- as a pipe -------------------------------------------------------------------------------
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing:
             return
         if self.allowance is not None:

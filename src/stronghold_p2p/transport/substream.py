@@ -22,6 +22,7 @@ from ..multiaddr import Multiaddr
 from ..resources.memory import MemoryShare
 from ..wire import multistream, yamux
 from . import negotiation
+from .buffers import MessageBuffer, buffers_of
 from .deadlines import Deadlines
 from .handler_tasks import HandlerTasks
 from .negotiation import encode_lines
@@ -237,6 +238,14 @@ class Substream(Writer):
             self._held += size
             self._host.budget.take(size)
 
+    def reserve(self, size: int, missing: int) -> MessageBuffer | None:
+        """Memory for a message of ``size`` bytes, and holds those that are ``missing``; None unless the remote can send them
+        without a wait, and memory is not short: what has not come is only as likely to come."""
+        if missing > self._muxed.receivable or self._host.budget.exhausted:
+            return None
+        self.hold(missing)
+        return buffers_of(self.loop).message(size)
+
     def let_go(self, size: int) -> None:
         """``size`` bytes of those are kept no longer."""
         if self._held:
@@ -388,6 +397,15 @@ class Substream(Writer):
             self._end(LimitExceeded("max_receive_buffer"))
         elif self._receiver is not None:
             self._receiver.data_received(data)
+
+    def place_for(self, size: int) -> memoryview | None:
+        if self._receiver is None or not self.is_negotiated or self._host.budget.overrun:
+            return None
+        return self._receiver.place_for(size)
+
+    def data_placed(self, size: int) -> None:
+        if self._receiver is not None:
+            self._receiver.data_placed(size)
 
     def eof_received(self) -> None:
         if not self.is_negotiated:

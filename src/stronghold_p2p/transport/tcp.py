@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import ceil
 from typing import Final, cast
-from weakref import WeakKeyDictionary
 
 from ..config import Config
 from ..errors import ListenError
@@ -19,16 +18,14 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
 from ..resources.turns import Turns, clock
-from .accepting import Acceptor, listening_sockets
+from .accepting import SHARES_PORTS, Acceptor, listening_sockets
+from .buffers import READ_BUFFER_SIZE, buffers_of
 from .lent_port import TAKEN, borrow
 from .pipe import PipeReceiver
 from .resolver import NAME_FAMILIES
 from .transport import CertificateFiles, Connected, nothing_to_close, refuse_certificate
 
 __all__ = ["TcpListener", "TcpPipe", "TcpTransport"]
-
-READ_BUFFER_SIZE: Final = 1024 * 1024
-"""Bytes of one read at most. Measured with 1 MB messages: a quarter more than with 256 KiB, and less again with 2 MiB."""
 
 FIRST_READ: Final = 64 * 1024
 """Bytes of a pipe's first read, and of each that follows a pause. A read that is full and worked on at once allows four times
@@ -78,7 +75,7 @@ class TcpPipe(asyncio.BufferedProtocol):
 
     # -- as a pipe -------------------------------------------------------------------------------
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self._lost:  # of which the receiver may not know yet
             self._transport.write(data)
 
@@ -141,6 +138,10 @@ class TcpPipe(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_soon(_raise, error)
         turns.count(began, counted)
         if nbytes == self._read_size and not self._paused:
+            if nbytes == READ_BUFFER_SIZE:
+                # uvloop would read on, and what was read would pile up before those who wait for it.
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._read_on)
             self._read_size = min(4 * nbytes, READ_BUFFER_SIZE)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -158,6 +159,10 @@ class TcpPipe(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.receiver.resume_writing()
+
+    def _read_on(self) -> None:
+        if not (self._paused or self._kept or self._lost):
+            self._transport.resume_reading()
 
     # -- what waits ------------------------------------------------------------------------------
 
@@ -196,17 +201,6 @@ class TcpPipe(asyncio.BufferedProtocol):
                 asyncio.get_running_loop().call_soon(self.receiver.pipe_closed, *end)
 
 
-_read_buffers: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview]] = WeakKeyDictionary()
-
-
-def _read_buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
-    """The one of all peers of an event loop: as warm in the cache as it gets, and no megabyte for each peer."""
-    buffer = _read_buffers.get(loop)
-    if buffer is None:
-        buffer = _read_buffers[loop] = memoryview(bytearray(READ_BUFFER_SIZE))
-    return buffer
-
-
 class TcpListener:
     """One TCP address that is listened on; a name may be several sockets."""
 
@@ -232,7 +226,7 @@ class TcpTransport:
         self._config = config
         self._turns = turns
         self._loop = asyncio.get_running_loop()
-        self._read_buffer = _read_buffer_of(self._loop)
+        self._read_buffer = buffers_of(self._loop).read
         self._acceptors: dict[Acceptor, None] = {}
         """Those that accept, the oldest first."""
         self._accepted: set[asyncio.Task[object]] = set()
@@ -267,14 +261,19 @@ class TcpTransport:
         *,
         certificate: CertificateFiles | None = None,
         trusted_proxies: Sequence[str] = (),
+        reuse_port: bool = False,
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> TcpListener:
         refuse_certificate(address, certificate)
         if trusted_proxies:
             raise ListenError(address, "trusted proxies are for addresses with HTTP, such as /ip4/127.0.0.1/tcp/80/ws")
+        if reuse_port and not SHARES_PORTS:
+            raise ListenError(
+                address, "this system does not spread connections over processes that share a port: Linux does"
+            )
         family, host, port = _endpoint(address)
         try:
-            sockets = await listening_sockets(family, host, port)
+            sockets = await listening_sockets(family, host, port, reuse_port=reuse_port)
         except UnicodeError as error:
             raise ListenError(address, f"{host!r} is not a host name") from error
         except OSError as error:

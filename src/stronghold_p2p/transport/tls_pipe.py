@@ -87,7 +87,7 @@ class TlsPipe:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=host is None, server_hostname=host)
-        self._waiting: list[bytes | bytearray] = []
+        self._waiting: list[bytes | bytearray | memoryview] = []
         """What was written before the handshake's end."""
         self._intake = Intake(lower, turns, self._work, self._tell_end)
         self._allowance = Allowance()
@@ -111,7 +111,7 @@ class TlsPipe:
 
     # -- as a pipe -------------------------------------------------------------------------------
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing:
             return
         if self._open:

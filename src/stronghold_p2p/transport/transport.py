@@ -104,18 +104,20 @@ class Transport(Protocol):
         *,
         certificate: CertificateFiles | None = None,
         trusted_proxies: Sequence[str] = (),
+        reuse_port: bool = False,
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> TransportListener:
         """Listens on ``address``, with a ``certificate`` if that has TLS; cancelled, it leaves nothing open.
 
         ``trusted_proxies`` are networks or addresses of reverse proxies: a pipe from there has the address that the proxy
-        forwards it for.
+        forwards it for. ``reuse_port``: other processes may listen there, too, if they say the same.
 
         ``exhausted`` is called when a connection waits for which the system has no descriptor, or no memory: it may close
         what matters least, and the connection is taken then. It is called again as long as that has not helped.
 
         Raises:
-            ListenError: in use, not an address of this machine, or not permitted; a certificate that cannot be used, is
+            ListenError: in use, not an address of this machine, or not permitted; shared where the system cannot share a
+                port; a certificate that cannot be used, is
                 missing, or is given for an address without TLS; trusted proxies that are no networks, or are given for an
                 address without HTTP.
         """

@@ -105,6 +105,7 @@ class WebSocketTransport:
         *,
         certificate: CertificateFiles | None = None,
         trusted_proxies: Sequence[str] = (),
+        reuse_port: bool = False,
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> TransportListener:
         form = _form(address)
@@ -124,7 +125,7 @@ class WebSocketTransport:
                 shown = await ServerCertificate.load(certificate)
             except CertificateError as error:
                 raise ListenError(address, str(error)) from error
-        port = await self._serve(address, self._server(proxies, shown), connected, exhausted)
+        port = await self._serve(address, self._server(proxies, shown), connected, exhausted, reuse_port=reuse_port)
         watch = None
         if shown is not None:
             watch = asyncio.get_running_loop().create_task(shown.watch())
@@ -153,7 +154,13 @@ class WebSocketTransport:
         return serve
 
     async def _serve(
-        self, address: Multiaddr, server: Serve, connected: Connected, exhausted: Callable[[], None]
+        self,
+        address: Multiaddr,
+        server: Serve,
+        connected: Connected,
+        exhausted: Callable[[], None],
+        *,
+        reuse_port: bool,
     ) -> _Port:
         """Listens on a port for ``server``, or has one that is listened on serve that, too."""
         secure = _form(address) != PLAIN
@@ -163,7 +170,7 @@ class WebSocketTransport:
                 port.servers[secure] = server
                 return port
         port = _Port({secure: server}, connected)
-        port.tcp = await self._tcp.listen(where, port.take, exhausted=exhausted)
+        port.tcp = await self._tcp.listen(where, port.take, reuse_port=reuse_port, exhausted=exhausted)
         bound = port.tcp.address
         port.addresses = {bound, _joined(where.components[0], bound.components[1])}
         self._ports.add(port)

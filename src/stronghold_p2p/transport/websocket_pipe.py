@@ -81,7 +81,7 @@ class WebSocketPipe:
         self._handshake: Handshake | None = handshake
         """None when it has ended."""
         self._readdress = readdress
-        self._waiting: list[bytes | bytearray] = []
+        self._waiting: list[bytes | bytearray | memoryview] = []
         """What was written before the handshake's end."""
         self._frames = FrameReader(masked=not is_client)
         self._input = memoryview(b"")
@@ -100,7 +100,7 @@ class WebSocketPipe:
 
     # -- as a pipe -------------------------------------------------------------------------------
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._handshake is not None:
             self._waiting.append(data)
         elif not self._closing:
@@ -241,7 +241,7 @@ class WebSocketPipe:
         self._send(CLOSE, data)
         self._end()
 
-    def _send(self, opcode: int, data: bytes | bytearray) -> None:
+    def _send(self, opcode: int, data: bytes | bytearray | memoryview) -> None:
         self._lower.write(encode_frame(opcode, data, os.urandom(4) if self._is_client else b""))
 
     def _refuse(self, code: CloseCode, reason: str) -> None:

@@ -48,9 +48,10 @@ _RESERVED_NONCE: Final = 2**64 - 1
 """Never used: whoever gets here must stop (Noise, section 5.1)."""
 
 _MESSAGES_AT_ONCE: Final = 256
-"""Messages that one call decrypts at most: 16 MiB of large ones, a fraction of a millisecond of empty ones."""
+"""Messages that one call decrypts at most: a fraction of a millisecond of empty ones."""
 _LARGE: Final = 16 * 1024
-"""From this size on, copying a buffer in order to join it costs more than a message of its own."""
+"""From this size on, copying a buffer in order to join it costs more than a message of its own, and a message that is
+worked on before the next is decrypted costs less than memory for both."""
 
 _pack_length = Struct(">H").pack
 _pack_length_into = Struct(">H").pack_into
@@ -155,20 +156,44 @@ class NoiseTransport:
     Nonces are counted here and not by :class:`CipherState`, which would cost a call for each message.
     """
 
-    __slots__ = ("_carry", "_decrypt", "_encrypt", "_encrypt_into", "_received", "_sent", "unread")
+    __slots__ = (
+        "_carry",
+        "_decrypt",
+        "_decrypt_into",
+        "_encrypt",
+        "_encrypt_into",
+        "_kept",
+        "_received",
+        "_rest",
+        "_sent",
+        "large",
+        "take_block",
+        "unread",
+    )
 
     def __init__(self, sending: CipherState, receiving: CipherState) -> None:
+        self.take_block: Callable[[int], bytearray] = bytearray
+        """Gives memory for output, and for what is kept: at least so many bytes, of which nobody has a view."""
+        self.unread = False
+        """Messages are left of what :meth:`decrypt` was given."""
+        self.large = 0
+        """Bytes of plaintext of the first of these, if it is a large one: :meth:`decrypt_into` takes it, too."""
         self._encrypt = sending.aead.encrypt
         self._encrypt_into = sending.aead.encrypt_into
         self._sent = sending.nonce
         self._decrypt: Callable[..., bytes] = receiving.aead.decrypt
+        self._decrypt_into: Callable[..., int] = receiving.aead.decrypt_into
         self._received = receiving.nonce
         self._carry = bytearray()
-        self.unread = b""
-        """Messages that :meth:`decrypt` was given and has left for a later call."""
+        """A message that did not end in what came; whole only if it is the large one."""
+        self._rest: bytes | bytearray | memoryview = b""
+        """What is unread, but for what is in :attr:`_carry`."""
+        self._kept = False
+        """That is in memory of ours."""
 
-    def encrypt(self, buffers: Sequence[bytes | bytearray | memoryview]) -> bytes | bytearray:
-        """The messages that carry ``buffers``, in one new buffer: ready for one write, and not touched again.
+    def encrypt(self, buffers: Sequence[bytes | bytearray | memoryview]) -> bytes | memoryview:
+        """The messages that carry ``buffers``, in one buffer: ready for one write, and not touched again while anybody has
+        a view of it.
 
         Small buffers share messages; those of 16 KiB and more are encrypted from where they lie. Keep a call below
         some 512 KiB, so that the first bytes leave before the last are encrypted.
@@ -185,54 +210,70 @@ class NoiseTransport:
         self._sent = nonce + 1
         return _pack_length(len(message)) + message
 
-    def _encrypt_bulk(self, plaintexts: list[bytes | memoryview]) -> bytearray:
+    def _encrypt_bulk(self, plaintexts: list[bytes | memoryview]) -> memoryview:
         nonce = self._sent
         if nonce + len(plaintexts) > _RESERVED_NONCE:
             _nonces_are_used_up()
         encrypt_into = self._encrypt_into
-        output = bytearray(sum(map(len, plaintexts)) + len(plaintexts) * (_LENGTH + _TAG))
-        view = memoryview(output)
+        view = memoryview(self.take_block(sum(map(len, plaintexts)) + len(plaintexts) * (_LENGTH + _TAG)))
         offset = 0
         for plaintext in plaintexts:
             length = len(plaintext) + _TAG
-            _pack_length_into(output, offset, length)
+            _pack_length_into(view, offset, length)
             start = offset + _LENGTH
             offset = start + length
             encrypt_into(_pack_nonce(nonce), plaintext, None, view[start:offset])
             nonce += 1
         self._sent = nonce
-        return output
+        return view[:offset]
 
     def decrypt(self, data: bytes | bytearray | memoryview = b"") -> list[bytes]:
-        """The plaintext of every message that ends in ``data``, any piece of what the remote sends; of many small ones, of
-        the first. Call it again, with or without data, while something is :attr:`unread`.
+        """The plaintext of messages that end in ``data``, any piece of what the remote sends: of small ones up to the first
+        large one, of some at most, or of one large one. Call it again, with or without data, while something is
+        :attr:`unread`.
 
-        ``data`` is read during the call only; what it has of a message that does not end in it is kept. Raises
-        HandshakeError for a message that is short, altered, replayed or out of order, and when the nonces are used up;
-        nothing is decrypted any more after that.
+        ``data`` must not change while something is unread, or until :meth:`keep_unread`; what it has of a message that does
+        not end in it is kept. Raises HandshakeError for a message that is short, altered, replayed or out of order, and
+        when the nonces are used up; nothing is decrypted any more after that.
         """
         if self.unread:
-            data = b"".join((self.unread, data))
-            self.unread = b""
+            if data:
+                data = b"".join((self._rest, data))
+                self._kept = True
+            else:
+                data = self._rest
+            if self.large:
+                self._rest = data
+                return [self._open(self._take_large())]
+            self.unread = False
+            self._rest = b""
+        else:
+            self._kept = False
         view = memoryview(data)
         end = len(view)
-        if self._carry:
-            message_end = _fill(self._carry, view)
-            if _missing(self._carry):
-                return []
-            carried, self._carry = self._carry, bytearray()
-            return self.decrypt(carried) + self.decrypt(view[message_end:])
+        offset = 0
         plaintexts: list[bytes] = []
+        if self._carry:
+            offset = _fill(self._carry, view)
+            if _missing(self._carry):
+                return plaintexts
+            if len(self._carry) >= _LARGE:
+                self._leave(view[offset:], len(self._carry) - _LENGTH - _TAG)
+                return plaintexts
+            plaintexts.append(self._open(memoryview(self._carry)[_LENGTH:]))
+            self._carry = bytearray()
         decrypt = self._decrypt
         nonce = self._received
-        offset = 0
         try:
             while (start := offset + _LENGTH) <= end:
                 stop = start + (view[offset] << 8 | view[offset + 1])
                 if stop > end:
                     break
+                if stop - start >= _LARGE:
+                    self._leave(view[offset:], stop - start - _TAG)
+                    return plaintexts
                 if len(plaintexts) == _MESSAGES_AT_ONCE:
-                    self.unread = bytes(view[offset:])
+                    self._leave(view[offset:], 0)
                     return plaintexts
                 if nonce == _RESERVED_NONCE:
                     _nonces_are_used_up()
@@ -240,13 +281,69 @@ class NoiseTransport:
                 nonce += 1
                 offset = stop
         except InvalidTag:
-            self._decrypt = _refuse
-            raise HandshakeError("a message is short, altered, replayed or out of order") from None
+            self._fail()
         finally:
             self._received = nonce
         if offset < end:
             self._carry += view[offset:]
         return plaintexts
+
+    def decrypt_into(self, place: memoryview) -> None:
+        """Writes the plaintext of the :attr:`large` message, which comes next, to ``place``, which has just its size. Raises
+        as :meth:`decrypt`."""
+        self._open(self._take_large(), place)
+
+    def keep_unread(self) -> None:
+        """What is unread is kept: the data it came in may change."""
+        if self.unread and not self._kept:
+            size = len(self._rest)
+            kept = memoryview(self.take_block(size))[:size]
+            kept[:] = self._rest
+            self._rest = kept
+            self._kept = True
+
+    def _leave(self, rest: memoryview, large: int) -> None:
+        self.unread = True
+        self.large = large
+        self._rest = rest
+
+    def _take_large(self) -> memoryview:
+        """The large message, without its length."""
+        self.large = 0
+        if self._carry:
+            message = memoryview(self._carry)[_LENGTH:]
+            self._carry = bytearray()
+        else:
+            rest = memoryview(self._rest)
+            end = _LENGTH + (rest[0] << 8 | rest[1])
+            message = rest[_LENGTH:end]
+            self._rest = rest[end:]
+        if not self._rest:
+            self.unread = False
+            self._rest = b""  # nor a view of nothing
+        return message
+
+    def _open(self, message: memoryview, place: memoryview | None = None) -> bytes:
+        """The plaintext of one message, or nothing, if it was written to ``place``."""
+        if self._received == _RESERVED_NONCE:
+            _nonces_are_used_up()
+        nonce = _pack_nonce(self._received)
+        plaintext = b""
+        try:
+            if place is None:
+                plaintext = self._decrypt(nonce, message, None)
+            else:
+                self._decrypt_into(nonce, message, None, place)
+        except InvalidTag:
+            self._fail()
+        self._received += 1
+        return plaintext
+
+    def _fail(self) -> NoReturn:
+        self._decrypt = self._decrypt_into = _refuse
+        self.unread = False
+        self._rest = b""
+        raise HandshakeError("a message is short, altered, replayed or out of order") from None
 
 
 def _arrange(buffers: Sequence[bytes | bytearray | memoryview]) -> list[bytes | memoryview]:

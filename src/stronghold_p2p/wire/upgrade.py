@@ -57,7 +57,7 @@ class Upgrade:
         self._expected_peer = expected_peer
         self._handshake = NoiseHandshake(identity, initiator=initiator, ephemeral=ephemeral)
         self._inbound = bytearray()
-        self._outbound: list[bytes | bytearray] = []
+        self._outbound: list[bytes | memoryview] = []
         self._phases = self._dial() if initiator else self._listen()
         next(self._phases)  # up to where it waits for the remote: a dialer's first flight is ready then
 
@@ -147,6 +147,8 @@ class Upgrade:
             data = self._take_inbound()
             try:
                 pieces = [data] if channel is None else channel.decrypt(data)
+                while channel is not None and channel.unread:
+                    pieces += channel.decrypt()
                 following += map(negotiation.receive_data, pieces)
             finally:
                 if lines := negotiation.data_to_send():

@@ -143,7 +143,7 @@ class FrameReader:
             )
 
 
-def encode_frame(opcode: int, data: bytes | bytearray, mask: bytes = b"") -> bytes:
+def encode_frame(opcode: int, data: bytes | bytearray | memoryview, mask: bytes = b"") -> bytes:
     """A whole message, or a control frame, of ``data``. A client gives four random bytes as ``mask``."""
     size = len(data)
     masked = MASKED if mask else 0

@@ -173,6 +173,13 @@ def test_a_head_of_another_peer() -> None:
     assert problems(verified(other, expected=[KEYPAIR.peer_id, OTHER.peer_id])[1]) == []
 
 
+def test_nobody_has_signed_it() -> None:
+    unsigned = WHOLE[:4]
+    assert problems(verified(unsigned)[1]) == []
+    _, findings = verified(unsigned, expected=[KEYPAIR.peer_id])
+    assert [found.what for found in problems(findings)] == [f"is the end, and no head is signed by {KEYPAIR.peer_id}"]
+
+
 @pytest.mark.parametrize("signed", ["", "%%%%", "QUJD", None])
 def test_a_head_that_is_none(signed: str | None) -> None:
     fields = {} if signed is None else {"signed": signed}

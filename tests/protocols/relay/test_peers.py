@@ -303,6 +303,23 @@ async def test_the_relay_restarts(make_peer: MakePeer, monkeypatch: pytest.Monke
     await second.close()
 
 
+async def test_a_relay_that_moves(make_peer: MakePeer) -> None:
+    key = Keypair.generate()
+    first: Peer = StrongholdP2p(keypair=key, relay=RelayServer())
+    await first.start()
+    bob = await make_peer()
+    await bob.listen_via_relay(await first.listen())
+    events = bob.events()
+    second: Peer = StrongholdP2p(keypair=key, relay=RelayServer(), config=Config(close_timeout=0.1))
+    await second.start()
+    moved = await second.listen()  # while the first has its port: it is another one
+    bob.addresses.add(moved)
+    await first.close()
+    made = await next_event(events, ReservationMade)
+    assert made.addresses[0] == moved.encapsulate(CIRCUIT).with_peer(bob.peer_id)
+    await second.close()
+
+
 async def test_a_relay_that_is_gone_is_told_once(make_peer: MakePeer) -> None:
     relay: Peer = StrongholdP2p(relay=RelayServer())
     await relay.start()

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     error::Error,
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,30 +19,33 @@ use libp2p::{
     tcp, yamux,
 };
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 const JSON_PROTOCOL: StreamProtocol = StreamProtocol::new("/stronghold-p2p/1.0.0");
 const RAW_PROTOCOL: StreamProtocol = StreamProtocol::new("/stronghold-p2p/raw/1.0.0");
 const MAX_MESSAGE: usize = 17 << 20;
 const WARM_UP: f64 = 0.2;
+const DIALS_AT_ONCE: usize = 32;
 const TIMEOUT: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["serve"] => serve().await,
+        ["serve" | "many-serve"] => serve().await,
         ["relay"] => relay_circuits().await,
         ["measure", address, options @ ..] => measure(address, options).await,
         ["connect", address, options @ ..] => connect(address, options).await,
+        ["many", address, options @ ..] => measure_many(address, options).await,
         ["version"] => {
             println!("{}", json!({"rust-libp2p": "0.57.1"}));
             Ok(())
         }
-        _ => Err("usage: peer serve | relay | measure ADDRESS | connect ADDRESS | version".into()),
+        _ => Err("usage: peer serve | relay | measure ADDRESS | connect ADDRESS | many-serve | many ADDRESS | version".into()),
     }
 }
 
@@ -275,20 +279,78 @@ async fn measure(address: &str, options: &[&str]) -> Result<()> {
     let mut dialer = Dialer::new(address, body.protocol())?;
     let (_, connected) = dialer.load(&body, 1, Duration::ZERO).await?;
     dialer.load(&body, concurrency, Duration::from_secs_f64(seconds * WARM_UP)).await?;
-    let (mut latencies, elapsed) = dialer.load(&body, concurrency, Duration::from_secs_f64(seconds)).await?;
+    println!("{}", json!({"measuring": true}));
+    let (latencies, elapsed) = dialer.load(&body, concurrency, Duration::from_secs_f64(seconds)).await?;
+    let mut figures = figures_of(latencies, elapsed, size);
+    figures["connect_ms"] = milliseconds(connected).into();
+    println!("{figures}");
+    Ok(())
+}
+
+/// So many nodes, all connected before the load begins, and so many requests of 64 bytes in flight from each.
+async fn measure_many(address: &str, options: &[&str]) -> Result<()> {
+    let (mut peers, mut each, mut seconds) = (1000, 1, 2.0);
+    for option in options.chunks(2) {
+        match option {
+            ["--peers", value] => peers = value.parse()?,
+            ["--each", value] => each = value.parse()?,
+            ["--seconds", value] => seconds = value.parse()?,
+            _ => return Err(format!("unknown option: {option:?}").into()),
+        }
+    }
+    let dialers = (0..peers).map(|_| Dialer::new(address, JSON_PROTOCOL)).collect::<Result<Vec<_>>>()?;
+    let turns = Arc::new(Semaphore::new(DIALS_AT_ONCE));
+    let start = Instant::now();
+    let (dialers, _) = load_all(dialers, move |mut dialer| {
+        let turns = turns.clone();
+        async move {
+            let _turn = turns.acquire().await?;
+            dialer.load(&Body::new("json", 64), 1, Duration::ZERO).await?;
+            Ok((dialer, Vec::new()))
+        }
+    })
+    .await?;
+    let connected = start.elapsed();
+    let load_for = |time: Duration| {
+        move |mut dialer: Dialer| async move {
+            let (latencies, _) = dialer.load(&Body::new("json", 64), each, time).await?;
+            Ok((dialer, latencies))
+        }
+    };
+    let (dialers, _) = load_all(dialers, load_for(Duration::from_secs_f64(seconds * WARM_UP))).await?;
+    println!("{}", json!({"measuring": true}));
+    let start = Instant::now();
+    let (_dialers, latencies) = load_all(dialers, load_for(Duration::from_secs_f64(seconds))).await?;
+    let mut figures = figures_of(latencies, start.elapsed(), 64);
+    figures["connect_all_ms"] = milliseconds(connected).into();
+    println!("{figures}");
+    Ok(())
+}
+
+/// Each node does the work, in a task of its own; gives them back, with the times of all.
+async fn load_all<F>(dialers: Vec<Dialer>, work: impl Fn(Dialer) -> F) -> Result<(Vec<Dialer>, Vec<Duration>)>
+where
+    F: Future<Output = Result<(Dialer, Vec<Duration>)>> + Send + 'static,
+{
+    let tasks: Vec<_> = dialers.into_iter().map(|dialer| tokio::spawn(work(dialer))).collect();
+    let (mut dialers, mut latencies) = (Vec::new(), Vec::new());
+    for task in tasks {
+        let (dialer, own) = task.await??;
+        dialers.push(dialer);
+        latencies.extend(own);
+    }
+    Ok((dialers, latencies))
+}
+
+fn figures_of(mut latencies: Vec<Duration>, elapsed: Duration, size: usize) -> Value {
     latencies.sort_unstable();
     let rate = latencies.len() as f64 / elapsed.as_secs_f64();
-    println!(
-        "{}",
-        json!({
-            "requests_per_second": rate.round() as u64,
-            "p50_us": percentile(&latencies, 0.50).as_micros() as u64,
-            "p99_us": percentile(&latencies, 0.99).as_micros() as u64,
-            "mb_per_second": 2.0 * size as f64 * rate / 1e6,
-            "connect_ms": milliseconds(connected),
-        })
-    );
-    Ok(())
+    json!({
+        "requests_per_second": rate.round() as u64,
+        "p50_us": percentile(&latencies, 0.50).as_micros() as u64,
+        "p99_us": percentile(&latencies, 0.99).as_micros() as u64,
+        "mb_per_second": 2.0 * size as f64 * rate / 1e6,
+    })
 }
 
 async fn connect(address: &str, options: &[&str]) -> Result<()> {

@@ -13,7 +13,7 @@ from .. import output
 from .asked import Answer, Asked, Questions, give
 from .shown import toward
 
-__all__ = ["Asker", "LineSource"]
+__all__ = ["Asker", "LineSource", "put"]
 
 logger = logging.getLogger("stronghold_p2p")
 
@@ -33,6 +33,17 @@ class LineSource(Protocol):
 
     def close(self) -> None:
         """Ends it, also for who reads."""
+
+
+class Elsewhere(Protocol):
+    """A question of another process, such as an :class:`ApprovalRequest`."""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether an answer was given here, which may count there."""
+
+    def ended(self) -> Awaitable[object]:
+        """Waits until the question has ended."""
 
 
 class Asker(abc.ABC):
@@ -103,3 +114,18 @@ class Asker(abc.ABC):
             self._told = True
             logger.warning("the input has ended: %s from now on", self.OTHERWISE)
         self._questions.remove_firewall_handler(self._ask)
+
+
+async def put(showing: Awaitable[None], question: Elsewhere) -> None:
+    """Has an asker show a question until that has ended, or until what it has answered has come to an end."""
+    shown, ended = asyncio.ensure_future(showing), asyncio.ensure_future(question.ended())
+    try:
+        await asyncio.wait((shown, ended), return_when=asyncio.FIRST_COMPLETED)
+        if question.is_answered:
+            await asyncio.wait((shown,))
+    finally:
+        shown.cancel()
+        ended.cancel()
+    await asyncio.wait((shown,))
+    if not shown.cancelled():
+        shown.result()

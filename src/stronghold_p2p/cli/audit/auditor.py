@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -16,6 +15,7 @@ from ...ending import end_all
 from ...errors import LimitExceeded, NotPermitted
 from ...events import Event, InboundConnectionFailed
 from ...peer import StrongholdP2p
+from ...version import VERSION
 from .. import output
 from ..ask.shown import view_text
 from ..worker import Worker
@@ -269,7 +269,7 @@ async def auditing(peer: StrongholdP2p[Any, Any], audit: Audit | None) -> AsyncI
         if output.is_json():
             output.error(AuditFailed(path, reason))
 
-    first = {"event": "start", "peer": str(peer.peer_id), "version": metadata.version("stronghold-p2p")}
+    first = {"event": "start", "peer": str(peer.peer_id), "version": VERSION}
     auditor = Auditor(audit.file, first, failing=failing)
     views = view_text if audit.views else None
     # A flood must not wash away what was before it.

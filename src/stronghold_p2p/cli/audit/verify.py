@@ -88,6 +88,9 @@ class Verifier:
         self._tell_strange()
         if self.lines == 0:
             self._found("problem", (self._file, self._line), None, "is the end, and there was no line of a chain")
+        elif self._expected and not self.signers:
+            who = " or ".join(sorted(map(str, self._expected)))
+            self._found("problem", (self._file, self._line), None, f"is the end, and no head is signed by {who}")
         self._end_chain()
 
     # -- lines of a chain --------------------------------------------------------------------------

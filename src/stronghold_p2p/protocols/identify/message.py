@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from importlib import metadata
 from itertools import islice
 from typing import Final
 
@@ -14,6 +13,7 @@ from ...errors import DecodeError
 from ...identity import PeerId, PublicKey
 from ...multiaddr import Multiaddr
 from ...transport.stream import Stream
+from ...version import VERSION
 from ...wire import multistream
 from ...wire.envelope import MAX_ADDRESSES, PeerRecord
 
@@ -34,7 +34,7 @@ PROTOCOL: Final = "/ipfs/id/1.0.0"
 PUSH_PROTOCOL: Final = "/ipfs/id/push/1.0.0"
 
 _AGENT: Final = "stronghold-p2p-py"
-AGENT_VERSION: Final = f"{_AGENT}/{metadata.version('stronghold-p2p')}"
+AGENT_VERSION: Final = f"{_AGENT}/{VERSION}"
 PROTOCOL_VERSION: Final = "/stronghold-p2p/1.0.0"
 """The protocol family; current peers of any family are compatible."""
 

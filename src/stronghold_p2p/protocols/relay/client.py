@@ -149,6 +149,7 @@ class CircuitTransport:
         *,
         certificate: CertificateFiles | None = None,
         trusted_proxies: Sequence[str] = (),
+        reuse_port: bool = False,
         exhausted: Callable[[], None] = nothing_to_close,
     ) -> TransportListener:
         raise ListenError(address, "to be reached through a relay, reserve there: listen_via_relay")

@@ -177,6 +177,7 @@ class Reservations(Service):
                 pause = min(2 * pause, LAST_PAUSE)
                 continue
             self._made(one, reservation, connection)
+            address = None  # from now on wherever it is known to be: it may move
             if not one.first.done():
                 one.first.set_result(one.addresses[0])
             lifetime = reservation.expires - self._clock()

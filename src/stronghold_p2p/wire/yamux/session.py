@@ -18,6 +18,7 @@ from .flow import ReceiveBudget, ReceiveWindow
 from .frame import HEADER, HEADER_SIZE, INITIAL_WINDOW, VERSION, Flag, FrameType, GoAwayCode
 
 __all__ = [
+    "DataPlaced",
     "DataReceived",
     "Event",
     "GoAwayReceived",
@@ -106,6 +107,16 @@ class DataReceived:
         self.data = data
 
 
+class DataPlaced:
+    """As :class:`DataReceived`, but the bytes were written to where they belong."""
+
+    __slots__ = ("size", "stream")
+
+    def __init__(self, stream: Stream, size: int) -> None:
+        self.stream = stream
+        self.size = size
+
+
 class WindowOpened:
     """The remote lets us send more on a stream."""
 
@@ -143,7 +154,7 @@ class GoAwayReceived:
         self.code = code
 
 
-Event = StreamOpened | DataReceived | WindowOpened | StreamEnded | StreamReset | GoAwayReceived
+Event = StreamOpened | DataReceived | DataPlaced | WindowOpened | StreamEnded | StreamReset | GoAwayReceived
 
 
 class Session:
@@ -232,6 +243,19 @@ class Session:
             self._fail(error)
             raise
         return not self.unread
+
+    def awaiting(self, size: int) -> Stream | None:
+        """The stream to which all of the next ``size`` bytes belong, if that is known and it takes them: they need not be
+        given to :meth:`receive_data`, but to :meth:`receive_placed`."""
+        stream = self._body_stream
+        if stream is None or self.unread or self._failed or size > self._body_left or not stream.remote_open:
+            return None
+        return stream
+
+    def receive_placed(self, stream: Stream, size: int) -> None:
+        """So many bytes, for which ``stream`` is :meth:`awaiting`, were written to where they belong."""
+        self._events.append(DataPlaced(stream, size))
+        self._body_part_received(stream, size)
 
     def charge(self, now: float, frames: int = 1) -> None:
         """The remote has caused work without a payload, as much as so many control frames. An honest remote does that
@@ -424,17 +448,19 @@ class Session:
     def _receive_body_part(self, data: bytes) -> int:
         """Takes what belongs to the body under way; returns how much that was. A whole buffer is passed uncopied."""
         size = min(self._body_left, len(data))
-        self._body_left -= size
         stream = self._body_stream
-        if stream is not None:
-            if size and stream.remote_open:
-                # Compiled, a slice of the whole would be a copy.
-                self._events.append(DataReceived(stream, data if size == len(data) else data[:size]))
-            if not self._body_left:
-                self._body_stream = None
-                if self._body_flags & (FIN | RST):
-                    self._handle_end(stream, self._body_flags, 0)
+        if size and stream is not None and stream.remote_open:
+            # Compiled, a slice of the whole would be a copy.
+            self._events.append(DataReceived(stream, data if size == len(data) else data[:size]))
+        self._body_part_received(stream, size)
         return size
+
+    def _body_part_received(self, stream: Stream | None, size: int) -> None:
+        self._body_left -= size
+        if not self._body_left:
+            self._body_stream = None
+            if stream is not None and self._body_flags & (FIN | RST):
+                self._handle_end(stream, self._body_flags, 0)
 
     def _handle_syn(self, stream_id: int, stream: Stream | None, now: float) -> Stream | None:
         if stream is not None:

@@ -1,0 +1,1 @@
+"""``listen --workers``: one process that prints and asks, and several that listen on its port as one peer."""

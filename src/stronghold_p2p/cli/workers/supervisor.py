@@ -1,0 +1,220 @@
+"""The supervisor of ``listen --workers``: starts the workers, replaces those that end, and holds the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import typer
+
+from ...identity import Keypair
+from .. import output
+from ..ask.asker import Asker
+from .channel import Asked, Channel, Ended, Given, HangUp, Leave, Listening, Printed, Setup, ToWorker
+from .questions import Questions, WorkersQuestions
+
+__all__ = ["WorkerFailed", "supervise"]
+
+logger = logging.getLogger("stronghold_p2p")
+
+FIRST_PAUSE: Final = 0.1
+"""Seconds until a worker that has ended is replaced. Twice as long each time that its successor ends, too: what ends them
+may be a remote, or a file that is broken, and a start takes a second of a core."""
+
+LAST_PAUSE: Final = 60.0
+
+STEADY: Final = 60.0
+"""Seconds after which a worker has not failed at its start, and the next one has the first pause again."""
+
+OF_ALL: Final = frozenset({"addresses", "policy", "PolicyError"})
+"""Events and errors that come from all workers, of which those of the first are told."""
+
+
+class WorkerFailed(Exception):
+    """A worker could not be started, and has not said why."""
+
+
+async def supervise(
+    arguments: Sequence[str],
+    keypair: Keypair,
+    size: int,
+    *,
+    state: Path | None,
+    questions: Questions,
+    asker: Asker | None,
+    hangs_up: bool,
+) -> None:
+    """Runs so many workers until it is cancelled. ``arguments`` are those of ``listen``, as they were given. ``asker`` answers
+    their ``questions``; None: they have none. ``hangs_up``: SIGHUP is for them.
+
+    Raises:
+        Exit: one cannot start, and has told why.
+        WorkerFailed: the same, and it has not.
+    """
+    with TemporaryDirectory(prefix="stronghold-p2p-") as folder:
+        if state is None and asker is not None:
+            state = Path(folder, "state")  # what is answered in one worker holds in all
+        crew = _Crew(arguments, keypair, state, questions, asks=asker is not None)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                questions.start = tasks.create_task
+                if asker is not None:
+                    tasks.create_task(asker.run())
+                if hangs_up:
+                    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, crew.send, HangUp())
+                await crew.run(size, tasks)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+
+class _Crew:
+    """All workers, and what they have in common."""
+
+    def __init__(
+        self, arguments: Sequence[str], keypair: Keypair, state: Path | None, questions: Questions, *, asks: bool
+    ) -> None:
+        self._arguments = arguments
+        self._key = keypair.to_protobuf()
+        self._state = state
+        self.questions: Final = questions
+        self._asks = asks
+        self._addresses: list[str] = []
+        """Where the first one listens."""
+        self._early: list[Printed] | None = []
+        """What workers have printed before all listen; None: they do."""
+        self._channels: set[Channel] = set()
+        questions.leave = lambda: self.send(Leave())
+
+    async def run(self, size: int, tasks: asyncio.TaskGroup) -> None:
+        """The first one chooses the ports that were left open, and tells if something is wrong; then come the others."""
+        workers = [_Worker(number, self) for number in range(1, size + 1)]
+        tasks.create_task(workers[0].run())
+        self._addresses = await workers[0].listening
+        for worker in workers[1:]:
+            tasks.create_task(worker.run())
+        for worker in workers:
+            await worker.listening
+        early, self._early = self._early or [], None
+        for printed in early:
+            _print(printed)
+        await output.shown()
+        output.release()  # a script may have wanted the address alone
+
+    def send(self, message: ToWorker) -> None:
+        """To all."""
+        for channel in self._channels:
+            channel.send(message)
+
+    def print(self, printed: Printed, *, first: bool) -> None:
+        """Prints what a worker has told, unless the first one tells the same, or has told it before."""
+        event = None if printed.record is None else printed.record.get("event", printed.record.get("error"))
+        of_start = event is None or event == "listening"
+        if not first and (of_start or event in OF_ALL):
+            return
+        if self._early is not None:
+            self._early.append(printed)
+        elif not of_start:
+            _print(printed)
+
+    @asynccontextmanager
+    async def started(self, number: int) -> AsyncIterator[tuple[Process, Channel]]:
+        """A new process for the worker, which ends in order with the context."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            channel = await Channel.over(ours)
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "stronghold_p2p", "listen", "--worker", str(theirs.fileno())),
+                *self._arguments,
+                stdin=DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # out of the reach of the terminal: Ctrl-C is ours to hand on
+            )
+        channel.send(Setup(number, self._key, self._addresses, None if self._state is None else str(self._state)))
+        if self._asks and not self.questions.has_answerer:
+            channel.send(Leave())
+        self._channels.add(channel)
+        try:
+            yield process, channel
+        finally:
+            self._channels.discard(channel)
+            await channel.close()
+            await process.wait()
+
+
+class _Worker:
+    """One place among the workers."""
+
+    def __init__(self, number: int, crew: _Crew) -> None:
+        self._number = number
+        self._crew = crew
+        self._is_first = number == 1
+        self.listening: Final[asyncio.Future[list[str]]] = asyncio.get_running_loop().create_future()
+        """Where the first process of this place listens."""
+
+    async def run(self) -> None:
+        """Keeps a process running, for ever.
+
+        Raises:
+            Exit, WorkerFailed: the first one did not start.
+        """
+        loop = asyncio.get_running_loop()
+        pause = FIRST_PAUSE
+        while True:
+            began = loop.time()
+            try:
+                status = await self._live()
+            except OSError as error:
+                if not self.listening.done():
+                    raise
+                end = f"could not be started: {error}"
+            else:
+                end = f"has ended by signal {-status}" if status < 0 else f"has ended with status {status}"
+                if not self.listening.done():
+                    raise typer.Exit(status) if status > 0 else WorkerFailed(f"worker {self._number} {end}")
+            if loop.time() - began >= STEADY:
+                pause = FIRST_PAUSE
+            logger.warning("worker %d %s: another one takes its place in %g s", self._number, end, pause)
+            if output.is_json():
+                output.result({"event": "worker_ended", "worker": self._number, "message": end})
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE)
+
+    async def _live(self) -> int:
+        """One process, to its end; its exit status."""
+        async with self._crew.started(self._number) as (process, channel):
+            questions = WorkersQuestions(self._crew.questions, channel.send)
+            try:
+                while (message := await channel.receive()) is not None:
+                    match message:
+                        case Listening(addresses):
+                            self._has_begun(addresses)
+                        case Printed():
+                            self._crew.print(message, first=self._is_first)
+                        case Asked() | Given() | Ended():
+                            questions.take(message)
+            finally:
+                questions.lose()
+            return await process.wait()
+
+    def _has_begun(self, addresses: list[str]) -> None:
+        if self.listening.done():
+            record: dict[str, Any] = {"event": "worker_replaced", "worker": self._number}
+            output.result(record, f"worker {self._number:<7}was replaced")
+        else:
+            self.listening.set_result(addresses)
+
+
+def _print(printed: Printed) -> None:
+    if printed.record is not None:
+        output.result(printed.record, printed.text)
+    elif printed.text is not None:
+        output.note(printed.text)

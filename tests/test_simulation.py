@@ -1,0 +1,35 @@
+"""Simulated worlds: that one is repeated by its number, whatever ran before it, and that a fault is found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "simulation", *arguments], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+
+
+def test_a_world_is_repeated_by_its_number() -> None:
+    first, second = (simulate("--seed", "1") for _ in range(2))
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "request 1 " in first.stderr
+    assert first.stderr == second.stderr
+    assert first.stdout.splitlines()[-1] == second.stdout.splitlines()[-1]  # the digest
+
+
+def test_a_fault_of_the_library_is_found() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "simulation.mutations", "--seeds", "5", "a handler is called twice"],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "was handled 2 times" in found.stdout
