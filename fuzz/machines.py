@@ -409,7 +409,7 @@ class LowerPipe:
         self.written = 0
         self.closed = False
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += len(data)
 
     def pause_reading(self) -> None: ...
