@@ -73,7 +73,7 @@ type = "A"
 expect = "allow"
 """.encode()
     yield b"[default]\ninbound = 'ask'\n"
-    yield b"[default]\ninbound = " + b"[" * 200
+    yield b"[default]\ninbound = " + b"[" * 3000
     yield b"a." * 300 + b"b = 1"
 
 

@@ -365,6 +365,7 @@ def frame_seeds() -> Iterator[bytes]:
         )
         yield head + encode_frame(BINARY, bytes(200), key) + encode_frame(CONTINUATION, b"x", key)
         yield head + encode_frame(BINARY, b"", key) * 3
+        yield head + encode_frame(PING, bytes(126), key)
         yield head + b"\x82\xff" + b"\xff" * 8 + key
         yield head + b"\xc2\x85" + mask + b"\0" * 5
         yield head + b"\x02\x81" + mask + b"a" + b"\x80\x81" + mask + b"b"

@@ -130,6 +130,8 @@ def envelope_seeds() -> Iterator[bytes]:
     yield record[:-1] + bytes((record[-1] ^ 1,))
     yield seal(KEYPAIRS[1], "libp2p-routing-state", b"/libp2p/routing-state-record", b"x")
     yield Voucher(REMOTE, US, 1).seal(KEYPAIRS[1])
+    for peer in (REMOTE, US):
+        yield b"\0" + messages.PeerRecord(peer_id=bytes(peer), seq=1).SerializeToString()
 
 
 def signed_by(data: bytes) -> PeerId:
