@@ -237,6 +237,41 @@ def fuzz_channel(data: bytes) -> None:
     assert cut[0] is not None or cut == at_once == (None, True, len(sent)), "only what was sent is received"
 
 
+def large_seeds() -> Iterator[bytes]:
+    for cut, flags in itertools.product((0, 1, 200), range(8)):
+        yield bytes((cut, flags)) + bytes((1, 255, 64, 65, 66, 3, 128))
+
+
+@target("noise-large", HandshakeError, seeds=large_seeds, max_size=12)
+def fuzz_large(data: bytes) -> None:
+    """Messages small and large, decrypted into their place or not, from a buffer that is used again."""
+    cut, flags, *lengths = data if len(data) > 1 else (0, 0)
+    placed, kept, forged = flags & 1, flags & 2, flags & 4
+    sender, channel = (NoiseTransport(CipherState(bytes(32)), CipherState(bytes(32))) for _ in range(2))
+    # Even ones are small, and odd ones may have up to 65,280 bytes.
+    sent = [bytes((n,)) * (length << 8 if length & 1 else length) for n, length in enumerate(lengths)]
+    wire = bytearray(b"".join(bytes(sender.encrypt([each])) for each in sent))
+    if forged and wire:
+        wire[len(wire) // 2] ^= 1
+    received = bytearray()
+    buffer = bytearray(cut * 256 + 3 if cut else max(len(wire), 1))
+    for start in range(0, len(wire), len(buffer)):
+        part = wire[start : start + len(buffer)]
+        buffer[: len(part)] = part
+        received += b"".join(channel.decrypt(memoryview(buffer)[: len(part)]))
+        while channel.unread:
+            if kept:
+                channel.keep_unread()
+                buffer[:] = bytes(len(buffer))
+            if channel.large and placed:
+                place = bytearray(channel.large)
+                channel.decrypt_into(memoryview(place))
+                received += place
+            else:
+                received += b"".join(channel.decrypt())
+    assert received == b"".join(sent), "what was sent is received"
+
+
 # -- yamux --------------------------------------------------------------------------------------------
 
 MAX_STREAMS = 8
@@ -592,6 +627,7 @@ TARGETS = (
     fuzz_upgrade,
     fuzz_noise_payload,
     fuzz_channel,
+    fuzz_large,
     fuzz_yamux,
     fuzz_frames,
     fuzz_websocket,
