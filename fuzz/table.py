@@ -1,0 +1,10 @@
+"""All targets, by name."""
+
+from __future__ import annotations
+
+from fuzz import files, machines, messages
+from fuzz.target import Target
+
+__all__ = ["TARGETS"]
+
+TARGETS: dict[str, Target] = {target.name: target for target in (*machines.TARGETS, *messages.TARGETS, *files.TARGETS)}
