@@ -90,6 +90,7 @@ STREAM_ACTS: dict[str, Act] = {
     "negotiated": lambda stream: stream.negotiated(),
     "read": lambda stream: stream.read(),
     "readexactly": lambda stream: stream.readexactly(1),
+    "readinto": lambda stream: stream.readinto(bytearray(1)),
     "write": lambda stream: stream.write(b"a"),
     "close_write": lambda stream: stream.close_write(),
     "close": lambda stream: stream.close(),

@@ -113,7 +113,7 @@ class MessageBuffer:
     def finish(self) -> bytes:
         """The message; to be called once."""
         self.view.release()
-        message = self._file.getvalue()  # the very bytes that were written to, since nobody else has them
+        message = self._file.getvalue()  # the very bytes that were written to, unless there is a view of them
         self._buffers.linger(message)
         return message
 

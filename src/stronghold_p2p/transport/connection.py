@@ -403,8 +403,10 @@ class Connection(StreamHost):
                 owner: Substream | None = muxed.owner if muxed is not None else None
                 place = owner.place_for(noise.large) if owner is not None else None
                 if muxed is not None and place is not None:
+                    size = len(place)
                     noise.decrypt_into(place)
-                    self._session.receive_placed(muxed, len(place))
+                    place.release()  # a message that somebody has a view of would be copied
+                    self._session.receive_placed(muxed, size)
                     self._dispatch(self._session.events_received())  # at once: the next has a place of its own
                     return []
             return noise.decrypt()
