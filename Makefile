@@ -2,7 +2,7 @@
 #   PYTHON  the interpreter to make it from (default: the first of CANDIDATES that is 3.11 or newer)
 #   VENV    where it lies
 # and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken, `make attack ATTACK=--quick` takes
-# a minute and a half.
+# a minute and a half. `make wheels WHEELS='--python PATH'` compiles for one Python alone.
 
 VENV ?= .venv
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
@@ -12,7 +12,7 @@ COMPILED := $(VENV)-compiled
 # Generated code refuses a protobuf older than its generator.
 PROTOBUF_GENERATOR := grpcio-tools==1.76.0
 
-.PHONY: help demo test test-compiled check format interop bench counts attack simulate profile proto clean
+.PHONY: help demo test test-compiled wheels check format interop bench counts attack fuzz simulate profile proto clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,12 +20,14 @@ help:
 	@echo "make test      the tests"
 	@echo "make test-compiled"
 	@echo "               the tests again, with the hot path compiled (needs a C compiler)"
+	@echo "make wheels    the sdist and the wheels, pure and compiled, each tested in an environment of its own"
 	@echo "make check     format, lint and types, as CI does"
 	@echo "make format    what check's first two can mend"
 	@echo "make interop   against go-, rust-, js- and py-libp2p (needs go, cargo, node, chromium and redis)"
 	@echo "make bench     speed, side by side with other systems (needs go, cargo, node and a C compiler)"
 	@echo "make counts    what a fixed workload takes, against what was recorded"
 	@echo "make attack    attacks on a peer, and what must hold meanwhile (Linux; ten minutes)"
+	@echo "make fuzz      inputs that nobody has thought of, a minute for each parser (Linux)"
 	@echo "make simulate  whole peers in simulated worlds: SEEDS=1000 of them, or one by its number, SEED=123"
 	@echo "make profile   where the time goes: flame graphs, instructions"
 	@echo "make proto     generate the protobuf modules anew"
@@ -40,11 +42,14 @@ test: $(VENV)/.installed-dev
 test-compiled: $(COMPILED)/.installed-dev
 	$(COMPILED)/bin/pytest --numprocesses auto --dist worksteal
 
+wheels: $(VENV)-wheels/.installed
+	@$(VENV)-wheels/bin/python packaging/wheels.py $(WHEELS)
+
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy src tests bench examples attack simulation
-	$(BIN)/mypy interop/*.py
+	$(BIN)/mypy src tests bench examples attack fuzz simulation
+	$(BIN)/mypy interop/*.py packaging/*.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -64,6 +69,9 @@ counts: $(VENV)/.installed
 attack: $(VENV)/.installed
 	@$(BIN)/python -m attack $(ATTACK)
 
+fuzz: $(VENV)-fuzz/.installed-fuzz
+	@PYTHONHASHSEED=0 $(VENV)-fuzz/bin/python -m fuzz $(FUZZ)
+
 simulate: $(VENV)/.installed
 	@$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 
@@ -74,9 +82,8 @@ proto: $(VENV)-proto/.installed
 	$(VENV)-proto/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src $(PACKAGE)/encoding/messages/*.proto
 
 clean:
-	rm -rf $(VENV) $(VENV)-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src tests bench examples interop attack simulation -name __pycache__ -prune -exec rm -rf {} +
-	find src -name '*.so' -delete
+	rm -rf $(VENV) $(VENV)-* dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests bench examples interop attack fuzz simulation -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
 	@echo "installing into $(VENV)"
@@ -93,21 +100,28 @@ $(VENV)/.installed-bench: $(VENV)/.installed pyproject.toml
 	@$(BIN)/python -m pip install --quiet --group bench
 	@touch $@
 
-# By way of an sdist: what compiles leaves its products in the tree that it is given.
-$(COMPILED)/.installed: pyproject.toml $(shell find $(PACKAGE) -name '*.py')
+$(VENV)-wheels/.installed: pyproject.toml
+	@$(MAKE) --silent VENV=$(VENV)-wheels $(VENV)-wheels/bin/python
+	@echo "installing what builds wheels into $(VENV)-wheels"
+	@$(VENV)-wheels/bin/python -m pip install --quiet --group wheels
+	@touch $@
+
+$(COMPILED)/.installed: $(VENV)-wheels/.installed $(shell find $(PACKAGE) -name '*.py')
 	@$(MAKE) --silent VENV=$(COMPILED) $(COMPILED)/bin/python
 	@echo "compiling the hot path into $(COMPILED)"
-	@rm -rf $(COMPILED)/dist
-	@$(COMPILED)/bin/python -m pip install --quiet build
-	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(COMPILED)/bin/python -m build --outdir $(COMPILED)/dist . > $(COMPILED)/build.log 2>&1 \
-		|| { cat $(COMPILED)/build.log >&2; exit 1; }
+	@$(VENV)-wheels/bin/python packaging/wheels.py --just-compile --out $(COMPILED)/dist --python $(COMPILED)/bin/python
 	@$(COMPILED)/bin/python -m pip install --quiet "$$(echo $(COMPILED)/dist/*.whl)[cli,uvloop]"
 	@$(COMPILED)/bin/python -m pip install --quiet --force-reinstall --no-deps $(COMPILED)/dist/*.whl
-	@$(COMPILED)/bin/python -c "from stronghold_p2p.swarm import swarm; assert not swarm.__file__.endswith('.py'), 'not compiled'"
+	@$(COMPILED)/bin/stronghold-p2p --version | grep --quiet compiled
 	@touch $@
 
 $(COMPILED)/.installed-dev: $(COMPILED)/.installed pyproject.toml
 	@$(COMPILED)/bin/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)-fuzz/.installed-fuzz: pyproject.toml
+	@$(MAKE) --silent VENV=$(VENV)-fuzz $(VENV)-fuzz/.installed
+	@$(VENV)-fuzz/bin/python -m pip install --quiet --group fuzz
 	@touch $@
 
 $(VENV)-proto/.installed:

@@ -1,6 +1,6 @@
 """Every system in turn, in one run: `make bench`. Writes docs/BENCHMARKS.md and its charts.
 
-    python -m bench [--rounds 3] [--seconds 1] [--no-write]
+    python -m bench [--rounds 3] [--seconds 0.8] [--no-write]
     python -m bench [--quick] [--only "SYSTEM;SYSTEM"] [--cases "CASE;CASE"]
 
 In each round every system does the same work right after the other, so that the machine's moods meet all of them;
@@ -28,7 +28,7 @@ QUICK_SECONDS = 0.4
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed, side by side with other systems.")
     parser.add_argument("--rounds", type=int, default=3, help="goals are held against the worst of these (default: 3)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each measurement (default: 1)")
+    parser.add_argument("--seconds", type=float, default=0.8, help="for each measurement (default: 0.8)")
     parser.add_argument("--only", help="names of systems, separated by semicolons (default: all)")
     parser.add_argument("--cases", help="names of cases, separated by semicolons (default: all)")
     parser.add_argument("--quick", action="store_true", help="one short round of the best systems: two minutes")

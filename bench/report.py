@@ -104,7 +104,7 @@ def ratios(result: Result) -> str:
         if goal.stretch is not None and found[-1] and goal.reached(found[-1][0], goal.stretch):
             told += ", and the stretch"
         rows.append([work, others, *map(spread, found), wanted(goal), told])
-    return table(rows)
+    return table(rows) if len(rows) > 1 else ""
 
 
 def wanted(goal: Goal) -> str:
@@ -128,7 +128,7 @@ def spread(ratios: Sequence[float]) -> str:
 def spent(result: Result) -> str:
     """Processor time by process."""
     cases = [case for case in CASES if case.mode != "connect" and case.name in result.measured]
-    rows = [["", *(f"{case.name}, {'s a GB' if case.is_bulk else 'us a request'}" for case in cases)]]
+    rows = [["", *(f"{case.name}, {'ms a GB' if case.is_bulk else 'us a request'}" for case in cases)]]
     for name in dict.fromkeys(name for case in cases for name in result.measured[case.name]):
         cells = [cell([processor_time(case, *one) for one in result.took(case, name)]) for case in cases]
         if any(cells):
@@ -142,8 +142,8 @@ def cell(rounds: list[tuple[float, float]]) -> str:
 
 
 def processor_time(case: Case, measured: Measured, took: Took) -> tuple[float, float]:
-    """Of the dialer and of the listener: seconds a GB, or microseconds a request."""
-    count = gigabytes(case, measured, took) if case.is_bulk else requests(measured, took) / 1e6
+    """Of the dialer and of the listener: milliseconds a GB, or microseconds a request."""
+    count = gigabytes(case, measured, took) / 1e3 if case.is_bulk else requests(measured, took) / 1e6
     return took.dialer.processor_seconds / count, took.listener.processor_seconds / count
 
 
@@ -159,25 +159,36 @@ def gigabytes(case: Case, measured: Measured, took: Took) -> float:
 
 def faults(result: Result) -> str:
     """Minor page faults of a gigabyte, of both processes together, with the goal."""
-    rows = [["minor page faults of 1 GB", *OWN.values(), "the least of others", "goal", ""]]
+    works: dict[str, dict[str, list[float]]] = {}
     for case in CASES:
-        if not case.is_bulk or case.name not in result.measured:
-            continue
-        counts = {
-            name: [
-                (took.dialer + took.listener).minor_faults / gigabytes(case, measured, took)
-                for measured, took in result.took(case, name)
-            ]
-            for name in result.measured[case.name]
+        if case.is_bulk and case.name in result.measured:
+            works[case.name] = {
+                name: [
+                    (took.dialer + took.listener).minor_faults / gigabytes(case, measured, took)
+                    for measured, took in result.took(case, name)
+                ]
+                for name in result.measured[case.name]
+            }
+    for direction, pairs in result.programmed.items():
+        works[f"the perf program, {direction}"] = {
+            dialer: [(one.dialer + one.listener).minor_faults for one in moved]
+            for (dialer, listener), moved in pairs.items()
+            if dialer == listener
         }
-        own = [sorted(counts.get(ours, ()), reverse=True) for ours in OWN]
-        others = {name: statistics.median(count) for name, count in counts.items() if count and name not in own_names()}
-        least = min(others.items(), key=lambda item: item[1], default=None)
-        told = verdict([count[0] < FAULTS_OF_A_GIGABYTE if count else None for count in own])
-        figures = [" to ".join(dict.fromkeys(map(number, (*count[:1], *count[-1:])))) for count in own]
-        shown = "" if least is None else f"{number(least[1])} ({least[0]})"
-        rows.append([case.name, *figures, shown, f"under {FAULTS_OF_A_GIGABYTE:,}", told])
-    return table(rows) if len(rows) > 1 else ""
+    head = ["minor page faults of 1 GB", *OWN.values(), "the least of others", "goal", ""]
+    return table([head, *(faults_of(work, systems) for work, systems in works.items())]) if works else ""
+
+
+def faults_of(work: str, systems: Mapping[str, Sequence[float]]) -> list[str]:
+    """The row of one kind of work: ours from the worst round to the best, and the median of the best other."""
+    own = [sorted(systems.get(ours, ()), reverse=True) for ours in OWN]
+    figures = [" to ".join(dict.fromkeys(map(number, (*rounds[:1], *rounds[-1:])))) for rounds in own]
+    others = [
+        (statistics.median(rounds), name) for name, rounds in systems.items() if rounds and name not in own_names()
+    ]
+    least = "".join(f"{number(count)} ({name})" for count, name in sorted(others)[:1])
+    told = verdict([rounds[0] < FAULTS_OF_A_GIGABYTE if rounds else None for rounds in own])
+    return [work, *figures, least, f"under {FAULTS_OF_A_GIGABYTE:,}", told]
 
 
 def own_names() -> set[str]:
@@ -188,12 +199,22 @@ def programmed(figures: programs.Figures) -> str:
     """The perf programs: rates, what they take, and how ours compares with go's."""
     if not figures:
         return ""
-    head = ["dialer", "listener", "direction", "MB/s", "of go's with itself", "s a GB", "minor page faults", "goal", ""]
+    head = [
+        "dialer",
+        "listener",
+        "direction",
+        "MB/s",
+        "of go's with itself",
+        "ms a GB",
+        "minor page faults",
+        "goal",
+        "",
+    ]
     rows = [head]
     for direction, pairs in figures.items():
         for (dialer, listener), moved in pairs.items():
             median = statistics.median(one.mb_per_second for one in moved)
-            taken = cell([(one.dialer.processor_seconds, one.listener.processor_seconds) for one in moved])
+            taken = cell([(one.dialer.processor_seconds * 1e3, one.listener.processor_seconds * 1e3) for one in moved])
             faulted = cell([(one.dialer.minor_faults, one.listener.minor_faults) for one in moved])
             found = programs.ratios(figures, direction, (dialer, listener))
             goal = told = ""
@@ -345,7 +366,7 @@ Versions: {versions}.
 ## Perf programs
 
 `stronghold-p2p perf` and go-libp2p's own perf program, each a command: 1 GB in one direction, from before the dial to the
-last byte. Where go's program is one of the two, it sets the pace.
+last byte. Goals are held by pairs of ours.
 
 {programmed(result.programmed)}
 

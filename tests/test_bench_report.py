@@ -152,7 +152,7 @@ def test_processor_time_is_told_by_process_and_by_work() -> None:
         request.name: {OURS: [Measured({request.figure: 10_000}, took(0.5))]},
         bulk.name: {OURS: [Measured({bulk.figure: 500}, took(0.75))]},
     }
-    assert "| stronghold-p2p | 50.0 + 50.0 | 1.5 + 1.5 |" in text(result(measured))
+    assert "| stronghold-p2p | 50.0 + 50.0 | 1,500 + 1,500 |" in text(result(measured))
 
 
 def test_page_faults_of_a_gigabyte_are_those_of_both_processes_in_the_worst_round() -> None:
@@ -175,6 +175,7 @@ def test_what_was_stolen_is_told_with_its_measurement() -> None:
     rounds = [Measured({case.figure: 1.0}, took(0.25, stolen=stolen)) for stolen in (0.1, 0.4)]
     written = text(result({case.name: {OURS: rounds}}))
     assert f"at most 20.0% ({OURS}, {WORK}, round 2)" in written
+    assert "compared with" not in written
     assert f"other processes at most 25.0% ({OURS}, {WORK}, round 1)" in written
 
 
@@ -186,10 +187,11 @@ def test_the_perf_programs_are_held_against_go_with_itself() -> None:
     pairs = {(OURS, OURS): moved(30.0, 40.0), (OURS, go): moved(15.0, 15.0), (go, go): moved(10.0, 20.0)}
     written = text(result({}, programmed={"upload": pairs}))
     assert (
-        f"| {OURS} | {OURS} | upload | 35.0 | 2.00 to 3.00 | 1.5 + 2.5 | 100 + 200 | at least 1.5 (stretch 2) | reached |"
+        f"| {OURS} | {OURS} | upload | 35.0 | 2.00 to 3.00 | 1,500 + 2,500 | 100 + 200 | at least 1.5 (stretch 2) | reached |"
         in written
     )
-    assert f"| {OURS} | {go} | upload | 15.0 | 0.75 to 1.50 | 1.5 + 2.5 | 100 + 200 |  |  |" in written
+    assert "| the perf program, upload | 300 |  | 300 (go-libp2p) | under 5,000 | reached |" in written
+    assert f"| {OURS} | {go} | upload | 15.0 | 0.75 to 1.50 | 1,500 + 2,500 | 100 + 200 |  |  |" in written
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,22 @@ def test_an_rsa_exponent_as_long_as_the_modulus_is_refused() -> None:
         PublicKey.from_protobuf(key_message(KeyType.RSA, spki_of_numbers((1 << 2047) + 1, (1 << 2000) + 1)))
 
 
+def test_a_key_that_is_too_long_is_not_parsed() -> None:
+    with pytest.raises(DecodeError, match="a public key of 1201 bytes"):
+        PublicKey.from_protobuf(bytes(1201))
+
+
+@pytest.mark.parametrize("length", ["80", "84ffffffff", "88ffffffffffffffff", "ff" + "ff" * 127])
+@pytest.mark.parametrize("place", [0, 19])
+def test_a_length_in_der_that_is_a_lie(place: int, length: str) -> None:
+    """That of the whole, or of the key's bits in it: nothing is made room for, or waited for."""
+    data = spki_of_numbers((1 << 2047) + 1, 65537)
+    assert data[place + 1] == 0x82, "its length has two bytes"
+    data = data[: place + 1] + bytes.fromhex(length) + data[place + 4 :]
+    with pytest.raises(DecodeError, match="public key"):
+        PublicKey.from_protobuf(key_message(KeyType.RSA, data))
+
+
 def spki_of_numbers(modulus: int, exponent: int) -> bytes:
     key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

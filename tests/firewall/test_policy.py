@@ -528,13 +528,21 @@ def test_networks_that_are_none(text: str) -> None:
         ('networks.deny = ["10.0.0.0/8",\n\n', 1, "not TOML: invalid value"),
         ("x = " + "1" * 5000, 0, "not TOML: "),
         ("x = " + "[" * 100_000, 0, "nested too deeply"),
+        ("\n" + "a." * 20_000 + "b = 1", 2, "a key of more than 32 parts"),
+        ("[" + "'a' . " * 20_000 + "b]", 1, "a key of more than 32 parts"),
     ],
-    ids=["value", "header", "twice", "string", "end", "number", "nested"],
+    ids=["value", "header", "twice", "string", "end", "number", "nested", "long-key", "long-header"],
 )
 def test_what_is_no_toml(text: str, line: int, reason: str) -> None:
     error = error_of(text)
     assert (error.line, error.key) == (line, "")
     assert error.reason.startswith(reason)
+
+
+def test_text_with_many_dots_is_no_long_key() -> None:
+    dotted = "a." * 30 + "b"
+    policy = Policy.parse(f"# {'.' * 100}\n[default]\ninbound = ['{dotted}']")
+    assert policy.rules.inbound == Rule.restricted(allow={dotted})
 
 
 @pytest.mark.parametrize("text", ["", "\n# nothing\n"])

@@ -197,7 +197,9 @@ async def test_one_proposal_too_many_before_a_good_one() -> None:
 
 
 async def test_a_remote_that_asks_and_does_not_read_is_cut_off() -> None:
-    config = Config(max_control_backlog=1 * KIB, max_send_buffer=64 * KIB, close_timeout=0.02)
+    config = Config(
+        max_control_backlog=1 * KIB, max_control_frames=100_000, max_send_buffer=64 * KIB, close_timeout=0.02
+    )
     async with connected(config) as pair:
         outbound, _ = await pair.streams()
         pair.bob_pipe.reading = False
@@ -209,6 +211,7 @@ async def test_a_remote_that_asks_and_does_not_read_is_cut_off() -> None:
         await pair.alice.closed
         ((_, error),) = pair.alice_host.closed
         assert isinstance(error, MuxerError)
+        assert "does not read" in str(error)
 
 
 # -- ends ----------------------------------------------------------------------------------------------

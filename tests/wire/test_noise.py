@@ -666,6 +666,13 @@ def test_replayed_reordered_dropped_and_reflected_messages() -> None:
         decrypted(alice, first)
 
 
+def test_a_forged_message_takes_no_nonce() -> None:
+    alice, bob = CipherState(bytes(32)), CipherState(bytes(32))
+    with pytest.raises(HandshakeError):
+        bob.decrypt_with_ad(b"", bytes(32))
+    assert bob.decrypt_with_ad(b"", alice.encrypt_with_ad(b"", b"first")) == b"first"
+
+
 @pytest.mark.parametrize("size", [64, LARGE])
 def test_the_last_nonce_is_never_used(size: int) -> None:
     alice, bob = channels(LAST_NONCE)

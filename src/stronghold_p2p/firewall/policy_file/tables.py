@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from ...errors import PolicyError
 from ..toml_lines import Key, key_lines
@@ -18,6 +18,13 @@ from .values import exactly
 __all__ = ["File", "Table"]
 
 T = TypeVar("T")
+
+MAX_PARTS: Final = 32
+"""Of a dotted key; those of policies have three. The time that TOML's parser takes for one grows with their square."""
+
+LONG_KEY: Final = re.compile(
+    rf"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){{{MAX_PARTS}}}""", re.ASCII
+)
 
 
 class File:
@@ -51,6 +58,9 @@ class File:
         return PolicyError(self.path, self.lines[key], dotted, reason)
 
     def _parse(self) -> dict[str, Any]:
+        if found := LONG_KEY.search(self.text):
+            line = self.text.count("\n", 0, found.start()) + 1
+            raise PolicyError(self.path, line, "", f"a key of more than {MAX_PARTS} parts")
         try:
             return tomllib.loads(self.text)
         except RecursionError:
