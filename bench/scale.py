@@ -75,11 +75,13 @@ CONFIG = Config(
 )
 IDLE_PROTOCOL = "/idle/1.0.0"
 DEPENDENCIES = (
-    "asyncio, cryptography.hazmat.primitives.asymmetric.ed25519, cryptography.hazmat.primitives.asymmetric.x25519, "
+    "asyncio, cryptography.hazmat.primitives.asymmetric.ec, cryptography.hazmat.primitives.asymmetric.ed25519, "
+    "cryptography.hazmat.primitives.asymmetric.rsa, cryptography.hazmat.primitives.asymmetric.x25519, "
     "cryptography.hazmat.primitives.ciphers.aead, cryptography.hazmat.primitives.hashes, "
-    "cryptography.hazmat.primitives.kdf.hkdf, google.protobuf.internal.builder, ifaddr, msgspec"
+    "cryptography.hazmat.primitives.kdf.hkdf, cryptography.hazmat.primitives.serialization, "
+    "google.protobuf.internal.builder, ifaddr, msgspec"
 )
-"""What every peer needs of others."""
+"""What every peer needs of others; a remote's key may be of any type, and must not wait for an import."""
 STARTS = {
     "nothing": ("-c", "pass"),
     "dependencies": ("-c", f"import {DEPENDENCIES}"),
@@ -252,38 +254,38 @@ async def relaying(process: int, address: str) -> dict[str, Any]:
 
 
 def start(rounds: int) -> list[dict[str, Any]]:
-    """Processes that only start, their modules compiled as installed ones are; the worst of so many rounds, in each of which
-    all run in turn."""
+    """Processes that only start, in turn, their modules compiled as installed ones are."""
     with tempfile.TemporaryDirectory() as cache:
         run_starts(cache, 1)  # compiles
-        measured = [run_starts(cache, 5) for _ in range(rounds)]
         counts = {name: modules_of(cache, STARTS[name][1]) for name in ("nothing", "dependencies", "library")}
-    its = max(measured, key=lambda one: one["library"] / one["dependencies"])
-    library = its["library"] / its["dependencies"]
-    shown = max(measured, key=lambda one: one["help"] / one["nothing"])
-    help_ = shown["help"] / shown["nothing"]
-    own = its["library"] - its["dependencies"]
-    return [
+        measured = [start_rows(run_starts(cache, 5), counts) for _ in range(rounds)]
+    return [worst(list(rows)) for rows in zip(*measured, strict=True)]
+
+
+def start_rows(seconds: dict[str, float], counts: dict[str, int]) -> tuple[dict[str, Any], ...]:
+    ms = {name: value * 1e3 for name, value in seconds.items()}
+    library, shown = ms["library"] / ms["dependencies"], ms["help"] / ms["nothing"]
+    own = (ms["library"] - ms["dependencies"]) / ms["nothing"]
+    return (
         row(
             "import of the library / import of its dependencies",
             library,
             "times",
             "at most 2",
             reached=library <= 2,
-            detail=f"{its['library'] * 1e3:.0f} ms, {counts['library']} modules; dependencies "
-            f"{its['dependencies'] * 1e3:.0f} ms, {counts['dependencies']}; the difference is {own / its['nothing']:.1f} times "
-            f"python -c pass ({its['nothing'] * 1e3:.0f} ms, {counts['nothing']}); before a name is used it takes "
-            f"{its['package'] * 1e3:.0f} ms",
+            detail=f"{ms['library']:.0f} ms, {counts['library']} modules / {ms['dependencies']:.0f} ms, "
+            f"{counts['dependencies']}; the difference is {own:.1f} times python -c pass ({ms['nothing']:.0f} ms, "
+            f"{counts['nothing']}); before a name is used it takes {ms['package']:.0f} ms",
         ),
         row(
             "stronghold-p2p --help / python -c pass",
-            help_,
+            shown,
             "times",
             "at most 6",
-            reached=help_ <= 6,
-            detail=f"{shown['help'] * 1e3:.0f} ms / {shown['nothing'] * 1e3:.0f} ms",
+            reached=shown <= 6,
+            detail=f"{ms['help']:.0f} ms / {ms['nothing']:.0f} ms",
         ),
-    ]
+    )
 
 
 # -- details -------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ def test_a_handlers_command_has_them_too() -> None:
         (">/dev/full", "key show KEY"),
         (">/dev/full", "key show KEY --json"),
         (">/dev/full", "request --help"),
+        (">/dev/full", "--help"),
         (">/dev/full", "listen --allow-all --json"),
     ],
 )

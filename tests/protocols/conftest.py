@@ -47,6 +47,11 @@ class FakeStream:
         self.other._wake()
         return data
 
+    async def readinto(self, buffer: bytearray) -> int:
+        data = await self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     async def readexactly(self, n: int) -> bytes:
         data = b""
         while len(data) < n:

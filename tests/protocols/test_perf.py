@@ -99,7 +99,7 @@ async def test_a_remote_that_wants_all_there_is(open_streams: Callable[[], Strea
     await dialer.close_write()
     tracemalloc.start()
     received = 0
-    while received < 4 * 1024 * 1024:
+    while received < 8 * 1024 * 1024:
         received += len(await dialer.read())
         del listener.written[:]
     _, peak = tracemalloc.get_traced_memory()
@@ -107,4 +107,4 @@ async def test_a_remote_that_wants_all_there_is(open_streams: Callable[[], Strea
     dialer.reset()
     with pytest.raises(StreamReset):
         await server
-    assert peak < 1024 * 1024
+    assert peak < 2 * 1024 * 1024  # of which one is what the upload was read into

@@ -49,16 +49,16 @@ class _Share:
 
     __slots__ = ("blocked", "capacity", "filled_at", "in_flight", "max_in_flight", "per_second", "tokens", "waiting")
 
-    def __init__(self, limits: TrafficLimits, peer: PeerId, now: float) -> None:
+    def __init__(self, limits: TrafficLimits, own: Limit, now: float) -> None:
         self.blocked = False
         self.in_flight = 0
         self.filled_at = now
         self.waiting: dict[Any, None] = {}
-        self.limit(limits, peer)
+        self.limit(limits, own)
         self.tokens = self.capacity
 
-    def limit(self, limits: TrafficLimits, peer: PeerId) -> None:
-        own = limits.peers.get(peer, NO_LIMIT)
+    def limit(self, limits: TrafficLimits, own: Limit) -> None:
+        """Sets its limits: those in ``own``, and in the place of each that is missing there, the one for all."""
         self.max_in_flight = own.in_flight or limits.in_flight
         self.per_second = own.per_second or limits.per_second
         self.capacity = max(1.0, self.per_second or 1.0)
@@ -72,6 +72,8 @@ class Traffic(Generic[T]):
 
     def __init__(self, limits: TrafficLimits) -> None:
         self._limits = limits
+        self._own = dict(limits.peers)
+        """Limits of single peers: a plain dict, as each request looks there."""
         self._shares: dict[PeerId, _Share] = {}
         self._sweep_at = MIN_SWEEP
 
@@ -81,8 +83,9 @@ class Traffic(Generic[T]):
     def set_limits(self, limits: TrafficLimits) -> list[PeerId]:
         """Replaces the limits. Returns the peers of which something waits: call :meth:`next` for each."""
         self._limits = limits
+        self._own = dict(limits.peers)
         for peer, share in self._shares.items():
-            share.limit(limits, peer)
+            share.limit(limits, self._own.get(peer, NO_LIMIT))
         return [peer for peer, share in self._shares.items() if share.waiting]
 
     def enter(self, peer: PeerId, request: T, now: float) -> bool:
@@ -91,7 +94,7 @@ class Traffic(Generic[T]):
         if share is None:
             if len(self._shares) >= self._sweep_at:
                 self._sweep(now)
-            share = self._shares[peer] = _Share(self._limits, peer, now)
+            share = self._shares[peer] = _Share(self._limits, self._own.get(peer, NO_LIMIT), now)
         if share.waiting or not self._take(share, now):
             share.waiting[request] = None
             return False

@@ -57,8 +57,7 @@ async def measure(
     await stream.close_write()
     uploaded = time.perf_counter()
     received = 0
-    buffer = bytearray(_READ_SIZE)
-    while size := await stream.readinto(buffer):
+    async for size in _receive(stream):
         received += size
         if received > download_bytes:
             break
@@ -75,11 +74,17 @@ async def serve(stream: Stream) -> None:
         RemoteProtocolError: the stream ended before the remote had said how many it wants.
     """
     size = int.from_bytes(await stream.readexactly(8))
-    buffer = bytearray(_READ_SIZE)
-    while await stream.readinto(buffer):
+    async for _ in _receive(stream):
         pass
     async for _ in _send(stream, size):
         pass
+
+
+async def _receive(stream: Stream) -> AsyncIterator[int]:
+    """Reads to the end; gives the size of each piece."""
+    buffer = bytearray(_READ_SIZE)
+    while size := await stream.readinto(buffer):
+        yield size
 
 
 async def _send(stream: Stream, size: int) -> AsyncIterator[int]:

@@ -113,7 +113,7 @@ class _OutboundRequest(StreamReceiver):
     def _close(self) -> None:
         """The remote has said all that we want to know."""
         if self._sent:
-            self._stream.release()
+            self._stream.release(answered=True)
         else:
             self._stream.reset()  # what of the request has not left is of no use to it
 

@@ -117,7 +117,7 @@ class Connection(StreamHost):
             max_control_frames_per_second=host.config.max_control_frames_per_second,
             budget=budget,
         )
-        self.output = Output(self._session, upgrade.noise, pipe, self.loop, self._end_turn)
+        self.output = Output(self._session, upgrade.noise, pipe, self.loop, self.deadlines, self._end_turn)
         self.tasks = HandlerTasks(self.loop)
         self._slots = StreamSlots(self._session, host.config, self.loop)
         self._state = ConnectionState.OPEN
@@ -498,7 +498,7 @@ class Connection(StreamHost):
         elif self._session.pending > self.config.max_control_backlog + FLUSH_SIZE:
             self._fail(MuxerError("the remote does not read our replies"))
         alive = self._alive
-        if not alive.at_work():
+        if not alive.at_work() or (DRAINING <= self._state < CLOSING and alive.is_done()):
             if alive.in_use:
                 alive.in_use = False
                 alive.idle_since = self.now()

@@ -10,20 +10,23 @@ from typing import Any, Final
 __all__ = ["HandlerTasks"]
 
 MIN_SWEEP: Final = 2
-"""Tasks below which none is swept: a single one that has ended is no burden."""
+"""Tasks below which none is swept."""
 
 
 class HandlerTasks:
     """Those that have ended are swept out when their number has doubled, and when the connection falls quiet: a callback
-    for each would cost every request a turn of the loop."""
+    for each would cost every request a turn of the loop. The newest is kept apart: most have ended when the next begins,
+    which then takes its place."""
 
-    __slots__ = ("_all_ended", "_loop", "_sweep_at", "_tasks", "woken")
+    __slots__ = ("_all_ended", "_loop", "_newest", "_sweep_at", "_tasks", "woken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.woken = False
         """A task is about to run: what it writes should leave in the same flush."""
         self._loop = loop
+        self._newest: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        """All others that may still run."""
         self._sweep_at = MIN_SWEEP
         self._all_ended: Callable[[], None] | None = None
 
@@ -39,27 +42,37 @@ class HandlerTasks:
             task = self._loop.create_task(coroutine)
         if not task.done():
             self.woken = True
-            self._tasks.add(task)
             if self._all_ended is not None:
+                self._tasks.add(task)
                 self._end(task)
-            elif len(self._tasks) >= self._sweep_at:
-                self._sweep()
+                return task
+            earlier, self._newest = self._newest, task
+            if earlier is not None and not earlier.done():
+                self._tasks.add(earlier)
+                if len(self._tasks) >= self._sweep_at:
+                    self._sweep()
         return task
 
     def fewer_than(self, limit: int) -> bool:
         """Whether fewer than ``limit`` run."""
-        if len(self._tasks) >= limit:
+        running = self._newest is not None and not self._newest.done()
+        if len(self._tasks) + running >= limit:
             self._sweep()
-        return len(self._tasks) < limit
+        return len(self._tasks) + running < limit
 
     def fall_quiet(self) -> None:
-        """No stream is open: a thousand connections share the cache, and each keeps one task that has ended at most."""
-        if len(self._tasks) >= MIN_SWEEP:
+        """No stream is open: a thousand connections share the cache, and none keeps a task that has ended."""
+        if self._newest is not None and self._newest.done():
+            self._newest = None
+        if self._tasks:
             self._sweep()
 
     def end(self, all_ended: Callable[[], None]) -> None:
         """Cancels every task, also those that are still to come; calls back when the last one has ended."""
         self._all_ended = all_ended
+        if self._newest is not None:
+            self._tasks.add(self._newest)
+            self._newest = None
         self._sweep()
         for task in self._tasks:
             self._end(task)

@@ -74,6 +74,11 @@ class KeepAlive:
             self.background = {stream for stream in self.background if not stream.ended}
         return len(self._session) > len(self.background)
 
+    def is_done(self) -> bool:
+        """Whether of the streams that count none needs us any more: of some only the remote's end is to come."""
+        owners = [muxed.owner for muxed in self._session.streams]
+        return all(owner is None or owner.is_done or owner in self.background for owner in owners)
+
     def ask(self, stream: Substream) -> None:
         """``stream`` is a question."""
         self._forget_answered()

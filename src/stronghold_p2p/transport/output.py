@@ -10,6 +10,7 @@ from typing import Final
 
 from ..wire import yamux
 from ..wire.noise import NoiseTransport
+from .deadlines import Deadlines
 from .pipe import BytePipe
 
 __all__ = ["FLUSH_FRAMES", "FLUSH_SIZE", "Output", "Writer", "precise_time"]
@@ -21,6 +22,12 @@ the rest. With all of 32 in one flush, either side waits while the other works, 
 FLUSH_SIZE: Final = 128 * 1024
 """Bytes after which output does not wait for the end of the loop's turn: large enough to encrypt in bulk, small enough
 to stay in the cache."""
+
+LATE_SECONDS: Final = 1.0
+"""How long what the remote does not wait for may wait for something to leave with."""
+
+MAX_LATE: Final = 16 * yamux.HEADER_SIZE
+"""Bytes that may: the remote keeps a stream for each frame."""
 
 precise_time: Final = time.perf_counter
 """For the session, which measures round trips: uvloop's clock stands still during a turn, and ticks in milliseconds."""
@@ -39,15 +46,19 @@ class Writer(ABC):
 class Output:
     """Everything written in one turn of the event loop leaves in one flush at the turn's end, in as few Noise messages as
     fit; nothing else writes to the pipe. But what opens the only stream, or ends it as an answer, leaves at once: there
-    is no other to share a flush with, and the remote waits.
+    is no other to share a flush with, and the remote waits. The end of a stream that has been answered leaves with what
+    follows: a flush of its own would cost each of many remotes half as much as its request.
 
     ``end_turn`` is called at the end of each turn in which something was written; it calls :meth:`flush`.
     """
 
     __slots__ = (
         "_closing",
+        "_deadlines",
         "_end_turn",
         "_frames",
+        "_late",
+        "_late_tick",
         "_loop",
         "_noise",
         "_pipe",
@@ -66,6 +77,7 @@ class Output:
         noise: NoiseTransport,
         pipe: BytePipe,
         loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines,
         end_turn: Callable[[], None],
     ) -> None:
         self.congested = False
@@ -80,8 +92,13 @@ class Output:
         self._noise = noise
         self._pipe = pipe
         self._loop = loop
+        self._deadlines = deadlines
         self._end_turn = end_turn
         self._frames = 0
+        self._late = 0
+        """Bytes of the frames that may wait."""
+        self._late_tick = 0
+        """Of the deadline for them; 0 if none is set."""
         self._closing = False
         self.ended = False
         """The pipe has ended, or is about to: asyncio would log each further write, of which a remote can cause many."""
@@ -111,6 +128,18 @@ class Output:
             self.flush()
         elif not self.scheduled:
             self.schedule()
+
+    def send_late_fin(self, muxed: yamux.Stream) -> None:
+        """We send no more on the stream, and the remote does not wait to hear it: that leaves with what follows."""
+        before = self._session.pending
+        self._session.send_fin(muxed)
+        self._late += self._session.pending - before
+        if self._late > MAX_LATE:
+            self._late = 0
+            if not self.scheduled:
+                self.schedule()
+        elif not self._late_tick:
+            self._late_tick = self._deadlines.add(self._loop.time() + LATE_SECONDS, self)
 
     def reset(self, muxed: yamux.Stream, code: int) -> None:
         """Ends the stream both ways."""
@@ -144,11 +173,17 @@ class Output:
         self._loop.call_soon(self._end_turn)
 
     def flush(self) -> None:
-        """Gives to the pipe what is there."""
-        if self._session.pending and not self.ended:
+        """Gives to the pipe what is there, unless all of it may wait."""
+        if self._session.pending > self._late and not self.ended:
             self.flushes += 1
-            self._frames = 0
+            self._frames = self._late = 0
             self._pipe.write(self._noise.encrypt(self._session.data_to_send()))
+
+    def expire(self) -> None:
+        """Called by the deadlines: nothing has followed what could wait."""
+        self._late = self._late_tick = 0
+        if not self.congested:
+            self.flush()
 
     # -- the socket ------------------------------------------------------------------------------
 
@@ -195,3 +230,5 @@ class Output:
     def pipe_closed(self) -> None:
         """There is nobody to write to any more."""
         self.ended = True
+        if self._late_tick:
+            self._deadlines.remove(self._late_tick, self)

@@ -191,6 +191,11 @@ class Substream(Writer):
         return not (self._muxed.local_open or self._muxed.remote_open)
 
     @property
+    def is_done(self) -> bool:
+        """Whether we have sent all, and wait for nothing but the remote's end."""
+        return self._state >= RELEASED and not self._muxed.local_open
+
+    @property
     def remote_identify(self) -> RemoteIdentify:
         """Whether the remote has told what it is, or is known not to."""
         return self._host.remote_identify
@@ -318,8 +323,11 @@ class Substream(Writer):
             if self._outbox is None:
                 self._send_fin()
 
-    def release(self) -> None:
-        """As :meth:`finish`, and drops what still comes. No window is given back, and what does not end in time is reset."""
+    def release(self, *, answered: bool = False) -> None:
+        """As :meth:`finish`, and drops what still comes. No window is given back, and what does not end in time is reset.
+
+        ``answered``: the remote waits for nothing more. If it has ended its side, it hears of our end with what follows.
+        """
         if self._held:
             self.let_go(self._held)
         if self._state >= RELEASED:
@@ -330,7 +338,10 @@ class Substream(Writer):
         if self._outbox is None:
             if self._lines_to_send:
                 self.send_lines()
-            self._output.send_fin(self._muxed)
+            if answered and not self._muxed.remote_open:
+                self._output.send_late_fin(self._muxed)
+            else:
+                self._output.send_fin(self._muxed)
         self._finished = True
         if self._muxed.remote_open or self._outbox is not None:
             # A request's own deadline serves as well, as long as it is no later: that saves setting another one.
