@@ -2,7 +2,7 @@
 #   PYTHON  the interpreter to make it from (default: the first of CANDIDATES that is 3.11 or newer)
 #   VENV    where it lies
 # and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken, `make attack ATTACK=--quick` takes
-# a minute and a half.
+# a minute and a half. `make wheels WHEELS='--python PATH'` compiles for one Python alone.
 
 VENV ?= .venv
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
@@ -12,7 +12,7 @@ COMPILED := $(VENV)-compiled
 # Generated code refuses a protobuf older than its generator.
 PROTOBUF_GENERATOR := grpcio-tools==1.76.0
 
-.PHONY: help demo test test-compiled check format interop bench counts attack simulate profile proto clean
+.PHONY: help demo test test-compiled wheels check format interop bench counts attack simulate profile proto clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make test      the tests"
 	@echo "make test-compiled"
 	@echo "               the tests again, with the hot path compiled (needs a C compiler)"
+	@echo "make wheels    the sdist and the wheels, pure and compiled, each tested in an environment of its own"
 	@echo "make check     format, lint and types, as CI does"
 	@echo "make format    what check's first two can mend"
 	@echo "make interop   against go-, rust-, js- and py-libp2p (needs go, cargo, node, chromium and redis)"
@@ -40,11 +41,14 @@ test: $(VENV)/.installed-dev
 test-compiled: $(COMPILED)/.installed-dev
 	$(COMPILED)/bin/pytest --numprocesses auto --dist worksteal
 
+wheels: $(VENV)-wheels/.installed
+	@$(VENV)-wheels/bin/python packaging/wheels.py $(WHEELS)
+
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy src tests bench examples attack simulation
-	$(BIN)/mypy interop/*.py
+	$(BIN)/mypy interop/*.py packaging/*.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -74,9 +78,8 @@ proto: $(VENV)-proto/.installed
 	$(VENV)-proto/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src $(PACKAGE)/encoding/messages/*.proto
 
 clean:
-	rm -rf $(VENV) $(VENV)-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-* dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests bench examples interop attack simulation -name __pycache__ -prune -exec rm -rf {} +
-	find src -name '*.so' -delete
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
 	@echo "installing into $(VENV)"
@@ -93,17 +96,19 @@ $(VENV)/.installed-bench: $(VENV)/.installed pyproject.toml
 	@$(BIN)/python -m pip install --quiet --group bench
 	@touch $@
 
-# By way of an sdist: what compiles leaves its products in the tree that it is given.
-$(COMPILED)/.installed: pyproject.toml $(shell find $(PACKAGE) -name '*.py')
+$(VENV)-wheels/.installed: pyproject.toml
+	@$(MAKE) --silent VENV=$(VENV)-wheels $(VENV)-wheels/bin/python
+	@echo "installing what builds wheels into $(VENV)-wheels"
+	@$(VENV)-wheels/bin/python -m pip install --quiet --group wheels
+	@touch $@
+
+$(COMPILED)/.installed: $(VENV)-wheels/.installed $(shell find $(PACKAGE) -name '*.py')
 	@$(MAKE) --silent VENV=$(COMPILED) $(COMPILED)/bin/python
 	@echo "compiling the hot path into $(COMPILED)"
-	@rm -rf $(COMPILED)/dist
-	@$(COMPILED)/bin/python -m pip install --quiet build
-	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(COMPILED)/bin/python -m build --outdir $(COMPILED)/dist . > $(COMPILED)/build.log 2>&1 \
-		|| { cat $(COMPILED)/build.log >&2; exit 1; }
+	@$(VENV)-wheels/bin/python packaging/wheels.py --just-compile --out $(COMPILED)/dist --python $(COMPILED)/bin/python
 	@$(COMPILED)/bin/python -m pip install --quiet "$$(echo $(COMPILED)/dist/*.whl)[cli,uvloop]"
 	@$(COMPILED)/bin/python -m pip install --quiet --force-reinstall --no-deps $(COMPILED)/dist/*.whl
-	@$(COMPILED)/bin/python -c "from stronghold_p2p.swarm import swarm; assert not swarm.__file__.endswith('.py'), 'not compiled'"
+	@$(COMPILED)/bin/stronghold-p2p --version | grep --quiet compiled
 	@touch $@
 
 $(COMPILED)/.installed-dev: $(COMPILED)/.installed pyproject.toml

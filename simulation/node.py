@@ -39,9 +39,7 @@ from .network import Machine
 from .process import Process
 from .world import EPOCH, START, world
 
-__all__ = ["CONFIG", "Node"]
-
-CONFIG: Final = Config(handler_timeout=4.0, firewall_timeout=4.0)
+__all__ = ["Node"]
 
 CLOSES_WITHIN: Final = 15.0
 """Seconds of a close, with what a slow machine computes: three times ``Config.close_timeout``."""
@@ -63,18 +61,20 @@ Peer = StrongholdP2p[Any, Any]
 class Node:
     """One identity on one machine: it starts, ends in several ways, and starts again."""
 
-    def __init__(self, name: str, machine: Machine, ledger: Ledger, folder: Path, rules: Rules) -> None:
+    def __init__(
+        self, name: str, machine: Machine, ledger: Ledger, folder: Path, rules: Rules, *, forwards: bool
+    ) -> None:
+        """``forwards``: it is a relay."""
         chance = world.chance
         self.name = name
         self.machine = machine
         self.keypair = _keypair()
         self.relay: Node | None = None
         """Through which it listens; None: it can be dialed."""
-        self.forwards = False
-        """It is a relay."""
+        self.forwards = forwards
         self.answers = chance.choice(("plain", "async", "async", "iterator"))
         self.websocket = chance.random() < 0.25
-        self.config = CONFIG
+        self.config = _config(forwards=forwards)
         self.state = folder / f"{name}.db" if chance.random() < 0.3 else None
         self.policy = folder / f"{name}.toml" if chance.random() < 0.3 else None
         self.answerer = chance.choice(("approve", "approve all", "reject", "silent", "none"))
@@ -356,6 +356,24 @@ class Node:
         open_[what, which] -= 1
         if open_[what, which] < 0:
             self._ledger.complain(f"{self.name} was told of an end more than of beginnings of {what} {which}")
+
+
+def _config(*, forwards: bool) -> Config:
+    """With limits that make much wait and little fail: all that may be asked can be nevertheless. A relay refuses what it has no
+    stream for."""
+    chance = world.chance
+    return Config(
+        handler_timeout=4.0,
+        firewall_timeout=4.0,
+        idle_timeout=chance.choice((0.3, 2.0, 10.0)),
+        turn_time=chance.choice((0.0002, 0.005)),
+        dial_stagger=chance.choice((0.01, 0.25)),
+        max_dials_per_peer=chance.choice((4, 8)),
+        max_outbound_streams_per_connection=256 if forwards else chance.choice((2, 256)),
+        max_requests_in_flight_per_peer=chance.choice((1, 4, 1024)),
+        max_firewall_questions_per_peer=chance.choice((1, 32)),
+        max_send_buffer=chance.choice((2048, 256 * 1024)),
+    )
 
 
 def _keypair() -> Keypair:

@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from weakref import WeakSet
 
+from stronghold_p2p.transport.buffers import Buffers
+
 from .network import Machine
 from .world import here
 
@@ -81,20 +83,28 @@ class Process:
     def _stop(self) -> None:
         loop = cast("Loop", asyncio.get_running_loop())
         self.is_alive = False
-        for handle in loop.handles():
-            if handle._context.get(here) is self:  # type: ignore[attr-defined]
-                _dead.append((handle._callback, handle._args))  # type: ignore[attr-defined]
-                handle.cancel()
+        for handle in self._handles():
+            _dead.append((handle._callback, handle._args))
+            handle.cancel()
         _dead.extend(self.tasks)
         _dead.extend(loop.forget_descriptors(self.sockets))
         self.ended.set_result(None)
 
     def left(self) -> list[str]:
         """What there is of it yet."""
-        loop = cast("Loop", asyncio.get_running_loop())
-        handles = [handle for handle in loop.handles() if handle._context.get(here) is self and not handle.cancelled()]  # type: ignore[attr-defined]
         return [
             *(f"a task is left: {task!r}" for task in self.tasks if not task.done()),
-            *(f"a call is left: {handle!r}" for handle in handles),
+            *(f"a call is left: {handle!r}" for handle in self._handles()),
             *(f"a socket is left: {socket!r}" for socket in self.sockets.values()),
+        ]
+
+    def _handles(self) -> list[Any]:
+        """What is to be called in it, but for what belongs to the event loop: that is the one of all processes here."""
+        every: tuple[Any, ...] = cast("Loop", asyncio.get_running_loop()).handles()
+        return [
+            handle
+            for handle in every
+            if handle._context.get(here) is self
+            and not handle.cancelled()
+            and not isinstance(getattr(handle._callback, "__self__", None), Buffers)
         ]

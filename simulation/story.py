@@ -45,11 +45,11 @@ class Story:
 
     def _build(self, folder: Path) -> None:
         chance = world.chance
-        names = iter("abcdefgh")
+        names = iter("abcdefghi")
         relays = chance.choice((0, 1, 1, 2))
-        for _ in range(relays + chance.randint(1 if relays else 2, 3)):
+        for number in range(relays + chance.randint(1 if relays else 2, 3)):
             machine = Machine(self._network, name := next(names), next(self._public_ips))
-            self._add(name, machine, folder).forwards = len(self._nodes) <= relays
+            self._add(name, machine, folder, forwards=number < relays)
         for home in range(1, chance.randint(1, 2) + 1 if relays else 1):
             router = Router(self._network, next(self._public_ips), chance.choice(tuple(Nat)))
             for number in range(2, chance.choice((3, 3, 4))):
@@ -60,9 +60,9 @@ class Story:
         for node in self._nodes:
             node.others = others
 
-    def _add(self, name: str, machine: Machine, folder: Path) -> Node:
+    def _add(self, name: str, machine: Machine, folder: Path, *, forwards: bool = False) -> Node:
         default = world.chance.choice((*RULE_NAMES, "allow", None))
-        node = Node(name, machine, self.ledger, folder, Rules(default))
+        node = Node(name, machine, self.ledger, folder, Rules(default), forwards=forwards)
         self._nodes.append(node)
         return node
 

@@ -127,6 +127,30 @@ async def test_the_events_end_with_the_peer(make_peer: MakePeer) -> None:
         peer.events(when_full="block")  # type: ignore[arg-type]
 
 
+class Polite(StrongholdP2p[Any, Any]):
+    """A user's own kind of peer."""
+
+    def __init__(self, greeting: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.greeting = greeting
+
+    async def send_request(self, to: Any, body: Any, *, timeout: float | None = None) -> Any:
+        return await super().send_request(to, f"{self.greeting}, {body}", timeout=timeout)
+
+    def __repr__(self) -> str:
+        return f"<Polite {self.greeting}>"
+
+
+async def test_a_class_of_a_users_own_may_inherit_from_it(make_peer: MakePeer) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    bob.on_request(lambda request: request.body)
+    async with Polite("good evening", config=Config(request_timeout=5)) as alice:
+        assert await alice.send_request(await bob.listen(), "bob") == "good evening, bob"
+        assert alice.is_connected(bob.peer_id)
+        assert isinstance(alice, StrongholdP2p)
+        assert repr(alice) == "<Polite good evening>"
+
+
 # -- connecting ----------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, Self
 
 from .addresses.book import AddressBook
 from .arguments import check_types, seconds
+from .compiling import mypyc_attr
 from .config import Config
 from .errors import NotPermitted
 from .events import ConnectionInfo, Direction, Event
@@ -32,6 +33,7 @@ from .wiring import Parts
 __all__ = ["StrongholdP2p"]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class StrongholdP2p(Reach, Generic[Req, Res]):
     """A peer: sends requests to other peers and answers theirs, encrypted end to end, behind a firewall.
 

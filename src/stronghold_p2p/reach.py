@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from .addresses.target import announced_addresses, own_address, parse_target, split_target
 from .arguments import check_pair
+from .compiling import mypyc_attr
 from .errors import InvalidAddress
 from .events import AddressReachability, Listener, NatKind
 from .firewall.admission import RelayMode
@@ -18,6 +19,7 @@ from .wiring import Parts
 __all__ = ["Reach"]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # as StrongholdP2p does
 class Reach:
     """The part of :class:`StrongholdP2p` that is about addresses."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,11 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from conftest import MakePeer
 
+from stronghold_p2p import FirewallRules, NoResponse
+from stronghold_p2p.cli import output
+from stronghold_p2p.cli.workers.channel import Setup
+from stronghold_p2p.cli.workers.member import Member
+from stronghold_p2p.cli.writer import MAX_WAITING
 from stronghold_p2p.identity import Keypair
 
-from .conftest import WAIT, Cli, process, terminal
+from .conftest import WAIT, Cli, process
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems spread no connections")
 
@@ -231,15 +239,43 @@ def test_without_anybody_who_answers_requests_are_rejected(cli: Cli) -> None:
         assert (told.status, told.line["error"]) == (5, "NoResponse")
 
 
-def test_a_person_is_asked_in_the_terminal() -> None:
-    with terminal("listen", "--ask", *TWO) as bob:
-        address = bob.read_until("\n", after="listening on").split()[-1]
+def test_a_person_is_asked() -> None:
+    with process("listen", "--ask", *TWO, stdin=subprocess.PIPE) as bob:
+        assert bob.stdout is not None
+        assert bob.stdin is not None
+        bob.stdout.readline()
+        address = bob.stdout.readline().split()[-1]
         with process("request", address, '"hello"') as asking:
-            bob.read_until("?", after="time left")
-            bob.type("y\n")
-            bob.read_until("allowed, this once")
+            shown = [bob.stdout.readline() for _ in range(10)]
+            assert shown[1] == "question 1: may this request pass?\n"
+            assert shown[-1].startswith("y(es) this once")
+            print("y", file=bob.stdin, flush=True)
+            assert bob.stdout.readline() == "allowed, this once\n"
             out, _ = asking.communicate(timeout=WAIT)
     assert out == '"hello"\n'
+
+
+async def test_nothing_piles_up_while_the_supervisor_is_stopped(make_peer: MakePeer) -> None:
+    supervisor, end = socket.socketpair()
+    keypair = Keypair.generate()
+    supervisor.sendall(msgspec.json.encode(Setup(1, keypair.to_protobuf(), [], None)) + b"\n")
+    member = Member(end.detach())
+    bob, alice = await make_peer(keypair=member.keypair, firewall=FirewallRules.ask_all()), await make_peer()
+    bob.on_request(lambda request: request.body)
+    member.ask(bob)
+    with supervisor:
+        async with member.joined():
+            for _ in range(MANY):
+                output.result({"event": "limit", "text": "x" * MAX_WAITING})
+            with pytest.raises(NoResponse):
+                await alice.send_request(await bob.listen(), None)
+            supervisor.setblocking(False)
+            read = bytearray()
+            while len(read) < MAX_WAITING or not read.endswith(b"\n"):
+                read += await asyncio.get_running_loop().sock_recv(supervisor, MAX_WAITING)
+    lines = [msgspec.json.decode(line) for line in read.splitlines()]
+    assert {line["message"] for line in lines} == {"Printed"}
+    assert len(lines) < 4
 
 
 def test_each_has_an_audit_of_its_own(cli: Cli, tmp_path: Path) -> None:

@@ -55,12 +55,10 @@ from .listening import Announce, Certificate, CertificateKey, Place, TrustedProx
 from .names import load_policy, named
 from .stdin import Lines
 from .story import running
-from .workers.member import Member
-from .workers.questions import Questions, WorkersPerson, WorkersProgram, ban_there
-from .workers.supervisor import supervise
 
 if TYPE_CHECKING:
     from .console.server import Console
+    from .workers.member import Member
 
 __all__ = ["listen", "on_hangup", "tell"]
 
@@ -213,17 +211,18 @@ def listen(
             raise UsageError(f"--workers {workers} needs as many --processes at least: each runs one command or more")
         if policy is not None and policy.is_fifo():
             raise UsageError("--workers needs a --policy that each can read: a file, not a pipe")
-        questions = Questions()
+        from .workers.supervisor import supervise
+
         return supervise(
             context.meta[GIVEN],
             load_key(key, passphrase_file) or Keypair.generate(),
             workers,
             state=state,
-            questions=questions,
-            asker=_asker_of_workers(questions, ask_quiet) if at_stdin else None,
+            asks=at_stdin,
+            quiet=ask_quiet or None,
             hangs_up=policy is not None or audit is not None,
         )
-    member = None if worker is None else Member(worker)
+    member = None if worker is None else _member(worker)
     if member is not None:
         state, audit = member.state, None if audit is None else member.own(audit)
         addresses = member.addresses or addresses
@@ -340,6 +339,12 @@ async def _listen(
         await end_all(peer.close, *(partial(path.unlink, missing_ok=True) for path in made))
 
 
+def _member(descriptor: int) -> Member:
+    from .workers.member import Member  # for those that listen --workers starts
+
+    return Member(descriptor)
+
+
 def _settled(where: Sequence[Place], listeners: Sequence[Listener]) -> list[str]:
     """The addresses that were given, with the ports that they were bound to; and those that were not given."""
     bound = [one.address.without_peer() for one in listeners if not one.address.is_relayed]
@@ -364,12 +369,6 @@ def _asker(peer: StrongholdP2p[Any, Any], config: Config) -> Asker:
     if output.is_json():
         return Program(peer, Lines(), ban=peer.ban_peer)
     return Person(peer, Lines.of_person(), quiet=config.firewall_quiet, ban=peer.ban_peer)
-
-
-def _asker_of_workers(questions: Questions, quiet: float) -> Asker:
-    if output.is_json():
-        return WorkersProgram(questions, Lines(), ban=ban_there)
-    return WorkersPerson(questions, Lines.of_person(), quiet=quiet or None, ban=ban_there)
 
 
 def _console(peer: StrongholdP2p[Any, Any], place: str, *, alone: bool) -> Console:

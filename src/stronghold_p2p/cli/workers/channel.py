@@ -10,6 +10,7 @@ from typing import Any, Final, Self, TypeAlias
 import msgspec
 
 from ..ask.asked import Act
+from ..writer import MAX_WAITING
 
 __all__ = [
     "Asked",
@@ -143,6 +144,11 @@ class Channel:
         """Never waits. What the other end does not get, since it has ended, is lost."""
         if not self._writer.is_closing():
             self._writer.write(msgspec.json.encode(message) + b"\n")
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the other end takes nothing, so that no more should be sent than must be."""
+        return self._writer.transport.get_write_buffer_size() > MAX_WAITING
 
     async def receive(self) -> ToWorker | ToSupervisor | None:
         """The next message; None: the other end is gone."""

@@ -58,7 +58,7 @@ class Member:
     async def joined(self) -> AsyncIterator[None]:
         """As long as it lasts, the supervisor prints what this process prints, but for the log."""
         self._channel = await Channel.over(self._socket)
-        output.forward(lambda record, text: self._send(Printed(record, text)))
+        output.forward(self._print)
         try:
             yield
         finally:
@@ -85,7 +85,14 @@ class Member:
         """Tells that the peer listens at these, without its id."""
         self._send(Listening(addresses))
 
+    def _print(self, record: dict[str, Any] | None, text: str | None) -> None:
+        if not self._is_stalled():
+            self._send(Printed(record, text))
+
     async def _ask(self, question: FirewallRequest) -> None:
+        if self._is_stalled():
+            question.reject("nobody reads the questions")
+            return
         self._open[question.id] = question
         self._send(_asked(question))
         try:
@@ -104,6 +111,10 @@ class Member:
             self._send(Given(message.id, int(await give(answer, question, self._peer.ban_peer))))
         except (TypeError, ValueError) as error:
             self._send(Given(message.id, 0, str(error)))
+
+    def _is_stalled(self) -> bool:
+        """Remotes cause any number of lines and questions, and the supervisor may be stopped."""
+        return self._channel is not None and self._channel.is_stalled
 
     def _send(self, message: Listening | Printed | Asked | Given | Ended) -> None:
         assert self._channel is not None

@@ -19,8 +19,9 @@ import typer
 from ...identity import Keypair
 from .. import output
 from ..ask.asker import Asker
+from ..stdin import Lines
 from .channel import Asked, Channel, Ended, Given, HangUp, Leave, Listening, Printed, Setup, ToWorker
-from .questions import Questions, WorkersQuestions
+from .questions import Questions, WorkersPerson, WorkersProgram, WorkersQuestions, ban_there
 
 __all__ = ["WorkerFailed", "supervise"]
 
@@ -49,26 +50,27 @@ async def supervise(
     size: int,
     *,
     state: Path | None,
-    questions: Questions,
-    asker: Asker | None,
+    asks: bool,
+    quiet: float | None,
     hangs_up: bool,
 ) -> None:
-    """Runs so many workers until it is cancelled. ``arguments`` are those of ``listen``, as they were given. ``asker`` answers
-    their ``questions``; None: they have none. ``hangs_up``: SIGHUP is for them.
+    """Runs so many workers until it is cancelled. ``arguments`` are those of ``listen``, as they were given. ``asks``: whoever is
+    at stdin answers their questions; ``quiet`` as for :class:`Person`. ``hangs_up``: SIGHUP is for them.
 
     Raises:
         Exit: one cannot start, and has told why.
         WorkerFailed: the same, and it has not.
     """
     with TemporaryDirectory(prefix="stronghold-p2p-") as folder:
-        if state is None and asker is not None:
+        if state is None and asks:
             state = Path(folder, "state")  # what is answered in one worker holds in all
-        crew = _Crew(arguments, keypair, state, questions, asks=asker is not None)
+        questions = Questions()
+        crew = _Crew(arguments, keypair, state, questions, asks=asks)
         try:
             async with asyncio.TaskGroup() as tasks:
                 questions.start = tasks.create_task
-                if asker is not None:
-                    tasks.create_task(asker.run())
+                if asks:
+                    tasks.create_task(_asker(questions, quiet).run())
                 if hangs_up:
                     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, crew.send, HangUp())
                 await crew.run(size, tasks)
@@ -211,6 +213,12 @@ class _Worker:
             output.result(record, f"worker {self._number:<7}was replaced")
         else:
             self.listening.set_result(addresses)
+
+
+def _asker(questions: Questions, quiet: float | None) -> Asker:
+    if output.is_json():
+        return WorkersProgram(questions, Lines(), ban=ban_there)
+    return WorkersPerson(questions, Lines.of_person(), quiet=quiet, ban=ban_there)
 
 
 def _print(printed: Printed) -> None:
