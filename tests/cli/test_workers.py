@@ -153,7 +153,8 @@ def test_a_failed_start_tells_why_once(form: tuple[str, ...]) -> None:
     [
         ("--allow-all", "--workers", "0"),
         ("--console", *TWO),
-        ("--allow-all", *TWO, "--processes", "1"),
+        ("--allow-all", *TWO, "--processes", "1", "--handler", "exec:cat"),
+        ("--policy", "/dev/stdin", *TWO),
         ("--policy", "FIFO", *TWO),
         ("--allow-all", "--worker", "12345"),
     ],
@@ -303,3 +304,32 @@ def test_a_hangup_reaches_all_and_is_told_once(cli: Cli, tmp_path: Path) -> None
             told = cli.json("request", bob.address, "null")
             reached |= {told.line} if told.status == 0 else set()  # the other one may need a moment more
         assert bob.end() == ""
+
+
+def test_a_port_that_others_share_already_is_in_use() -> None:
+    with crew("--allow-all", "/ip4/127.0.0.1/tcp/0") as first:
+        with process("listen", first.address.partition("/p2p/")[0], "--reject-all", *TWO, "--json") as second:
+            assert second.stdout is not None
+            assert json.loads(second.stdout.readline())["error"] == "ListenError"
+            assert second.wait(WAIT) == 1
+        first.end()
+
+
+def test_nothing_is_imported_from_where_it_is_started(tmp_path: Path) -> None:
+    """Anybody may write there, and workers are told the key."""
+    (tmp_path / "msgspec.py").write_text("raise SystemExit(99)")
+    command = [sys.executable, "-P", "-m", "stronghold_p2p", "listen", "--allow-all", *TWO, "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        assert json.loads(started.stdout.readline())["event"] == "listening"
+        started.terminate()
+
+
+def test_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
+    policy = os.fsdecode(os.fsencode(tmp_path) + b"/policy\xff.toml")
+    Path(policy).write_text('[default]\ninbound = "allow"\n')
+    state = os.fsdecode(os.fsencode(tmp_path) + b"/state\xff")
+    with crew("--policy", policy, "--state", state) as running:
+        Path(policy).write_text('[default]\ninbound = "reject"\n')
+        assert running.read("policy")["path"].endswith("policy\\udcff.toml")
+        running.end()

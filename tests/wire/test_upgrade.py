@@ -502,9 +502,8 @@ def test_what_follows_the_negotiation_is_left_for_the_connection() -> None:
     lines = other.noise.encrypt([HEADER + encode_line(YAMUX)])
     bob.receive_data(third + lines + b"".join(other.noise.encrypt([FRAMES]) for _ in range(2000)))
     assert is_done(bob)
-    assert bob.noise.unread
-    received = len(bob.early)
-    assert 0 < received < 1000
-    while bob.noise.unread:
-        received += len(bob.noise.decrypt())
-    assert received == 2000
+    received = list(bob.early)
+    assert 0 < len(received) < 1000
+    for _ in range(2000):  # more than it takes
+        received += bob.noise.decrypt()
+    assert received == [FRAMES] * 2000

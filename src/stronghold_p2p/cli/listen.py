@@ -51,7 +51,18 @@ from .audit.options import Audit, AuditPath, AuditRequired, AuditView, open_audi
 from .command import GIVEN, PATIENCE, Codec, KeyFile, PassphraseFile, UsageError, load_key, time_option
 from .console.place import parse_place
 from .exec import Exec, parse_command
-from .listening import Announce, Certificate, CertificateKey, Place, TrustedProxy, listen_on, places, serve, with_port
+from .listening import (
+    Announce,
+    Certificate,
+    CertificateKey,
+    Place,
+    TrustedProxy,
+    check_that_none_listens,
+    listen_on,
+    places,
+    serve,
+    with_port,
+)
 from .names import load_policy, named
 from .stdin import Lines
 from .story import running
@@ -189,7 +200,7 @@ def listen(
     "reason":...}. "reject_network" rejects all from the address of the peer for the time of --ask-quiet.
 
     With --workers, rules from answers and bans hold in all processes within a second. What one peer may have of requests is
-    divided among them, other limits are those of each. Each writes an audit of its own, FILE.1 to FILE.N. The first one alone
+    divided among them, at least one each; other limits, and for how long a network is rejected, are those of each. Each writes an audit of its own, FILE.1 to FILE.N. The first one alone
     announces, keeps peers connected, listens through relays and maps ports.
 
     Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file, and begins a new file for
@@ -207,10 +218,10 @@ def listen(
     if workers is not None and worker is None:
         if console is not None:
             raise UsageError("--console is a page of one process: use --ask with --workers, or leave --workers out")
-        if workers > processes:
+        if workers > processes and handler.startswith("exec:"):
             raise UsageError(f"--workers {workers} needs as many --processes at least: each runs one command or more")
-        if policy is not None and policy.is_fifo():
-            raise UsageError("--workers needs a --policy that each can read: a file, not a pipe")
+        if policy is not None and (policy.is_fifo() or policy.is_relative_to("/dev") or policy.is_relative_to("/proc")):
+            raise UsageError("--workers needs a --policy that each can read: a file, not a pipe or a descriptor")
         from .workers.supervisor import supervise
 
         return supervise(
@@ -226,7 +237,7 @@ def listen(
     if member is not None:
         state, audit = member.state, None if audit is None else member.own(audit)
         addresses = member.addresses or addresses
-        processes //= workers or 1
+        processes = max(processes // (workers or 1), 1)
         if not member.is_first:
             keep = via_relay = None
             mdns = port_mapping = False
@@ -311,6 +322,8 @@ async def _listen(
             on_hangup(peer, auditor, reloads=reloads)
             if member is not None:
                 tasks.create_task(member.run())
+            if member is not None and not member.addresses:
+                await check_that_none_listens(peer, where)
             await listen_on(peer, where, announce, reuse_port=member is not None)
             if by_ipv6_too:
                 with suppress(ListenError):  # a machine may be without it

@@ -21,6 +21,7 @@ __all__ = [
     "CertificateKey",
     "Place",
     "TrustedProxy",
+    "check_that_none_listens",
     "listen_on",
     "places",
     "serve",
@@ -91,6 +92,14 @@ async def listen_on(
             reuse_port=reuse_port,
         )
         announce = ()
+
+
+async def check_that_none_listens(peer: StrongholdP2p[Any, Any], places: Sequence[Place]) -> None:
+    """Before ports are shared, which whoever had them before may do, too. Raises as :func:`listen_on`."""
+    for address, certificate, trusted_proxies in places:
+        if "/tcp/0/" not in f"{address}/":
+            alone = await peer.listen(address, certificate=certificate, trusted_proxies=trusted_proxies)
+            await peer.stop_listening(alone)
 
 
 def with_port(given: Multiaddr, bound: Multiaddr) -> str:

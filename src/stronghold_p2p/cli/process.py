@@ -8,11 +8,12 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-__all__ = ["Command", "ProcessFailed", "listening", "run", "running"]
+__all__ = ["Command", "ProcessFailed", "listening", "run", "running", "this_program"]
 
 
 class ProcessFailed(Exception):
@@ -87,8 +88,15 @@ async def run(*arguments: str, before: Sequence[str] = ()) -> tuple[int, Any]:
 async def _start(*arguments: str, before: Sequence[str]) -> Process:
     # Out of the reach of the terminal: Ctrl-C is ours to hand on, once.
     return await asyncio.create_subprocess_exec(
-        *(*before, sys.executable, "-m", "stronghold_p2p", *arguments, "--json"),
+        *(*before, *this_program(), *arguments, "--json"),
         stdin=DEVNULL,
         stdout=PIPE,
         start_new_session=True,
     )
+
+
+def this_program() -> list[str]:
+    """What runs this program anew. With -m alone, Python looks for each module first where it is started, which may be anybody's
+    folder; the program itself may lie there, too, and then it must."""
+    own = Path(__file__).resolve().parents[2]
+    return [sys.executable, *([] if Path.cwd() == own else ["-P"]), "-m", "stronghold_p2p"]

@@ -45,7 +45,8 @@ class Setup(_Message):
     """The identity, as protobuf."""
     addresses: list[str]
     """Where the first worker listens; none: it is the first one, and chooses the ports that were left open."""
-    state: str | None
+    state: bytes | None
+    """A path, which need not be UTF-8."""
 
 
 class Give(_Message):

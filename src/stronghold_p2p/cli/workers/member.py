@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -39,7 +40,7 @@ class Member:
         self.keypair: Final = Keypair.from_protobuf(setup.key)
         self.is_first: Final = setup.number == 1
         self.addresses: Final = setup.addresses
-        self.state: Final = None if setup.state is None else Path(setup.state)
+        self.state: Final = None if setup.state is None else Path(os.fsdecode(setup.state))
         self._number = setup.number
         self._open: dict[int, FirewallRequest] = {}
         self._channel: Channel | None = None
@@ -87,7 +88,7 @@ class Member:
 
     def _print(self, record: dict[str, Any] | None, text: str | None) -> None:
         if not self._is_stalled():
-            self._send(Printed(record, text))
+            self._send(Printed(_plain(record), None if text is None else _plain(text)))
 
     async def _ask(self, question: FirewallRequest) -> None:
         if self._is_stalled():
@@ -138,3 +139,15 @@ def _asked(question: FirewallRequest) -> Asked:
         question.need,
         question.agreed,
     )
+
+
+def _plain(value: Any) -> Any:
+    """The same with text that UTF-8 has: paths may have other bytes."""
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {key: _plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+    return value

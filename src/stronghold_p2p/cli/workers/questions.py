@@ -96,10 +96,10 @@ class Question:
                 self.outcome, self.by, self.reason = outcome or "withdrawn", by, reason
                 self._ended.set()
 
-    def lose(self) -> None:
+    def lose(self, outcome: str, by: str | None) -> None:
         """Its worker has ended."""
         self.take(Given(self._asked.id, 0))
-        self.take(Ended(self._asked.id, "lost", None, None))
+        self.take(Ended(self._asked.id, outcome, by, None))
 
     def _answer(
         self, act: Act, seconds: float | None = None, also: list[str] | None = None, reason: str | None = None
@@ -154,10 +154,10 @@ class WorkersQuestions:
                 if self._open[id].is_settled:
                     del self._open[id]
 
-    def lose(self) -> None:
+    def lose(self, outcome: str = "lost", by: str | None = None) -> None:
         """The worker has ended."""
         for question in self._open.values():
-            question.lose()
+            question.lose(outcome, by)
         self._open.clear()
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
-import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -19,6 +19,7 @@ import typer
 from ...identity import Keypair
 from .. import output
 from ..ask.asker import Asker
+from ..process import this_program
 from ..stdin import Lines
 from .channel import Asked, Channel, Ended, Given, HangUp, Leave, Listening, Printed, Setup, ToWorker
 from .questions import Questions, WorkersPerson, WorkersProgram, WorkersQuestions, ban_there
@@ -35,6 +36,9 @@ LAST_PAUSE: Final = 60.0
 
 STEADY: Final = 60.0
 """Seconds after which a worker has not failed at its start, and the next one has the first pause again."""
+
+ENDING: Final = 30.0
+"""Seconds for a worker to end in order: running requests have 5, and so have commands and the audit behind them."""
 
 OF_ALL: Final = frozenset({"addresses", "policy", "PolicyError"})
 """Events and errors that come from all workers, of which those of the first are told."""
@@ -71,8 +75,11 @@ async def supervise(
                 questions.start = tasks.create_task
                 if asks:
                     tasks.create_task(_asker(questions, quiet).run())
+                loop = asyncio.get_running_loop()
                 if hangs_up:
-                    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, crew.send, HangUp())
+                    loop.add_signal_handler(signal.SIGHUP, crew.send, HangUp())
+                else:  # the folder is to be removed
+                    loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
                 await crew.run(size, tasks)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -134,13 +141,15 @@ class _Crew:
         with theirs:
             channel = await Channel.over(ours)
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "stronghold_p2p", "listen", "--worker", str(theirs.fileno())),
+                *(*this_program(), "listen", "--worker", str(theirs.fileno())),
                 *self._arguments,
                 stdin=DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # out of the reach of the terminal: Ctrl-C is ours to hand on
             )
-        channel.send(Setup(number, self._key, self._addresses, None if self._state is None else str(self._state)))
+        channel.send(
+            Setup(number, self._key, self._addresses, None if self._state is None else os.fsencode(self._state))
+        )
         if self._asks and not self.questions.has_answerer:
             channel.send(Leave())
         self._channels.add(channel)
@@ -148,8 +157,13 @@ class _Crew:
             yield process, channel
         finally:
             self._channels.discard(channel)
-            await channel.close()
-            await process.wait()
+            try:
+                async with asyncio.timeout(ENDING):
+                    await channel.close()
+                    await process.wait()
+            finally:
+                with suppress(ProcessLookupError):
+                    process.kill()  # it does not react, or we were told twice to end
 
 
 class _Worker:
@@ -203,6 +217,9 @@ class _Worker:
                             self._crew.print(message, first=self._is_first)
                         case Asked() | Given() | Ended():
                             questions.take(message)
+            except asyncio.CancelledError:
+                questions.lose("closed", "firewall")
+                raise
             finally:
                 questions.lose()
             return await process.wait()
