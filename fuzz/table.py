@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from fuzz import files, machines, messages
+from fuzz import files, machines, messages, pipes
 from fuzz.target import Target
 
 __all__ = ["TARGETS"]
 
-TARGETS: dict[str, Target] = {target.name: target for target in (*machines.TARGETS, *messages.TARGETS, *files.TARGETS)}
+TARGETS: dict[str, Target] = {
+    target.name: target for target in (*machines.TARGETS, *pipes.TARGETS, *messages.TARGETS, *files.TARGETS)
+}

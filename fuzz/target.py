@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from stronghold_p2p import Keypair
 from stronghold_p2p.encoding import varint
+from stronghold_p2p.errors import ProtocolNotSupported, RemoteProtocolError
 
-__all__ = ["KEYPAIRS", "Seeds", "Target", "framed", "pieces", "target"]
+__all__ = ["KEYPAIRS", "Outcome", "Seeds", "Target", "framed", "outcome", "pieces", "target"]
 
 Seeds = Callable[[], Iterable[bytes]]
+Outcome = tuple[object, ...]
 
 KEYPAIRS = tuple(Keypair.from_protobuf(bytes.fromhex("08011240") + bytes([n]) * 32 + public) for n, public in (
     (1, bytes.fromhex("8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c")),
@@ -57,3 +59,15 @@ def pieces(data: bytes) -> tuple[bytes, Iterator[bytes]]:
 def framed(*messages: bytes) -> bytes:
     """Messages behind their lengths."""
     return b"".join(varint.encode(len(message)) + message for message in messages)
+
+
+def outcome(feed: Callable[[bytes], object], parts: Iterable[bytes]) -> type[Exception] | None:
+    """The class of the error that ends a stream, if one does: the remote's fault."""
+    try:
+        for part in parts:
+            feed(part)
+    except RemoteProtocolError as error:
+        return type(error)
+    except ProtocolNotSupported as error:
+        return type(error)
+    return None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.compiled import IGNORED_WARNINGS
 from support.loop import Loop
 
 from stronghold_p2p import StrongholdP2p
@@ -27,6 +28,12 @@ PATIENCE = 30
 """Seconds after which a test that waits for what does not come is ended."""
 
 MakePeer = Callable[..., Awaitable[StrongholdP2p[Any, Any]]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for warning in IGNORED_WARNINGS:
+        action, message, category = warning.split(":")
+        config.addinivalue_line("filterwarnings", f"{action}:{re.escape(message)}:{category}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.compiled import STRICTLY
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,7 +31,7 @@ PRINTS = {
 
 
 def run(*arguments: str) -> str:
-    command = [sys.executable, "-W", "error", "-X", "dev", *arguments]
+    command = [sys.executable, *STRICTLY, *arguments]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert finished.returncode == 0, finished.stderr
     # asyncio's debug mode tells of callbacks that took long: on a busy machine any may.

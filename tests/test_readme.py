@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.compiled import STRICTLY
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -117,7 +118,7 @@ class Terminals:
         pytest.fail(f"a command has failed: {self._shell.communicate(timeout=WAIT)[1]}")
 
     def run_python(self, code: str) -> str:
-        command = [sys.executable, "-W", "error", "-X", "dev", "-c", code]
+        command = [sys.executable, *STRICTLY, "-c", code]
         ran = subprocess.run(
             command, cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=WAIT, check=False
         )

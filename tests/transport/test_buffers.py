@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
+import pytest
+from support.clock import Clock
 from support.loop import Loop
 
-from stronghold_p2p.transport.buffers import MAX_BLOCKS, Buffers, MessageBuffer, buffers_of
+from stronghold_p2p.transport.buffers import IDLE_TIME, MAX_BLOCKS, MAX_LINGERING, Buffers, MessageBuffer, buffers_of
 
 
 async def test_a_block_is_used_again_when_nobody_has_a_view_of_it() -> None:
@@ -24,6 +27,38 @@ async def test_blocks_are_few_and_what_is_larger_is_not_kept() -> None:
     views = [memoryview(buffers.take_block(1)) for _ in range(MAX_BLOCKS)]
     assert len(buffers.take_block(1)) == 1
     assert len(buffers.take_block(len(views[0]) + 1)) == len(views[0]) + 1
+
+
+async def test_what_is_idle_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    clock = Clock(loop.time())
+    monkeypatch.setattr(loop, "time", clock)
+    buffers = Buffers()
+    block = buffers.take_block(1)
+    await clock.advance(IDLE_TIME)  # it was used before
+    assert buffers.take_block(1) is block
+    await clock.advance(3 * IDLE_TIME)
+    assert buffers.take_block(1) is not block
+    await clock.advance(3 * IDLE_TIME)
+
+
+async def test_a_message_lingers_until_the_next_takes_its_place() -> None:
+    buffers = Buffers()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(5):
+            message = buffers.message(1_000_000).finish()
+            del message
+            left, _ = tracemalloc.get_traced_memory()
+            assert 1_000_000 <= left - before < 1_100_000
+        held = [buffers.message(1_000_000).finish() for _ in range(30)]
+        assert len(held) == 30
+        del held
+        left, _ = tracemalloc.get_traced_memory()
+        assert left - before < MAX_LINGERING + 100_000
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_message_is_put_together_in_place() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableSequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from ..errors import StrongholdError
 
@@ -56,10 +56,7 @@ class StreamReceiver(Protocol):
         return
 
 
-Chunk = TypeVar("Chunk", bytes, bytes | memoryview)
-
-
-def append_chunk(chunks: MutableSequence[Chunk], data: bytes) -> None:
+def append_chunk(chunks: MutableSequence[bytes] | MutableSequence[bytes | memoryview], data: bytes) -> None:
     """Keeps what has come. Small pieces are joined: two bytes in an object of their own would take 35."""
     last = chunks[-1] if chunks else None
     if isinstance(last, bytes) and len(last) + len(data) <= MAX_SMALL_CHUNK:
