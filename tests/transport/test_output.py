@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from support.clock import Clock
 from support.connections import ECHO, RAW, Pair, connected
 from support.recorder import Recorder
 from support.remote import lines
@@ -15,9 +16,10 @@ from support.yamux import data, go_away
 
 from stronghold_p2p import Config
 from stronghold_p2p.transport.connection import Connection
-from stronghold_p2p.transport.output import FLUSH_FRAMES
+from stronghold_p2p.transport.output import FLUSH_FRAMES, LATE_SECONDS, MAX_LATE
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
+from stronghold_p2p.wire.yamux import HEADER_SIZE
 
 KIB = 1024
 LINES = len(lines(ECHO))
@@ -93,6 +95,89 @@ async def test_an_answer_that_shares_no_flush_leaves_at_once(monkeypatch: pytest
         assert len(writes.sizes) == 1
         other.stream.reset()
         await settled()
+
+
+async def answered(pair: Pair) -> tuple[Recorder, Recorder]:
+    """Both ends of a stream on which the remote has said all, and we have not ended our side."""
+    outbound, inbound = await pair.recorders()
+    inbound.stream.release()
+    await until(lambda: outbound.eof)
+    return outbound, inbound
+
+
+async def test_the_end_of_an_answered_stream_leaves_with_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as pair:
+        outbound, inbound = await answered(pair)
+        writes = Counting(monkeypatch, pair.alice_pipe)
+        outbound.stream.release(answered=True)
+        await settled()
+        assert writes.sizes == []
+        following = await pair.alice.open_substream(RAW)
+        assert following.write_now(b"next")
+        await settled()
+        assert len(writes.sizes) == 1
+        assert inbound.stream.ended
+        following.reset()
+
+
+async def test_the_end_of_an_answered_stream_leaves_alone_when_nothing_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    clock = Clock(loop.time())
+    monkeypatch.setattr(loop, "time", clock)
+    async with connected() as pair:
+        outbound, inbound = await answered(pair)
+        writes = Counting(monkeypatch, pair.alice_pipe)
+        outbound.stream.release(answered=True)
+        await clock.advance(LATE_SECONDS / 2)
+        assert writes.sizes == []
+        await clock.advance(LATE_SECONDS)
+        assert len(writes.sizes) == 1
+        assert inbound.stream.ended
+
+
+async def test_no_more_than_some_ends_wait() -> None:
+    async with connected() as pair:
+        streams = [await answered(pair) for _ in range(MAX_LATE // HEADER_SIZE + 1)]
+        *waiting, last = streams
+        for outbound, _ in waiting:
+            outbound.stream.release(answered=True)
+        await settled()
+        assert not any(inbound.stream.ended for _, inbound in streams)
+        last[0].stream.release(answered=True)
+        await settled()
+        assert all(inbound.stream.ended for _, inbound in streams)
+
+
+async def test_an_end_waits_for_nothing_while_the_remote_may_send() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.recorders()
+        outbound.stream.release(answered=True)
+        await settled()
+        assert inbound.eof
+        inbound.stream.release()
+        await settled()
+
+
+async def test_a_drained_connection_does_not_wait_for_ends_alone() -> None:
+    async with connected() as pair:
+        outbound, _ = await answered(pair)
+        outbound.stream.release(answered=True)
+        await settled()
+        pair.bob.drain()
+        await settled()
+        assert pair.bob.closed.done()
+        assert pair.alice_host.closed == [(pair.alice, None)]
+
+
+async def test_a_drained_connection_waits_for_a_stream_that_needs_it() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.recorders()
+        pair.bob.drain()
+        await settled()
+        assert not pair.bob.closing
+        inbound.stream.release()
+        await until(pair.bob.closed.done)
+        assert outbound.eof
 
 
 class NextRequest:

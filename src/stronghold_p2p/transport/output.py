@@ -13,7 +13,7 @@ from ..wire.noise import NoiseTransport
 from .deadlines import Deadlines
 from .pipe import BytePipe
 
-__all__ = ["FLUSH_FRAMES", "FLUSH_SIZE", "Output", "Writer", "precise_time"]
+__all__ = ["FLUSH_FRAMES", "FLUSH_SIZE", "LATE_SECONDS", "MAX_LATE", "Output", "Writer", "precise_time"]
 
 FLUSH_FRAMES: Final = 8
 """Data frames after which it does not wait either: the remote begins with the first of many small requests while we write
