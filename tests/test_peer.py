@@ -454,7 +454,7 @@ def test_every_coroutine_that_is_agreed_is_one() -> None:
 
 
 def test_the_log_is_silent_by_default() -> None:
-    program = "import logging, stronghold_p2p; logging.getLogger('stronghold_p2p').error('heard')"
+    program = "import logging; from stronghold_p2p import StrongholdP2p; logging.getLogger('stronghold_p2p').error('heard')"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert told.stdout + told.stderr == b""
 
