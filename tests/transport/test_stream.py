@@ -60,6 +60,15 @@ async def test_readinto_fills_a_buffer_that_is_used_again(segment: int | None) -
         assert await inbound.readinto(bytearray()) == 0
 
 
+async def test_readinto_needs_a_buffer_to_write_to() -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        with pytest.raises(TypeError, match="read-only"):
+            await inbound.readinto(memoryview(bytes(4)))
+        await outbound.write(b"sent")
+        assert await inbound.read() == b"sent"
+
+
 @pytest.mark.parametrize("turns", range(12))
 @pytest.mark.parametrize("room", [300_000, 100_000, 10])
 async def test_what_a_cancelled_readinto_has_got_is_read_next(room: int, turns: int) -> None:

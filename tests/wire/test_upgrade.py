@@ -482,3 +482,29 @@ class TestHostileInput:
         upgrade = machine(side)
         feed_cut(upgrade, TRANSCRIPTS[side], cuts)
         assert is_done(upgrade)
+
+
+def test_empty_messages_in_the_negotiation_of_the_muxer_are_refused() -> None:
+    """They cost no limit of the negotiation, and a read brings tens of thousands."""
+    bob, other = listener(), OtherDialer()
+    bob.receive_data(other.first_flight())
+    bob.receive_data(other.third_flight(bob.data_to_send()))
+    assert not is_done(bob)
+    with pytest.raises(HandshakeError, match="empty messages"):
+        bob.receive_data(b"".join(other.noise.encrypt([b""]) for _ in range(600)))
+
+
+def test_what_follows_the_negotiation_is_left_for_the_connection() -> None:
+    """Which takes it in turns, however many messages it is."""
+    bob, other = listener(), OtherDialer()
+    bob.receive_data(other.first_flight())
+    third = other.third_flight(bob.data_to_send())
+    lines = other.noise.encrypt([HEADER + encode_line(YAMUX)])
+    bob.receive_data(third + lines + b"".join(other.noise.encrypt([FRAMES]) for _ in range(2000)))
+    assert is_done(bob)
+    assert bob.noise.unread
+    received = len(bob.early)
+    assert 0 < received < 1000
+    while bob.noise.unread:
+        received += len(bob.noise.decrypt())
+    assert received == 2000

@@ -27,6 +27,9 @@ MAX_BLOCKS: Final = 8
 MAX_LINGERING: Final = 16 * 1024 * 1024
 """Bytes of messages that were given out and are not freed yet."""
 
+MAX_LOOKED_AT: Final = 16
+"""Of these, the oldest, for each new message: others may have hundreds of them."""
+
 IDLE_TIME: Final = 5.0
 """Seconds without use after which all of this is given back."""
 
@@ -63,7 +66,7 @@ class Buffers:
         """
         self._use()
         index, wanted = 0, size
-        while wanted > 0 and index < len(self._lingering):
+        while wanted > 0 and index < min(len(self._lingering), MAX_LOOKED_AT):
             if _references(self._lingering, index) == ALONE:
                 wanted -= self._let_go(index)
             else:

@@ -329,6 +329,7 @@ class Connection(StreamHost):
         """What the channel brought in one read; the upgrade gives what came with the handshake's last message."""
         if self._waits:
             self._unread += messages  # their turn comes
+            self._noise.keep_unread()
         elif messages or self._noise.unread:  # else a part of one came
             now = precise_time()
             self._work(messages, now, now + self._turns.limit)

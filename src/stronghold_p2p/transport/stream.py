@@ -82,11 +82,16 @@ class Stream:
         """Reads 1 to ``len(buffer)`` bytes into ``buffer``, as soon as there are any, and returns how many; 0 at the end of
         the stream. The fastest way to read much: what comes while this waits is decrypted to where it belongs.
 
-        Do not touch ``buffer`` meanwhile. A megabyte takes all that one read of the socket brings.
+        Do not touch ``buffer`` meanwhile. A megabyte takes all that one read of the socket brings. Only so many bytes of it
+        as are returned mean anything.
+
+        Raises TypeError if ``buffer`` is read-only.
         """
         check_loop(self._substream.loop)
         callbacks = self._callbacks
         view = memoryview(buffer).cast("B")
+        if view.readonly:
+            raise TypeError("expected a buffer to write to, such as a bytearray, got a read-only one")
         while not callbacks.chunks:
             if callbacks.eof or not view:
                 return 0

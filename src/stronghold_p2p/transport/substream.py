@@ -245,8 +245,8 @@ class Substream(Writer):
 
     def reserve(self, size: int, missing: int) -> MessageBuffer | None:
         """Memory for a message of ``size`` bytes, and holds those that are ``missing``; None unless the remote can send them
-        without a wait, and memory is not short: what has not come is only as likely to come."""
-        if missing > self._muxed.receivable or self._host.budget.exhausted:
+        without a wait, and memory is far from short: what has not come may never come."""
+        if missing > self._muxed.receivable or missing > self._host.budget.room_to_grow:
             return None
         self.hold(missing)
         return buffers_of(self.loop).message(size)

@@ -147,9 +147,12 @@ class Upgrade:
             data = self._take_inbound()
             try:
                 pieces = [data] if channel is None else channel.decrypt(data)
-                while channel is not None and channel.unread:
-                    pieces += channel.decrypt()
                 following += map(negotiation.receive_data, pieces)
+                while channel is not None and channel.unread and negotiation.protocol is None:
+                    pieces = channel.decrypt()
+                    if not any(pieces):  # no limit of the negotiation counts them
+                        raise HandshakeError("too many empty messages in the negotiation of the muxer")
+                    following += map(negotiation.receive_data, pieces)
             finally:
                 if lines := negotiation.data_to_send():
                     self._outbound += lines if channel is None else [channel.encrypt(lines)]
