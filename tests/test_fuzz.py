@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from support.compiled import replaces_parts
 
 from fuzz import corpus
 from fuzz.table import TARGETS
 from fuzz.target import Target
 
-targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+DOUBLES = {"message-reader"}
+"""Targets that put a double in the place of a part."""
+
+targets = pytest.mark.parametrize(
+    "target",
+    [pytest.param(one, marks=replaces_parts if name in DOUBLES else ()) for name, one in TARGETS.items()],
+    ids=TARGETS,
+)
 
 
 @targets
