@@ -333,3 +333,17 @@ def test_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
         Path(policy).write_text('[default]\ninbound = "reject"\n')
         assert running.read("policy")["path"].endswith("policy\\udcff.toml")
         running.end()
+
+
+def test_a_worker_that_does_not_react_is_ended() -> None:
+    impatient = (
+        "from stronghold_p2p.cli import main; from stronghold_p2p.cli.workers import supervisor;"
+        "supervisor.ENDING = 0.1; main()"
+    )
+    command = [sys.executable, "-c", impatient, "listen", "--allow-all", *TWO, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+        running = Crew(started)
+        stopped, _ = running.pids
+        os.kill(stopped, signal.SIGSTOP)
+        running.end()
+        assert started.returncode == 0

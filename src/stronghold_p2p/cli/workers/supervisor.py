@@ -158,9 +158,10 @@ class _Crew:
         finally:
             self._channels.discard(channel)
             try:
-                async with asyncio.timeout(ENDING):
-                    await channel.close()
-                    await process.wait()
+                with suppress(TimeoutError):  # which would take the place of a cancellation
+                    async with asyncio.timeout(ENDING):
+                        await channel.close()
+                        await process.wait()
             finally:
                 with suppress(ProcessLookupError):
                     process.kill()  # it does not react, or we were told twice to end
