@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import ctypes
 import json
 import os
@@ -11,7 +12,10 @@ import sys
 import time
 import traceback
 from collections import Counter
+from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import stronghold_p2p
 
 from .world import world
 
@@ -73,6 +77,10 @@ def _arguments() -> argparse.Namespace:
 def _be_repeatable() -> None:
     """Starts this program anew with hashes and addresses in memory that are always the same."""
     if os.environ.get("PYTHONHASHSEED") != "0":
+        for package in (Path(__file__).parent, Path(stronghold_p2p.__file__).parent):
+            compileall.compile_dir(
+                package, quiet=2
+            )  # what is compiled at its first import lies elsewhere than at the second
         os.environ["PYTHONHASHSEED"] = "0"
         if sys.platform == "linux":
             ctypes.CDLL(None).personality(NO_RANDOM_ADDRESSES)

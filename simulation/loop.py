@@ -20,6 +20,7 @@ from .world import here, world
 __all__ = ["Loop", "replace_system"]
 
 T = TypeVar("T")
+H = TypeVar("H", bound=asyncio.Handle)
 
 DISK: Final = 0.01
 """Seconds at most of what is done in a thread."""
@@ -35,6 +36,14 @@ class Loop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return world.now
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
+        return _unless_dead(super().call_soon(callback, *args, context=context))
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return _unless_dead(super().call_at(when, callback, *args, context=context))
 
     def handles(self) -> tuple[asyncio.Handle, ...]:
         """All that is to be called, cancelled or not."""
@@ -66,6 +75,14 @@ class Loop(asyncio.SelectorEventLoop):
     def _close_self_pipe(self) -> None: ...
 
     def _write_to_self(self) -> None: ...
+
+
+def _unless_dead(handle: H) -> H:
+    """What belongs to this process of all, such as the watch of interfaces, may call those that are dead."""
+    process = handle._context.get(here)  # type: ignore[attr-defined]
+    if isinstance(process, Process) and not process.is_alive:
+        process.drop(handle)
+    return handle
 
 
 def _make_task(loop: asyncio.AbstractEventLoop, work: Any, **arguments: Any) -> asyncio.Task[Any]:

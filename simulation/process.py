@@ -84,11 +84,16 @@ class Process:
         loop = cast("Loop", asyncio.get_running_loop())
         self.is_alive = False
         for handle in self._handles():
-            _dead.append((handle._callback, handle._args))
-            handle.cancel()
+            self.drop(handle)
         _dead.extend(self.tasks)
         _dead.extend(loop.forget_descriptors(self.sockets))
         self.ended.set_result(None)
+
+    @staticmethod
+    def drop(handle: asyncio.Handle) -> None:
+        """Never calls it: its process is dead."""
+        _dead.append((handle._callback, handle._args))  # type: ignore[attr-defined]
+        handle.cancel()
 
     def left(self) -> list[str]:
         """What there is of it yet."""

@@ -191,6 +191,10 @@ class Socket:
         stream.send(bytes(data[:size]))
         return size
 
+    def sendmsg(self, buffers: Iterable[bytes | bytearray | memoryview]) -> int:
+        """As the event loop sends from Python 3.12 on."""
+        return self.send(b"".join(buffers))
+
     def shutdown(self, how: int) -> None:
         assert how == socket.SHUT_WR
         if self._stream is None or self._stream.gone:
@@ -230,11 +234,18 @@ class Socket:
         self._is_told = True
 
 
+class _Keys(dict[int, selectors.SelectorKey]):
+    """By descriptor; what has one finds its key, too, as in the selectors of Python."""
+
+    def get(self, fileobj: Any, default: Any = None) -> Any:
+        return super().get(_fd_of(fileobj), default)
+
+
 class Selector(selectors.BaseSelector):
     """What the event loop calls between two turns: time passes here, until something can be read, written, or is due."""
 
     def __init__(self) -> None:
-        self._keys: dict[int, selectors.SelectorKey] = {}
+        self._keys = _Keys()
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         fd = _fd_of(fileobj)

@@ -6,12 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="the simulated system knows the event loop of Python 3.11 alone"
-)
-
 ROOT = Path(__file__).parent.parent
 
 
