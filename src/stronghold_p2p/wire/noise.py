@@ -409,7 +409,7 @@ class HandshakeState:
         self._initiator = initiator
         self._ephemeral = ephemeral
         self._static = static
-        self._remote_ephemeral = b""
+        self._remote_ephemeral: X25519PublicKey | None = None
         self._symmetric = SymmetricState(_PROTOCOL_NAME)
         self._symmetric.mix_hash(prologue)
 
@@ -455,8 +455,9 @@ class HandshakeState:
         try:
             for token in tokens:
                 if token == "e":
-                    self._remote_ephemeral, message = _split_at(message, _DHLEN)
-                    self._symmetric.mix_hash(self._remote_ephemeral)
+                    public, message = _split_at(message, _DHLEN)
+                    self._remote_ephemeral = X25519PublicKey.from_public_bytes(public)
+                    self._symmetric.mix_hash(public)
                 elif token == "s":
                     encrypted, message = _split_at(message, _DHLEN + _TAG)
                     self.remote_static = self._symmetric.decrypt_and_hash(encrypted)
@@ -480,12 +481,12 @@ class HandshakeState:
         return _XX[self.position]
 
     @property
-    def _changeable(self) -> tuple[_State, bytes, bytes]:
+    def _changeable(self) -> tuple[_State, X25519PublicKey | None, bytes]:
         """All that a message changes before it has succeeded; set it to undo that."""
         return self._symmetric.state, self._remote_ephemeral, self.remote_static
 
     @_changeable.setter
-    def _changeable(self, before: tuple[_State, bytes, bytes]) -> None:
+    def _changeable(self, before: tuple[_State, X25519PublicKey | None, bytes]) -> None:
         self._symmetric.state, self._remote_ephemeral, self.remote_static = before
 
     def _dh(self, token: str) -> bytes:
@@ -493,9 +494,10 @@ class HandshakeState:
         if not self._initiator:
             ours, theirs = theirs, ours
         private = self._ephemeral if ours == "e" else self._static
-        public = self._remote_ephemeral if theirs == "e" else self.remote_static
+        public = self._remote_ephemeral if theirs == "e" else X25519PublicKey.from_public_bytes(self.remote_static)
+        assert public is not None  # the pattern has a key before what uses it
         try:
-            return private.exchange(X25519PublicKey.from_public_bytes(public))
+            return private.exchange(public)
         except ValueError as error:  # all zeros: a secret that everyone knows
             raise HandshakeError("a public key of low order") from error
 
@@ -504,6 +506,7 @@ _PROTOCOL_NAME: Final = b"Noise_XX_25519_ChaChaPoly_SHA256"  # as long as a hash
 _XX: Final = (("e",), ("e", "ee", "s", "es"), ("s", "se"))
 _DHLEN: Final = 32
 _KEYLEN: Final = 32
+_HASH: Final = SHA256()
 
 
 def _split_at(message: bytes, length: int) -> tuple[bytes, bytes]:
@@ -589,5 +592,5 @@ _State: TypeAlias = tuple[bytes, bytes, CipherState | None, int]
 
 def _hkdf(chaining_key: bytes, input_key_material: bytes) -> tuple[bytes, bytes]:
     """Two keys from two (Noise, section 4.3)."""
-    keys = HKDF(SHA256(), 2 * _KEYLEN, chaining_key, None).derive(input_key_material)
+    keys = HKDF(_HASH, 2 * _KEYLEN, chaining_key, None).derive(input_key_material)
     return keys[:_KEYLEN], keys[_KEYLEN:]
