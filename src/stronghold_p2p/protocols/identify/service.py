@@ -55,7 +55,7 @@ class IdentifyService(Service):
     # -- as a service ----------------------------------------------------------------------------
 
     def connected(self, connection: Connection) -> None:
-        connection.loop.call_later(DELAY, self._begin, connection, self._offer(connection))
+        connection.loop.call_later(DELAY, self._begin, connection)
 
     def closed(self, connection: Connection) -> None:
         self._push_times.pop(connection, None)
@@ -77,12 +77,11 @@ class IdentifyService(Service):
 
     # -- asking ----------------------------------------------------------------------------------
 
-    def _begin(self, connection: Connection, offer: _Offer) -> None:
+    def _begin(self, connection: Connection) -> None:
         if connection.usable:
-            connection.spawn(self._identify(connection, offer))
+            connection.spawn(self._identify(connection))
 
-    async def _identify(self, connection: Connection, offer: _Offer) -> None:
-        """``offer`` is what the remote was offered first: it may have asked for it at any time since."""
+    async def _identify(self, connection: Connection) -> None:
         asked = False
         try:
             async with asyncio.timeout(self.host.config.request_timeout):
@@ -97,8 +96,8 @@ class IdentifyService(Service):
                 connection.remote_without_identify()
         else:
             self.host.identified(connection, identity)
-            if offer != self._offer(connection):
-                # It changed before we could know that the remote takes pushes, and the remote may have heard the old.
+            if connection in self._told:
+                # What it was told may have changed before we could know that it takes pushes.
                 self.offer_changed(connection.peer)
 
     def _take_push(self, connection: Connection, substream: Substream) -> None:
