@@ -16,7 +16,6 @@ IPV6_PREFIXES = (48, 56)
 """A site gets a /48, a household a /56 (RFC 6177, section 2): whoever has one has all of its addresses."""
 
 
-@lru_cache(maxsize=1024)
 def networks_of(address: Multiaddr | None) -> Networks:
     """The networks that contain ``address``: an IPv4 address is its own, an IPv6 address is in a /48 and in a /56.
 
@@ -24,7 +23,11 @@ def networks_of(address: Multiaddr | None) -> Networks:
     """
     if address is None:
         return ("none",)
-    name, value = address.components[0]
+    return _networks_of_host(*address.components[0])
+
+
+@lru_cache(maxsize=1024)  # whoever connects is asked for several times, from one port after another
+def _networks_of_host(name: str, value: str | None) -> Networks:
     if name not in {"ip4", "ip6"} or value is None:
         return (f"/{name}/{value}",)
     ip = ip_address(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, NamedTuple
 
@@ -76,7 +77,11 @@ class OwnAddress(NamedTuple):
 
 def host_of(address: Multiaddr) -> Ip | None:
     """The IP address that ``address`` begins with."""
-    name, value = address.components[0]
+    return _host_of(*address.components[0])
+
+
+@lru_cache(maxsize=1024)  # every connection asks for its two, several times
+def _host_of(name: str, value: str | None) -> Ip | None:
     if name not in {"ip4", "ip6"} or value is None:
         return None
     ip = ip_address(value)
@@ -91,14 +96,18 @@ def is_wildcard(address: Multiaddr) -> bool:
 
 def scope_of(address: Multiaddr) -> Scope:
     """By the IP address or name that ``address`` begins with."""
-    ip = host_of(address)
+    return _scope_of(*address.components[0])
+
+
+@lru_cache(maxsize=1024)
+def _scope_of(kind: str, name: str | None) -> Scope:
+    ip = _host_of(kind, name)
     if ip is not None:
         if ip.is_loopback:
             return Scope.LOOPBACK
         if ip.is_link_local:
             return Scope.LINK
         return Scope.PUBLIC if _is_global(ip) else Scope.PRIVATE
-    kind, name = address.components[0]
     if not kind.startswith("dns") or name is None:
         return Scope.PUBLIC
     last = name.rstrip(".").lower().rpartition(".")[2]
