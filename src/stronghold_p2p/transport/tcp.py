@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from math import ceil
 from typing import Final, cast
 
@@ -334,6 +334,7 @@ def _endpoint(address: Multiaddr) -> tuple[int, str, int]:
     return FAMILIES[kind], host, int(port)
 
 
+@lru_cache(maxsize=16)  # all connections of a listener have its address
 def _multiaddr(socket_address: tuple[str, int] | tuple[str, int, int, int]) -> Multiaddr:
     host, port = socket_address[:2]
     return Multiaddr.of_tcp(host.partition("%")[0], port)
