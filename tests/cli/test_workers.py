@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from conftest import MakePeer
 
-from stronghold_p2p import FirewallRules, NoResponse
+from stronghold_p2p import ConnectionEstablished, FirewallRules, NoResponse
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.workers.channel import Setup
 from stronghold_p2p.cli.workers.member import Member
@@ -254,6 +254,19 @@ def test_a_person_is_asked() -> None:
             assert bob.stdout.readline() == "allowed, this once\n"
             out, _ = asking.communicate(timeout=WAIT)
     assert out == '"hello"\n'
+
+
+async def test_one_alone_keeps_peers_connected(make_peer: MakePeer) -> None:
+    alice = await make_peer()
+    kept = await alice.listen()
+    events = alice.events()
+    with crew("--allow-all", "--keep", str(kept)) as bob:
+        async for event in events:
+            if isinstance(event, ConnectionEstablished):
+                break
+        await asyncio.to_thread(bob.end)
+    await alice.close()
+    assert not [event async for event in events if isinstance(event, ConnectionEstablished)]
 
 
 async def test_nothing_piles_up_while_the_supervisor_is_stopped(make_peer: MakePeer) -> None:
