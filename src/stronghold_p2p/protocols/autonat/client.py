@@ -104,12 +104,10 @@ class AutonatClient(Service):
         network = networks_of(pipe.remote_address)[0]
         if not self._expected:
             return None
-        if network not in self._guests and len(self._guests) >= MAX_GUESTS:
-            before = self._guests.pop(next(iter(self._guests)))
-        else:
-            before = self._guests.pop(network, None)
-        if before is not None:
-            before.abort()
+        if network in self._guests:
+            self._guests.pop(network).abort()
+        elif len(self._guests) >= MAX_GUESTS:
+            self._guests.pop(next(iter(self._guests))).abort()
         connection = self._guests[network] = self._detached.establish(pipe, upgrade, Direction.INBOUND)
         connection.closed.add_done_callback(lambda _: self._forget(network, connection))
         return connection
