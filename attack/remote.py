@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from stronghold_p2p import Keypair, StrongholdError
 from stronghold_p2p.encoding import varint
 from stronghold_p2p.wire import multistream
-from stronghold_p2p.wire.noise import NoiseIdentity, NoiseTransport
+from stronghold_p2p.wire.noise import NoiseIdentity, NoiseKey, NoiseTransport
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 from stronghold_p2p.wire.yamux import HEADER, HEADER_SIZE, Flag, FrameType
 
@@ -226,7 +226,7 @@ class Connection:
         pipe = await transport.open(target, source)
         try:
             identity = NoiseIdentity(keypair or Keypair.generate(), X25519PrivateKey.generate(), MUXERS)
-            upgrade = Upgrade(identity, initiator=True, ephemeral=X25519PrivateKey.generate())
+            upgrade = Upgrade(identity, initiator=True, ephemeral=NoiseKey(X25519PrivateKey.generate()))
             await pipe.send(upgrade.data_to_send())
             while not upgrade.done:
                 upgrade.receive_data(await pipe.receive())

@@ -40,7 +40,7 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.transport.stream import Stream
-from stronghold_p2p.wire.noise import NoiseIdentity
+from stronghold_p2p.wire.noise import NoiseIdentity, NoiseKey
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 
 Peer = StrongholdP2p[Any, Any]
@@ -341,7 +341,7 @@ async def shake_hands_once(address: str, identity: NoiseIdentity) -> None:
     """Connects as far as a multiplexed connection, and leaves."""
     (_, host), (_, port) = Multiaddr.parse(address).without_peer().components
     reader, writer = await asyncio.open_connection(host, port)
-    upgrade = Upgrade(identity, initiator=True, ephemeral=X25519PrivateKey.generate())
+    upgrade = Upgrade(identity, initiator=True, ephemeral=NoiseKey(X25519PrivateKey.generate()))
     while not upgrade.done:
         writer.write(upgrade.data_to_send())
         received = await reader.read(65536)

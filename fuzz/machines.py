@@ -19,7 +19,7 @@ from stronghold_p2p.errors import (
 )
 from stronghold_p2p.resources.memory import Memory
 from stronghold_p2p.wire import multistream
-from stronghold_p2p.wire.noise import CipherState, HandshakeState, NoiseIdentity, NoiseTransport
+from stronghold_p2p.wire.noise import CipherState, HandshakeState, NoiseIdentity, NoiseKey, NoiseTransport
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 from stronghold_p2p.wire.websocket import BINARY, CLOSE, CONTINUATION, PING, FrameReader, encode_frame
 from stronghold_p2p.wire.yamux import (
@@ -109,7 +109,7 @@ OURS, THEIRS = (NoiseIdentity(keypair, x25519(n), MUXERS) for n, keypair in enum
 
 
 def upgrade(*, initiator: bool, identity: NoiseIdentity = OURS) -> Upgrade:
-    return Upgrade(identity, initiator=initiator, ephemeral=x25519(3 if identity is OURS else 4))
+    return Upgrade(identity, initiator=initiator, ephemeral=NoiseKey(x25519(3 if identity is OURS else 4)))
 
 
 def upgrade_seeds() -> Iterator[bytes]:
@@ -159,7 +159,7 @@ def fuzz_noise_payload(data: bytes) -> None:
     """What somebody tells in a handshake whose cryptography is right, perhaps behind a valid payload, which it then adds to."""
     machine = upgrade(initiator=False)
     machine.data_to_send()
-    remote = HandshakeState(initiator=True, ephemeral=x25519(4), static=THEIRS.static)
+    remote = HandshakeState(initiator=True, ephemeral=NoiseKey(x25519(4)), static=THEIRS.static)
     machine.receive_data(b"".join(map(multistream.encode_line, ("/multistream/1.0.0", "/noise"))))
     hello = remote.write_message(b"")
     machine.receive_data(len(hello).to_bytes(2) + hello)

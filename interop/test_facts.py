@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from stronghold_p2p import Config, ConnectionClosed, Keypair, Multiaddr, NoResponse, StreamReset, StrongholdP2p
 from stronghold_p2p.protocols import identify, ping
-from stronghold_p2p.wire.noise import NoiseIdentity
+from stronghold_p2p.wire.noise import NoiseIdentity, NoiseKey
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 
 from .conftest import REQUEST_PROTOCOL, Shared
@@ -25,7 +25,7 @@ async def test_early_muxer_negotiation(language: str, shared: Shared) -> None:
     (_, host), (_, port) = address.without_peer().components
     identity = NoiseIdentity(Keypair.generate(), X25519PrivateKey.generate(), MUXERS)
     ephemeral = X25519PrivateKey.generate()
-    upgrade = Upgrade(identity, initiator=True, ephemeral=ephemeral, expected_peer=address.peer_id)
+    upgrade = Upgrade(identity, initiator=True, ephemeral=NoiseKey(ephemeral), expected_peer=address.peer_id)
     assert host is not None
     assert port is not None
     reader, writer = await asyncio.open_connection(host, int(port))

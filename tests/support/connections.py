@@ -21,7 +21,7 @@ from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.transport.transport import Connected
 from stronghold_p2p.transport.upgrade import PipeUpgrade
-from stronghold_p2p.wire.noise import NoiseIdentity, NoiseTransport
+from stronghold_p2p.wire.noise import NoiseIdentity, NoiseKey, NoiseTransport
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 
 from .memory import MemoryPipe, memory_pipes
@@ -75,7 +75,7 @@ class Host:
         return PipeUpgrade(
             pipe,
             NoiseIdentity(self.keypair, X25519PrivateKey.generate(), MUXERS),
-            X25519PrivateKey.generate(),
+            NoiseKey(X25519PrivateKey.generate()),
             initiator=role,
             expected_peer=expected_peer,
             establish=partial(self._establish, initiator=role),

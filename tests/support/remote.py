@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from stronghold_p2p import Keypair, Multiaddr, PeerId
 from stronghold_p2p.protocols.identify import message as identify
 from stronghold_p2p.wire import multistream
-from stronghold_p2p.wire.noise import NoiseIdentity
+from stronghold_p2p.wire.noise import NoiseIdentity, NoiseKey
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 from stronghold_p2p.wire.yamux import HEADER, HEADER_SIZE, Flag, FrameType
 
@@ -72,7 +72,9 @@ class Remote:
     async def upgrade(self, *, initiator: bool, identity: NoiseIdentity | None = None) -> None:
         """``identity``: what it shows, if that is not its own."""
         identity = identity or self.noise_identity()
-        self._upgrade = upgrade = Upgrade(identity, initiator=initiator, ephemeral=X25519PrivateKey.generate())
+        self._upgrade = upgrade = Upgrade(
+            identity, initiator=initiator, ephemeral=NoiseKey(X25519PrivateKey.generate())
+        )
         self.send_raw(upgrade.data_to_send())
         while not upgrade.done:
             received = await self._reader.read(65536)

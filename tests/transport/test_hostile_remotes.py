@@ -123,7 +123,7 @@ async def test_a_signature_that_proves_nothing(bob: StrongholdP2p[Any, Any], dam
     identity = remote.noise_identity()
     payload = NoiseHandshakePayload.FromString(identity.payload)
     signature = payload.identity_sig
-    signed = b"noise-libp2p-static-key:" + identity.static.public_key().public_bytes_raw()
+    signed = b"noise-libp2p-static-key:" + identity.static.public
     payload.identity_sig = {
         "tampered": bytes((signature[0] ^ 1,)) + signature[1:],
         "empty": b"",

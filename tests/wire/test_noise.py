@@ -22,6 +22,7 @@ from stronghold_p2p.wire.noise import (
     HandshakeState,
     NoiseHandshake,
     NoiseIdentity,
+    NoiseKey,
     NoiseTransport,
     SymmetricState,
 )
@@ -72,8 +73,8 @@ def test_noise_vectors(source: str, vector: dict[str, Any]) -> None:
     def state(side: str) -> HandshakeState:
         return HandshakeState(
             initiator=side == "init",
-            ephemeral=X25519PrivateKey.from_private_bytes(bytes.fromhex(vector[f"{side}_ephemeral"])),
-            static=X25519PrivateKey.from_private_bytes(bytes.fromhex(vector[f"{side}_static"])),
+            ephemeral=NoiseKey(X25519PrivateKey.from_private_bytes(bytes.fromhex(vector[f"{side}_ephemeral"]))),
+            static=NoiseKey(X25519PrivateKey.from_private_bytes(bytes.fromhex(vector[f"{side}_static"]))),
             prologue=bytes.fromhex(vector[f"{side}_prologue"]),
         )
 
@@ -131,7 +132,7 @@ def test_wycheproof_x25519() -> None:
     for test in wycheproof("wycheproof_x25519_test.json"):
         ephemeral = X25519PrivateKey.from_private_bytes(bytes.fromhex(test["private"]))
         remote_ephemeral, shared = bytes.fromhex(test["public"]), bytes.fromhex(test["shared"])
-        responder = HandshakeState(initiator=False, ephemeral=ephemeral, static=static)
+        responder = HandshakeState(initiator=False, ephemeral=NoiseKey(ephemeral), static=NoiseKey(static))
         responder.read_message(remote_ephemeral)
         if shared == bytes(32):
             with pytest.raises(HandshakeError, match="low order"):
@@ -156,8 +157,8 @@ class Handshake:
 
     def __init__(self) -> None:
         self.sides = (
-            HandshakeState(initiator=True, ephemeral=private_key(1), static=private_key(2)),
-            HandshakeState(initiator=False, ephemeral=private_key(3), static=private_key(4)),
+            HandshakeState(initiator=True, ephemeral=NoiseKey(private_key(1)), static=NoiseKey(private_key(2))),
+            HandshakeState(initiator=False, ephemeral=NoiseKey(private_key(3)), static=NoiseKey(private_key(4))),
         )
         self.messages: list[bytes] = []
 
@@ -223,12 +224,12 @@ def test_a_longer_message() -> None:
 
 def test_replayed_messages() -> None:
     recorded = Handshake().exchange(3).messages
-    initiator = HandshakeState(initiator=True, ephemeral=private_key(11), static=private_key(2))
+    initiator = HandshakeState(initiator=True, ephemeral=NoiseKey(private_key(11)), static=NoiseKey(private_key(2)))
     initiator.write_message(b"")
     with pytest.raises(HandshakeError):
         initiator.read_message(recorded[1])
 
-    responder = HandshakeState(initiator=False, ephemeral=private_key(13), static=private_key(4))
+    responder = HandshakeState(initiator=False, ephemeral=NoiseKey(private_key(13)), static=NoiseKey(private_key(4)))
     responder.read_message(recorded[0])
     responder.write_message(b"")
     for message in recorded:
@@ -260,8 +261,12 @@ def test_every_message_has_its_turn() -> None:
 
 
 def test_prologues_differ() -> None:
-    initiator = HandshakeState(initiator=True, ephemeral=private_key(1), static=private_key(2), prologue=b"one")
-    responder = HandshakeState(initiator=False, ephemeral=private_key(3), static=private_key(4), prologue=b"two")
+    initiator = HandshakeState(
+        initiator=True, ephemeral=NoiseKey(private_key(1)), static=NoiseKey(private_key(2)), prologue=b"one"
+    )
+    responder = HandshakeState(
+        initiator=False, ephemeral=NoiseKey(private_key(3)), static=NoiseKey(private_key(4)), prologue=b"two"
+    )
     responder.read_message(initiator.write_message(b""))
     with pytest.raises(HandshakeError):
         initiator.read_message(responder.write_message(b""))
@@ -275,7 +280,7 @@ YAMUX, MPLEX = "/yamux/1.0.0", "/mplex/6.7.0"
 def noise_handshake(keypair: Keypair, *, initiator: bool, muxers: tuple[str, ...] = (YAMUX,)) -> NoiseHandshake:
     fill = 1 if initiator else 3
     identity = NoiseIdentity(keypair, private_key(fill + 1), muxers)
-    return NoiseHandshake(identity, initiator=initiator, ephemeral=private_key(fill))
+    return NoiseHandshake(identity, initiator=initiator, ephemeral=NoiseKey(private_key(fill)))
 
 
 def body(framed: bytes) -> bytes:
@@ -304,7 +309,7 @@ def test_the_first_message_is_bare() -> None:
 
 
 def test_a_first_message_with_a_payload() -> None:
-    forger = HandshakeState(initiator=True, ephemeral=private_key(1), static=private_key(2))
+    forger = HandshakeState(initiator=True, ephemeral=NoiseKey(private_key(1)), static=NoiseKey(private_key(2)))
     bob = noise_handshake(BOB, initiator=False)
     with pytest.raises(HandshakeError, match="payload"):
         bob.read_message(forger.write_message(b"\x00"))
@@ -331,7 +336,7 @@ Payload = Callable[[bytes], bytes]
 def receive_from_forger(payload: Payload, *, by_initiator: bool, muxers: tuple[str, ...] = (YAMUX,)) -> NoiseHandshake:
     victim = noise_handshake(BOB, initiator=by_initiator, muxers=muxers)
     static = private_key(22)
-    forger = HandshakeState(initiator=not by_initiator, ephemeral=private_key(21), static=static)
+    forger = HandshakeState(initiator=not by_initiator, ephemeral=NoiseKey(private_key(21)), static=NoiseKey(static))
     said = payload(public_bytes(static))
     if by_initiator:
         forger.read_message(body(victim.write_message()))

@@ -19,7 +19,7 @@ from stronghold_p2p.errors import (
 )
 from stronghold_p2p.identity import Keypair, PeerId
 from stronghold_p2p.wire.multistream import HEADER, encode_line
-from stronghold_p2p.wire.noise import HandshakeState, NoiseIdentity, NoiseTransport
+from stronghold_p2p.wire.noise import HandshakeState, NoiseIdentity, NoiseKey, NoiseTransport
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 
 ALICE = Keypair.generate()
@@ -40,11 +40,11 @@ def private_key(fill: int) -> X25519PrivateKey:
 
 def dialer(keypair: Keypair = ALICE, expected_peer: PeerId | None = BOB.peer_id) -> Upgrade:
     identity = NoiseIdentity(keypair, private_key(2), MUXERS)
-    return Upgrade(identity, initiator=True, ephemeral=private_key(1), expected_peer=expected_peer)
+    return Upgrade(identity, initiator=True, ephemeral=NoiseKey(private_key(1)), expected_peer=expected_peer)
 
 
 def listener(keypair: Keypair = BOB) -> Upgrade:
-    return Upgrade(NoiseIdentity(keypair, private_key(4), MUXERS), initiator=False, ephemeral=private_key(3))
+    return Upgrade(NoiseIdentity(keypair, private_key(4), MUXERS), initiator=False, ephemeral=NoiseKey(private_key(3)))
 
 
 def is_done(machine: Upgrade) -> bool:
@@ -135,7 +135,9 @@ class OtherDialer:
 
     def __init__(self, *muxers: str) -> None:
         self.payload = payload(ALICE, private_key(2), muxers)
-        self.handshake = HandshakeState(initiator=True, ephemeral=private_key(1), static=private_key(2))
+        self.handshake = HandshakeState(
+            initiator=True, ephemeral=NoiseKey(private_key(1)), static=NoiseKey(private_key(2))
+        )
         self.noise: NoiseTransport
 
     def first_flight(self) -> bytes:
@@ -154,7 +156,9 @@ class OtherListener:
 
     def __init__(self, *muxers: str) -> None:
         self.payload = payload(BOB, private_key(4), muxers)
-        self.handshake = HandshakeState(initiator=False, ephemeral=private_key(3), static=private_key(4))
+        self.handshake = HandshakeState(
+            initiator=False, ephemeral=NoiseKey(private_key(3)), static=NoiseKey(private_key(4))
+        )
 
     def second_flight(self, first: bytes) -> bytes:
         assert first.startswith(NOISE_LINES)
@@ -388,7 +392,7 @@ class TestHostileInput:
     @both_sides
     def test_a_replayed_upgrade(self, side: str) -> None:
         identity = NoiseIdentity(ALICE if side == "dialer" else BOB, private_key(8), MUXERS)
-        fresh = Upgrade(identity, initiator=side == "dialer", ephemeral=private_key(9))
+        fresh = Upgrade(identity, initiator=side == "dialer", ephemeral=NoiseKey(private_key(9)))
         with pytest.raises(HandshakeError):
             fresh.receive_data(TRANSCRIPTS[side])
 

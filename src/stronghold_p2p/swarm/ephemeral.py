@@ -7,6 +7,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from ..wire.noise import NoiseKey
+
 __all__ = ["EphemeralKeys"]
 
 DELAY: Final = 0.01
@@ -18,21 +20,25 @@ class EphemeralKeys:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._next: X25519PrivateKey | None = X25519PrivateKey.generate()
+        self._next: NoiseKey | None = _make()
         self._timer: asyncio.TimerHandle | None = None
 
-    def take(self) -> X25519PrivateKey:
+    def take(self) -> NoiseKey:
         """A key that nobody has had."""
         if self._timer is None:
-            self._timer = self._loop.call_later(DELAY, self._make)
+            self._timer = self._loop.call_later(DELAY, self._make_next)
         key, self._next = self._next, None
-        return key or X25519PrivateKey.generate()
+        return key or _make()
 
     def close(self) -> None:
         """Makes no more."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _make(self) -> None:
+    def _make_next(self) -> None:
         self._timer = None
-        self._next = X25519PrivateKey.generate()
+        self._next = _make()
+
+
+def _make() -> NoiseKey:
+    return NoiseKey(X25519PrivateKey.generate())

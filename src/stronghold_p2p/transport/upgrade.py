@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from ..errors import HandshakeError, NotPermitted, StrongholdError
 from ..identity import PeerId
 from ..wire import yamux
-from ..wire.noise import NoiseIdentity
+from ..wire.noise import NoiseIdentity, NoiseKey
 from ..wire.upgrade import Upgrade
 from .connection import Connection
 from .pipe import BytePipe
@@ -30,7 +28,7 @@ class PipeUpgrade:
         self,
         pipe: BytePipe,
         identity: NoiseIdentity,
-        ephemeral: X25519PrivateKey,
+        ephemeral: NoiseKey,
         *,
         initiator: bool,
         expected_peer: PeerId | None,

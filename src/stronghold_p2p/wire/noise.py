@@ -29,6 +29,7 @@ __all__ = [
     "HandshakeState",
     "NoiseHandshake",
     "NoiseIdentity",
+    "NoiseKey",
     "NoiseTransport",
     "SymmetricState",
 ]
@@ -57,6 +58,17 @@ _pack_length_into = Struct(">H").pack_into
 _pack_nonce = Struct("<4xQ").pack  # Noise, section 12.3
 
 
+class NoiseKey:
+    """A key with its public half in bytes: deriving that takes a third of the time of an exchange, so it is done before there
+    is a handshake."""
+
+    __slots__ = ("private", "public")
+
+    def __init__(self, private: X25519PrivateKey) -> None:
+        self.private = private
+        self.public = private.public_key().public_bytes_raw()
+
+
 class NoiseIdentity:
     """Who we are in every handshake: a static key, and the payload that proves it to be ours.
 
@@ -68,11 +80,11 @@ class NoiseIdentity:
     def __init__(self, keypair: Keypair, static: X25519PrivateKey, muxers: Sequence[str]) -> None:
         """``muxers``: what we offer, the most preferred first; none means that the muxer is negotiated afterwards."""
         self.peer_id = keypair.peer_id
-        self.static = static
+        self.static = NoiseKey(static)
         self.muxers = muxers
         payload = messages.NoiseHandshakePayload(
             identity_key=keypair.public_key.to_protobuf(),
-            identity_sig=keypair.sign(_SIGNATURE_PREFIX + static.public_key().public_bytes_raw()),
+            identity_sig=keypair.sign(_SIGNATURE_PREFIX + self.static.public),
         )
         if muxers:
             payload.extensions.stream_muxers.extend(muxers)
@@ -93,7 +105,7 @@ class NoiseHandshake:
     muxer: str | None
     """What both offer, by the initiator's preference; None unless both have sent a list."""
 
-    def __init__(self, identity: NoiseIdentity, *, initiator: bool, ephemeral: X25519PrivateKey) -> None:
+    def __init__(self, identity: NoiseIdentity, *, initiator: bool, ephemeral: NoiseKey) -> None:
         """``ephemeral`` is for this handshake alone."""
         self.muxer = None
         self._identity = identity
@@ -398,9 +410,7 @@ class HandshakeState:
 
     __slots__ = ("_ephemeral", "_initiator", "_remote_ephemeral", "_static", "_symmetric", "position", "remote_static")
 
-    def __init__(
-        self, *, initiator: bool, ephemeral: X25519PrivateKey, static: X25519PrivateKey, prologue: bytes = b""
-    ) -> None:
+    def __init__(self, *, initiator: bool, ephemeral: NoiseKey, static: NoiseKey, prologue: bytes = b"") -> None:
         self.position = 0
         """How many messages have passed."""
         self.remote_static = b""
@@ -429,11 +439,10 @@ class HandshakeState:
         try:
             for token in tokens:
                 if token == "e":
-                    public = self._ephemeral.public_key().public_bytes_raw()
-                    self._symmetric.mix_hash(public)
-                    message += public
+                    self._symmetric.mix_hash(self._ephemeral.public)
+                    message += self._ephemeral.public
                 elif token == "s":
-                    message += self._symmetric.encrypt_and_hash(self._static.public_key().public_bytes_raw())
+                    message += self._symmetric.encrypt_and_hash(self._static.public)
                 else:
                     self._symmetric.mix_key(self._dh(token))
             message += self._symmetric.encrypt_and_hash(payload)
@@ -492,7 +501,7 @@ class HandshakeState:
         ours, theirs = token[:1], token[1:]  # the initiator's key is named first
         if not self._initiator:
             ours, theirs = theirs, ours
-        private = self._ephemeral if ours == "e" else self._static
+        private = (self._ephemeral if ours == "e" else self._static).private
         public = self._remote_ephemeral if theirs == "e" else X25519PublicKey.from_public_bytes(self.remote_static)
         assert public is not None  # the pattern has a key before what uses it
         try:

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from ..errors import HandshakeError, PeerIdMismatch
 from ..identity import PeerId, PublicKey
 from .multistream import Dialer, Listener
-from .noise import MAX_HANDSHAKE_MESSAGE, NoiseHandshake, NoiseIdentity, NoiseTransport
+from .noise import MAX_HANDSHAKE_MESSAGE, NoiseHandshake, NoiseIdentity, NoiseKey, NoiseTransport
 
 __all__ = ["MUXERS", "Upgrade"]
 
@@ -48,7 +46,7 @@ class Upgrade:
         identity: NoiseIdentity,
         *,
         initiator: bool,
-        ephemeral: X25519PrivateKey,
+        ephemeral: NoiseKey,
         expected_peer: PeerId | None = None,
     ) -> None:
         """``initiator``: whether we dialed; ``expected_peer``: whom, if known; ``ephemeral`` must never serve twice."""

@@ -24,7 +24,7 @@ from ...transport.pipe import BytePipe, PipeReceiver
 from ...transport.stream import Stream
 from ...transport.transport import Transport
 from ...transport.upgrade import PipeUpgrade
-from ...wire.noise import NoiseIdentity
+from ...wire.noise import NoiseIdentity, NoiseKey
 from ...wire.upgrade import MUXERS
 from ..framing import read, write
 from ..service import Service, ServiceHost, in_task
@@ -214,7 +214,7 @@ class AutonatServer(Service):
             upgrade = PipeUpgrade(
                 pipe,
                 identity,
-                X25519PrivateKey.generate(),
+                NoiseKey(X25519PrivateKey.generate()),
                 initiator=True,
                 expected_peer=peer,
                 establish=lambda pipe, machine: self._dialed.establish(pipe, machine, Direction.OUTBOUND),
