@@ -114,7 +114,7 @@ def overload(kind: str, processes: Processes, options: Options, findings: Findin
     for figures in quiet, flooded, after:
         answered_well(findings, figures)
     findings.must(flooded["per_second"] > rate / 2, "fewer than half of what can be served was")
-    findings.must(flooded["p99"] < PATIENCE, "what was served took too long")
+    findings.must(flooded["p99"] < 1.5 * PATIENCE, "what was served took too long")
     findings.must(not after["failed"], f"afterwards requests failed: {after['failed']}")
     findings.must(peak < 100, f"memory grew by {peak:.0f} MB, not less than 100")
     nothing_left(findings, before, settled(listener, before))
