@@ -308,15 +308,21 @@ def waits(processes: Processes, options: Options, findings: Findings) -> None:
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario(name="churn", what="peers that come, ask and leave", run=churn),
+        Scenario(name="churn", what="peers that come, ask and leave", run=churn, quick=True),
         Scenario(name="overload-computes", what="twice what can be served; handlers compute", run=computes),
         Scenario(name="overload-waits", what="twice what can be served; handlers wait", run=waits),
-        Scenario(name="listener-killed", what="kill -9 of the listener, which writes its state", run=listener_killed),
-        Scenario(name="dialer-killed", what="kill -9 of half of the peers", run=dialer_killed),
+        Scenario(
+            name="listener-killed",
+            what="kill -9 of the listener, which writes its state",
+            run=listener_killed,
+            quick=True,
+        ),
+        Scenario(name="dialer-killed", what="kill -9 of half of the peers", run=dialer_killed, quick=True),
         Scenario(
             name="relay-killed",
             what="kill -9 of a relay between the peers",
             run=relay_killed,
+            quick=True,
             allowed=("the reservation at the relay", "as a relay, refused a circuit"),
         ),
         Scenario(name="blocked", what="a handler that blocks the loop", run=blocked, allowed=("slow", "handler")),
@@ -325,6 +331,7 @@ SCENARIOS = {
             name="descriptors",
             what="more peers than descriptors",
             run=descriptors,
+            quick=True,
             allowed=("no connection can be accepted: too many open files", "is reached: "),
         ),
     )
