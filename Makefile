@@ -12,7 +12,7 @@ COMPILED := $(VENV)-compiled
 # Generated code refuses a protobuf older than its generator.
 PROTOBUF_GENERATOR := grpcio-tools==1.76.0
 
-.PHONY: help demo test test-compiled wheels check format interop bench counts attack soak fuzz simulate profile proto clean
+.PHONY: help demo test test-compiled wheels check format interop bench counts attack soak faults fuzz simulate profile proto clean
 .DELETE_ON_ERROR:
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make soak      load for ten minutes, too much of it, and processes that die (Linux)"
 	@echo "make fuzz      inputs that nobody has thought of, a minute for each parser (Linux)"
 	@echo "make simulate  whole peers in simulated worlds: SEEDS=1000 of them, or one by its number, SEED=123"
+	@echo "make faults    connections that break at each byte of a handshake and a request, in each way"
 	@echo "make profile   where the time goes: flame graphs, instructions"
 	@echo "make proto     generate the protobuf modules anew"
 	@echo "make clean     remove all that these have made"
@@ -78,6 +79,9 @@ fuzz: $(VENV)-fuzz/.installed-fuzz
 
 simulate: $(VENV)/.installed
 	@$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
+
+faults: $(VENV)/.installed
+	@PYTHONPATH=tests:. $(BIN)/python -m faults
 
 profile: $(VENV)/.installed-bench
 	@$(BIN)/python -m bench.profile
