@@ -24,9 +24,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count, cycle
 from typing import Any
 
+from soak.listener import IDLE
 from stronghold_p2p import Config, StrongholdError, StrongholdP2p
 
-CONFIG = Config(close_timeout=0.1)
+CONFIG = Config(close_timeout=0.1, idle_timeout=IDLE)
 
 PATIENCE = 20.0
 """Seconds for a request of a peer that comes and goes. None may fail, and other programs take their time, too."""

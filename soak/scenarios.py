@@ -19,7 +19,7 @@ from soak.terms import Findings, Options, Scenario
 
 __all__ = ["SCENARIOS"]
 
-ARRIVALS = 40
+ARRIVALS = 20
 """New peers a second, of all: a handshake costs both sides milliseconds, and there are requests beside."""
 
 GROWTH = 4.0

@@ -85,17 +85,18 @@ class Turns:
         self.used = 0.0
         began = clock()
         try:
-            self._work(self._ending, began + self.limit / 2)
-            self._work(self._waiting, began + self.limit)
-        finally:
             # Until the next turn: who has waited goes before what comes.
-            self.over = bool(self._waiting or self._ending) or clock() - began > self.limit
+            self.over = self._work(self._ending, began + self.limit / 2) | self._work(self._waiting, began + self.limit)
+        finally:
+            if self._waiting or self._ending:
+                self.over = True
             if self.over:
                 self._schedule()
 
-    def _work(self, waiting: Shares[Callable[[], None]], until: float) -> None:
-        """One piece at least."""
+    def _work(self, waiting: Shares[Callable[[], None]], until: float) -> bool:
+        """One piece at least; whether the time is up."""
         while waiting:
             waiting.next()()
             if clock() > until:
-                return
+                return True
+        return False
