@@ -95,7 +95,7 @@ def measure(attack: Attack, options: Options) -> tuple[Figures, Figures]:
             started("clients", codec, str(attack.fresh_per_second), "relayed" if attack.victim.relay else "direct")
         )
         attacker = stack.enter_context(started("attacker", attack.name))
-        ipv4, *ipv6 = victim.read()
+        ipv4, tcp, websocket, *tls = victim.read()
         clients.ask(ipv4)
         time.sleep(options.baseline)
         before = Figures(**clients.ask())
@@ -103,7 +103,7 @@ def measure(attack: Attack, options: Options) -> tuple[Figures, Figures]:
         lines, size = log_size(log)
         begin = time.monotonic()
 
-        attacker.ask([*map(endpoint, ipv6), PROTOCOLS[codec], endpoint(ipv4)])
+        attacker.ask([endpoint(tcp), endpoint(websocket), PROTOCOLS[codec], endpoint(ipv4), *map(endpoint, tls)])
         if attack.setup:
             time.sleep(attack.setup)
             clients.ask()
