@@ -227,7 +227,7 @@ async def run(terms: Victim) -> None:
     kept, *fresh = (keypair(number).peer_id for number in range(1 + FRESH))
     honest = {kept, *fresh}
     relay = RelayServer() if terms.relay else None
-    peer = Peer(firewall=rules(terms.firewall, kept, fresh), codec=terms.codec, relay=relay)
+    peer = Peer(firewall=rules(terms.firewall, kept, fresh), codec=terms.codec, relay=relay, mdns=terms.mdns)
     async with asyncio.TaskGroup() as tasks, peer:  # the iterations end with the peer
         person = None
         if terms.firewall == "ask all":
