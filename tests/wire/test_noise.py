@@ -207,7 +207,7 @@ def test_a_short_message_changes_nothing(number: int) -> None:
 
 
 def test_a_message_that_cannot_be_written_changes_nothing() -> None:
-    writer = HandshakeState(initiator=False, ephemeral=private_key(3), static=private_key(4))
+    writer = HandshakeState(initiator=False, ephemeral=NoiseKey(private_key(3)), static=NoiseKey(private_key(4)))
     writer.read_message(bytes(32))  # a key of low order
     before = writer.handshake_hash, writer.position
     for _ in range(2):
