@@ -149,13 +149,18 @@ class Alice:
     def __init__(self, pair: Pair) -> None:
         self.config = pair.alice_host.config
         self.keypair = pair.alice_host.keypair
+        self.protocols: tuple[str, ...] = ()
         self.told: list[identify.Identity] = []
+        self.pair = pair
         self.service = IdentifyService()
         self.service.attach(self)  # type: ignore[arg-type]
         self.service.connected(pair.alice)
 
+    def connection(self, peer: object) -> Any:
+        return self.pair.alice
+
     def offered(self, peer: object) -> tuple[str, ...]:
-        return ()
+        return self.protocols
 
     def told_to(self, connection: object) -> tuple[Multiaddr, ...]:
         return ()
@@ -183,6 +188,28 @@ async def test_a_remote_that_tells_has_identify() -> None:
         assert pair.alice.remote_identify is SERVED
         pair.alice.remote_without_identify()
         assert pair.alice.remote_identify is SERVED
+
+
+async def test_what_has_changed_since_a_remote_asked_is_pushed_once_it_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with connected() as pair:
+        pair.bob_host.offered |= {identify.PROTOCOL, PUSH_PROTOCOL}
+        pair.alice_host.offered.add(identify.PROTOCOL)
+        alice = Alice(pair)
+        monkeypatch.setattr(
+            pair.alice_host, "stream_opened", lambda *opened: alice.service.protocols[identify.PROTOCOL](*opened)
+        )
+        answer = await bob_answers(pair)
+        assert (await message.read(await pair.bob.open_stream(identify.PROTOCOL))).protocols == ()
+        alice.protocols = (ECHO,)
+        alice.service.offer_changed(pair.alice.peer)  # it is not known yet that Bob takes pushes
+        key = pair.bob_host.keypair.public_key
+        told = message.encode(key, protocols=[PUSH_PROTOCOL], listen_addresses=(), record=None, observed_address=None)
+        await message.serve(answer, told)
+        push = await bob_answers(pair)
+        assert push.protocol == PUSH_PROTOCOL
+        assert (await message.read(push)).protocols == (ECHO,)
 
 
 async def test_a_remote_that_does_not_serve_it_has_none() -> None:
