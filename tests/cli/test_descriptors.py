@@ -60,7 +60,8 @@ def test_a_passphrase_is_not_asked_for_where_nobody_sees_it(tmp_path: Path) -> N
 def test_a_handlers_command_has_them_too() -> None:
     """What it writes to stderr must not end up in a socket that took the number."""
     code = "import os, json; json.dump([os.fstat(2).st_rdev, os.stat(os.devnull).st_rdev], open(1, 'w'))"
-    with listening("--allow-all", "--handler", python(code), preexec_fn=lambda: os.close(2)) as address:
+    closed = {"anew": True, "preexec_fn": lambda: os.close(2)}
+    with listening("--allow-all", "--handler", python(code), **closed) as address:
         ran = shell("", "request", address, "1")
     stderr, null = ran.stdout.strip("[]\n").split(",")
     assert stderr == null
