@@ -1,8 +1,9 @@
 # Every target sets itself up first: a virtual environment, renewed when pyproject.toml changes.
 #   PYTHON  the interpreter to make it from (default: the first of CANDIDATES that is 3.11 or newer)
 #   VENV    where it lies
-# and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken, `make attack ATTACK=--quick` takes
-# a minute and a half. `make wheels WHEELS='--python PATH'` compiles for one Python alone.
+# and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken, `make test EXAMPLES='--hypothesis-profile
+# full'` tries five times the examples, `make attack ATTACK=--quick` takes a minute and a half. `make wheels WHEELS='--python
+# PATH'` compiles for one Python alone.
 
 VENV ?= .venv
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
@@ -37,10 +38,10 @@ demo: $(VENV)/.installed
 	@$(BIN)/stronghold-p2p demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses auto --dist worksteal $(COVERAGE)
+	$(BIN)/pytest --numprocesses auto --dist worksteal $(EXAMPLES) $(COVERAGE)
 
 test-compiled: $(COMPILED)/.installed-dev
-	$(COMPILED)/bin/pytest --numprocesses auto --dist worksteal
+	$(COMPILED)/bin/pytest --numprocesses auto --dist worksteal $(EXAMPLES)
 
 wheels: $(VENV)-wheels/.installed
 	@$(VENV)-wheels/bin/python packaging/wheels.py $(WHEELS)

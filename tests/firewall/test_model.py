@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.clock import Clock
 from support.compiled import replaces_parts
+from support.examples import examples
 from support.loop import Loop
 from support.yamux import memory_share
 
@@ -1014,7 +1015,7 @@ class FirewallMachine(RuleBasedStateMachine):
 
 
 FirewallMachine.TestCase.settings = settings(
-    max_examples=400,
+    max_examples=examples(400),
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
