@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def shell(redirection: str, *arguments: str, **environment: str) -> subprocess.C
 def run(*arguments: str, **paths: str) -> tuple[int, str, str]:
     """Runs a command with files as some of its streams; its status, and what it prints on the others."""
     with contextlib.ExitStack() as stack:
-        files = {
+        files: dict[str, Any] = {
             name: stack.enter_context(open(path, "r" if path == os.devnull else "w")) for name, path in paths.items()
         }
         ran = stack.enter_context(process(*arguments, **files))

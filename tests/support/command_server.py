@@ -2,7 +2,8 @@
 
 ``commands.py`` starts it as a program, and has it until its own end. Each message on the socket that is the program's argument
 brings the descriptors of a command. The first of them is a socket of that command alone: a line of it is the command's
-``Start``; what is written to it, a line each, is its process id, and in the end the status that it was waited for with.
+``Start``; what is written to it, a line each, is ``STARTED``, its process id, and in the end the status that it was waited for
+with.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -23,10 +25,13 @@ from typing import Final, NamedTuple, cast
 
 from stronghold_p2p.cli import app, commands, main
 
-__all__ = ["Start"]
+__all__ = ["STARTED", "Start"]
 
 DESCRIPTORS: Final = 4
 """Of a command: its own socket, stdin, stdout and stderr."""
+
+STARTED: Final = 0
+"""A command that ends before has another status."""
 
 PR_SET_PDEATHSIG: Final = 1
 
@@ -46,29 +51,38 @@ class Start(NamedTuple):
 def serve(requests: socket.socket) -> None:
     """Returns when nobody can ask any more; in a command, raises SystemExit."""
     running: dict[int, int] = {}
-
-    def tell_ends(*_: object) -> None:
-        while running:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
+    asked = requests.fileno()
+    ends, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake)
+    while True:
+        ready, _, _ = select.select([asked, ends], [], [])
+        if ends in ready:
+            os.read(ends, 4096)
+            tell_ends(running)
+        if asked in ready:
+            _, descriptors, _, _ = socket.recv_fds(requests, 1, DESCRIPTORS)
+            if not descriptors:
                 return
-            own = running.pop(pid)
-            tell(own, status)
-            os.close(own)
+            own, *streams = descriptors
+            if (pid := os.fork()) == 0:
+                requests.detach()
+                become(own, streams)
+                main()
+            running[pid] = own
+            for stream in streams:
+                os.close(stream)
 
-    signal.signal(signal.SIGCHLD, tell_ends)
-    while descriptors := socket.recv_fds(requests, 1, DESCRIPTORS)[1]:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # it may end before it is known
-        own, *streams = descriptors
-        if (pid := os.fork()) == 0:
-            requests.detach()
-            become(own, streams)
-            main()
-        running[pid] = own
-        tell(own, pid)
-        for stream in streams:
-            os.close(stream)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+def tell_ends(running: dict[int, int]) -> None:
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        own = running.pop(pid)
+        tell(own, status)
+        os.close(own)
 
 
 def tell(own: int, number: int) -> None:
@@ -78,13 +92,12 @@ def tell(own: int, number: int) -> None:
 
 def become(own: int, streams: list[int]) -> None:
     """Makes a process that was forked what one that was started is."""
+    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-    with open(own) as lines:
+    with open(own, closefd=False) as lines:
         start = Start(*json.loads(lines.readline()))
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    os.closerange(len(streams), os.sysconf("SC_OPEN_MAX"))  # those of the server, and of others
     os.setsid()
     if start.controlled:
         fcntl.ioctl(0, termios.TIOCSCTTY)
@@ -97,6 +110,9 @@ def become(own: int, streams: list[int]) -> None:
     os.environ.update(start.environment)
     cast("TextIOWrapper", sys.stdout).reconfigure(line_buffering=os.isatty(1))
     sys.argv[1:] = start.arguments
+    tell(own, STARTED)
+    tell(own, os.getpid())
+    os.closerange(len(streams), os.sysconf("SC_OPEN_MAX"))  # the server's, and those of others
 
 
 def enter(namespaces: int) -> None:

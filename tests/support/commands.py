@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from .command_server import Start
+from .command_server import STARTED, Start
 
 __all__ = ["CommandProcess", "StartedAnew"]
 
@@ -62,6 +62,7 @@ class CommandProcess(subprocess.Popen[Any]):
             self._own.sendall(json.dumps(self._start).encode() + b"\n")
             socket.send_fds(_server(), [b"\0"], [theirs.fileno(), *streams])
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+        assert self._told() == STARTED, "what it is to have could not be had: stderr says why"
         self.pid = self._told()
 
     def _told(self) -> int:

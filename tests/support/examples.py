@@ -21,4 +21,4 @@ def register_profiles() -> None:
 
 def examples(number: int) -> int:
     """The part of ``number`` that is tried."""
-    return max(number * settings.default.max_examples // FULL, 1)
+    return max(number * settings().max_examples // FULL, 1)
