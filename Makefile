@@ -1,18 +1,21 @@
 # Every target sets itself up first: a virtual environment, renewed when pyproject.toml changes.
 #   PYTHON  the interpreter to make it from (default: the first of CANDIDATES that is 3.11 or newer)
 #   VENV    where it lies
+#   LOCKED  1: nothing is installed but what .ci/lock/ pins by hash, as CI does; from the start of an environment on
 # and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken, `make attack ATTACK=--quick` takes
 # two minutes. `make wheels WHEELS='--python PATH'` compiles for one Python alone.
 
 VENV ?= .venv
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
 BIN := $(VENV)/bin
+LOCK ?= dev
+INSTALL := -m pip install --quiet $(if $(LOCKED),--no-index --no-build-isolation)
 PACKAGE := src/stronghold_p2p
 COMPILED := $(VENV)-compiled
 # Generated code refuses a protobuf older than its generator.
 PROTOBUF_GENERATOR := grpcio-tools==1.76.0
 
-.PHONY: help demo test test-compiled wheels check format interop bench counts attack fuzz simulate profile proto clean
+.PHONY: help demo test test-compiled wheels check format interop bench counts attack soak faults fuzz simulate profile proto clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,8 +30,10 @@ help:
 	@echo "make bench     speed, side by side with other systems (needs go, cargo, node and a C compiler)"
 	@echo "make counts    what a fixed workload takes, against what was recorded"
 	@echo "make attack    attacks on a peer, and what must hold meanwhile (Linux; twenty minutes)"
+	@echo "make soak      load for ten minutes, too much of it, and processes that die (Linux)"
 	@echo "make fuzz      inputs that nobody has thought of, a minute for each parser (Linux)"
 	@echo "make simulate  whole peers in simulated worlds: SEEDS=1000 of them, or one by its number, SEED=123"
+	@echo "make faults    connections that break at each byte of a handshake and a request, in each way"
 	@echo "make profile   where the time goes: flame graphs, instructions"
 	@echo "make proto     generate the protobuf modules anew"
 	@echo "make clean     remove all that these have made"
@@ -43,12 +48,12 @@ test-compiled: $(COMPILED)/.installed-dev
 	$(COMPILED)/bin/pytest --numprocesses auto --dist worksteal
 
 wheels: $(VENV)-wheels/.installed
-	@$(VENV)-wheels/bin/python packaging/wheels.py $(WHEELS)
+	@$(VENV)-wheels/bin/python packaging/wheels.py $(if $(LOCKED),--locked) $(WHEELS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy src tests bench examples attack fuzz simulation
+	$(BIN)/mypy src tests bench examples attack fuzz simulation soak
 	$(BIN)/mypy interop/*.py packaging/*.py
 
 format: $(VENV)/.installed-dev
@@ -69,11 +74,17 @@ counts: $(VENV)/.installed
 attack: $(VENV)/.installed
 	@$(BIN)/python -m attack $(ATTACK)
 
+soak: $(VENV)/.installed
+	@$(BIN)/python -m soak $(SOAK)
+
 fuzz: $(VENV)-fuzz/.installed-fuzz
 	@PYTHONHASHSEED=0 $(VENV)-fuzz/bin/python -m fuzz $(FUZZ)
 
 simulate: $(VENV)/.installed
 	@$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
+
+faults: $(VENV)/.installed
+	@PYTHONPATH=tests:. $(BIN)/python -m faults
 
 profile: $(VENV)/.installed-bench
 	@$(BIN)/python -m bench.profile
@@ -83,45 +94,45 @@ proto: $(VENV)-proto/.installed
 
 clean:
 	rm -rf $(VENV) $(VENV)-* dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src tests bench examples interop attack fuzz simulation -name __pycache__ -prune -exec rm -rf {} +
+	find src tests bench examples interop attack fuzz simulation soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
 	@echo "installing into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --editable ".[cli,uvloop]"
+	@$(BIN)/python $(INSTALL) --editable ".[cli,uvloop]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
 	@echo "installing the development tools into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --group dev
+	@$(BIN)/python $(INSTALL) --group dev
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed pyproject.toml
 	@echo "installing what draws charts and profiles into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --group bench
+	@$(BIN)/python $(INSTALL) --group bench
 	@touch $@
 
 $(VENV)-wheels/.installed: pyproject.toml
-	@$(MAKE) --silent VENV=$(VENV)-wheels $(VENV)-wheels/bin/python
+	@$(MAKE) --silent VENV=$(VENV)-wheels LOCK=wheels $(VENV)-wheels/bin/python
 	@echo "installing what builds wheels into $(VENV)-wheels"
-	@$(VENV)-wheels/bin/python -m pip install --quiet --group wheels
+	@$(VENV)-wheels/bin/python $(INSTALL) --group wheels
 	@touch $@
 
 $(COMPILED)/.installed: $(VENV)-wheels/.installed $(shell find $(PACKAGE) -name '*.py')
 	@$(MAKE) --silent VENV=$(COMPILED) $(COMPILED)/bin/python
 	@echo "compiling the hot path into $(COMPILED)"
-	@$(VENV)-wheels/bin/python packaging/wheels.py --just-compile --out $(COMPILED)/dist --python $(COMPILED)/bin/python
-	@$(COMPILED)/bin/python -m pip install --quiet "$$(echo $(COMPILED)/dist/*.whl)[cli,uvloop]"
-	@$(COMPILED)/bin/python -m pip install --quiet --force-reinstall --no-deps $(COMPILED)/dist/*.whl
+	@$(VENV)-wheels/bin/python packaging/wheels.py $(if $(LOCKED),--locked) --just-compile --out $(COMPILED)/dist --python $(COMPILED)/bin/python
+	@$(COMPILED)/bin/python $(INSTALL) "$$(echo $(COMPILED)/dist/*.whl)[cli,uvloop]"
+	@$(COMPILED)/bin/python $(INSTALL) --force-reinstall --no-deps $(COMPILED)/dist/*.whl
 	@$(COMPILED)/bin/stronghold-p2p --version | grep --quiet compiled
 	@touch $@
 
 $(COMPILED)/.installed-dev: $(COMPILED)/.installed pyproject.toml
-	@$(COMPILED)/bin/python -m pip install --quiet --group dev
+	@$(COMPILED)/bin/python $(INSTALL) --group dev
 	@touch $@
 
 $(VENV)-fuzz/.installed-fuzz: pyproject.toml
-	@$(MAKE) --silent VENV=$(VENV)-fuzz $(VENV)-fuzz/.installed
-	@$(VENV)-fuzz/bin/python -m pip install --quiet --group fuzz
+	@$(MAKE) --silent VENV=$(VENV)-fuzz LOCK=fuzz $(VENV)-fuzz/.installed
+	@$(VENV)-fuzz/bin/python $(INSTALL) --group fuzz
 	@touch $@
 
 $(VENV)-proto/.installed:
@@ -134,7 +145,8 @@ $(BIN)/python:
 	@for python in $(CANDIDATES); do \
 		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			echo "making $(VENV) with $$($$python --version)"; \
-			$$python -m venv $(VENV) && exec $@ -m pip install --quiet --upgrade "pip>=25.1"; \
+			$$python -m venv $(VENV) && exec $@ -m pip install --quiet \
+				$(if $(LOCKED),--require-hashes --requirement .ci/lock/$(LOCK).txt,--upgrade "pip>=25.1"); \
 			exit 1; \
 		fi; \
 	done; \

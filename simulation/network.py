@@ -371,12 +371,12 @@ class Stream:
 
     # -- ends ------------------------------------------------------------------------------------
 
-    def release(self) -> None:
-        """The program has closed its socket."""
+    def release(self, *, reset: bool = False) -> None:
+        """The program has closed its socket; ``reset``: as one that says so at once."""
         self.released = True
         if self.other is None:
             self.forget()
-        elif self.inbox and not self.gone:
+        elif (self.inbox or reset) and not self.gone:
             self.inbox.clear()
             other = self.other
             world.after(self._network.takes(), lambda: other._be_reset() if other._leads_to(self) else None)

@@ -6,16 +6,20 @@ import errno
 import os
 import selectors
 import socket
+import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
-from typing import Any, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 from .network import Endpoint, Stream
 from .process import Process
 from .world import here, world
 
-__all__ = ["Deadlock", "Selector", "Socket"]
+__all__ = ["RESETS", "Deadlock", "Selector", "Socket"]
+
+RESETS: Final = struct.pack("ii", 1, 0)
+"""As SO_LINGER: a close is a reset."""
 
 
 class Deadlock(Exception):
@@ -212,7 +216,7 @@ class Socket:
             for stream in self._waiting:
                 stream.release()
         if self._stream is not None:
-            self._stream.release()
+            self._stream.release(reset=self._options.get((socket.SOL_SOCKET, socket.SO_LINGER)) == RESETS)
 
     def vanish(self) -> None:
         """It is open no more, and nothing is said to anybody."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -71,7 +70,7 @@ class InboundStream(StreamReceiver):
         """Its handler has returned."""
         self._late = late
         self._ended = ended
-        self._early: deque[bytes] = deque()
+        self._early: list[bytes] = []
         self._eof = False
         self._started = False
         self._task: asyncio.Task[None] | None = None

@@ -62,7 +62,7 @@ class Meddler:
             await write(stream, messages.HopMessage(type=HopType.STATUS, status=Status.OK, limit=self.limit))
             ends = stream, stop
             self.circuits.append(ends)
-            ways = [asyncio.create_task(self._pump(ends, to_target)) for to_target in (True, False)]
+            ways = [asyncio.create_task(self.pump(ends, to_target)) for to_target in (True, False)]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -73,7 +73,8 @@ class Meddler:
                 stop.reset()
                 self.circuits.remove(ends)
 
-    async def _pump(self, ends: tuple[Stream, Stream], to_target: bool) -> None:
+    async def pump(self, ends: tuple[Stream, Stream], to_target: bool) -> None:
+        """Passes on what comes one way, until that is over, and the circuit with it."""
         one, other = ends if to_target else reversed(ends)
         number = 0
         with suppress(StrongholdError):

@@ -385,10 +385,11 @@ def take_over(stream: Stream) -> tuple[Substream, bytes]:
     return stream._substream, stream._callbacks.detach()
 
 
-def hand_over(substream: Substream, early: deque[bytes], eof: bool) -> Stream:
+def hand_over(substream: Substream, early: list[bytes], eof: bool) -> Stream:
     """The stream of a substream that another receiver has read until now: ``early`` is what has come, all of it held, and by
     ``eof`` that is all."""
     stream = Stream(substream)
-    stream._callbacks.chunks = deque(early)
+    if early:
+        stream._callbacks.chunks = deque(early)
     stream._callbacks.eof = eof
     return stream

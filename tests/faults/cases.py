@@ -1,0 +1,280 @@
+"""Two peers and who lies between them, in a simulated world: each fault alone, and what must hold then."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+from simulation.loop import Loop, replace_system
+from simulation.network import Endpoint, Machine, Network
+from simulation.process import Process
+from simulation.world import world
+from stronghold_p2p import (
+    Config,
+    ConnectionClosed,
+    ConnectionEstablished,
+    FirewallDecision,
+    FirewallRules,
+    Request,
+    RequestHandled,
+    Rule,
+    StrongholdError,
+    StrongholdP2p,
+)
+
+from .fault import Fault, Kind
+from .middle import FaultyRelay, Middle, Proxy
+
+__all__ = ["prepare", "run"]
+
+Peer = StrongholdP2p[Any, Any]
+
+PORT: Final = 4001
+
+ROUTES: Final = {"tcp": "", "websocket": "/ws", "circuit": ""}
+
+SELDOM: Final = {Kind.STALL: 5, Kind.DELAY: 5, Kind.THROTTLE: 40}
+"""Faults that meet only one byte of so many: they take longer, and what comes of them changes less from byte to byte."""
+
+AT_ONCE: Final = 1.0
+"""Seconds until a request has ended whose connection has."""
+
+SLACK: Final = 0.5
+"""Seconds by which a request may end after its time."""
+
+GONE_WITHIN: Final = 60.0
+"""Seconds until nothing is left of a connection that one end has closed, whatever the other one hears of that."""
+
+REQUEST_TIMEOUT: Final = Config().request_timeout
+
+PATIENT: Final = Config(idle_timeout=100_000.0)
+"""Of a relay, and who dials through it: their connection stays."""
+
+
+class Asker:
+    """A peer, and the program around it: it asks, answers, and looks at what comes."""
+
+    def __init__(self, name: str, network: Network, ip: str, complaints: list[str], config: Config) -> None:
+        self.name = name
+        self.machine = Machine(network, name, ip)
+        self.process = Process(self.machine)
+        self.handled: Counter[int] = Counter()
+        self.connected = asyncio.Event()
+        self._complaints = complaints
+        self._open: Counter[object] = Counter()
+        self.peer: Peer = self.process.call(self._make, config)
+
+    def _make(self, config: Config) -> Peer:
+        peer: Peer = StrongholdP2p(firewall=FirewallRules(inbound=Rule.ALLOW_ALL), config=config)
+        peer.on_request(self._answer)
+        return peer
+
+    async def start(self) -> None:
+        events = self.peer.events(buffer=100_000, decisions=True)
+        self.process.start(self._watch(events))
+        await self.process.start(self.peer.start())
+
+    async def _answer(self, request: Request[Any]) -> Any:
+        number = request.body["number"]
+        self.handled[number] += 1
+        if request.body != question(number):
+            self._complaints.append(f"{self.name} was asked {request.body!r}")
+        await asyncio.sleep(0)
+        return answer(number)
+
+    async def _watch(self, events: Any) -> None:
+        async for event in events:
+            match event:
+                case ConnectionEstablished(connection):
+                    self._open["connection", connection.peer, connection.direction] += 1
+                    self.connected.set()
+                case ConnectionClosed(connection):
+                    self._open["connection", connection.peer, connection.direction] -= 1
+                case FirewallDecision(id=id, allowed=True, direction=direction) if direction.name == "INBOUND":
+                    self._open["request", id] += 1
+                case RequestHandled(id):
+                    self._open["request", id] -= 1
+
+    def state(self) -> dict[str, int]:
+        """What it has, by kinds, in numbers."""
+        swarm = self.peer._parts.swarm
+        assert swarm is not None
+        return {
+            "connections": len(swarm.connections),
+            "dials": len(swarm._dialer.dials),
+            "upgrades": len(swarm._upgrading),
+            "bytes": swarm.memory.used,
+            "sockets": len(self.process.sockets),
+            "tasks": sum(not task.done() for task in self.process.tasks),
+            "events without an end": sum(count != 0 for count in self._open.values()),
+        }
+
+
+class Cases:
+    """The dialer asks the listener by one route, and the listener the dialer as soon as they are connected."""
+
+    def __init__(self, route: str, complaints: list[str]) -> None:
+        self.complaints = complaints
+        self.counts: Counter[str] = Counter()
+        self._route = route
+        self._network = Network()
+        self._network.delay, self._network.jitter, self._network.loss = 0.0005, 0.0, 0.0
+        self._network.segment = self._network.window = 1 << 20
+        self._numbers = 0
+        self._dialer = Asker("the dialer", self._network, "11.0.0.1", self.complaints, PATIENT)
+        self._listener = Asker("the listener", self._network, "11.0.0.2", self.complaints, Config())
+        self._middle: Middle
+        self.totals: dict[bool, int] = {}
+        """Bytes of a handshake and a request each way, to the listener or not."""
+
+    async def run(self, stride: int) -> None:
+        """Each fault at each ``stride``-th byte, no two of them at the same."""
+        await self._start()
+        await self._case(None)
+        self._quiet = {asker: asker.state() for asker in (self._dialer, self._listener)}
+        await self._case(None)
+        for fault in self._faults(stride):
+            await self._case(fault)
+        for asker in (self._dialer, self._listener):
+            await asker.process.start(asker.peer.close())
+
+    def _faults(self, stride: int) -> Iterator[Fault]:
+        for number, kind in enumerate(Kind):
+            step = stride * SELDOM.get(kind, 1)
+            for to_listener, total in self.totals.items():
+                for offset in range(number % step, total, step):
+                    yield Fault(kind, to_listener, offset)
+
+    async def _start(self) -> None:
+        await asyncio.gather(self._dialer.start(), self._listener.start())
+        listener = self._listener.peer
+        middle = Machine(self._network, "the middle", "11.0.0.3")
+        if self._route == "circuit":
+            process = Process(middle)
+            relay: Peer = process.call(lambda: StrongholdP2p(config=PATIENT))
+            await process.start(relay.start())
+            await process.start(relay.listen(f"/ip4/0.0.0.0/tcp/{PORT}"))
+            self._middle = process.call(FaultyRelay, relay)
+            at = f"/ip4/{middle.ip}/tcp/{PORT}/p2p/{relay.peer_id}"
+            await self._listener.process.start(listener.listen_via_relay(at))
+            self._address = f"{at}/p2p-circuit/p2p/{listener.peer_id}"
+            return
+        what = ROUTES[self._route]
+        await self._listener.process.start(listener.listen(f"/ip4/0.0.0.0/tcp/{PORT}{what}"))
+        self._middle = proxy = Proxy(Endpoint(self._listener.machine.ip, PORT))
+        await Process(middle).start(proxy.listen(PORT))
+        self._address = f"/ip4/{middle.ip}/tcp/{PORT}{what}/p2p/{listener.peer_id}"
+
+    # -- one of them -----------------------------------------------------------------------------
+
+    async def _case(self, fault: Fault | None) -> None:
+        self._middle.fault = fault
+        self._what = f"{self._route}, {fault or 'no fault'}"
+        dialer, listener = self._dialer, self._listener
+        listener.connected.clear()
+        back = listener.process.start(self._ask_back(fault))
+        await dialer.process.start(self._ask(dialer, self._address, listener, fault))
+        if not listener.connected.is_set():
+            back.cancel()
+        await asyncio.wait({back})
+        if fault is None:
+            self.totals = {to_listener: way.come for to_listener, way in self._middle.ways.items()}
+        await asyncio.sleep(0.1)  # identify ends
+        await dialer.process.start(dialer.peer.disconnect(listener.peer.peer_id))
+        if fault is not None:
+            await self._nothing_is_left()
+        else:
+            await asyncio.sleep(2.0)
+
+    async def _ask_back(self, fault: Fault | None) -> None:
+        await self._listener.connected.wait()
+        await self._ask(self._listener, self._dialer.peer.peer_id, self._dialer, fault)
+
+    async def _ask(self, asker: Asker, to: Any, asked: Asker, fault: Fault | None) -> None:
+        self._numbers += 1
+        number = self._numbers
+        began = world.now
+        try:
+            got = await asker.peer.send_request(to, question(number))
+        except StrongholdError as error:
+            outcome = type(error).__name__
+            if fault is None or fault.kind in {Kind.DELAY, Kind.THROTTLE}:
+                self._complain(f"{asker.name} got no answer: {error!r}")
+        else:
+            outcome = "answered"
+            if got != answer(number):
+                self._complain(f"{asker.name} was answered {got!r}")
+            if not asked.handled[number]:
+                self._complain(f"{asker.name} was answered by nobody")
+        if asked.handled[number] > 1:
+            self._complain(f"{asked.name} has handled one request {asked.handled[number]} times")
+        took = world.now - began
+        ends_at_once = fault is not None and fault.kind in {Kind.CUT, Kind.HALF_CLOSE}
+        limit = AT_ONCE if ends_at_once else REQUEST_TIMEOUT + SLACK
+        if took > limit:
+            self._complain(f"the request of {asker.name} ended after {took:.3f} s: {outcome}")
+        self.counts[f"{fault.kind.value if fault else 'no fault'}: {outcome}"] += 1
+
+    async def _nothing_is_left(self) -> None:
+        began = world.now
+        while left := [
+            f"{asker.name}: {what} {count} instead of {quiet[what]}"
+            for asker, quiet in self._quiet.items()
+            for what, count in asker.state().items()
+            if count > quiet[what]
+        ]:
+            if world.now - began > GONE_WITHIN:
+                self._complain(f"left, {', '.join(left)}")
+                return
+            await asyncio.sleep(0.2)
+
+    def _complain(self, text: str) -> None:
+        self.complaints.append(f"{self._what}: {text}")
+
+
+def question(number: int) -> dict[str, Any]:
+    return {"number": number, "text": "a" * 20}
+
+
+def answer(number: int) -> dict[str, Any]:
+    return {"answers": number, "text": "z" * 20}
+
+
+def run(route: str, stride: int, complaints: list[str]) -> Cases:
+    """All of one route, as :meth:`Cases.run`."""
+    world.begin(1)
+    world.cost = 0.0
+    loop = Loop()
+    asyncio.set_event_loop(loop)
+    return loop.run_until_complete(_run(route, stride, complaints))
+
+
+async def _run(route: str, stride: int, complaints: list[str]) -> Cases:
+    cases = Cases(route, complaints)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(repr(context)))
+    await cases.run(stride)
+    return cases
+
+
+def prepare(complaints: list[str]) -> None:
+    """Once in a process, before :func:`run`."""
+    logging.getLogger().addHandler(_Log(complaints))
+    replace_system()
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # what is collected may do something, which is then done by whoever computes at that moment
+
+
+class _Log(logging.Handler):
+    """Takes what is logged for a complaint: none of these faults is an operator's concern."""
+
+    def __init__(self, complaints: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._complaints = complaints
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._complaints.append(f"logged: {record.getMessage()}")
