@@ -340,11 +340,11 @@ async def test_what_comes_when_the_turn_is_over_waits_for_its_own(layered: Remot
 async def test_tcp_keeps_what_comes_when_the_turn_is_over(turns: HeldTurns, tmp_path: File) -> None:
     remote = over_tcp(turns, Receiver(), Authority(tmp_path))
     turns.over = True
-    remote.send(b"one")
-    assert not remote.below.paused  # its remote waits for the answer, as most do
-    remote.send(b"two")
-    assert remote.below.paused
-    remote.send(b"three")
+    paused: list[bool] = []
+    for piece in (b"one", b"two", b"three"):
+        remote.send(piece)
+        paused.append(remote.below.paused)
+    assert paused == [False, True, True]  # most remotes wait for the answer to the first
     await settled()
     assert remote.receiver.told == []
     turns.next()
