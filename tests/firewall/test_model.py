@@ -137,7 +137,7 @@ class FakeStream:
         self.untouched = False
         self.loop = connection.loop
         self.now = connection.now
-        self.spawn = connection.spawn
+        self.spawn = self.begin = connection.spawn
         self.protocol = "/stronghold-p2p/1.0.0"
         self.receiver: Any = None
         self.ended = ""
@@ -189,7 +189,7 @@ class FakeConnection:
         self.lost = False
         self._tasks: dict[asyncio.Task[None], None] = {}
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(coroutine)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)

@@ -260,9 +260,9 @@ class Connection(StreamHost):
             self.deadlines.remove(self._tick, self)
             self._tick = self.deadlines.add(self.now() + self.config.liveness_interval, self)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs ``coroutine`` for as long as the connection lives at most; it must not raise. See :class:`HandlerTasks`."""
-        return self.tasks.spawn(coroutine, eager=eager)
+        return self.tasks.spawn(coroutine)
 
     def may_run_handler(self) -> bool:
         """Whether fewer handlers run than there may be streams: one that was reset frees its place at once, and its handler
