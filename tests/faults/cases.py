@@ -17,6 +17,7 @@ from stronghold_p2p import (
     Config,
     ConnectionClosed,
     ConnectionEstablished,
+    Direction,
     FirewallDecision,
     FirewallRules,
     Request,
@@ -51,6 +52,9 @@ GONE_WITHIN: Final = 60.0
 
 REQUEST_TIMEOUT: Final = Config().request_timeout
 
+LOOKS_EVERY: Final = 0.5
+"""Seconds."""
+
 PATIENT: Final = Config(idle_timeout=100_000.0)
 """Of a relay, and who dials through it: their connection stays."""
 
@@ -65,7 +69,8 @@ class Asker:
         self.handled: Counter[int] = Counter()
         self.connected = asyncio.Event()
         self._complaints = complaints
-        self._open: Counter[object] = Counter()
+        self._open: Counter[str] = Counter()
+        """What it was told the beginning of, and no end."""
         self.peer: Peer = self.process.call(self._make, config)
 
     def _make(self, config: Config) -> Peer:
@@ -89,28 +94,29 @@ class Asker:
     async def _watch(self, events: Any) -> None:
         async for event in events:
             match event:
-                case ConnectionEstablished(connection):
-                    self._open["connection", connection.peer, connection.direction] += 1
+                case ConnectionEstablished():
+                    self._open["connections"] += 1
                     self.connected.set()
-                case ConnectionClosed(connection):
-                    self._open["connection", connection.peer, connection.direction] -= 1
-                case FirewallDecision(id=id, allowed=True, direction=direction) if direction.name == "INBOUND":
-                    self._open["request", id] += 1
-                case RequestHandled(id):
-                    self._open["request", id] -= 1
+                case ConnectionClosed():
+                    self._open["connections"] -= 1
+                case FirewallDecision(allowed=True, direction=Direction.INBOUND):
+                    self._open["requests"] += 1
+                case RequestHandled():
+                    self._open["requests"] -= 1
 
     def state(self) -> dict[str, int]:
         """What it has, by kinds, in numbers."""
         swarm = self.peer._parts.swarm
         assert swarm is not None
+        self.process.tasks -= {task for task in self.process.tasks if task.done()}
         return {
             "connections": len(swarm.connections),
             "dials": len(swarm._dialer.dials),
             "upgrades": len(swarm._upgrading),
             "bytes": swarm.memory.used,
             "sockets": len(self.process.sockets),
-            "tasks": sum(not task.done() for task in self.process.tasks),
-            "events without an end": sum(count != 0 for count in self._open.values()),
+            "tasks": len(self.process.tasks),
+            **{f"{what} without an end": count for what, count in self._open.items()},
         }
 
 
@@ -225,12 +231,12 @@ class Cases:
             f"{asker.name}: {what} {count} instead of {quiet[what]}"
             for asker, quiet in self._quiet.items()
             for what, count in asker.state().items()
-            if count > quiet[what]
+            if count != quiet[what]
         ]:
             if world.now - began > GONE_WITHIN:
                 self._complain(f"left, {', '.join(left)}")
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(LOOKS_EVERY)
 
     def _complain(self, text: str) -> None:
         self.complaints.append(f"{self._what}: {text}")
