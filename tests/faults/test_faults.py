@@ -12,12 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("route", ["tcp", "websocket", "circuit"])
+@pytest.mark.parametrize("route", ["tcp", "websocket", "circuit", "to a relay"])
 def test_a_request_ends_once_in_time_and_leaves_nothing(route: str) -> None:
     """Here each fault meets some bytes; ``make faults`` has each byte meet each."""
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests"), *sys.path))
     ran = subprocess.run(
-        [sys.executable, "-m", "faults", route, "--stride", "7"],
+        [sys.executable, "-m", "faults", route, "--stride", "5"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path},
         check=False,
