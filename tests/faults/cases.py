@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
@@ -102,7 +103,7 @@ class Asker:
 
     async def start(self) -> None:
         events = self.peer.events(buffer=100_000, decisions=True)
-        self.process.start(self._watch(events))
+        self._watching = self.process.start(self._watch(events))
         await self.process.start(self.peer.start())
 
     async def _answer(self, request: Request[Any]) -> Any:
@@ -176,6 +177,7 @@ class Cases:
                 for fault in self._faults(kind, to_listener, stride * seldom):
                     await self._case(fault)
                 await self._case(None)
+                gc.collect()  # tells of what cannot be cleared away
         for asker in self._askers:
             await asker.process.start(asker.peer.close())
 
@@ -322,6 +324,9 @@ async def _run(route: str, stride: int, complaints: list[str]) -> Cases:
 def prepare(complaints: list[str]) -> None:
     """Once in a process, before :func:`run`."""
     logging.getLogger().addHandler(_Log(complaints))
+    sys.unraisablehook = lambda what: complaints.append(
+        f"nobody could be told of {what.exc_value!r} in {what.object!r}"
+    )
     replace_system()
     gc.collect()
     gc.freeze()
