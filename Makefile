@@ -12,7 +12,7 @@ COMPILED := $(VENV)-compiled
 # Generated code refuses a protobuf older than its generator.
 PROTOBUF_GENERATOR := grpcio-tools==1.76.0
 
-.PHONY: help demo test test-compiled wheels check format interop bench counts attack fuzz simulate faults profile proto clean
+.PHONY: help demo test test-compiled wheels check format interop bench counts attack soak faults fuzz simulate profile proto clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make bench     speed, side by side with other systems (needs go, cargo, node and a C compiler)"
 	@echo "make counts    what a fixed workload takes, against what was recorded"
 	@echo "make attack    attacks on a peer, and what must hold meanwhile (Linux; ten minutes)"
+	@echo "make soak      load for ten minutes, too much of it, and processes that die (Linux)"
 	@echo "make fuzz      inputs that nobody has thought of, a minute for each parser (Linux)"
 	@echo "make simulate  whole peers in simulated worlds: SEEDS=1000 of them, or one by its number, SEED=123"
 	@echo "make faults    connections that break at each byte of a handshake and a request, in each way"
@@ -49,7 +50,7 @@ wheels: $(VENV)-wheels/.installed
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy src tests bench examples attack fuzz simulation
+	$(BIN)/mypy src tests bench examples attack fuzz simulation soak
 	$(BIN)/mypy interop/*.py packaging/*.py
 
 format: $(VENV)/.installed-dev
@@ -70,6 +71,9 @@ counts: $(VENV)/.installed
 attack: $(VENV)/.installed
 	@$(BIN)/python -m attack $(ATTACK)
 
+soak: $(VENV)/.installed
+	@$(BIN)/python -m soak $(SOAK)
+
 fuzz: $(VENV)-fuzz/.installed-fuzz
 	@PYTHONHASHSEED=0 $(VENV)-fuzz/bin/python -m fuzz $(FUZZ)
 
@@ -87,7 +91,7 @@ proto: $(VENV)-proto/.installed
 
 clean:
 	rm -rf $(VENV) $(VENV)-* dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src tests bench examples interop attack fuzz simulation -name __pycache__ -prune -exec rm -rf {} +
+	find src tests bench examples interop attack fuzz simulation soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
 	@echo "installing into $(VENV)"

@@ -47,6 +47,7 @@ def test_neither_the_package_nor_the_help_of_commands_loads_the_library(argument
         "stronghold_p2p.cli",
         "stronghold_p2p.cli.commands",
         "stronghold_p2p.cli.descriptors",
+        "stronghold_p2p.cli.memory",
         "stronghold_p2p.cli.version",
         "stronghold_p2p.version",
     }

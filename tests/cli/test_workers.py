@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from conftest import MakePeer
 
-from stronghold_p2p import FirewallRules, NoResponse
+from stronghold_p2p import ConnectionEstablished, FirewallRules, NoResponse
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.workers.channel import Setup
 from stronghold_p2p.cli.workers.member import Member
@@ -256,6 +256,19 @@ def test_a_person_is_asked() -> None:
     assert out == '"hello"\n'
 
 
+async def test_one_alone_keeps_peers_connected(make_peer: MakePeer) -> None:
+    alice = await make_peer()
+    kept = await alice.listen()
+    events = alice.events()
+    with crew("--allow-all", "--keep", str(kept)) as bob:
+        async for event in events:
+            if isinstance(event, ConnectionEstablished):
+                break
+        await asyncio.to_thread(bob.end)
+    await alice.close()
+    assert not [event async for event in events if isinstance(event, ConnectionEstablished)]
+
+
 async def test_nothing_piles_up_while_the_supervisor_is_stopped(make_peer: MakePeer) -> None:
     supervisor, end = socket.socketpair()
     keypair = Keypair.generate()
@@ -336,14 +349,33 @@ def test_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_does_not_react_is_ended() -> None:
-    impatient = (
-        "from stronghold_p2p.cli import main; from stronghold_p2p.cli.workers import supervisor;"
-        "supervisor.ENDING = 0.1; main()"
-    )
-    command = [sys.executable, "-c", impatient, "listen", "--allow-all", *TWO, "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
-        running = Crew(started)
+    with impatient(ENDING=0.1) as running:
         stopped, _ = running.pids
         os.kill(stopped, signal.SIGSTOP)
         running.end()
-        assert started.returncode == 0
+        assert running.process.returncode == 0
+
+
+def test_a_worker_that_hangs_is_replaced() -> None:
+    with impatient(LOOK=0.1) as running:
+        stopped, _ = running.pids
+        os.kill(stopped, signal.SIGSTOP)
+        while stopped in running.children():
+            running.read("worker_ended")  # the other one, too, if the machine is that busy
+            running.read("worker_replaced")
+        running.end()
+
+
+@contextmanager
+def impatient(**times: float) -> Iterator[Crew]:
+    """A crew whose supervisor has such times."""
+    program = (
+        "from stronghold_p2p.cli import main; from stronghold_p2p.cli.workers import supervisor;"
+        f"vars(supervisor).update({times}); main()"
+    )
+    command = [sys.executable, "-c", program, "listen", "--allow-all", *TWO, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+        try:
+            yield Crew(started)
+        finally:
+            started.terminate()

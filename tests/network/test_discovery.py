@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from support.namespaces import INTERFACE, Host
 
+from stronghold_p2p.discovery import links
+
 from .conftest import peer_of
 
 
@@ -84,3 +86,14 @@ def test_an_address_that_is_gone_is_announced_no_more(pair: tuple[Host, Host]) -
             addresses = discoverer.event("discovered")["addresses"]
         assert addresses == [first.replace(bob.ip4, other)]
         assert peer in addresses[0]
+
+
+def test_of_several_workers_one_alone_announces(pair: tuple[Host, Host]) -> None:
+    _, bob = pair
+
+    def sockets(*options: str) -> int:
+        with bob.stronghold_p2p("listen", "--mdns", "--allow-all", *options) as listener:
+            listener.event("listening")
+            return bob.run("cat", "/proc/net/udp", "/proc/net/udp6").count(f":{links.PORT:04X} ")
+
+    assert sockets("--workers", "2") == sockets() > 0

@@ -41,7 +41,7 @@ from stronghold_p2p import (
 from stronghold_p2p.encoding import messages
 from stronghold_p2p.protocols import hole_punching, identify
 from stronghold_p2p.protocols.framing import read, write
-from stronghold_p2p.protocols.hole_punching import PROTOCOL, HolePunching, MessageType
+from stronghold_p2p.protocols.hole_punching import MAX_UPGRADES, PROTOCOL, HolePunching, MessageType
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.service import Service, ServiceHost, in_task
 from stronghold_p2p.swarm.keeper import Keeper
@@ -182,8 +182,9 @@ class Net:
     ) -> None:
         self.punched = Punched()
         self.direct = MemoryTransport(DIRECT, Path("memory"))
-        transports = (self.direct, MemoryTransport(RELAYED, CIRCUIT), self.punched)
-        self.alice, self.bob = (Node(transports, config, one, dial_timeout) for one in (alice, bob))
+        self.relayed = MemoryTransport(RELAYED, CIRCUIT)
+        self.transports = (self.direct, self.relayed, self.punched)
+        self.alice, self.bob = (Node(self.transports, config, one, dial_timeout) for one in (alice, bob))
 
     async def begin(self) -> Connection:
         """Alice's relayed connection."""
@@ -567,6 +568,29 @@ async def test_a_peer_that_comes_again_and_again_is_dialed_at_its_last_addresses
         relayed.close()
         await until(lambda: net.bob.relays == [])
         net.alice.swarm.stop_listening()
+
+
+async def test_strangers_of_one_relay_do_not_hold_all_places(net: Net) -> None:
+    """Each leads us to where nobody answers. Who came by another relay goes on, though it was first."""
+
+    async def dial(address: Multiaddr, connected: Connected, **ignored: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    net.direct.dial = dial  # type: ignore[method-assign]
+    await net.bob.swarm.listen(memory(1001))
+    others = [Node(net.transports, None, (), 1.0) for _ in range(MAX_UPGRADES + 1)]
+    net.relayed.listening[memory(1001)].sees(memory(1002 + (number > 0)) for number in range(len(others)))
+    for number, other in enumerate(others):
+        other.permitted = Direction(0)
+        await other.swarm.listen(memory(number))
+        await other.connect(net.bob, memory(1001))
+        await until(lambda number=number: len(net.bob.of_kind(PeerIdentified)) == number + 1)  # type: ignore[misc]
+    await settled()
+    dialed = [other.peer_id for other in others if (other.peer_id, DirectDial.BACK) in net.bob.swarm._dialer.dials]
+    assert dialed == [other.peer_id for other in others if other is not others[1]]
+    for other in others:
+        await other.punching.close()
+        await other.swarm.close()
 
 
 async def test_closing_in_the_middle(net: Net) -> None:

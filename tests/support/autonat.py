@@ -19,6 +19,7 @@ from stronghold_p2p.protocols.service import Service
 from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.tcp import TcpTransport
+from stronghold_p2p.transport.transport import Transport
 
 from .swarms import make_swarm
 from .waiting import until
@@ -42,9 +43,10 @@ class Node:
         is_public: Callable[[Multiaddr], bool] = everywhere,
         client: AutonatClient | None = None,
         services: Sequence[Service] | None = None,
+        transport: Transport | None = None,
         **parts: Any,
     ) -> None:
-        """``services`` are in place of the client's."""
+        """``services`` are in place of the client's, ``transport`` is in place of TCP."""
         config = Config()
         self.events: list[Event] = []
         self.client = client or AutonatClient(is_public=is_public)
@@ -53,7 +55,7 @@ class Node:
             self.client, is_public=is_public, emit=self.events.append, delay=0.0, clock=lambda: 1_800_000_000.0
         )
         self.swarm = make_swarm(
-            (TcpTransport(config, Turns(asyncio.get_running_loop(), 1.0)),),
+            (transport or TcpTransport(config, Turns(asyncio.get_running_loop(), 1.0)),),
             (
                 IdentifyService(),
                 PingService(),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from stronghold_p2p import ListenError, Multiaddr, Path, PeerId
+from stronghold_p2p.transport.pipe import BytePipe, PipeReceiver
 from stronghold_p2p.transport.transport import CertificateFiles, Connected, nothing_to_close
 
 from .memory import memory_pipes
@@ -20,6 +21,16 @@ class MemoryListener:
     transport: MemoryTransport
     address: Multiaddr
     connected: Connected
+
+    def sees(self, remotes: Iterable[Multiaddr]) -> None:
+        """From now on, connections come from these addresses, one after another."""
+        connected, remaining = self.connected, iter(remotes)
+
+        def from_there(pipe: BytePipe) -> PipeReceiver:
+            pipe.remote_address = next(remaining)  # type: ignore[misc]
+            return connected(pipe)
+
+        self.connected = from_there
 
     def close(self) -> None:
         del self.transport.listening[self.address]

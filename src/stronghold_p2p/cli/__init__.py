@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from . import descriptors
+from . import descriptors, memory
 from .commands import overview
 
 __all__ = ["main", "run"]
@@ -17,6 +17,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command that the process's arguments name, and exit with its status."""
     descriptors.open_missing()  # before anything else opens a file
+    memory.keep_private()  # before there is a key in it
     try:
         status = run(sys.argv[1:])
     except KeyboardInterrupt:  # while it was imported

@@ -13,6 +13,8 @@ from ..errors import DecodeError, DialError, NotPermitted, RemoteProtocolError, 
 from ..events import Direction, Event, HolePunchFailed, PathUpgraded
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
+from ..resources.networks import networks_of
+from ..resources.shares import Shares
 from ..transport.connection import Connection
 from ..transport.stream import Stream
 from ..transport.transport import DirectDial
@@ -54,7 +56,8 @@ MAX_ADDRESSES: Final = 8
 of each family. Whoever comes by a relay can have us knock at these doors."""
 
 MAX_UPGRADES: Final = 32
-"""Peers, reached through relays, that are dialed at once. Further ones stay with their relays."""
+"""Peers, reached through relays, that are dialed at once. For one more, the oldest of the relay with the most is given up, and
+stays with its relay: strangers who lead us nowhere take a minute each, and would else hold all places."""
 
 STREAM_FRAMES: Final = 32
 """What a stream of ours costs a remote, in frames without a payload: it has us dial. The same as for a relay."""
@@ -101,6 +104,9 @@ class HolePunching(Service):
         self._begun: dict[PeerId, _Upgrade] = {}
         """Those that we have begun, the last one of each peer."""
         self._tasks: set[asyncio.Task[None]] = set()
+        """What dials for these."""
+        self._places: Shares[asyncio.Task[None]] = Shares()
+        """Those that were not given up, by the network of the relay."""
         self._joined: dict[PeerId, _Upgrade] = {}
         """Those of connections on which the remote has begun."""
         self._unidentified: dict[Connection, asyncio.Future[None]] = {}
@@ -177,7 +183,6 @@ class HolePunching(Service):
         return (
             not self._closed
             and (begun is None or begun.relayed.closing)
-            and len(self._tasks) < MAX_UPGRADES
             and connection.loop.time() >= self._again_at.get(peer, 0.0)
             and not self._is_direct(peer)
             and self._permits(peer, Direction.INBOUND)
@@ -190,16 +195,27 @@ class HolePunching(Service):
         if told or obstacle is None:
             before, upgrade = self._begun.get(peer), _Upgrade(connection)
             if before is not None and before.task is not None:
-                before.task.cancel()  # else who comes again and again would add to one dial without end
+                self._give_up(before.task)  # else who comes again and again would add to one dial without end
+            if len(self._places) >= MAX_UPGRADES:
+                self._give_up(next(self._places.largest()))
             self._begun[peer] = upgrade
             # Not one of the connection's tasks: it may end when the direct one is about to stand.
             upgrade.task = task = connection.loop.create_task(self._upgrade(upgrade, told, 0 if obstacle else ROUNDS))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._places.add(networks_of(connection.remote_address), task)
+            task.add_done_callback(self._ended)
         elif connection not in self._hopeless:
             self._hopeless.add(connection)
             error = DialError(peer, reason=f"it has told no public address, and {obstacle}")
             self._emit(HolePunchFailed(peer, error, attempt=0, last=True))
+
+    def _give_up(self, task: asyncio.Task[None]) -> None:
+        self._places.discard(task)
+        task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._places.discard(task)
 
     def _obstacle(self, connection: Connection) -> str | None:
         """Why no hole can be punched."""

@@ -33,6 +33,10 @@ class Rate:
         """Whether ``holder`` may have one more."""
         return self._full_at.get(holder, now) - now <= self._seconds - self._each + TOLERANCE
 
+    def used(self, holder: Hashable, now: float) -> float:
+        """What ``holder`` has taken and not got back."""
+        return max(self._full_at.get(holder, now) - now, 0.0) / self._each
+
     def take(self, holder: Hashable, now: float) -> None:
         """``holder`` has one more."""
         full_at = max(self._full_at.pop(holder, now), now) + self._each

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from support.autonat import ALICE, BOB, CAROL, Node, nodes
+from support.network import MemoryTransport
 from support.waiting import begun, settled, until
 
 from stronghold_p2p import (
     ConnectionEstablished,
     DialError,
     Multiaddr,
+    Path,
     ProtocolNotSupported,
     RemoteProtocolError,
     Stream,
@@ -23,6 +25,7 @@ from stronghold_p2p import (
 from stronghold_p2p.encoding import messages
 from stronghold_p2p.encoding.messages.autonat_pb2 import DialRequest
 from stronghold_p2p.firewall.admission import Admission, AdmissionRules
+from stronghold_p2p.protocols.autonat.client import MAX_GUESTS
 from stronghold_p2p.protocols.autonat.message import DIAL_BACK, DIAL_REQUEST, DialStatus, ResponseStatus
 from stronghold_p2p.protocols.autonat.results import Outcome
 from stronghold_p2p.protocols.framing import read, write
@@ -297,6 +300,32 @@ async def test_a_network_has_one_guest() -> None:
         assert guests[-1].usable
         waiting.set()
         assert await asking is Outcome.NOT_REACHED
+
+
+async def test_guests_from_many_networks_do_not_keep_the_server_out() -> None:
+    transport, admission = MemoryTransport(range(3), Path("memory")), Admission()
+    guests: list[Connection] = []
+
+    async def bring(connection: Connection, stream: Stream, request: DialRequest) -> None:
+        for stranger in strangers:
+            deadline = asyncio.get_running_loop().time() + 10
+            guests.append(await stranger.swarm.connect(client.peer, (address,), deadline))
+        await asyncio.wait([guest.closed for guest in guests], return_when=asyncio.FIRST_COMPLETED)
+        await answer(stream, DialStatus.DIAL_ERROR)
+
+    client = Node(transport=transport, admission=admission)
+    client.reachability.close()  # the test asks by hand
+    server = Node(transport=transport, services=[Scripted(bring)])
+    strangers = [Node(transport=transport) for _ in range(MAX_GUESTS + 1)]
+    async with nodes(client, server, *strangers):
+        await server.listen("/memory/1")
+        address = await client.listen("/memory/2")
+        hosts = (f"10.0.0.{1 + number}" for number in range(len(strangers)))
+        transport.listening[address].sees(Multiaddr.of_tcp(host, 1) for host in hosts)
+        connection = await client.connect(server)
+        admission.set_policy(AdmissionRules(allow_peers=frozenset((server.peer,))))
+        assert await client.client.ask(connection, address) is Outcome.NOT_REACHED
+        assert [guest.usable for guest in guests] == [False] + [True] * MAX_GUESTS
 
 
 async def test_closing_ends_guests() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from support.autonat import ALICE, BOB, CAROL, Node, nodes
+from support.network import MemoryTransport
 from support.waiting import settled, until
 
-from stronghold_p2p import Direction, InboundConnectionFailed, Multiaddr, Stream, StreamReset
+from stronghold_p2p import Direction, InboundConnectionFailed, Multiaddr, Path, Stream, StreamReset
 from stronghold_p2p.encoding import messages
 from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.autonat.message import (
@@ -23,6 +24,7 @@ from stronghold_p2p.protocols.autonat.message import (
     DialStatus,
     ResponseStatus,
 )
+from stronghold_p2p.protocols.autonat.server import MAX_AT_ONCE
 from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.service import Service, in_task
 from stronghold_p2p.transport.connection import Connection
@@ -298,6 +300,26 @@ async def test_requests_at_once() -> None:
             stream.reset()
         await until(lambda: not server.swarm.connections[0].info.streams)
         assert (await asker.ask(server)).status == ResponseStatus.DIAL_REFUSED
+
+
+async def test_a_remote_with_two_networks_does_not_take_all_places() -> None:
+    transport = MemoryTransport(range(2), Path("memory"))
+    attackers = [Node(transport=transport) for _ in range(MAX_AT_ONCE // 2)]
+    server, honest = Node(serves=True, transport=transport), Node(transport=transport)
+    async with nodes(server, honest, *attackers):
+        address = await server.listen("/memory/1")
+        hosts = [f"10.0.0.{1 + number % 2}" for number in range(len(attackers))] + ["10.0.0.3"]
+        transport.listening[address].sees(Multiaddr.of_tcp(host, 1) for host in hosts)
+        connections = [await attacker.connect(server) for attacker in attackers]
+        held = [await server.request(connection) for connection in connections for _ in range(2)]
+        stream = await server.request(await honest.connect(server))
+        request = messages.AutonatMessage()
+        request.dialRequest.SetInParent()
+        await write(stream, request)
+        answer = (await read(stream, messages.AutonatMessage)).dialResponse
+        assert answer.status == ResponseStatus.DIAL_REFUSED  # it has told no address
+        with pytest.raises(StreamReset):
+            await held[-1].read()  # the newest of who has most
 
 
 async def test_closing_ends_a_dial() -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "Give",
     "Given",
     "HangUp",
+    "Here",
     "Leave",
     "Listening",
     "Printed",
@@ -74,6 +75,10 @@ class HangUp(_Message):
     """SIGHUP."""
 
 
+class Here(_Message):
+    """Asks whether the worker reacts, and says that it does."""
+
+
 class Listening(_Message):
     """The worker listens."""
 
@@ -123,8 +128,8 @@ class Ended(_Message):
     reason: str | None
 
 
-ToWorker: TypeAlias = Setup | Give | Shown | Leave | HangUp
-ToSupervisor: TypeAlias = Listening | Printed | Asked | Given | Ended
+ToWorker: TypeAlias = Setup | Give | Shown | Leave | HangUp | Here
+ToSupervisor: TypeAlias = Here | Listening | Printed | Asked | Given | Ended
 
 _DECODER: Final = msgspec.json.Decoder(ToWorker | ToSupervisor)
 

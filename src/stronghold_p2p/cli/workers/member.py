@@ -19,7 +19,7 @@ from .. import output
 from ..ask.asked import Answer, give
 from ..ask.shown import view_of
 from ..command import UsageError
-from .channel import Asked, Channel, Ended, Give, Given, HangUp, Leave, Listening, Printed, Shown, first_message
+from .channel import Asked, Channel, Ended, Give, Given, HangUp, Here, Leave, Listening, Printed, Shown, first_message
 
 __all__ = ["Member"]
 
@@ -79,6 +79,8 @@ class Member:
                     self._peer.remove_firewall_handler(self._ask)
                 case HangUp():
                     signal.raise_signal(signal.SIGHUP)
+                case Here():
+                    self._send(message)
         signal.raise_signal(signal.SIGTERM)
         await asyncio.get_running_loop().create_future()
 
@@ -117,7 +119,7 @@ class Member:
         """Remotes cause any number of lines and questions, and the supervisor may be stopped."""
         return self._channel is not None and self._channel.is_stalled
 
-    def _send(self, message: Listening | Printed | Asked | Given | Ended) -> None:
+    def _send(self, message: Here | Listening | Printed | Asked | Given | Ended) -> None:
         assert self._channel is not None
         self._channel.send(message)
 

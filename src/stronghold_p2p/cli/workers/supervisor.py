@@ -21,7 +21,7 @@ from .. import output
 from ..ask.asker import Asker
 from ..process import this_program
 from ..stdin import Lines
-from .channel import Asked, Channel, Ended, Given, HangUp, Leave, Listening, Printed, Setup, ToWorker
+from .channel import Asked, Channel, Ended, Given, HangUp, Here, Leave, Listening, Printed, Setup, ToWorker
 from .questions import Questions, WorkersPerson, WorkersProgram, WorkersQuestions, ban_there
 
 __all__ = ["WorkerFailed", "supervise"]
@@ -39,6 +39,13 @@ STEADY: Final = 60.0
 
 ENDING: Final = 30.0
 """Seconds for a worker to end in order: running requests have 5, and so have commands and the audit behind them."""
+
+LOOK: Final = 10.0
+"""Seconds between two looks at whether a worker reacts."""
+
+LOOKS: Final = 6
+"""Looks in a row at which it had said nothing since the one before, after which it hangs: far longer than a turn of its loop.
+Looks and not a time, since we may be stopped, too."""
 
 OF_ALL: Final = frozenset({"addresses", "policy", "PolicyError"})
 """Events and errors that come from all workers, of which those of the first are told."""
@@ -176,6 +183,8 @@ class _Worker:
         self._is_first = number == 1
         self.listening: Final[asyncio.Future[list[str]]] = asyncio.get_running_loop().create_future()
         """Where the first process of this place listens."""
+        self._reacts = False
+        """It has said something since the last look."""
 
     async def run(self) -> None:
         """Keeps a process running, for ever.
@@ -209,21 +218,39 @@ class _Worker:
         """One process, to its end; its exit status."""
         async with self._crew.started(self._number) as (process, channel):
             questions = WorkersQuestions(self._crew.questions, channel.send)
+            watch: asyncio.Task[None] | None = None
             try:
                 while (message := await channel.receive()) is not None:
+                    self._reacts = True
                     match message:
                         case Listening(addresses):
                             self._has_begun(addresses)
+                            watch = asyncio.create_task(self._watch(process, channel))
                         case Printed():
                             self._crew.print(message, first=self._is_first)
                         case Asked() | Given() | Ended():
                             questions.take(message)
+                questions.lose()
+                return await process.wait()
             except asyncio.CancelledError:
                 questions.lose("closed", "firewall")
                 raise
             finally:
                 questions.lose()
-            return await process.wait()
+                if watch is not None:
+                    watch.cancel()
+
+    async def _watch(self, process: Process, channel: Channel) -> None:
+        """Ends the process if it hangs: it would still get its part of the connections."""
+        silent = 0
+        while silent < LOOKS:
+            self._reacts = False
+            channel.send(Here())
+            await asyncio.sleep(LOOK)
+            silent = 0 if self._reacts else silent + 1
+        logger.warning("worker %d has not reacted for %g s, and is ended", self._number, LOOK * LOOKS)
+        with suppress(ProcessLookupError):
+            process.kill()
 
     def _has_begun(self, addresses: list[str]) -> None:
         if self.listening.done():

@@ -38,7 +38,8 @@ DATA_SIZE: Final = 4000
 """Bytes of data in a message, as in go-libp2p."""
 
 MAX_GUESTS: Final = 8
-"""Connections of strangers, one of each network. A server dials once for each question, and we ask one at a time."""
+"""Connections of strangers, one of each network. A server dials once for each question, and we ask one at a time. For one more
+the oldest ends: strangers of some networks would else keep the server out."""
 
 MAX_DIAL_BACK: Final = 1024
 """Bytes of the message with the nonce, as in go-libp2p."""
@@ -101,11 +102,12 @@ class AutonatClient(Service):
 
     def refused(self, pipe: BytePipe, upgrade: Upgrade) -> Connection | None:
         network = networks_of(pipe.remote_address)[0]
-        if not self._expected or (len(self._guests) >= MAX_GUESTS and network not in self._guests):
+        if not self._expected:
             return None
-        before = self._guests.pop(network, None)
-        if before is not None:
-            before.abort()
+        if network in self._guests:
+            self._guests.pop(network).abort()
+        elif len(self._guests) >= MAX_GUESTS:
+            self._guests.pop(next(iter(self._guests))).abort()
         connection = self._guests[network] = self._detached.establish(pipe, upgrade, Direction.INBOUND)
         connection.closed.add_done_callback(lambda _: self._forget(network, connection))
         return connection

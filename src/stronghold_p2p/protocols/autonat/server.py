@@ -8,7 +8,7 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -18,6 +18,7 @@ from ...events import Direction
 from ...identity import Keypair, PeerId
 from ...multiaddr import Multiaddr
 from ...resources.networks import networks_of
+from ...resources.shares import Shares
 from ...transport.connection import Connection
 from ...transport.pipe import BytePipe, PipeReceiver
 from ...transport.stream import Stream
@@ -57,7 +58,7 @@ MAX_WAIT: Final = 3.0
 do not all dial at once."""
 
 MAX_AT_ONCE: Final = 16
-"""Requests being served. Each may hold a socket for 15 s."""
+"""Requests being served. Each may hold a socket for 15 s. For one more, the newest of the network with the most ends."""
 MAX_AT_ONCE_PER_PEER: Final = 2
 """The same for one peer, as in go-libp2p."""
 
@@ -92,7 +93,7 @@ class AutonatServer(Service):
         self._data_rates = Rates(
             in_all=MAX_RATE_WITH_DATA, by_network=MAX_RATE_WITH_DATA // 2, by_peer=MAX_RATE_WITH_DATA // 2
         )
-        self._serving: dict[Stream, PeerId] = {}
+        self._serving: Shares[_Serving] = Shares()
         self._identity: NoiseIdentity | None = None
         """Made for the first dial."""
 
@@ -102,32 +103,40 @@ class AutonatServer(Service):
 
     async def close(self) -> None:
         """Ends the requests under way."""
-        for stream in list(self._serving):
-            stream.reset()  # or else closing would wait for it
+        for serving in list(self._serving):
+            serving.stream.reset()  # or else closing would wait for it
         await self._dialed.close()
 
     # -- a request -------------------------------------------------------------------------------
 
     async def _serve(self, connection: Connection, stream: Stream) -> None:
         connection.charge(REQUEST_FRAMES)
-        async with asyncio.timeout(TIMEOUT):
-            if not self._admit(connection):
+        async with asyncio.timeout(TIMEOUT) as timeout:
+            serving = _Serving(connection.peer, stream, timeout)
+            if not self._admit(connection, serving):
                 await self._answer(stream, ResponseStatus.REQUEST_REJECTED)
                 return
-            self._serving[stream] = connection.peer
             try:
                 await self._dial_one(connection, stream)
             finally:
-                del self._serving[stream]
+                self._serving.discard(serving)
 
-    def _admit(self, connection: Connection) -> bool:
-        peer = connection.peer
-        return (
-            connection.path.relay is None  # where it is, nobody knows
-            and len(self._serving) < MAX_AT_ONCE
-            and sum(one == peer for one in self._serving.values()) < MAX_AT_ONCE_PER_PEER
-            and self._rates.admit(networks_of(connection.remote_address)[0], peer, connection.now())
-        )
+    def _admit(self, connection: Connection, serving: _Serving) -> bool:
+        peer, networks = connection.peer, networks_of(connection.remote_address)
+        if (
+            connection.path.relay is not None  # where it is, nobody knows
+            or sum(one.peer == peer for one in self._serving) >= MAX_AT_ONCE_PER_PEER
+            or not self._rates.admit(networks[0], peer, connection.now())
+        ):
+            return False
+        self._serving.add((*networks, peer), serving)
+        if len(self._serving) > MAX_AT_ONCE:
+            excess = self._serving.newest_of_largest()
+            self._serving.discard(excess)
+            if excess is serving:
+                return False
+            excess.end()
+        return True
 
     async def _dial_one(self, connection: Connection, stream: Stream) -> None:
         message = await read(stream, messages.AutonatMessage, max_size=MAX_MESSAGE)
@@ -222,6 +231,20 @@ class AutonatServer(Service):
             if upgrade is not None:
                 upgrade.finished.cancel()
             raise
+
+
+class _Serving(NamedTuple):
+    """A request."""
+
+    peer: PeerId
+    stream: Stream
+    timeout: asyncio.Timeout
+
+    def end(self) -> None:
+        """Now, whatever is waited for."""
+        self.stream.reset()
+        if not self.timeout.expired():
+            self.timeout.reschedule(0.0)
 
 
 async def _take_data(stream: Stream, index: int) -> None:
