@@ -56,6 +56,9 @@ BITS: Final = (0xFF, 0x01, 0x20, 0x80)
 SELDOM: Final = {Kind.STALL: 5, Kind.DELAY: 5, Kind.THROTTLE: 40}
 """Faults that meet only one byte of so many: they take longer, and what comes of them changes less from byte to byte."""
 
+ENDS: Final = {Kind.CUT, Kind.HALF_CLOSE}
+"""Those that end the connection: the next request needs another, and gets it."""
+
 AT_ONCE: Final = 1.0
 """Seconds until a request has ended whose connection has."""
 
@@ -145,7 +148,7 @@ class Asker:
 
 
 class Cases:
-    """The dialer asks the listener by one route, and the listener the dialer as soon as they are connected."""
+    """The dialer asks the listener by one route, and again, and the listener the dialer as soon as they are connected."""
 
     def __init__(self, route: str, complaints: list[str]) -> None:
         self.complaints = complaints
@@ -232,7 +235,10 @@ class Cases:
         dialer, listener = self._dialer, self._listener
         listener.connected.clear()
         back = listener.process.start(self._ask_back(fault))
-        await dialer.process.start(self._ask(dialer, self._address, listener, fault))
+        answered = await dialer.process.start(self._ask(dialer, self._address, listener, fault))
+        again = await dialer.process.start(self._ask(dialer, self._address, listener, fault))
+        if not answered and not again and fault is not None and fault.kind in ENDS:
+            self._complain("the next request was not answered either")
         if not listener.connected.is_set():
             back.cancel()
         await asyncio.wait({back})
@@ -257,7 +263,8 @@ class Cases:
         await self._listener.connected.wait()
         await self._ask(self._listener, self._dialer.peer.peer_id, self._dialer, fault)
 
-    async def _ask(self, asker: Asker, to: Any, asked: Asker, fault: Fault | None) -> None:
+    async def _ask(self, asker: Asker, to: Any, asked: Asker, fault: Fault | None) -> bool:
+        """Whether there was an answer."""
         self._numbers += 1
         number = self._numbers
         began = world.now
@@ -274,11 +281,11 @@ class Cases:
             if not asked.handled[number]:
                 self._complain(f"{asker.name} was answered by nobody")
         took = world.now - began
-        ends_at_once = fault is not None and fault.kind in {Kind.CUT, Kind.HALF_CLOSE}
-        limit = AT_ONCE if ends_at_once else REQUEST_TIMEOUT + SLACK
+        limit = AT_ONCE if fault is not None and fault.kind in ENDS else REQUEST_TIMEOUT + SLACK
         if took > limit:
             self._complain(f"the request of {asker.name} ended after {took:.3f} s: {outcome}")
         self.counts[f"{fault.kind.value if fault else 'no fault'}: {outcome}"] += 1
+        return outcome == "answered"
 
     async def _nothing_is_left(self) -> None:
         began = world.now
