@@ -1,12 +1,15 @@
 # Every target sets itself up first: a virtual environment, renewed when pyproject.toml changes.
 #   PYTHON  the interpreter to make it from (default: the first of CANDIDATES that is 3.11 or newer)
 #   VENV    where it lies
+#   LOCKED  1: nothing is installed but what .ci/lock/ pins by hash, as CI does; from the start of an environment on
 # and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken, `make attack ATTACK=--quick` takes
-# a minute and a half. `make wheels WHEELS='--python PATH'` compiles for one Python alone.
+# two minutes. `make wheels WHEELS='--python PATH'` compiles for one Python alone.
 
 VENV ?= .venv
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
 BIN := $(VENV)/bin
+LOCK ?= dev
+INSTALL := -m pip install --quiet $(if $(LOCKED),--no-index --no-build-isolation)
 PACKAGE := src/stronghold_p2p
 COMPILED := $(VENV)-compiled
 # Generated code refuses a protobuf older than its generator.
@@ -26,7 +29,7 @@ help:
 	@echo "make interop   against go-, rust-, js- and py-libp2p (needs go, cargo, node, chromium and redis)"
 	@echo "make bench     speed, side by side with other systems (needs go, cargo, node and a C compiler)"
 	@echo "make counts    what a fixed workload takes, against what was recorded"
-	@echo "make attack    attacks on a peer, and what must hold meanwhile (Linux; ten minutes)"
+	@echo "make attack    attacks on a peer, and what must hold meanwhile (Linux; twenty minutes)"
 	@echo "make soak      load for ten minutes, too much of it, and processes that die (Linux)"
 	@echo "make fuzz      inputs that nobody has thought of, a minute for each parser (Linux)"
 	@echo "make simulate  whole peers in simulated worlds: SEEDS=1000 of them, or one by its number, SEED=123"
@@ -45,7 +48,7 @@ test-compiled: $(COMPILED)/.installed-dev
 	$(COMPILED)/bin/pytest --numprocesses auto --dist worksteal
 
 wheels: $(VENV)-wheels/.installed
-	@$(VENV)-wheels/bin/python packaging/wheels.py $(WHEELS)
+	@$(VENV)-wheels/bin/python packaging/wheels.py $(if $(LOCKED),--locked) $(WHEELS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -95,41 +98,41 @@ clean:
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
 	@echo "installing into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --editable ".[cli,uvloop]"
+	@$(BIN)/python $(INSTALL) --editable ".[cli,uvloop]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
 	@echo "installing the development tools into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --group dev
+	@$(BIN)/python $(INSTALL) --group dev
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed pyproject.toml
 	@echo "installing what draws charts and profiles into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --group bench
+	@$(BIN)/python $(INSTALL) --group bench
 	@touch $@
 
 $(VENV)-wheels/.installed: pyproject.toml
-	@$(MAKE) --silent VENV=$(VENV)-wheels $(VENV)-wheels/bin/python
+	@$(MAKE) --silent VENV=$(VENV)-wheels LOCK=wheels $(VENV)-wheels/bin/python
 	@echo "installing what builds wheels into $(VENV)-wheels"
-	@$(VENV)-wheels/bin/python -m pip install --quiet --group wheels
+	@$(VENV)-wheels/bin/python $(INSTALL) --group wheels
 	@touch $@
 
 $(COMPILED)/.installed: $(VENV)-wheels/.installed $(shell find $(PACKAGE) -name '*.py')
 	@$(MAKE) --silent VENV=$(COMPILED) $(COMPILED)/bin/python
 	@echo "compiling the hot path into $(COMPILED)"
-	@$(VENV)-wheels/bin/python packaging/wheels.py --just-compile --out $(COMPILED)/dist --python $(COMPILED)/bin/python
-	@$(COMPILED)/bin/python -m pip install --quiet "$$(echo $(COMPILED)/dist/*.whl)[cli,uvloop]"
-	@$(COMPILED)/bin/python -m pip install --quiet --force-reinstall --no-deps $(COMPILED)/dist/*.whl
+	@$(VENV)-wheels/bin/python packaging/wheels.py $(if $(LOCKED),--locked) --just-compile --out $(COMPILED)/dist --python $(COMPILED)/bin/python
+	@$(COMPILED)/bin/python $(INSTALL) "$$(echo $(COMPILED)/dist/*.whl)[cli,uvloop]"
+	@$(COMPILED)/bin/python $(INSTALL) --force-reinstall --no-deps $(COMPILED)/dist/*.whl
 	@$(COMPILED)/bin/stronghold-p2p --version | grep --quiet compiled
 	@touch $@
 
 $(COMPILED)/.installed-dev: $(COMPILED)/.installed pyproject.toml
-	@$(COMPILED)/bin/python -m pip install --quiet --group dev
+	@$(COMPILED)/bin/python $(INSTALL) --group dev
 	@touch $@
 
 $(VENV)-fuzz/.installed-fuzz: pyproject.toml
-	@$(MAKE) --silent VENV=$(VENV)-fuzz $(VENV)-fuzz/.installed
-	@$(VENV)-fuzz/bin/python -m pip install --quiet --group fuzz
+	@$(MAKE) --silent VENV=$(VENV)-fuzz LOCK=fuzz $(VENV)-fuzz/.installed
+	@$(VENV)-fuzz/bin/python $(INSTALL) --group fuzz
 	@touch $@
 
 $(VENV)-proto/.installed:
@@ -142,7 +145,8 @@ $(BIN)/python:
 	@for python in $(CANDIDATES); do \
 		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			echo "making $(VENV) with $$($$python --version)"; \
-			$$python -m venv $(VENV) && exec $@ -m pip install --quiet --upgrade "pip>=25.1"; \
+			$$python -m venv $(VENV) && exec $@ -m pip install --quiet \
+				$(if $(LOCKED),--require-hashes --requirement .ci/lock/$(LOCK).txt,--upgrade "pip>=25.1"); \
 			exit 1; \
 		fi; \
 	done; \

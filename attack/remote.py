@@ -22,6 +22,7 @@ from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 from stronghold_p2p.wire.yamux import HEADER, HEADER_SIZE, Flag, FrameType
 
 __all__ = [
+    "UPGRADE_REQUEST",
     "Connection",
     "Frame",
     "Streams",
@@ -40,12 +41,14 @@ PIECE = 256 * 1024
 
 
 class Target(NamedTuple):
-    """Where the victim listens on ::1, and the protocol of its requests; and where on 127.0.0.1."""
+    """Where the victim listens on ::1, and the protocol of its requests; where on 127.0.0.1; and for WebSockets over TLS, if it
+    does."""
 
     tcp: tuple[str, int]
     websocket: tuple[str, int]
     protocol: str
     ipv4: tuple[str, int]
+    tls: tuple[str, int] | None = None
 
 
 class Frame(NamedTuple):
@@ -117,11 +120,11 @@ class Tcp:
         self._socket = connected
 
     @classmethod
-    async def open(cls, target: Target, source: str | None = None) -> Self:
-        """``source``: an address of 127/8, which is a network of its own; None: ::1."""
+    async def open(cls, target: Target, source: str | None = None, *, at: tuple[str, int] | None = None) -> Self:
+        """``source``: an address of 127/8, which is a network of its own; None: ::1. ``at``: where on ::1; None: for TCP."""
         if source is not None:
             return cls(await _connect(target.ipv4, socket.AF_INET, source))
-        return cls(await _connect(target.tcp))
+        return cls(await _connect(at or target.tcp))
 
     async def send(self, data: bytes | bytearray) -> None:
         await self.send_raw(data)
@@ -161,9 +164,9 @@ class WebSocket(Tcp):
     _received = b""
 
     @classmethod
-    async def open(cls, target: Target, source: str | None = None) -> Self:
+    async def open(cls, target: Target, source: str | None = None, *, at: tuple[str, int] | None = None) -> Self:
         assert source is None
-        pipe = cls(await _connect(target.websocket))
+        pipe = cls(await _connect(at or target.websocket))
         await pipe.send_raw(UPGRADE_REQUEST)
         while b"\r\n\r\n" not in pipe._received:
             pipe._received += await Tcp.receive(pipe)

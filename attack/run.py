@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import IO, Any
@@ -72,8 +72,28 @@ class Process:
 
 
 @contextmanager
-def started(name: str, *arguments: str, log: IO[bytes] | None = None) -> Iterator[Process]:
-    command = (sys.executable, "-m", f"attack.{name}", *arguments)
+def own_network() -> Iterator[Sequence[str]]:
+    """What runs a command in a network namespace that has a loopback interface alone.
+
+    Raises:
+        NotMeasured: none can be made.
+    """
+    script = "ip link set lo up && echo up && exec cat"
+    command = ("unshare", "--user", "--map-root-user", "--net", "sh", "-c", script)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            if holder.stdout.readline() != "up\n":
+                raise NotMeasured("the system gives no network namespace")
+            yield ("nsenter", "--target", str(holder.pid), "--user", "--net", "--preserve-credentials")
+        finally:
+            holder.kill()
+
+
+@contextmanager
+def started(name: str, *arguments: str, log: IO[bytes] | None = None, within: Sequence[str] = ()) -> Iterator[Process]:
+    """``within``: what runs it elsewhere."""
+    command = (*within, sys.executable, "-m", f"attack.{name}", *arguments)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as popen:
         try:
             yield Process(popen, name)
@@ -90,12 +110,19 @@ def measure(attack: Attack, options: Options) -> tuple[Figures, Figures]:
     codec = attack.victim.codec
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile("a+b"))
-        victim = stack.enter_context(victim_of(attack, options, log))
+        within = stack.enter_context(own_network()) if attack.victim.mdns else ()
+        victim = stack.enter_context(victim_of(attack, options, log, within))
         clients = stack.enter_context(
-            started("clients", codec, str(attack.fresh_per_second), "relayed" if attack.victim.relay else "direct")
+            started(
+                "clients",
+                codec,
+                str(attack.fresh_per_second),
+                "relayed" if attack.victim.relay else "direct",
+                within=within,
+            )
         )
-        attacker = stack.enter_context(started("attacker", attack.name))
-        ipv4, *ipv6 = victim.read()
+        attacker = stack.enter_context(started("attacker", attack.name, within=within))
+        ipv4, tcp, websocket, *tls = victim.read()
         clients.ask(ipv4)
         time.sleep(options.baseline)
         before = Figures(**clients.ask())
@@ -103,7 +130,7 @@ def measure(attack: Attack, options: Options) -> tuple[Figures, Figures]:
         lines, size = log_size(log)
         begin = time.monotonic()
 
-        attacker.ask([*map(endpoint, ipv6), PROTOCOLS[codec], endpoint(ipv4)])
+        attacker.ask([endpoint(tcp), endpoint(websocket), PROTOCOLS[codec], endpoint(ipv4), *map(endpoint, tls)])
         if attack.setup:
             time.sleep(attack.setup)
             clients.ask()
@@ -126,12 +153,12 @@ def measure(attack: Attack, options: Options) -> tuple[Figures, Figures]:
 
 
 @contextmanager
-def victim_of(attack: Attack, options: Options, log: IO[bytes]) -> Iterator[Process | Command]:
+def victim_of(attack: Attack, options: Options, log: IO[bytes], within: Sequence[str]) -> Iterator[Process | Command]:
     if attack.victim.command:
         with listening(log) as command:
             yield command
     else:
-        with started("victim", json.dumps(asdict(attack.victim)), options.loop, log=log) as process:
+        with started("victim", json.dumps(asdict(attack.victim)), options.loop, log=log, within=within) as process:
             yield process
 
 

@@ -29,6 +29,8 @@ class Victim:
     relay: bool = False
     """It is a relay, through which the honest ones reach a peer that answers as it does; a newcomer is a pair, one of which
     reserves."""
+    mdns: bool = False
+    """It finds peers by mDNS. All processes are in a network namespace of their own, where nobody else hears that."""
     descriptors: int | None = None
     """It may have so many files and sockets open."""
     command: bool = False

@@ -3,7 +3,7 @@
     python -m attack.victim TERMS LOOP
 
 TERMS is a :class:`Victim` as JSON, LOOP is asyncio or uvloop. Prints its addresses: for TCP on 127.0.0.1 and ::1, and for
-WebSocket on ::1. Then, for each line that it reads, it prints what happened since the one before, as JSON. A thread does
+WebSocket on ::1, without TLS and with it. Then, for each line that it reads, it prints what happened since the one before, as JSON. A thread does
 that: a loop that is stalled answers nothing.
 """
 
@@ -16,10 +16,20 @@ import logging
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from attack.clients import FRESH, keypair
 from attack.terms import Firewall, Victim
@@ -196,11 +206,28 @@ def rules(firewall: Firewall, kept: PeerId, fresh: list[PeerId]) -> FirewallRule
     )
 
 
+@contextmanager
+def certificate() -> Iterator[tuple[str, str]]:
+    """The files of a chain and its key. With RSA, whose signatures are dear to make and cheap to ask for."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "victim")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+    ).sign(key, hashes.SHA256())
+    with tempfile.NamedTemporaryFile() as chain, tempfile.NamedTemporaryFile() as private:
+        chain.write(signed.public_bytes(Encoding.PEM))
+        private.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        chain.flush()
+        private.flush()
+        yield chain.name, private.name
+
+
 async def run(terms: Victim) -> None:
     kept, *fresh = (keypair(number).peer_id for number in range(1 + FRESH))
     honest = {kept, *fresh}
     relay = RelayServer() if terms.relay else None
-    peer = Peer(firewall=rules(terms.firewall, kept, fresh), codec=terms.codec, relay=relay)
+    peer = Peer(firewall=rules(terms.firewall, kept, fresh), codec=terms.codec, relay=relay, mdns=terms.mdns)
     async with asyncio.TaskGroup() as tasks, peer:  # the iterations end with the peer
         person = None
         if terms.firewall == "ask all":
@@ -215,6 +242,8 @@ async def run(terms: Victim) -> None:
         watch = Watch(person)
         tasks.create_task(watch.events(peer))
         addresses = [str(await peer.listen(address)) for address in ADDRESSES]
+        with certificate() as files:
+            addresses.append(str(await peer.listen("/ip6/::1/tcp/0/tls/ws", certificate=files)))
         gc.collect()
         gc.freeze()  # as `stronghold-p2p listen` does
         print(json.dumps(addresses), flush=True)

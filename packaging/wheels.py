@@ -6,6 +6,8 @@
 A release is the sdist, the pure wheel, and for each CPython that is here a wheel with the hot path compiled: on Linux one
 that other distributions can use, too (manylinux). All wheels are made of the sdist. Each is installed into an environment
 of its own, and the tests of the public interface run there, in a tree without our sources.
+
+With --locked, nothing is fetched but what .ci/lock/ pins by hash: the environment of each PATH has what builds.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ ROOT: Final = Path(__file__).parents[1]
 
 OLDEST: Final = 11
 """The minor version of the first Python 3 that we support."""
+
+LOCK: Final = ROOT / ".ci" / "lock" / "dev.txt"
+"""Has what the tests need, and what builds."""
 
 COMPILE: Final = {"HATCH_BUILD_HOOK_ENABLE_MYPYC": "1", "CFLAGS": "-w"}
 """Without warnings: gcc takes longer to look for them in what mypyc generates than to compile it."""
@@ -59,19 +64,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where they go (default: dist)")
     parser.add_argument("--python", action="append", help="a CPython to compile for (default: each that is here)")
     parser.add_argument("--just-compile", action="store_true", help="no pure wheel, and no tests")
+    parser.add_argument("--locked", action="store_true", help="fetch nothing but what .ci/lock/ pins")
     arguments = parser.parse_args()
+    locked = arguments.locked
     pythons = arguments.python or find_pythons()
     if not pythons:
         sys.exit(f"no CPython 3.{OLDEST} or newer is on PATH or among pyenv's versions: name one with --python")
 
     shutil.rmtree(arguments.out, ignore_errors=True)
-    sdist = build_sdist(arguments.out)
+    sdist = build_sdist(arguments.out, locked=locked)
     if not arguments.just_compile:
-        test(build_wheel(sdist, pythons[0], compiled=False), sdist, pythons[0], form="pure Python")
+        wheel = build_wheel(sdist, pythons[0], compiled=False, locked=locked)
+        test(wheel, sdist, pythons[0], form="pure Python", locked=locked)
     for python in pythons:
-        wheel = build_wheel(sdist, python, compiled=True)
+        wheel = build_wheel(sdist, python, compiled=True, locked=locked)
         if not arguments.just_compile:
-            test(wheel, sdist, python, form="compiled")
+            test(wheel, sdist, python, form="compiled", locked=locked)
 
 
 def find_pythons() -> list[str]:
@@ -90,18 +98,19 @@ def runs(python: Path) -> bool:
     return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
-def build_sdist(out: Path) -> Path:
-    run(sys.executable, "-m", "build", "--sdist", "--outdir", out, ROOT)
+def build_sdist(out: Path, *, locked: bool) -> Path:
+    run(sys.executable, "-m", "build", "--sdist", *(["--no-isolation"] if locked else []), "--outdir", out, ROOT)
     (sdist,) = out.glob("*.tar.gz")
     print(f"built {sdist.name}", flush=True)
     return sdist
 
 
-def build_wheel(sdist: Path, python: str, *, compiled: bool) -> Path:
+def build_wheel(sdist: Path, python: str, *, compiled: bool, locked: bool) -> Path:
     """Makes a wheel of the sdist, beside it."""
     with TemporaryDirectory() as name:
         built, repaired = Path(name, "built"), Path(name, "repaired")
-        run(*pip(python), "wheel", "--no-deps", "--wheel-dir", built, sdist, env=COMPILE if compiled else {})
+        options = ["--no-deps", *(["--no-build-isolation"] if locked else [])]
+        run(*pip(python), "wheel", *options, "--wheel-dir", built, sdist, env=COMPILE if compiled else {})
         (wheel,) = built.glob("*.whl")
         if compiled and sys.platform == "linux":
             # It looks for patchelf on PATH. What a C compiler leaves for debuggers is most of the size.
@@ -112,7 +121,7 @@ def build_wheel(sdist: Path, python: str, *, compiled: bool) -> Path:
         return Path(shutil.move(wheel, sdist.parent))
 
 
-def test(wheel: Path, sdist: Path, python: str, *, form: str) -> None:
+def test(wheel: Path, sdist: Path, python: str, *, form: str, locked: bool) -> None:
     """Installs the wheel into a new environment, and runs the public interface's tests there."""
     with TemporaryDirectory() as name:
         tree = unpack(sdist, Path(name))
@@ -120,7 +129,10 @@ def test(wheel: Path, sdist: Path, python: str, *, form: str) -> None:
         programs = Path(name, "environment", "bin")
         run(python, "-m", "venv", "--without-pip", programs.parent)
         wanted = [f"{wheel}[cli,uvloop]", "--group", f"{tree / 'pyproject.toml'}:test"]
-        run(*pip(programs / "python"), "install", *wanted)
+        install = [*pip(programs / "python"), "install"]
+        if locked:
+            run(*install, "--require-hashes", "--requirement", LOCK)
+        run(*install, *(["--no-index"] if locked else []), *wanted)
         environment = {"PATH": os.pathsep.join([str(programs), *os.get_exec_path()])}
         for command in (["stronghold-p2p"], ["python", "-m", "stronghold_p2p"]):
             told = run(programs / command[0], *command[1:], "--version", env=environment, cwd=tree)

@@ -3,9 +3,9 @@
     python -m soak.askers
 
 Reads lines of JSON, and answers each with the figures from the last ``"begin"`` on. ``["come", addresses, peers, life]`` has so many peers come and go, each for
-about ``life`` seconds; ``["ask", addresses, peers, kind, per_second, patience]`` has them stay, and ask with one request each
-in flight, or with ``per_second`` of all whether or not those before are answered. ``"end"`` has what is under way end, and its
-peers leave.
+about ``life`` seconds; ``["ask", addresses, peers, kind, pause, patience]`` has them stay, and ask one request after the other,
+with ``pause`` seconds between; ``["flood", addresses, peers, kind, per_second, patience]`` has so many requests of all together,
+whether or not those before are answered. ``"end"`` has what is under way end, and its peers leave.
 """
 
 from __future__ import annotations
@@ -19,25 +19,21 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count, cycle
 from typing import Any
 
+from soak.listener import IDLE
 from stronghold_p2p import Config, StrongholdError, StrongholdP2p
 
-__all__ = ["RETRY"]
-
-CONFIG = Config(close_timeout=0.1)
+CONFIG = Config(close_timeout=0.1, idle_timeout=IDLE)
 
 PATIENCE = 20.0
 """Seconds for a request of a peer that comes and goes. None may fail, and other programs take their time, too."""
 
 REQUESTS = 8
 """Of a peer that comes and goes, on the average."""
-
-RETRY = 0.05
-"""Seconds until who has failed asks again."""
 
 SIZES = (0, 10, 100, 1_000, 10_000, 100_000)
 """Of bodies, in bytes; the large ones are rare."""
@@ -110,7 +106,9 @@ class Askers:
         self._running: set[asyncio.Task[None]] = set()
 
     def do(self, what: str, *arguments: Any) -> None:
-        self._running.add(asyncio.create_task((self.come if what == "come" else self.stay)(*arguments)))
+        doing: dict[str, Callable[..., Coroutine[Any, Any, None]]]
+        doing = {"come": self.come, "ask": self.ask, "flood": self.flood}
+        self._running.add(asyncio.create_task(doing[what](*arguments)))
 
     async def end(self) -> None:
         for task in self._running:
@@ -141,32 +139,36 @@ class Askers:
                     await asyncio.sleep(0.001)
                     leaving.cancel()
 
-    async def stay(
-        self, addresses: Sequence[str], peers: int, kind: str, per_second: float | None, patience: float
-    ) -> None:
-        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-            all_peers = [await stack.enter_async_context(Peer(config=CONFIG)) for _ in range(peers)]
-            if per_second is None:
-                for peer, address in zip(all_peers, cycle(addresses), strict=False):
-                    tasks.create_task(self._ask_on(peer, address, kind, patience))
-                return
+    async def ask(self, addresses: Sequence[str], peers: int, kind: str, pause: float, patience: float) -> None:
+        async with peers_that_stay(peers) as all_peers, asyncio.TaskGroup() as tasks:
+            for peer, address in zip(all_peers, cycle(addresses), strict=False):
+                tasks.create_task(self._ask_on(peer, address, kind, pause, patience))
+
+    async def flood(self, addresses: Sequence[str], peers: int, kind: str, per_second: float, patience: float) -> None:
+        async with peers_that_stay(peers) as all_peers, asyncio.TaskGroup() as tasks:
             begin = time.monotonic()
             for number, (peer, address) in enumerate(zip(cycle(all_peers), cycle(addresses), strict=False)):
                 tasks.create_task(self._ask_once(peer, address, kind, patience))
                 await asyncio.sleep(max(0.0, begin + number / per_second - time.monotonic()))
 
-    async def _ask_on(self, peer: Peer, address: str, kind: str, patience: float) -> None:
+    async def _ask_on(self, peer: Peer, address: str, kind: str, pause: float, patience: float) -> None:
         self.asked.stays(peer)
         try:
             while True:
                 if await self.asked.ask(peer, address, patience, kind=kind):
                     self.asked.answered(peer)
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(pause)
         finally:
             self.asked.leaves(peer)
 
     async def _ask_once(self, peer: Peer, address: str, kind: str, patience: float) -> None:
         await self.asked.ask(peer, address, patience, kind=kind)
+
+
+@asynccontextmanager
+async def peers_that_stay(count: int) -> AsyncIterator[list[Peer]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Peer(config=CONFIG)) for _ in range(count)]
 
 
 async def run() -> None:

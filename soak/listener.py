@@ -26,7 +26,7 @@ from attack.victim import Memory
 from bench.limit import loop_factory
 from stronghold_p2p import Config, FirewallRules, Keypair, RelayServer, Request, StrongholdP2p
 
-__all__ = ["COMPUTING", "FAILED_HANDLER", "STALL", "Terms", "keypair"]
+__all__ = ["FAILED_HANDLER", "IDLE", "STALL", "Terms", "keypair"]
 
 COMPUTING = 0.002
 """Seconds that a request "computes": the peer serves 500 a second at most, whatever they cost it otherwise."""
@@ -37,6 +37,9 @@ WAITING = 0.008
 
 STALL = 2.0
 """Seconds for which a request "blocks" the loop."""
+
+IDLE = 60.0
+"""Seconds until idle connections are closed: peers stay connected between their requests."""
 
 FAILED_HANDLER = 2.0
 """Seconds after which a handler that does not return has failed."""
@@ -120,7 +123,7 @@ async def run(terms: Terms) -> None:
     peer = StrongholdP2p[Any, Any](
         keypair=keypair(terms.name),
         firewall=FirewallRules.allow_all(),
-        config=Config(handler_timeout=FAILED_HANDLER + STALL),
+        config=Config(handler_timeout=FAILED_HANDLER + STALL, idle_timeout=IDLE),
         state=terms.state,
         relay=RelayServer() if terms.relay else None,
     )

@@ -42,5 +42,7 @@ class Scenario:
     name: str
     what: str
     run: Callable[[Processes, Options, Findings], None]
+    quick: bool = False
+    """It shows within seconds, and belongs to ``--quick``."""
     allowed: tuple[str, ...] = ()
     """What lines of stderr may contain: none, or one of these."""

@@ -133,8 +133,8 @@ class Config:
 
     max_connections_per_peer: int = limit(
         5,
-        """Established connections with one peer, as in the Rust crate. One is enough; simultaneous dials and changing
-        networks cause two or three.""",
+        """Established connections with one peer that the same side has dialed; the Rust crate has 5 in all. One is enough;
+        changing networks cause two or three.""",
     )
 
     max_discovered_peers: int = limit(

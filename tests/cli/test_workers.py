@@ -223,6 +223,17 @@ def test_a_ban_holds_in_all(cli: Cli, tmp_path: Path) -> None:
     assert (banned["peer"], banned["banned"]) == (peer, True)
 
 
+def test_a_network_that_is_rejected_in_one_asks_in_none(cli: Cli) -> None:
+    with crew("--ask", "--ask-quiet", "600", stdin=subprocess.PIPE) as bob:
+        with process("request", bob.address, "null") as asking:
+            bob.say(id=bob.read("firewall")["id"], answer="reject_network")
+            assert bob.read("ended")["reason"] == "rejected"
+            asking.communicate(timeout=WAIT)
+        for _ in range(20):  # not all come to the one that has asked
+            assert cli.json("request", bob.address, "null").status == 5
+        assert bob.end() == ""
+
+
 def test_the_question_of_a_worker_that_dies_ends(cli: Cli) -> None:
     with crew("--ask", stdin=subprocess.PIPE) as bob, process("request", bob.address, "null") as asking:
         question = bob.read("firewall")

@@ -521,6 +521,40 @@ async def test_a_thousand_peers_are_known_as_far_as_there_is_room(world: World, 
     assert len(limits) <= 11
 
 
+async def test_who_comes_from_elsewhere_is_not_heard(world: World, remote: Neighbor) -> None:
+    """Else a neighbor could be any number of senders."""
+    alice = world.node()
+    loopback = next(one for one in alice.interfaces.addresses if one.ip.version == 4)
+    alice.move_to(loopback._replace(prefix=24))
+    with neighbor("127.0.1.1") as elsewhere, neighbor("127.0.0.7") as near:
+        elsewhere.send(answer(ELSEWHERE))
+        await settled()
+        assert alice.events == []
+        near.send(answer(ELSEWHERE))
+        await settled()
+    assert alice.events == [found(ELSEWHERE)]
+
+
+async def test_an_address_that_is_alone_has_neighbors_everywhere(world: World, remote: Neighbor) -> None:
+    """As that of a tunnel."""
+    alice = world.node()
+    loopback = next(one for one in alice.interfaces.addresses if one.ip.version == 4)
+    alice.move_to(loopback._replace(prefix=32))
+    with neighbor("127.0.1.1") as elsewhere:
+        elsewhere.send(answer(ELSEWHERE))
+        await settled()
+    assert alice.events == [found(ELSEWHERE)]
+
+
+async def test_who_is_sought_is_found_though_its_place_is_lost_at_once(world: World, remote: Neighbor) -> None:
+    alice = world.node(max_discovered_peers=1)
+    finding = await begun(alice.mdns.find(STRANGER))
+    remote.send(answer(HERE))
+    remote.send(answer(ELSEWHERE, peer=Keypair.generate().peer_id))
+    await settled()
+    assert await finding == (HERE,)
+
+
 async def test_thousands_of_packets_a_second_are_not_looked_at(world: World, remote: Neighbor) -> None:
     alice = world.node()
     await world.clock.advance(1.0)

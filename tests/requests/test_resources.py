@@ -247,3 +247,39 @@ async def test_any_turn_serves_all_requests(make_peer: MakePeer, turn_time: floa
     address = await bob.listen()
     bodies = [number if number % 7 else str(number) * 20_000 for number in range(150)]
     assert await asyncio.gather(*(alice.send_request(address, body) for body in bodies)) == bodies
+
+
+async def test_no_response_waits_behind_the_input_of_others(
+    make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its work is done, and would be lost when the requester has waited too long, while more is begun."""
+    alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all(), config=Config(turn_time=1e-9))
+    address = await bob.listen()
+    waiting: list[str] = []
+    wait, wait_to_end = Turns.wait, Turns.wait_to_end
+
+    def noticed(self: Turns, path: Any, work: Callable[[], None]) -> None:
+        waiting.append("input")
+        wait(self, path, work)
+
+    def noticed_at_end(self: Turns, path: Any, work: Callable[[], None]) -> None:
+        waiting.append("response")
+        wait_to_end(self, path, work)
+
+    monkeypatch.setattr(Turns, "wait", noticed)
+    monkeypatch.setattr(Turns, "wait_to_end", noticed_at_end)
+    answers: list[asyncio.Future[str]] = []
+
+    @bob.on_request
+    def answer(request: Request[Any]) -> asyncio.Future[str]:
+        answers.append(asyncio.get_running_loop().create_future())
+        return answers[-1]
+
+    asked = [asyncio.create_task(alice.send_request(address, 0)) for _ in range(8)]
+    await until(lambda: len(answers) == 8)
+    await settled()
+    waiting.clear()
+    for each in answers:
+        each.set_result("answered")
+    assert await asyncio.gather(*asked) == 8 * ["answered"]
+    assert "response" in waiting

@@ -76,6 +76,30 @@ async def test_those_who_wait_are_served_by_networks_as_long_as_a_turn_lasts(tim
     assert done[4:] == ["crowd 3"]
 
 
+async def test_what_ends_goes_before_what_begins_and_leaves_it_half_of_the_time(time: Time) -> None:
+    turns = Turns(asyncio.get_running_loop(), 0.01)
+    done: list[str] = []
+    for number in range(4):
+        turns.wait(("network", f"pipe {number}"), worker(time, done, "input"))
+    for _ in range(3):
+        turns.wait_to_end(("network", "peer"), worker(time, done, "response"))
+    await asyncio.sleep(0)
+    assert done == ["response", "response", "input", "input"]
+    assert is_over(turns)
+    await until(lambda: not is_over(turns))
+    assert done[4:] == ["response", "input", "input"]
+
+
+async def test_long_responses_do_not_keep_input_from_its_turn(time: Time) -> None:
+    turns = Turns(asyncio.get_running_loop(), 0.001)
+    done: list[str] = []
+    for number in range(2):
+        turns.wait_to_end(("attacker",), worker(time, done, "response"))
+        turns.wait((f"pipe {number}",), worker(time, done, "input"))
+    await until(lambda: len(done) == 4)
+    assert done == ["response", "input", "response", "input"]
+
+
 async def test_what_waits_already_is_done_once(time: Time) -> None:
     turns = Turns(asyncio.get_running_loop(), 0.005)
     done: list[str] = []

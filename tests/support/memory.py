@@ -13,7 +13,8 @@ __all__ = ["MemoryPipe", "memory_pipes"]
 
 
 class MemoryPipe:
-    """One end of a pipe. What is written reaches the other end in a later turn of the loop, cut into ``segment`` bytes.
+    """One end of a pipe. What is written reaches the other end in a later turn of the loop, ``lag`` turns after the next, cut
+    into ``segment`` bytes.
 
     ``max_send_buffer`` bytes that the other end has not read pause the writer; :attr:`reading` set to False makes this
     end a peer that stops reading.
@@ -22,7 +23,9 @@ class MemoryPipe:
     receiver: PipeReceiver
     allowance = None
 
-    def __init__(self, remote_address: Multiaddr, max_send_buffer: int, segment: int | None, path: Path) -> None:
+    def __init__(
+        self, remote_address: Multiaddr, max_send_buffer: int, segment: int | None, path: Path, lag: int
+    ) -> None:
         self.remote_address = remote_address
         self.local_address: Multiaddr | None = None
         self.path = path
@@ -34,6 +37,7 @@ class MemoryPipe:
         self._heard_at = self._loop.time()
         self._max_send_buffer = max_send_buffer
         self._segment = segment
+        self._lag = lag
         self._other: MemoryPipe
         self._inbox = bytearray()
         self._reading = True
@@ -98,9 +102,12 @@ class MemoryPipe:
     def _schedule(self) -> None:
         if not self._scheduled and self._reading and not self._held:
             self._scheduled = True
-            self._loop.call_soon(self._deliver)
+            self._loop.call_soon(self._deliver, self._lag)
 
-    def _deliver(self) -> None:
+    def _deliver(self, turns: int) -> None:
+        if turns:
+            self._loop.call_soon(self._deliver, turns - 1)
+            return
         self._scheduled = False
         if self._closed or not self._reading or self._held:
             return
@@ -109,7 +116,8 @@ class MemoryPipe:
             del self._inbox[: self._segment]
             self._heard_at = self._loop.time()
             self.receiver.data_received(memoryview(data))
-            self._schedule()
+            if self._inbox or self._other._closing:
+                self._schedule()
             writer = self._other
             if writer._paused and not self._inbox:
                 writer._paused = False
@@ -126,13 +134,14 @@ def memory_pipes(
     max_send_buffer: int = 256 * 1024,
     segment: int | None = None,
     paths: tuple[Path, Path] | None = None,
+    lag: int = 0,
 ) -> tuple[MemoryPipe, MemoryPipe]:
     """The two ends of a pipe, each connected to the receiver that its callable gives."""
     listening, dialing = (Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{port}") for port in (4001, 4002))
     dialed, accepted = paths or (Path("memory", listening), Path("memory"))
     ends = (
-        MemoryPipe(listening, max_send_buffer, segment, dialed),
-        MemoryPipe(dialing, max_send_buffer, segment, accepted),
+        MemoryPipe(listening, max_send_buffer, segment, dialed, lag),
+        MemoryPipe(dialing, max_send_buffer, segment, accepted, lag),
     )
     ends[0]._other, ends[1]._other = ends[1], ends[0]
     ends[0].receiver, ends[1].receiver = dialer(ends[0]), listener(ends[1])

@@ -50,12 +50,13 @@ class Neighbor:
 
 
 @contextmanager
-def neighbor() -> Iterator[Neighbor]:
+def neighbor(source: str = "") -> Iterator[Neighbor]:
+    """``source``: the address that it sends from."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.setblocking(False)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        opened.bind(("", links.PORT))
+        opened.bind((source, links.PORT))
         loopback = interfaces.list_addresses()[0].interface
         member = struct.pack("=4s4si", socket.inet_aton(links.GROUPS[4]), b"\x7f\0\0\1", loopback)
         opened.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)

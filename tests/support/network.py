@@ -38,13 +38,14 @@ class MemoryListener:
 
 class MemoryTransport:
     """Dials and listens on ``/memory/<number>``, for the numbers it is given; several swarms share one. ``path`` is that
-    of its connections."""
+    of its connections, on which what is sent takes ``lag`` turns of the loop more than it must."""
 
-    def __init__(self, numbers: range, path: Path) -> None:
+    def __init__(self, numbers: range, path: Path, *, lag: int = 0) -> None:
         self.name = path.transport
         self.listening: dict[Multiaddr, MemoryListener] = {}
         self._numbers = numbers
         self._path = path
+        self._lag = lag
 
     def supports(self, address: Multiaddr) -> bool:
         names, values = zip(*address, strict=True)
@@ -62,7 +63,8 @@ class MemoryTransport:
         listener = self.listening.get(address)
         if listener is None:
             raise ConnectionRefusedError("connection refused")
-        memory_pipes(connected, listener.connected, paths=(replace(self._path, dialed=address), self._path))
+        paths = replace(self._path, dialed=address), self._path
+        memory_pipes(connected, listener.connected, paths=paths, lag=self._lag)
 
     async def listen(
         self,

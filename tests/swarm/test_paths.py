@@ -97,6 +97,17 @@ async def test_a_swarm_over_a_transport_without_sockets() -> None:
         assert established.connection.path == Path("memory", None)
 
 
+async def test_dials_that_cross_do_not_cost_each_other_the_only_place() -> None:
+    slow = MemoryTransport(DIRECT, Path("memory"), lag=5)
+    async with nodes(slow, config=Config(max_connections_per_peer=1)) as (alice, bob):
+        await alice.swarm.listen(memory(1))
+        await bob.swarm.listen(memory(2))
+        await asyncio.gather(alice.connect(bob, memory(2)), bob.connect(alice, memory(1)))
+        await until(lambda: len(alice.swarm.connections) == len(bob.swarm.connections) == 2)
+        for node in alice, bob:
+            assert all(connection.usable for connection in node.swarm.connections)
+
+
 async def test_the_first_transport_that_supports_the_address() -> None:
     async with nodes(relayed(), direct()) as (alice, bob):
         await bob.swarm.listen(memory(1))

@@ -21,6 +21,7 @@ from stronghold_p2p import (
     ConnectionEstablished,
     DialError,
     Direction,
+    Event,
     FirewallRules,
     InboundConnectionFailed,
     InvalidAddress,
@@ -374,14 +375,20 @@ async def _hold(stream: Stream) -> None:
 
 
 async def test_an_upgrade_gives_way_to_a_newcomer(make_peer: MakePeer) -> None:
-    bob = await make_peer(config=Config(max_pending_inbound_connections=2))
+    bob = await make_peer(config=Config(max_pending_inbound_connections=2, connection_timeout=600))
     address, events = await bob.listen(), bob.events()
+    upgraded = [await Remote.dial(address) for _ in range(3)]
+    of_upgraded: list[Event] = []
+    while sum(isinstance(event, ConnectionEstablished) for event in of_upgraded) < 3:
+        of_upgraded.append(await anext(events))
+    assert not any(isinstance(event, LimitReached) for event in of_upgraded)  # whose places are free again
     silent = [await Remote.connect(address) for _ in range(3)]
-    await silent[0].raw_rest()
-    assert (await next_event(events, LimitReached)).limit == "max_pending_inbound_connections"
-    remote = await Remote.dial(address)
-    await silent[1].raw_rest()
-    for each in (*silent, remote):
+    async with asyncio.timeout(30):
+        await silent[0].raw_rest()
+        assert (await next_event(events, LimitReached)).limit == "max_pending_inbound_connections"
+        upgraded.append(await Remote.dial(address))
+        await silent[1].raw_rest()
+    for each in (*silent, *upgraded):
         await each.close()
 
 

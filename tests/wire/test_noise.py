@@ -205,6 +205,16 @@ def test_a_short_message_changes_nothing(number: int) -> None:
     assert handshake.exchange(3).sides[1].handshake_hash == FINAL_HASH
 
 
+def test_a_message_that_cannot_be_written_changes_nothing() -> None:
+    writer = HandshakeState(initiator=False, ephemeral=private_key(3), static=private_key(4))
+    writer.read_message(bytes(32))  # a key of low order
+    before = writer.handshake_hash, writer.position
+    for _ in range(2):
+        with pytest.raises(HandshakeError, match="low order"):
+            writer.write_message(b"")
+        assert (writer.handshake_hash, writer.position) == before
+
+
 @pytest.mark.parametrize("index", range(35))
 def test_an_altered_first_message_shows_in_the_next_one(index: int) -> None:
     handshake = Handshake()
@@ -639,6 +649,17 @@ def test_an_altered_message_ends_the_channel() -> None:
             decrypted(bob, flip(genuine, index))
         with pytest.raises(HandshakeError):
             decrypted(bob, genuine)
+
+
+def test_a_large_message_behind_an_altered_one_is_not_decrypted() -> None:
+    alice, bob = channels()
+    with pytest.raises(HandshakeError):
+        decrypted(bob, flip(wire_of([20]), 5))
+    bob.decrypt(alice.encrypt([content(LARGE)]))
+    place = bytearray(bob.large)
+    with pytest.raises(HandshakeError):
+        bob.decrypt_into(memoryview(place))
+    assert not any(place)
 
 
 def test_an_altered_length() -> None:

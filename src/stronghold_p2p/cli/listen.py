@@ -199,9 +199,10 @@ def listen(
     {"id":1,"answer":"allow","types":["Sign"],"for":3600}. The end of a question is a line {"event":"ended","id":1,
     "reason":...}. "reject_network" rejects all from the address of the peer for the time of --ask-quiet.
 
-    With --workers, rules from answers and bans hold in all processes within a second. What one peer may have of requests is
-    divided among them, at least one each; other limits, and for how long a network is rejected, are those of each. Each writes an audit of its own, FILE.1 to FILE.N. The first one alone
-    announces, keeps peers connected, listens through relays and maps ports.
+    With --workers, rules from answers, bans and rejected networks hold in all processes, rules and bans within a second. What
+    one peer may have of requests is divided among them, at least one each; other limits are those of each. Each writes an audit
+    of its own, FILE.1 to FILE.N. The first one alone announces, keeps peers connected, listens through relays and maps ports.
+    One that ends, or does not react for a minute, is replaced.
 
     Ctrl-C or SIGTERM stops the peer after the running requests. SIGHUP reloads the policy file, and begins a new file for
     --audit if the one before was moved away.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
 from ..addresses.book import AddressBook
@@ -19,7 +19,7 @@ from ..protocols.service import Service, ServiceHost
 from ..resources.networks import networks_of
 from ..resources.refusals import Refusals
 from ..resources.turns import Turns
-from ..transport.interfaces import InterfaceWatch
+from ..transport.interfaces import InterfaceAddress, InterfaceWatch
 from . import links, packets
 from .intake import Intake
 from .links import Link
@@ -72,7 +72,9 @@ class Mdns(Service):
         """The same of interfaces that have lost their addresses: the goodbyes are said when they have others."""
         self._own_ips: frozenset[IP] = frozenset()
         self._listen_addresses: tuple[Multiaddr, ...] = ()
-        self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
+        self._networks: frozenset[IPv4Network | IPv6Network] = frozenset()
+        """Those of our addresses: where neighbors are."""
+        self._waiting: dict[PeerId, set[asyncio.Future[tuple[Multiaddr, ...]]]] = {}
         self._looking: asyncio.TimerHandle | None = None
         self._last_look = float("-inf")
         self._next_look = float("inf")
@@ -115,20 +117,20 @@ class Mdns(Service):
         """
         for link in self._links.values():
             link.ask()
-        if peer not in self._neighbors:
-            found: asyncio.Future[None] = self._loop.create_future()
-            waiting = self._waiting.setdefault(peer, set())
-            waiting.add(found)
-            try:
-                async with asyncio.timeout(FIND_TIME):
-                    await found
-            except TimeoutError:
-                raise TimeoutError(f"nobody on the local network answered within {FIND_TIME:g} s") from None
-            finally:
-                waiting.discard(found)
-                if not waiting and self._waiting.get(peer) is waiting:
-                    del self._waiting[peer]
-        return self._neighbors.addresses(peer)
+        if peer in self._neighbors:
+            return self._neighbors.addresses(peer)
+        found: asyncio.Future[tuple[Multiaddr, ...]] = self._loop.create_future()
+        waiting = self._waiting.setdefault(peer, set())
+        waiting.add(found)
+        try:
+            async with asyncio.timeout(FIND_TIME):
+                return await found  # what was heard: another peer may have its place by now
+        except TimeoutError:
+            raise TimeoutError(f"nobody on the local network answered within {FIND_TIME:g} s") from None
+        finally:
+            waiting.discard(found)
+            if not waiting and self._waiting.get(peer) is waiting:
+                del self._waiting[peer]
 
     # -- as a service ----------------------------------------------------------------------------
 
@@ -155,6 +157,7 @@ class Mdns(Service):
         for one in self._interfaces.addresses:
             if one.usable:
                 present.setdefault(one.interface, []).append(one.ip)
+        self._networks = frozenset(_neighborhood(one) for one in self._interfaces.addresses if one.usable)
         self._own_ips = frozenset(ip for ips in present.values() for ip in ips)
         wanted = {
             (interface, source if source.version == 4 else None): source
@@ -195,8 +198,17 @@ class Mdns(Service):
         return self._intake.read(self._loop.time())
 
     def heard(self, link: Link, data: bytes, sender: str) -> None:
-        if packets.concerns_us(data) and self._intake.takes(sender, len(data)):
-            self._turns.run(self._take, link, data, ip_address(sender.partition("%")[0]))
+        if packets.concerns_us(data):
+            source = ip_address(sender.partition("%")[0])
+            if self._is_neighbor(source) and self._intake.takes(sender, len(data)):
+                self._turns.run(self._take, link, data, source)
+
+    def _is_neighbor(self, source: IP) -> bool:
+        """Whether it may be (RFC 6762, section 11). So a neighbor that lies about its address is no more senders, among whom
+        places are shared, than its network has addresses."""
+        if source.version == 6 and source.is_link_local:
+            return True  # such addresses are not listed
+        return any(source in network for network in self._networks)
 
     def _take(self, link: Link, data: bytes, sender: IP) -> None:
         message = packets.read(data)
@@ -226,7 +238,7 @@ class Mdns(Service):
             if addresses:
                 for found in self._waiting.pop(peer, ()):
                     if not found.done():
-                        found.set_result(None)
+                        found.set_result(addresses)
         self._look_in_time()
 
     def _look_in_time(self) -> None:
@@ -236,6 +248,12 @@ class Mdns(Service):
                 self._looking.cancel()
             self._next_look = when
             self._looking = self._loop.call_at(when, self._look)
+
+
+def _neighborhood(address: InterfaceAddress) -> IPv4Network | IPv6Network:
+    """Where the neighbors by this address of ours are: anywhere, if it is alone, as in a tunnel."""
+    network = address.network
+    return network if network.num_addresses > 1 else network.supernet(new_prefix=0)
 
 
 def _sources(ips: Iterable[IP]) -> list[IP]:

@@ -193,7 +193,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         try:
             response = await answer
             if turns.over:
-                turns.wait(inbound.holder, partial(self._respond, inbound, response))
+                turns.wait_to_end(inbound.holder, partial(self._respond, inbound, response))
             else:
                 turns.run(self._respond, inbound, response)
         except BaseException as error:

@@ -20,6 +20,9 @@ class Turns:
     input, and what comes waits. In each following turn those that wait are worked on for as long, one piece for each
     network and connection in turn.
 
+    Responses that wait have a half of that time for themselves: their work is done, and is lost when the requester has waited
+    too long. Behind the input, more of it would be begun with each of them that is late.
+
     The time is not set back every turn, which would cost each of them a callback, but when it is used up for the first time
     in a turn: that one is over if the same happens again. So it may last twice as long.
     """
@@ -34,6 +37,7 @@ class Turns:
         """What comes now waits."""
         self._loop = loop
         self._waiting: Shares[Callable[[], None]] = Shares()
+        self._ending: Shares[Callable[[], None]] = Shares()
         self._scheduled = False
 
     def run(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -62,6 +66,11 @@ class Turns:
             self._waiting.add(path, work)
         self._schedule()
 
+    def wait_to_end(self, path: Path, work: Callable[[], None]) -> None:
+        """The same for what ends something: it does not wait behind what begins more."""
+        self._ending.add(path, work)
+        self._schedule()
+
     def forget(self, work: Callable[[], None]) -> None:
         """``work`` is not to be called any more."""
         self._waiting.discard(work)
@@ -76,13 +85,18 @@ class Turns:
         self.used = 0.0
         began = clock()
         try:
-            while self._waiting:
-                self._waiting.next()()
-                if clock() - began > self.limit:
-                    self.over = True  # until the next turn: who has waited goes before what comes
-                    break
+            # Until the next turn: who has waited goes before what comes.
+            self.over = self._work(self._ending, began + self.limit / 2) | self._work(self._waiting, began + self.limit)
         finally:
-            if self._waiting:
+            if self._waiting or self._ending:
                 self.over = True
             if self.over:
                 self._schedule()
+
+    def _work(self, waiting: Shares[Callable[[], None]], until: float) -> bool:
+        """One piece at least; whether the time is up."""
+        while waiting:
+            waiting.next()()
+            if clock() > until:
+                return True
+        return False

@@ -115,14 +115,17 @@ class Listeners:
                 raise ListenError(address, "/dnsaddr is for dialing only: listen on /ip4, /ip6, /dns4 or /dns6")
             supported = ", ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it (available: {supported})")
-        handle = await transport.listen(
-            address,
-            self._connected,
-            certificate=certificate,
-            trusted_proxies=trusted_proxies,
-            reuse_port=reuse_port,
-            exhausted=self._exhausted,
-        )
+        try:
+            handle = await transport.listen(
+                address,
+                self._connected,
+                certificate=certificate,
+                trusted_proxies=trusted_proxies,
+                reuse_port=reuse_port,
+                exhausted=self._exhausted,
+            )
+        except OSError as error:  # of a module that is imported on first use, out of descriptors
+            raise ListenError(address, (error.strerror or str(error)).lower()) from error
         entry = _Entry(handle, address, announce)
         try:
             if self._closed:

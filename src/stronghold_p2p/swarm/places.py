@@ -32,7 +32,7 @@ class Places:
     # -- connections -----------------------------------------------------------------------------
 
     def make_room(self, of_peer: Sequence[Connection], *, ours: bool) -> None:
-        """For one connection more to a peer which has ``of_peer``.
+        """For one connection more with a peer, of which ``of_peer`` were dialed by the same side.
 
         Raises:
             LimitExceeded: nothing of the peer's, or of those who have dialed us, can give way.

@@ -503,10 +503,12 @@ class Swarm:
         self._check_admission(peer, pipe.remote_address)  # which may have changed since the pipe was made
         known = self.connection(peer)
         is_direct = known is not None and known.path.relay is None
+        of_peer = self._connections.get(peer, ())
         # Who has come by a relay has us dial it, and is not to fill the places of those whom we have chosen.
-        chosen = any(map(self._places.is_ours, self._connections.get(peer, ())))
+        chosen = any(map(self._places.is_ours, of_peer))
         ours = direction is Direction.OUTBOUND and (wanted or chosen)
-        self._places.make_room(self._connections.get(peer, ()), ours=ours)
+        # Dials that cross make one each way: if each end let the one that it had first give way, both would be gone.
+        self._places.make_room([each for each in of_peer if each.direction is direction], ours=ours)
         budget = self.memory.open(networks_of(pipe.remote_address), peer)
         connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path, budget=budget)
         connections = self._connections.setdefault(peer, [])

@@ -26,7 +26,10 @@ Handler = Callable[["Question"], Awaitable[None]]
 class Question:
     """A question of a worker, as an asker takes it."""
 
-    def __init__(self, id: int, asked: Asked, send: Callable[[ToWorker], None]) -> None:
+    def __init__(
+        self, id: int, asked: Asked, send: Callable[[ToWorker], None], reject_network: Callable[[str], None]
+    ) -> None:
+        """``reject_network`` is told the network that an answer has rejected."""
         self.id: Final = id
         self.kind: Final = cast("QuestionKind", asked.kind)
         self.peer: Final = PeerId.parse(asked.peer)
@@ -45,6 +48,7 @@ class Question:
         self.reason: str | None = None
         self._asked = asked
         self._send = send
+        self._reject_network = reject_network
         self._ended = asyncio.Event()
         self._given: asyncio.Future[Given] | None = None
 
@@ -71,6 +75,8 @@ class Question:
                 # There it has another number.
                 raise ValueError(given.error.replace(f"question {self._asked.id} ", f"question {self.id} "))
             if given.ended:
+                if answer.act == "network" and self.network is not None:
+                    self._reject_network(self.network)
                 await self._ended.wait()
             return given.ended
         finally:
@@ -108,12 +114,16 @@ class Question:
 
 
 class Questions:
-    """Has an asker answer the questions of all workers. Each is put by a task that ``start`` makes."""
+    """Has an asker answer the questions of all workers. Each is put by a task that ``start`` makes. A network that was rejected
+    causes none for ``quiet`` seconds, in whichever worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: float | None) -> None:
         self.leave: Callable[[], None] = lambda: None
         """Called when the asker answers no more."""
         self.start: Callable[[Any], object]
+        self._quiet = quiet or 0.0
+        self._rejected: dict[str, float] = {}
+        """Until when each network is."""
         self._last_id = 0
         self._handler: Handler | None = None
 
@@ -129,12 +139,19 @@ class Questions:
         self.leave()
 
     def add(self, asked: Asked, send: Callable[[ToWorker], None]) -> Question:
-        """Puts a question."""
+        """Puts a question, unless its network was rejected."""
         self._last_id += 1
-        question = Question(self._last_id, asked, send)
-        if self._handler is not None:
+        question = Question(self._last_id, asked, send, self._reject)
+        if self._rejected.get(asked.network or "", 0.0) > asyncio.get_running_loop().time():
+            question.reject()
+        elif self._handler is not None:
             self.start(put(self._handler(question), question))
         return question
+
+    def _reject(self, network: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self._rejected = {each: until for each, until in self._rejected.items() if until > now}
+        self._rejected[network] = now + self._quiet
 
 
 class WorkersQuestions:

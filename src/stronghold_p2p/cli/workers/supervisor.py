@@ -75,7 +75,7 @@ async def supervise(
     with TemporaryDirectory(prefix="stronghold-p2p-") as folder:
         if state is None and asks:
             state = Path(folder, "state")  # what is answered in one worker holds in all
-        questions = Questions()
+        questions = Questions(quiet)
         crew = _Crew(arguments, keypair, state, questions, asks=asks)
         try:
             async with asyncio.TaskGroup() as tasks:
