@@ -34,7 +34,7 @@ help:
 	@echo "make soak      load for ten minutes, too much of it, and processes that die (Linux)"
 	@echo "make fuzz      inputs that nobody has thought of, a minute for each parser (Linux)"
 	@echo "make simulate  whole peers in simulated worlds: SEEDS=1000 of them, or one by its number, SEED=123"
-	@echo "make faults    connections that break at each byte of a handshake and a request, in each way"
+	@echo "make faults    connections that break at each byte of a handshake and a request"
 	@echo "make profile   where the time goes: flame graphs, instructions"
 	@echo "make proto     generate the protobuf modules anew"
 	@echo "make clean     remove all that these have made"
@@ -85,7 +85,7 @@ simulate: $(VENV)/.installed
 	@$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 
 faults: $(VENV)/.installed
-	@PYTHONPATH=tests:. $(BIN)/python -m faults
+	@PYTHONPATH=tests:. $(BIN)/python -m faults $(FAULTS)
 
 profile: $(VENV)/.installed-bench
 	@$(BIN)/python -m bench.profile

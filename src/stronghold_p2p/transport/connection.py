@@ -405,8 +405,8 @@ class Connection(StreamHost):
                 place = owner.place_for(noise.large) if owner is not None else None
                 if muxed is not None and place is not None:
                     size = len(place)
-                    noise.decrypt_into(place)
-                    place.release()  # a message that somebody has a view of would be copied
+                    with place:  # a message that somebody has a view of would be copied, and an error's frames have one
+                        noise.decrypt_into(place)
                     self._session.receive_placed(muxed, size)
                     self._dispatch(self._session.events_received())  # at once: the next has a place of its own
                     return []
