@@ -2,8 +2,9 @@
 #   PYTHON  the interpreter to make it from (default: the first of CANDIDATES that is 3.11 or newer)
 #   VENV    where it lies
 #   LOCKED  1: nothing is installed but what .ci/lock/ pins by hash, as CI does; from the start of an environment on
-# and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken, `make attack ATTACK=--quick` takes
-# two minutes. `make wheels WHEELS='--python PATH'` compiles for one Python alone.
+# and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken, `make test
+# EXAMPLES='--hypothesis-profile full'` tries five times the examples, `make attack ATTACK=--quick` takes two minutes.
+# `make wheels WHEELS='--python PATH'` compiles for one Python alone.
 
 VENV ?= .venv
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
@@ -33,7 +34,7 @@ help:
 	@echo "make soak      load for ten minutes, too much of it, and processes that die (Linux)"
 	@echo "make fuzz      inputs that nobody has thought of, a minute for each parser (Linux)"
 	@echo "make simulate  whole peers in simulated worlds: SEEDS=1000 of them, or one by its number, SEED=123"
-	@echo "make faults    connections that break at each byte of a handshake and a request, in each way"
+	@echo "make faults    connections that break at each byte of a handshake and a request"
 	@echo "make profile   where the time goes: flame graphs, instructions"
 	@echo "make proto     generate the protobuf modules anew"
 	@echo "make clean     remove all that these have made"
@@ -42,10 +43,10 @@ demo: $(VENV)/.installed
 	@$(BIN)/stronghold-p2p demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses auto --dist worksteal $(COVERAGE)
+	$(BIN)/pytest --numprocesses auto --dist worksteal $(EXAMPLES) $(COVERAGE)
 
 test-compiled: $(COMPILED)/.installed-dev
-	$(COMPILED)/bin/pytest --numprocesses auto --dist worksteal
+	$(COMPILED)/bin/pytest --numprocesses auto --dist worksteal $(EXAMPLES)
 
 wheels: $(VENV)-wheels/.installed
 	@$(VENV)-wheels/bin/python packaging/wheels.py $(if $(LOCKED),--locked) $(WHEELS)
@@ -84,7 +85,7 @@ simulate: $(VENV)/.installed
 	@$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 
 faults: $(VENV)/.installed
-	@PYTHONPATH=tests:. $(BIN)/python -m faults
+	@PYTHONPATH=tests:. $(BIN)/python -m faults $(FAULTS)
 
 profile: $(VENV)/.installed-bench
 	@$(BIN)/python -m bench.profile

@@ -72,7 +72,7 @@ ATTACKS = tuple(
         drive=partial(flood, make, senders),
         must=HELD,
         victim=Victim(mdns=True),
-        quick=name == "mdns-peers-of-many",
+        quick=name == "mdns-questions-of-many",
     )
     for name, (make, senders) in FLOODS.items()
 )

@@ -112,6 +112,6 @@ DRIVES: dict[str, tuple[Callable[[Target], Awaitable[object]], Must]] = {
 }
 
 ATTACKS = tuple(
-    Attack(name=name, drive=drive, must=must, quick=name in {"websocket-stalled", "tls-handshakes"})
+    Attack(name=name, drive=drive, must=must, quick=name == "websocket-stalled")
     for name, (drive, must) in DRIVES.items()
 )

@@ -52,13 +52,13 @@ under way happen to lie, so nothing else is recorded."""
 RELAY = RelayServer(max_seconds=None, max_bytes=None)
 
 KINDS = {
-    "send": "system calls",
-    "recv_into": "system calls",
-    "poll": "system calls",
-    "encrypt": "Noise messages",
-    "encrypt_into": "Noise messages",
+    "socket.send": "system calls",
+    "socket.recv_into": "system calls",
+    "epoll.poll": "system calls",
+    "ChaCha20Poly1305.encrypt": "Noise messages",
+    "ChaCha20Poly1305.encrypt_into": "Noise messages",
 }
-"""What calls of C functions count as, by their names."""
+"""What calls of C functions count as, by their qualified names: coroutines have a ``send``, too."""
 
 Counts = dict[str, dict[str, float]]
 """By work and by what is counted: how many for each request."""
@@ -140,7 +140,7 @@ def counter(counts: Counter[str]) -> Any:
                 counts["callbacks of the loop"] += 1
         elif event == "c_call":
             counts["calls of C"] += 1
-            if kind := KINDS.get(argument.__name__):
+            if kind := KINDS.get(argument.__qualname__):
                 counts[kind] += 1
 
     return profile

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.compiled import IGNORED_WARNINGS
+from support.examples import register_profiles
 from support.loop import Loop
 
 from stronghold_p2p import StrongholdP2p
@@ -28,6 +29,9 @@ PATIENCE = 30
 """Seconds after which a test that waits for what does not come is ended."""
 
 MakePeer = Callable[..., Awaitable[StrongholdP2p[Any, Any]]]
+
+
+register_profiles()  # before hypothesis loads the one that is asked for
 
 
 def pytest_configure(config: pytest.Config) -> None:

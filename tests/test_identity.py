@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from stronghold_p2p.encoding import varint
 from stronghold_p2p.errors import DecodeError, InvalidAddress, KeyFileError
@@ -182,7 +183,7 @@ def test_any_public_key_is_a_key_or_one_error(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(signature=st.binary(max_size=300), data=st.binary(max_size=20))
 def test_verify_takes_any_bytes(name: str, signature: bytes, data: bytes) -> None:
     assert not PublicKey.from_protobuf(bytes.fromhex(KEYS[name]["public_key_hex"])).verify(signature, data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from support.commands import CommandProcess, StartedAnew
 
 from stronghold_p2p.cli import run
 
@@ -77,15 +77,11 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @contextlib.contextmanager
-def process(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process of its own, which is interrupted at the end if it still runs."""
+def process(*arguments: str, anew: bool = False, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process of its own, which is interrupted at the end if it still runs; ``anew`` if it is to start Python."""
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(
-        [sys.executable, "-m", "stronghold_p2p", *arguments],
-        text=True,
-        start_new_session=True,
-        **{**streams, **options},
-    ) as started:
+    start = StartedAnew if anew else CommandProcess
+    with start(*arguments, text=True, **{**streams, **options}) as started:
         try:
             yield started
         finally:
@@ -169,8 +165,7 @@ def terminal(*arguments: str, **options: Any) -> Iterator[Terminal]:
     master, slave = os.openpty()
     try:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
-        take = lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-        with process(*arguments, **{**streams, "preexec_fn": take, "pass_fds": [slave], **options}) as started:
+        with process(*arguments, controlled=True, **{**streams, **options}) as started:
             os.close(slave)
             yield Terminal(started, master)
     finally:

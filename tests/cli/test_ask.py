@@ -819,7 +819,7 @@ def test_exactly_one_way_to_decide(cli: Cli, options: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("flags", [(), ("--json",)])
 def test_a_question_in_what_the_terminal_has_no_characters_for(flags: tuple[str, ...]) -> None:
     latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    with process("listen", "--ask", *flags, stdin=subprocess.PIPE, env=latin) as listener:
+    with process("listen", "--ask", *flags, stdin=subprocess.PIPE, anew=True, env=latin) as listener:
         line = read_until(listener, "listening")
         address = json.loads(line)["address"] if flags else line.split()[-1]
         with process("request", address, json.dumps("€" + "x" * MAX_VIEW)) as request:

@@ -153,7 +153,8 @@ def full() -> Iterator[int]:
 def test_an_error_that_nobody_reads(full: int, flags: tuple[str, ...], stream: str, number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = ADDRESS.replace("/tcp/1/", f"/tcp/{server.getsockname()[1]}/")
-        with process("ping", address, *flags, **{stream: full}) as ping:
+        streams: dict[str, Any] = {stream: full}
+        with process("ping", address, *flags, **streams) as ping:
             connection, _ = server.accept()
             connection.close()  # which is the error
             wait_until_blocked(ping)

@@ -515,7 +515,8 @@ async def test_a_browser_keeps_so_many_pages(links: Links) -> None:
             await page.next()
 
 
-async def test_so_many_browsers_are_in(links: Links) -> None:
+async def test_so_many_browsers_are_in(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ALIVE", 0.01)  # by then a page is told that its session has ended
     first = await links.inside()
     async with first.page() as page:
         await page.next()

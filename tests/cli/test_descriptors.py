@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stronghold_p2p.identity import Keypair
 
-from .conftest import WAIT, listening, python
+from .conftest import WAIT, listening, process, python
+
+FULL = "/dev/full"
 
 
 def shell(redirection: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command as a shell does, with a redirection."""
+    """Runs a command as a shell does, with a redirection, such as one that closes what Python would open."""
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "stronghold_p2p", *arguments],
         capture_output=True,
@@ -24,6 +28,17 @@ def shell(redirection: str, *arguments: str, **environment: str) -> subprocess.C
         check=False,
         env={**os.environ, **environment},
     )
+
+
+def run(*arguments: str, **paths: str) -> tuple[int, str, str]:
+    """Runs a command with files as some of its streams; its status, and what it prints on the others."""
+    with contextlib.ExitStack() as stack:
+        files: dict[str, Any] = {
+            name: stack.enter_context(open(path, "r" if path == os.devnull else "w")) for name, path in paths.items()
+        }
+        ran = stack.enter_context(process(*arguments, **files))
+        out, err = ran.communicate(timeout=WAIT)
+        return ran.returncode, out or "", err or ""
 
 
 @pytest.mark.parametrize(
@@ -60,50 +75,53 @@ def test_a_passphrase_is_not_asked_for_where_nobody_sees_it(tmp_path: Path) -> N
 def test_a_handlers_command_has_them_too() -> None:
     """What it writes to stderr must not end up in a socket that took the number."""
     code = "import os, json; json.dump([os.fstat(2).st_rdev, os.stat(os.devnull).st_rdev], open(1, 'w'))"
-    with listening("--allow-all", "--handler", python(code), preexec_fn=lambda: os.close(2)) as address:
+    closed = {"anew": True, "preexec_fn": lambda: os.close(2)}
+    with listening("--allow-all", "--handler", python(code), **closed) as address:
         ran = shell("", "request", address, "1")
     stderr, null = ran.stdout.strip("[]\n").split(",")
     assert stderr == null
 
 
 @pytest.mark.parametrize(
-    ("redirection", "command"),
+    ("stdout", "command"),
     [
-        (">/dev/full", "request ADDR 1"),
-        (">/dev/full", "request ADDR 1 --json"),
-        ("1</dev/null", "request ADDR 1 --json"),
-        (">/dev/full", "ping ADDR --count 1"),
-        (">/dev/full", "key show KEY"),
-        (">/dev/full", "key show KEY --json"),
-        (">/dev/full", "request --help"),
-        (">/dev/full", "--help"),
-        (">/dev/full", "listen --allow-all --json"),
+        (FULL, "request ADDR 1"),
+        (FULL, "request ADDR 1 --json"),
+        (os.devnull, "request ADDR 1 --json"),
+        (FULL, "ping ADDR --count 1"),
+        (FULL, "key show KEY"),
+        (FULL, "key show KEY --json"),
+        (FULL, "request --help"),
+        (FULL, "--help"),
+        (FULL, "listen --allow-all --json"),
     ],
 )
 def test_a_stdout_that_takes_nothing_is_an_error_of_one_line(
-    echo: str, tmp_path: Path, redirection: str, command: str
+    echo: str, tmp_path: Path, stdout: str, command: str
 ) -> None:
     key = tmp_path / "key.pem"
     Keypair.generate().save(key)
     arguments = command.replace("ADDR", echo).replace("KEY", str(key)).split()
-    ran = shell(redirection, *arguments)
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert "No space left on device" in ran.stderr or "Bad file descriptor" in ran.stderr
-    assert ran.stderr.index("\n") == len(ran.stderr) - 1
-    assert shell(f"{redirection} 2>/dev/full", *arguments).returncode == 1
+    status, _, err = run(*arguments, stdout=stdout)
+    assert status == 1
+    assert ("No space left on device" if stdout == FULL else "Bad file descriptor") in err
+    assert err.index("\n") == len(err) - 1
+    assert run(*arguments, stdout=stdout, stderr=FULL)[0] == 1
 
 
-@pytest.mark.parametrize("redirection", ["2>/dev/full", ">/dev/full 2>/dev/full", ">&- 2>&-"])
-def test_an_error_that_cannot_be_told_keeps_its_status(redirection: str) -> None:
-    for flags in ((), ("--json",)):
-        assert shell(redirection, "request", "bob", "1", *flags).returncode == 2
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_an_error_that_cannot_be_told_keeps_its_status(flags: tuple[str, ...]) -> None:
+    command = ("request", "bob", "1", *flags)
+    assert run(*command, stderr=FULL)[0] == 2
+    assert run(*command, stdout=FULL, stderr=FULL)[0] == 2
+    assert shell(">&- 2>&-", *command).returncode == 2
 
 
 def test_a_log_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
     Keypair.generate().save(key)
     key.chmod(0o644)  # which is warned of
-    assert shell("2>/dev/full", "key", "show", str(key)).returncode == 0
+    assert run("key", "show", str(key), stderr=FULL)[0] == 0
 
 
 def test_a_reader_that_has_left(echo: str) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.clock import Clock
 from support.compiled import replaces_parts
+from support.examples import examples
 from support.loop import Loop
 from support.yamux import memory_share
 
@@ -136,7 +137,7 @@ class FakeStream:
         self.untouched = False
         self.loop = connection.loop
         self.now = connection.now
-        self.spawn = connection.spawn
+        self.spawn = self.begin = connection.spawn
         self.protocol = "/stronghold-p2p/1.0.0"
         self.receiver: Any = None
         self.ended = ""
@@ -188,7 +189,7 @@ class FakeConnection:
         self.lost = False
         self._tasks: dict[asyncio.Task[None], None] = {}
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(coroutine)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
@@ -1014,7 +1015,7 @@ class FirewallMachine(RuleBasedStateMachine):
 
 
 FirewallMachine.TestCase.settings = settings(
-    max_examples=400,
+    max_examples=examples(400),
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

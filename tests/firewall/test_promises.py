@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.clock import Clock
+from support.examples import examples
 from support.loop import Loop
 
 from stronghold_p2p import Config, Direction, FirewallRequest, FirewallRules, Keypair, PeerId, PolicyLoaded, Rule
@@ -647,6 +648,6 @@ class PromisesMachine(RuleBasedStateMachine):
 
 
 PromisesMachine.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(200), stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestPromises = PromisesMachine.TestCase

@@ -130,7 +130,7 @@ def test_a_home_behind_nat(make_internet: MakeInternet, nat: Nat, kind: str, pun
         # Not the port that the hole leads to: routers remember a dial that was not answered. Over any distance that is mended
         # by the next SYN, which goes out before the other's comes in; here the two are as fast.
         direct = f"/ip4/{other.router.ip4}/tcp/4002/p2p/{peer}"
-        found = diagnosed(home.host, "--relay", relays[0], "--relay", relays[1], "--peer", direct, "--seconds", "15")
+        found = diagnosed(home.host, "--relay", relays[0], "--relay", relays[1], "--peer", direct)
     assert found["relay"]["verdict"] == "ok"
     assert found["nat"]["data"]["kind"] == kind
     assert found["hole_punching"]["verdict"] == punching

@@ -65,8 +65,10 @@ class FakeStream:
         self.sent += data
         return self.takes
 
-    def spawn(self, coroutine: Any, *, eager: bool = False) -> asyncio.Task[None]:
+    def spawn(self, coroutine: Any) -> asyncio.Task[None]:
         return self.loop.create_task(coroutine)
+
+    begin = spawn
 
     def release(self) -> None:
         self.end = self.end or "released"

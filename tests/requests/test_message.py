@@ -33,6 +33,7 @@ class FakeStream:
         self.pushed: list[bytes] = []
         self.takes = True
         self.reserves = False
+        self.reserved: MessageBuffer
 
     def arrive(self, data: bytes) -> bytes:
         self.window -= len(data)
@@ -52,7 +53,8 @@ class FakeStream:
         if not self.reserves:
             return None
         self.hold(missing)
-        return MessageBuffer(Buffers(), size)
+        self.reserved = MessageBuffer(Buffers(), size)
+        return self.reserved
 
     def let_go(self, size: int) -> None:
         self.held -= size
@@ -240,6 +242,8 @@ def test_a_long_message_that_is_dropped_counts_no_longer() -> None:
     reader.drop()
     assert reader.kept == stream.held == 0
     assert reader.place_for(1) is None
+    with pytest.raises(ValueError, match="released"):
+        len(stream.reserved.view)  # the garbage collector would complain of it
 
 
 # -- sending -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any, Self
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 from support.state import opened
 from support.waiting import begun
 
@@ -160,7 +161,7 @@ async def test_our_newer_word_is_not_undone_by_an_older_one_of_others(path: Path
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["ours", "theirs", "check"]), st.integers(0, 11)), max_size=30))
 def test_the_firewall_and_the_file_agree_in_the_end(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]

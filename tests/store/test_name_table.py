@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 from support.waiting import begun, until
 
 from stronghold_p2p import PeerId, StrongholdP2p
@@ -101,7 +102,7 @@ async def test_a_name_that_another_process_has_just_given(path: Path) -> None:
     await other.memory.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(
         st.tuples(

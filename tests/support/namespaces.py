@@ -22,6 +22,8 @@ from typing import IO, Any, Final
 
 import pytest
 
+from .commands import CommandProcess
+
 __all__ = ["Host", "HostProcess", "cable", "hosts", "link", "missing_for_hosts", "missing_for_links", "require"]
 
 WAIT: Final = 30
@@ -61,7 +63,7 @@ class Host:
     @contextlib.contextmanager
     def process(self, *command: str) -> Iterator[HostProcess]:
         """A command that runs as long as the context: then its input ends, it is interrupted, and it must end."""
-        with _process(self.command(*command)) as process:
+        with _running(_start(self.command(*command))) as process:
             yield process
 
     def python(self, *arguments: str) -> contextlib.AbstractContextManager[HostProcess]:
@@ -69,8 +71,10 @@ class Host:
         return self.process(sys.executable, *arguments)
 
     def stronghold_p2p(self, *arguments: str) -> contextlib.AbstractContextManager[HostProcess]:
-        """The command line of the library."""
-        return self.python("-m", "stronghold_p2p", *arguments, "--json")
+        """A command of the command line."""
+        return _running(
+            CommandProcess(*arguments, "--json", stdin=subprocess.PIPE, stdout=subprocess.PIPE, namespaces=self.pid)
+        )
 
 
 class HostProcess:
@@ -121,7 +125,7 @@ def hosts(count: int = 2) -> Iterator[tuple[Host, ...]]:
             if found:
                 enter = f"nsenter --target {found[0].pid} --user --preserve-credentials unshare --net"
             # Ends when its input does, so at the latest with the process that made it.
-            holder = stack.enter_context(_process([*enter.split(), "sh", "-c", "echo '\"ready\"' && exec cat"]))
+            holder = stack.enter_context(_running(_start([*enter.split(), "sh", "-c", "echo '\"ready\"' && exec cat"])))
             assert holder.line() == "ready"
             host = Host(holder.process.pid, number)
             # Nobody else has our addresses: they are used at once, not looked for on the link for a second.
@@ -201,9 +205,13 @@ def _run(command: Sequence[str], text: str = "") -> str:
     return subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True, timeout=WAIT).stdout
 
 
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
 @contextlib.contextmanager
-def _process(command: Sequence[str]) -> Iterator[HostProcess]:
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+def _running(process: subprocess.Popen[bytes]) -> Iterator[HostProcess]:
+    with process:
         try:
             yield HostProcess(process)
         finally:

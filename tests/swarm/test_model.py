@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from support.clock import Clock
+from support.examples import examples
 from support.loop import Loop
 from support.network import MemoryTransport
 from support.swarms import make_swarm
@@ -424,6 +425,6 @@ class SwarmMachine(RuleBasedStateMachine):
 
 
 SwarmMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(60), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestSwarm = SwarmMachine.TestCase

@@ -176,8 +176,10 @@ async def test_a_drained_connection_waits_for_a_stream_that_needs_it() -> None:
         await settled()
         assert not pair.bob.closing
         inbound.stream.release()
+        await until(lambda: outbound.eof)
+        assert not pair.bob.closing
+        outbound.stream.release()
         await until(pair.bob.closed.done)
-        assert outbound.eof
 
 
 class NextRequest:

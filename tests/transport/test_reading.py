@@ -22,7 +22,7 @@ from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport import intake, tcp, tls_pipe, websocket_pipe
 from stronghold_p2p.transport.intake import EMPTY_AT_ONCE, Allowance
 from stronghold_p2p.transport.pipe import BytePipe, PipeReceiver
-from stronghold_p2p.transport.tcp import FIRST_READ, SMALL_READ, TcpPipe
+from stronghold_p2p.transport.tcp import FIRST_READ, LITTLE, SMALL_READ, TcpPipe
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -340,15 +340,49 @@ async def test_what_comes_when_the_turn_is_over_waits_for_its_own(layered: Remot
 async def test_tcp_keeps_what_comes_when_the_turn_is_over(turns: HeldTurns, tmp_path: File) -> None:
     remote = over_tcp(turns, Receiver(), Authority(tmp_path))
     turns.over = True
-    remote.send(b"one")
-    remote.send(b"two")
+    paused: list[bool] = []
+    for piece in (b"one", b"two", b"three"):
+        remote.send(piece)
+        paused.append(remote.below.paused)
+    assert paused == [False, True, True]  # most remotes wait for the answer to the first
     await settled()
     assert remote.receiver.told == []
+    turns.next()
+    assert remote.receiver.told == [b"onetwo"]
+    await settled()
+    assert remote.receiver.told == [b"onetwo", b"three"]
+
+
+async def test_tcp_keeps_one_read_of_much(turns: HeldTurns, tmp_path: File) -> None:
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    much = b"x" * (LITTLE + 1)
+    turns.over = True
+    remote.send(much)
     assert remote.below.paused
     turns.next()
-    assert remote.receiver.told == [b"one"]
-    await settled()
-    assert remote.receiver.told == [b"one", b"two"]
+    assert remote.receiver.told == [much]
+    assert not remote.below.paused
+
+
+async def test_tcp_keeps_a_small_read_at_most(turns: HeldTurns, tmp_path: File) -> None:
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    turns.over = True
+    remote.send(b"x" * LITTLE)
+    assert isinstance(remote.pipe, TcpPipe)
+    assert len(remote.pipe.get_buffer(-1)) == SMALL_READ - LITTLE
+    remote.send(b"y" * (SMALL_READ - LITTLE))
+    assert remote.below.paused
+
+
+async def test_tcp_reads_in_order_when_a_turn_begins_anew(turns: HeldTurns, tmp_path: File) -> None:
+    """What was kept goes before what comes, though the turn is over no more."""
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    turns.over = True
+    remote.send(b"one")
+    turns.over = False
+    remote.send(b"two")
+    turns.next()
+    assert remote.receiver.received == b"onetwo"
 
 
 async def test_tcp_paused_while_it_waits_for_its_turn(turns: HeldTurns, tmp_path: File) -> None:
@@ -373,9 +407,10 @@ async def test_tcp_paused_again_in_its_turn(turns: HeldTurns, tmp_path: File) ->
     turns.over = True
     remote.send(b"one")
     remote.send(b"two")
+    remote.send(b"three")
     turns.next()
     await settled()
-    assert remote.receiver.told == [b"one"]
+    assert remote.receiver.told == [b"onetwo"]
     assert remote.below.paused
 
 

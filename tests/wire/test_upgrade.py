@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from stronghold_p2p.encoding.messages import NoiseHandshakePayload
 from stronghold_p2p.errors import (
@@ -461,7 +462,7 @@ class TestHostileInput:
             upgrade.receive_eof()
 
     @both_sides
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=examples(60))
     @given(
         kept=st.integers(0, 400),
         garbage=st.binary(min_size=1, max_size=300),
@@ -480,7 +481,7 @@ class TestHostileInput:
             assert is_done(upgrade) is data.startswith(genuine)
 
     @both_sides
-    @settings(deadline=None, max_examples=30)
+    @settings(deadline=None, max_examples=examples(30))
     @given(cuts=st.lists(st.integers(0, 600), max_size=10))
     def test_a_genuine_upgrade_in_any_pieces(self, side: str, cuts: list[int]) -> None:
         upgrade = machine(side)

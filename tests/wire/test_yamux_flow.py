@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.examples import examples
 from support.yamux import KIB, MIB, Endpoint, data, memory_share, ping, read_frames, update
 
 from stronghold_p2p.wire.yamux import INITIAL_WINDOW, Flag, FrameType, Stream
@@ -451,4 +452,4 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestConversation.settings = settings(max_examples=examples(100), stateful_step_count=60, deadline=None)

@@ -186,8 +186,8 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         """``response`` waits for an asynchronous handler's ``answer``, which has a time limit."""
         self.stream.set_deadline(self.stream.now() + self._host.config.handler_timeout)
         self._awaited = answer
-        task = self.stream.spawn(response, eager=True)
-        if not task.done():  # an eager one may be, and may have begun another
+        task = self.stream.begin(response)
+        if task is not None:  # else it may have begun another
             self._task = task
 
     def respond(self, message: bytes) -> None:

@@ -137,7 +137,9 @@ class MessageReader:
         """Forgets what was not given out."""
         self._stream.let_go(self.kept + self._reserved)
         self._chunks.clear()
-        self._buffer = None
+        if self._buffer is not None:
+            self._buffer.drop()
+            self._buffer = None
         self.kept = self._reserved = 0
 
     def _keep(self, data: bytes) -> None:

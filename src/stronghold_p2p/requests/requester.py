@@ -57,6 +57,7 @@ class _OutboundRequest(StreamReceiver):
     def abandon(self) -> None:
         """Ends the stream without its answer. The Rust crate, which is known by having no identify, closes its connection
         on a reset while its handler works: it gets a FIN, and its response is dropped."""
+        self._reader.drop()
         if self._sent and self._stream.remote_identify is RemoteIdentify.MISSING:
             self._stream.release()
         else:
@@ -95,6 +96,7 @@ class _OutboundRequest(StreamReceiver):
         if isinstance(error, StreamReset) and (told := reset_codes.read(error.code)) is not None:
             error = NoResponse(self._stream.peer, told)
         self._settle(error)
+        self._reader.drop()
 
     def expired(self) -> None:
         self._settle(RequestTimeout(self._timeout))
@@ -108,6 +110,7 @@ class _OutboundRequest(StreamReceiver):
 
     def _fail(self, error: StrongholdError) -> None:
         self._settle(error)
+        self._reader.drop()
         self._close()
 
     def _close(self) -> None:

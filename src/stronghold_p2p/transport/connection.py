@@ -260,9 +260,9 @@ class Connection(StreamHost):
             self.deadlines.remove(self._tick, self)
             self._tick = self.deadlines.add(self.now() + self.config.liveness_interval, self)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs ``coroutine`` for as long as the connection lives at most; it must not raise. See :class:`HandlerTasks`."""
-        return self.tasks.spawn(coroutine, eager=eager)
+        return self.tasks.spawn(coroutine)
 
     def may_run_handler(self) -> bool:
         """Whether fewer handlers run than there may be streams: one that was reset frees its place at once, and its handler
@@ -405,8 +405,8 @@ class Connection(StreamHost):
                 place = owner.place_for(noise.large) if owner is not None else None
                 if muxed is not None and place is not None:
                     size = len(place)
-                    noise.decrypt_into(place)
-                    place.release()  # a message that somebody has a view of would be copied
+                    with place:  # a message that somebody has a view of would be copied, and an error's frames have one
+                        noise.decrypt_into(place)
                     self._session.receive_placed(muxed, size)
                     self._dispatch(self._session.events_received())  # at once: the next has a place of its own
                     return []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
+
+from .eager import begin
 
 __all__ = ["HandlerTasks"]
 
@@ -30,27 +31,18 @@ class HandlerTasks:
         self._sweep_at = MIN_SWEEP
         self._all_ended: Callable[[], None] | None = None
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
-        """Runs ``coroutine``; it must not raise.
-
-        ``eager``: up to its first wait at once, where Python can do that (3.12); what never waits costs no turn of the
-        loop.
-        """
-        if eager and sys.version_info >= (3, 12):
-            task = asyncio.Task(coroutine, loop=self._loop, eager_start=True)
-        else:
-            task = self._loop.create_task(coroutine)
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs ``coroutine``; it must not raise."""
+        task = self._loop.create_task(coroutine)
         if not task.done():
-            self.woken = True
-            if self._all_ended is not None:
-                self._tasks.add(task)
-                self._end(task)
-                return task
-            earlier, self._newest = self._newest, task
-            if earlier is not None and not earlier.done():
-                self._tasks.add(earlier)
-                if len(self._tasks) >= self._sweep_at:
-                    self._sweep()
+            self._add(task)
+        return task
+
+    def begin(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """As :meth:`spawn`, but up to its first wait at once; None if it has ended there."""
+        task = begin(coroutine, self._loop)
+        if task is not None:
+            self._add(task)
         return task
 
     def fewer_than(self, limit: int) -> bool:
@@ -78,6 +70,18 @@ class HandlerTasks:
             self._end(task)
         if not self._tasks:
             all_ended()
+
+    def _add(self, task: asyncio.Task[None]) -> None:
+        self.woken = True
+        if self._all_ended is not None:
+            self._tasks.add(task)
+            self._end(task)
+            return
+        earlier, self._newest = self._newest, task
+        if earlier is not None and not earlier.done():
+            self._tasks.add(earlier)
+            if len(self._tasks) >= self._sweep_at:
+                self._sweep()
 
     def _end(self, task: asyncio.Task[None]) -> None:
         task.cancel()

@@ -209,12 +209,13 @@ class Substream(Writer):
         """Whether the remote is known to serve ``protocol``: it has said so, or done so."""
         return self._host.serves(protocol)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], *, eager: bool = False) -> asyncio.Task[None]:
-        """Runs ``coroutine`` for as long as the connection lives at most; it must not raise.
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs ``coroutine`` for as long as the connection lives at most; it must not raise."""
+        return self._host.tasks.spawn(coroutine)
 
-        ``eager``: up to its first wait at once, where Python can do that (3.12).
-        """
-        return self._host.tasks.spawn(coroutine, eager=eager)
+    def begin(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """As :meth:`spawn`, but up to its first wait at once; None if it has ended there."""
+        return self._host.tasks.begin(coroutine)
 
     # -- receiving -------------------------------------------------------------------------------
 

@@ -35,6 +35,10 @@ SMALL_READ: Final = 16 * 1024
 """Bytes of a read while the turn is over: all of them are kept. So few pipes keep a large read at any time: the first of
 them ends the turn for all, for as long as its own work takes."""
 
+LITTLE: Final = 4 * 1024
+"""Bytes of one read that are kept without a pause of the socket: nearly all remotes wait for the answer to what they have sent,
+and a pause costs two system calls. A second read ends in one all the same, so that nobody is read again and again."""
+
 USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
 """Linux has it: what was sent and is not acknowledged for so many milliseconds ends the connection (RFC 5482)."""
 
@@ -68,8 +72,10 @@ class TcpPipe(asyncio.BufferedProtocol):
         self._lost = False
         self._paused = False
         """By the receiver."""
+        self._stopped = False
+        """The transport is paused."""
         self._kept = b""
-        """What was read and waits; the transport is paused until it has been worked on."""
+        """What was read and waits: a small read at most."""
         self._end: tuple[Exception | None] | None = None
         """The connection has ended with that error, while something waited."""
 
@@ -83,7 +89,7 @@ class TcpPipe(asyncio.BufferedProtocol):
         if not self._paused:
             self._paused = True
             self._read_size = FIRST_READ
-            self._transport.pause_reading()
+            self._stop()
             self._turns.forget(self._go_on)
 
     def silence(self) -> float:
@@ -98,7 +104,7 @@ class TcpPipe(asyncio.BufferedProtocol):
             if self._kept or self._end is not None:
                 self._wait_for_turn()
             else:
-                self._transport.resume_reading()
+                self._start()
 
     def close(self) -> None:
         self._drop()
@@ -122,11 +128,13 @@ class TcpPipe(asyncio.BufferedProtocol):
         self.receiver = self._connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._read_buffer[: SMALL_READ if self._turns.over else self._read_size]
+        if self._kept or self._turns.over:
+            return self._read_buffer[: SMALL_READ - len(self._kept)]
+        return self._read_buffer[: self._read_size]
 
     def buffer_updated(self, nbytes: int) -> None:
         turns = self._turns
-        if turns.over or self._paused:
+        if turns.over or self._paused or self._kept:
             self._keep(nbytes)
             return
         began, counted = clock(), turns.counted
@@ -140,7 +148,7 @@ class TcpPipe(asyncio.BufferedProtocol):
         if nbytes == self._read_size and not self._paused:
             if nbytes == READ_BUFFER_SIZE:
                 # uvloop would read on, and what was read would pile up before those who wait for it.
-                self._transport.pause_reading()
+                self._stop()
                 asyncio.get_running_loop().call_soon(self._read_on)
             self._read_size = min(4 * nbytes, READ_BUFFER_SIZE)
 
@@ -162,15 +170,26 @@ class TcpPipe(asyncio.BufferedProtocol):
 
     def _read_on(self) -> None:
         if not (self._paused or self._kept or self._lost):
+            self._start()
+
+    def _stop(self) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self._transport.pause_reading()
+
+    def _start(self) -> None:
+        if self._stopped:
+            self._stopped = False
             self._transport.resume_reading()
 
     # -- what waits ------------------------------------------------------------------------------
 
     def _keep(self, nbytes: int) -> None:
-        """Has what was read wait, and nothing more read."""
+        """Has what was read wait. Nothing more is read, if that is much or something waited before."""
+        if self._kept or nbytes > LITTLE:
+            self._stop()
         self._kept += self._read_buffer[:nbytes]
         self._read_size = FIRST_READ
-        self._transport.pause_reading()
         if not self._paused:
             self._wait_for_turn()
 
@@ -189,7 +208,7 @@ class TcpPipe(asyncio.BufferedProtocol):
                 end, self._end = self._end, None
                 self.receiver.pipe_closed(*end)
             elif not self._paused:
-                self._transport.resume_reading()
+                self._start()
 
     def _drop(self) -> None:
         """The pipe ends by our own will: what waits is not heard."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 from support.loop import Loop
 from support.relays import Node, RelayNet, relay_net
 from support.waiting import settled
@@ -196,7 +197,7 @@ EACH_ONCE = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @example(EACH_ONCE)
 @given(st.lists(STEPS, min_size=8, max_size=25))
 def test_any_order(steps: list[tuple[Any, ...]]) -> None:
