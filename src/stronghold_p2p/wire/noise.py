@@ -16,11 +16,12 @@ from typing import Final, NoReturn, TypeAlias
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..encoding import messages
 from ..errors import HandshakeError
 from ..identity import Keypair, PublicKey
-from .hkdf import hkdf
 
 __all__ = [
     "MAX_HANDSHAKE_MESSAGE",
@@ -513,6 +514,8 @@ class HandshakeState:
 _PROTOCOL_NAME: Final = b"Noise_XX_25519_ChaChaPoly_SHA256"  # as long as a hash, so it is one (section 5.2)
 _XX: Final = (("e",), ("e", "ee", "s", "es"), ("s", "se"))
 _DHLEN: Final = 32
+_KEYLEN: Final = 32
+_HASH: Final = SHA256()
 
 
 def _split_at(message: bytes, length: int) -> tuple[bytes, bytes]:
@@ -543,7 +546,7 @@ class SymmetricState:
             self._cipher.nonce = nonce
 
     def mix_key(self, input_key_material: bytes) -> None:
-        self._ck, key = hkdf(self._ck, input_key_material)
+        self._ck, key = _hkdf(self._ck, input_key_material)
         self._cipher = CipherState(key)
 
     def mix_hash(self, data: bytes) -> None:
@@ -565,7 +568,7 @@ class SymmetricState:
         return plaintext
 
     def split(self) -> tuple[CipherState, CipherState]:
-        first, second = hkdf(self._ck, b"")
+        first, second = _hkdf(self._ck, b"")
         return CipherState(first), CipherState(second)
 
 
@@ -594,3 +597,9 @@ class CipherState:
 
 
 _State: TypeAlias = tuple[bytes, bytes, CipherState | None, int]
+
+
+def _hkdf(chaining_key: bytes, input_key_material: bytes) -> tuple[bytes, bytes]:
+    """Two keys from two (Noise, section 4.3)."""
+    keys = HKDF(_HASH, 2 * _KEYLEN, chaining_key, None).derive(input_key_material)
+    return keys[:_KEYLEN], keys[_KEYLEN:]
