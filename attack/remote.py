@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from stronghold_p2p import Keypair, StrongholdError
 from stronghold_p2p.encoding import varint
 from stronghold_p2p.wire import multistream
-from stronghold_p2p.wire.noise import NoiseIdentity, NoiseKey, NoiseTransport
+from stronghold_p2p.wire.noise import NoiseIdentity, NoiseTransport
+from stronghold_p2p.wire.noise_xx import NoiseKey
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 from stronghold_p2p.wire.yamux import HEADER, HEADER_SIZE, Flag, FrameType
 

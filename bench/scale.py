@@ -40,7 +40,8 @@ from stronghold_p2p import (
     StrongholdP2p,
 )
 from stronghold_p2p.transport.stream import Stream
-from stronghold_p2p.wire.noise import NoiseIdentity, NoiseKey
+from stronghold_p2p.wire.noise import NoiseIdentity
+from stronghold_p2p.wire.noise_xx import NoiseKey
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 
 Peer = StrongholdP2p[Any, Any]

@@ -19,7 +19,8 @@ from stronghold_p2p.errors import (
 )
 from stronghold_p2p.resources.memory import Memory
 from stronghold_p2p.wire import multistream
-from stronghold_p2p.wire.noise import CipherState, HandshakeState, NoiseIdentity, NoiseKey, NoiseTransport
+from stronghold_p2p.wire.noise import NoiseIdentity, NoiseTransport
+from stronghold_p2p.wire.noise_xx import CipherState, HandshakeState, NoiseKey
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 from stronghold_p2p.wire.websocket import BINARY, CLOSE, CONTINUATION, PING, FrameReader, encode_frame
 from stronghold_p2p.wire.yamux import (

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from stronghold_p2p import Config, ConnectionClosed, Keypair, Multiaddr, NoResponse, StreamReset, StrongholdP2p
 from stronghold_p2p.protocols import identify, ping
-from stronghold_p2p.wire.noise import NoiseIdentity, NoiseKey
+from stronghold_p2p.wire.noise import NoiseIdentity
+from stronghold_p2p.wire.noise_xx import NoiseKey
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 
 from .conftest import REQUEST_PROTOCOL, Shared

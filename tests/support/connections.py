@@ -21,7 +21,8 @@ from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.transport.transport import Connected
 from stronghold_p2p.transport.upgrade import PipeUpgrade
-from stronghold_p2p.wire.noise import NoiseIdentity, NoiseKey, NoiseTransport
+from stronghold_p2p.wire.noise import NoiseIdentity, NoiseTransport
+from stronghold_p2p.wire.noise_xx import NoiseKey
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 
 from .memory import MemoryPipe, memory_pipes

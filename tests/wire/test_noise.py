@@ -17,16 +17,8 @@ from support.noise import decrypted
 from stronghold_p2p.encoding.messages import NoiseExtensions, NoiseHandshakePayload
 from stronghold_p2p.errors import DecodeError, HandshakeError
 from stronghold_p2p.identity import Keypair
-from stronghold_p2p.wire.noise import (
-    MAX_PLAINTEXT,
-    CipherState,
-    HandshakeState,
-    NoiseHandshake,
-    NoiseIdentity,
-    NoiseKey,
-    NoiseTransport,
-    SymmetricState,
-)
+from stronghold_p2p.wire.noise import MAX_PLAINTEXT, NoiseHandshake, NoiseIdentity, NoiseTransport
+from stronghold_p2p.wire.noise_xx import CipherState, HandshakeState, NoiseKey, SymmetricState
 
 PROTOCOL_NAME = "Noise_XX_25519_ChaChaPoly_SHA256"
 SIGNATURE_PREFIX = b"noise-libp2p-static-key:"

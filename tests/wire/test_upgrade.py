@@ -20,7 +20,8 @@ from stronghold_p2p.errors import (
 )
 from stronghold_p2p.identity import Keypair, PeerId
 from stronghold_p2p.wire.multistream import HEADER, encode_line
-from stronghold_p2p.wire.noise import HandshakeState, NoiseIdentity, NoiseKey, NoiseTransport
+from stronghold_p2p.wire.noise import NoiseIdentity, NoiseTransport
+from stronghold_p2p.wire.noise_xx import HandshakeState, NoiseKey
 from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 
 ALICE = Keypair.generate()

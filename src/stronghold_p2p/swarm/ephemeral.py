@@ -7,7 +7,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from ..wire.noise import NoiseKey
+from ..wire.noise_xx import NoiseKey
 
 __all__ = ["EphemeralKeys"]
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from ..errors import HandshakeError, NotPermitted, StrongholdError
 from ..identity import PeerId
 from ..wire import yamux
-from ..wire.noise import NoiseIdentity, NoiseKey
+from ..wire.noise import NoiseIdentity
+from ..wire.noise_xx import NoiseKey
 from ..wire.upgrade import Upgrade
 from .connection import Connection
 from .pipe import BytePipe

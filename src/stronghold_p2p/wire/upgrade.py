@@ -13,7 +13,8 @@ from typing import Final
 from ..errors import HandshakeError, PeerIdMismatch
 from ..identity import PeerId, PublicKey
 from .multistream import Dialer, Listener
-from .noise import MAX_HANDSHAKE_MESSAGE, NoiseHandshake, NoiseIdentity, NoiseKey, NoiseTransport
+from .noise import MAX_HANDSHAKE_MESSAGE, NoiseHandshake, NoiseIdentity, NoiseTransport
+from .noise_xx import NoiseKey
 
 __all__ = ["MUXERS", "Upgrade"]
 

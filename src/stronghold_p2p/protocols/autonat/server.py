@@ -24,7 +24,8 @@ from ...transport.pipe import BytePipe, PipeReceiver
 from ...transport.stream import Stream
 from ...transport.transport import Transport
 from ...transport.upgrade import PipeUpgrade
-from ...wire.noise import NoiseIdentity, NoiseKey
+from ...wire.noise import NoiseIdentity
+from ...wire.noise_xx import NoiseKey
 from ...wire.upgrade import MUXERS
 from ..framing import read, write
 from ..service import Service, ServiceHost, in_task
