@@ -124,6 +124,8 @@ class Listeners:
                 reuse_port=reuse_port,
                 exhausted=self._exhausted,
             )
+        except ListenError:
+            raise
         except OSError as error:  # of a module that is imported on first use, out of descriptors
             raise ListenError(address, (error.strerror or str(error)).lower()) from error
         entry = _Entry(handle, address, announce)
