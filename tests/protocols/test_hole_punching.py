@@ -593,6 +593,29 @@ async def test_strangers_of_one_relay_do_not_hold_all_places(net: Net) -> None:
         await other.swarm.close()
 
 
+async def test_strangers_of_one_relay_have_us_dial_no_more_than_so_many(net: Net) -> None:
+    """However often they come: who gives way to the next one makes no place for it."""
+
+    async def dial(address: Multiaddr, connected: Connected, **ignored: object) -> None:
+        dialed.add(address)
+        await asyncio.get_running_loop().create_future()
+
+    dialed: set[Multiaddr] = set()
+    net.direct.dial = dial  # type: ignore[method-assign]
+    await net.bob.swarm.listen(memory(1001))
+    others = [Node(net.transports, None, (), 1.0) for _ in range(MAX_UPGRADES + 8)]
+    for number, other in enumerate(others):
+        other.permitted = Direction(0)
+        await other.swarm.listen(memory(number))
+        await other.connect(net.bob, memory(1001))
+        await until(lambda number=number: len(net.bob.of_kind(PeerIdentified)) == number + 1)  # type: ignore[misc]
+    await settled()
+    assert dialed == {memory(number) for number in range(MAX_UPGRADES)}
+    for other in others:
+        await other.punching.close()
+        await other.swarm.close()
+
+
 async def test_closing_in_the_middle(net: Net) -> None:
     net.alice.candidates, net.bob.candidates = (memory(2002),), (memory(2004),)
     await net.begin()

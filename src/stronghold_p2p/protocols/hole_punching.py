@@ -6,6 +6,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from ..encoding import messages
@@ -14,6 +15,7 @@ from ..events import Direction, Event, HolePunchFailed, PathUpgraded
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
+from ..resources.rates import Rate
 from ..resources.shares import Shares
 from ..transport.connection import Connection
 from ..transport.stream import Stream
@@ -57,7 +59,8 @@ of each family. Whoever comes by a relay can have us knock at these doors."""
 
 MAX_UPGRADES: Final = 32
 """Peers, reached through relays, that are dialed at once. For one more, the oldest of the relay with the most is given up, and
-stays with its relay: strangers who lead us nowhere take a minute each, and would else hold all places."""
+stays with its relay: strangers who lead us nowhere take a minute each, and would else hold all places. As many of one relay's
+network are begun in the time of a dial, so that those who come again and again have us dial no more than these."""
 
 STREAM_FRAMES: Final = 32
 """What a stream of ours costs a remote, in frames without a payload: it has us dial. The same as for a relay."""
@@ -107,6 +110,8 @@ class HolePunching(Service):
         """What dials for these."""
         self._places: Shares[asyncio.Task[None]] = Shares()
         """Those that were not given up, by the network of the relay."""
+        self._rate = Rate(MAX_UPGRADES, dial_timeout)
+        """By the network of the relay."""
         self._joined: dict[PeerId, _Upgrade] = {}
         """Those of connections on which the remote has begun."""
         self._unidentified: dict[Connection, asyncio.Future[None]] = {}
@@ -193,6 +198,10 @@ class HolePunching(Service):
         told = self._usable(peer, listen_addresses)
         obstacle = self._obstacle(connection)
         if told or obstacle is None:
+            networks, now = networks_of(connection.remote_address), connection.loop.time()
+            if not self._rate.has(networks[0], now):
+                return  # it stays with its relay
+            self._rate.take(networks[0], now)
             before, upgrade = self._begun.get(peer), _Upgrade(connection)
             if before is not None and before.task is not None:
                 self._give_up(before.task)  # else who comes again and again would add to one dial without end
@@ -202,8 +211,8 @@ class HolePunching(Service):
             # Not one of the connection's tasks: it may end when the direct one is about to stand.
             upgrade.task = task = connection.loop.create_task(self._upgrade(upgrade, told, 0 if obstacle else ROUNDS))
             self._tasks.add(task)
-            self._places.add(networks_of(connection.remote_address), task)
-            task.add_done_callback(self._ended)
+            self._places.add(networks, task)
+            task.add_done_callback(partial(self._ended, upgrade))
         elif connection not in self._hopeless:
             self._hopeless.add(connection)
             error = DialError(peer, reason=f"it has told no public address, and {obstacle}")
@@ -213,9 +222,11 @@ class HolePunching(Service):
         self._places.discard(task)
         task.cancel()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, upgrade: _Upgrade, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._places.discard(task)
+        if self._begun.get(upgrade.peer) is upgrade:  # else the peer has come anew
+            del self._begun[upgrade.peer]
 
     def _obstacle(self, connection: Connection) -> str | None:
         """Why no hole can be punched."""
@@ -224,22 +235,18 @@ class HolePunching(Service):
         return None if self._candidates() else "we know no public address of ours"
 
     async def _upgrade(self, upgrade: _Upgrade, told: tuple[Multiaddr, ...], rounds: int) -> None:
-        try:
-            for attempt in range(0 if told else 1, rounds + 1):
-                if attempt > 1:
-                    await upgrade.pause(self._pause)
-                if upgrade.is_over or not self._is_permitted(upgrade):
-                    break
-                try:
-                    if attempt == 0:
-                        await self._dial(upgrade, told, DirectDial.BACK)
-                    else:
-                        await self._punch(upgrade)
-                except (StrongholdError, TimeoutError) as error:
-                    self._attempt_failed(upgrade, error, attempt, last=attempt == rounds)
-        finally:
-            if self._begun.get(upgrade.peer) is upgrade:  # else the peer has come anew
-                del self._begun[upgrade.peer]
+        for attempt in range(0 if told else 1, rounds + 1):
+            if attempt > 1:
+                await upgrade.pause(self._pause)
+            if upgrade.is_over or not self._is_permitted(upgrade):
+                break
+            try:
+                if attempt == 0:
+                    await self._dial(upgrade, told, DirectDial.BACK)
+                else:
+                    await self._punch(upgrade)
+            except (StrongholdError, TimeoutError) as error:
+                self._attempt_failed(upgrade, error, attempt, last=attempt == rounds)
 
     async def _punch(self, upgrade: _Upgrade) -> None:
         """One round."""
