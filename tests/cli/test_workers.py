@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +232,17 @@ def test_a_network_that_is_rejected_in_one_asks_in_none(cli: Cli) -> None:
         for _ in range(20):  # not all come to the one that has asked
             assert cli.json("request", bob.address, "null").status == 5
         assert bob.end() == ""
+
+
+def test_a_network_that_is_rejected_in_one_is_rejected_in_all(cli: Cli) -> None:
+    """Its open questions, too; not all are of the one that has the answer."""
+    with crew("--ask", "--ask-quiet", "600", stdin=subprocess.PIPE) as bob, ExitStack() as asking:
+        processes = [asking.enter_context(process("request", bob.address, "null")) for _ in range(8)]
+        ids = [bob.read("firewall")["id"] for _ in processes]
+        bob.say(id=ids[0], answer="reject_network")
+        assert sorted(bob.read("ended")["id"] for _ in processes) == sorted(ids)
+        for one in processes:
+            one.communicate(timeout=WAIT)
 
 
 def test_the_question_of_a_worker_that_dies_ends(cli: Cli) -> None:

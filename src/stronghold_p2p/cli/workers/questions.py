@@ -114,13 +114,14 @@ class Question:
 
 
 class Questions:
-    """Has an asker answer the questions of all workers. Each is put by a task that ``start`` makes. A network that was rejected
-    causes none for ``quiet`` seconds, in whichever worker."""
+    """Has an asker answer the questions of all workers. Each is put by a task that ``start`` makes. When a network is rejected,
+    all its questions are, and it causes none for ``quiet`` seconds, in whichever worker."""
 
     def __init__(self, quiet: float | None) -> None:
         self.leave: Callable[[], None] = lambda: None
         """Called when the asker answers no more."""
         self.start: Callable[[Any], object]
+        self._open: set[Question] = set()
         self._quiet = quiet or 0.0
         self._rejected: dict[str, float] = {}
         """Until when each network is."""
@@ -142,16 +143,24 @@ class Questions:
         """Puts a question, unless its network was rejected."""
         self._last_id += 1
         question = Question(self._last_id, asked, send, self._reject)
+        self._open.add(question)
         if self._rejected.get(asked.network or "", 0.0) > asyncio.get_running_loop().time():
             question.reject()
         elif self._handler is not None:
             self.start(put(self._handler(question), question))
         return question
 
+    def discard(self, question: Question) -> None:
+        """It is settled."""
+        self._open.discard(question)
+
     def _reject(self, network: str) -> None:
         now = asyncio.get_running_loop().time()
         self._rejected = {each: until for each, until in self._rejected.items() if until > now}
         self._rejected[network] = now + self._quiet
+        for question in self._open:
+            if question.network == network and question.outcome is None:
+                question.reject()
 
 
 class WorkersQuestions:
@@ -169,12 +178,13 @@ class WorkersQuestions:
             case Given(id) | Ended(id) if id in self._open:
                 self._open[id].take(message)
                 if self._open[id].is_settled:
-                    del self._open[id]
+                    self._all.discard(self._open.pop(id))
 
     def lose(self, outcome: str = "lost", by: str | None = None) -> None:
         """The worker has ended."""
         for question in self._open.values():
             question.lose(outcome, by)
+            self._all.discard(question)
         self._open.clear()
 
 
