@@ -414,6 +414,26 @@ async def test_tcp_paused_again_in_its_turn(turns: HeldTurns, tmp_path: File) ->
     assert remote.below.paused
 
 
+async def test_tcp_is_open_for_the_answer_to_what_came_before_a_half_close(turns: HeldTurns, tmp_path: File) -> None:
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    remote.receiver.then = lambda data: remote.pipe.write(b"answer")
+    assert isinstance(remote.pipe, TcpPipe)
+    turns.over = True
+    remote.send(b"one")
+    assert remote.pipe.eof_received()
+    assert not (remote.below.written or remote.below.ended)
+    turns.next()
+    assert remote.below.written == b"answer"
+    assert remote.below.ended
+
+
+async def test_tcp_ends_by_a_half_close_when_nothing_waits(turns: HeldTurns, tmp_path: File) -> None:
+    remote = over_tcp(turns, Receiver(), Authority(tmp_path))
+    remote.send(b"one")
+    assert isinstance(remote.pipe, TcpPipe)
+    assert not remote.pipe.eof_received()
+
+
 @pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize("end", ["close", "abort"])
 async def test_who_ends_the_pipe_hears_nothing_more(remote: Remote, turns: HeldTurns, end: str, ended: bool) -> None:

@@ -76,6 +76,8 @@ class TcpPipe(asyncio.BufferedProtocol):
         """The transport is paused."""
         self._kept = b""
         """What was read and waits: a small read at most."""
+        self._half_closed = False
+        """The remote sends no more, and what it has sent waits."""
         self._end: tuple[Exception | None] | None = None
         """The connection has ended with that error, while something waited."""
 
@@ -152,6 +154,11 @@ class TcpPipe(asyncio.BufferedProtocol):
                 asyncio.get_running_loop().call_soon(self._read_on)
             self._read_size = min(4 * nbytes, READ_BUFFER_SIZE)
 
+    def eof_received(self) -> bool:
+        """While something waits, the transport stays open for the answer to that."""
+        self._half_closed = bool(self._kept)
+        return self._half_closed
+
     def connection_lost(self, exc: Exception | None) -> None:
         # An end takes time, too: each of hundreds of streams hears of it.
         self._lost = True
@@ -187,7 +194,8 @@ class TcpPipe(asyncio.BufferedProtocol):
     def _keep(self, nbytes: int) -> None:
         """Has what was read wait. Nothing more is read, if that is much or something waited before."""
         if self._kept or nbytes > LITTLE:
-            self._stop()
+            self._stopped = True
+            self._transport.pause_reading()  # again, perhaps: uvloop forgets a pause that came with the connection
         self._kept += self._read_buffer[:nbytes]
         self._read_size = FIRST_READ
         if not self._paused:
@@ -207,6 +215,8 @@ class TcpPipe(asyncio.BufferedProtocol):
             if self._end is not None:
                 end, self._end = self._end, None
                 self.receiver.pipe_closed(*end)
+            elif self._half_closed:
+                self._transport.close()
             elif not self._paused:
                 self._start()
 
