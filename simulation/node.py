@@ -369,6 +369,7 @@ def _config(*, forwards: bool) -> Config:
         turn_time=chance.choice((0.0002, 0.005)),
         dial_stagger=chance.choice((0.01, 0.25)),
         max_dials_per_peer=chance.choice((4, 8)),
+        max_connections_per_peer=chance.choice((2, 5)),
         max_outbound_streams_per_connection=256 if forwards else chance.choice((2, 256)),
         max_requests_in_flight_per_peer=chance.choice((1, 4, 1024)),
         max_firewall_questions_per_peer=chance.choice((1, 32)),

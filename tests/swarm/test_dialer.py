@@ -104,11 +104,18 @@ async def test_the_first_handshake_wins_and_the_others_are_closed(world: World) 
 
 
 async def test_a_connection_that_loses_by_a_hair_takes_no_streams_and_closes(world: World) -> None:
-    near = "/ip4/127.0.0.1/tcp/1"
-    world.network.answers |= {ONE: world.answer, near: world.answer}
-    winner = await world.dial(ONE, near).outcome(world.clock.now + LIMIT)
-    assert world.started == {ONE: 0.0, near: 0.0}
-    assert winner.usable
+    """The peer has come by itself in the turn of the loop in which it was reached."""
+    world.network.answers |= {ONE: world.answer, TWO: world.answer}
+    winner = await world.call(ONE)
+    upgrade = world.dialer.upgrade
+
+    def watched(*arguments: Any, **options: Any) -> PipeUpgrade:
+        made = upgrade(*arguments, **options)
+        made.finished.add_done_callback(lambda _: world.dialer.peer_connected(winner))
+        return made
+
+    world.dialer.upgrade = watched
+    assert await world.call(TWO) is winner
     await until(lambda: world.alice.closed)
     (loser, error) = world.alice.closed[0]
     assert loser is not winner
@@ -160,6 +167,21 @@ async def test_what_answers_in_the_very_turn_in_which_it_is_dialed_anew_is_taken
     # An eager task has dialed anew before the connection is known to be there.
     eager = asyncio.get_running_loop().get_task_factory() is not None
     assert [address for address, _ in world.network.dialed] == ([ONE, ONE] if eager else [ONE])
+
+
+@pytest.mark.parametrize("how", [DirectDial.BACK, DirectDial.INITIATOR])
+async def test_addresses_that_answer_in_the_same_turn_make_one_connection(world: World, how: DirectDial) -> None:
+    world.network.answers |= dict.fromkeys((ONE, TWO, THREE), world.answer)
+    made: list[PipeUpgrade] = []
+    upgrade = world.dialer.upgrade
+
+    def watched(*arguments: Any, **options: Any) -> PipeUpgrade:
+        made.append(upgrade(*arguments, **options))
+        return made[-1]
+
+    world.dialer.upgrade = watched
+    connection = await world.call(ONE, TWO, THREE, direct=how)
+    assert [one.finished.cancelled() or one.finished.result() for one in made] == [connection, True, True]
 
 
 # -- a search for addresses ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from ipaddress import IPv6Address
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -20,6 +21,7 @@ from ..errors import (
     NotPermitted,
     StrongholdError,
 )
+from ..events import Path
 from ..firewall.admission import Admission
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
@@ -210,6 +212,7 @@ class Dial:
         # Dicts for their order: whoever was first goes on first.
         self._looking_up: dict[Attempt, None] = {}
         self._in_flight: dict[Attempt, None] = {}
+        self._upgrades: dict[PipeUpgrade, None] = {}
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._outcome: Connection | Exception | None = None
         self._over = False
@@ -473,6 +476,8 @@ class Dial:
         def connected(pipe: BytePipe) -> PipeReceiver:
             nonlocal upgrade
             upgrade = self._dialer.upgrade(pipe, self.peer, attempt.dialed, direct=self._direct)
+            upgrade.won = partial(self._won, pipe.path)
+            self._upgrades[upgrade] = None
             return upgrade
 
         assert attempt.transport is not None
@@ -490,6 +495,16 @@ class Dial:
             if upgrade is not None and not upgrade.finished.cancel():
                 self._give_up(upgrade.finished)
             raise
+        finally:
+            if upgrade is not None:
+                del self._upgrades[upgrade]
+
+    def _won(self, path: Path) -> None:
+        """Ends the rivals that lead to no better path. Several may complete in this turn of the loop, before any task runs, and
+        each would take a place at both ends, perhaps that of the first one."""
+        for rival in self._upgrades:
+            if _is_no_better(rival.pipe.path, path):
+                rival.finished.cancel()  # without effect on one that has ended
 
     def _give_up(self, finished: asyncio.Future[Connection]) -> None:
         """Of a connection that was made in the very turn of the loop in which its dial was given up: closes it if another
@@ -497,7 +512,7 @@ class Dial:
         if finished.cancelled() or finished.exception() is not None:
             return
         if isinstance(self._outcome, Connection):
-            if self._outcome.path.relay is None or finished.result().path.relay is not None:
+            if _is_no_better(finished.result().path, self._outcome.path):
                 finished.result().drain()
         elif not self._over and finished.result().usable:
             self.finish(finished.result())
@@ -525,6 +540,10 @@ class Dial:
             ends = [one for one in self._attempts.values() if address in one.trail and not one.resolved]
             if all(one.error is not None for one in ends):
                 self._dialer.addresses.failed(self.peer, address)
+
+
+def _is_no_better(path: Path, other: Path) -> bool:
+    return path.relay is not None or other.relay is None
 
 
 def _check_ip(address: Multiaddr) -> None:

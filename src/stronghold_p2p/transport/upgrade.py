@@ -36,6 +36,8 @@ class PipeUpgrade:
         establish: Callable[[BytePipe, Upgrade], Connection],
     ) -> None:
         self.pipe = pipe
+        self.won: Callable[[], None] = lambda: None
+        """Called in the moment that there is a connection; who awaits ``finished`` hears of it in a later turn of the loop."""
         self.finished: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self.finished.add_done_callback(self._ended)
         self._establish = establish
@@ -62,6 +64,7 @@ class PipeUpgrade:
                 self._refuse(error)
                 return
             self.finished.set_result(connection)
+            self.won()
             connection.messages_received(self._machine.early)
 
     def pipe_closed(self, error: Exception | None) -> None:
