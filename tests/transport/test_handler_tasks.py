@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from support.waiting import begun, settled
 
+from stronghold_p2p.transport.eager import EAGER
 from stronghold_p2p.transport.handler_tasks import HandlerTasks
 
 
@@ -78,3 +80,21 @@ async def test_what_is_spawned_after_the_end_does_not_run() -> None:
     await settled()
     assert task.cancelled()
     assert ran == []
+
+
+@pytest.mark.skipif(EAGER, reason="Python begins all at once")
+async def test_the_first_of_a_read_begins_at_once_and_others_together() -> None:
+    tasks = tasks_of_this_loop()
+    numbers: list[int] = []
+
+    async def one(number: int) -> None:
+        numbers.append(number)
+
+    assert tasks.begin(one(1)) is None
+    assert tasks.begin(one(2)) is not None
+    assert tasks.begin(one(3)) is not None
+    assert numbers == [1]
+    await settled()
+    assert numbers == [1, 2, 3]
+    tasks.at_once = True
+    assert tasks.begin(one(4)) is None

@@ -421,7 +421,8 @@ async def test_tcp_is_open_for_the_answer_to_what_came_before_a_half_close(turns
     turns.over = True
     remote.send(b"one")
     assert remote.pipe.eof_received()
-    assert not (remote.below.written or remote.below.ended)
+    assert not remote.below.written
+    assert not remote.below.ended
     turns.next()
     assert remote.below.written == b"answer"
     assert remote.below.ended

@@ -357,6 +357,7 @@ class Connection(StreamHost):
         scheduled, output.scheduled = output.scheduled, True
         output.heard = True
         tasks.woken = False
+        tasks.at_once = True
         if self._slots.remote_silent:
             self._slots.remote_heard()
         noise = self._noise

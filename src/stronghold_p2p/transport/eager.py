@@ -11,9 +11,17 @@ import sys
 from collections.abc import Coroutine, Generator
 from contextvars import copy_context
 from types import coroutine as as_coroutine
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["begin"]
+__all__ = ["EAGER", "begin"]
+
+EAGER: Final = sys.version_info >= (3, 12)
+"""Python does it, at no cost."""
+
+# Looked up once: each request takes this path.
+Task: Final = asyncio.Task
+enter: Final = asyncio._enter_task
+leave: Final = asyncio._leave_task
 
 
 def begin(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
@@ -23,17 +31,21 @@ def begin(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop)
         return None if task.done() else task
     context = copy_context()
     steps = _steps(coroutine)
-    task = asyncio.Task(steps, loop=loop, context=context)
-    current = asyncio.current_task(loop)
-    if current is not None:
-        asyncio._leave_task(loop, current)
-    asyncio._enter_task(loop, task)
+    task = Task(steps, loop=loop, context=context)
+    current = None
+    try:
+        enter(loop, task)
+    except RuntimeError:  # there is one, which waits meanwhile
+        current = asyncio.current_task(loop)
+        assert current is not None
+        leave(loop, current)
+        enter(loop, task)
     try:
         ended = context.run(steps.send, None)
     finally:
-        asyncio._leave_task(loop, task)
+        leave(loop, task)
         if current is not None:
-            asyncio._enter_task(loop, current)
+            enter(loop, current)
     return None if ended else task
 
 
