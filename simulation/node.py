@@ -199,7 +199,9 @@ class Node:
             task.cancel()
         await self._finish(process, peer.close(), within=CLOSES_WITHIN, what="close")
         if process.is_alive:
-            await asyncio.wait(self._reading, timeout=CLOSES_WITHIN)  # it may be at work on the last of what it has read
+            await asyncio.wait(
+                self._reading, timeout=CLOSES_WITHIN
+            )  # it may be at work on the last of what it has read
             await asyncio.sleep(0.2)
             for left in process.left() if process.is_alive else ():
                 self._ledger.complain(f"{self.name} has closed, and {left}")
