@@ -2,8 +2,8 @@
 
     python -m soak.askers
 
-Reads lines of JSON, and answers each with the figures from the last ``"begin"`` on. ``["come", addresses, peers, life]`` has so many peers come and go, each for
-about ``life`` seconds; ``["ask", addresses, peers, kind, pause, patience]`` has them stay, and ask one request after the other,
+Reads lines of JSON, and answers each with the figures from the last ``"begin"`` on. ``["come", addresses, peers, life]``
+has so many peers come and go, each for about ``life`` seconds; ``["ask", addresses, peers, kind, pause, patience]`` has them stay, and ask one request after the other,
 with ``pause`` seconds between; ``["flood", addresses, peers, kind, per_second, patience]`` has so many requests of all together,
 whether or not those before are answered. ``"end"`` has what is under way end, and its peers leave.
 """

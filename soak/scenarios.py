@@ -8,6 +8,7 @@ import tempfile
 import time
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -107,10 +108,8 @@ def overload(kind: str, processes: Processes, options: Options, findings: Findin
     peak = listener.ask()["memory_peak"] - before["memory"]
     after = ask("flood", rate / 4, seconds / 4)
     findings.tell(f"{rate:,.0f} a second can be served")
-    findings.tell(f"of twice as many {flooded['per_second']:,.0f} are, p99 {1e3 * float(str(flooded['p99'])):,.0f} ms")
-    findings.tell(
-        f"{peak:+.0f} MB; then p99 {1e3 * float(str(after['p99'])):,.0f} ms, before {1e3 * float(str(quiet['p99'])):,.0f}"
-    )
+    findings.tell(f"of twice as many {flooded['per_second']:,.0f} are, p99 {1e3 * flooded['p99']:,.0f} ms")
+    findings.tell(f"{peak:+.0f} MB; then p99 {1e3 * after['p99']:,.0f} ms, before {1e3 * quiet['p99']:,.0f}")
     for figures in quiet, flooded, after:
         answered_well(findings, figures)
     findings.must(flooded["per_second"] > rate / 2, "fewer than half of what can be served was")
@@ -297,20 +296,16 @@ def is_whole(state: Path, banned: int) -> bool:
     return bool(verdict == "ok" and kept >= banned)
 
 
-def computes(processes: Processes, options: Options, findings: Findings) -> None:
-    overload("computes", processes, options, findings)
-
-
-def waits(processes: Processes, options: Options, findings: Findings) -> None:
-    overload("waits", processes, options, findings)
-
-
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario(name="churn", what="peers that come, ask and leave", run=churn, quick=True),
-        Scenario(name="overload-computes", what="twice what can be served; handlers compute", run=computes),
-        Scenario(name="overload-waits", what="twice what can be served; handlers wait", run=waits),
+        Scenario(
+            name="overload-computes",
+            what="twice what can be served; handlers compute",
+            run=partial(overload, "computes"),
+        ),
+        Scenario(name="overload-waits", what="twice what can be served; handlers wait", run=partial(overload, "waits")),
         Scenario(
             name="listener-killed",
             what="kill -9 of the listener, which writes its state",

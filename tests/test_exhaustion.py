@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.namespaces import missing_for_hosts, require
 
 WAIT = 60.0
 """Seconds after which a process has failed; none waits for them."""
@@ -131,14 +131,11 @@ asyncio.run(main())
 
 
 def test_a_full_disk_costs_what_could_not_be_stored_and_nothing_else(tmp_path: Path) -> None:
-    if sys.platform != "linux" or shutil.which("unshare") is None:
-        pytest.skip("a small disk needs unshare, and Linux")
+    require(missing_for_hosts())
     mount = 'mount -t tmpfs -o size=256k none "$1" && exec "$2" -W always -c "$3" "$1"'
     enter = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
     command = [*enter, str(tmp_path), sys.executable, ON_A_FULL_DISK]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, check=False)
-    if "unshare" in ran.stderr:
-        pytest.skip(f"this system forbids namespaces: {ran.stderr}")
     full = "database or disk is full"
     logged = ran.stderr.splitlines()
     assert ran.returncode == 0, ran.stderr

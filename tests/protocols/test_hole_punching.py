@@ -570,6 +570,16 @@ async def test_a_peer_that_comes_again_and_again_is_dialed_at_its_last_addresses
         net.alice.swarm.stop_listening()
 
 
+async def come(others: list[Node], bob: Node) -> None:
+    """One after the other, by a relay; each tells an address of its own."""
+    for number, other in enumerate(others):
+        other.permitted = Direction(0)
+        await other.swarm.listen(memory(number))
+        await other.connect(bob, memory(1001))
+        await until(lambda number=number: len(bob.of_kind(PeerIdentified)) == number + 1)  # type: ignore[misc]
+    await settled()
+
+
 async def test_strangers_of_one_relay_do_not_hold_all_places(net: Net) -> None:
     """Each leads us to where nobody answers. Who came by another relay goes on, though it was first."""
 
@@ -580,12 +590,7 @@ async def test_strangers_of_one_relay_do_not_hold_all_places(net: Net) -> None:
     await net.bob.swarm.listen(memory(1001))
     others = [Node(net.transports, None, (), 1.0) for _ in range(MAX_UPGRADES + 1)]
     net.relayed.listening[memory(1001)].sees(memory(1002 + (number > 0)) for number in range(len(others)))
-    for number, other in enumerate(others):
-        other.permitted = Direction(0)
-        await other.swarm.listen(memory(number))
-        await other.connect(net.bob, memory(1001))
-        await until(lambda number=number: len(net.bob.of_kind(PeerIdentified)) == number + 1)  # type: ignore[misc]
-    await settled()
+    await come(others, net.bob)
     dialed = [other.peer_id for other in others if (other.peer_id, DirectDial.BACK) in net.bob.swarm._dialer.dials]
     assert dialed == [other.peer_id for other in others if other is not others[1]]
     for other in others:
@@ -604,12 +609,7 @@ async def test_strangers_of_one_relay_have_us_dial_no_more_than_so_many(net: Net
     net.direct.dial = dial  # type: ignore[method-assign]
     await net.bob.swarm.listen(memory(1001))
     others = [Node(net.transports, None, (), 1.0) for _ in range(MAX_UPGRADES + 8)]
-    for number, other in enumerate(others):
-        other.permitted = Direction(0)
-        await other.swarm.listen(memory(number))
-        await other.connect(net.bob, memory(1001))
-        await until(lambda number=number: len(net.bob.of_kind(PeerIdentified)) == number + 1)  # type: ignore[misc]
-    await settled()
+    await come(others, net.bob)
     assert dialed == {memory(number) for number in range(MAX_UPGRADES)}
     for other in others:
         await other.punching.close()

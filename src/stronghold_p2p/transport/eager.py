@@ -16,7 +16,7 @@ from typing import Any, Final
 __all__ = ["EAGER", "begin"]
 
 EAGER: Final = sys.version_info >= (3, 12)
-"""Python does it, at no cost."""
+"""Python does it by itself."""
 
 # Looked up once: each request takes this path.
 Task: Final = asyncio.Task
