@@ -262,7 +262,9 @@ class Stream:
             return
         if known is not None:
             if known.other is not self:
-                world.after(self._network.takes(), lambda: self._fail(errno.ECONNREFUSED))
+                # Left of a connection whose other end is gone. Its answer to a SYN has ours reset it, and our next SYN finds
+                # nobody in the way (RFC 5961, section 4).
+                world.after(self._network.takes(), known._be_reset)
             return
         take = machine.listener_at(at)
         if take is None:
