@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from stronghold_p2p.cli.command import add_command
 from stronghold_p2p.identity import Keypair
 
 from .conftest import WAIT, Cli, process, terminal, wait_until_blocked
@@ -160,3 +163,45 @@ def test_an_error_that_nobody_reads(full: int, flags: tuple[str, ...], stream: s
             wait_until_blocked(ping)
             ping.send_signal(number)
             assert ping.wait(WAIT) == status_of(("ping",), number)
+
+
+def test_ctrl_c_waits_for_what_the_loop_is_at() -> None:
+    seen = []
+
+    async def wait() -> None:
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+
+        def set_answer() -> None:
+            signal.raise_signal(signal.SIGINT)
+            seen.append(answer.cancelled())
+            answer.set_result(None)
+
+        loop.call_soon(set_answer)
+        await answer
+
+    assert command_of(wait)([], standalone_mode=False) == 130
+    assert seen == [False]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_ends_it_at_once() -> None:
+    seen = []
+
+    async def go_on() -> None:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            seen.append("first")
+            signal.raise_signal(signal.SIGINT)
+            seen.append("never")
+
+    assert command_of(go_on)([], standalone_mode=False) == 130
+    assert seen == ["first"]
+
+
+def command_of(function: Any) -> typer.Typer:
+    group = typer.Typer()
+    add_command(group, function)
+    return group

@@ -180,30 +180,37 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
 
         terminated = False
 
-        async def run_until_terminated() -> None:
-            # As Ctrl-C, on which the runner cancels the command, which closes in order; but not by way of SIGINT, which
-            # a job in a script's background ignores.
-            task = asyncio.current_task()
+        async def run_until_stopped() -> None:
+            # The runner's own handler of SIGINT cancels between any two instructions, also of a future that is being set.
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
             assert task is not None
+
+            def interrupt(*_: object) -> None:
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # the second Ctrl-C ends it at once
+                loop.call_soon_threadsafe(task.cancel)
 
             def terminate() -> None:
                 nonlocal terminated
                 terminated = True
                 task.cancel()
 
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in a script's background
+                signal.signal(signal.SIGINT, interrupt)
+            loop.add_signal_handler(signal.SIGTERM, terminate)
             async with output.in_background():
                 await work
 
+        before = signal.getsignal(signal.SIGINT)
         try:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                runner.run(run_until_terminated())
+                runner.run(run_until_stopped())
         except asyncio.CancelledError:
             if not terminated:
                 raise KeyboardInterrupt from None
             if not is_service(arguments):
                 raise Terminated from None
         finally:
+            signal.signal(signal.SIGINT, before)
             signal.signal(signal.SIGTERM, terminate)  # the loop has left nothing in its place
 
     signature = inspect.signature(function, eval_str=True)
