@@ -133,6 +133,23 @@ async def test_half_closed_each_way() -> None:
         assert pair.alice.info.streams == pair.bob.info.streams == 0
 
 
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+async def test_a_write_under_way_ends_though_our_side_is_closed_meanwhile(first: str) -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        if first == "theirs":
+            await inbound.close_write()
+        writing = asyncio.create_task(outbound.write(bytes(300 * KIB)))
+        await settled()
+        await outbound.close_write()
+        assert await inbound.readexactly(300 * KIB) == bytes(300 * KIB)
+        assert await inbound.read() == b""
+        await settled()
+        assert writing.done()
+        await writing
+        await inbound.close()
+
+
 async def test_what_came_before_a_reset_is_read_first() -> None:
     async with connected() as pair:
         outbound, inbound = await pair.streams()
