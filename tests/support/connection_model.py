@@ -5,18 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from types import NoneType
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from stronghold_p2p import ConnectionLost, MuxerError
 from stronghold_p2p.transport.substream import MAX_LAZY_SIZE
 from stronghold_p2p.wire.yamux import GoAwayCode
 
-__all__ = ["MAX_INBOUND", "MAX_OUTBOUND", "End", "Message", "Model", "Side", "Talk", "Wait"]
-
-MAX_INBOUND: Final = 3
-"""Streams that an end takes."""
-MAX_OUTBOUND: Final = 4
-"""Streams that it opens: one more than the other end takes."""
+__all__ = ["End", "Message", "Model", "Side", "Talk", "Wait"]
 
 Kind: TypeAlias = Literal["syn", "agree", "na", "data", "fin", "rst", "ping", "pong", "bad", "go away"]
 
@@ -80,8 +75,6 @@ class Talk:
     protocol: str
     dialer: End
     listener: End
-    is_bulky: bool = False
-    """More was sent than a window takes, which may have grown."""
 
     def end_at(self, side: Side) -> End:
         return self.dialer if self.dialer.side is side else self.listener
@@ -103,7 +96,10 @@ class Wait:
 class Side:
     """One end of the connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, opens: int, takes: int) -> None:
+        """How many streams it opens at once, and takes."""
+        self.opens = opens
+        self.takes = takes
         self.other: Side
         self.talks: list[Talk] = []
         self.waits: list[Wait] = []
@@ -140,7 +136,7 @@ class Side:
         return not self.waits and self._is_below_limit()
 
     def _is_below_limit(self) -> bool:
-        return sum(end.is_dialer for end in self.ends) < MAX_OUTBOUND
+        return sum(end.is_dialer for end in self.ends) < self.opens
 
     def open(self, talk: Talk, words: int) -> None:
         """``words``: how many bytes follow the protocol at once; without any, nothing does until it is agreed to."""
@@ -263,7 +259,7 @@ class Side:
         self.talks.append(talk)
         inbound = [end for end in self.ends if not end.is_dialer]
         end = talk.listener
-        if self.is_closing or len(inbound) >= MAX_INBOUND:
+        if self.is_closing or len(inbound) >= self.takes:
             end.wanted = False
             self.say("rst", talk)
             return
@@ -327,7 +323,7 @@ class Side:
 
 class Model:
     def __init__(self) -> None:
-        self.sides = Side(), Side()
+        self.sides = Side(opens=3, takes=2), Side(opens=3, takes=4)  # one has to wait, the other one is refused
         self.sides[0].other, self.sides[1].other = self.sides[1], self.sides[0]
 
     @property
@@ -362,6 +358,7 @@ class Model:
             for side in self.sides:
                 if side.state != "ended":
                     side.errors = (NoneType, ConnectionLost, ConnectionResetError, *side.errors)
+                side.waits.clear()  # a place may become free before the end, or not
                 for end in side.ends:
                     end.held = False
                     end.end("lost")
