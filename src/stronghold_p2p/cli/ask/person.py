@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ...events import Direction
+from ...events.direction import Direction, direction_word
 from ...firewall.answerers import Turns
 from ...firewall.names import labelled
 from ...identity import PeerId
 from .. import output, paths
 from .asked import Act, Answer, Asked, Questions
 from .asker import Asker, LineSource
-from .shown import count, direction_of, toward, type_is_whole, type_of, view_of
+from .shown import count, toward, type_is_whole, type_of, view_of
 
 __all__ = ["Person"]
 
@@ -121,7 +121,7 @@ class Person(Asker):
             f"  peer       {labelled(question.peer, question.name)}",
             f"  address    {question.address or 'not connected'}",
             f"  path       {paths.in_words(paths.relay_of(question.address))}",
-            f"  direction  {direction_of(question)}",
+            f"  direction  {direction_word(question.direction)}",
             f"  type       {type_of(question) or '-'}",
             f"  request    {view_of(question)}",
             f"  time left  {left:.0f} s; then it is rejected",

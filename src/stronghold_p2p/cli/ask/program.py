@@ -8,12 +8,13 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
+from ...events.direction import direction_word
 from ...identity import PeerId
 from .. import output, paths
 from ..stdin import MAX_LINE
 from .asked import Act, Answer, Asked, Questions
 from .asker import Asker, LineSource
-from .shown import direction_of, type_of, view_of
+from .shown import type_of, view_of
 
 __all__ = ["AnswerError", "Program"]
 
@@ -83,7 +84,7 @@ class Program(Asker):
             "name": question.name,
             "address": None if question.address is None else str(question.address),
             "relay": paths.relay_of(question.address),
-            "direction": direction_of(question),
+            "direction": direction_word(question.direction),
             "type": type_of(question),
             "view": view_of(question),
             "seconds": round(max(question.expires - asyncio.get_running_loop().time(), 0.0), 3),
