@@ -24,14 +24,14 @@ from ..errors import (
 from ..events import Path
 from ..firewall.admission import Admission
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, host_of
 from ..transport.connection import Connection
 from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.resolver import Resolved, Resolver, is_name, names_host
 from ..transport.transport import DirectDial, Transport
 from ..transport.upgrade import PipeUpgrade
 from .attempt import MAX_ADDRESSES, Attempt, Resolution
-from .own_addresses import Scope, host_of, is_wildcard, scope_of
+from .own_addresses import Scope, is_wildcard, scope_of
 from .ranking import Candidate, Network, is_local, rank
 
 __all__ = ["Dial", "Dialer", "Find", "MakeUpgrade"]
