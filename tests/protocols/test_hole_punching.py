@@ -188,7 +188,7 @@ class Net:
 
     async def begin(self) -> Connection:
         """Alice's relayed connection."""
-        if memory(1001) not in self.bob.swarm.bound_addresses:
+        if memory(1001) not in self.bob.swarm.own_addresses.bound_addresses:
             await self.bob.swarm.listen(memory(1001))
         return await self.alice.connect(self.bob, memory(1001))
 

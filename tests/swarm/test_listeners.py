@@ -479,8 +479,7 @@ async def test_an_address_that_was_dialed_is_told_though_few_have_observed_it(ma
 
 async def test_how_we_know_of_each_address(machine: Machine) -> None:
     await machine.listen("/ip4/0.0.0.0/tcp/9", "/ip4/9.9.9.9/tcp/80")
-    machine.listeners.external = {Multiaddr.parse("/ip4/0.0.0.0/tcp/9"): Multiaddr.parse("/ip4/5.5.5.5/tcp/9")}
-    machine.listeners.update()
+    machine.listeners.map_listeners({Multiaddr.parse("/ip4/0.0.0.0/tcp/9"): Multiaddr.parse("/ip4/5.5.5.5/tcp/9")})
     observe(machine, SEEN, OBSERVERS, local="/ip4/10.0.0.2/tcp/9")
     known = {str(address): origin for address, origin in machine.listeners.direct.items()}
     assert known["/ip4/1.2.3.4/tcp/9"] is known["/ip4/10.0.0.2/tcp/9"] is AddressOrigin.INTERFACE
@@ -507,8 +506,7 @@ async def test_which_listener_an_address_leads_to(
 ) -> None:
     await machine.listen("/ip4/0.0.0.0/tcp/9", "/ip4/9.9.9.9/tcp/80")
     await machine.listen("/ip4/0.0.0.0/tcp/7")
-    machine.listeners.external = {Multiaddr.parse("/ip4/0.0.0.0/tcp/9"): Multiaddr.parse("/ip4/5.5.5.5/tcp/9")}
-    machine.listeners.update()
+    machine.listeners.map_listeners({Multiaddr.parse("/ip4/0.0.0.0/tcp/9"): Multiaddr.parse("/ip4/5.5.5.5/tcp/9")})
     connection = machine.connection("/ip4/8.8.8.8", local)
     assert machine.listeners.leads_to(Multiaddr.parse(address), connection) is leads
 

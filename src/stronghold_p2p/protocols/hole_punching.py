@@ -22,7 +22,7 @@ from ..transport.stream import Stream
 from ..transport.transport import DirectDial
 from .framing import read, write
 from .identify import Identity
-from .service import Service, in_task
+from .service import Service, in_task, open_question
 
 __all__ = ["PROTOCOL", "HolePunching"]
 
@@ -251,7 +251,7 @@ class HolePunching(Service):
     async def _punch(self, upgrade: _Upgrade) -> None:
         """One round."""
         loop = upgrade.relayed.loop
-        async with asyncio.timeout(EXCHANGE_TIMEOUT), await _open(upgrade.relayed) as stream:
+        async with asyncio.timeout(EXCHANGE_TIMEOUT), await open_question(upgrade.relayed, PROTOCOL) as stream:
             await stream.negotiated()  # no part of the round trip
             sent = loop.time()
             await self._tell(stream)
@@ -370,13 +370,6 @@ class HolePunching(Service):
         whole = [one for one in addresses if one.components[0][0] != "p2p" and one.peer_id in {None, peer}]
         own = dict.fromkeys(one.without_peer() for one in whole)
         return tuple(one for one in own if self._dialable(one))[:MAX_ADDRESSES]
-
-
-async def _open(connection: Connection) -> Stream:
-    """A stream that does not count as work: the remote may never answer."""
-    substream = await connection.open_substream(PROTOCOL)
-    connection.is_question(substream)
-    return Stream(substream)
 
 
 class _Upgrade:

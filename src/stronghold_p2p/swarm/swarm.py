@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from ..events import (
 )
 from ..firewall.admission import Admission
 from ..identity import Keypair, PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, host_of
 from ..protocols import identify
 from ..protocols.service import Service, StreamHandler
 from ..resources.descriptors import fit_to_descriptors
@@ -50,7 +50,7 @@ from ..wire.yamux import GoAwayCode
 from .dialer import Dialer, Find
 from .ephemeral import EphemeralKeys
 from .listeners import Listeners
-from .own_addresses import Scope, believable, host_of, scope_of
+from .own_addresses import Scope, believable, scope_of
 from .places import Places
 
 __all__ = ["Swarm"]
@@ -298,22 +298,6 @@ class Swarm:
     @property
     def listeners(self) -> tuple[Listener, ...]:
         return self._listeners.listeners
-
-    @property
-    def listen_addresses(self) -> tuple[Multiaddr, ...]:
-        return self._listeners.addresses
-
-    @property
-    def bound_addresses(self) -> tuple[Multiaddr, ...]:
-        return self._listeners.bound_addresses
-
-    def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
-        self._listeners.external = external
-        self._listeners.update()
-
-    @property
-    def candidates(self) -> tuple[Multiaddr, ...]:
-        return self._listeners.candidates
 
     async def listen(
         self,
