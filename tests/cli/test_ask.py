@@ -160,26 +160,6 @@ class OverheardPerson(Person):
         await super()._put(question)
 
 
-class Page:
-    """Lines and texts that have nothing to do with stdin and stdout."""
-
-    def __init__(self) -> None:
-        self.said: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self.written: asyncio.Queue[Any] = asyncio.Queue()
-        self.ended = False
-
-    async def read(self) -> bytes | None:
-        return await self.said.get()
-
-    def discard(self) -> None:
-        while not self.said.empty():
-            self.said.get_nowait()
-
-    def close(self) -> None:
-        self.ended = True
-        self.said.put_nowait(None)
-
-
 @pytest.fixture
 async def clock(monkeypatch: pytest.MonkeyPatch, bob: Peer) -> Clock:
     loop = asyncio.get_running_loop()
@@ -607,31 +587,6 @@ async def test_a_person_hears_of_an_answer_from_elsewhere(console: Console, alic
         overheard.question.approve()
         assert await request == 1
         assert await console.shown() == "question 1 was answered elsewhere: approved, by person."
-
-
-async def test_lines_and_texts_may_be_anybodys(console: Console, alice: Peer, bob: Peer) -> None:
-    """Somebody who answers from a page, not from stdin."""
-    page = Page()
-    async with answering(person(bob, page, write=page.written.put_nowait)):
-        request = ask(alice, bob, 1)
-        assert "may this request pass?" in await page.written.get()
-        page.said.put_nowait(b"once")
-        assert await request == 1
-        assert await page.written.get() == "allowed, this once"
-    assert console.nothing_more()
-
-
-async def test_records_may_be_anybodys(console: Console, alice: Peer, bob: Peer) -> None:
-    page = Page()
-    async with answering(program(bob, page, write=page.written.put_nowait)):
-        request = ask(alice, bob, 1)
-        assert (await page.written.get())["event"] == "firewall"
-        page.said.put_nowait(b"nonsense")
-        assert (await page.written.get())["error"] == "AnswerError"
-        page.said.put_nowait(b'{"id":1,"answer":"allow"}')
-        assert await request == 1
-        assert await page.written.get() == ended(1, "approved")
-    assert console.nothing_more()
 
 
 async def test_a_person_who_leaves(console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, get_args
 
 import msgspec
 
 from ...events.direction import direction_word
-from ...identity import PeerId
 from .. import output, paths
 from ..stdin import MAX_LINE
-from .asked import Act, Answer, Asked, Questions
+from .asked import Act, Answer, Asked, Ban, Questions
 from .asker import Asker, LineSource
 from .shown import type_of, view_of
 
@@ -36,24 +34,15 @@ class Program(Asker):
     """Writes every question at once as a record, and takes answers in any order. Each question ends with one record,
     which says why."""
 
-    def __init__(
-        self,
-        questions: Questions,
-        lines: LineSource,
-        *,
-        ban: Callable[[PeerId], Awaitable[object]] | None,
-        write: Callable[[dict[str, Any]], object] | None = None,
-    ) -> None:
-        """``write`` shows a record, which is JSON; None: on stdout."""
-        super().__init__(questions, lines, ban=ban, on_stdout=write is None)
-        self._write = write or output.result
+    def __init__(self, questions: Questions, lines: LineSource, *, ban: Ban) -> None:
+        super().__init__(questions, lines, ban=ban)
         self._open: dict[int, tuple[Asked, asyncio.Future[Answer | None]]] = {}
         self._last = 0
 
     async def _put(self, question: Asked) -> None:
         loop = asyncio.get_running_loop()
         self._last = question.id
-        self._write(self._record(question))
+        output.result(self._record(question))
         try:
             while question.outcome is None:
                 answer: asyncio.Future[Answer | None] = loop.create_future()
@@ -64,7 +53,7 @@ class Program(Asker):
                 await self._try(question, given)
         finally:
             del self._open[question.id]
-            self._write(
+            output.result(
                 {
                     "event": "ended",
                     "id": question.id,
@@ -163,7 +152,7 @@ class Program(Asker):
         return Answer("type", given.seconds, frozenset(types) - {question.type})
 
     def _tell(self, error: AnswerError) -> None:
-        self._write({"error": type(error).__name__, "message": str(error)})
+        output.result({"error": type(error).__name__, "message": str(error)})
 
 
 class _AnswerLine(msgspec.Struct, forbid_unknown_fields=True):
