@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,6 @@ from stronghold_p2p import (
     NatKind,
     NewListener,
     Path,
-    PeerId,
     PeerIdentified,
     StrongholdP2p,
 )
@@ -36,7 +35,14 @@ from stronghold_p2p.protocols.service import Service
 from stronghold_p2p.swarm.listeners import PACE, Listeners
 from stronghold_p2p.swarm.own_addresses import MAX_TOLD, OBSERVERS, REPORT_LIFETIME
 from stronghold_p2p.transport.pipe import NullReceiver
-from stronghold_p2p.transport.transport import CertificateFiles, Connected, nothing_to_close
+from stronghold_p2p.transport.transport import (
+    DIAL_PLAINLY,
+    LISTEN_PLAINLY,
+    Connected,
+    DialOptions,
+    ListenOptions,
+    nothing_to_close,
+)
 
 LO = on(1, "127.0.0.1")
 LAN = on(2, "192.168.1.2")
@@ -241,26 +247,11 @@ class Transport:
     def supports(self, address: Multiaddr) -> bool:
         return True
 
-    async def dial(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        peer: PeerId | None = None,
-        named: Multiaddr | None = None,
-        from_listen_port: bool | None = None,
-    ) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
         raise NotImplementedError
 
     async def listen(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        certificate: CertificateFiles | None = None,
-        trusted_proxies: Sequence[str] = (),
-        reuse_port: bool = False,
-        exhausted: Callable[[], None] = nothing_to_close,
+        self, address: Multiaddr, connected: Connected, options: ListenOptions = LISTEN_PLAINLY
     ) -> Transport.Listener:
         (kind, host), (_, port), *rest = address.components
         suffix = f"/tcp/{9 if port == '0' else port}" + "".join(f"/{name}" for name, _ in rest)
@@ -312,7 +303,9 @@ class Machine:
         self.changes += 1
 
     async def listen(self, address: str, *announce: str) -> Listener:
-        return await self.listeners.listen(Multiaddr.parse(address), None, tuple(map(Multiaddr.parse, announce)))
+        return await self.listeners.listen(
+            Multiaddr.parse(address), tuple(map(Multiaddr.parse, announce)), LISTEN_PLAINLY
+        )
 
     def become(self, *interfaces: Any) -> None:
         self.system.addresses = list(interfaces)

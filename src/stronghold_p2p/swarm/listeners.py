@@ -22,7 +22,7 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr, host_of
 from ..resources.networks import networks_of
 from ..transport.interfaces import InterfaceWatch
-from ..transport.transport import CertificateFiles, Connected, Transport, TransportListener
+from ..transport.transport import Connected, ListenOptions, Transport, TransportListener
 from .own_addresses import (
     MAX_TOLD,
     Observations,
@@ -56,7 +56,7 @@ class Remote(Protocol):
 class Listeners:
     """Listens, and keeps the addresses of the listeners as ``interfaces`` change.
 
-    ``connected`` and ``exhausted`` are for :meth:`Transport.listen`; ``changed`` is called when other addresses are to be told.
+    ``connected`` is for :meth:`Transport.listen`, and so is ``exhausted``; ``changed`` is called when other addresses are to be told.
     """
 
     def __init__(
@@ -98,15 +98,7 @@ class Listeners:
     def listeners(self) -> tuple[Listener, ...]:
         return tuple(entry.listener for entry in self._entries)
 
-    async def listen(
-        self,
-        address: Multiaddr,
-        certificate: CertificateFiles | None,
-        announce: tuple[Multiaddr, ...],
-        trusted_proxies: Sequence[str] = (),
-        *,
-        reuse_port: bool = False,
-    ) -> Listener:
+    async def listen(self, address: Multiaddr, announce: tuple[Multiaddr, ...], options: ListenOptions) -> Listener:
         """As :meth:`Swarm.listen`."""
         transport = next((one for one in self._transports if one.supports(address)), None)
         if transport is None:
@@ -115,14 +107,7 @@ class Listeners:
             supported = ", ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it (available: {supported})")
         try:
-            handle = await transport.listen(
-                address,
-                self._connected,
-                certificate=certificate,
-                trusted_proxies=trusted_proxies,
-                reuse_port=reuse_port,
-                exhausted=self._exhausted,
-            )
+            handle = await transport.listen(address, self._connected, options._replace(exhausted=self._exhausted))
         except ListenError:
             raise
         except OSError as error:  # of a module that is imported on first use, out of descriptors

@@ -42,7 +42,7 @@ from ..transport.interfaces import InterfaceAddress, InterfaceWatch, list_networ
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
 from ..transport.substream import Substream
-from ..transport.transport import CertificateFiles, DirectDial, Transport
+from ..transport.transport import LISTEN_PLAINLY, DirectDial, ListenOptions, Transport
 from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
@@ -302,11 +302,8 @@ class Swarm:
     async def listen(
         self,
         address: Multiaddr,
-        certificate: CertificateFiles | None = None,
         announce: tuple[Multiaddr, ...] = (),
-        trusted_proxies: Sequence[str] = (),
-        *,
-        reuse_port: bool = False,
+        options: ListenOptions = LISTEN_PLAINLY,
     ) -> Listener:
         """Listens on ``address``, and tells remotes of those to ``announce``, too.
 
@@ -314,7 +311,7 @@ class Swarm:
             ListenError: cannot listen on it.
             ClosedError: this peer is closing.
         """
-        return await self._listeners.listen(address, certificate, announce, trusted_proxies, reuse_port=reuse_port)
+        return await self._listeners.listen(address, announce, options)
 
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""
