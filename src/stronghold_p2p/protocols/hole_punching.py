@@ -10,10 +10,10 @@ from functools import partial
 from typing import Final
 
 from ..encoding import messages
-from ..errors import DecodeError, DialError, NotPermitted, RemoteProtocolError, StrongholdError
+from ..errors import DialError, NotPermitted, RemoteProtocolError, StrongholdError
 from ..events import Direction, Event, HolePunchFailed, PathUpgraded
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, readable
 from ..resources.networks import networks_of
 from ..resources.rates import Rate
 from ..resources.shares import Shares
@@ -357,13 +357,7 @@ class HolePunching(Service):
         message = await read(stream, messages.HolePunch)
         if message.type != MessageType.CONNECT:
             raise RemoteProtocolError(PROTOCOL, f"expected CONNECT, got a message of type {message.type}")
-        addresses = []
-        for encoded in message.ObsAddrs:
-            try:
-                addresses.append(Multiaddr.from_bytes(encoded))
-            except DecodeError:
-                continue
-        return self._usable(stream.peer, addresses)
+        return self._usable(stream.peer, readable(message.ObsAddrs))
 
     def _usable(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
         """Those that may be dialed, without the peer's id."""

@@ -11,7 +11,7 @@ from ...encoding import messages
 from ...errors import DecodeError, InvalidAddress, ListenError, RemoteProtocolError
 from ...events import Path, PathLimits
 from ...identity import PeerId
-from ...multiaddr import CIRCUIT, Multiaddr
+from ...multiaddr import CIRCUIT, Multiaddr, readable
 from ...transport.connection import Connection
 from ...transport.stream import Stream
 from ...transport.stream_pipe import StreamPipe
@@ -70,14 +70,11 @@ async def reserve(connection: Connection, own: PeerId) -> Reservation:
         voucher = Voucher.open(answer.reservation.voucher)
         if (voucher.relay, voucher.peer) != (connection.peer, own):
             raise DecodeError(HOP, f"the voucher is of {voucher.relay} for {voucher.peer}")
-    addresses = []
-    for encoded in answer.reservation.addrs[:MAX_ADDRESSES]:
-        try:
-            address = Multiaddr.from_bytes(encoded)
-        except DecodeError:
-            continue
-        if address.peer_id in {None, connection.peer} and len(address.components) > 1 and not address.is_relayed:
-            addresses.append(address.with_peer(connection.peer))
+    addresses = [
+        address.with_peer(connection.peer)
+        for address in readable(answer.reservation.addrs[:MAX_ADDRESSES])
+        if address.peer_id in {None, connection.peer} and len(address.components) > 1 and not address.is_relayed
+    ]
     return Reservation(
         connection.peer, float(answer.reservation.expire), tuple(dict.fromkeys(addresses)), read_limits(answer)
     )
