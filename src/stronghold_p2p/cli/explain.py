@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -295,19 +296,15 @@ def _limits(policy: Policy, peer: PeerId, type_name: str | None) -> dict[str, An
     by_type = NO_LIMIT if type_name is None else policy.type_limits.get(type_name, NO_LIMIT)
     config = Config()
     return {
-        **_limit(
+        **asdict(
             Limit(
                 per_second=own.per_second or policy.requests_per_second or config.max_requests_per_second_per_peer,
                 in_flight=own.in_flight or policy.requests_in_flight or config.max_requests_in_flight_per_peer,
                 max_bytes=own.max_bytes,
             )
         ),
-        "of_type": None if by_type == NO_LIMIT else _limit(by_type),
+        "of_type": None if by_type == NO_LIMIT else asdict(by_type),
     }
-
-
-def _limit(limit: Limit) -> dict[str, Any]:
-    return {"per_second": limit.per_second, "in_flight": limit.in_flight, "max_bytes": limit.max_bytes}
 
 
 def _limits_text(limits: dict[str, Any], type_name: str | None) -> str:

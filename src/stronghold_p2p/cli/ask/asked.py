@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from ...events import Direction
 from ...identity import PeerId
 from ...multiaddr import Multiaddr
 
-__all__ = ["Act", "Answer", "Asked", "Ban", "Questions", "give"]
+__all__ = ["MAX_REASON", "Act", "Answer", "Asked", "Ban", "Questions", "give"]
+
+MAX_REASON: Final = 200
+"""Characters of why something is rejected: a sentence, for the audit."""
 
 Act = Literal["once", "type", "all", "reject", "network", "ban"]
 

@@ -9,16 +9,13 @@ from ...events.direction import Direction, direction_word
 from ...firewall.answerers import Turns
 from ...firewall.names import labelled
 from .. import output, paths
-from .asked import Act, Answer, Asked, Ban, Questions
+from .asked import MAX_REASON, Act, Answer, Asked, Ban, Questions
 from .asker import Asker, LineSource
 from .shown import count, toward, type_is_whole, type_of, view_of
 
 __all__ = ["Person"]
 
 HOUR: Final = 3600.0
-
-MAX_REASON: Final = 200
-"""Characters of why something is rejected: a sentence, for the audit."""
 
 WORDS: Final[dict[str, tuple[Act, float | None]]] = {
     **dict.fromkeys(("y", "yes", "o", "once", "ok", "allow"), ("once", None)),

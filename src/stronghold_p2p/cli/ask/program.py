@@ -10,7 +10,7 @@ import msgspec
 from ...events.direction import direction_word
 from .. import output, paths
 from ..stdin import MAX_LINE
-from .asked import Act, Answer, Asked, Ban, Questions
+from .asked import MAX_REASON, Act, Answer, Asked, Ban, Questions
 from .asker import Asker, LineSource
 from .shown import type_of, view_of
 
@@ -25,9 +25,6 @@ ACTS: Final[dict[Word, Act]] = {
     "reject_network": "network",
     "ban": "ban",
 }
-
-MAX_REASON: Final = 200
-"""Characters of a reason that are shown: an approver may give one, too."""
 
 
 class Program(Asker):
