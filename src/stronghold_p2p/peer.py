@@ -199,7 +199,8 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         )
 
     async def connect(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> PeerId:
-        """Connects to a peer, if not yet connected, or connected through a relay while ``to`` is a direct address. ``timeout`` is in seconds (None: ``Config.connection_timeout``).
+        """Connects to a peer, if not yet connected, or connected through a relay while ``to`` is a direct address. ``timeout``
+        is in seconds (None: ``Config.connection_timeout``).
 
         Raises:
             InvalidAddress, NotPermitted, DialError, ClosedError: as for :meth:`send_request`; firewall rules do not

@@ -54,7 +54,7 @@ from .transport.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from .discovery.mdns import Mdns
-    from .port_mapping import PortMappingService
+    from .port_mapping import PortMapper
     from .store.address_memory import AddressMemory
     from .store.database_thread import DatabaseThread
 
@@ -256,10 +256,10 @@ class Parts(Generic[Req, Res]):
 
         return AddressMemory(self.addresses, state_file, failed=self.sources.state_failed)
 
-    def _make_port_mapping(self) -> PortMappingService:
-        from .port_mapping import PortMappingService  # a tenth of the import, for few
+    def _make_port_mapping(self) -> PortMapper:
+        from .port_mapping import PortMapper  # a tenth of the import, for few
 
-        return PortMappingService(self.events.emit)
+        return PortMapper(self.events.emit)
 
     def _make_mdns(self, turns: Turns, interfaces: InterfaceWatch) -> Mdns:
         """Raises ListenError."""
@@ -422,7 +422,7 @@ class Parts(Generic[Req, Res]):
 
     def _candidates(self) -> tuple[Multiaddr, ...]:
         """Where we may be reached directly; nowhere while we close."""
-        return tuple(filter(is_punchable, self.swarm.candidates)) if self.swarm is not None else ()
+        return tuple(filter(is_punchable, self.swarm.own_addresses.candidates)) if self.swarm is not None else ()
 
     def _may_connect_directly(self, peer: PeerId, direction: Direction) -> bool:
         """Not with whom every request is rejected: a direct path is more than it has."""

@@ -20,15 +20,10 @@ from support.waiting import next_event, settled, until
 
 from stronghold_p2p import (
     Config,
-    Direction,
     FirewallRequestOpened,
-    FirewallRules,
-    Multiaddr,
     NoResponse,
     PeerId,
-    Rule,
     StrongholdError,
-    StrongholdP2p,
 )
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.command import UsageError
@@ -37,11 +32,8 @@ from stronghold_p2p.cli.console.access import MAX_PAGES, MAX_SESSIONS
 from stronghold_p2p.cli.console.place import parse_place
 from stronghold_p2p.cli.console.records import MAX_VIEW
 from stronghold_p2p.cli.console.server import HEADERS, MAX_BODY, MAX_CONNECTIONS, Console
-from stronghold_p2p.firewall.rules import Subject
 
-from .conftest import WAIT, Cli, process
-
-Peer = StrongholdP2p[Any, Any]
+from .conftest import WAIT, Cli, Peer, asked, failed, process, send
 
 
 class Links:
@@ -65,19 +57,6 @@ class Links:
         return browser
 
 
-@pytest.fixture
-async def bob(make_peer: MakePeer) -> Peer:
-    bob = await make_peer(firewall=FirewallRules(inbound=Rule.ASK))
-    bob.on_request(lambda request: request.body)
-    await bob.listen()
-    return bob
-
-
-@pytest.fixture
-async def alice(make_peer: MakePeer) -> Peer:
-    return await make_peer()
-
-
 @contextlib.asynccontextmanager
 async def serving(peer: Peer, monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[Links]:
     links = Links()
@@ -97,16 +76,6 @@ async def links(bob: Peer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lin
     """Of a console of bob's."""
     async with serving(bob, monkeypatch) as links:
         yield links
-
-
-def send(alice: Peer, bob: Peer, body: Any) -> asyncio.Task[Any]:
-    return asyncio.create_task(alice.send_request(bob.listeners[0].address, body, timeout=WAIT))
-
-
-async def failed(request: asyncio.Task[Any]) -> StrongholdError:
-    with pytest.raises(StrongholdError) as caught:
-        await request
-    return caught.value
 
 
 # -- who gets in ---------------------------------------------------------------------------------------
@@ -453,16 +422,6 @@ async def test_a_flood_hides_no_other_network(bob: Peer, links: Links, monkeypat
         for request in requests:
             request.cancel()
         await asyncio.wait(requests)
-
-
-def asked(bob: Peer, peer: PeerId, address: str) -> asyncio.Task[bool]:
-    """A request from an address from which no test can send one."""
-
-    async def decide() -> bool:
-        subject = Subject(peer, Direction.INBOUND, None, "view")
-        return (await bob._parts.approvals.decide(subject, Multiaddr.parse(address), 1)).allowed
-
-    return asyncio.create_task(decide())
 
 
 # -- limits --------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from ..store.database import Database
 from ..store.firewall_tables import FirewallTables, Remembered, stored_form
 from ..store.name_table import NameTable
 from . import output
-from .command import UsageError, add_command
-from .explain import check, explain, who
+from .command import UsageError, group
+from .explain import Directions, check, explain, who
 from .names import PolicyFile, read_names
 from .replay import replay
 from .rule_options import For, Reasons, Strict, Until, with_options
@@ -27,22 +27,9 @@ from .text import escaped
 
 __all__ = ["firewall"]
 
-firewall = typer.Typer(
-    name="firewall",
-    help="Show and edit the rules, bans and names in a state file, which a running peer applies within a second; and ask a"
-    " policy file and a state file what they say.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-
 State = Annotated[Path, typer.Option("--state", metavar="FILE", help="The state file.")]
 Peer = Annotated[
     str, typer.Argument(metavar="PEER", help="The peer: its id, or its name in the state file or the policy.")
-]
-Directions = Annotated[
-    Literal["inbound", "outbound", "both"],
-    typer.Option("--direction", help="The peer's requests (inbound), ours to it (outbound), or both."),
 ]
 
 
@@ -197,9 +184,12 @@ def unname(peer: Peer, *, state: State, policy: PolicyFile = None) -> None:
     _edit(peer, state, policy, change, create=False)
 
 
-add_command(firewall, list_, "list")
-for function in (allow, reject, ask, restrict, remove, ban, unban, name, unname, explain, who, check, replay):
-    add_command(firewall, function)
+firewall = group(
+    "firewall",
+    "Show and edit the rules, bans and names in a state file, which a running peer applies within a second; and ask a"
+    " policy file and a state file what they say.",
+    *(list_, allow, reject, ask, restrict, remove, ban, unban, name, unname, explain, who, check, replay),
+)
 
 
 def _set_rule(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..config import Config
-from ..ending import end_all
+from ..ending import end_all, together
 from ..errors import ListenError
 from ..events import (
     AddressesChanged,
@@ -313,7 +313,7 @@ async def _listen(
             nullcontext() if member is None else member.joined(),
             auditing(peer, audit) as auditor,
             running(peer),
-            asyncio.TaskGroup() as tasks,
+            together() as tasks,
         ):
             if auditor is not None:
                 tasks.create_task(auditor.watch())
@@ -346,8 +346,6 @@ async def _listen(
                     member.listening(_settled(where, peer.listeners))
 
             await serve(peer, begun=begun)
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
     finally:
         # What was made is removed if it never listened, since nothing is in it.
         await end_all(peer.close, *(partial(path.unlink, missing_ok=True) for path in made))

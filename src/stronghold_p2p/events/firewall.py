@@ -82,7 +82,8 @@ class FirewallDecision:
     rule: str | None
     """The rule in force, as text; None if there was none, so that the answer to a question decided, or its absence."""
     layer: str
-    """The layer of the rule: ``suspended`` (see :meth:`StrongholdP2p.suspend_requests`), ``policy peer``, ``peer``, ``policy default``, ``default`` or ``none``."""
+    """The layer of the rule: ``suspended`` (see :meth:`StrongholdP2p.suspend_requests`), ``policy peer``, ``peer``,
+    ``policy default``, ``default`` or ``none``."""
     line: int | None
     """The rule's line in the policy file; None if it is from elsewhere."""
     allowed: bool

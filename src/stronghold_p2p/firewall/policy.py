@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from ..errors import PolicyError
+from ..events.direction import DIRECTIONS, Direction
 from ..frozen import FrozenDict
 from ..identity import PeerId
 from ..limit_fields import limit
 from .admission import AdmissionRules
 from .quotas import Limit
-from .rules import Direction, FirewallRules, Lines, Verdict
+from .rules import FirewallRules, Lines, Verdict
 
 __all__ = ["Policy", "PolicyMode"]
 
@@ -103,8 +104,7 @@ class Policy:
     @property
     def rule_lines(self) -> Lines:
         """The :attr:`lines` of the rules."""
-        ways = {"inbound": Direction.INBOUND, "outbound": Direction.OUTBOUND}
-        return {(peer, ways[key]): line for (peer, key), line in self.lines.items() if key in ways}
+        return {(peer, DIRECTIONS[key]): line for (peer, key), line in self.lines.items() if key in DIRECTIONS}
 
     def verdict(self, peer: PeerId | None, direction: Direction, type_name: str | None) -> Verdict | None:
         """What it alone says of a request in one direction, whatever its mode, before any of its rules ends. ``peer`` None: one

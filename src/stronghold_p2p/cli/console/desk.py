@@ -14,8 +14,7 @@ from ...errors import StateError
 from ...firewall.answerers import Turns
 from ...firewall.questions import FirewallRequest
 from ...peer import StrongholdP2p
-from ..ask.asked import Act, Answer, give
-from ..ask.person import MAX_REASON
+from ..ask.asked import MAX_REASON, Act, Answer, give
 from ..ask.shown import type_is_whole
 from ..command import MAX_SECONDS
 from . import records
