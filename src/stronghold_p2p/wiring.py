@@ -321,9 +321,11 @@ class Parts(Generic[Req, Res]):
             refuse_loop()
         return self.swarm
 
-    async def connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
+    async def connect(
+        self, peer: PeerId, address: Multiaddr | None, deadline: float, *, relayed: bool = False
+    ) -> Connection:
         """A connection to ``peer`` before ``deadline`` (the loop's time): at ``address``, or at those that are known or found,
-        and through relays.
+        and through relays; ``relayed``: through these alone.
 
         Raises: as for :meth:`Swarm.connect`.
         """
@@ -331,7 +333,9 @@ class Parts(Generic[Req, Res]):
             addresses = self.relaying.dialing.addresses(peer, self.addresses.get(peer))
         else:
             addresses = (address,)
-        return await self.running().connect(peer, addresses, deadline, find=address is None)
+        if relayed:
+            addresses = tuple(one for one in addresses if one.is_relayed)
+        return await self.running().connect(peer, addresses, deadline, find=address is None and not relayed)
 
     # -- changes ---------------------------------------------------------------------------------
 
