@@ -441,8 +441,7 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         peer = PeerId.of(peer)
         if name is not None:
             self._parts.names.check(peer, name)
-        self._parts.names.set_petname(peer, name)
-        self._parts.sources.keep_name(peer, name)
+        self._parts.set_name(peer, name)
 
     # -- seeing ----------------------------------------------------------------------------------
 

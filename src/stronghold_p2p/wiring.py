@@ -15,7 +15,7 @@ from .config import Config
 from .ending import begin, end_all
 from .errors import ClosedError, StrongholdError
 from .event_hub import EventHub
-from .events import BanChanged, Direction, RuleChanged
+from .events import BanChanged, Direction, NameChanged, RuleChanged
 from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
 from .firewall.expiry import Expiry
@@ -367,6 +367,13 @@ class Parts(Generic[Req, Res]):
             self.keeper.retry(peer)
         if kept is not None:
             await kept
+
+    def set_name(self, peer: PeerId, name: str | None) -> None:
+        """As :meth:`StrongholdP2p.set_name`."""
+        self.names.set_petname(peer, name)
+        if self.swarm is not None:
+            self.events.emit(NameChanged(peer, name))
+        self.sources.keep_name(peer, name)
 
     def set_relay_mode(self, peer: PeerId | None, mode: RelayMode | None) -> None:
         """As :meth:`StrongholdP2p.set_relay_mode`."""
