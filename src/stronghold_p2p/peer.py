@@ -172,8 +172,8 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         """Sends a request and returns its response, dialing if needed.
 
         ``timeout`` is in seconds and includes the dial (None: ``Config.request_timeout``). Cancelling the call resets the
-        request's stream. A request is never handled twice: it is retried once, on a new connection, only if none of its
-        bytes had reached a socket, or the peer has refused the whole of a direct connection and may be reached by a relay.
+        request's stream. A request is never sent twice: it is retried once, on a new connection, only if none of its
+        bytes had reached a socket.
 
         Raises:
             InvalidAddress: ``to`` is malformed, has no peer id, or is this peer.
@@ -198,7 +198,7 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
             body,
             timeout=seconds(timeout, self._parts.config.request_timeout),
             connection=connection,
-            connect=lambda deadline, relayed: self._parts.connect(peer, address, deadline, relayed=relayed),
+            connect=lambda deadline: self._parts.connect(peer, address, deadline),
         )
 
     async def connect(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> PeerId:

@@ -325,11 +325,9 @@ class Parts(Generic[Req, Res]):
             refuse_loop()
         return self.swarm
 
-    async def connect(
-        self, peer: PeerId, address: Multiaddr | None, deadline: float, *, relayed: bool = False
-    ) -> Connection:
+    async def connect(self, peer: PeerId, address: Multiaddr | None, deadline: float) -> Connection:
         """A connection to ``peer`` before ``deadline`` (the loop's time): at ``address``, or at those that are known or found,
-        and through relays; ``relayed``: through these alone.
+        and through relays.
 
         Raises: as for :meth:`Swarm.connect`.
         """
@@ -337,9 +335,7 @@ class Parts(Generic[Req, Res]):
             addresses = self.relaying.dialing.addresses(peer, self.addresses.get(peer))
         else:
             addresses = (address,)
-        if relayed:
-            addresses = tuple(one for one in addresses if one.is_relayed)
-        return await self.running().connect(peer, addresses, deadline, find=address is None and not relayed)
+        return await self.running().connect(peer, addresses, deadline, find=address is None)
 
     # -- changes ---------------------------------------------------------------------------------
 

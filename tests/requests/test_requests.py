@@ -734,7 +734,7 @@ async def test_a_request_of_which_no_byte_has_left_is_tried_once_more(twice: boo
     async with connected() as lost, connected() as fresh:
         connects = 0
 
-        async def connect(deadline: float, relayed: bool) -> Connection:
+        async def connect(deadline: float) -> Connection:
             nonlocal connects
             connects += 1
             if twice:

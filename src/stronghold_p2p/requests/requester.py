@@ -14,7 +14,6 @@ from ..errors import (
     EncodeError,
     NoResponse,
     NotPermitted,
-    ProtocolNotSupported,
     RequestTimeout,
     StreamReset,
     StrongholdError,
@@ -146,13 +145,13 @@ class Requester(Generic[Req, Res]):
         body: Req,
         *,
         timeout: float,
-        connect: Callable[[float, bool], Awaitable[Connection]],
+        connect: Callable[[float], Awaitable[Connection]],
         connection: Connection | None,
     ) -> Res:
         """Sends ``body`` to ``peer`` and returns its response, within ``timeout`` seconds.
 
-        ``connection`` is used if there is one; else, or if it turns out to be gone before a byte left, ``connect``, which is
-        given the deadline, makes one; with True, after the remote has refused a direct one, through a relay.
+        ``connection`` is used if there is one; else, or if it turns out to be gone before a byte left, ``connect``,
+        which is given the deadline, makes one.
         """
         protocol = self._choose(connection) if self._preferred else self._common
         message = protocol.requests.encode(body)
@@ -166,27 +165,16 @@ class Requester(Generic[Req, Res]):
                 return await self._ask(connection, protocol, message, deadline, timeout)
             except _NothingSent:
                 pass  # the connection was closing: once more, on a fresh one
-        refused = 0
-        while True:
-            try:
-                connection = await connect(deadline, bool(refused))
-            except DialError:
-                if refused:
-                    raise ProtocolNotSupported(protocol.id, refused) from None
-                raise
-            if self._gate.rejects_all(peer, Direction.OUTBOUND):
-                raise NotPermitted(peer, "the firewall rejects every outbound request")  # since we dial
-            if (chosen := self._choose(connection)) is not protocol:
-                protocol = chosen
-                message = protocol.requests.encode(body)
-            try:
-                return await self._ask(connection, protocol, message, deadline, timeout)
-            except _NothingSent as error:
-                raise DialError(peer, reason="the connection was lost before the request left") from error.reason
-            except ProtocolNotSupported as error:
-                if not (error.code and connection.is_gated) or connection.path.relay is not None:
-                    raise
-                refused = error.code  # perhaps whoever comes directly is
+        connection = await connect(deadline)
+        if self._gate.rejects_all(peer, Direction.OUTBOUND):
+            raise NotPermitted(peer, "the firewall rejects every outbound request")  # since we dial
+        if (chosen := self._choose(connection)) is not protocol:
+            protocol = chosen
+            message = protocol.requests.encode(body)
+        try:
+            return await self._ask(connection, protocol, message, deadline, timeout)
+        except _NothingSent as error:
+            raise DialError(peer, reason="the connection was lost before the request left") from error.reason
 
     def _choose(self, connection: Connection | None) -> RequestProtocol[Req, Res]:
         if connection is not None:
