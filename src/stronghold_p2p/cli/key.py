@@ -17,7 +17,6 @@ __all__ = ["key"]
 key = typer.Typer(
     name="key",
     help="Make and show key files. A key pair is the identity of a peer.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )

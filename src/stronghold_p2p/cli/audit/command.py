@@ -27,7 +27,6 @@ FOUND_PROBLEMS: Final = 1
 audit = typer.Typer(
     name="audit",
     help="Check the files of --audit.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     callback=lambda: None,  # else the only command would take the place of the group
