@@ -288,6 +288,23 @@ async def test_a_ban(bob: Peer, alice: Peer, links: Links) -> None:
             await page.next()
 
 
+async def test_a_rule_of_a_peer_is_removed(bob: Peer, alice: Peer, links: Links) -> None:
+    removal = {"peer": str(alice.peer_id), "direction": "inbound"}
+    assert (await links.browser().post("removal", removal)).status == 401
+    browser = await links.inside()
+    bob.set_peer_rule(alice.peer_id, Rule.ALLOW_ALL)
+    async with browser.page() as page:
+        assert await send(alice, bob, 1) == 1
+        assert (await browser.post("removal", removal)).status == 204
+        request = send(alice, bob, 2)
+        await page.questions()
+        assert (await browser.answer(1, "once")).status == 204
+        assert await request == 2
+    assert bob.get_firewall_config().peers == {alice.peer_id: (None, Rule.ALLOW_ALL)}
+    assert (await browser.post("removal", removal | {"peer": "nobody"})).status == 409
+    assert (await browser.post("removal", removal | {"direction": "both"})).status == 400
+
+
 async def test_a_network_is_rejected(bob: Peer, alice: Peer, make_peer: MakePeer, links: Links) -> None:
     browser = await links.inside()
     carol = await make_peer()
@@ -452,7 +469,7 @@ async def test_a_malformed_answer_changes_nothing(links: Links, body: bytes) -> 
 
 async def test_a_body_has_a_limit(links: Links) -> None:
     browser = await links.inside()
-    for path in "session", "answer":
+    for path in "session", "answer", "removal":
         assert (await browser.ask("POST", path, b" " * (MAX_BODY + 1))).status == 413
 
 

@@ -69,6 +69,24 @@ async def test_readinto_needs_a_buffer_to_write_to() -> None:
         assert await inbound.read() == b"sent"
 
 
+async def test_the_error_of_a_readinto_has_no_view_of_the_buffer() -> None:
+    """Its frames would keep the buffer from being resized for as long as somebody has the error."""
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        buffer = bytearray(4)
+        reading = asyncio.create_task(inbound.readinto(buffer))
+        await settled()
+        outbound.reset()
+        with pytest.raises(StreamReset) as caught:
+            await reading
+        buffer += b"longer"
+        with pytest.raises(StreamReset) as at_once:
+            await inbound.readinto(buffer)
+        buffer.clear()
+        assert caught.value.__traceback__ is not None
+        assert at_once.value.__traceback__ is not None
+
+
 @pytest.mark.parametrize("turns", range(12))
 @pytest.mark.parametrize("room", [300_000, 100_000, 10])
 async def test_what_a_cancelled_readinto_has_got_is_read_next(room: int, turns: int) -> None:

@@ -153,7 +153,6 @@ def group(name: str, help: str, *functions: Callable[..., Any]) -> typer.Typer:
     made = typer.Typer(
         name=name,
         help=help,
-        no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         callback=lambda: None,  # else an only command would take the place of the group

@@ -11,6 +11,7 @@ import typer
 
 from ..events import Direction
 from ..firewall.names import Names
+from ..firewall.policy import Policy
 from ..firewall.rules import Rule
 from ..identity import PeerId
 from ..store.database import Database
@@ -22,7 +23,7 @@ from .explain import Directions, check, explain, who
 from .names import PolicyFile, read_names
 from .replay import replay
 from .rule_options import For, Reasons, Strict, Until, with_options
-from .rule_text import columns, rule_text
+from .rule_text import columns, line_text, rule_text
 from .text import escaped
 
 __all__ = ["firewall"]
@@ -196,9 +197,13 @@ def _set_rule(
     peer: str, state: Path, policy: Path | None, direction: Literal["inbound", "outbound", "both"], rule: Rule
 ) -> None:
     sides = Direction[direction.upper()]
-    _edit(
+    its, loaded = _edit(
         peer, state, policy, lambda database, _, its: FirewallTables(database).set_rule(its, sides, rule), create=True
     )
+    for side, own in zip(("inbound", "outbound"), loaded.rules.peers.get(its, (None, None)), strict=True):
+        if own is not None and direction in (side, "both") and loaded.mode == "enforce":
+            line = loaded.lines.get((its, side))
+            output.note(f"the {side} rule that the policy has for {output.who(its)} goes first{line_text(line)}")
 
 
 def _edit(
@@ -209,9 +214,11 @@ def _edit(
     *,
     create: bool,
     check: Callable[[Names, PeerId], None] = lambda names, its: None,
-) -> None:
-    """Changes what the file holds about a peer, and prints what holds now. ``check`` comes before a file is made."""
-    names = read_names(policy, state if state.exists() or not create else None)
+) -> tuple[PeerId, Policy]:
+    """Changes what the file holds about a peer, and prints what it holds now. ``check`` comes before a file is made. Returns the peer,
+    and the policy, which is empty if there is none."""
+    loaded = Policy() if policy is None else Policy.load(policy, wait=True)
+    names = read_names(loaded, state if state.exists() or not create else None)
     output.name_peers(names.name_of)
     its = names.find(peer)
     check(names, its)
@@ -219,6 +226,7 @@ def _edit(
         change(database, names, its)
         remembered = FirewallTables(database).read().at(time.time())
     _print(remembered, names, [its])
+    return its, loaded
 
 
 def _split(option: str, types: str) -> set[str]:

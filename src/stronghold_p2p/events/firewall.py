@@ -16,6 +16,7 @@ __all__ = [
     "FirewallRequestEnded",
     "FirewallRequestOpened",
     "How",
+    "NameChanged",
     "Outcome",
     "PolicyFailed",
     "PolicyLoaded",
@@ -188,6 +189,14 @@ class BanChanged:
 
     peer: PeerId
     banned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NameChanged:
+    """A peer was given a petname, or it was taken away, by a call, or in the state file while the peer runs."""
+
+    peer: PeerId
+    name: str | None
 
 
 @dataclass(frozen=True, slots=True)

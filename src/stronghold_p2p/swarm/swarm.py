@@ -289,6 +289,8 @@ class Swarm:
         connection.closed.add_done_callback(lambda _: self._ended.discard(connection))
         self._interfaces.release(connection)
         self._listeners.connection_closed(connection)
+        if connection.is_gated and connection.path.dialed is not None:
+            self._addresses.failed(connection.peer, connection.path.dialed)  # another one may lead to a relay
         for service in self._services:
             service.closed(connection)
         self._emit(ConnectionClosed(connection.info, error))

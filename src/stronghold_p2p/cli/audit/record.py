@@ -12,6 +12,7 @@ from ...events import (
     Event,
     FirewallDecision,
     LimitReached,
+    NameChanged,
     PolicyFailed,
     PolicyLoaded,
     RequestHandled,
@@ -53,6 +54,8 @@ def record_of(event: Event) -> Record | None:
             }
         case BanChanged(peer, banned):
             return {"event": "ban" if banned else "unban", "peer": str(peer)}
+        case NameChanged(peer, name):
+            return {"event": "name", "peer": str(peer), "name": as_text(name, MAX_TYPE)}
         case RuleChanged(peer, direction, rule):
             return {
                 "event": "rule",

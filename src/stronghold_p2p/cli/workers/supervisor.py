@@ -230,11 +230,10 @@ class _Worker:
                             questions.take(message)
                 questions.lose()
                 return await process.wait()
-            except asyncio.CancelledError:
+            except BaseException:
                 questions.lose("closed", "firewall")
                 raise
             finally:
-                questions.lose()
                 if watch is not None:
                     watch.cancel()
 
