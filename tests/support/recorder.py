@@ -20,7 +20,7 @@ class Recorder:
         self.has_agreed = False
         self.times_resumed = 0
         self.times_expired = 0
-        stream.set_receiver(self)
+        stream.receiver = self
 
     def data_received(self, data: bytes) -> None:
         assert data

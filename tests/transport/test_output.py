@@ -215,7 +215,7 @@ class NextRequest:
 
     def after_the_end_of(self, stream: Substream) -> None:
         self.ended = stream
-        stream.set_receiver(self)
+        stream.receiver = self
 
 
 async def test_a_request_after_an_answer_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

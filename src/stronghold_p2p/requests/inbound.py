@@ -145,7 +145,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         """Its bytes count as memory of its peer."""
         self._awaited: Awaitable[Any] | None = None
         self._task: asyncio.Task[None] | None = None
-        stream.set_receiver(self)
+        stream.receiver = self
         stream.set_deadline(stream.now() + host.config.request_timeout)
 
     @property
@@ -195,6 +195,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         if self.state is ENDED:
             return
         self.state = TRANSITIONS[self.state][RESPOND]
+        self._task = None  # it has said what there was to say
         if self._held:
             self._let_go()
         if send_message(self.stream, message):

@@ -45,7 +45,7 @@ class _OutboundRequest(StreamReceiver):
         self._timeout = timeout
         self._sent = False
         """The request was handed over whole."""
-        stream.set_receiver(self)
+        stream.receiver = self
 
     def send(self, message: bytes, *, lazy: bool) -> None:
         """Sends the request while reading: one that is answered or rejected before it was sent whole ends there.
