@@ -56,9 +56,20 @@ class Step(IntEnum):
     END = auto()
 
 
-# A member's look-up in its class is slow before Python 3.12.
-READING, WAITING, DECIDING, QUEUED, ANSWERING, RESPONDING, ENDED = State
-COMPLETE, ADMIT, QUEUE, HAND_OVER, RESPOND, END = Step
+# A member's look-up in its class is slow before Python 3.12; compiled, a Final one is none.
+READING: Final = State.READING
+WAITING: Final = State.WAITING
+DECIDING: Final = State.DECIDING
+QUEUED: Final = State.QUEUED
+ANSWERING: Final = State.ANSWERING
+RESPONDING: Final = State.RESPONDING
+ENDED: Final = State.ENDED
+COMPLETE: Final = Step.COMPLETE
+ADMIT: Final = Step.ADMIT
+QUEUE: Final = Step.QUEUE
+HAND_OVER: Final = Step.HAND_OVER
+RESPOND: Final = Step.RESPOND
+END: Final = Step.END
 
 TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
     READING: {COMPLETE: WAITING, END: ENDED},

@@ -10,8 +10,8 @@ from .eager import EAGER, begin
 
 __all__ = ["HandlerTasks"]
 
-MIN_SWEEP: Final = 64
-"""Tasks below which none is swept while requests come: as many as few remotes have in flight."""
+MIN_SWEEP: Final = 2
+"""Tasks below which none is swept."""
 
 
 class HandlerTasks:

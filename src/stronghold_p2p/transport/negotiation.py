@@ -10,8 +10,6 @@ from ..wire import multistream
 
 __all__ = ["dialer", "encode_lines", "listener", "read_proposal"]
 
-PROPOSAL: Final = len(multistream.HEADER) + 1
-"""Where a protocol begins that is proposed at once, behind a length of one byte."""
 NEWLINE: Final = ord("\n")
 
 
@@ -28,11 +26,12 @@ def encode_lines(protocol: str) -> bytes:
 def read_proposal(data: bytes) -> tuple[str, int] | None:
     """The protocol that a dialer proposes, and where its lines end, if they came whole and in their shortest form: then
     nothing has to be parsed. Else None, and a machine reads them."""
-    if data.startswith(multistream.HEADER) and len(data) > PROPOSAL:
-        size = data[PROPOSAL - 1]
-        end = PROPOSAL + size
+    start = len(multistream.HEADER) + 1
+    if data.startswith(multistream.HEADER) and len(data) > start:
+        size = data[start - 1]
+        end = start + size
         if 0 < size < 0x80 and end <= len(data) and data[end - 1] == NEWLINE:
-            return data[PROPOSAL : end - 1].decode("utf-8", "replace"), end
+            return data[start : end - 1].decode("utf-8", "replace"), end
     return None
 
 
