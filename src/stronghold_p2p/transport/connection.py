@@ -17,7 +17,7 @@ from ..resources.networks import networks_of
 from ..resources.turns import Turns
 from ..wire import yamux
 from ..wire.upgrade import Upgrade
-from ..wire.yamux import DataPlaced, DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
+from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
 from .buffers import buffers_of
 from .deadlines import Deadlines
 from .handler_tasks import HandlerTasks
@@ -397,21 +397,23 @@ class Connection(StreamHost):
             self._end_turn()
 
     def _decrypt_more(self) -> list[bytes]:
-        """The next of what the channel has left. A large piece goes straight to where its receiver wants it, if it does."""
-        noise = self._noise
+        """The next of what the channel has left. Large pieces go straight to where their receiver wants them, if it does."""
+        noise, session = self._noise, self._session
         try:
-            if noise.large:
-                muxed = self._session.awaiting(noise.large)
+            while size := noise.large:
+                muxed = session.awaiting(size)
                 owner: Substream | None = muxed.owner if muxed is not None else None
-                place = owner.place_for(noise.large) if owner is not None else None
-                if muxed is not None and place is not None:
-                    size = len(place)
-                    with place:  # a message that somebody has a view of would be copied, and an error's frames have one
-                        noise.decrypt_into(place)
-                    self._session.receive_placed(muxed, size)
-                    self._dispatch(self._session.events_received())  # at once: the next has a place of its own
-                    return []
-            return noise.decrypt()
+                place = owner.place_for(size) if owner is not None else None
+                if muxed is None or owner is None or place is None:
+                    break
+                # A message that somebody has a view of would be copied, and an error's frames have one.
+                with place, place[: session.body_left] as part:
+                    size = noise.decrypt_into(part)
+                session.receive_placed(muxed, size)
+                if muxed.outbound:
+                    self.tasks.woken = True  # whoever waits for the answer
+                owner.data_placed(size)
+            return noise.decrypt() if noise.unread else []
         except HandshakeError as error:
             self._fail(error)
             return []
@@ -477,10 +479,6 @@ class Connection(StreamHost):
                 if event.stream.outbound:
                     self.tasks.woken = True  # whoever waits for the answer
                 owner.data_received(event.data)
-            elif isinstance(event, DataPlaced):
-                if event.stream.outbound:
-                    self.tasks.woken = True
-                owner.data_placed(event.size)
             elif isinstance(event, StreamEnded):
                 owner.eof_received()
             elif isinstance(event, WindowOpened):

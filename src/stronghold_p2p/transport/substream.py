@@ -21,6 +21,7 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..resources.memory import MemoryShare
 from ..wire import multistream, yamux
+from ..wire.noise import MAX_PLAINTEXT
 from . import negotiation
 from .buffers import MessageBuffer, buffers_of
 from .deadlines import Deadlines
@@ -31,7 +32,7 @@ from .output import Output, Writer
 from .receiver import StreamReceiver
 from .state import AFTER_STREAM, RemoteIdentify, StreamState
 
-__all__ = ["MAX_JOIN_SIZE", "MAX_LAZY_SIZE", "StreamHost", "Substream"]
+__all__ = ["MAX_FRAME_BODY", "MAX_JOIN_SIZE", "MAX_LAZY_SIZE", "StreamHost", "Substream"]
 
 NEGOTIATING: Final = StreamState.NEGOTIATING
 OPEN: Final = StreamState.OPEN
@@ -42,8 +43,9 @@ MAX_LAZY_SIZE: Final = 16_383
 """Bytes that may follow the protocol lines before they are echoed. The Rust crate takes what follows a line that it
 does not know for the next line, and closes the connection if that is longer."""
 
-MAX_FRAME_BODY: Final = 256 * 1024
-"""Bytes of a Data frame; rust-yamux takes 1 MiB at most. Smaller ones let other streams in between."""
+MAX_FRAME_BODY: Final = 4 * MAX_PLAINTEXT
+"""Bytes of a Data frame, some 256 KiB: what fills its messages leaves no small one behind. rust-yamux takes 1 MiB at most, and
+smaller ones let other streams in between."""
 
 EMPTY_STREAM: Final = 4
 """What a stream that ends before it has a protocol costs the remote, in frames without a payload."""
