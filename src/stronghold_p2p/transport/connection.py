@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from ..config import Config
@@ -134,6 +134,8 @@ class Connection(StreamHost):
         """Input is there that has not had its turn; the pipe is paused."""
         self._unread: list[bytes] = []
         """Messages of it."""
+        self._after_read: list[Callable[[], None]] = []
+        """What is to be done behind the input that is worked on now."""
         self._pipe_end: tuple[Exception | None] | None = None
         """The pipe has ended with that error, while input waited."""
         self._alive = KeepAlive(self._session, pipe, self.output, host.config, self.now())
@@ -306,6 +308,9 @@ class Connection(StreamHost):
         except MuxerError as error:
             self._fail(error)
 
+    def after_read(self, work: Callable[[], None]) -> None:
+        self._after_read.append(work)
+
     def accept(self, stream: Substream) -> None:
         self._alive.background.discard(stream)
         self._greetings.append(stream)
@@ -388,6 +393,10 @@ class Connection(StreamHost):
                 if now >= latest:
                     self._wait_for_turn(list(following))
                     break
+        if self._after_read:
+            after_read, self._after_read = self._after_read, []
+            for work in after_read:
+                work()
         if scheduled:
             return
         if tasks.woken:

@@ -21,18 +21,17 @@ from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..resources.memory import MemoryShare
 from ..wire import multistream, yamux
-from ..wire.noise import MAX_PLAINTEXT
 from . import negotiation
 from .buffers import MessageBuffer, buffers_of
 from .deadlines import Deadlines
 from .handler_tasks import HandlerTasks
 from .negotiation import encode_lines
 from .outbox import Outbox
-from .output import Output, Writer
+from .output import MAX_FRAME_BODY, Output, Writer
 from .receiver import StreamReceiver
 from .state import AFTER_STREAM, RemoteIdentify, StreamState
 
-__all__ = ["MAX_FRAME_BODY", "MAX_JOIN_SIZE", "MAX_LAZY_SIZE", "StreamHost", "Substream"]
+__all__ = ["MAX_JOIN_SIZE", "MAX_LAZY_SIZE", "StreamHost", "Substream"]
 
 NEGOTIATING: Final = StreamState.NEGOTIATING
 OPEN: Final = StreamState.OPEN
@@ -42,10 +41,6 @@ ENDED: Final = StreamState.ENDED
 MAX_LAZY_SIZE: Final = 16_383
 """Bytes that may follow the protocol lines before they are echoed. The Rust crate takes what follows a line that it
 does not know for the next line, and closes the connection if that is longer."""
-
-MAX_FRAME_BODY: Final = 4 * MAX_PLAINTEXT
-"""Bytes of a Data frame, some 256 KiB: what fills its messages leaves no small one behind. rust-yamux takes 1 MiB at most, and
-smaller ones let other streams in between."""
 
 EMPTY_STREAM: Final = 4
 """What a stream that ends before it has a protocol costs the remote, in frames without a payload."""
@@ -93,6 +88,10 @@ class StreamHost(ABC):
     @abstractmethod
     def charge(self, frames: int) -> None:
         """The remote has caused work without a payload, as much as so many frames."""
+
+    @abstractmethod
+    def after_read(self, work: Callable[[], None]) -> None:
+        """Has ``work`` done once all that has come is given to its streams. Call it while something is."""
 
     @abstractmethod
     def accept(self, stream: Substream) -> None:
@@ -254,6 +253,10 @@ class Substream(Writer):
         self.hold(missing)
         return buffers_of(self.loop).message(size)
 
+    def after_read(self, work: Callable[[], None]) -> None:
+        """Has ``work`` done once all that has come with the piece that is received now is received."""
+        self._host.after_read(work)
+
     def let_go(self, size: int) -> None:
         """``size`` bytes of those are kept no longer."""
         if self._held:
@@ -265,7 +268,7 @@ class Substream(Writer):
 
     # -- sending ---------------------------------------------------------------------------------
 
-    def write_now(self, data: bytes) -> bool:
+    def write_now(self, data: bytes | memoryview) -> bool:
         """Sends all of ``data`` if that takes no waiting; else, sends nothing and returns False."""
         size = len(data)
         if (
