@@ -16,6 +16,7 @@ from .pipe import BytePipe
 __all__ = [
     "FLUSH_FRAMES",
     "FLUSH_SIZE",
+    "FULL_FRAME_BODY",
     "LATE_SECONDS",
     "MAX_FRAME_BODY",
     "MAX_LATE",
@@ -32,9 +33,12 @@ FLUSH_SIZE: Final = 128 * 1024
 """Bytes after which output does not wait for the end of the loop's turn: large enough to encrypt in bulk, small enough
 to stay in the cache."""
 
-MAX_FRAME_BODY: Final = 4 * MAX_PLAINTEXT
-"""Bytes of a Data frame, some 256 KiB: what fills its messages leaves no small one behind. rust-yamux takes 1 MiB at most, and
-smaller ones let other streams in between."""
+FULL_FRAME_BODY: Final = 4 * MAX_PLAINTEXT
+"""Bytes of a Data frame, some 256 KiB, behind which more is to follow: it fills its messages, and leaves no small one behind.
+rust-yamux takes 1 MiB at most, and smaller ones let other streams in between."""
+
+MAX_FRAME_BODY: Final = FULL_FRAME_BODY + 1024
+"""Bytes of one that takes all there is: a frame of a circuit, or a first window, is a little more than a full one."""
 
 LATE_SECONDS: Final = 1.0
 """How long what the remote does not wait for may wait for something to leave with."""

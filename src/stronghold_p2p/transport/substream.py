@@ -27,7 +27,7 @@ from .deadlines import Deadlines
 from .handler_tasks import HandlerTasks
 from .negotiation import encode_lines
 from .outbox import Outbox
-from .output import MAX_FRAME_BODY, Output, Writer
+from .output import FULL_FRAME_BODY, MAX_FRAME_BODY, Output, Writer
 from .receiver import StreamReceiver
 from .state import AFTER_STREAM, RemoteIdentify, StreamState
 
@@ -559,7 +559,8 @@ class Substream(Writer):
             may_follow = self._may_send(size)
             if self._lines_to_send and (size > MAX_JOIN_SIZE or not may_follow):
                 self.send_lines()
-            room = min(muxed.send_window - len(self._lines_to_send), MAX_FRAME_BODY)
+            room = min(muxed.send_window - len(self._lines_to_send), size)
+            room = room if room <= MAX_FRAME_BODY else FULL_FRAME_BODY
             if room <= 0 or not may_follow:
                 break
             self._send(outbox.take(room))
