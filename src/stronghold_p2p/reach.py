@@ -13,7 +13,7 @@ from .events import AddressReachability, Listener, NatKind
 from .firewall.admission import RelayMode
 from .identity import PeerId
 from .multiaddr import Multiaddr
-from .transport.transport import CertificateFiles
+from .transport.transport import CertificateFiles, ListenOptions
 from .wiring import Parts
 
 __all__ = ["Reach"]
@@ -106,10 +106,8 @@ class Reach:
         check_pair("certificate", certificate, "the files of the chain and of the private key")
         listener = await self._parts.running().listen(
             own_address(address, self.peer_id),
-            certificate,
             announced_addresses(announce, self.peer_id),
-            trusted_proxies,
-            reuse_port=reuse_port,
+            ListenOptions(certificate, trusted_proxies, reuse_port),
         )
         return listener.addresses[0] if listener.addresses else listener.address
 

@@ -8,7 +8,7 @@ import sys
 
 from simulation.world import world
 
-ROUTES = ("tcp", "websocket", "circuit", "to a relay")
+ROUTES = ("tcp", "websocket", "tls", "circuit", "to a relay")
 
 
 def main() -> int:

@@ -7,9 +7,13 @@ import gc
 import itertools
 import logging
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
+
+from support.certificates import Authority
 
 from simulation.loop import Loop, replace_system
 from simulation.network import Endpoint, Machine, Network
@@ -87,7 +91,7 @@ class Asker:
         ip: str,
         complaints: list[str],
         config: Config,
-        relay: RelayServer | None = None,
+        **parts: Any,
     ) -> None:
         self.name = name
         self.machine = Machine(network, name, ip)
@@ -97,10 +101,10 @@ class Asker:
         self._complaints = complaints
         self._open: Counter[str] = Counter()
         """What it was told the beginning of, and no end."""
-        self.peer: Peer = self.process.call(self._make, config, relay)
+        self.peer: Peer = self.process.call(self._make, {"config": config, **parts})
 
-    def _make(self, config: Config, relay: RelayServer | None) -> Peer:
-        peer: Peer = StrongholdP2p(firewall=FirewallRules(inbound=Rule.ALLOW_ALL), config=config, relay=relay)
+    def _make(self, parts: dict[str, Any]) -> Peer:
+        peer: Peer = StrongholdP2p(firewall=FirewallRules(inbound=Rule.ALLOW_ALL), **parts)
         peer.on_request(self._answer)
         return peer
 
@@ -150,7 +154,7 @@ class Asker:
 class Cases:
     """The dialer asks the listener by one route, and again, and the listener the dialer as soon as they are connected."""
 
-    def __init__(self, route: str, complaints: list[str]) -> None:
+    def __init__(self, route: str, authority: Authority, complaints: list[str]) -> None:
         self.complaints = complaints
         self.counts: Counter[str] = Counter()
         self._route = route
@@ -159,7 +163,10 @@ class Cases:
         self._network.segment = self._network.window = 1 << 20
         self._numbers = 0
         self._size = next(iter(SIZES))
-        self._dialer = Asker("the dialer", self._network, "11.0.0.1", self.complaints, PATIENT)
+        self._authority = authority
+        self._dialer = Asker(
+            "the dialer", self._network, "11.0.0.1", self.complaints, PATIENT, authorities=authority.file
+        )
         self._listener = Asker("the listener", self._network, "11.0.0.2", self.complaints, Config())
         self._relay: PeerId | None = None
         """That the dialer connects to anew for each fault."""
@@ -196,9 +203,11 @@ class Cases:
         listener, process = self._listener, Process(middle)
         at = f"/ip4/{middle.ip}/tcp/{PORT}"
         match self._route:
-            case "tcp" | "websocket":
-                kind = "/ws" if self._route == "websocket" else ""
-                await listener.process.start(listener.peer.listen(f"/ip4/0.0.0.0/tcp/{PORT}{kind}"))
+            case "tcp" | "websocket" | "tls":
+                kind = {"tcp": "", "websocket": "/ws", "tls": "/tls/ws"}[self._route]
+                certificate = self._authority.issue(middle.ip) if self._route == "tls" else None
+                address = f"/ip4/0.0.0.0/tcp/{PORT}{kind}"
+                await listener.process.start(listener.peer.listen(address, certificate=certificate))
                 self._middle = proxy = Proxy(Endpoint(listener.machine.ip, PORT))
                 await process.start(proxy.listen(PORT))
                 self._address = f"{at}{kind}/p2p/{listener.peer.peer_id}"
@@ -210,7 +219,7 @@ class Cases:
                 await self._listen_via(f"{at}/p2p/{relay.peer_id}", f"{at}/p2p/{relay.peer_id}")
             case "to a relay":
                 forwards = RelayServer(**AT_ANY_RATE)
-                asker = Asker("the relay", self._network, "11.0.0.4", self.complaints, Config(), forwards)
+                asker = Asker("the relay", self._network, "11.0.0.4", self.complaints, Config(), relay=forwards)
                 self._askers.append(asker)
                 await asker.start()
                 await asker.process.start(asker.peer.listen(f"/ip4/0.0.0.0/tcp/{PORT}"))
@@ -322,9 +331,10 @@ def run(route: str, stride: int, complaints: list[str]) -> Cases:
 
 
 async def _run(route: str, stride: int, complaints: list[str]) -> Cases:
-    cases = Cases(route, complaints)
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(repr(context)))
-    await cases.run(stride)
+    with tempfile.TemporaryDirectory() as folder:
+        cases = Cases(route, Authority(Path(folder)), complaints)
+        await cases.run(stride)
     return cases
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from stronghold_p2p import Config, Event, Multiaddr, PeerId, Stream
@@ -20,6 +21,7 @@ from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.tcp import TcpTransport
 from stronghold_p2p.transport.transport import Transport
+from stronghold_p2p.transport.websocket import WebSocketTransport
 
 from .swarms import make_swarm
 from .waiting import until
@@ -44,10 +46,11 @@ class Node:
         client: AutonatClient | None = None,
         services: Sequence[Service] | None = None,
         transport: Transport | None = None,
+        authorities: Path | None = None,
         **parts: Any,
     ) -> None:
-        """``services`` are in place of the client's, ``transport`` is in place of TCP."""
-        config = Config()
+        """``services`` are in place of the client's, ``transport`` is in place of TCP and WebSocket."""
+        config, turns = Config(), Turns(asyncio.get_running_loop(), 1.0)
         self.events: list[Event] = []
         self.client = client or AutonatClient(is_public=is_public)
         self.server = AutonatServer(is_public=is_public, max_wait=0.0)
@@ -55,7 +58,9 @@ class Node:
             self.client, is_public=is_public, emit=self.events.append, delay=0.0, clock=lambda: 1_800_000_000.0
         )
         self.swarm = make_swarm(
-            (transport or TcpTransport(config, Turns(asyncio.get_running_loop(), 1.0)),),
+            (transport,)
+            if transport
+            else (TcpTransport(config, turns), WebSocketTransport(config, turns, authorities)),
             (
                 IdentifyService(),
                 PingService(),
@@ -74,7 +79,7 @@ class Node:
     @property
     def address(self) -> Multiaddr:
         """The first that it listens on."""
-        return self.swarm.listen_addresses[0]
+        return self.swarm.own_addresses.addresses[0]
 
     async def listen(self, address: str) -> Multiaddr:
         return (await self.swarm.listen(Multiaddr.parse(address))).addresses[0].without_peer()

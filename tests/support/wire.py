@@ -20,6 +20,8 @@ class Wire:
         """What either end sends goes nowhere, and neither hears of it."""
         self.connections = 0
         """Those that were made over it."""
+        self.received = 0
+        """Bytes that came for what it leads to."""
 
 
 @asynccontextmanager
@@ -28,9 +30,10 @@ async def wired(to: Multiaddr) -> AsyncIterator[Wire]:
     (ip, host), (_, port), *rest = to.components
     tasks: set[asyncio.Task[None]] = set()
 
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: bool) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
+                wire.received += 0 if back else len(data)
                 if not wire.dead:
                     writer.write(data)
         if not wire.dead:
@@ -40,7 +43,7 @@ async def wired(to: Multiaddr) -> AsyncIterator[Wire]:
         wire.connections += 1
         far, far_writer = await asyncio.open_connection(host, int(port or 0))
         try:
-            await asyncio.gather(forward(near, far_writer), forward(far, near_writer))
+            await asyncio.gather(forward(near, far_writer, back=False), forward(far, near_writer, back=True))
         finally:
             near_writer.transport.abort()
             far_writer.transport.abort()

@@ -179,6 +179,11 @@ class Connection(StreamHost):
         return self._slots.limit
 
     @property
+    def is_gated(self) -> bool:
+        """Whether the remote has refused the connection, by a ban or a policy; perhaps another path may do."""
+        return self._refusal == yamux.GoAwayCode.GATED
+
+    @property
     def closing(self) -> bool:
         """Whether the pipe has ended, or is about to."""
         return self._state >= CLOSING

@@ -452,10 +452,11 @@ class Substream(Writer):
     def resume(self) -> None:
         """There is window again, or the socket takes bytes again."""
         if self._outbox is not None and self._send_pending(self._outbox):
+            receiver = self._receiver
             if self._finished:
                 self._send_fin()
-            elif self._receiver is not None:
-                self._receiver.resume_writing()
+            if receiver is not None:
+                receiver.resume_writing()
 
     def credit_withheld(self) -> None:
         size, self._withheld = self._withheld, 0

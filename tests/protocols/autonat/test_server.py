@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pathlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 from support.autonat import ALICE, BOB, CAROL, Node, nodes
+from support.certificates import Authority
 from support.network import MemoryTransport
 from support.waiting import settled, until
+from support.wire import wired
 
 from stronghold_p2p import Direction, InboundConnectionFailed, Multiaddr, Path, Stream, StreamReset
 from stronghold_p2p.encoding import messages
@@ -29,6 +32,7 @@ from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.service import Service, in_task
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.tcp import TcpTransport
+from stronghold_p2p.transport.transport import Connected, DialOptions
 
 NONCE = 2**64 - 1
 
@@ -111,9 +115,9 @@ async def test_the_dial_leaves_from_no_listener(monkeypatch: pytest.MonkeyPatch)
     asked: list[object] = []
     dial = TcpTransport.dial
 
-    async def note(*arguments: Any, **options: Any) -> None:
-        asked.append(options.get("from_listen_port"))
-        await dial(*arguments, **options)
+    async def note(transport: TcpTransport, address: Multiaddr, connected: Connected, options: DialOptions) -> None:
+        asked.append(options.from_listen_port)
+        await dial(transport, address, connected, options)
 
     async with asker_and_server() as (asker, server):
         await asker.connect(server)
@@ -234,6 +238,21 @@ async def test_another_address_of_the_asker_is_dialed_when_it_is_paid() -> None:
             answer = (await read(stream, messages.AutonatMessage)).dialResponse
         assert statuses(answer) == (ResponseStatus.OK, DialStatus.OK)
         assert asker.taker.nonces == [NONCE]
+
+
+@pytest.mark.parametrize("form", ["", "/ws", "/tls/ws"])
+async def test_who_is_dialed_gets_a_tenth_of_the_price_at_most(form: str, tmp_path: pathlib.Path) -> None:
+    """Whoever is there, and speaks all that we do: then most is sent to it."""
+    authority = Authority(tmp_path)
+    victim = Node()
+    async with asker_and_server(authorities=authority.file) as (asker, server), nodes(victim):
+        certificate = authority.issue("127.0.0.1") if "tls" in form else None
+        await victim.swarm.listen(Multiaddr.parse(CAROL + form), certificate)
+        async with wired(victim.address) as wire:
+            answer = await asker.ask(server, wire.address)  # at the address of the asker, which is free
+        assert statuses(answer) == (ResponseStatus.OK, DialStatus.DIAL_ERROR)
+        assert wire.connections == 1
+        assert 0 < wire.received <= MIN_DATA / 10
 
 
 @pytest.mark.parametrize("size", [0, 99])
