@@ -21,8 +21,8 @@ class PipeUpgrade:
     """One pipe in its upgrade. ``finished`` ends once: with the connection, or with the error that stopped it.
 
     ``establish`` turns the pipe and the finished machine into a connection in the very callback that ends the upgrade,
-    so that bytes which follow find their receiver. ``ephemeral`` is for this handshake alone. Cancelling ``finished``
-    aborts the pipe.
+    so that bytes which follow find their receiver. Of an initiator, ``admit`` may refuse the remote before that takes us in.
+    ``ephemeral`` is for this handshake alone. Cancelling ``finished`` aborts the pipe.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class PipeUpgrade:
         initiator: bool,
         expected_peer: PeerId | None,
         establish: Callable[[BytePipe, Upgrade], Connection],
+        admit: Callable[[PeerId], object] | None = None,
     ) -> None:
         self.pipe = pipe
         self.won: Callable[[], None] = lambda: None
@@ -41,7 +42,9 @@ class PipeUpgrade:
         self.finished: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self.finished.add_done_callback(self._ended)
         self._establish = establish
-        self._machine = Upgrade(identity, initiator=initiator, ephemeral=ephemeral, expected_peer=expected_peer)
+        self._machine = Upgrade(
+            identity, initiator=initiator, ephemeral=ephemeral, expected_peer=expected_peer, admit=admit
+        )
         if initiator:
             # The pipe learns its receiver only when this returns; nothing can come before something was sent.
             self._send()
