@@ -103,24 +103,28 @@ async def test_the_first_handshake_wins_and_the_others_are_closed(world: World) 
     assert world.dialer.dials == {}
 
 
-async def test_a_connection_that_loses_by_a_hair_takes_no_streams_and_closes(world: World) -> None:
-    """The peer has come by itself in the turn of the loop in which it was reached."""
+@pytest.mark.parametrize("moment", range(8))
+async def test_a_peer_that_comes_by_itself_while_it_is_dialed_is_connected_once(world: World, moment: int) -> None:
+    """Also if it was reached in that very turn of the loop."""
     world.network.answers |= {ONE: world.answer, TWO: world.answer}
-    winner = await world.call(ONE)
+    theirs = await world.call(ONE)
+    made: list[PipeUpgrade] = []
     upgrade = world.dialer.upgrade
 
     def watched(*arguments: Any, **options: Any) -> PipeUpgrade:
-        made = upgrade(*arguments, **options)
-        made.finished.add_done_callback(lambda _: world.dialer.peer_connected(winner))
-        return made
+        made.append(upgrade(*arguments, **options))
+        return made[-1]
 
     world.dialer.upgrade = watched
-    assert await world.call(TWO) is winner
-    await until(lambda: world.alice.closed)
-    (loser, error) = world.alice.closed[0]
-    assert loser is not winner
-    assert error is None
-    assert winner.usable
+    call = world.call(TWO)
+    await turns(moment)
+    world.dialer.peer_connected(theirs)
+    connection = await call
+    await settled()
+    if connection is theirs:
+        assert all(one.finished.cancelled() for one in made)
+    else:
+        assert [one.finished.result() for one in made] == [connection]
 
 
 async def test_another_identity_does_not_end_the_race(world: World) -> None:

@@ -37,7 +37,7 @@ class PipeUpgrade:
         admit: Callable[[PeerId], object] | None = None,
     ) -> None:
         self.pipe = pipe
-        self.won: Callable[[], None] = lambda: None
+        self.won: Callable[[Connection], None] | None = None
         """Called in the moment that there is a connection; who awaits ``finished`` hears of it in a later turn of the loop."""
         self.finished: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self.finished.add_done_callback(self._ended)
@@ -67,7 +67,8 @@ class PipeUpgrade:
                 self._refuse(error)
                 return
             self.finished.set_result(connection)
-            self.won()
+            if self.won is not None:
+                self.won(connection)
             connection.messages_received(self._machine.early)
 
     def pipe_closed(self, error: Exception | None) -> None:
