@@ -291,9 +291,7 @@ class Dial:
         if self._timer is not None:
             self._timer.cancel()
         self._queue.clear()
-        # Before any task runs: several may complete in this turn of the loop, and each would take a place at both ends, perhaps
-        # that of the first one.
-        for upgrade in self._upgrades:
+        for upgrade in self._upgrades:  # before any task runs
             upgrade.finished.cancel()
         now = self._loop.time()
         for attempt in (*self._looking_up, *self._in_flight):
@@ -474,6 +472,7 @@ class Dial:
         def connected(pipe: BytePipe) -> PipeReceiver:
             nonlocal upgrade
             upgrade = self._dialer.upgrade(pipe, self.peer, attempt.dialed, direct=self._direct)
+            upgrade.leads = self._leads
             upgrade.won = partial(self._won, attempt)
             self._upgrades[upgrade] = None
             return upgrade
@@ -493,6 +492,13 @@ class Dial:
             if upgrade is not None:
                 upgrade.finished.cancel()  # without effect if it has ended
                 del self._upgrades[upgrade]
+
+    def _leads(self, upgrade: PipeUpgrade) -> None:
+        """Ends the rivals. Several may complete in this turn of the loop, before any task runs, and each would take a place at
+        both ends, perhaps that of the first one."""
+        for rival in self._upgrades:
+            if rival is not upgrade:
+                rival.lose()
 
     def _won(self, attempt: Attempt, connection: Connection) -> None:
         """Ends the dial in the very callback in which there is a connection: those who wait go on in the next turn."""

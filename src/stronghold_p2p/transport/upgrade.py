@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..errors import HandshakeError, NotPermitted, StrongholdError
+from ..errors import ClosedError, HandshakeError, NotPermitted, StrongholdError
 from ..identity import PeerId
 from ..wire import yamux
 from ..wire.noise import NoiseIdentity
@@ -20,9 +20,10 @@ __all__ = ["PipeUpgrade"]
 class PipeUpgrade:
     """One pipe in its upgrade. ``finished`` ends once: with the connection, or with the error that stopped it.
 
-    ``establish`` turns the pipe and the finished machine into a connection in the very callback that ends the upgrade,
-    so that bytes which follow find their receiver. Of an initiator, ``admit`` may refuse the remote before that takes us in.
-    ``ephemeral`` is for this handshake alone. Cancelling ``finished`` aborts the pipe.
+    ``establish`` turns the pipe and the finished machine into a connection; an initiator's, in the next turn of the loop,
+    since uvloop writes when a callback has returned: while the remote works on our last message, we do the rest. Of an
+    initiator, ``admit`` may refuse the remote before that takes us in. ``ephemeral`` is for this handshake alone. Cancelling
+    ``finished`` aborts the pipe.
     """
 
     def __init__(
@@ -37,11 +38,16 @@ class PipeUpgrade:
         admit: Callable[[PeerId], object] | None = None,
     ) -> None:
         self.pipe = pipe
+        self.leads: Callable[[PipeUpgrade], None] | None = None
+        """Called when an initiator's handshake is complete, before the remote hears of that."""
         self.won: Callable[[Connection], None] | None = None
         """Called in the moment that there is a connection; who awaits ``finished`` hears of it in a later turn of the loop."""
         self.finished: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self.finished.add_done_callback(self._ended)
         self._establish = establish
+        self._initiator = initiator
+        self._following = bytearray()
+        """What has come since the upgrade was complete, which needs a connection to be read."""
         self._machine = Upgrade(
             identity, initiator=initiator, ephemeral=ephemeral, expected_peer=expected_peer, admit=admit
         )
@@ -54,22 +60,21 @@ class PipeUpgrade:
     def data_received(self, data: memoryview) -> None:
         if self.finished.done():
             return
+        if self._machine.done:
+            self._following += data
+            return
         try:
             self._machine.receive_data(data)
         except StrongholdError as error:
             self._fail(error)
             return
+        if self._machine.done and self._initiator:
+            if self.leads is not None:
+                self.leads(self)
+            asyncio.get_running_loop().call_soon(self._complete)
         self._send()
-        if self._machine.done:
-            try:
-                connection = self._establish(self.pipe, self._machine)
-            except StrongholdError as error:
-                self._refuse(error)
-                return
-            self.finished.set_result(connection)
-            if self.won is not None:
-                self.won(connection)
-            connection.messages_received(self._machine.early)
+        if self._machine.done and not self._initiator:
+            self._complete()
 
     def pipe_closed(self, error: Exception | None) -> None:
         if not self.finished.done():
@@ -81,6 +86,8 @@ class PipeUpgrade:
             except StrongholdError as eof_error:
                 eof_error.__cause__ = error
                 self._fail(eof_error)
+            else:
+                self._fail(HandshakeError("the stream ended right behind the upgrade"))
 
     def pause_writing(self) -> None:
         """A handshake is smaller than any buffer."""
@@ -92,7 +99,26 @@ class PipeUpgrade:
         """The time limit of the upgrade has passed."""
         self._fail(HandshakeError("the remote stalled in the handshake"))
 
+    def lose(self) -> None:
+        """Another pipe to the same peer was faster."""
+        self._fail(ClosedError("another address was faster"))
+
     # -- details ---------------------------------------------------------------------------------
+
+    def _complete(self) -> None:
+        if self.finished.done():
+            return
+        try:
+            connection = self._establish(self.pipe, self._machine)
+        except StrongholdError as error:
+            self._refuse(error)
+            return
+        self.finished.set_result(connection)
+        if self.won is not None:
+            self.won(connection)
+        connection.messages_received(self._machine.early)
+        if self._following:
+            connection.data_received(memoryview(self._following))
 
     def _send(self) -> None:
         data = self._machine.data_to_send()
