@@ -29,7 +29,7 @@ from ..transport.resolver import Resolved, Resolver, is_name, names_host
 from ..transport.transport import DirectDial, Transport
 from ..transport.upgrade import PipeUpgrade
 from .attempt import MAX_ADDRESSES, Attempt, Resolution
-from .own_addresses import Scope, host_of, is_wildcard, scope_of
+from .own_addresses import Scope, host_of, scope_of
 from .ranking import Candidate, Network, is_local, rank
 
 __all__ = ["Dial", "Dialer", "Find", "MakeUpgrade"]
@@ -540,8 +540,8 @@ def _tell(told: asyncio.Future[None]) -> None:
 
 def _check_ip(address: Multiaddr) -> None:
     """Raises InvalidAddress if the IP address that ``address`` begins with is none to dial."""
-    if is_wildcard(address):
-        raise InvalidAddress(address, "a wildcard cannot be dialed: dial the address of one interface")
     ip = host_of(address)
+    if ip is not None and ip.is_unspecified:
+        raise InvalidAddress(address, "a wildcard cannot be dialed: dial the address of one interface")
     if isinstance(ip, IPv6Address) and ip.is_link_local:
         raise InvalidAddress(address, "a link-local address cannot be dialed: it does not tell the interface")

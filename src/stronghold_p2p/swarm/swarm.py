@@ -241,8 +241,9 @@ class Swarm:
         """
         self._check_admission(peer)
         connection = self.connection(peer)
-        wants_direct = not find and any(not address.is_relayed for address in addresses)
-        if connection is not None and (connection.path.relay is None or not wants_direct):
+        if connection is not None and (
+            connection.path.relay is None or find or all(address.is_relayed for address in addresses)
+        ):
             return connection
         try:
             return await self._dialer.dial(peer, addresses, find=find).outcome(deadline)
@@ -537,8 +538,9 @@ class Swarm:
 
     def _guest(self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade) -> Connection | None:
         """The connection that a service makes with a peer which admission refuses."""
-        refused = self._admission.refusal_of_peer(upgrade.remote_peer)
-        if not refused or direction is not Direction.INBOUND or path.relay is not None:
+        if direction is not Direction.INBOUND or path.relay is not None:
+            return None
+        if not self._admission.refusal_of_peer(upgrade.remote_peer):
             return None
         made = (service.refused(pipe, upgrade) for service in self._services)
         return next((connection for connection in made if connection is not None), None)
