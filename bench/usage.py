@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-__all__ = ["Machine", "Usage", "usage_of"]
+__all__ = ["Machine", "Usage", "usage_of", "waiting_of"]
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 """Seconds."""
@@ -43,6 +43,18 @@ def usage_of(process: int) -> Usage:
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     faults, user, system = (int(fields[number - 3]) for number in (10, 14, 15))
     return Usage((user + system) * TICK, faults)
+
+
+def waiting_of(process: int) -> float:
+    """Seconds since it started in which its main thread could have run, and others ran on its processor; without those that
+    the hypervisor took.
+
+    Raises:
+        FileNotFoundError: there is no such process.
+    """
+    return (
+        int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
+    )  # the kernel's scheduler/sched-stats.rst
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from bench.systems import watched
-from bench.usage import Machine, Usage, usage_of
+from bench.usage import Machine, Usage, usage_of, waiting_of
 
 STAT = "cpu  100 20 30 400 50 6 7 80 90 10\ncpu0 1 2 3 4 5 6 7 8 9 10\n"
 
@@ -28,6 +29,25 @@ def test_a_process_has_page_faults_even_if_it_has_ended() -> None:
         assert process.stdout is not None
         assert process.stdout.read() == b""  # now it ends, and is not waited for yet
         assert usage_of(process.pid).minor_faults > 0
+
+
+def test_two_processes_on_one_processor_wait_for_each_other() -> None:
+    processor = min(os.sched_getaffinity(0))
+    work = f"import os; os.sched_setaffinity(0, [{processor}]); print(flush=True)\nwhile True: pass"
+    with (
+        subprocess.Popen([sys.executable, "-c", work], stdout=subprocess.PIPE) as one,
+        subprocess.Popen([sys.executable, "-c", work], stdout=subprocess.PIPE) as other,
+    ):
+        try:
+            for process in (one, other):
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"\n"
+            before = waiting_of(one.pid)
+            while waiting_of(one.pid) == before:
+                pass
+        finally:
+            one.kill()
+            other.kill()
 
 
 def test_what_a_command_takes_counts_from_its_first_line_to_its_last() -> None:
