@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_network
 from typing import Any
@@ -31,10 +29,24 @@ from stronghold_p2p import (
 from stronghold_p2p.firewall.admission import AdmissionRules
 from stronghold_p2p.swarm.dialer import MAX_FOUND, UNANSWERED
 from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.pipe import BytePipe, PipeReceiver
 from stronghold_p2p.transport.transport import DirectDial
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 # -- the race ------------------------------------------------------------------------------------------
+
+
+def watch_upgrades(world: World) -> list[PipeUpgrade]:
+    """Those that are begun from now on."""
+    made: list[PipeUpgrade] = []
+    upgrade = world.dialer.upgrade
+
+    def watched(*arguments: Any, **options: Any) -> PipeUpgrade:
+        made.append(upgrade(*arguments, **options))
+        return made[-1]
+
+    world.dialer.upgrade = watched
+    return made
 
 
 async def test_one_address_takes_one_task(world: World) -> None:
@@ -112,14 +124,7 @@ async def test_a_peer_that_comes_by_itself_while_it_is_dialed_is_connected_once(
     """Also if it was reached in that very turn of the loop."""
     world.network.answers |= {ONE: world.answer, TWO: world.answer}
     theirs = await world.call(ONE)
-    made: list[PipeUpgrade] = []
-    upgrade = world.dialer.upgrade
-
-    def watched(*arguments: Any, **options: Any) -> PipeUpgrade:
-        made.append(upgrade(*arguments, **options))
-        return made[-1]
-
-    world.dialer.upgrade = watched
+    made = watch_upgrades(world)
     call = world.call(TWO)
     await turns(moment)
     world.dialer.peer_connected(theirs)
@@ -153,46 +158,39 @@ async def test_what_is_in_flight_when_an_address_of_ours_is_gone_is_dialed_anew(
     assert (await call).peer == world.peer
 
 
-async def test_what_answers_in_the_very_turn_in_which_it_is_dialed_anew_is_taken(world: World) -> None:
+@pytest.mark.parametrize("moment", range(8))
+async def test_what_is_dialed_anew_may_be_about_to_answer(world: World, moment: int) -> None:
+    """Or have answered in that very turn of the loop: it is connected once."""
     world.network.answers[ONE] = world.answer
-    finished = asyncio.Event()
-    upgrade = world.dialer.upgrade
-
-    def network_left(_: object) -> None:
-        world.dialer.network_left()
-        finished.set()
-
-    def watched(*arguments: Any, **options: Any) -> PipeUpgrade:
-        made = upgrade(*arguments, **options)
-        if not world.network.pipes:
-            made.finished.add_done_callback(network_left)
-        return made
-
-    world.dialer.upgrade = watched
+    made = watch_upgrades(world)
     call = world.call(ONE)
-    await finished.wait()
-    assert (await call).peer == world.peer
-    # An eager task has dialed anew before the connection is known to be there.
-    eager = asyncio.get_running_loop().get_task_factory() is not None
-    assert [address for address, _ in world.network.dialed] == ([ONE, ONE] if eager else [ONE])
+    await turns(moment)
+    world.dialer.network_left()
+    connection = await call
+    await settled()
+    ended = [one.finished for one in made if not one.finished.cancelled()]
+    assert [finished.result() for finished in ended] == [connection]
 
 
 @pytest.mark.parametrize("how", [DirectDial.BACK, DirectDial.INITIATOR])
 async def test_addresses_that_answer_in_the_same_turn_make_one_connection(world: World, how: DirectDial) -> None:
     """At both ends: the others end before the last message of their handshakes."""
-    made: list[PipeUpgrade] = []
+    theirs: list[PipeUpgrade] = []
 
-    def watched(upgrade: Callable[..., PipeUpgrade], *arguments: Any, **options: Any) -> PipeUpgrade:
-        made.append(upgrade(*arguments, **options))
-        return made[-1]
+    def answer(pipe: BytePipe) -> PipeReceiver:
+        receiver = world.answer(pipe)
+        assert isinstance(receiver, PipeUpgrade)
+        theirs.append(receiver)
+        return receiver
 
-    world.network.answers |= dict.fromkeys((ONE, TWO, THREE), partial(watched, world.answer))
-    world.dialer.upgrade = partial(watched, world.dialer.upgrade)
+    world.network.answers |= dict.fromkeys((ONE, TWO, THREE), answer)
+    ours = watch_upgrades(world)
     connection = await world.call(ONE, TWO, THREE, direct=how)
-    outcomes = await asyncio.gather(*(one.finished for one in made), return_exceptions=True)
-    assert connection in outcomes
-    kinds = Counter(map(type, outcomes))
-    assert kinds == {Connection: 2, ClosedError: 2, HandshakeError: 2}
+    for made, lost in (ours, ClosedError), (theirs, HandshakeError):
+        first, *others = await asyncio.gather(*(one.finished for one in made), return_exceptions=True)
+        assert isinstance(first, Connection)
+        assert [type(error) for error in others] == [lost, lost]
+    assert ours[0].finished.result() is connection
 
 
 # -- a search for addresses ----------------------------------------------------------------------------

@@ -46,8 +46,8 @@ class PipeUpgrade:
         self.finished.add_done_callback(self._ended)
         self._establish = establish
         self._initiator = initiator
-        self._following = bytearray()
-        """What has come since the upgrade was complete, which needs a connection to be read."""
+        self._following: bytearray | None = None
+        """What has come since an initiator's upgrade is complete, which needs a connection to be read."""
         self._machine = Upgrade(
             identity, initiator=initiator, ephemeral=ephemeral, expected_peer=expected_peer, admit=admit
         )
@@ -60,7 +60,7 @@ class PipeUpgrade:
     def data_received(self, data: memoryview) -> None:
         if self.finished.done():
             return
-        if self._machine.done:
+        if self._following is not None:
             self._following += data
             return
         try:
@@ -71,6 +71,7 @@ class PipeUpgrade:
         if self._machine.done and self._initiator:
             if self.leads is not None:
                 self.leads(self)
+            self._following = bytearray()
             asyncio.get_running_loop().call_soon(self._complete)
         self._send()
         if self._machine.done and not self._initiator:
