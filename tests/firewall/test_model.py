@@ -1014,7 +1014,6 @@ class FirewallMachine(RuleBasedStateMachine):
 FirewallMachine.TestCase.settings = settings(
     max_examples=examples(400),
     stateful_step_count=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestFirewallModel = replaces_parts(FirewallMachine.TestCase)

@@ -10,7 +10,6 @@ from stronghold_p2p.resources.memory import Memory, MemoryShare
 from stronghold_p2p.wire.yamux import (
     HEADER,
     HEADER_SIZE,
-    DataPlaced,
     DataReceived,
     Event,
     Flag,
@@ -184,8 +183,6 @@ class Endpoint:
             case DataReceived(stream=stream, data=body):
                 assert body, "no data would be taken for the end of the stream"
                 return "data", stream.id, bytearray(body)
-            case DataPlaced(stream=stream, size=size):
-                return "placed", stream.id, size
             case WindowOpened(stream=stream):
                 return "window", stream.id
             case StreamEnded(stream=stream):

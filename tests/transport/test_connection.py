@@ -56,7 +56,7 @@ async def test_inbound_streams_over_the_limit_are_reset() -> None:
 
 
 async def test_a_writer_waits_for_window() -> None:
-    async with connected(Config(max_send_buffer=16 * KIB * KIB)) as pair:
+    async with connected(Config(max_send_buffer=16 * KIB * KIB, max_receive_window=256 * KIB)) as pair:
         outbound, inbound = await pair.streams()
         writing = asyncio.create_task(outbound.write(bytes(300 * KIB)))
         await settled()

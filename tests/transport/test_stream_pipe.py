@@ -408,7 +408,7 @@ async def test_what_came_behind_the_handshake_waits_too() -> None:
         pipe.resume_reading()
         await settled()
         assert sink.received == b"early, late"
-        window = pipe._substream._muxed
+        window = pipe.stream._muxed
         assert window.consumed == len("early, late")
 
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..errors import RemoteProtocolError
+from ..transport.output import FULL_FRAME_BODY
 from ..transport.stream import Stream
 
 __all__ = ["PROTOCOL", "Result", "measure", "serve"]
 
 PROTOCOL: Final = "/perf/1.0.0"
 
-_CHUNK: Final = bytes(256 * 1024)
+_CHUNK: Final = bytes(FULL_FRAME_BODY)
 """What is sent, again and again: the content does not matter, and making it must not be what is measured."""
 
 _READ_SIZE: Final = 1024 * 1024

@@ -108,11 +108,11 @@ class MessageReader:
         return buffer.finish()
 
     def place_for(self, size: int) -> memoryview | None:
-        """Where ``size`` bytes of the message under way are to be written, before :meth:`fill` is told; None if they are
-        not known to be of it."""
+        """Where what is missing of the message under way is to be written, before :meth:`fill` is told; None if the next
+        ``size`` bytes are not known to be of it."""
         if self._buffer is None or size > self._reserved:
             return None
-        return self._buffer.view[self._filled : self._filled + size]
+        return self._buffer.view[self._filled : self._filled + self._reserved]
 
     def fill(self, size: int) -> bool:
         """So many bytes are where they belong. Whether they complete the message, which the next :meth:`take` returns."""

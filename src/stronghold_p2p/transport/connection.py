@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from ..config import Config
@@ -17,15 +17,7 @@ from ..resources.networks import networks_of
 from ..resources.turns import Turns
 from ..wire import yamux
 from ..wire.upgrade import Upgrade
-from ..wire.yamux import (
-    DataPlaced,
-    DataReceived,
-    GoAwayReceived,
-    StreamEnded,
-    StreamOpened,
-    StreamReset,
-    WindowOpened,
-)
+from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, StreamReset, WindowOpened
 from .buffers import buffers_of
 from .deadlines import Deadlines
 from .handler_tasks import HandlerTasks
@@ -142,6 +134,8 @@ class Connection(StreamHost):
         """Input is there that has not had its turn; the pipe is paused."""
         self._unread: list[bytes] = []
         """Messages of it."""
+        self._after_read: list[Callable[[], None]] = []
+        """What is to be done behind the input that is worked on now."""
         self._pipe_end: tuple[Exception | None] | None = None
         """The pipe has ended with that error, while input waited."""
         self._alive = KeepAlive(self._session, pipe, self.output, host.config, self.now())
@@ -319,6 +313,9 @@ class Connection(StreamHost):
         except MuxerError as error:
             self._fail(error)
 
+    def after_read(self, work: Callable[[], None]) -> None:
+        self._after_read.append(work)
+
     def accept(self, stream: Substream) -> None:
         self._alive.background.discard(stream)
         self._greetings.append(stream)
@@ -401,6 +398,10 @@ class Connection(StreamHost):
                 if now >= latest:
                     self._wait_for_turn(list(following))
                     break
+        if self._after_read:
+            after_read, self._after_read = self._after_read, []
+            for work in after_read:
+                work()
         if scheduled:
             return
         if tasks.woken:
@@ -410,21 +411,23 @@ class Connection(StreamHost):
             self._end_turn()
 
     def _decrypt_more(self) -> list[bytes]:
-        """The next of what the channel has left. A large piece goes straight to where its receiver wants it, if it does."""
-        noise = self._noise
+        """The next of what the channel has left. Large pieces go straight to where their receiver wants them, if it does."""
+        noise, session = self._noise, self._session
         try:
-            if noise.large:
-                muxed = self._session.awaiting(noise.large)
+            while size := noise.large:
+                muxed = session.awaiting(size)
                 owner: Substream | None = muxed.owner if muxed is not None else None
-                place = owner.place_for(noise.large) if owner is not None else None
-                if muxed is not None and place is not None:
-                    size = len(place)
-                    with place:  # a message that somebody has a view of would be copied, and an error's frames have one
-                        noise.decrypt_into(place)
-                    self._session.receive_placed(muxed, size)
-                    self._dispatch(self._session.events_received())  # at once: the next has a place of its own
-                    return []
-            return noise.decrypt()
+                place = owner.place_for(size) if owner is not None else None
+                if muxed is None or owner is None or place is None:
+                    break
+                # A message that somebody has a view of would be copied, and an error's frames have one.
+                with place, place[: session.body_left] as part:
+                    size = noise.decrypt_into(part)
+                session.receive_placed(muxed, size)
+                if muxed.outbound:
+                    self.tasks.woken = True  # whoever waits for the answer
+                owner.data_placed(size)
+            return noise.decrypt() if noise.unread else []
         except HandshakeError as error:
             self._fail(error)
             return []
@@ -492,10 +495,6 @@ class Connection(StreamHost):
                 owner.eof_received()
             elif isinstance(event, WindowOpened):
                 owner.resume()
-            elif isinstance(event, DataPlaced):
-                if muxed.outbound:
-                    self.tasks.woken = True
-                owner.data_placed(event.size)
             elif isinstance(event, StreamReset):
                 owner.reset_received(event.code)
         for stream in opened:

@@ -9,11 +9,21 @@ from collections.abc import Callable
 from typing import Final
 
 from ..wire import yamux
-from ..wire.noise import NoiseTransport
+from ..wire.noise import MAX_PLAINTEXT, NoiseTransport
 from .deadlines import Deadlines
 from .pipe import BytePipe
 
-__all__ = ["FLUSH_FRAMES", "FLUSH_SIZE", "LATE_SECONDS", "MAX_LATE", "Output", "Writer", "precise_time"]
+__all__ = [
+    "FLUSH_FRAMES",
+    "FLUSH_SIZE",
+    "FULL_FRAME_BODY",
+    "LATE_SECONDS",
+    "MAX_FRAME_BODY",
+    "MAX_LATE",
+    "Output",
+    "Writer",
+    "precise_time",
+]
 
 FLUSH_FRAMES: Final = 8
 """Data frames after which it does not wait either: the remote begins with the first of many small requests while we write
@@ -22,6 +32,13 @@ the rest. With all of 32 in one flush, either side waits while the other works, 
 FLUSH_SIZE: Final = 128 * 1024
 """Bytes after which output does not wait for the end of the loop's turn: large enough to encrypt in bulk, small enough
 to stay in the cache."""
+
+FULL_FRAME_BODY: Final = 4 * MAX_PLAINTEXT
+"""Bytes of a Data frame, some 256 KiB, behind which more is to follow: it fills its messages, and leaves no small one behind.
+rust-yamux takes 1 MiB at most, and smaller ones let other streams in between."""
+
+MAX_FRAME_BODY: Final = FULL_FRAME_BODY + 1024
+"""Bytes of one that takes all there is: a frame of a circuit, or a first window, is a little more than a full one."""
 
 LATE_SECONDS: Final = 1.0
 """How long what the remote does not wait for may wait for something to leave with."""

@@ -27,8 +27,9 @@ class StreamReceiver(ABC):
         """At least one byte."""
 
     def place_for(self, size: int) -> memoryview | None:
-        """Where the next ``size`` bytes, a large piece of what is to come, are to be written: :meth:`data_placed` follows
-        at once, unless the connection fails. None: they are to be given to :meth:`data_received`, as nearly all are."""
+        """Where the next ``size`` bytes, a large piece of what is to come, are to be written, and more behind them if there is
+        room: :meth:`data_placed` follows at once, unless the connection fails. None: they are to be given to
+        :meth:`data_received`, as nearly all are."""
         return None
 
     def data_placed(self, size: int) -> None:

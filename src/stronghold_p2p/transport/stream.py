@@ -307,7 +307,7 @@ class _Callbacks(StreamReceiver):
     def data_received(self, data: bytes) -> None:
         target = self._target_for(len(data))
         if target is not None:
-            target[:] = data
+            target[: len(data)] = data
             self._target_size += len(data)
         else:
             if self.chunks is None:
@@ -322,7 +322,7 @@ class _Callbacks(StreamReceiver):
             return target
         if self._room is None or len(self._room) < size:
             self._room = memoryview(buffers_of(self._substream.loop).take_block(size))
-        return self._room[:size]
+        return self._room[:]
 
     def data_placed(self, size: int) -> None:
         if self._target_for(size) is not None:
@@ -356,10 +356,10 @@ class _Callbacks(StreamReceiver):
     # -- details ---------------------------------------------------------------------------------
 
     def _target_for(self, size: int) -> memoryview | None:
-        """What is left of the target, if nothing waits before and all of ``size`` bytes fit."""
+        """What is left of the target, if nothing waits before and ``size`` bytes fit."""
         if self._target is None or self.chunks or self._target_size + size > len(self._target):
             return None
-        return self._target[self._target_size : self._target_size + size]
+        return self._target[self._target_size :]
 
     def _fail(self, error: StrongholdError) -> None:
         self._error = error

@@ -10,15 +10,16 @@ from ..errors import ConnectionLost, StreamReset, StrongholdError
 from ..events import Path
 from ..multiaddr import Multiaddr
 from .allowance import Allowance
+from .gatherer import Gatherer
 from .pipe import PipeReceiver
-from .receiver import StreamReceiver, append_chunk
+from .receiver import append_chunk
 from .stream import Stream, take_over
 from .transport import Connected
 
 __all__ = ["StreamPipe"]
 
 
-class StreamPipe(StreamReceiver):
+class StreamPipe(Gatherer):
     """Takes over ``stream``, on which both ends have said all that goes before.
 
     The stream's window and its connection's socket are what the socket is to a TCP pipe: beyond ``max_send_buffer`` bytes
@@ -37,21 +38,20 @@ class StreamPipe(StreamReceiver):
 
         ``remote_address`` is where the other end is, as its peers would dial it, without its peer id.
         """
-        self._substream, early = take_over(stream)
-        self._substream.receiver = self
-        self._substream.keeps_held = (
-            True  # what is kept counts until it has been given on, also when the stream has ended
-        )
+        super().__init__()
+        self.stream, early = take_over(stream)
+        self.stream.receiver = self
+        self.stream.keeps_held = True  # what is kept counts until it has been given on, also when the stream has ended
         self.remote_address = remote_address
         self.path = path
-        self.allowance = Allowance.of(path, self._substream.now())
+        self.allowance = Allowance.of(path, self.stream.now())
         self._max_send_buffer = max_send_buffer
         self._paused = False
         self._stopped = False
         """The receiver takes nothing."""
         self._kept: deque[bytes] = deque()
         """What has come and waits."""
-        self._heard_at = self._substream.now()
+        self._heard_at = self.stream.now()
         self._credited = len(early)
         """Bytes of that for which the remote has its window back."""
         self._afterwards: Callable[[], None] | None = None
@@ -60,12 +60,12 @@ class StreamPipe(StreamReceiver):
         self._ended = False
         self.receiver = connected(self)
         if early:
-            self.data_received(early)
+            self.take(early)
 
     @property
     def pending(self) -> int:
         """Bytes that were written and have not left."""
-        return self._substream.pending
+        return self.stream.pending
 
     # -- as a pipe -------------------------------------------------------------------------------
 
@@ -74,8 +74,8 @@ class StreamPipe(StreamReceiver):
             return
         if self.allowance is not None:
             self.allowance.sent += len(data)
-        self._substream.push(memoryview(data))
-        if self._substream.pending > self._max_send_buffer and not self._paused:
+        self.stream.push(memoryview(data))
+        if self.stream.pending > self._max_send_buffer and not self._paused:
             self._paused = True
             self.receiver.pause_writing()
 
@@ -83,42 +83,43 @@ class StreamPipe(StreamReceiver):
         self._stopped = True
 
     def silence(self) -> float:
-        return 0.0 if self._stopped or self._kept else self._substream.now() - self._heard_at
+        return 0.0 if self._stopped or self._kept else self.stream.now() - self._heard_at
 
     def resume_reading(self) -> None:
         if self._stopped:
             self._stopped = False
-            self._heard_at = self._substream.now()
-            self._substream.loop.call_soon(self._give_on)
+            self._heard_at = self.stream.now()
+            self.stream.loop.call_soon(self._give_on)
 
     def close(self) -> None:
         if not self._closing:
             self._closing = True
             self._drop()
-            if not self._substream.pending:
+            if not self.stream.pending:
                 self._end(None)
 
     def abort(self) -> None:
         self._drop()
-        self._substream.reset()
+        self.stream.reset()
         self._end(None)
 
     # -- as the stream's receiver ----------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def take(self, data: bytes | memoryview) -> None:
         if self._closing:
             return
         if self.allowance is not None:
             self.allowance.received += len(data)
         if self._stopped or self._kept:
-            append_chunk(self._kept, data)
-            self._substream.hold(len(data))
+            append_chunk(self._kept, bytes(data))
+            self.stream.hold(len(data))
         else:
-            self._heard_at = self._substream.now()
+            self._heard_at = self.stream.now()
             self._give(data)
 
     def eof_received(self) -> None:
         """The other end sends no more: as a socket, the pipe ends when what was written has left."""
+        self.give_gathered()
         struck = self._limit_reached()  # go-libp2p's relay ends a circuit so, at its limit of bytes
         self._after_input(partial(self._end, ConnectionLost(self._cut(struck), self.path)) if struck else self.close)
 
@@ -132,6 +133,7 @@ class StreamPipe(StreamReceiver):
             self.receiver.resume_writing()
 
     def stream_failed(self, error: StrongholdError) -> None:
+        self.give_gathered()
         relay = self.path.relay
         if relay is not None:
             if isinstance(error, StreamReset):
@@ -150,18 +152,18 @@ class StreamPipe(StreamReceiver):
 
     # -- details ---------------------------------------------------------------------------------
 
-    def _give(self, data: bytes) -> None:
+    def _give(self, data: bytes | memoryview) -> None:
         self.receiver.data_received(memoryview(data))
         credited, self._credited = self._credited, 0
         if len(data) > credited:
-            self._substream.credit(len(data) - credited)
+            self.stream.credit(len(data) - credited)
 
     def _give_on(self) -> None:
         """Gives on what waits."""
         while self._kept and not self._stopped:
             data = self._kept.popleft()
-            self._substream.let_go(len(data))
-            self._heard_at = self._substream.now()
+            self.stream.let_go(len(data))
+            self._heard_at = self.stream.now()
             self._give(data)
         afterwards = self._afterwards
         if afterwards is not None and not self._kept:
@@ -177,7 +179,7 @@ class StreamPipe(StreamReceiver):
     def _limit_reached(self) -> str:
         if self.allowance is None:
             return ""
-        return self.allowance.reached(self._substream.now(), self._substream.pending)
+        return self.allowance.reached(self.stream.now(), self.stream.pending)
 
     def _cut(self, struck: str) -> str:
         """Why the relay has ended the circuit; ``struck`` is the limit, if one is known to have."""
@@ -190,7 +192,7 @@ class StreamPipe(StreamReceiver):
 
     def _drop(self) -> None:
         """We end the pipe: what waits is not heard."""
-        self._substream.let_go(sum(map(len, self._kept)))
+        self.stream.let_go(sum(map(len, self._kept)))
         self._kept.clear()
         self._afterwards = None
 
@@ -198,8 +200,8 @@ class StreamPipe(StreamReceiver):
         """Tells the receiver in a turn of its own, as a socket does: it may be in the middle of writing."""
         if not self._ended:
             self._ended = self._closing = True
-            self._substream.release()
-            self._substream.loop.call_soon(self._tell_of_end, error)
+            self.stream.release()
+            self.stream.loop.call_soon(self._tell_of_end, error)
 
     def _tell_of_end(self, error: Exception | None) -> None:
         self.receiver.pipe_closed(error)

@@ -27,7 +27,7 @@ from .deadlines import Deadlines
 from .handler_tasks import HandlerTasks
 from .negotiation import encode_lines
 from .outbox import Outbox
-from .output import Output, Writer
+from .output import FULL_FRAME_BODY, MAX_FRAME_BODY, Output, Writer
 from .receiver import StreamReceiver
 from .state import AFTER_STREAM, RemoteIdentify, StreamState
 
@@ -41,9 +41,6 @@ ENDED: Final = StreamState.ENDED
 MAX_LAZY_SIZE: Final = 16_383
 """Bytes that may follow the protocol lines before they are echoed. The Rust crate takes what follows a line that it
 does not know for the next line, and closes the connection if that is longer."""
-
-MAX_FRAME_BODY: Final = 256 * 1024
-"""Bytes of a Data frame; rust-yamux takes 1 MiB at most. Smaller ones let other streams in between."""
 
 EMPTY_STREAM: Final = 4
 """What a stream that ends before it has a protocol costs the remote, in frames without a payload."""
@@ -91,6 +88,10 @@ class StreamHost(ABC):
     @abstractmethod
     def charge(self, frames: int) -> None:
         """The remote has caused work without a payload, as much as so many frames."""
+
+    @abstractmethod
+    def after_read(self, work: Callable[[], None]) -> None:
+        """Has ``work`` done once all that has come is given to its streams. Call it while something is."""
 
     @abstractmethod
     def accept(self, stream: Substream) -> None:
@@ -249,6 +250,10 @@ class Substream(Writer):
         self.hold(missing)
         return buffers_of(self.loop).message(size)
 
+    def after_read(self, work: Callable[[], None]) -> None:
+        """Has ``work`` done once all that has come with the piece that is received now is received."""
+        self._host.after_read(work)
+
     def let_go(self, size: int) -> None:
         """``size`` bytes of those are kept no longer."""
         if self._held:
@@ -260,7 +265,7 @@ class Substream(Writer):
 
     # -- sending ---------------------------------------------------------------------------------
 
-    def write_now(self, data: bytes) -> bool:
+    def write_now(self, data: bytes | memoryview) -> bool:
         """Sends all of ``data`` if that takes no waiting; else, sends nothing and returns False."""
         size = len(data)
         if (
@@ -552,7 +557,8 @@ class Substream(Writer):
             may_follow = self._may_send(size)
             if self._lines_to_send and (size > MAX_JOIN_SIZE or not may_follow):
                 self.send_lines()
-            room = min(muxed.send_window - len(self._lines_to_send), MAX_FRAME_BODY)
+            room = min(muxed.send_window - len(self._lines_to_send), size)
+            room = room if room <= MAX_FRAME_BODY else FULL_FRAME_BODY
             if room <= 0 or not may_follow:
                 break
             self._send(outbox.take(room))

@@ -277,10 +277,16 @@ class NoiseTransport:
             self._carry += view[offset:]
         return plaintexts
 
-    def decrypt_into(self, place: memoryview) -> None:
-        """Writes the plaintext of the :attr:`large` message, which comes next, to ``place``, which has just its size. Raises
-        as :meth:`decrypt`."""
-        self._open(self._take_large(), place)
+    def decrypt_into(self, place: memoryview) -> int:
+        """Writes the plaintext of the :attr:`large` message, which comes next, to ``place``, and that of large ones behind it, as
+        far as they fit. Returns how many bytes. Raises as :meth:`decrypt`."""
+        filled = 0
+        while 0 < self.large <= len(place) - filled:
+            end = filled + self.large
+            with place[filled:end] as part:
+                self._open(self._take_large(), part)
+            filled = end
+        return filled
 
     def keep_unread(self) -> None:
         """What is unread is kept: the data it came in may change."""
@@ -298,16 +304,18 @@ class NoiseTransport:
 
     def _take_large(self) -> memoryview:
         """The large message, without its length."""
-        self.large = 0
+        rest = memoryview(self._rest)
         if self._carry:
             message = memoryview(self._carry)[_LENGTH:]
             self._carry = bytearray()
         else:
-            rest = memoryview(self._rest)
             end = _LENGTH + (rest[0] << 8 | rest[1])
             message = rest[_LENGTH:end]
-            self._rest = rest[end:]
-        if not self._rest:
+            rest = rest[end:]
+        self.large = _large_at(rest)
+        if rest:
+            self._rest = rest
+        else:
             self.unread = False
             self._rest = b""  # nor a view of nothing
         return message
@@ -333,6 +341,7 @@ class NoiseTransport:
     def _fail(self) -> NoReturn:
         self._decrypt = self._decrypt_into = _refuse
         self.unread = False
+        self.large = 0
         self._rest = b""
         raise HandshakeError("a message is short, altered, replayed or out of order") from None
 
@@ -356,6 +365,14 @@ def _arrange(buffers: Sequence[bytes | bytearray | memoryview]) -> list[bytes | 
     if small:
         plaintexts.append(b"".join(small))
     return plaintexts
+
+
+def _large_at(view: memoryview) -> int:
+    """Bytes of plaintext of the large message that ``view`` begins with; 0 if that is a small one, or not all of it."""
+    if len(view) < _LARGE:
+        return 0
+    length = view[0] << 8 | view[1]
+    return length - TAG if _LARGE <= length <= len(view) - _LENGTH else 0
 
 
 def _fill(carry: bytearray, view: memoryview) -> int:

@@ -101,6 +101,15 @@ async def test_the_limit_of_bytes_counts_each_way(up: bool) -> None:
         assert ends.ended == 1
 
 
+async def test_all_passes_up_to_the_limit_of_bytes_though_more_came_at_once() -> None:
+    async with relayed(PathLimits(None, 100_005)) as ends:
+        await ends.source.write(bytes(200_000))
+        assert len(await ends.target.readexactly(100_000)) == 100_000
+        with pytest.raises(StreamReset):
+            await ends.target.read()
+        assert ends.circuit.forwarded == 100_005
+
+
 async def test_the_limit_of_time() -> None:
     async with relayed(PathLimits(0.05, None)) as ends:
         for end in ends.source, ends.target:

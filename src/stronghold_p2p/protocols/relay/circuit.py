@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from ...errors import StrongholdError
 from ...events import PathLimits
-from ...transport.receiver import StreamReceiver
+from ...transport.gatherer import Gatherer
+from ...transport.output import MAX_FRAME_BODY
 from ...transport.stream import Stream, take_over
 from ...transport.substream import Substream
 
@@ -21,12 +22,13 @@ class Circuit:
     counts as memory of who sent it.
     """
 
-    __slots__ = ("_ended", "_ends", "forwarded", "limits")
+    __slots__ = ("_ended", "_ends", "forwarded", "max_bytes")
 
     def __init__(self, source: Stream, target: Stream, limits: PathLimits | None, ended: Callable[[], None]) -> None:
         """Both have said all that goes before; ``ended`` is called once, perhaps at once. Raises what :func:`take_over`
         does, and then has reset both."""
-        self.limits = limits
+        self.max_bytes = None if limits is None else limits.bytes
+        """In each direction; None: any number."""
         self.forwarded = 0
         """Bytes, in both directions together."""
         self._ended: Callable[[], None] | None = ended
@@ -64,15 +66,15 @@ class Circuit:
             ended()
 
 
-class _End(StreamReceiver):
+class _End(Gatherer):
     """One of the two streams."""
 
-    __slots__ = ("_circuit", "_closed", "_waiting", "forwarded", "other", "passed", "stream")
+    __slots__ = ("_circuit", "_closed", "_waiting", "forwarded", "other", "passed")
 
     other: _End
-    stream: Substream
 
     def __init__(self, circuit: Circuit) -> None:
+        super().__init__()
         self._circuit = circuit
         self._waiting = 0
         """Bytes that came here and the other end has not taken."""
@@ -82,16 +84,20 @@ class _End(StreamReceiver):
         self.passed = False
         """The other end has been told so, behind all that was sent."""
 
-    def forward(self, data: bytes, uncredited: int) -> None:
+    def forward(self, data: bytes | memoryview, uncredited: int) -> None:
         """``uncredited`` of these bytes wait for their window."""
         circuit = self._circuit
+        left = None if circuit.max_bytes is None else circuit.max_bytes - self.forwarded
+        over = left is not None and len(data) > left
+        if over:
+            data = data[:left]
         size = len(data)
         self.forwarded += size
         circuit.forwarded += size
-        limits = circuit.limits
-        if limits is not None and limits.bytes is not None and self.forwarded > limits.bytes:
+        if over:
+            self.other.stream.push(data)
             circuit.end()
-        elif self.other.stream.write_now(data) or self.other.stream.push(data):
+        elif (size <= MAX_FRAME_BODY and self.other.stream.write_now(data)) or self.other.stream.push(data):
             self.stream.credit(uncredited)
         else:
             self._waiting += uncredited
@@ -99,7 +105,7 @@ class _End(StreamReceiver):
 
     # -- as the stream's receiver ----------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def take(self, data: bytes | memoryview) -> None:
         self.forward(data, len(data))
 
     def resume_writing(self) -> None:
@@ -110,6 +116,7 @@ class _End(StreamReceiver):
         source.pass_end()
 
     def eof_received(self) -> None:
+        self.give_gathered()
         self._closed = True
         self.pass_end()
 

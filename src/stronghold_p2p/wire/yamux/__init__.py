@@ -4,7 +4,6 @@ from .flow import ReceiveBudget
 from .frame import HEADER, HEADER_SIZE, INITIAL_WINDOW, Flag, FrameType, GoAwayCode
 from .session import (
     FRAMES_AT_ONCE,
-    DataPlaced,
     DataReceived,
     Event,
     GoAwayReceived,
@@ -21,7 +20,6 @@ __all__ = [
     "HEADER",
     "HEADER_SIZE",
     "INITIAL_WINDOW",
-    "DataPlaced",
     "DataReceived",
     "Event",
     "Flag",

@@ -18,7 +18,6 @@ from .flow import ReceiveBudget, ReceiveWindow
 from .frame import HEADER, HEADER_SIZE, INITIAL_WINDOW, VERSION, Flag, FrameType, GoAwayCode
 
 __all__ = [
-    "DataPlaced",
     "DataReceived",
     "Event",
     "GoAwayReceived",
@@ -114,16 +113,6 @@ class DataReceived:
         self.data = data
 
 
-class DataPlaced:
-    """As :class:`DataReceived`, but the bytes were written to where they belong."""
-
-    __slots__ = ("size", "stream")
-
-    def __init__(self, stream: Stream, size: int) -> None:
-        self.stream = stream
-        self.size = size
-
-
 class WindowOpened:
     """The remote lets us send more on a stream."""
 
@@ -161,7 +150,7 @@ class GoAwayReceived:
         self.code = code
 
 
-Event = StreamOpened | DataReceived | DataPlaced | WindowOpened | StreamEnded | StreamReset | GoAwayReceived
+Event = StreamOpened | DataReceived | WindowOpened | StreamEnded | StreamReset | GoAwayReceived
 
 
 class Session:
@@ -190,6 +179,8 @@ class Session:
         """Whether ids are left: a busy connection runs out of its 2^31 within a day, and a new one must follow it."""
         self.unread = False
         """Bytes are left that :meth:`receive_data` was given: :meth:`go_on` takes the next of them."""
+        self.body_left = 0
+        """Bytes of the frame under way that have not come."""
         self._initiator = initiator
         self._max_inbound_streams = max_inbound_streams
         self._max_receive_window = max_receive_window
@@ -216,7 +207,6 @@ class Session:
         self._rest = b""
         self._rest_offset = 0
         self._header_part = b""
-        self._body_left = 0
         self._body_stream: Stream | None = None
         self._body_flags = 0
 
@@ -253,15 +243,15 @@ class Session:
 
     def awaiting(self, size: int) -> Stream | None:
         """The stream to which all of the next ``size`` bytes belong, if that is known and it takes them: they need not be
-        given to :meth:`receive_data`, but to :meth:`receive_placed`."""
+        given to :meth:`receive_data`, but to :meth:`receive_placed`. There may be more, up to :attr:`body_left`."""
         stream = self._body_stream
-        if stream is None or self.unread or self._failed or size > self._body_left or not stream.remote_open:
+        if stream is None or self.unread or self._failed or size > self.body_left or not stream.remote_open:
             return None
         return stream
 
     def receive_placed(self, stream: Stream, size: int) -> None:
-        """So many bytes, for which ``stream`` is :meth:`awaiting`, were written to where they belong."""
-        self._events.append(DataPlaced(stream, size))
+        """So many bytes, for which ``stream`` is :meth:`awaiting`, were written to where they belong. That is no event, but an
+        end that came with them is."""
         self._body_part_received(stream, size)
 
     def charge(self, now: float, frames: int = 1) -> None:
@@ -386,7 +376,7 @@ class Session:
     # -- frames in -------------------------------------------------------------------------------
 
     def _receive(self, data: bytes, offset: int, now: float) -> None:
-        if self._body_left:
+        if self.body_left:
             offset = self._receive_body_part(data)
         if self._header_part:
             data = self._header_part + data
@@ -442,7 +432,7 @@ class Session:
                 frames_left -= length >> LARGE_FRAME
             body_end = offset + length
             if body_end > end:
-                self._body_left, self._body_stream, self._body_flags = length, stream, flags
+                self.body_left, self._body_stream, self._body_flags = length, stream, flags
                 if offset < end:
                     self._receive_body_part(data[offset:])
                 self._frames_left = frames_left
@@ -459,7 +449,7 @@ class Session:
 
     def _receive_body_part(self, data: bytes) -> int:
         """Takes what belongs to the body under way; returns how much that was. A whole buffer is passed uncopied."""
-        size = min(self._body_left, len(data))
+        size = min(self.body_left, len(data))
         stream = self._body_stream
         if size and stream is not None and stream.remote_open:
             # Compiled, a slice of the whole would be a copy.
@@ -468,8 +458,8 @@ class Session:
         return size
 
     def _body_part_received(self, stream: Stream | None, size: int) -> None:
-        self._body_left -= size
-        if not self._body_left:
+        self.body_left -= size
+        if not self.body_left:
             self._body_stream = None
             if stream is not None and self._body_flags & (FIN | RST):
                 self._handle_end(stream, self._body_flags, 0)
