@@ -95,6 +95,14 @@ async def test_a_question_appears_and_an_answer_passes_the_request(shown: tuple[
     assert await request == SIGN
     await page.wait_for("/✓ Sign[^]*until .* for 60 min more/.test(document.querySelector('#rules').innerText)")
     assert await send(alice, bob, SIGN) == SIGN  # unasked
+    await page.click("#rules button")
+    assert "Remove the rule for requests from" in await page.evaluate("document.querySelector('#sure').innerText")
+    await page.click("#sure [data-sure=yes]")
+    await page.wait_for("document.querySelector('#rules button') === null")
+    request = send(alice, bob, SIGN)
+    await page.wait_for(CARD)
+    await page.click(".card:not([data-ended]) [data-answer=once]")
+    assert await request == SIGN
 
 
 async def test_a_rejection_with_a_reason_and_a_ban_that_one_must_be_sure_of(

@@ -134,7 +134,10 @@ EDGES = {
         "resources": "what senders may fill, and the loop's time",
         "transport": "the addresses of the interfaces",
     },
-    "port_mapping": {"protocols": "is a service, though it has no protocol between peers"},
+    "port_mapping": {
+        "protocols": "is a service, though it has no protocol between peers",
+        "transport": "a thread for what blocks",
+    },
     "protocols": {
         "encoding": "protobuf messages and their lengths",
         "firewall": "approvers answer its questions",

@@ -83,6 +83,40 @@ def test_what_needs_a_descriptor_fails_with_an_error_of_ours(tmp_path: Path, spa
         assert outcomes[1:8] == 3 * ["DialError"] + 4 * ["ListenError"]
 
 
+ON_FIRST_USE = """
+import asyncio, os, resource, sys
+from stronghold_p2p import Policy, PolicyError, RelayServer, StrongholdError, StrongholdP2p
+
+async def main():
+    free = os.dup(0)
+    os.close(free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    for options in (dict(state="state.db"), dict(port_mapping=True), dict(relay=RelayServer()), dict(mdns=True)):
+        try:
+            await StrongholdP2p(**options).start()
+        except StrongholdError as error:
+            print(error)
+    try:
+        Policy.parse("limits.requests_in_flight = 1")
+    except PolicyError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    StrongholdP2p(state="state.db", port_mapping=True, relay=RelayServer(), mdns=True)
+
+asyncio.run(main())
+"""
+
+
+def test_what_is_loaded_on_first_use_fails_with_an_error_of_ours() -> None:
+    command = [sys.executable, "-W", "always", "-c", ON_FIRST_USE]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    *parts, policy = ran.stdout.splitlines()
+    assert parts == 4 * ["cannot load a part of this library: too many open files"]
+    assert policy == "policy <policy>: too many open files"
+
+
 ON_A_FULL_DISK = """
 import asyncio, os, sqlite3, sys
 from stronghold_p2p import Keypair, StateError, StateFailed, StrongholdP2p

@@ -32,6 +32,7 @@ from stronghold_p2p import (
     InvalidAddress,
     Keypair,
     Multiaddr,
+    NameChanged,
     NoResponse,
     NotPermitted,
     PolicyError,
@@ -44,7 +45,9 @@ from stronghold_p2p import (
     StreamReset,
     StrongholdP2p,
 )
+from stronghold_p2p.store.database import Database
 from stronghold_p2p.store.firewall_memory import FirewallMemory
+from stronghold_p2p.store.name_table import NameTable
 from stronghold_p2p.swarm.swarm import Swarm
 
 Peer = StrongholdP2p[Any, Any]
@@ -563,6 +566,11 @@ async def test_what_changes_in_the_state_file_is_told_and_what_it_held_is_not(
         with opened(state) as file:
             file.set_rule(carol, Direction.INBOUND, Rule.ASK)
         assert await anext(events) == RuleChanged(carol, Direction.INBOUND, "Rule.ASK")
+        bob.set_name(carol, "carol")
+        assert await anext(events) == NameChanged(carol, "carol")
+        with Database(state) as database:
+            NameTable(database).set(dave, "dave")
+        assert await anext(events) == NameChanged(dave, "dave")
 
 
 async def test_suspended_requests_are_rejected_also_those_that_wait(make_peer: MakePeer) -> None:

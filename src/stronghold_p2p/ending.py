@@ -1,12 +1,14 @@
-"""Ending what has several parts, also what has only half begun."""
+"""What has several parts: ending it, also when it has only half begun, and its tasks."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
-__all__ = ["begin", "end_all"]
+__all__ = ["begin", "end_all", "together"]
 
 logger = logging.getLogger("stronghold_p2p")
 
@@ -47,3 +49,13 @@ async def end_all(*steps: Callable[[], Awaitable[object] | None]) -> None:
             raise raised
         finally:
             raised = None  # whose traceback holds this very frame
+
+
+@asynccontextmanager
+async def together() -> AsyncIterator[asyncio.TaskGroup]:
+    """Tasks that end together. What one of them raises first is raised itself, not in a group."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None

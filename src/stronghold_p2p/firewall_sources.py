@@ -12,7 +12,7 @@ from .config import Config
 from .ending import end_all
 from .errors import PolicyError, StateError
 from .event_hub import EventHub
-from .events import BanChanged, Direction, PolicyFailed, PolicyLoaded, StateFailed
+from .events import BanChanged, Direction, NameChanged, PolicyFailed, PolicyLoaded, StateFailed
 from .firewall.admission import Admission
 from .firewall.gate import Gate
 from .firewall.names import Names
@@ -168,6 +168,10 @@ class FirewallSources:
                 if self._started:
                     self._events.emit(BanChanged(change.peer, change.banned))
             elif isinstance(change, NameChange):
+                if (
+                    self._started and self._names.petnames.get(change.peer) != change.name
+                ):  # else it is what we have written
+                    self._events.emit(NameChanged(change.peer, change.name))
                 self._names.set_petname(change.peer, change.name)
             elif change.rule is not None or self._has_rule(change):
                 self._firewall.restore_peer_rule(change.peer, change.rule, change.direction)

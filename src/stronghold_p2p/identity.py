@@ -81,7 +81,7 @@ class KeyType(enum.IntEnum):
 class PeerId:
     """A peer id: the multihash of a public key (peer-ids.md, "Peer Ids"). Immutable and hashable."""
 
-    __slots__ = ("_hash", "_multihash", "_text")
+    __slots__ = ("_hash", "_text", "multihash")
 
     def __init__(self, multihash: bytes) -> None:
         """
@@ -90,7 +90,8 @@ class PeerId:
         """
         if not _is_peer_id(multihash):
             raise ValueError("neither a sha2-256 multihash nor an encoded key of up to 42 bytes")
-        self._multihash: Final = multihash
+        self.multihash: Final = multihash
+        """The binary form, as :meth:`to_bytes` gives it. Its hash, and whether two are equal, take no call in Python."""
         self._hash: Final = hash(multihash)
         self._text: str | None = None
 
@@ -131,31 +132,31 @@ class PeerId:
 
     def to_bytes(self) -> bytes:
         """The multihash."""
-        return self._multihash
+        return self.multihash
 
     def __bytes__(self) -> bytes:
-        return self._multihash
+        return self.multihash
 
     def to_cid(self) -> str:
         """As CIDv1 text in base32 (``bafz...``)."""
-        return multibase.encode_base32(_CID_V1_LIBP2P_KEY + self._multihash)
+        return multibase.encode_base32(_CID_V1_LIBP2P_KEY + self.multihash)
 
     def __str__(self) -> str:
         if self._text is None:
-            self._text = multibase.encode_base58(self._multihash)
+            self._text = multibase.encode_base58(self.multihash)
         return self._text
 
     def __repr__(self) -> str:
         return f"PeerId({str(self)!r})"
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, PeerId) and self._multihash == other._multihash)
+        return self is other or (isinstance(other, PeerId) and self.multihash == other.multihash)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[type[PeerId], tuple[bytes]]:
-        return PeerId, (self._multihash,)  # without the hash, which differs between processes
+        return PeerId, (self.multihash,)  # without the hash, which differs between processes
 
 
 class PublicKey:

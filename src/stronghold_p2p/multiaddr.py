@@ -7,9 +7,10 @@ peer id is stored as its multihash. Protocols outside of the table at the end ma
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, NamedTuple, TypeAlias
 
@@ -17,7 +18,9 @@ from .encoding import multibase, varint
 from .errors import DecodeError, InvalidAddress
 from .identity import PeerId
 
-__all__ = ["CIRCUIT", "Component", "Multiaddr"]
+__all__ = ["CIRCUIT", "Component", "Ip", "Multiaddr", "host_of", "ip_of", "readable"]
+
+Ip: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 Component: TypeAlias = tuple[str, str | None]
 """The name of a protocol and the text of its value; None for protocols without a value."""
@@ -158,6 +161,27 @@ class Multiaddr:
 
     def _bytes_without_peer(self) -> bytes:
         return self._bytes.removesuffix(_peer_component(self.peer_id)) if self.peer_id else self._bytes
+
+
+def host_of(address: Multiaddr) -> Ip | None:
+    """The IP address that ``address`` begins with. An IPv4 address is one in IPv6 form, too, as IPv6 sockets show it."""
+    return ip_of(*address.components[0])
+
+
+@functools.lru_cache(maxsize=1024)  # every connection asks for its two, several times
+def ip_of(name: str, value: str | None) -> Ip | None:
+    """The same of a component."""
+    if name not in {"ip4", "ip6"} or value is None:
+        return None
+    ip = ipaddress.ip_address(value)
+    return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def readable(encoded: Iterable[bytes]) -> Iterator[Multiaddr]:
+    """The addresses that a remote has told, but for those of protocols that are unknown here."""
+    for address in encoded:
+        with contextlib.suppress(DecodeError):
+            yield Multiaddr.from_bytes(address)
 
 
 @functools.lru_cache(maxsize=1024)  # requests are sent to the same addresses again and again

@@ -28,7 +28,7 @@ from .reach import Reach
 from .requests import Request
 from .requests.codec import PROTOCOLS, CodecName
 from .transport.stream import Stream
-from .wiring import Parts
+from .wiring import Parts, not_loaded
 
 __all__ = ["StrongholdP2p"]
 
@@ -112,25 +112,28 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         )
         if codec not in PROTOCOLS:
             raise ValueError(f"unknown codec {codec!r}: known are {', '.join(PROTOCOLS)}")
-        super().__init__(
-            Parts(
-                keypair=keypair or Keypair.generate(),
-                firewall=firewall or FirewallRules(),
-                config=config or Config(),
-                request_type=request_type,
-                response_type=response_type,
-                codec=codec,
-                firewall_view=firewall_view,
-                policy=policy,
-                state=state,
-                authorities=authorities,
-                addresses=addresses,
-                mdns=mdns,
-                port_mapping=port_mapping,
-                relay=relay,
-                autonat=autonat,
+        try:
+            super().__init__(
+                Parts(
+                    keypair=keypair or Keypair.generate(),
+                    firewall=firewall or FirewallRules(),
+                    config=config or Config(),
+                    request_type=request_type,
+                    response_type=response_type,
+                    codec=codec,
+                    firewall_view=firewall_view,
+                    policy=policy,
+                    state=state,
+                    authorities=authorities,
+                    addresses=addresses,
+                    mdns=mdns,
+                    port_mapping=port_mapping,
+                    relay=relay,
+                    autonat=autonat,
+                )
             )
-        )
+        except OSError as error:
+            raise not_loaded(error) from error
 
     def __repr__(self) -> str:
         return f"<StrongholdP2p {self.peer_id}>"
@@ -199,7 +202,8 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         )
 
     async def connect(self, to: PeerId | Multiaddr | str, *, timeout: float | None = None) -> PeerId:
-        """Connects to a peer, if not yet connected, or connected through a relay while ``to`` is a direct address. ``timeout`` is in seconds (None: ``Config.connection_timeout``).
+        """Connects to a peer, if not yet connected, or connected through a relay while ``to`` is a direct address. ``timeout``
+        is in seconds (None: ``Config.connection_timeout``).
 
         Raises:
             InvalidAddress, NotPermitted, DialError, ClosedError: as for :meth:`send_request`; firewall rules do not
@@ -438,8 +442,7 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         peer = PeerId.of(peer)
         if name is not None:
             self._parts.names.check(peer, name)
-        self._parts.names.set_petname(peer, name)
-        self._parts.sources.keep_name(peer, name)
+        self._parts.set_name(peer, name)
 
     # -- seeing ----------------------------------------------------------------------------------
 

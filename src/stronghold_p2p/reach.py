@@ -13,7 +13,7 @@ from .events import AddressReachability, Listener, NatKind
 from .firewall.admission import RelayMode
 from .identity import PeerId
 from .multiaddr import Multiaddr
-from .transport.transport import CertificateFiles
+from .transport.transport import CertificateFiles, ListenOptions
 from .wiring import Parts
 
 __all__ = ["Reach"]
@@ -25,13 +25,14 @@ class Reach:
 
     def __init__(self, parts: Parts[Any, Any]) -> None:
         self._parts = parts
+        self._peer_id = parts.keypair.peer_id
         self.addresses = parts.addresses
         """The known addresses of other peers."""
 
     @property
     def peer_id(self) -> PeerId:
         """Our peer id."""
-        return self._parts.keypair.peer_id
+        return self._peer_id
 
     # -- listening -------------------------------------------------------------------------------
 
@@ -106,10 +107,8 @@ class Reach:
         check_pair("certificate", certificate, "the files of the chain and of the private key")
         listener = await self._parts.running().listen(
             own_address(address, self.peer_id),
-            certificate,
             announced_addresses(announce, self.peer_id),
-            trusted_proxies,
-            reuse_port=reuse_port,
+            ListenOptions(certificate, trusted_proxies, reuse_port),
         )
         return listener.addresses[0] if listener.addresses else listener.address
 
@@ -240,6 +239,6 @@ class Reach:
 
     def _target(self, to: PeerId | Multiaddr | str) -> tuple[PeerId, Multiaddr | None]:
         peer, address = parse_target(to) if isinstance(to, str) else split_target(to)
-        if peer == self.peer_id:
+        if peer == self._peer_id:
             raise InvalidAddress(to, "it is of this peer itself")
         return peer, address

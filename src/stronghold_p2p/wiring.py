@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic
 from .addresses.book import AddressBook
 from .config import Config
 from .ending import begin, end_all
-from .errors import ClosedError
+from .errors import ClosedError, StrongholdError
 from .event_hub import EventHub
-from .events import BanChanged, Direction, RuleChanged
+from .events import BanChanged, Direction, NameChanged, RuleChanged
 from .firewall.admission import Admission, RelayMode
 from .firewall.approvals import Approvals
 from .firewall.expiry import Expiry
@@ -54,11 +54,11 @@ from .transport.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from .discovery.mdns import Mdns
-    from .port_mapping import PortMappingService
+    from .port_mapping import PortMapper
     from .store.address_memory import AddressMemory
     from .store.database_thread import DatabaseThread
 
-__all__ = ["Parts"]
+__all__ = ["Parts", "not_loaded"]
 
 
 class Parts(Generic[Req, Res]):
@@ -190,6 +190,10 @@ class Parts(Generic[Req, Res]):
         self._starting = True
         try:
             self.swarm = await begin(self._start, self._undo_start)
+        except StrongholdError:
+            raise
+        except OSError as error:
+            raise not_loaded(error) from error
         finally:
             self._starting = False
         for peer in self._asking.approvers:
@@ -256,10 +260,10 @@ class Parts(Generic[Req, Res]):
 
         return AddressMemory(self.addresses, state_file, failed=self.sources.state_failed)
 
-    def _make_port_mapping(self) -> PortMappingService:
-        from .port_mapping import PortMappingService  # a tenth of the import, for few
+    def _make_port_mapping(self) -> PortMapper:
+        from .port_mapping import PortMapper  # a tenth of the import, for few
 
-        return PortMappingService(self.events.emit)
+        return PortMapper(self.events.emit)
 
     def _make_mdns(self, turns: Turns, interfaces: InterfaceWatch) -> Mdns:
         """Raises ListenError."""
@@ -360,6 +364,13 @@ class Parts(Generic[Req, Res]):
         if kept is not None:
             await kept
 
+    def set_name(self, peer: PeerId, name: str | None) -> None:
+        """As :meth:`StrongholdP2p.set_name`."""
+        self.names.set_petname(peer, name)
+        if self.swarm is not None:
+            self.events.emit(NameChanged(peer, name))
+        self.sources.keep_name(peer, name)
+
     def set_relay_mode(self, peer: PeerId | None, mode: RelayMode | None) -> None:
         """As :meth:`StrongholdP2p.set_relay_mode`."""
         self.admission.set_relay_mode(peer, mode)
@@ -422,7 +433,7 @@ class Parts(Generic[Req, Res]):
 
     def _candidates(self) -> tuple[Multiaddr, ...]:
         """Where we may be reached directly; nowhere while we close."""
-        return tuple(filter(is_punchable, self.swarm.candidates)) if self.swarm is not None else ()
+        return tuple(filter(is_punchable, self.swarm.own_addresses.candidates)) if self.swarm is not None else ()
 
     def _may_connect_directly(self, peer: PeerId, direction: Direction) -> bool:
         """Not with whom every request is rejected: a direct path is more than it has."""
@@ -438,3 +449,8 @@ class Parts(Generic[Req, Res]):
             self.gate.refuse(connection.peer, Direction.INBOUND, connection.remote_address)
         elif protocol in self.streams.handlers:
             self.streams.refused(connection, protocol)
+
+
+def not_loaded(error: OSError) -> StrongholdError:
+    """The error in the place of that of a module which is imported with its first use, and cannot be read: out of descriptors."""
+    return StrongholdError(f"cannot load a part of this library: {(error.strerror or str(error)).lower()}")

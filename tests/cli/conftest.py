@@ -1,7 +1,8 @@
-"""Commands in this process, and peers that listen in processes of their own."""
+"""Commands in this process, peers that listen in processes of their own, and questions to a peer in this one."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,9 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from conftest import MakePeer
 from support.commands import CommandProcess, StartedAnew
 
+from stronghold_p2p import Direction, FirewallRules, Multiaddr, PeerId, Rule, StrongholdError, StrongholdP2p
 from stronghold_p2p.cli import run
+from stronghold_p2p.firewall.rules import Subject
+
+Peer = StrongholdP2p[Any, Any]
 
 WAIT = 30
 """Seconds after which a process has failed; none waits for them."""
@@ -170,3 +176,36 @@ def terminal(*arguments: str, **options: Any) -> Iterator[Terminal]:
             yield Terminal(started, master)
     finally:
         os.close(master)
+
+
+@pytest.fixture
+async def bob(make_peer: MakePeer) -> Peer:
+    bob = await make_peer(firewall=FirewallRules(inbound=Rule.ASK))
+    bob.on_request(lambda request: request.body)
+    await bob.listen()
+    return bob
+
+
+@pytest.fixture
+async def alice(make_peer: MakePeer) -> Peer:
+    return await make_peer()
+
+
+def send(alice: Peer, bob: Peer, body: Any) -> asyncio.Task[Any]:
+    return asyncio.create_task(alice.send_request(bob.listeners[0].address, body, timeout=WAIT))
+
+
+def asked(bob: Peer, peer: PeerId, address: str) -> asyncio.Task[bool]:
+    """A request from an address from which no test can send one."""
+
+    async def decide() -> bool:
+        subject = Subject(peer, Direction.INBOUND, None, "view")
+        return (await bob._parts.approvals.decide(subject, Multiaddr.parse(address), 1)).allowed
+
+    return asyncio.create_task(decide())
+
+
+async def failed(request: asyncio.Task[Any]) -> StrongholdError:
+    with pytest.raises(StrongholdError) as caught:
+        await request
+    return caught.value

@@ -14,6 +14,7 @@ from support.approvers import Approvers
 from support.waiting import until
 
 from stronghold_p2p import Config, Direction, FirewallDecision, FirewallRules, NoResponse, PeerId, Rule, StrongholdP2p
+from stronghold_p2p.cli import output
 from stronghold_p2p.cli.ask.asker import Asker
 from stronghold_p2p.cli.ask.person import Person
 from stronghold_p2p.cli.ask.program import Program
@@ -81,14 +82,16 @@ async def _run(asker: Asker) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def person(desk: Desk) -> AsyncIterator[None]:
-    async for _ in _run(Person(desk.bob, desk, quiet=30, ban=desk.bob.ban_peer, write=desk.show)):
+async def person(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    monkeypatch.setattr(output, "note", desk.show)
+    async for _ in _run(Person(desk.bob, desk, quiet=30, ban=desk.bob.ban_peer)):
         yield
 
 
 @pytest.fixture
-async def program(desk: Desk) -> AsyncIterator[None]:
-    async for _ in _run(Program(desk.bob, desk, ban=desk.bob.ban_peer, write=desk.show)):
+async def program(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    monkeypatch.setattr(output, "result", desk.show)
+    async for _ in _run(Program(desk.bob, desk, ban=desk.bob.ban_peer)):
         yield
 
 

@@ -75,6 +75,8 @@ def test_exit_status(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception
         ("request", "--no-such-option"),
         (),
         ("no-such-command",),
+        ("firewall",),
+        ("firewall", "no-such-command"),
         ("--no-such-option", "listen"),
         ("key", "new", "file", "--format", "der"),
         ("ping", "address", "--count", "0"),

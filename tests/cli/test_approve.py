@@ -13,6 +13,7 @@ import pytest
 from conftest import MakePeer
 
 from stronghold_p2p import Direction, Keypair, Multiaddr, Stream, StreamReset, StrongholdP2p
+from stronghold_p2p.cli import output
 from stronghold_p2p.cli.approve import ApproverPerson, ApproverProgram, Questions
 from stronghold_p2p.encoding import messages
 from stronghold_p2p.protocols.approval import PROTOCOL
@@ -192,11 +193,15 @@ class Scene:
 
 
 @pytest.fixture(params=[ApproverPerson, ApproverProgram])
-async def scene(request: pytest.FixtureRequest, make_peer: MakePeer) -> AsyncIterator[Scene]:
+async def scene(
+    request: pytest.FixtureRequest, make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Scene]:
     office, phone, page = await make_peer(), await make_peer(), Page()
     questions = Questions(phone.approval_requests([office.peer_id]))
     more: dict[str, Any] = {"quiet": None} if request.param is ApproverPerson else {}
-    approver = request.param(questions, page, ban=None, write=page.shown.put_nowait, **more)
+    for name in ("note", "result"):
+        monkeypatch.setattr(output, name, page.shown.put_nowait)
+    approver = request.param(questions, page, ban=None, **more)
     tasks: list[asyncio.Task[None]] = []
 
     def start(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -26,13 +26,10 @@ from stronghold_p2p import (
     Direction,
     FirewallRequest,
     FirewallRules,
-    Multiaddr,
     NoResponse,
     NotPermitted,
     PeerId,
     Rule,
-    StrongholdError,
-    StrongholdP2p,
 )
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.ask.asked import Asked
@@ -41,12 +38,10 @@ from stronghold_p2p.cli.ask.person import Person
 from stronghold_p2p.cli.ask.program import Program
 from stronghold_p2p.cli.ask.shown import MAX_TYPE, MAX_VIEW
 from stronghold_p2p.cli.stdin import MAX_LINE, Lines
-from stronghold_p2p.firewall.rules import Subject
 from stronghold_p2p.identity import Keypair
 
-from .conftest import WAIT, Cli, Terminal, process, terminal
+from .conftest import WAIT, Cli, Peer, Terminal, asked, failed, process, send, terminal
 
-Peer = StrongholdP2p[Any, Any]
 P = TypeVar("P", bound=Person)
 Q = TypeVar("Q", bound=Program)
 ALICE, *STRANGERS = [PeerId.from_bytes(b"\x12\x20" + number.to_bytes(32)) for number in range(101)]
@@ -97,19 +92,6 @@ def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
             console.end()
 
 
-@pytest.fixture
-async def bob(make_peer: MakePeer) -> Peer:
-    bob = await make_peer(firewall=FirewallRules(inbound=Rule.ASK))
-    bob.on_request(lambda request: request.body)
-    await bob.listen()
-    return bob
-
-
-@pytest.fixture
-async def alice(make_peer: MakePeer) -> Peer:
-    return await make_peer()
-
-
 @contextlib.asynccontextmanager
 async def answering(asker: Asker) -> AsyncIterator[None]:
     running = asyncio.create_task(asker.run())
@@ -128,20 +110,6 @@ def program(peer: Peer, lines: LineSource, *, kind: type[Q] = Program, **others:
     return kind(peer, lines, ban=peer.ban_peer, **others)
 
 
-def ask(alice: Peer, bob: Peer, body: Any) -> asyncio.Task[Any]:
-    return asyncio.create_task(alice.send_request(bob.listeners[0].address, body, timeout=WAIT))
-
-
-def asked(bob: Peer, peer: PeerId, address: str) -> asyncio.Task[bool]:
-    """A request from an address from which no test can send one."""
-
-    async def decide() -> bool:
-        subject = Subject(peer, Direction.INBOUND, None, "view")
-        return (await bob._parts.approvals.decide(subject, Multiaddr.parse(address), 1)).allowed
-
-    return asyncio.create_task(decide())
-
-
 class Overheard(Program):
     """Has somebody else get at its questions."""
 
@@ -158,26 +126,6 @@ class OverheardPerson(Person):
     async def _put(self, question: Asked) -> None:
         self.question = question
         await super()._put(question)
-
-
-class Page:
-    """Lines and texts that have nothing to do with stdin and stdout."""
-
-    def __init__(self) -> None:
-        self.said: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self.written: asyncio.Queue[Any] = asyncio.Queue()
-        self.ended = False
-
-    async def read(self) -> bytes | None:
-        return await self.said.get()
-
-    def discard(self) -> None:
-        while not self.said.empty():
-            self.said.get_nowait()
-
-    def close(self) -> None:
-        self.ended = True
-        self.said.put_nowait(None)
 
 
 @pytest.fixture
@@ -199,19 +147,13 @@ def seen_by(bob: Peer) -> list[FirewallRequest]:
     return questions
 
 
-async def failed(request: asyncio.Task[Any]) -> StrongholdError:
-    with pytest.raises(StrongholdError) as caught:
-        await request
-    return caught.value
-
-
 # -- a program -----------------------------------------------------------------------------------------
 
 
 async def test_a_program_gets_a_line_and_allows(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(program(bob, Lines())):
         for number in (1, 2):  # what is allowed once is asked about again
-            request = ask(alice, bob, {"type": "Read", "name": "x"})
+            request = send(alice, bob, {"type": "Read", "name": "x"})
             question = await console.shown()
             assert question == {
                 "event": "firewall",
@@ -238,19 +180,19 @@ async def test_a_program_gets_a_line_and_allows(console: Console, alice: Peer, b
 
 async def test_always_keeps_a_rule_for_the_direction(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(program(bob, Lines())):
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         console.answer(1, "always")
         assert await request == 1
         assert await console.shown() == ended(1, "rule set")
-        assert await ask(alice, bob, 2) == 2
+        assert await send(alice, bob, 2) == 2
     assert bob.get_firewall_config().peers == {alice.peer_id: (Rule.ALLOW_ALL, None)}
 
 
 async def test_a_program_is_asked_about_a_peer(console: Console, alice: Peer, bob: Peer) -> None:
     bob.remove_firewall_default(direction=Direction.INBOUND)
     async with answering(program(bob, Lines())):
-        request = ask(alice, bob, [])
+        request = send(alice, bob, [])
         question = await console.shown()
         assert (question["kind"], question["type"], question["view"]) == ("peer", None, "[]")
         console.answer(1, "reject")
@@ -259,12 +201,12 @@ async def test_a_program_is_asked_about_a_peer(console: Console, alice: Peer, bo
 
 async def test_a_ban(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(program(bob, Lines())):
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         console.answer(1, "ban")
         await failed(request)
         assert await console.shown() == ended(1, "rejected")
-        await failed(ask(alice, bob, 2))
+        await failed(send(alice, bob, 2))
     assert console.nothing_more()
     assert bob.connections == ()
 
@@ -287,7 +229,7 @@ async def test_a_program_cannot_reject_the_network_of_who_is_not_connected(
 ) -> None:
     carol = await make_peer(firewall=FirewallRules(outbound=Rule.ASK))
     async with answering(program(carol, Lines())):
-        request = ask(carol, bob, 1)
+        request = send(carol, bob, 1)
         assert (await console.shown())["address"] is None
         console.answer(1, "reject_network")
         assert (await console.shown())["message"] == (
@@ -301,7 +243,7 @@ async def test_answers_come_in_any_order(console: Console, alice: Peer, bob: Pee
     async with answering(program(bob, Lines())):
         requests = {}
         for body in ("first", "second"):
-            request = ask(alice, bob, body)
+            request = send(alice, bob, body)
             requests[(await console.shown())["id"]] = request
         console.type('{"id":2,"answer":"allow"}\n{"id":1,"answer":"reject"}\n')
         assert await requests[2] == "second"
@@ -332,7 +274,7 @@ ANSWERS = '; expected {"id":1,"answer":A}, where A is one of "allow", "always", 
 )
 async def test_a_bad_answer_is_told_and_changes_nothing(console: Console, alice: Peer, bob: Peer, line: str) -> None:
     async with answering(program(bob, Lines())):
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         typed = asyncio.create_task(asyncio.to_thread(console.type, line + "\n"))  # more than a pipe holds
         error = await console.shown()
@@ -350,7 +292,7 @@ async def test_a_bad_answer_is_told_and_changes_nothing(console: Console, alice:
 async def test_a_program_hears_that_the_requester_has_left(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(program(bob, Lines())):
         await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         request.cancel()
         assert await console.shown() == ended(1, "withdrawn", "firewall")
@@ -361,7 +303,7 @@ async def test_a_program_hears_that_the_requester_has_left(console: Console, ali
 
 async def test_a_program_hears_that_a_rule_decides(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(program(bob, Lines())):
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         bob.set_peer_rule(alice.peer_id, Rule.ALLOW_ALL)
         assert await request == 1
@@ -370,7 +312,7 @@ async def test_a_program_hears_that_a_rule_decides(console: Console, alice: Peer
 
 async def test_a_program_hears_that_the_time_is_up(console: Console, clock: Clock, alice: Peer, bob: Peer) -> None:
     async with answering(program(bob, Lines())):
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         await clock.advance(Config().firewall_timeout)
         assert await console.shown() == ended(1, "timed out", "firewall")
@@ -379,7 +321,7 @@ async def test_a_program_hears_that_the_time_is_up(console: Console, clock: Cloc
 
 async def test_a_program_hears_of_an_answer_from_elsewhere(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(overheard := program(bob, Lines(), kind=Overheard)):
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         overheard.question.approve()
         assert await request == 1
@@ -391,21 +333,21 @@ async def test_at_the_end_of_stdin_nobody_answers(
     console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with answering(program(bob, Lines())):
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         console.type('{"id":1,"answer":"allow"}')  # the last line may lack its end
         console.end()
         assert await request == 1
         assert await console.shown() == ended(1, "approved")
         for body in (2, 3):
-            assert isinstance(await failed(ask(alice, bob, body)), NoResponse)
+            assert isinstance(await failed(send(alice, bob, body)), NoResponse)
     assert console.nothing_more()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 async def test_an_open_question_is_rejected_at_the_end_of_stdin(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(program(bob, Lines())):
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         console.end()
         assert isinstance(await failed(request), NoResponse)
@@ -421,7 +363,7 @@ async def test_a_person_sees_one_question_at_a_time(
 ) -> None:
     carol = await make_peer()
     async with answering(person(bob, Lines())):
-        first = ask(alice, bob, {"type": "Read"})
+        first = send(alice, bob, {"type": "Read"})
         shown = (await console.shown()).splitlines()
         assert shown[1:] == [
             "question 1: may this request pass?",
@@ -438,7 +380,7 @@ async def test_a_person_sees_one_question_at_a_time(
             ),
         ]
         questions = seen_by(bob)
-        second, third = ask(alice, bob, 2), ask(carol, bob, 3)
+        second, third = send(alice, bob, 2), send(carol, bob, 3)
         await until(lambda: len(questions) == 3)
         console.type("what?\n")
         assert await console.shown() == f"please answer {shown[-1]}"
@@ -507,7 +449,7 @@ async def test_a_person_cannot_reject_the_network_of_who_is_not_connected(
 ) -> None:
     carol = await make_peer(firewall=FirewallRules(outbound=Rule.ASK))
     async with answering(person(carol, Lines())):
-        request = ask(carol, bob, 1)
+        request = send(carol, bob, 1)
         choices = (await console.shown()).splitlines()[-1]
         assert choices == "y(es) this once, e(verything) to this peer always, n(o), b(an) the peer?"
         console.type("w\n")
@@ -522,10 +464,10 @@ async def test_a_person_is_asked_about_a_peer_and_all_that_it_waits_for(
     bob.remove_firewall_default(direction=Direction.INBOUND)
     carol = await make_peer()
     async with answering(person(bob, Lines())):
-        first = ask(alice, bob, 1)
+        first = send(alice, bob, 1)
         assert "May its request pass?" in await console.shown()
         questions = seen_by(bob)
-        others = [ask(carol, bob, 2), ask(carol, bob, 3)]
+        others = [send(carol, bob, 2), send(carol, bob, 3)]
         await until(lambda: sum(question.waiting for question in questions) == 3)
         console.type("o\n")
         assert await first == 1
@@ -537,16 +479,16 @@ async def test_a_person_is_asked_about_a_peer_and_all_that_it_waits_for(
 
 async def test_everything_answers_the_peers_other_questions(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(person(bob, Lines())):
-        first = ask(alice, bob, 1)
+        first = send(alice, bob, 1)
         await console.shown()
         questions = seen_by(bob)
-        second = ask(alice, bob, 2)
+        second = send(alice, bob, 2)
         await until(lambda: len(questions) == 2)
         console.type("everything\n")
         assert [await first, await second] == [1, 2]
         assert await console.shown() == "allowed, and so is everything from this peer always"
         bob.set_peer_rule(alice.peer_id, Rule.ASK)
-        third = ask(alice, bob, 3)
+        third = send(alice, bob, 3)
         assert "\n1 question ended before being shown\n" in await console.shown()
         console.type("o\n")
         assert await third == 3
@@ -558,22 +500,22 @@ QUIET = " Requests without a type from this peer are rejected for 30 s without a
 async def test_a_person_hears_that_the_requester_has_left(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(person(bob, Lines())):
         await introduced(alice, bob.listeners[0].address)  # else it does not reset what it cancels
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         request.cancel()
         assert await console.shown() == "question 1 has ended: the requester left." + QUIET
-        assert isinstance(await failed(ask(alice, bob, 2)), NoResponse)
+        assert isinstance(await failed(send(alice, bob, 2)), NoResponse)
     assert console.nothing_more()
 
 
 async def test_a_person_hears_that_the_time_is_up(console: Console, clock: Clock, alice: Peer, bob: Peer) -> None:
     async with answering(person(bob, Lines())):
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         await clock.advance(Config().firewall_timeout)
         assert await console.shown() == "question 1 was not answered in time: rejected." + QUIET
         assert isinstance(await failed(request), NoResponse)
-        assert isinstance(await failed(ask(alice, bob, 2)), NoResponse)
+        assert isinstance(await failed(send(alice, bob, 2)), NoResponse)
     assert console.nothing_more()
 
 
@@ -583,7 +525,7 @@ async def test_a_person_hears_that_a_request_of_ours_is_withdrawn(
     carol = await make_peer(firewall=FirewallRules(outbound=Rule.ASK))
     async with answering(person(carol, Lines())):
         for number in (1, 2):  # one's own requests are asked about again at once
-            request = ask(carol, bob, 1)
+            request = send(carol, bob, 1)
             await console.shown()
             request.cancel()
             assert await console.shown() == f"question {number} has ended: the request was withdrawn."
@@ -591,7 +533,7 @@ async def test_a_person_hears_that_a_request_of_ours_is_withdrawn(
 
 async def test_a_question_that_a_rule_has_answered_is_over(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(person(bob, Lines())):
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         bob.set_peer_rule(alice.peer_id, Rule.REJECT_ALL)
         assert isinstance(await failed(request), NoResponse)
@@ -602,44 +544,19 @@ async def test_a_question_that_a_rule_has_answered_is_over(console: Console, ali
 
 async def test_a_person_hears_of_an_answer_from_elsewhere(console: Console, alice: Peer, bob: Peer) -> None:
     async with answering(overheard := person(bob, Lines(), kind=OverheardPerson)):
-        request = ask(alice, bob, 1)
+        request = send(alice, bob, 1)
         await console.shown()
         overheard.question.approve()
         assert await request == 1
         assert await console.shown() == "question 1 was answered elsewhere: approved, by person."
 
 
-async def test_lines_and_texts_may_be_anybodys(console: Console, alice: Peer, bob: Peer) -> None:
-    """Somebody who answers from a page, not from stdin."""
-    page = Page()
-    async with answering(person(bob, page, write=page.written.put_nowait)):
-        request = ask(alice, bob, 1)
-        assert "may this request pass?" in await page.written.get()
-        page.said.put_nowait(b"once")
-        assert await request == 1
-        assert await page.written.get() == "allowed, this once"
-    assert console.nothing_more()
-
-
-async def test_records_may_be_anybodys(console: Console, alice: Peer, bob: Peer) -> None:
-    page = Page()
-    async with answering(program(bob, page, write=page.written.put_nowait)):
-        request = ask(alice, bob, 1)
-        assert (await page.written.get())["event"] == "firewall"
-        page.said.put_nowait(b"nonsense")
-        assert (await page.written.get())["error"] == "AnswerError"
-        page.said.put_nowait(b'{"id":1,"answer":"allow"}')
-        assert await request == 1
-        assert await page.written.get() == ended(1, "approved")
-    assert console.nothing_more()
-
-
 async def test_a_person_who_leaves(console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture) -> None:
     async with answering(person(bob, Lines())):
-        requests = [ask(alice, bob, body) for body in range(3)]
+        requests = [send(alice, bob, body) for body in range(3)]
         await console.shown()
         console.end()
-        for request in (*requests, ask(alice, bob, 3)):
+        for request in (*requests, send(alice, bob, 3)):
             assert isinstance(await failed(request), NoResponse)
     assert len(caplog.records) == 1
 
@@ -649,7 +566,7 @@ async def test_stopping_does_not_wait_for_an_answer(
     console: Console, alice: Peer, bob: Peer, caplog: pytest.LogCaptureFixture, make: Callable[..., Asker]
 ) -> None:
     async with answering(make(bob, Lines())):
-        requests = [ask(alice, bob, body) for body in range(3)]
+        requests = [send(alice, bob, body) for body in range(3)]
         await console.shown()
     for request in requests:
         assert isinstance(await failed(request), NoResponse)
@@ -662,7 +579,7 @@ async def test_stopping_does_not_wait_for_an_answer(
 @pytest.mark.parametrize("hidden", ["\x1b[2J", "\u202e", "\r", "\n", "\x9b", "\u200b", "\u2028", "\x00"])
 async def test_a_remotes_text_is_shown_safely(console: Console, alice: Peer, bob: Peer, hidden: str) -> None:
     async with answering(program(bob, Lines())):
-        request = ask(alice, bob, {"type": f"Read{hidden}{'x' * 1000}", "name": hidden * 1000})
+        request = send(alice, bob, {"type": f"Read{hidden}{'x' * 1000}", "name": hidden * 1000})
         question = await console.shown()
         assert len(question["type"]) == MAX_TYPE
         assert len(question["view"]) == MAX_VIEW
@@ -677,7 +594,7 @@ async def test_raw_requests_are_shown_as_text(console: Console, make_peer: MakeP
     await bob.listen()
     async with answering(program(bob, Lines())):
         for number, body in enumerate((b"hello\x00\xff", b"\x80" * 10_000), start=1):
-            request = ask(alice, bob, body)
+            request = send(alice, bob, body)
             view = (await console.shown())["view"]
             assert view.startswith("hello\\x00\\xff" if number == 1 else "\\x80\\x80")
             assert len(view) <= MAX_VIEW
@@ -913,10 +830,10 @@ async def test_a_question_that_nobody_would_see_is_rejected(
     async with answering(program(bob, Lines())):
         monkeypatch.setattr(output, "is_stalled", lambda: True)
         for _ in range(2):
-            assert isinstance(await failed(ask(alice, bob, 1)), NoResponse)
+            assert isinstance(await failed(send(alice, bob, 1)), NoResponse)
         assert len(caplog.records) == 1
         monkeypatch.setattr(output, "is_stalled", lambda: False)
-        request = ask(alice, bob, 2)
+        request = send(alice, bob, 2)
         question = await console.shown()
         console.answer(question["id"], "allow")
         assert await request == 2
@@ -932,7 +849,7 @@ async def test_what_was_typed_before_a_question_is_shown_does_not_answer_it(
     with os.fdopen(slave) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
         async with answering(person(bob, Lines())):
-            request = ask(alice, bob, 1)
+            request = send(alice, bob, 1)
             await console.shown()
             os.write(master, b"always\n")
             reading.set()

@@ -20,15 +20,10 @@ from support.waiting import next_event, settled, until
 
 from stronghold_p2p import (
     Config,
-    Direction,
     FirewallRequestOpened,
-    FirewallRules,
-    Multiaddr,
     NoResponse,
     PeerId,
-    Rule,
     StrongholdError,
-    StrongholdP2p,
 )
 from stronghold_p2p.cli import output
 from stronghold_p2p.cli.command import UsageError
@@ -37,11 +32,8 @@ from stronghold_p2p.cli.console.access import MAX_PAGES, MAX_SESSIONS
 from stronghold_p2p.cli.console.place import parse_place
 from stronghold_p2p.cli.console.records import MAX_VIEW
 from stronghold_p2p.cli.console.server import HEADERS, MAX_BODY, MAX_CONNECTIONS, Console
-from stronghold_p2p.firewall.rules import Subject
 
-from .conftest import WAIT, Cli, process
-
-Peer = StrongholdP2p[Any, Any]
+from .conftest import WAIT, Cli, Peer, asked, failed, process, send
 
 
 class Links:
@@ -65,19 +57,6 @@ class Links:
         return browser
 
 
-@pytest.fixture
-async def bob(make_peer: MakePeer) -> Peer:
-    bob = await make_peer(firewall=FirewallRules(inbound=Rule.ASK))
-    bob.on_request(lambda request: request.body)
-    await bob.listen()
-    return bob
-
-
-@pytest.fixture
-async def alice(make_peer: MakePeer) -> Peer:
-    return await make_peer()
-
-
 @contextlib.asynccontextmanager
 async def serving(peer: Peer, monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[Links]:
     links = Links()
@@ -97,16 +76,6 @@ async def links(bob: Peer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lin
     """Of a console of bob's."""
     async with serving(bob, monkeypatch) as links:
         yield links
-
-
-def send(alice: Peer, bob: Peer, body: Any) -> asyncio.Task[Any]:
-    return asyncio.create_task(alice.send_request(bob.listeners[0].address, body, timeout=WAIT))
-
-
-async def failed(request: asyncio.Task[Any]) -> StrongholdError:
-    with pytest.raises(StrongholdError) as caught:
-        await request
-    return caught.value
 
 
 # -- who gets in ---------------------------------------------------------------------------------------
@@ -319,6 +288,23 @@ async def test_a_ban(bob: Peer, alice: Peer, links: Links) -> None:
             await page.next()
 
 
+async def test_a_rule_of_a_peer_is_removed(bob: Peer, alice: Peer, links: Links) -> None:
+    removal = {"peer": str(alice.peer_id), "direction": "inbound"}
+    assert (await links.browser().post("removal", removal)).status == 401
+    browser = await links.inside()
+    bob.set_peer_rule(alice.peer_id, Rule.ALLOW_ALL)
+    async with browser.page() as page:
+        assert await send(alice, bob, 1) == 1
+        assert (await browser.post("removal", removal)).status == 204
+        request = send(alice, bob, 2)
+        await page.questions()
+        assert (await browser.answer(1, "once")).status == 204
+        assert await request == 2
+    assert bob.get_firewall_config().peers == {alice.peer_id: (None, Rule.ALLOW_ALL)}
+    assert (await browser.post("removal", removal | {"peer": "nobody"})).status == 409
+    assert (await browser.post("removal", removal | {"direction": "both"})).status == 400
+
+
 async def test_a_network_is_rejected(bob: Peer, alice: Peer, make_peer: MakePeer, links: Links) -> None:
     browser = await links.inside()
     carol = await make_peer()
@@ -455,16 +441,6 @@ async def test_a_flood_hides_no_other_network(bob: Peer, links: Links, monkeypat
         await asyncio.wait(requests)
 
 
-def asked(bob: Peer, peer: PeerId, address: str) -> asyncio.Task[bool]:
-    """A request from an address from which no test can send one."""
-
-    async def decide() -> bool:
-        subject = Subject(peer, Direction.INBOUND, None, "view")
-        return (await bob._parts.approvals.decide(subject, Multiaddr.parse(address), 1)).allowed
-
-    return asyncio.create_task(decide())
-
-
 # -- limits --------------------------------------------------------------------------------------------
 
 
@@ -493,7 +469,7 @@ async def test_a_malformed_answer_changes_nothing(links: Links, body: bytes) -> 
 
 async def test_a_body_has_a_limit(links: Links) -> None:
     browser = await links.inside()
-    for path in "session", "answer":
+    for path in "session", "answer", "removal":
         assert (await browser.ask("POST", path, b" " * (MAX_BODY + 1))).status == 413
 
 

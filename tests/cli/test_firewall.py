@@ -171,6 +171,19 @@ def test_a_name_like_that_of_another_is_refused(cli: Cli, file: str, policy: str
     assert cli.json("firewall", "list", "--state", file).line["peer"] == str(BOB)
 
 
+def test_a_rule_that_the_policy_goes_before_is_told(cli: Cli, file: str, policy: str) -> None:
+    with open(policy, "a") as its:
+        its.write('inbound = "allow"\n')
+    for options, is_told in ((), True), (("--direction", "inbound"), True), (("--direction", "outbound"), False):
+        told = cli("firewall", "reject", "the boss", "--state", file, "--policy", policy, *options)
+        assert (told.status, f"the inbound rule that the policy has for the boss ({str(BOB)[:7]}" in told.out) == (
+            0,
+            is_told,
+        )
+        assert "the outbound rule" not in told.out
+    assert "goes first" not in cli("firewall", "reject", str(ALICE), "--state", file, "--policy", policy).out
+
+
 def test_names_of_the_policy(cli: Cli, file: str, policy: str) -> None:
     banned = cli.json("firewall", "ban", "the boss", "--state", file, "--policy", policy).line
     assert (banned["peer"], banned["name"]) == (str(BOB), "the boss")

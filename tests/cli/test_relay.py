@@ -203,6 +203,25 @@ def test_the_listener_comes_back_when_it_does(cli: Cli, tmp_path: Path) -> None:
             assert cli.json("request", circuit, '"back"').line == "back"
 
 
+def test_one_that_is_down_at_the_start_is_tried_again(cli: Cli, tmp_path: Path) -> None:
+    key = tmp_path / "relay.pem"
+    Keypair.generate().save(key)
+    with relaying(LOCAL, "--key", str(key)) as (relay, _):
+        pass
+    with process("listen", LOCAL, "--allow-all", "--via-relay", relay, "--json") as listener:
+        assert event(listener)["event"] == "listening"
+        lost = event(listener)
+        assert (lost["event"], lost["relay"]) == ("reservation_lost", relay.rpartition("/")[2])
+        with relaying(relay.partition("/p2p/")[0], "--key", str(key)):
+            made = event(listener)
+            assert made["event"] == "reservation"
+            assert cli.json("request", made["addresses"][0], '"there"').line == "there"
+        listener.send_signal(signal.SIGINT)
+        _, log = listener.communicate(timeout=WAIT)
+    assert f"cannot listen on {relay}: no reservation: cannot dial" in log.splitlines()[0]
+    assert log.splitlines()[0].endswith("; it is tried again")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "error"),
     [

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ class Node:
     config: Config
     clock: Clock
     peer: PeerId = field(default_factory=lambda: Keypair.generate().peer_id)
-    listen_addresses: tuple[Multiaddr, ...] = ()
+    own_addresses: Any = field(default_factory=lambda: SimpleNamespace(addresses=()))
     dialed: list[tuple[PeerId, tuple[Multiaddr, ...]]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
@@ -77,7 +78,7 @@ class Node:
         self.dialed.append((peer, addresses))
 
     def listen(self, *addresses: Multiaddr) -> None:
-        self.listen_addresses = addresses
+        self.own_addresses.addresses = addresses
         self.mdns.offer_changed(None)
 
     def move_to(self, *addresses: InterfaceAddress) -> None:
@@ -358,7 +359,7 @@ async def test_a_peer_that_is_known_is_found_at_once(world: World, remote: Neigh
 async def test_a_peer_that_is_asked_for_is_found(world: World) -> None:
     alice, bob = world.node(), world.node()
     await world.clock.advance(60.0, step=1.0)  # now it asks once a minute
-    bob.listen_addresses = (HERE,)  # it does not say so by itself
+    bob.own_addresses.addresses = (HERE,)  # it does not say so by itself
     calls = [await begun(alice.mdns.find(bob.peer)) for _ in range(2)]
     bob.mdns.offer_changed(None)
     await world.clock.advance(0.25)

@@ -10,7 +10,6 @@ from support.dns import text
 
 from stronghold_p2p import Keypair, Multiaddr
 from stronghold_p2p.discovery.texts import (
-    IP,
     MAX_ANNOUNCED,
     MAX_STRINGS,
     MAX_TEXT,
@@ -19,6 +18,7 @@ from stronghold_p2p.discovery.texts import (
     sightings,
     strings,
 )
+from stronghold_p2p.multiaddr import Ip
 
 BOB, CAROL = (Keypair.generate().peer_id for _ in range(2))
 NEIGHBOR = ip_address("192.168.1.7")
@@ -29,7 +29,7 @@ def multiaddrs(*addresses: str) -> tuple[Multiaddr, ...]:
     return tuple(map(Multiaddr.parse, addresses))
 
 
-def heard(*addresses: str, source: IP = NEIGHBOR, is_local: bool = False) -> list[str]:
+def heard(*addresses: str, source: Ip = NEIGHBOR, is_local: bool = False) -> list[str]:
     data = text(*(f"dnsaddr={address}" for address in addresses))
     found = sightings([("bob", data, 120)], source, is_local=is_local)
     assert all(sighting.peer == BOB and sighting.ttl == 120 for sighting in found)
@@ -174,7 +174,7 @@ def test_no_packet_has_us_parse_many_strings() -> None:
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5), st.sampled_from([NEIGHBOR, LINK_LOCAL]), st.booleans())
-def test_no_data_raises(data: list[bytes], source: IP, is_local: bool) -> None:
+def test_no_data_raises(data: list[bytes], source: Ip, is_local: bool) -> None:
     assert sightings([("x", each, 1) for each in data], source, is_local=is_local) == []
 
 

@@ -144,9 +144,6 @@ class FakeStream:
         self._sent = sent
         connection.streams[self] = None
 
-    def set_receiver(self, receiver: Any) -> None:
-        self.receiver = receiver
-
     def write_now(self, data: bytes) -> bool:
         self._sent(self, data)
         return True

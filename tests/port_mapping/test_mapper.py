@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from ipaddress import IPv4Address
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from stronghold_p2p.port_mapping.gateway import Gateway
 from stronghold_p2p.port_mapping.mapper import CHECK, MIN_LIFETIME, RETRY, PortMapper
 from stronghold_p2p.port_mapping.mapping import LIFETIME, PortMapping
 
-PEER = Keypair.generate().peer_id
+KEYPAIR = Keypair.generate()
+PEER = KEYPAIR.peer_id
 ROUTER, OWN, EXTERNAL = map(IPv4Address, ("192.168.1.1", "192.168.1.2", "1.2.3.4"))
 LISTENER = Multiaddr.parse("/ip4/0.0.0.0/tcp/4001")
 OTHER = Multiaddr.parse("/ip4/192.168.1.2/tcp/4002/ws")
@@ -74,12 +76,12 @@ class Home:
         self.events: list[PortMapped | PortMappingFailed] = []
         self.told: list[list[str]] = []
         self.made = 0
-        self.mapper = PortMapper(
-            PEER, protocols=self._make, find=self._find, changed=self._changed, emit=self.events.append
-        )
+        self.own_addresses = SimpleNamespace(bound_addresses=(), map_listeners=self._changed)
+        self.mapper = PortMapper(self.events.append, find=self._find, protocols=self._make)
 
     async def listen(self, *addresses: Multiaddr) -> None:
-        self.mapper.listening(addresses)
+        self.own_addresses.bound_addresses = addresses
+        self.mapper.offer_changed(None)
         await settled()
 
     def take(self) -> list[str]:
@@ -96,7 +98,7 @@ class Home:
             raise self.gateway
         return self.gateway
 
-    def _make(self, gateway: Gateway) -> Sequence[FakeProtocol]:
+    def _make(self, gateway: Gateway, secret: bytes) -> Sequence[FakeProtocol]:
         self.made += 1
         return self.first, self.second
 
@@ -109,7 +111,7 @@ async def home(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Home]:
     clock = Clock(-1e6)  # long before the time at which the test would be ended
     monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
     home = Home(clock)
-    home.mapper.start()
+    home.mapper.attach(SimpleNamespace(keypair=KEYPAIR, own_addresses=home.own_addresses))
     yield home
     home.first.hangs = home.second.hangs = False
     await home.mapper.close()

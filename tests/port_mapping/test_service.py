@@ -35,7 +35,7 @@ def peer_behind(router: Router) -> StrongholdP2p[Any, Any]:
     async def find() -> Gateway:
         return router.gateway
 
-    service._find, service._protocols = find, protocols
+    service._find_gateway, service._make_protocols = find, protocols
     return peer
 
 

@@ -47,7 +47,7 @@ from stronghold_p2p.protocols.service import Service, ServiceHost, in_task
 from stronghold_p2p.swarm.keeper import Keeper
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.substream import Substream
-from stronghold_p2p.transport.transport import Connected, DirectDial
+from stronghold_p2p.transport.transport import DIAL_PLAINLY, Connected, DialOptions, DirectDial
 
 RELAY_KEYS = Keypair.generate()
 RELAY = RELAY_KEYS.peer_id
@@ -72,16 +72,8 @@ class Punched(MemoryTransport):
         self.dialed: list[int] = []
         self.pipes: list[MemoryPipe] = []
 
-    async def dial(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        peer: PeerId | None = None,
-        named: Multiaddr | None = None,
-        from_listen_port: bool | None = None,
-    ) -> None:
-        assert from_listen_port
+    async def dial(self, address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
+        assert options.from_listen_port
         number = int(address.components[0][1] or 0)
         self.dialed.append(number)
         met = asyncio.get_running_loop().create_future()
@@ -188,7 +180,7 @@ class Net:
 
     async def begin(self) -> Connection:
         """Alice's relayed connection."""
-        if memory(1001) not in self.bob.swarm.bound_addresses:
+        if memory(1001) not in self.bob.swarm.own_addresses.bound_addresses:
             await self.bob.swarm.listen(memory(1001))
         return await self.alice.connect(self.bob, memory(1001))
 
@@ -554,7 +546,7 @@ async def test_a_peer_that_comes_anew_does_not_wait(net: Net) -> None:
 async def test_a_peer_that_comes_again_and_again_is_dialed_at_its_last_addresses_alone(net: Net) -> None:
     """Else it could have us remember, and dial, any number."""
 
-    async def dial(address: Multiaddr, connected: Connected, **ignored: object) -> None:
+    async def dial(address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
         await asyncio.get_running_loop().create_future()
 
     net.direct.dial = dial  # type: ignore[method-assign]
@@ -583,7 +575,7 @@ async def come(others: list[Node], bob: Node) -> None:
 async def test_strangers_of_one_relay_do_not_hold_all_places(net: Net) -> None:
     """Each leads us to where nobody answers. Who came by another relay goes on, though it was first."""
 
-    async def dial(address: Multiaddr, connected: Connected, **ignored: object) -> None:
+    async def dial(address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
         await asyncio.get_running_loop().create_future()
 
     net.direct.dial = dial  # type: ignore[method-assign]
@@ -601,7 +593,7 @@ async def test_strangers_of_one_relay_do_not_hold_all_places(net: Net) -> None:
 async def test_strangers_of_one_relay_have_us_dial_no_more_than_so_many(net: Net) -> None:
     """However often they come: who gives way to the next one makes no place for it."""
 
-    async def dial(address: Multiaddr, connected: Connected, **ignored: object) -> None:
+    async def dial(address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
         dialed.add(address)
         await asyncio.get_running_loop().create_future()
 

@@ -79,7 +79,7 @@ class Node:
     @property
     def address(self) -> Multiaddr:
         """The first that it listens on."""
-        return self.swarm.listen_addresses[0]
+        return self.swarm.own_addresses.addresses[0]
 
     async def listen(self, address: str) -> Multiaddr:
         return (await self.swarm.listen(Multiaddr.parse(address))).addresses[0].without_peer()

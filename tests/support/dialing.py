@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from typing import Any
@@ -25,11 +25,13 @@ from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from stronghold_p2p.transport.resolver import Resolved
 from stronghold_p2p.transport.transport import (
-    CertificateFiles,
+    DIAL_PLAINLY,
+    LISTEN_PLAINLY,
     Connected,
+    DialOptions,
     DirectDial,
+    ListenOptions,
     TransportListener,
-    nothing_to_close,
 )
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 
@@ -62,16 +64,8 @@ class Network:
     def supports(self, address: Multiaddr) -> bool:
         return [name for name, _ in address][1:] == ["tcp"]
 
-    async def dial(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        peer: PeerId | None = None,
-        named: Multiaddr | None = None,
-        from_listen_port: bool | None = None,
-    ) -> None:
-        self.named[str(address)] = str(named) if named else None
+    async def dial(self, address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
+        self.named[str(address)] = str(options.named) if options.named else None
         self.dialed.append((str(address), asyncio.get_running_loop().time()))
         answer = self.answers.get(str(address))
         if answer is None:
@@ -85,14 +79,7 @@ class Network:
             self.pipes.append(memory_pipes(connected, answer))
 
     async def listen(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        certificate: CertificateFiles | None = None,
-        trusted_proxies: Sequence[str] = (),
-        reuse_port: bool = False,
-        exhausted: Callable[[], None] = nothing_to_close,
+        self, address: Multiaddr, connected: Connected, options: ListenOptions = LISTEN_PLAINLY
     ) -> TransportListener:
         raise NotImplementedError
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from stronghold_p2p import ListenError, Multiaddr, Path, PeerId
+from stronghold_p2p import ListenError, Multiaddr, Path
 from stronghold_p2p.transport.pipe import BytePipe, PipeReceiver
-from stronghold_p2p.transport.transport import CertificateFiles, Connected, nothing_to_close
+from stronghold_p2p.transport.transport import (
+    DIAL_PLAINLY,
+    LISTEN_PLAINLY,
+    Connected,
+    DialOptions,
+    ListenOptions,
+)
 
 from .memory import memory_pipes
 
@@ -51,15 +57,7 @@ class MemoryTransport:
         names, values = zip(*address, strict=True)
         return names == ("memory",) and int(values[0]) in self._numbers
 
-    async def dial(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        peer: PeerId | None = None,
-        named: Multiaddr | None = None,
-        from_listen_port: bool | None = None,
-    ) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
         listener = self.listening.get(address)
         if listener is None:
             raise ConnectionRefusedError("connection refused")
@@ -67,14 +65,7 @@ class MemoryTransport:
         memory_pipes(connected, listener.connected, paths=paths, lag=self._lag)
 
     async def listen(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        certificate: CertificateFiles | None = None,
-        trusted_proxies: Sequence[str] = (),
-        reuse_port: bool = False,
-        exhausted: Callable[[], None] = nothing_to_close,
+        self, address: Multiaddr, connected: Connected, options: ListenOptions = LISTEN_PLAINLY
     ) -> MemoryListener:
         if address in self.listening:
             raise ListenError(address, "in use")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,6 @@ from stronghold_p2p import (
     NatKind,
     NewListener,
     Path,
-    PeerId,
     PeerIdentified,
     StrongholdP2p,
 )
@@ -36,7 +35,14 @@ from stronghold_p2p.protocols.service import Service
 from stronghold_p2p.swarm.listeners import PACE, Listeners
 from stronghold_p2p.swarm.own_addresses import MAX_TOLD, OBSERVERS, REPORT_LIFETIME
 from stronghold_p2p.transport.pipe import NullReceiver
-from stronghold_p2p.transport.transport import CertificateFiles, Connected, nothing_to_close
+from stronghold_p2p.transport.transport import (
+    DIAL_PLAINLY,
+    LISTEN_PLAINLY,
+    Connected,
+    DialOptions,
+    ListenOptions,
+    nothing_to_close,
+)
 
 LO = on(1, "127.0.0.1")
 LAN = on(2, "192.168.1.2")
@@ -241,26 +247,11 @@ class Transport:
     def supports(self, address: Multiaddr) -> bool:
         return True
 
-    async def dial(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        peer: PeerId | None = None,
-        named: Multiaddr | None = None,
-        from_listen_port: bool | None = None,
-    ) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
         raise NotImplementedError
 
     async def listen(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        certificate: CertificateFiles | None = None,
-        trusted_proxies: Sequence[str] = (),
-        reuse_port: bool = False,
-        exhausted: Callable[[], None] = nothing_to_close,
+        self, address: Multiaddr, connected: Connected, options: ListenOptions = LISTEN_PLAINLY
     ) -> Transport.Listener:
         (kind, host), (_, port), *rest = address.components
         suffix = f"/tcp/{9 if port == '0' else port}" + "".join(f"/{name}" for name, _ in rest)
@@ -312,7 +303,9 @@ class Machine:
         self.changes += 1
 
     async def listen(self, address: str, *announce: str) -> Listener:
-        return await self.listeners.listen(Multiaddr.parse(address), None, tuple(map(Multiaddr.parse, announce)))
+        return await self.listeners.listen(
+            Multiaddr.parse(address), tuple(map(Multiaddr.parse, announce)), LISTEN_PLAINLY
+        )
 
     def become(self, *interfaces: Any) -> None:
         self.system.addresses = list(interfaces)
@@ -479,8 +472,7 @@ async def test_an_address_that_was_dialed_is_told_though_few_have_observed_it(ma
 
 async def test_how_we_know_of_each_address(machine: Machine) -> None:
     await machine.listen("/ip4/0.0.0.0/tcp/9", "/ip4/9.9.9.9/tcp/80")
-    machine.listeners.external = {Multiaddr.parse("/ip4/0.0.0.0/tcp/9"): Multiaddr.parse("/ip4/5.5.5.5/tcp/9")}
-    machine.listeners.update()
+    machine.listeners.map_listeners({Multiaddr.parse("/ip4/0.0.0.0/tcp/9"): Multiaddr.parse("/ip4/5.5.5.5/tcp/9")})
     observe(machine, SEEN, OBSERVERS, local="/ip4/10.0.0.2/tcp/9")
     known = {str(address): origin for address, origin in machine.listeners.direct.items()}
     assert known["/ip4/1.2.3.4/tcp/9"] is known["/ip4/10.0.0.2/tcp/9"] is AddressOrigin.INTERFACE
@@ -507,8 +499,7 @@ async def test_which_listener_an_address_leads_to(
 ) -> None:
     await machine.listen("/ip4/0.0.0.0/tcp/9", "/ip4/9.9.9.9/tcp/80")
     await machine.listen("/ip4/0.0.0.0/tcp/7")
-    machine.listeners.external = {Multiaddr.parse("/ip4/0.0.0.0/tcp/9"): Multiaddr.parse("/ip4/5.5.5.5/tcp/9")}
-    machine.listeners.update()
+    machine.listeners.map_listeners({Multiaddr.parse("/ip4/0.0.0.0/tcp/9"): Multiaddr.parse("/ip4/5.5.5.5/tcp/9")})
     connection = machine.connection("/ip4/8.8.8.8", local)
     assert machine.listeners.leads_to(Multiaddr.parse(address), connection) is leads
 

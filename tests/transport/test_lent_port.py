@@ -17,6 +17,7 @@ from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport import lent_port
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver
 from stronghold_p2p.transport.tcp import TcpPipe, TcpTransport
+from stronghold_p2p.transport.transport import DialOptions, ListenOptions
 
 pytestmark = pytest.mark.skipif(not lent_port.LENDS, reason="this system does not lend ports")
 
@@ -34,12 +35,16 @@ class Alice:
         """Those that she has dialed."""
 
     async def listen(self, address: str, *, reuse_port: bool = False) -> Any:
-        return await self.transport.listen(Multiaddr.parse(address), self._accepted, reuse_port=reuse_port)
+        return await self.transport.listen(
+            Multiaddr.parse(address), self._accepted, ListenOptions(reuse_port=reuse_port)
+        )
 
     async def dial(self, remote: socket.socket, *, from_listen_port: bool = True) -> int:
         """The port from which she has dialed ``remote``."""
         ip, port, *_ = remote.getsockname()
-        await self.transport.dial(Multiaddr.of_tcp(ip, port), self._dialed, from_listen_port=from_listen_port)
+        await self.transport.dial(
+            Multiaddr.of_tcp(ip, port), self._dialed, DialOptions(from_listen_port=from_listen_port)
+        )
         return port_of(self.pipes[-1].local_address)
 
     def _accepted(self, pipe: BytePipe) -> NullReceiver:
@@ -195,7 +200,7 @@ async def test_a_remote_that_does_not_listen(alice: Alice) -> None:
     address = Multiaddr.of_tcp(*remote.getsockname())
     remote.close()
     with pytest.raises(ConnectionRefusedError):
-        await alice.transport.dial(address, alice._dialed, from_listen_port=True)
+        await alice.transport.dial(address, alice._dialed, DialOptions(from_listen_port=True))
     listener.close()
 
 

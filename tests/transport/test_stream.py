@@ -69,6 +69,24 @@ async def test_readinto_needs_a_buffer_to_write_to() -> None:
         assert await inbound.read() == b"sent"
 
 
+async def test_the_error_of_a_readinto_has_no_view_of_the_buffer() -> None:
+    """Its frames would keep the buffer from being resized for as long as somebody has the error."""
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        buffer = bytearray(4)
+        reading = asyncio.create_task(inbound.readinto(buffer))
+        await settled()
+        outbound.reset()
+        with pytest.raises(StreamReset) as caught:
+            await reading
+        buffer += b"longer"
+        with pytest.raises(StreamReset) as at_once:
+            await inbound.readinto(buffer)
+        buffer.clear()
+        assert caught.value.__traceback__ is not None
+        assert at_once.value.__traceback__ is not None
+
+
 @pytest.mark.parametrize("turns", range(12))
 @pytest.mark.parametrize("room", [300_000, 100_000, 10])
 async def test_what_a_cancelled_readinto_has_got_is_read_next(room: int, turns: int) -> None:
@@ -131,6 +149,23 @@ async def test_half_closed_each_way() -> None:
         await inbound.close_write()
         assert await outbound.read() == b""
         assert pair.alice.info.streams == pair.bob.info.streams == 0
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+async def test_a_write_under_way_ends_though_our_side_is_closed_meanwhile(first: str) -> None:
+    async with connected() as pair:
+        outbound, inbound = await pair.streams()
+        if first == "theirs":
+            await inbound.close_write()
+        writing = asyncio.create_task(outbound.write(bytes(300 * KIB)))
+        await settled()
+        await outbound.close_write()
+        assert await inbound.readexactly(300 * KIB) == bytes(300 * KIB)
+        assert await inbound.read() == b""
+        await settled()
+        assert writing.done()
+        await writing
+        await inbound.close()
 
 
 async def test_what_came_before_a_reset_is_read_first() -> None:

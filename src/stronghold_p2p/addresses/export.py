@@ -8,6 +8,7 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import astuple
 
 from ..errors import AddressBookError, InvalidAddress
 from ..identity import PeerId
@@ -119,16 +120,7 @@ def _named(given: _Address, peers: dict[str, PeerId]) -> NamedAddress | None:
         if address.peer_id != peer or len(address.components) == 1:
             raise AddressBookError(f"expected an address of {peer}, got {address}")
         address = address.without_peer()
-    return NamedAddress(
-        peer,
-        address,
-        given.source,
-        given.expires,
-        given.told_by,
-        given.last_success,
-        given.last_failure,
-        given.failures,
-    )
+    return NamedAddress(peer, address, *astuple(given)[2:])
 
 
 def _record(text: str) -> bytes:

@@ -57,7 +57,9 @@ def _run(arguments: Sequence[str]) -> int:
     output.configure(json="--json" in options, debug="--debug" in options)
     try:
         name = _name(arguments)
-        return _parser(name)(arguments[1:], prog_name=f"stronghold-p2p {name}", standalone_mode=False) or 0
+        return (
+            _parser(name, arguments[1:])(arguments[1:], prog_name=f"stronghold-p2p {name}", standalone_mode=False) or 0
+        )
     except typer.TyperException as error:  # the parser's
         output.error(UsageError(error.format_message()))
         return EXIT_STATUS[UsageError]
@@ -79,11 +81,13 @@ def _name(arguments: Sequence[str]) -> str:
     return name
 
 
-def _parser(name: str) -> typer.Typer:
-    """Imports the command, and nothing of the others."""
+def _parser(name: str, rest: Sequence[str]) -> typer.Typer:
+    """Imports the command, and nothing of the others. Raises UsageError if it is a group, and ``rest`` names none of it."""
     command = COMMANDS[name]
     found = getattr(importlib.import_module(command.module, __package__), name)
     if isinstance(found, typer.Typer):
+        if not rest:
+            raise UsageError(f"expected a command after {name}: --help lists them")
         return found
     parser = typer.Typer(add_completion=False, rich_markup_mode=None)  # plain help: rich takes long to import
     add_command(parser, found, name, is_service=command.is_service)

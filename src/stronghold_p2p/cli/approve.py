@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Hashable
 from typing import Annotated, Any, Final
 
@@ -10,6 +9,7 @@ import msgspec
 import typer
 
 from ..addresses.target import parse_target
+from ..ending import together
 from ..events import ConnectionClosed, ConnectionEstablished, Event
 from ..identity import PeerId
 from ..peer import StrongholdP2p
@@ -70,15 +70,12 @@ def approve(
 async def _approve(
     peer: StrongholdP2p[Any, Any], askers: Collection[PeerId], questions: Questions, asker: Asker
 ) -> None:
-    try:
-        async with running(peer), asyncio.TaskGroup() as tasks:
-            output.result({"event": "approving", "peer": str(peer.peer_id)}, f"peer id       {peer.peer_id}")
-            others = [tasks.create_task(asker.run()), tasks.create_task(_tell(peer.events(), askers))]
-            await questions.run(tasks.create_task)
-            for task in others:
-                task.cancel()
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
+    async with running(peer), together() as tasks:
+        output.result({"event": "approving", "peer": str(peer.peer_id)}, f"peer id       {peer.peer_id}")
+        others = [tasks.create_task(asker.run()), tasks.create_task(_tell(peer.events(), askers))]
+        await questions.run(tasks.create_task)
+        for task in others:
+            task.cancel()
 
 
 async def _tell(events: AsyncIterator[Event], askers: Collection[PeerId]) -> None:

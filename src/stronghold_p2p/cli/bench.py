@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import time
@@ -13,6 +12,7 @@ import msgspec
 import typer
 
 from ..config import Config
+from ..ending import together
 from ..peer import StrongholdP2p
 from ..requests.codec import CodecName
 from . import output
@@ -107,12 +107,9 @@ async def _send(
             now = clock()
             latencies.append(now - sent)
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(concurrency):
-                tasks.create_task(send())
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
+    async with together() as tasks:
+        for _ in range(concurrency):
+            tasks.create_task(send())
     return latencies, clock() - start
 
 

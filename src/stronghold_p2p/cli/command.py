@@ -31,6 +31,7 @@ __all__ = [
     "Terminated",
     "UsageError",
     "add_command",
+    "group",
     "load_key",
     "passphrase",
     "terminate",
@@ -145,6 +146,20 @@ def _with_values(args: list[str], names: set[str]) -> list[str]:
         if word in names and (at + 1 == end or args[at + 1].startswith(("-", "/"))):
             completed.append("")
     return completed + args[end:]
+
+
+def group(name: str, help: str, *functions: Callable[..., Any]) -> typer.Typer:
+    """A command with commands of its own, each with the name of its function."""
+    made = typer.Typer(
+        name=name,
+        help=help,
+        add_completion=False,
+        rich_markup_mode=None,
+        callback=lambda: None,  # else an only command would take the place of the group
+    )
+    for function in functions:
+        add_command(made, function, function.__name__.rstrip("_"))
+    return made
 
 
 def add_command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -115,14 +116,7 @@ async def _doctor(diagnosing: Coroutine[Any, Any, Diagnosis]) -> None:
 
 
 def _tell(finding: Finding) -> None:
-    record = {
-        "event": "finding",
-        "check": finding.check,
-        "verdict": finding.verdict,
-        "what": finding.what,
-        "advice": finding.advice,
-        "data": finding.data,
-    }
+    record = {"event": "finding", **asdict(finding)}
     output.result(record, _paragraph(finding.verdict, finding.check, finding.what, finding.advice))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import typer
 
 from ..config import Config
-from ..events import Direction
+from ..events.direction import Direction, direction_word
 from ..firewall.admission import Admission
 from ..firewall.policy import Policy
 from ..firewall.quotas import NO_LIMIT, Limit
@@ -20,12 +21,11 @@ from ..store.firewall_tables import FirewallTables, Remembered, stored_form
 from . import output
 from .command import UsageError
 from .names import PolicyFile, read_names
-from .rule_text import WORDS, columns, date_text, line_text, place_text, rule_text, type_text
+from .rule_text import columns, date_text, line_text, place_text, rule_text, type_text
 
-__all__ = ["check", "explain", "who"]
+__all__ = ["Directions", "check", "explain", "who"]
 
 RELAYS: Final = {"never": "by no relay", "only": "by relays only"}
-DIRECTIONS: Final = (Direction.INBOUND, Direction.OUTBOUND)
 
 NOBODY: Final = PeerId(b"\x12\x20" + bytes(32))
 """The id of no key: what holds for it holds for all that no file names."""
@@ -103,7 +103,8 @@ class InForce:
 
     def ended(self, peer: PeerId, direction: Direction) -> list[Ended]:
         """The rules for a peer that have ended."""
-        policy, index, key = self.policy, DIRECTIONS.index(direction), _word(direction)
+        policy, key = self.policy, direction_word(direction)
+        index = 0 if direction is Direction.INBOUND else 1
         candidates = [
             ("policy peer", policy.lines.get((peer, key)), policy.rules.peers.get(peer, (None, None))[index]),
             ("peer", None, self.rules.get((peer, direction))),
@@ -151,11 +152,11 @@ def explain(
     for way in Direction[direction.upper()]:
         decision = in_force.decide(its, way, type)
         ended = in_force.ended(its, way)
-        record[_word(way)] = {
+        record[direction_word(way)] = {
             **_decision(decision),
             "ended": [{**one._asdict(), "until": one.until.isoformat()} for one in ended],
         }
-        rows.append([_word(way), _decision_text(decision, type)])
+        rows.append([direction_word(way), _decision_text(decision, type)])
         rows += [["", f"passed over: a rule of {place_text(one.layer, one.line)}, which has ended"] for one in ended]
         if way is Direction.INBOUND:
             record["limits"] = _limits(in_force.policy, its, type)
@@ -189,8 +190,8 @@ def who(
             if decision.verdict is Verdict.REJECT:
                 continue
             its = {"peer": None, "name": None} if peer is None else output.peer_record(peer)
-            records.append({**its, "direction": _word(way), **_decision(decision)})
-            cells = [its["peer"] or "all others", its["name"] or "-", _word(way), records[-1]["verdict"]]
+            records.append({**its, "direction": direction_word(way), **_decision(decision)})
+            cells = [its["peer"] or "all others", its["name"] or "-", direction_word(way), records[-1]["verdict"]]
             rows.append([*cells, place_text(decision.layer, decision.line)])
     if not records:
         output.note("nobody")
@@ -211,7 +212,7 @@ def check(
     policy = Policy.load(file, wait=True)
     in_force = InForce(policy, None)
     ended = sorted(
-        {one for peer in (*in_force.peers, NOBODY) for way in DIRECTIONS for one in in_force.ended(peer, way)},
+        {one for peer in (*in_force.peers, NOBODY) for way in Direction for one in in_force.ended(peer, way)},
         key=lambda one: one.line or 0,
     )
     record = {
@@ -272,7 +273,7 @@ def _connection_rows(connections: dict[str, Any]) -> list[list[str]]:
 def _decision(decision: Decision) -> dict[str, Any]:
     rule = decision.rule
     return {
-        "verdict": None if decision.verdict is None else WORDS[decision.verdict],
+        "verdict": None if decision.verdict is None else decision.verdict.value,
         "layer": decision.layer,
         "line": decision.line,
         "rule": None if rule is None else stored_form(rule),
@@ -282,11 +283,11 @@ def _decision(decision: Decision) -> dict[str, Any]:
 def _decision_text(decision: Decision, type_name: str | None) -> str:
     verdict, rule, place = decision.verdict, decision.rule, place_text(decision.layer, decision.line)
     if rule is None:
-        return f"{WORDS[verdict or Verdict.ASK]}: {place}"
+        return f"{(verdict or Verdict.ASK).value}: {place}"
     if verdict is None or type_name is None:
         return f"{rule_text(rule)}: {place}"
     by = f": {rule_text(rule)}" if rule.types or rule.has_options else ""
-    return f"{WORDS[verdict]} {type_text(type_name)}: {place}{by}"
+    return f"{verdict.value} {type_text(type_name)}: {place}{by}"
 
 
 def _limits(policy: Policy, peer: PeerId, type_name: str | None) -> dict[str, Any]:
@@ -295,19 +296,15 @@ def _limits(policy: Policy, peer: PeerId, type_name: str | None) -> dict[str, An
     by_type = NO_LIMIT if type_name is None else policy.type_limits.get(type_name, NO_LIMIT)
     config = Config()
     return {
-        **_limit(
+        **asdict(
             Limit(
                 per_second=own.per_second or policy.requests_per_second or config.max_requests_per_second_per_peer,
                 in_flight=own.in_flight or policy.requests_in_flight or config.max_requests_in_flight_per_peer,
                 max_bytes=own.max_bytes,
             )
         ),
-        "of_type": None if by_type == NO_LIMIT else _limit(by_type),
+        "of_type": None if by_type == NO_LIMIT else asdict(by_type),
     }
-
-
-def _limit(limit: Limit) -> dict[str, Any]:
-    return {"per_second": limit.per_second, "in_flight": limit.in_flight, "max_bytes": limit.max_bytes}
 
 
 def _limits_text(limits: dict[str, Any], type_name: str | None) -> str:
@@ -318,7 +315,3 @@ def _limits_text(limits: dict[str, Any], type_name: str | None) -> str:
 
     of_type = limits["of_type"]
     return words(limits) + ("" if of_type is None else f"; of {type_text(type_name or '')} {words(of_type)}")
-
-
-def _word(direction: Direction) -> str:
-    return str(direction.name).lower()

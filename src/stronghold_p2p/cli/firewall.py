@@ -11,38 +11,26 @@ import typer
 
 from ..events import Direction
 from ..firewall.names import Names
+from ..firewall.policy import Policy
 from ..firewall.rules import Rule
 from ..identity import PeerId
 from ..store.database import Database
 from ..store.firewall_tables import FirewallTables, Remembered, stored_form
 from ..store.name_table import NameTable
 from . import output
-from .command import UsageError, add_command
-from .explain import check, explain, who
+from .command import UsageError, group
+from .explain import Directions, check, explain, who
 from .names import PolicyFile, read_names
 from .replay import replay
 from .rule_options import For, Reasons, Strict, Until, with_options
-from .rule_text import columns, rule_text
+from .rule_text import columns, line_text, rule_text
 from .text import escaped
 
 __all__ = ["firewall"]
 
-firewall = typer.Typer(
-    name="firewall",
-    help="Show and edit the rules, bans and names in a state file, which a running peer applies within a second; and ask a"
-    " policy file and a state file what they say.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-
 State = Annotated[Path, typer.Option("--state", metavar="FILE", help="The state file.")]
 Peer = Annotated[
     str, typer.Argument(metavar="PEER", help="The peer: its id, or its name in the state file or the policy.")
-]
-Directions = Annotated[
-    Literal["inbound", "outbound", "both"],
-    typer.Option("--direction", help="The peer's requests (inbound), ours to it (outbound), or both."),
 ]
 
 
@@ -197,18 +185,25 @@ def unname(peer: Peer, *, state: State, policy: PolicyFile = None) -> None:
     _edit(peer, state, policy, change, create=False)
 
 
-add_command(firewall, list_, "list")
-for function in (allow, reject, ask, restrict, remove, ban, unban, name, unname, explain, who, check, replay):
-    add_command(firewall, function)
+firewall = group(
+    "firewall",
+    "Show and edit the rules, bans and names in a state file, which a running peer applies within a second; and ask a"
+    " policy file and a state file what they say.",
+    *(list_, allow, reject, ask, restrict, remove, ban, unban, name, unname, explain, who, check, replay),
+)
 
 
 def _set_rule(
     peer: str, state: Path, policy: Path | None, direction: Literal["inbound", "outbound", "both"], rule: Rule
 ) -> None:
     sides = Direction[direction.upper()]
-    _edit(
+    its, loaded = _edit(
         peer, state, policy, lambda database, _, its: FirewallTables(database).set_rule(its, sides, rule), create=True
     )
+    for side, own in zip(("inbound", "outbound"), loaded.rules.peers.get(its, (None, None)), strict=True):
+        if own is not None and direction in (side, "both") and loaded.mode == "enforce":
+            line = loaded.lines.get((its, side))
+            output.note(f"the {side} rule that the policy has for {output.who(its)} goes first{line_text(line)}")
 
 
 def _edit(
@@ -219,9 +214,11 @@ def _edit(
     *,
     create: bool,
     check: Callable[[Names, PeerId], None] = lambda names, its: None,
-) -> None:
-    """Changes what the file holds about a peer, and prints what holds now. ``check`` comes before a file is made."""
-    names = read_names(policy, state if state.exists() or not create else None)
+) -> tuple[PeerId, Policy]:
+    """Changes what the file holds about a peer, and prints what it holds now. ``check`` comes before a file is made. Returns the peer,
+    and the policy, which is empty if there is none."""
+    loaded = Policy() if policy is None else Policy.load(policy, wait=True)
+    names = read_names(loaded, state if state.exists() or not create else None)
     output.name_peers(names.name_of)
     its = names.find(peer)
     check(names, its)
@@ -229,6 +226,7 @@ def _edit(
         change(database, names, its)
         remembered = FirewallTables(database).read().at(time.time())
     _print(remembered, names, [its])
+    return its, loaded
 
 
 def _split(option: str, types: str) -> set[str]:

@@ -10,17 +10,9 @@ import typer
 
 from ..identity import Keypair
 from . import output
-from .command import PassphraseFile, UsageError, add_command, load_key, passphrase
+from .command import PassphraseFile, UsageError, group, load_key, passphrase
 
 __all__ = ["key"]
-
-key = typer.Typer(
-    name="key",
-    help="Make and show key files. A key pair is the identity of a peer.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The key file.")]
 
@@ -59,8 +51,7 @@ def show(file: File, *, passphrase_file: PassphraseFile = None) -> None:
     _print(_description(keypair))
 
 
-for function in (new, show):
-    add_command(key, function)
+key = group("key", "Make and show key files. A key pair is the identity of a peer.", new, show)
 
 
 def _description(keypair: Keypair) -> dict[str, str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import nullcontext, suppress
@@ -13,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..addresses.target import parse_target
 from ..config import Config
-from ..ending import end_all
+from ..ending import end_all, together
 from ..errors import ListenError
 from ..events import (
     AddressesChanged,
@@ -73,6 +76,8 @@ if TYPE_CHECKING:
 
 __all__ = ["listen", "on_hangup", "tell"]
 
+logger = logging.getLogger("stronghold_p2p")
+
 DEFAULT_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 DEFAULT_QUIET = Config().firewall_quiet or 0
 MDNS_ADDRESS, MDNS_IPV6_ADDRESS = "/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"
@@ -80,6 +85,9 @@ MDNS_ADDRESS, MDNS_IPV6_ADDRESS = "/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"
 
 MAX_MESSAGE = 500
 """Characters that are shown of why a request failed: the message may quote what the remote sent."""
+
+FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
+"""Seconds until a relay that could not be reached at the start is tried again, at first and at most, as when one is lost later."""
 
 Handler = Callable[[Request[Any]], Awaitable[Any]]
 
@@ -313,13 +321,14 @@ async def _listen(
             nullcontext() if member is None else member.joined(),
             auditing(peer, audit) as auditor,
             running(peer),
-            asyncio.TaskGroup() as tasks,
+            together() as tasks,
         ):
             if auditor is not None:
                 tasks.create_task(auditor.watch())
             if asker is not None:
                 tasks.create_task(asker.run())
-            tasks.create_task(tell(peer.events()))
+            without: set[PeerId] = set()
+            tasks.create_task(tell(peer.events(), without))
             on_hangup(peer, auditor, reloads=reloads)
             if member is not None:
                 tasks.create_task(member.run())
@@ -329,8 +338,14 @@ async def _listen(
             if by_ipv6_too:
                 with suppress(ListenError):  # a machine may be without it
                     await peer.listen(MDNS_IPV6_ADDRESS, reuse_port=member is not None)
+            down: dict[str, ListenError] = {}
             for relay in relays:
-                await peer.listen_via_relay(relay)
+                try:
+                    await peer.listen_via_relay(relay)
+                except ListenError as error:
+                    if not isinstance(error.__cause__, ConnectionError | TimeoutError):
+                        raise  # it refuses
+                    down[relay] = error
             if console is not None:
                 console.open()
                 tasks.create_task(console.run())
@@ -344,13 +359,32 @@ async def _listen(
             def begun() -> None:
                 if member is not None:
                     member.listening(_settled(where, peer.listeners))
+                for relay, error in down.items():
+                    tasks.create_task(_listen_later(peer, relay, error, without))
 
             await serve(peer, begun=begun)
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
     finally:
         # What was made is removed if it never listened, since nothing is in it.
         await end_all(peer.close, *(partial(path.unlink, missing_ok=True) for path in made))
+
+
+async def _listen_later(peer: StrongholdP2p[Any, Any], relay: str, error: ListenError, without: set[PeerId]) -> None:
+    """Tries again to listen through a relay that could not be reached; when there is a reservation, :func:`tell` tells."""
+    relay_id, _ = parse_target(relay)
+    without.add(relay_id)
+    logger.warning("%s; it is tried again", error)
+    if output.is_json():
+        _tell_lost(relay_id, error)
+    pause = FIRST_PAUSE
+    while True:
+        await asyncio.sleep(random.uniform(pause / 2, pause))  # not all at once, when a relay restarts
+        try:
+            await peer.listen_via_relay(relay)
+        except ListenError as again:
+            logger.debug("%s; it is tried again", again)
+            pause = min(2 * pause, LAST_PAUSE)
+        else:
+            return
 
 
 def _member(descriptor: int) -> Member:
@@ -411,9 +445,10 @@ def _rules(*, allow_all: bool, reject_all: bool, ask: bool) -> FirewallRules:
     return FirewallRules(inbound=Rule.ASK if ask else None)
 
 
-async def tell(events: AsyncIterator[Event]) -> None:
-    """Prints what becomes of our addresses, ports, paths, requests, policy and state. What failed, people read in the log."""
-    lost: set[PeerId] = set()
+async def tell(events: AsyncIterator[Event], without: set[PeerId] | None = None) -> None:
+    """Prints what becomes of our addresses, ports, paths, requests, policy and state. What failed, people read in the log.
+    ``without``: the relays at which a reservation is news, since there was none."""
+    without = set() if without is None else without
     async for event in events:
         match event:
             case RequestFailed(peer, error) if output.is_json():
@@ -422,12 +457,11 @@ async def tell(events: AsyncIterator[Event]) -> None:
                 record = {"event": "addresses", "addresses": list(map(str, addresses))}
                 output.result(record, "\n".join(f"listening on  {address}" for address in new))
             case ReservationLost(relay, error):
-                lost.add(relay)
+                without.add(relay)
                 if output.is_json():
-                    reason = "the connection has ended" if error is None else output.printable(str(error), MAX_MESSAGE)
-                    output.result({"event": "reservation_lost", "relay": str(relay), "message": reason})
-            case ReservationMade(relay, addresses) if relay in lost:
-                lost.discard(relay)
+                    _tell_lost(relay, error)
+            case ReservationMade(relay, addresses) if relay in without:
+                without.discard(relay)
                 record = {"event": "reservation", "relay": str(relay), "addresses": list(map(str, addresses))}
                 output.result(record, "\n".join(f"listening on  {address}" for address in addresses))
             case PathUpgraded(connection, before):
@@ -466,6 +500,11 @@ async def tell(events: AsyncIterator[Event]) -> None:
                 output.result({"event": "policy", "path": event.path}, f"policy        {event.path} was reloaded")
             case PolicyFailed() | StateFailed() if output.is_json():
                 output.error(event.error)
+
+
+def _tell_lost(relay: PeerId, error: Exception | None) -> None:
+    reason = "the connection has ended" if error is None else output.printable(str(error), MAX_MESSAGE)
+    output.result({"event": "reservation_lost", "relay": str(relay), "message": reason})
 
 
 def _failure(peer: PeerId, error: Exception) -> dict[str, str | None]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..ending import together
 from ..events import PathLimits
 from ..firewall.policy import Policy
 from ..identity import Keypair, PeerId
@@ -133,7 +134,7 @@ async def _relay(
     reloads: bool,
 ) -> None:
     try:
-        async with auditing(peer, audit) as auditor, running(peer), asyncio.TaskGroup() as tasks:
+        async with auditing(peer, audit) as auditor, running(peer), together() as tasks:
             if auditor is not None:
                 tasks.create_task(auditor.watch())
             tasks.create_task(tell(peer.events()))
@@ -147,8 +148,6 @@ async def _relay(
             if report:
                 tasks.create_task(_report(peer, report))
             await serve(peer)
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
     finally:
         if report:
             _show(peer)

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from ..errors import InvalidAddress, StrongholdError
-from ..events import Direction
+from ..events.direction import DIRECTIONS
 from ..firewall.policy import Policy
 from ..firewall.rules import Verdict
 from ..firewall.trial import Judgement, Trial
@@ -30,7 +30,6 @@ REQUIRED: Final = {"peer", "direction", "type", "allowed"}
 """What every decision has, of whatever version; other lines do not have all of them."""
 
 WOULD_BE: Final = {Verdict.ALLOW: "allowed", Verdict.REJECT: "rejected", Verdict.ASK: "asked about"}
-DIRECTIONS: Final = {"inbound": Direction.INBOUND, "outbound": Direction.OUTBOUND}
 
 
 class InvalidAudit(StrongholdError):

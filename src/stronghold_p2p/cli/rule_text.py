@@ -8,9 +8,7 @@ from datetime import datetime
 from ..firewall.rules import Rule, Verdict
 from .text import escaped
 
-__all__ = ["WORDS", "columns", "date_text", "line_text", "place_text", "rule_text", "type_text"]
-
-WORDS = {Verdict.ALLOW: "allow", Verdict.ASK: "ask", Verdict.REJECT: "reject"}
+__all__ = ["columns", "date_text", "line_text", "place_text", "rule_text", "type_text"]
 
 LAYERS = {
     "policy peer": "the policy, for this peer",
@@ -25,11 +23,11 @@ LAYERS = {
 def rule_text(rule: Rule) -> str:
     """What a rule says, with its options, and what comes after its end."""
     lists = [
-        f"{word} {', '.join(map(type_text, types))}"
-        for verdict, word in WORDS.items()
+        f"{verdict.value} {', '.join(map(type_text, types))}"
+        for verdict in (Verdict.ALLOW, Verdict.ASK, Verdict.REJECT)
         if (types := rule.named(verdict))
     ]
-    others = WORDS[rule.otherwise]
+    others = rule.otherwise.value
     if not lists:
         text = others
     elif set(rule.types.values()) == {Verdict.ALLOW} and others == "reject":

@@ -19,9 +19,9 @@ from ..errors import (
     WebSocketError,
 )
 from ..events import DialAttempt
-from ..multiaddr import Multiaddr
 from ..swarm.own_addresses import Scope, scope_of
 from ..transport.resolver import is_name
+from .facts import port_of
 from .finding import MAX_SHOWN, shortened
 
 __all__ = ["RAISE", "REFUSES_RELAYED", "advice_on", "attempts_data", "in_words", "on_status"]
@@ -128,7 +128,7 @@ def _silence(attempt: DialAttempt) -> int:
 
 def _advice(attempt: DialAttempt, whom: str, *, relay_given: bool) -> str:
     address, error = attempt.address, attempt.error
-    port = _port_of(address)
+    port = port_of(address) or "?"
     match error:
         case RelayRefused():
             return on_status(error.status)
@@ -185,7 +185,3 @@ def _advice(attempt: DialAttempt, whom: str, *, relay_given: bool) -> str:
             return f"Look whether this machine has {family}, and a route to that address."
         case _:
             return "Look at the log of the other side."
-
-
-def _port_of(address: Multiaddr) -> str:
-    return next((value for name, value in address if name == "tcp" and value), "?")

@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..addresses.target import parse_target
+from ..ending import together
 from ..errors import DialError, InvalidAddress
 from ..events import Reachability
 from ..identity import Keypair, PeerId
-from ..multiaddr import CIRCUIT, Multiaddr
+from ..multiaddr import CIRCUIT, Ip, Multiaddr, host_of
 from ..peer import StrongholdP2p
 from ..protocols.autonat.message import DIAL_REQUEST
 from ..protocols.hole_punching import PROTOCOL as DCUTR
 from ..protocols.relay.client import split_circuit
-from ..swarm.own_addresses import host_of
-from ..transport.interfaces import Ip
 from ..transport.resolver import is_name
 from .contact import Told, contact, contact_apart, punch, reserve, running
-from .facts import Contact, Neighbors, Outside, Punch, RelayContact, Router, Target
+from .facts import Contact, Neighbors, Outside, Punch, RelayContact, Router, Target, port_of
 from .finding import Diagnosis, Finding
 from .look import listen_everywhere, look_at_machine, look_at_router, look_for_neighbors, look_up
 from .machine import check_clock, check_interfaces, check_mdns, check_name, check_name_servers
@@ -94,14 +93,17 @@ async def diagnose(
     where = None if listen is None else Multiaddr.parse(listen)
     async with running(keypair, seconds * DIAL_PART, port_mapping=True) as (own, told):
         await (listen_everywhere(own, announce) if where is None else own.listen(where, announce=announce))
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                examination = _Examination(
-                    own, told, keypair, seconds, tasks.create_task, port=_port_of(where), has_key=has_key
-                )
-                return await examination.run(given, wanted, named, tell)
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as tasks:
+            examination = _Examination(
+                own,
+                told,
+                keypair,
+                seconds,
+                tasks.create_task,
+                port=0 if where is None else int(port_of(where) or 0),
+                has_key=has_key,
+            )
+            return await examination.run(given, wanted, named, tell)
 
 
 class _Examination:
@@ -115,7 +117,7 @@ class _Examination:
         seconds: float,
         spawn: Callable[..., asyncio.Task[Any]],
         *,
-        port: int | None,
+        port: int,
         has_key: bool,
     ) -> None:
         self._own = own
@@ -364,10 +366,6 @@ def _behind(relay: Contact, peer: PeerId) -> Target:
     assert relay.path is not None
     assert relay.path.dialed is not None
     return Target(peer, relay.path.dialed.with_peer(relay.target.peer).encapsulate(CIRCUIT))
-
-
-def _port_of(address: Multiaddr | None) -> int | None:
-    return None if address is None else next((int(value) for name, value in address if name == "tcp" and value), None)
 
 
 def _target(text: str, own: PeerId) -> Target:

@@ -23,10 +23,20 @@ from ..events import (
     ReservationMade,
 )
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
-from ..transport.interfaces import Ip
+from ..multiaddr import Ip, Multiaddr
 
-__all__ = ["Contact", "Lookup", "Machine", "Neighbors", "Outside", "Punch", "RelayContact", "Router", "Target"]
+__all__ = [
+    "Contact",
+    "Lookup",
+    "Machine",
+    "Neighbors",
+    "Outside",
+    "Punch",
+    "RelayContact",
+    "Router",
+    "Target",
+    "port_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +193,8 @@ class Outside:
         """Whether those who were asked could dial no address of this ``origin``."""
         tried = [known for known in self.reachability.values() if known.origin is origin]
         return any(known.not_dialed_by for known in tried) and not any(known.dialed_by for known in tried)
+
+
+def port_of(address: Multiaddr) -> str | None:
+    """The TCP port."""
+    return next((value for name, value in address if name == "tcp" and value), None)

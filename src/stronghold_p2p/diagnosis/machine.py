@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from ..identity import PeerId
+from ..multiaddr import Ip
 from ..swarm.own_addresses import Scope, scope_of
-from ..transport.interfaces import Ip
 from .facts import Lookup, Machine, Neighbors
 from .finding import Finding, Verdict, duration, listed, shortened, some
 

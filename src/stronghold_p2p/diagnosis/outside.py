@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ..events import AddressOrigin, AddressReachability, NatKind
 from ..multiaddr import Multiaddr
-from .facts import Outside
+from .facts import Outside, port_of
 from .finding import Finding, listed
 
 __all__ = ["check_nat", "check_reachability"]
@@ -81,7 +81,7 @@ def check_reachability(outside: Outside, *, needed: bool) -> Finding:
 
 def _advice_on(address: Multiaddr, origin: AddressOrigin) -> str:
     """What to do about an address that cannot be dialed."""
-    port = next((value for name, value in address if name == "tcp"), None)
+    port = port_of(address)
     match origin:
         case AddressOrigin.INTERFACE:
             return (

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ..events import AddressOrigin, NatKind, PathUpgraded, PortMapped
-from ..multiaddr import Multiaddr
-from ..transport.interfaces import Ip
+from ..multiaddr import Ip, Multiaddr
 from .facts import Contact, Machine, Outside, Punch, RelayContact, Router
 from .finding import Diagnosis, Finding, Reach
 from .remotes import is_cut, is_local, is_public

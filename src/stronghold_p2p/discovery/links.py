@@ -12,10 +12,10 @@ import struct
 import sys
 from typing import Final, Protocol
 
+from ..multiaddr import Ip
 from ..resources.turns import Turns
 from . import packets
 from .packets import Announcement
-from .texts import IP
 
 __all__ = ["PORT", "Link", "new_name"]
 
@@ -76,7 +76,7 @@ class Link:
     """
 
     def __init__(
-        self, interface: int, source: IP, turns: Turns, owner: LinkOwner, *, told: Announcement | None = None
+        self, interface: int, source: Ip, turns: Turns, owner: LinkOwner, *, told: Announcement | None = None
     ) -> None:
         """``interface`` is its number; ``source`` one of our addresses there, from which IPv4 is sent; ``told`` is what an
         earlier link there has announced, and could not say goodbye to."""
@@ -228,7 +228,7 @@ class Link:
                 return
 
 
-def _open(interface: int, source: IP) -> socket.socket:
+def _open(interface: int, source: Ip) -> socket.socket:
     """A socket for the group on this interface alone.
 
     Bound to the group, which Linux allows, it gets no unicast: nothing from outside of the network, and nothing that is

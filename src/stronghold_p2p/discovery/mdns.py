@@ -14,7 +14,7 @@ from ..config import Config
 from ..errors import ListenError
 from ..events import Event, PeerDiscovered, PeerExpired
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Ip, Multiaddr
 from ..protocols.service import Service, ServiceHost
 from ..resources.networks import networks_of
 from ..resources.refusals import Refusals
@@ -24,7 +24,7 @@ from . import links, packets
 from .intake import Intake
 from .links import Link
 from .neighbors import Change, Neighbors
-from .texts import IP, announced_addresses, encode_text, sightings
+from .texts import announced_addresses, encode_text, sightings
 
 __all__ = ["Mdns"]
 
@@ -64,13 +64,13 @@ class Mdns(Service):
         self._neighbors = Neighbors(
             own, config.max_discovered_peers, lambda sender: refusals.add("max_discovered_peers", sender)
         )
-        self._links: dict[tuple[int, IP | None], Link] = {}
+        self._links: dict[tuple[int, Ip | None], Link] = {}
         """By the number of the interface, and our address there; None for that of IPv6, which the system chooses."""
         self._announcements: dict[int, packets.Announcement] = {}
         """By the number of the interface."""
         self._unsaid: dict[int, packets.Announcement] = {}
         """The same of interfaces that have lost their addresses: the goodbyes are said when they have others."""
-        self._own_ips: frozenset[IP] = frozenset()
+        self._own_ips: frozenset[Ip] = frozenset()
         self._listen_addresses: tuple[Multiaddr, ...] = ()
         self._networks: frozenset[IPv4Network | IPv6Network] = frozenset()
         """Those of our addresses: where neighbors are."""
@@ -139,8 +139,9 @@ class Mdns(Service):
         self.offer_changed(None)
 
     def offer_changed(self, peer: PeerId | None) -> None:
-        if self.host.listen_addresses != self._listen_addresses and not self._closed:
-            self._listen_addresses = self.host.listen_addresses
+        addresses = self.host.own_addresses.addresses
+        if addresses != self._listen_addresses and not self._closed:
+            self._listen_addresses = addresses
             self.network_changed()
 
     def network_changed(self) -> None:
@@ -153,7 +154,7 @@ class Mdns(Service):
 
     def _update_links(self) -> OSError | None:
         """One link for each interface and family, that tells of our addresses there. Returns why one could not be made."""
-        present: dict[int, list[IP]] = {}
+        present: dict[int, list[Ip]] = {}
         for one in self._interfaces.addresses:
             if one.usable:
                 present.setdefault(one.interface, []).append(one.ip)
@@ -184,7 +185,7 @@ class Mdns(Service):
             link.announce(announcements[interface])
         return failure
 
-    def _announcement(self, interface: int, ips: Collection[IP]) -> packets.Announcement | None:
+    def _announcement(self, interface: int, ips: Collection[Ip]) -> packets.Announcement | None:
         """What we tell there: under a new name if it is not what we told before, since go reports a name once."""
         addresses = announced_addresses(self._listen_addresses, ips)
         before = self._announcements.get(interface)
@@ -203,14 +204,14 @@ class Mdns(Service):
             if self._is_neighbor(source) and self._intake.takes(sender, len(data)):
                 self._turns.run(self._take, link, data, source)
 
-    def _is_neighbor(self, source: IP) -> bool:
+    def _is_neighbor(self, source: Ip) -> bool:
         """Whether it may be (RFC 6762, section 11). So a neighbor that lies about its address is no more senders, among whom
         places are shared, than its network has addresses."""
         if source.version == 6 and source.is_link_local:
             return True  # such addresses are not listed
         return any(source in network for network in self._networks)
 
-    def _take(self, link: Link, data: bytes, sender: IP) -> None:
+    def _take(self, link: Link, data: bytes, sender: Ip) -> None:
         message = packets.read(data)
         if isinstance(message, packets.Query):
             link.answer(message)
@@ -256,7 +257,7 @@ def _neighborhood(address: InterfaceAddress) -> IPv4Network | IPv6Network:
     return network if network.num_addresses > 1 else network.supernet(new_prefix=0)
 
 
-def _sources(ips: Iterable[IP]) -> list[IP]:
+def _sources(ips: Iterable[Ip]) -> list[Ip]:
     """The first of our addresses on an interface by each family. Only by IPv4 has the loopback interface multicast."""
     families = {ip.version: ip for ip in reversed(list(ips))}
     if any(ip.is_loopback for ip in families.values()):

@@ -23,8 +23,8 @@ from zeroconf import (  # type: ignore[attr-defined]
 )
 
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
-from .texts import encode_text, ip_of, strings
+from ..multiaddr import Multiaddr, host_of
+from .texts import encode_text, strings
 
 __all__ = [
     "SERVICE",
@@ -97,7 +97,7 @@ def announcement(name: str, addresses: Sequence[Multiaddr], peer: PeerId) -> Ann
         return None
     instance, host = f"{name}.{SERVICE}", f"{name}.local."
     ports = (int(value) for address in addresses for kind, value in address if kind == "tcp" and value)
-    ips = {ip.version: ip for ip in map(ip_of, reversed(addresses)) if ip is not None}
+    ips = {ip.version: ip for ip in map(host_of, reversed(addresses)) if ip is not None}
     out = _pointer_and_text(instance, text, TTL)
     out.add_additional_answer(DNSService(instance, SRV, IN | UNIQUE, TTL, 0, 0, next(ports, 0), host))
     for version, ip in ips.items():

@@ -12,16 +12,14 @@ Each string of a TXT record is ``dnsaddr=<address>/p2p/<peer id>``. What real pe
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, NamedTuple, TypeAlias
+from ipaddress import IPv6Address
+from typing import Final, NamedTuple
 
 from ..errors import InvalidAddress
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Ip, Multiaddr, host_of
 
-__all__ = ["IP", "Sighting", "announced_addresses", "encode_text", "ip_of", "sightings", "strings"]
-
-IP: TypeAlias = IPv4Address | IPv6Address
+__all__ = ["Sighting", "announced_addresses", "encode_text", "sightings", "strings"]
 
 MAX_ANNOUNCED: Final = 12
 MAX_TEXT: Final = 1100
@@ -51,10 +49,10 @@ class Sighting(NamedTuple):
     """Seconds for which it is valid; 0: it is withdrawn."""
 
 
-def announced_addresses(listening: Iterable[Multiaddr], interface: Collection[IP]) -> tuple[Multiaddr, ...]:
+def announced_addresses(listening: Iterable[Multiaddr], interface: Collection[Ip]) -> tuple[Multiaddr, ...]:
     """Those of our listen addresses that a neighbour on an interface with these IP addresses can dial, TCP and IPv4
     first."""
-    fit = [address for address in listening if ip_of(address) in interface and _is_known_to_all(address)]
+    fit = [address for address in listening if host_of(address) in interface and _is_known_to_all(address)]
     fit.sort(key=lambda address: (len(address.components), address.components[0][0]))
     return tuple(fit)
 
@@ -69,15 +67,6 @@ def encode_text(addresses: Iterable[Multiaddr], peer: PeerId) -> bytes:
     return encoded
 
 
-def ip_of(address: Multiaddr) -> IP | None:
-    """The IP address that it begins with, if it does."""
-    name, value = address.components[0]
-    if name not in {"ip4", "ip6"}:
-        return None
-    ip = ip_address(value or "")
-    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
-
-
 def strings(data: bytes) -> Iterator[bytes]:
     """The strings of a TXT record's data, up to one that is cut short."""
     offset = 0
@@ -89,7 +78,7 @@ def strings(data: bytes) -> Iterator[bytes]:
         offset = end
 
 
-def sightings(texts: Iterable[tuple[str, bytes, int]], source: IP, *, is_local: bool) -> list[Sighting]:
+def sightings(texts: Iterable[tuple[str, bytes, int]], source: Ip, *, is_local: bool) -> list[Sighting]:
     """What the TXT records of a packet say: each the name of an instance, the data and the TTL in seconds.
 
     ``source`` has sent the packet; ``is_local``: it is this machine. Never raises: what cannot be parsed, or dialed from
@@ -123,12 +112,12 @@ def _parse(string: bytes) -> Multiaddr | None:
         return None
 
 
-def _dialable(address: Multiaddr, source: IP, *, is_local: bool) -> Multiaddr | None:
+def _dialable(address: Multiaddr, source: Ip, *, is_local: bool) -> Multiaddr | None:
     """``address`` as it can be dialed from here, or None.
 
     A neighbour does not choose the names that we look up, and a loopback address, or one of a relay, is none of its own.
     """
-    ip = ip_of(address)
+    ip = host_of(address)
     if len(address.components) > MAX_COMPONENTS or ip is None or ip.is_multicast:
         return None
     if ip.is_unspecified and ip.version == source.version:

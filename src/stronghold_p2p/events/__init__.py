@@ -16,6 +16,7 @@ from .firewall import (
     FirewallRequestEnded,
     FirewallRequestOpened,
     How,
+    NameChanged,
     Outcome,
     PolicyFailed,
     PolicyLoaded,
@@ -50,6 +51,7 @@ __all__ = [
     "LimitReached",
     "Listener",
     "ListenerClosed",
+    "NameChanged",
     "NatKind",
     "NewListener",
     "Outcome",
@@ -436,6 +438,7 @@ Event = (
     | FirewallRequestOpened
     | FirewallRequestEnded
     | BanChanged
+    | NameChanged
     | RuleChanged
     | PolicyLoaded
     | PolicyFailed

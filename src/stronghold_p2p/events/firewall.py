@@ -16,6 +16,7 @@ __all__ = [
     "FirewallRequestEnded",
     "FirewallRequestOpened",
     "How",
+    "NameChanged",
     "Outcome",
     "PolicyFailed",
     "PolicyLoaded",
@@ -82,7 +83,8 @@ class FirewallDecision:
     rule: str | None
     """The rule in force, as text; None if there was none, so that the answer to a question decided, or its absence."""
     layer: str
-    """The layer of the rule: ``suspended`` (see :meth:`StrongholdP2p.suspend_requests`), ``policy peer``, ``peer``, ``policy default``, ``default`` or ``none``."""
+    """The layer of the rule: ``suspended`` (see :meth:`StrongholdP2p.suspend_requests`), ``policy peer``, ``peer``,
+    ``policy default``, ``default`` or ``none``."""
     line: int | None
     """The rule's line in the policy file; None if it is from elsewhere."""
     allowed: bool
@@ -187,6 +189,14 @@ class BanChanged:
 
     peer: PeerId
     banned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NameChanged:
+    """A peer was given a petname, or it was taken away, by a call, or in the state file while the peer runs."""
+
+    peer: PeerId
+    name: str | None
 
 
 @dataclass(frozen=True, slots=True)

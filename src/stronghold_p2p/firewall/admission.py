@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Literal, TypeAlias
 
 from ..frozen import FrozenDict
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Ip, Multiaddr, ip_of
 
 __all__ = ["Admission", "AdmissionRules", "Network", "RelayMode"]
 
@@ -136,7 +136,9 @@ class Admission:
         if relayed and policy.allow_networks and policy.relayed is None:
             # Else an allowed relay would let in whomever it likes.
             return "it is relayed, and the policy has an allow list of networks"
-        ip = _ip_of(address) if self._limits_networks else None
+        if not self._limits_networks:
+            return None
+        ip = next((ip for component in address if (ip := ip_of(*component)) is not None), None)
         if ip is None:
             return None
         denied = self._deny_networks.find(ip)
@@ -164,7 +166,7 @@ class _NetworkSet:
     def __bool__(self) -> bool:
         return any(self._by_mask.values())
 
-    def find(self, ip: IPv4Address | IPv6Address) -> Network | None:
+    def find(self, ip: Ip) -> Network | None:
         """A network that contains ``ip``, if any."""
         value = int(ip)
         for mask, networks in self._by_mask[ip.version].items():
@@ -179,12 +181,3 @@ def _unmapped(network: Network) -> Network:
         prefix = network.prefixlen - IPV4_MAPPED.prefixlen
         return IPv4Network((network.network_address.packed[-4:], prefix))
     return network
-
-
-def _ip_of(address: Multiaddr) -> IPv4Address | IPv6Address | None:
-    for name, value in address:
-        if name in {"ip4", "ip6"}:
-            assert value is not None
-            ip = ip_address(value)
-            return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
-    return None

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from ..errors import PolicyError
+from ..events.direction import DIRECTIONS, Direction
 from ..frozen import FrozenDict
 from ..identity import PeerId
 from ..limit_fields import limit
 from .admission import AdmissionRules
 from .quotas import Limit
-from .rules import Direction, FirewallRules, Lines, Verdict
+from .rules import FirewallRules, Lines, Verdict
 
 __all__ = ["Policy", "PolicyMode"]
 
@@ -81,8 +82,10 @@ class Policy:
         Raises:
             PolicyError: not TOML, empty, or invalid; a rule has a type that is not in ``types``; or one of its tests fails.
         """
-        from .policy_file.reading import parse  # with what parses TOML, for those who have a policy file
-
+        try:
+            from .policy_file.reading import parse  # with what parses TOML, for those who have a policy file
+        except OSError as error:  # out of descriptors
+            raise _unreadable(path, error) from error
         return parse(text, path, types)
 
     @classmethod
@@ -103,8 +106,7 @@ class Policy:
     @property
     def rule_lines(self) -> Lines:
         """The :attr:`lines` of the rules."""
-        ways = {"inbound": Direction.INBOUND, "outbound": Direction.OUTBOUND}
-        return {(peer, ways[key]): line for (peer, key), line in self.lines.items() if key in ways}
+        return {(peer, DIRECTIONS[key]): line for (peer, key), line in self.lines.items() if key in DIRECTIONS}
 
     def verdict(self, peer: PeerId | None, direction: Direction, type_name: str | None) -> Verdict | None:
         """What it alone says of a request in one direction, whatever its mode, before any of its rules ends. ``peer`` None: one
@@ -125,7 +127,11 @@ def _read(path: str | os.PathLike[str], wait: bool) -> bytes:
                 raise PolicyError(path, 0, "", "a pipe, not a file that can be read again")
             data = file.read(MAX_SIZE + 1) or b""  # None: a terminal where nothing was typed
     except OSError as error:
-        raise PolicyError(path, 0, "", (error.strerror or str(error)).lower()) from error
+        raise _unreadable(path, error) from error
     if len(data) > MAX_SIZE:
         raise PolicyError(path, 0, "", f"over {MAX_SIZE:,} bytes: not a policy file")
     return data
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> PolicyError:
+    return PolicyError(path, 0, "", (error.strerror or str(error)).lower())

@@ -198,8 +198,8 @@ class FirewallRequest:
 
     def set_rule(self, rule: Rule, for_: float | None = None) -> bool:
         """Sets ``rule`` for the peer in this direction, and applies it to the waiting requests. After ``for_`` seconds the
-        peer's own rule from before holds again; None: it is replaced for good. With a state file, the rule is stored. False if the question has ended, or if the rule allows something on which several approvers must
-        agree; then no rule is set.
+        peer's own rule from before holds again; None: it is replaced for good. With a state file, the rule is stored. False if the
+        question has ended, or if the rule allows something on which several approvers must agree; then no rule is set.
 
         Raises:
             TypeError: not a rule, or a rule with a type that no request has.

@@ -16,7 +16,7 @@ from ..events import Direction
 from ..identity import PeerId
 from ..logs import SparingLog
 
-__all__ = ["Predicate", "Rule", "Subject", "Verdict", "left_at", "unknown_type"]
+__all__ = ["RULES", "Predicate", "Rule", "Subject", "Verdict", "left_at", "unknown_type"]
 
 Predicate = Callable[[PeerId, Direction, Any], bool]
 """Gets the peer, the direction and the view of the request. Returns whether it passes."""
@@ -27,11 +27,11 @@ rule."""
 
 
 class Verdict(enum.Enum):
-    """The result of a rule for one request."""
+    """The result of a rule for one request, by the word for it."""
 
-    ALLOW = enum.auto()
-    REJECT = enum.auto()
-    ASK = enum.auto()
+    ALLOW = "allow"
+    REJECT = "reject"
+    ASK = "ask"
 
 
 @dataclass(slots=True)
@@ -155,7 +155,7 @@ class Rule:
         for verdict, kinds in named.items():
             for name in _names(verdict, kinds):
                 if types.setdefault(name, verdict) is not verdict:
-                    raise ValueError(f"the type {name!r} is in both {_WORDS[types[name]]}= and {_WORDS[verdict]}=")
+                    raise ValueError(f"the type {name!r} is in both {types[name].value}= and {verdict.value}=")
         rest = Verdict.ASK if otherwise == "ask" else Verdict.REJECT
         if all(verdict is rest for verdict in types.values()):  # types make no difference
             return cls.ASK if rest is Verdict.ASK else cls.REJECT_ALL
@@ -297,7 +297,7 @@ class Rule:
             return f"Rule.{self._name}"
         if self.predicate is not None:
             return f"Rule.restricted({self.predicate!r})"
-        parts = [f"{_WORDS[one]}={{{', '.join(map(repr, names))}}}" for one in Verdict if (names := self.named(one))]
+        parts = [f"{one.value}={{{', '.join(map(repr, names))}}}" for one in Verdict if (names := self.named(one))]
         if self.otherwise is Verdict.ASK:
             parts.append("otherwise='ask'")
         return f"Rule.restricted({', '.join(parts)})"
@@ -326,7 +326,7 @@ _Values = tuple[Mapping[str, Verdict], Verdict, Predicate | None, datetime | Non
 def _names(verdict: Verdict, kinds: Collection[type | str] | None) -> list[str]:
     given = frozenset(kinds or ())
     if isinstance(kinds, str) or not all(isinstance(kind, type | str) for kind in given):
-        raise TypeError(f"{_WORDS[verdict]}= takes a set of classes or names, not {kinds!r}")
+        raise TypeError(f"{verdict.value}= takes a set of classes or names, not {kinds!r}")
     return [kind if isinstance(kind, str) else kind.__name__ for kind in given]
 
 
@@ -366,7 +366,9 @@ def unknown_type(name: str, types: frozenset[str] | None) -> str | None:
     return f"no request has the type {name!r}; {hint}"
 
 
-_WORDS = {Verdict.ALLOW: "allow", Verdict.REJECT: "reject", Verdict.ASK: "ask"}
 _NAMES = {Verdict.ALLOW: "ALLOW_ALL", Verdict.REJECT: "REJECT_ALL", Verdict.ASK: "ASK"}
 _WHOLE = {verdict: Rule({}, verdict, None) for verdict in Verdict}
 Rule.ALLOW_ALL, Rule.REJECT_ALL, Rule.ASK = map(_WHOLE.__getitem__, Verdict)
+
+RULES: Final = {verdict.value: rule for verdict, rule in _WHOLE.items()}
+"""The three, by the word for what they say."""

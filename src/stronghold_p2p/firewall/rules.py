@@ -132,7 +132,7 @@ class _Side:
     whoever finds such a rule calls :meth:`drop_ended`, and looks again.
     """
 
-    __slots__ = ("_applied", "_default", "_ends", "_policy_default", "_policy_peers", "default", "direction", "peers")
+    __slots__ = ("_ends", "_policy_default", "_policy_peers", "applied", "default", "direction", "fallback", "peers")
 
     def __init__(self, direction: Direction, ends: Ends[Slot]) -> None:
         self.direction: Final = direction
@@ -141,16 +141,15 @@ class _Side:
         self._ends = ends
         self._policy_peers: dict[PeerId, AppliedRule] = {}
         self._policy_default = NO_RULE
-        self._applied: dict[PeerId, AppliedRule] = {}
-        self._default = NO_RULE
-
-    def find(self, peer: PeerId) -> AppliedRule:
-        return self._applied.get(peer, self._default)
+        self.applied: dict[bytes, AppliedRule] = {}
+        """The merged rules of peers, by the multihash of their ids."""
+        self.fallback = NO_RULE
+        """The merged rule of all others."""
 
     def in_force(self) -> Iterator[tuple[PeerId | None, AppliedRule]]:
         """What decides, the default first."""
-        yield None, self._default
-        yield from self._applied.items()
+        yield None, self.fallback
+        yield from (self.peers | self._policy_peers).items()
 
     def set_default(self, rule: Rule | None) -> None:
         self.default = NO_RULE if rule is None else AppliedRule(rule, "default")
@@ -166,12 +165,12 @@ class _Side:
     def set_policy(self, default: AppliedRule, peers: dict[PeerId, AppliedRule]) -> None:
         self._policy_peers = peers
         self._policy_default = default
-        self._applied = self.peers | self._policy_peers
+        self.applied = {peer.multihash: applied for peer, applied in (self.peers | peers).items()}
         self._settle_default()
 
     def suspend(self) -> None:
         """Rejects everything."""
-        self._default = AppliedRule(Rule.REJECT_ALL, "suspended")
+        self.fallback = AppliedRule(Rule.REJECT_ALL, "suspended")
 
     def drop_ended(self, peer: PeerId | None) -> None:
         """Drops what has ended of the rules for ``peer``: its own, and the defaults."""
@@ -195,12 +194,12 @@ class _Side:
     def _settle_peer(self, peer: PeerId) -> None:
         applied = self._policy_peers.get(peer) or self.peers.get(peer)
         if applied is None:
-            self._applied.pop(peer, None)
+            self.applied.pop(peer.multihash, None)
         else:
-            self._applied[peer] = applied
+            self.applied[peer.multihash] = applied
 
     def _settle_default(self) -> None:
-        self._default = self.default if self._policy_default is NO_RULE else self._policy_default
+        self.fallback = self.default if self._policy_default is NO_RULE else self._policy_default
 
 
 class Slot(NamedTuple):
@@ -270,14 +269,20 @@ class Firewall:
             if (misfit := unknown_type(name, self.types)) is not None:
                 raise TypeError(f"a limit by type: {misfit}")
 
+    def peek(self, peer: PeerId, direction: Direction) -> AppliedRule:
+        """As :meth:`find`, without a look at the clocks: the rule may have ended since :meth:`expire`. For what is decided later."""
+        side = self._inbound if direction is INBOUND else self._outbound
+        return side.applied.get(peer.multihash, side.fallback)
+
     def find(self, peer: PeerId, direction: Direction) -> AppliedRule:
         """The applicable rule for a peer and a direction."""
         side = self._inbound if direction is INBOUND else self._outbound
-        applied = side.find(peer)
-        while applied.rule is not None and applied.rule.end is not None and self._ends.has_come(applied.rule.end):
+        while True:
+            applied = side.applied.get(peer.multihash, side.fallback)
+            rule = applied.rule
+            if rule is None or rule.end is None or not self._ends.has_come(rule.end):
+                return applied
             side.drop_ended(peer)
-            applied = side.find(peer)
-        return applied
 
     @property
     def rules(self) -> FirewallRules:

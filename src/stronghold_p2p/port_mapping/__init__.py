@@ -1,5 +1,5 @@
 """Port mapping: has a router forward ports to us, by PCP, NAT-PMP or UPnP."""
 
-from .service import PortMappingService
+from .mapper import PortMapper
 
-__all__ = ["PortMappingService"]
+__all__ = ["PortMapper"]

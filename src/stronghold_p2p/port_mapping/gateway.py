@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
 from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
-from .threads import in_thread
+from ..transport.lookups import in_thread
 
 __all__ = ["Gateway", "find_gateway", "parse_route", "parse_routes"]
 
@@ -51,7 +52,8 @@ async def find_gateway() -> Gateway:
         with open(ROUTES) as routes:  # noqa: ASYNC230  no file: the kernel answers at once
             address = parse_routes(routes.read(MAX_ROUTES))
     else:
-        address = parse_route(await in_thread(_ask_for_route, PATIENCE))
+        async with asyncio.timeout(PATIENCE):
+            address = parse_route(await in_thread(_ask_for_route))
     if address is None:
         raise OSError("there is no default route over IPv4")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -1,10 +1,10 @@
-"""Keeps the ports of our listeners mapped."""
+"""Port mapping as a part of a peer: keeps the ports of its listeners mapped."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -12,8 +12,11 @@ from ..errors import PortMappingError
 from ..events import PortMapped, PortMappingFailed
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
+from ..protocols.service import Service, ServiceHost
 from .gateway import Gateway, find_gateway
 from .mapping import LIFETIME, PortMapping, PortProtocol
+from .router_protocols import NatPmp, Pcp
+from .upnp import Upnp
 
 __all__ = ["PortMapper"]
 
@@ -31,6 +34,10 @@ CLOSE_PATIENCE: Final = 2.0
 """Seconds for deleting all mappings at the end; what is left runs out by itself."""
 
 
+def _protocols(gateway: Gateway, secret: bytes) -> Sequence[PortProtocol]:
+    return Pcp(gateway, secret), NatPmp(gateway), Upnp(gateway)
+
+
 class _Held:
     """A mapping that we have; times are the loop's."""
 
@@ -43,27 +50,23 @@ class _Held:
         self.expires_at = now + lifetime
 
 
-class PortMapper:
-    """Keeps a mapping for each listener on a wildcard or private IPv4 address.
+class PortMapper(Service):
+    """Keeps a mapping for each listener on a wildcard or private IPv4 address, and has public remotes told the external
+    addresses.
 
-    ``changed`` is called with the external addresses by bound address; ``find`` tells the router, ``protocols`` the
-    ways to ask it, the best first.
+    ``find`` tells the router, ``protocols`` the ways to ask it, the best first; the bytes are a secret of ours, for PCP.
     """
 
     def __init__(
         self,
-        peer_id: PeerId,
-        *,
-        protocols: Callable[[Gateway], Sequence[PortProtocol]],
-        find: Callable[[], Awaitable[Gateway]] = find_gateway,
-        changed: Callable[[Mapping[Multiaddr, Multiaddr]], None],
         emit: Callable[[PortMapped | PortMappingFailed], None],
+        *,
+        find: Callable[[], Awaitable[Gateway]] = find_gateway,
+        protocols: Callable[[Gateway, bytes], Sequence[PortProtocol]] = _protocols,
     ) -> None:
-        self._peer_id = peer_id
-        self._make_protocols = protocols
-        self._find_gateway = find
-        self._changed = changed
         self._emit = emit
+        self._find_gateway = find
+        self._make_protocols = protocols
         self._wanted: dict[int, Multiaddr] = {}
         """Bound addresses, by port."""
         self._held: dict[int, _Held] = {}
@@ -72,7 +75,7 @@ class PortMapper:
         self._told: dict[int, Multiaddr | str] = {}
         """What the last event of each port was about."""
         self._mapped: dict[Multiaddr, Multiaddr] = {}
-        """What ``changed`` was last called with."""
+        """What remotes were last told, by bound address."""
         self._gateway: Gateway | None = None
         self._no_gateway = ""
         """Why there is none."""
@@ -85,24 +88,30 @@ class PortMapper:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    def attach(self, host: ServiceHost) -> None:
         """Maps ports from now on."""
+        super().attach(host)
+        # The same after a restart, with most kinds of keys.
+        self._secret = host.keypair.sign(b"stronghold-p2p port mapping")
+        self._peer_id = host.keypair.peer_id
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def listening(self, addresses: Iterable[Multiaddr]) -> None:
-        """We listen on these bound addresses, without our peer id, and on no others."""
-        wanted = {int(address.components[1][1] or 0): address for address in addresses if _may_be_mapped(address)}
+    def offer_changed(self, peer: PeerId | None) -> None:
+        if peer is not None:
+            return
+        bound = self.host.own_addresses.bound_addresses
+        wanted = {int(address.components[1][1] or 0): address for address in bound if _may_be_mapped(address)}
         if wanted != self._wanted:
             self._wanted = wanted
             self._try_soon()
 
     def network_changed(self) -> None:
-        """The addresses of the interfaces have changed: the router may be another one."""
+        """The router may be another one."""
         self._network_changed = True
         self._try_soon()
 
     async def close(self) -> None:
-        """Deletes all mappings."""
+        """Deletes all mappings; takes at most two seconds."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
@@ -116,7 +125,19 @@ class PortMapper:
         except TimeoutError:
             pass
 
-    async def run_once(self) -> None:
+    # -- details ---------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            await self._run_once()
+            try:
+                async with asyncio.timeout_at(self._next()):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _run_once(self) -> None:
         """Does what is due."""
         for port in self._held.keys() - self._wanted.keys():
             await self._held.pop(port).protocol.unmap(port)
@@ -127,18 +148,6 @@ class PortMapper:
         if self._retry_at <= _now() and (missing := self._wanted.keys() - self._held.keys()):
             await self._map(missing)
         self._tell()
-
-    # -- details ---------------------------------------------------------------------------------
-
-    async def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            await self.run_once()
-            try:
-                async with asyncio.timeout_at(self._next()):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
 
     def _next(self) -> float | None:
         """When something is due, unless something happens before."""
@@ -162,7 +171,7 @@ class PortMapper:
             return  # it may be back soon, with our mappings
         if found != self._gateway:
             self._gateway = found
-            self._protocols = self._make_protocols(found)
+            self._protocols = self._make_protocols(found, self._secret)
             self._held.clear()  # they are another router's, who is out of reach
 
     async def _check(self) -> None:
@@ -274,7 +283,7 @@ class PortMapper:
         self._told = told
         if mapped != self._mapped:
             self._mapped = mapped
-            self._changed(mapped)
+            self.host.own_addresses.map_listeners(mapped)
 
 
 def _may_be_mapped(address: Multiaddr) -> bool:

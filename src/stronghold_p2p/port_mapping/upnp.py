@@ -6,6 +6,7 @@ what comes from there; so it is given that of the router alone, through which al
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 import threading
@@ -17,10 +18,10 @@ from ipaddress import IPv4Address
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from ..errors import PortMappingError
+from ..transport.lookups import in_thread
 from .gateway import Gateway
 from .mapping import LIFETIME, PortMapping
 from .ssdp import KINDS, encode_search, find_location, is_at
-from .threads import in_thread
 
 __all__ = ["Device", "Upnp"]
 
@@ -105,7 +106,8 @@ class Upnp:
                 self._at_work.release()
 
         try:
-            return await in_thread(work, PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                return await in_thread(work)
         except PortMappingError:
             raise
         except OSError as error:

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Final
 
 from ..encoding import messages
-from ..errors import DecodeError, DialError, NotPermitted, RemoteProtocolError, StrongholdError
+from ..errors import DialError, NotPermitted, RemoteProtocolError, StrongholdError
 from ..events import Direction, Event, HolePunchFailed, PathUpgraded
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, readable
 from ..resources.networks import networks_of
 from ..resources.rates import Rate
 from ..resources.shares import Shares
@@ -22,7 +22,7 @@ from ..transport.stream import Stream
 from ..transport.transport import DirectDial
 from .framing import read, write
 from .identify import Identity
-from .service import Service, in_task
+from .service import Service, in_task, open_question
 
 __all__ = ["PROTOCOL", "HolePunching"]
 
@@ -251,7 +251,7 @@ class HolePunching(Service):
     async def _punch(self, upgrade: _Upgrade) -> None:
         """One round."""
         loop = upgrade.relayed.loop
-        async with asyncio.timeout(EXCHANGE_TIMEOUT), await _open(upgrade.relayed) as stream:
+        async with asyncio.timeout(EXCHANGE_TIMEOUT), await open_question(upgrade.relayed, PROTOCOL) as stream:
             await stream.negotiated()  # no part of the round trip
             sent = loop.time()
             await self._tell(stream)
@@ -357,26 +357,13 @@ class HolePunching(Service):
         message = await read(stream, messages.HolePunch)
         if message.type != MessageType.CONNECT:
             raise RemoteProtocolError(PROTOCOL, f"expected CONNECT, got a message of type {message.type}")
-        addresses = []
-        for encoded in message.ObsAddrs:
-            try:
-                addresses.append(Multiaddr.from_bytes(encoded))
-            except DecodeError:
-                continue
-        return self._usable(stream.peer, addresses)
+        return self._usable(stream.peer, readable(message.ObsAddrs))
 
     def _usable(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
         """Those that may be dialed, without the peer's id."""
         whole = [one for one in addresses if one.components[0][0] != "p2p" and one.peer_id in {None, peer}]
         own = dict.fromkeys(one.without_peer() for one in whole)
         return tuple(one for one in own if self._dialable(one))[:MAX_ADDRESSES]
-
-
-async def _open(connection: Connection) -> Stream:
-    """A stream that does not count as work: the remote may never answer."""
-    substream = await connection.open_substream(PROTOCOL)
-    connection.is_question(substream)
-    return Stream(substream)
 
 
 class _Upgrade:

@@ -29,7 +29,16 @@ from ..wire.upgrade import Upgrade
 if TYPE_CHECKING:
     from .identify import Identity
 
-__all__ = ["OwnAddresses", "Service", "ServiceHost", "StreamHandler", "check_protocol_id", "in_task", "serve"]
+__all__ = [
+    "OwnAddresses",
+    "Service",
+    "ServiceHost",
+    "StreamHandler",
+    "check_protocol_id",
+    "in_task",
+    "open_question",
+    "serve",
+]
 
 logger = logging.getLogger("stronghold_p2p")
 
@@ -41,11 +50,22 @@ StreamCoroutine: TypeAlias = Callable[[Connection, Stream], Awaitable[None]]
 
 
 class OwnAddresses(Protocol):
-    """Our addresses, as seen by services."""
+    """Our addresses, as seen by services; all are without our peer id."""
+
+    @property
+    def addresses(self) -> tuple[Multiaddr, ...]:
+        """All of them, whoever can dial them."""
+
+    @property
+    def bound_addresses(self) -> tuple[Multiaddr, ...]:
+        """Those that our listeners are bound to, wildcards as they are."""
 
     @property
     def direct(self) -> Mapping[Multiaddr, AddressOrigin]:
         """Where we may be dialed without a relay, and how we know of each address."""
+
+    def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
+        """These addresses of a router lead to listeners of ours, by bound address; others do no more."""
 
     def set_reachable(self, reachable: frozenset[Multiaddr], unreachable: frozenset[Multiaddr]) -> None:
         """Of these, public remotes are told the ones that can be dialed, and not the others."""
@@ -69,22 +89,6 @@ class ServiceHost(Protocol):
     @property
     def own_addresses(self) -> OwnAddresses:
         """Which of our addresses can be dialed by whom."""
-
-    @property
-    def listen_addresses(self) -> tuple[Multiaddr, ...]:
-        """All our addresses, whoever can dial them, without our peer id."""
-
-    @property
-    def bound_addresses(self) -> tuple[Multiaddr, ...]:
-        """The addresses that our listeners are bound to, wildcards as they are, without our peer id."""
-
-    @property
-    def candidates(self) -> tuple[Multiaddr, ...]:
-        """Where we may be dialed from outside, without a relay and without our peer id: public addresses, our own first, then
-        those that remotes see, though perhaps nobody can dial them."""
-
-    def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
-        """These addresses of a router lead to listeners of ours, by bound address; others do no more."""
 
     def transport_for(self, peer: PeerId, address: Multiaddr) -> Transport | None:
         """What dials ``peer`` at ``address``; None if that is to be looked up first.
@@ -186,6 +190,13 @@ def check_protocol_id(protocol: str) -> None:
     """
     if not protocol.startswith("/") or len(protocol.encode()) >= multistream.MAX_LINE or "\n" in protocol:
         raise ValueError(f"{protocol!r} is not a protocol id: one line of at most 1,023 bytes that begins with a slash")
+
+
+async def open_question(connection: Connection, protocol: str) -> Stream:
+    """A stream that does not count as work: we ask and tell everybody, also who never answers."""
+    substream = await connection.open_substream(protocol)
+    connection.is_question(substream)
+    return Stream(substream)
 
 
 def in_task(handler: StreamCoroutine) -> StreamHandler:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, ip_of
 
 __all__ = ["Networks", "networks_of"]
 
@@ -28,11 +28,9 @@ def networks_of(address: Multiaddr | None) -> Networks:
 
 @lru_cache(maxsize=1024)  # whoever connects is asked for several times, from one port after another
 def _networks_of_host(name: str, value: str | None) -> Networks:
-    if name not in {"ip4", "ip6"} or value is None:
+    ip = ip_of(name, value)
+    if ip is None:
         return (f"/{name}/{value}",)
-    ip = ip_address(value)
     if isinstance(ip, IPv6Address):
-        if ip.ipv4_mapped is None:
-            return tuple(str(IPv6Network((int(ip), prefix), strict=False)) for prefix in IPV6_PREFIXES)
-        ip = ip.ipv4_mapped
+        return tuple(str(IPv6Network((int(ip), prefix), strict=False)) for prefix in IPV6_PREFIXES)
     return (str(IPv4Network(ip)),)

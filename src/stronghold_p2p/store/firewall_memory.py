@@ -22,6 +22,9 @@ __all__ = ["FirewallMemory"]
 _Key = tuple[PeerId, Direction | Literal["ban", "name"]]
 """What one change is about: a peer's rule in one direction, its ban or its name."""
 
+_Job = Callable[[Database], Sequence[Change]]
+"""What is to be done in the thread; returns what others have changed."""
+
 
 class FirewallMemory:
     """The rules, bans and names in a state file, for an event loop.
@@ -45,10 +48,8 @@ class FirewallMemory:
         self._interval = interval
         self._poll: asyncio.Task[None] | None = None
         self._pending: dict[_Key, asyncio.Future[None]] = {}
-        self._early_rules: dict[tuple[PeerId, Direction], Rule | None] = {}
-        self._early_bans: dict[PeerId, bool] = {}
-        self._early_names: dict[PeerId, str | None] = {}
-        """What the start has to write, before it reads."""
+        self._early: dict[_Key, _Job] = {}
+        """What the start has to write, before it reads, in order."""
 
     async def start(self) -> None:
         """Opens the file, and applies what it holds; what was to be kept before the start goes before that.
@@ -57,18 +58,16 @@ class FirewallMemory:
             StateError: the file cannot be used.
             ClosedError: it was closed meanwhile.
         """
-        rules, bans, names = dict(self._early_rules), dict(self._early_bans), dict(self._early_names)
+        early = tuple(dict.fromkeys(self._early.values()))
         self._thread.open()
         try:
-            await self._run(lambda database: self._known.begin(database, rules, bans, names))
+            await self._run(lambda database: self._known.begin(database, early))
             if not self._thread.is_open:
                 raise ClosedError("the state file was closed while being opened")
         except BaseException:
             await self.close()
             raise
-        self._early_rules.clear()
-        self._early_bans.clear()
-        self._early_names.clear()
+        self._early.clear()
         self._poll = asyncio.create_task(self._check_for_ever())
 
     async def close(self) -> None:
@@ -85,28 +84,19 @@ class FirewallMemory:
         The future is done when the change is on disk. It need not be awaited, and cancelling it does not undo the call;
         it raises StateError, which ``failed`` gets as well. None while the file is not open: :meth:`start` will do it.
         """
-        if not self._thread.is_open:
-            self._early_rules.update(dict.fromkeys(((peer, side) for side in direction), rule))
-            return None
-        return self._run(
-            lambda database: self._known.set_rule(database, peer, direction, rule),
+        return self._keep(
             [(peer, side) for side in direction],
+            lambda database: self._known.set_rule(database, peer, direction, rule),
         )
 
     def keep_ban(self, peer: PeerId, banned: bool) -> asyncio.Future[None] | None:
         """Keeps a ban, or forgets it; as :meth:`keep_rule`."""
-        if not self._thread.is_open:
-            self._early_bans[peer] = banned
-            return None
-        return self._run(lambda database: self._known.set_banned(database, peer, banned), [(peer, "ban")])
+        return self._keep([(peer, "ban")], lambda database: self._known.set_banned(database, peer, banned))
 
     def keep_name(self, peer: PeerId, name: str | None) -> asyncio.Future[None] | None:
         """Keeps a petname, or forgets it; as :meth:`keep_rule`. If another process gives names at the same time, the last one
         to write has it."""
-        if not self._thread.is_open:
-            self._early_names[peer] = name
-            return None
-        return self._run(lambda database: self._known.set_name(database, peer, name), [(peer, "name")])
+        return self._keep([(peer, "name")], lambda database: self._known.set_name(database, peer, name))
 
     def drop_ended(self, ends: Mapping[tuple[PeerId, Direction], float]) -> None:
         """Forgets what has ended of rules, as :meth:`FirewallTables.drop_ended`; what others have set since is applied as
@@ -122,6 +112,14 @@ class FirewallMemory:
         """
         await self._run(self._known.changes)
 
+    def _keep(self, keys: Sequence[_Key], job: _Job) -> asyncio.Future[None] | None:
+        if self._thread.is_open:
+            return self._run(job, keys)
+        for key in keys:
+            self._early.pop(key, None)
+            self._early[key] = job  # behind those of which it overwrites a part
+        return None
+
     async def _check_for_ever(self) -> None:
         told = None
         while True:
@@ -135,9 +133,7 @@ class FirewallMemory:
             else:
                 told = None
 
-    def _run(
-        self, job: Callable[[Database], Sequence[Change]], writes: Sequence[_Key] | None = None
-    ) -> asyncio.Future[None]:
+    def _run(self, job: _Job, writes: Sequence[_Key] | None = None) -> asyncio.Future[None]:
         """Has the thread do a job, and applies the changes of others that it found. ``writes``: what it overwrites whatever
         others have written; None: it only reads.
 
@@ -178,20 +174,10 @@ class _Known:
         self._banned: set[PeerId] = set()
         self._names: dict[PeerId, str] = {}
 
-    def begin(
-        self,
-        database: Database,
-        rules: Mapping[tuple[PeerId, Direction], Rule | None],
-        bans: Mapping[PeerId, bool],
-        names: Mapping[PeerId, str | None],
-    ) -> Sequence[Change]:
+    def begin(self, database: Database, early: Sequence[_Job]) -> Sequence[Change]:
         self._version = None
-        for (peer, side), rule in rules.items():
-            self.set_rule(database, peer, side, rule)
-        for peer, banned in bans.items():
-            self.set_banned(database, peer, banned)
-        for peer, name in names.items():
-            self.set_name(database, peer, name)
+        for job in early:
+            job(database)
         return self.changes(database)
 
     def changes(self, database: Database) -> Sequence[Change]:

@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from ..errors import StateError
-from ..events import Direction
-from ..firewall.rule import Rule, Verdict, left_at
+from ..events.direction import DIRECTIONS, Direction, direction_word
+from ..firewall.rule import RULES, Rule, Verdict, left_at
 from ..identity import PeerId
 from .database import Database
 
@@ -55,7 +55,7 @@ class FirewallTables:
         with self._errors():
             return Remembered(
                 {
-                    (PeerId(peer), _DIRECTIONS[direction]): _decode(rule)
+                    (PeerId(peer), DIRECTIONS[direction]): _decode(rule)
                     for peer, direction, rule in msgspec.convert(rules, list[_RuleRow])
                 },
                 frozenset(PeerId(peer) for (peer,) in msgspec.convert(bans, list[tuple[bytes]])),
@@ -65,15 +65,14 @@ class FirewallTables:
         """Keeps the rule of a peer in each direction named; None removes it. A rule by a function cannot be kept: that
         is a StateError, too."""
         with self._database.write() as connection:
-            for name, side in _DIRECTIONS.items():
-                if side in direction:
-                    self._set_rule(connection, (peer.to_bytes(), name), rule)
+            for side in direction:
+                self._set_rule(connection, (peer.to_bytes(), direction_word(side)), rule)
 
     def drop_ended(self, ends: Mapping[tuple[PeerId, Direction], float]) -> None:
         """Removes of each rule what has ended up to a date, in seconds since 1970. What others have set since stays."""
         with self._database.write() as connection:
             for (peer, direction), end in ends.items():
-                key = (peer.to_bytes(), _NAMES[direction])
+                key = (peer.to_bytes(), direction_word(direction))
                 row = connection.execute(f"{READ_RULES} WHERE peer = ? AND direction = ?", key).fetchone()
                 if row is None:
                     continue
@@ -137,8 +136,8 @@ def stored_form(rule: Rule) -> str | list[str] | dict[str, Any]:
 
 def _without_options(rule: Rule) -> str | list[str] | dict[str, Any]:
     if not rule.types:
-        return _WORDS[rule.otherwise]
-    by_word: dict[str, Any] = {word: names for word, verdict in _VERDICTS.items() if (names := rule.named(verdict))}
+        return rule.otherwise.value
+    by_word: dict[str, Any] = {one.value: names for one in Verdict if (names := rule.named(one))}
     if rule.otherwise is Verdict.ASK:
         by_word["otherwise"] = "ask"
     return by_word["allow"] if by_word.keys() == {"allow"} else by_word
@@ -161,13 +160,8 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
 _Word = Literal["allow", "reject", "ask"]
 _Form = _Word | list[str] | _Table
 
-_DIRECTIONS = {"inbound": Direction.INBOUND, "outbound": Direction.OUTBOUND}
-_NAMES = {side: name for name, side in _DIRECTIONS.items()}
 _RuleRow = tuple[bytes, Literal["inbound", "outbound"], str]
 
-_VERDICTS = {"allow": Verdict.ALLOW, "ask": Verdict.ASK, "reject": Verdict.REJECT}
-_WORDS: dict[Verdict, _Word] = {Verdict.ALLOW: "allow", Verdict.REJECT: "reject", Verdict.ASK: "ask"}
-_RULES: dict[_Word, Rule] = {"allow": Rule.ALLOW_ALL, "reject": Rule.REJECT_ALL, "ask": Rule.ASK}
 _DECODER = msgspec.json.Decoder(_Form)
 
 
@@ -179,13 +173,13 @@ def _decode(text: str) -> Rule:
 def _rule(form: _Form) -> Rule:
     """The rules without an argument are told apart by identity, so they must be the very objects."""
     if isinstance(form, str):
-        return _RULES[form]
+        return RULES[form]
     if isinstance(form, list):
         return Rule.restricted(allow=form)
     by_type = Rule.restricted(allow=form.allow, ask=form.ask, reject=form.reject, otherwise=form.otherwise or "reject")
     if form.rule is not None and by_type != Rule.REJECT_ALL:
         raise ValueError(f'"rule" is {form.rule!r}, so there can be no types')
-    rule = by_type if form.rule is None else _RULES[form.rule]
+    rule = by_type if form.rule is None else RULES[form.rule]
     rule = rule.replace(strict=form.strict, reasons=form.reasons)
     if form.until is not None:
         return rule.ending(form.until, None if form.then is None else _rule(form.then))

@@ -24,14 +24,14 @@ from ..errors import (
 from ..events import Path
 from ..firewall.admission import Admission
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, host_of
 from ..transport.connection import Connection
 from ..transport.pipe import BytePipe, PipeReceiver
 from ..transport.resolver import Resolved, Resolver, is_name, names_host
-from ..transport.transport import DirectDial, Transport
+from ..transport.transport import DialOptions, DirectDial, Transport
 from ..transport.upgrade import PipeUpgrade
 from .attempt import MAX_ADDRESSES, Attempt, Resolution
-from .own_addresses import Scope, host_of, is_wildcard, scope_of
+from .own_addresses import Scope, is_wildcard, scope_of
 from .ranking import Candidate, Network, is_local, rank
 
 __all__ = ["Dial", "Dialer", "Find", "MakeUpgrade"]
@@ -482,13 +482,9 @@ class Dial:
 
         assert attempt.transport is not None
         try:
-            await attempt.transport.dial(
-                attempt.address,
-                connected,
-                peer=self.peer,
-                named=attempt.named,
-                from_listen_port=None if self._direct is None else self._direct.is_punch,
-            )
+            from_listen_port = None if self._direct is None else self._direct.is_punch
+            options = DialOptions(self.peer, attempt.named, from_listen_port)
+            await attempt.transport.dial(attempt.address, connected, options)
             assert upgrade is not None
             return await upgrade.finished
         except BaseException:

@@ -19,17 +19,16 @@ from ..events import (
     Path,
 )
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, host_of
 from ..resources.networks import networks_of
 from ..transport.interfaces import InterfaceWatch
-from ..transport.transport import CertificateFiles, Connected, Transport, TransportListener
+from ..transport.transport import Connected, ListenOptions, Transport, TransportListener
 from .own_addresses import (
     MAX_TOLD,
     Observations,
     OwnAddress,
     Scope,
     expand,
-    host_of,
     is_wildcard,
     scope_of,
     select,
@@ -57,7 +56,7 @@ class Remote(Protocol):
 class Listeners:
     """Listens, and keeps the addresses of the listeners as ``interfaces`` change.
 
-    ``connected`` and ``exhausted`` are for :meth:`Transport.listen`; ``changed`` is called when other addresses are to be told.
+    ``connected`` is for :meth:`Transport.listen`, and so is ``exhausted``; ``changed`` is called when other addresses are to be told.
     """
 
     def __init__(
@@ -92,22 +91,14 @@ class Listeners:
         self._reachable: frozenset[Multiaddr] = frozenset()
         self._unreachable: frozenset[Multiaddr] = frozenset()
         self._closed = False
-        self.external: Mapping[Multiaddr, Multiaddr] = {}
-        """The addresses of a router that lead to listeners, by bound address; after a change :meth:`update` is due."""
+        self._external: Mapping[Multiaddr, Multiaddr] = {}
+        """The addresses of a router that lead to listeners, by bound address."""
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
         return tuple(entry.listener for entry in self._entries)
 
-    async def listen(
-        self,
-        address: Multiaddr,
-        certificate: CertificateFiles | None,
-        announce: tuple[Multiaddr, ...],
-        trusted_proxies: Sequence[str] = (),
-        *,
-        reuse_port: bool = False,
-    ) -> Listener:
+    async def listen(self, address: Multiaddr, announce: tuple[Multiaddr, ...], options: ListenOptions) -> Listener:
         """As :meth:`Swarm.listen`."""
         transport = next((one for one in self._transports if one.supports(address)), None)
         if transport is None:
@@ -116,14 +107,7 @@ class Listeners:
             supported = ", ".join(one.name for one in self._transports)
             raise ListenError(address, f"no transport supports it (available: {supported})")
         try:
-            handle = await transport.listen(
-                address,
-                self._connected,
-                certificate=certificate,
-                trusted_proxies=trusted_proxies,
-                reuse_port=reuse_port,
-                exhausted=self._exhausted,
-            )
+            handle = await transport.listen(address, self._connected, options._replace(exhausted=self._exhausted))
         except ListenError:
             raise
         except OSError as error:  # of a module that is imported on first use, out of descriptors
@@ -170,7 +154,7 @@ class Listeners:
         self.stop()
 
     def update(self, *, told: bool = False) -> None:
-        """The interfaces have changed, or what is observed, or :attr:`external`; ``told``: or whom we tell which address."""
+        """The interfaces have changed, or what is observed; ``told``: or whom we tell which address."""
         before = self.addresses
         self._compute()
         now = self.addresses
@@ -179,6 +163,11 @@ class Listeners:
             self._emit(AddressesChanged(self._with_peer(now), self._with_peer(new)))
         if (now != before or told) and not self._closed:
             self._changed()
+
+    def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
+        """These addresses of a router lead to listeners, by bound address; others do no more."""
+        self._external = external
+        self.update()
 
     def set_relayed(self, addresses: tuple[Multiaddr, ...]) -> None:
         """We can be dialed at these, through relays."""
@@ -226,7 +215,7 @@ class Listeners:
                 origin = AddressOrigin.ANNOUNCED
                 if interface is not None or address == bound:
                     origin = AddressOrigin.INTERFACE
-                elif address == self.external.get(bound):
+                elif address == self._external.get(bound):
                     origin = AddressOrigin.MAPPED
                 found.setdefault(address, origin)
         for address in (*self._dialed(), *self._observations.candidates(asyncio.get_running_loop().time())):
@@ -244,7 +233,7 @@ class Listeners:
             return address.components == (*local.components[:2], *listener.components[2:])
         if origin in {AddressOrigin.OBSERVED, None} and scope_of(local) is Scope.PUBLIC:
             return False  # it has dialed that: no router is on the way
-        mapped = next((bound for bound, external in self.external.items() if external == address), listener)
+        mapped = next((bound for bound, external in self._external.items() if external == address), listener)
         return mapped == listener
 
     def is_own(self, address: Multiaddr) -> bool:
@@ -370,8 +359,8 @@ class Listeners:
             # One that was on no interface may be there by other means, such as a route.
             if any(one.usable for one in here) or not entry.listed:
                 found.append((bound, here[0].interface if here else None))
-        if bound in self.external:
-            found.append((self.external[bound], None))
+        if bound in self._external:
+            found.append((self._external[bound], None))
         if kind.startswith("dns"):
             names = (Multiaddr.parse(f"/{kind}/{name}{text_of(bound.components[1:])}"), *names)
             if _is_over_tls(bound):

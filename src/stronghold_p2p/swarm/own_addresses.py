@@ -6,12 +6,12 @@ import enum
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, NamedTuple
 
 from ..events import Direction, NatKind
-from ..multiaddr import Component, Multiaddr
-from ..transport.interfaces import InterfaceAddress, Ip
+from ..multiaddr import Component, Ip, Multiaddr, host_of, ip_of
+from ..transport.interfaces import InterfaceAddress
 
 __all__ = [
     "Observations",
@@ -19,7 +19,6 @@ __all__ = [
     "Scope",
     "believable",
     "expand",
-    "host_of",
     "is_public",
     "is_punchable",
     "is_wildcard",
@@ -75,19 +74,6 @@ class OwnAddress(NamedTuple):
     """Its place among those of its listener, so that none of many listeners is left out."""
 
 
-def host_of(address: Multiaddr) -> Ip | None:
-    """The IP address that ``address`` begins with."""
-    return _host_of(*address.components[0])
-
-
-@lru_cache(maxsize=1024)  # every connection asks for its two, several times
-def _host_of(name: str, value: str | None) -> Ip | None:
-    if name not in {"ip4", "ip6"} or value is None:
-        return None
-    ip = ip_address(value)
-    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
-
-
 def is_wildcard(address: Multiaddr) -> bool:
     """Whether ``address`` stands for all interfaces."""
     ip = host_of(address)
@@ -101,7 +87,7 @@ def scope_of(address: Multiaddr) -> Scope:
 
 @lru_cache(maxsize=1024)
 def _scope_of(kind: str, name: str | None) -> Scope:
-    ip = _host_of(kind, name)
+    ip = ip_of(kind, name)
     if ip is not None:
         if ip.is_loopback:
             return Scope.LOOPBACK

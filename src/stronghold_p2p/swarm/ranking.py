@@ -7,9 +7,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final, NamedTuple, TypeAlias
 
 from ..addresses.entry import AddressEntry, AddressSource
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, host_of
 from ..transport.resolver import interleave
-from .own_addresses import host_of
 
 __all__ = ["Candidate", "Network", "is_local", "rank"]
 

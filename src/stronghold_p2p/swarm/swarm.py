@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from ..events import (
 )
 from ..firewall.admission import Admission
 from ..identity import Keypair, PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, host_of
 from ..protocols import identify
 from ..protocols.service import Service, StreamHandler
 from ..resources.descriptors import fit_to_descriptors
@@ -42,7 +42,7 @@ from ..transport.interfaces import InterfaceAddress, InterfaceWatch, list_networ
 from ..transport.pipe import BytePipe, NullReceiver, PipeReceiver
 from ..transport.resolver import Resolver
 from ..transport.substream import Substream
-from ..transport.transport import CertificateFiles, DirectDial, Transport
+from ..transport.transport import LISTEN_PLAINLY, DirectDial, ListenOptions, Transport
 from ..transport.upgrade import PipeUpgrade
 from ..wire.noise import NoiseIdentity
 from ..wire.upgrade import MUXERS, Upgrade
@@ -50,7 +50,7 @@ from ..wire.yamux import GoAwayCode
 from .dialer import Dialer, Find
 from .ephemeral import EphemeralKeys
 from .listeners import Listeners
-from .own_addresses import Scope, believable, host_of, scope_of
+from .own_addresses import Scope, believable, scope_of
 from .places import Places
 
 __all__ = ["Swarm"]
@@ -289,6 +289,8 @@ class Swarm:
         connection.closed.add_done_callback(lambda _: self._ended.discard(connection))
         self._interfaces.release(connection)
         self._listeners.connection_closed(connection)
+        if connection.is_gated and connection.path.dialed is not None:
+            self._addresses.failed(connection.peer, connection.path.dialed)  # another one may lead to a relay
         for service in self._services:
             service.closed(connection)
         self._emit(ConnectionClosed(connection.info, error))
@@ -299,30 +301,11 @@ class Swarm:
     def listeners(self) -> tuple[Listener, ...]:
         return self._listeners.listeners
 
-    @property
-    def listen_addresses(self) -> tuple[Multiaddr, ...]:
-        return self._listeners.addresses
-
-    @property
-    def bound_addresses(self) -> tuple[Multiaddr, ...]:
-        return self._listeners.bound_addresses
-
-    def map_listeners(self, external: Mapping[Multiaddr, Multiaddr]) -> None:
-        self._listeners.external = external
-        self._listeners.update()
-
-    @property
-    def candidates(self) -> tuple[Multiaddr, ...]:
-        return self._listeners.candidates
-
     async def listen(
         self,
         address: Multiaddr,
-        certificate: CertificateFiles | None = None,
         announce: tuple[Multiaddr, ...] = (),
-        trusted_proxies: Sequence[str] = (),
-        *,
-        reuse_port: bool = False,
+        options: ListenOptions = LISTEN_PLAINLY,
     ) -> Listener:
         """Listens on ``address``, and tells remotes of those to ``announce``, too.
 
@@ -330,7 +313,7 @@ class Swarm:
             ListenError: cannot listen on it.
             ClosedError: this peer is closing.
         """
-        return await self._listeners.listen(address, certificate, announce, trusted_proxies, reuse_port=reuse_port)
+        return await self._listeners.listen(address, announce, options)
 
     def stop_listening(self, address: Multiaddr | None = None) -> None:
         """Stops listening on ``address``, without our peer id, or on all. Connections stay."""

@@ -10,15 +10,14 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, NamedTuple, TypeAlias
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Final, NamedTuple
 
 from ..logs import SparingLog
+from ..multiaddr import Ip
 from . import netlink
 
-__all__ = ["InterfaceAddress", "InterfaceWatch", "Ip", "list_addresses", "list_networks"]
-
-Ip: TypeAlias = IPv4Address | IPv6Address
+__all__ = ["InterfaceAddress", "InterfaceWatch", "list_addresses", "list_networks"]
 
 SETTLE: Final = 0.1
 """Seconds between the first sign of a change and the look at it: an interface that comes up brings several."""

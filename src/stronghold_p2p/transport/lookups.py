@@ -137,5 +137,5 @@ def in_thread(work: Callable[[], _T]) -> asyncio.Future[_T]:
         else:
             tell(done.set_result, result)
 
-    threading.Thread(target=run, name="stronghold-p2p-name", daemon=True).start()
+    threading.Thread(target=run, name="stronghold-p2p-thread", daemon=True).start()
     return done

@@ -38,7 +38,7 @@ class Stream:
         # Its handler is sure to close it; one of ours may be dropped. And only a remote would have many end unread.
         substream.keeps_held = substream.direction is Direction.INBOUND
         self._callbacks = _Callbacks(substream)
-        substream.set_receiver(self._callbacks)
+        substream.receiver = self._callbacks
 
     def __repr__(self) -> str:
         return f"<Stream {self._substream}>"
@@ -89,17 +89,17 @@ class Stream:
         """
         check_loop(self._substream.loop)
         callbacks = self._callbacks
-        view = memoryview(buffer).cast("B")
-        if view.readonly:
-            raise TypeError("expected a buffer to write to, such as a bytearray, got a read-only one")
-        while not callbacks.chunks:
-            if callbacks.eof or not view:
-                return 0
-            callbacks.check()
-            self._substream.send_lines()
-            if size := await callbacks.arrival(view):
-                return size
-        return callbacks.take_into(view)
+        with memoryview(buffer).cast("B") as view:  # released, since the frames of an error have it
+            if view.readonly:
+                raise TypeError("expected a buffer to write to, such as a bytearray, got a read-only one")
+            while not callbacks.chunks:
+                if callbacks.eof or not view:
+                    return 0
+                callbacks.check()
+                self._substream.send_lines()
+                if size := await callbacks.arrival(view):
+                    return size
+            return callbacks.take_into(view)
 
     async def readexactly(self, n: int) -> bytes:
         """Reads exactly ``n`` bytes.

@@ -38,7 +38,7 @@ class StreamPipe(StreamReceiver):
         ``remote_address`` is where the other end is, as its peers would dial it, without its peer id.
         """
         self._substream, early = take_over(stream)
-        self._substream.set_receiver(self)
+        self._substream.receiver = self
         self._substream.keeps_held = (
             True  # what is kept counts until it has been given on, also when the stream has ended
         )

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache, partial
 from math import ceil
 from typing import Final, cast
@@ -14,7 +14,6 @@ from typing import Final, cast
 from ..config import Config
 from ..errors import ListenError
 from ..events import Path
-from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from ..resources.networks import networks_of
 from ..resources.turns import Turns, clock
@@ -23,7 +22,7 @@ from .buffers import READ_BUFFER_SIZE, buffers_of
 from .lent_port import TAKEN, borrow
 from .pipe import PipeReceiver
 from .resolver import NAME_FAMILIES
-from .transport import CertificateFiles, Connected, nothing_to_close, refuse_certificate
+from .transport import DIAL_PLAINLY, LISTEN_PLAINLY, Connected, DialOptions, ListenOptions, refuse_certificate
 
 __all__ = ["TcpListener", "TcpPipe", "TcpTransport"]
 
@@ -265,51 +264,36 @@ class TcpTransport:
         names = [name for name, _ in address.components]
         return len(names) == 2 and names[0] in FAMILIES and names[1] == "tcp"
 
-    async def dial(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        peer: PeerId | None = None,
-        named: Multiaddr | None = None,
-        from_listen_port: bool | None = None,
-    ) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
         family, host, port = _endpoint(address)
         make = partial(self._pipe, Path(self.name, address), connected)
         listening = (one for acceptor in self._acceptors for one in acceptor.sockets)
         lent = None
-        if from_listen_port is not False:
-            lent = borrow(listening, family, host, always=from_listen_port is True)
+        if options.from_listen_port is not False:
+            lent = borrow(listening, family, host, always=options.from_listen_port is True)
         if lent is None or not await self._dial_with(lent, host, port, make):
             await self._loop.create_connection(make, host, port, family=family)
 
     async def listen(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        certificate: CertificateFiles | None = None,
-        trusted_proxies: Sequence[str] = (),
-        reuse_port: bool = False,
-        exhausted: Callable[[], None] = nothing_to_close,
+        self, address: Multiaddr, connected: Connected, options: ListenOptions = LISTEN_PLAINLY
     ) -> TcpListener:
-        refuse_certificate(address, certificate)
-        if trusted_proxies:
+        refuse_certificate(address, options.certificate)
+        if options.trusted_proxies:
             raise ListenError(address, "trusted proxies are for addresses with HTTP, such as /ip4/127.0.0.1/tcp/80/ws")
-        if reuse_port and not SHARES_PORTS:
+        if options.reuse_port and not SHARES_PORTS:
             raise ListenError(
                 address, "this system does not spread connections over processes that share a port: Linux does"
             )
         family, host, port = _endpoint(address)
         try:
-            sockets = await listening_sockets(family, host, port, reuse_port=reuse_port)
+            sockets = await listening_sockets(family, host, port, reuse_port=options.reuse_port)
         except UnicodeError as error:
             raise ListenError(address, f"{host!r} is not a host name") from error
         except OSError as error:
             known = error.errno is not None and error.errno in errno.errorcode
             reason = os.strerror(error.errno or 0) if known else str(error)
             raise ListenError(address, reason.lower()) from error
-        acceptor = Acceptor(sockets, partial(self._take, connected), exhausted)
+        acceptor = Acceptor(sockets, partial(self._take, connected), options.exhausted)
         self._acceptors[acceptor] = None
         return TcpListener(acceptor, _multiaddr(sockets[0].getsockname()), partial(self._acceptors.pop, acceptor, None))
 

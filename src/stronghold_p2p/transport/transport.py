@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from ..errors import ListenError
 from ..identity import PeerId
@@ -13,9 +13,13 @@ from ..multiaddr import Multiaddr
 from .pipe import BytePipe, PipeReceiver
 
 __all__ = [
+    "DIAL_PLAINLY",
+    "LISTEN_PLAINLY",
     "CertificateFiles",
     "Connected",
+    "DialOptions",
     "DirectDial",
+    "ListenOptions",
     "Transport",
     "TransportListener",
     "nothing_to_close",
@@ -44,6 +48,35 @@ class TransportListener(Protocol):
 
     def close(self) -> None:
         """Stops listening. The pipes that it has made stay."""
+
+
+class ListenOptions(NamedTuple):
+    """What goes with an address to listen on."""
+
+    certificate: CertificateFiles | None = None
+    """For TLS."""
+    trusted_proxies: Sequence[str] = ()
+    """Networks or addresses of reverse proxies: a pipe from there has the address that the proxy forwards it for."""
+    reuse_port: bool = False
+    """Other processes may listen there, too, if they say the same."""
+    exhausted: Callable[[], None] = nothing_to_close
+    """Called when a connection waits for which the system has no descriptor, or no memory: it may close what matters least, and
+    the connection is taken then. It is called again as long as that has not helped."""
+
+
+class DialOptions(NamedTuple):
+    """What goes with an address to dial."""
+
+    peer: PeerId | None = None
+    """Whom we expect there, as a relay must know."""
+    named: Multiaddr | None = None
+    """The same address by the name of its host, if it was looked up: what some servers want to hear."""
+    from_listen_port: bool | None = None
+    """Leave from where we listen, as both ends of a hole punch must, or from another port; None: as is of use."""
+
+
+LISTEN_PLAINLY: Final = ListenOptions()
+DIAL_PLAINLY: Final = DialOptions()
 
 
 class DirectDial(enum.Enum):
@@ -78,42 +111,17 @@ class Transport(Protocol):
     def supports(self, address: Multiaddr) -> bool:
         """Whether ``address`` is of this kind."""
 
-    async def dial(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        peer: PeerId | None = None,
-        named: Multiaddr | None = None,
-        from_listen_port: bool | None = None,
-    ) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
         """Connects to ``address``; returns when ``connected`` has been called.
-
-        ``peer`` is whom we expect there, as a relay must know. ``named`` is the same address by the name of its host, if it
-        was looked up: what some servers want to hear. ``from_listen_port``: leave from where we listen, as both ends of a
-        hole punch must, or from another port; None: as is of use.
 
         Raises:
             OSError: refused, or unreachable.
         """
 
     async def listen(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        certificate: CertificateFiles | None = None,
-        trusted_proxies: Sequence[str] = (),
-        reuse_port: bool = False,
-        exhausted: Callable[[], None] = nothing_to_close,
+        self, address: Multiaddr, connected: Connected, options: ListenOptions = LISTEN_PLAINLY
     ) -> TransportListener:
         """Listens on ``address``, with a ``certificate`` if that has TLS; cancelled, it leaves nothing open.
-
-        ``trusted_proxies`` are networks or addresses of reverse proxies: a pipe from there has the address that the proxy
-        forwards it for. ``reuse_port``: other processes may listen there, too, if they say the same.
-
-        ``exhausted`` is called when a connection waits for which the system has no descriptor, or no memory: it may close
-        what matters least, and the connection is taken then. It is called again as long as that has not helped.
 
         Raises:
             ListenError: in use, not an address of this machine, or not permitted; shared where the system cannot share a

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from ..config import Config
 from ..errors import CertificateError, InvalidAddress, ListenError, WebSocketError
 from ..events import Path
-from ..identity import PeerId
 from ..logs import SparingLog
 from ..multiaddr import Component, Multiaddr
 from ..resources.turns import Turns
@@ -30,7 +29,15 @@ from .pipe import BytePipe, PipeReceiver
 from .resolver import ascii_host
 from .tcp import TcpPipe, TcpTransport
 from .tls import ServerCertificate, trust
-from .transport import CertificateFiles, Connected, TransportListener, nothing_to_close, refuse_certificate
+from .transport import (
+    DIAL_PLAINLY,
+    LISTEN_PLAINLY,
+    Connected,
+    DialOptions,
+    ListenOptions,
+    TransportListener,
+    refuse_certificate,
+)
 
 if TYPE_CHECKING:
     from .websocket_handshake import Handshake
@@ -66,20 +73,12 @@ class WebSocketTransport:
     def supports(self, address: Multiaddr) -> bool:
         return _form(address) in FORMS and self._tcp.supports(_tcp_part(address))
 
-    async def dial(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        peer: PeerId | None = None,
-        named: Multiaddr | None = None,
-        from_listen_port: bool | None = None,
-    ) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
         """As :meth:`Transport.dial`; raises CertificateError for a file of authorities that cannot be used, too."""
         from .websocket_pipe import client_pipe
 
         form = _form(address)
-        (_, host), (_, port), *rest = (named or address).components
+        (_, host), (_, port), *rest = (options.named or address).components
         if form == NAMED:
             _, (_, host), _ = rest
         assert host is not None
@@ -99,33 +98,26 @@ class WebSocketTransport:
         await self._tcp.dial(_tcp_part(address), websocket if form == PLAIN else tls)
 
     async def listen(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        certificate: CertificateFiles | None = None,
-        trusted_proxies: Sequence[str] = (),
-        reuse_port: bool = False,
-        exhausted: Callable[[], None] = nothing_to_close,
+        self, address: Multiaddr, connected: Connected, options: ListenOptions = LISTEN_PLAINLY
     ) -> TransportListener:
         form = _form(address)
         if form == NAMED:
             raise ListenError(address, "/sni is for dialing only: listen on .../tls/ws")
         try:
-            proxies = parse_networks(trusted_proxies)
+            proxies = parse_networks(options.trusted_proxies)
         except ValueError as error:
             raise ListenError(address, f"a trusted proxy is not a network: {error}") from error
         shown = None
         if form == PLAIN:
-            refuse_certificate(address, certificate)
-        elif certificate is None:
+            refuse_certificate(address, options.certificate)
+        elif options.certificate is None:
             raise ListenError(address, "TLS needs a certificate and its private key")
         else:
             try:
-                shown = await ServerCertificate.load(certificate)
+                shown = await ServerCertificate.load(options.certificate)
             except CertificateError as error:
                 raise ListenError(address, str(error)) from error
-        port = await self._serve(address, self._server(proxies, shown), connected, exhausted, reuse_port=reuse_port)
+        port = await self._serve(address, self._server(proxies, shown), connected, options)
         watch = None
         if shown is not None:
             watch = asyncio.get_running_loop().create_task(shown.watch())
@@ -158,9 +150,7 @@ class WebSocketTransport:
         address: Multiaddr,
         server: Serve,
         connected: Connected,
-        exhausted: Callable[[], None],
-        *,
-        reuse_port: bool,
+        options: ListenOptions,
     ) -> _Port:
         """Listens on a port for ``server``, or has one that is listened on serve that, too."""
         secure = _form(address) != PLAIN
@@ -170,7 +160,7 @@ class WebSocketTransport:
                 port.servers[secure] = server
                 return port
         port = _Port({secure: server}, connected)
-        port.tcp = await self._tcp.listen(where, port.take, reuse_port=reuse_port, exhausted=exhausted)
+        port.tcp = await self._tcp.listen(where, port.take, options._replace(certificate=None, trusted_proxies=()))
         bound = port.tcp.address
         port.addresses = {bound, _joined(where.components[0], bound.components[1])}
         self._ports.add(port)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -11,7 +9,7 @@ from typing import Final
 from ..encoding import messages, varint
 from ..errors import DecodeError
 from ..identity import Keypair, PeerId, PublicKey
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, readable
 
 __all__ = ["PeerRecord", "open_envelope", "peek_record", "seal"]
 
@@ -81,7 +79,7 @@ class PeerRecord:
         record = messages.parse(messages.PeerRecord, payload, "envelope")
         if record.peer_id != key.peer_id.to_bytes():
             raise DecodeError("envelope", "a peer record signed by another peer")
-        addresses = tuple(_known_addresses(info.multiaddr for info in record.addresses))
+        addresses = tuple(readable(info.multiaddr for info in islice(record.addresses, MAX_ADDRESSES)))
         return cls(peer_id=key.peer_id, seq=record.seq, addresses=addresses)
 
 
@@ -106,9 +104,3 @@ def _parse(data: bytes, payload_type: bytes) -> messages.Envelope:
 def _signed_bytes(domain: str, payload_type: bytes, payload: bytes) -> bytes:
     """What the signature covers (RFC 0002, "Signature Production"): each part behind its length."""
     return b"".join(varint.encode(len(part)) + part for part in (domain.encode(), payload_type, payload))
-
-
-def _known_addresses(encoded: Iterable[bytes]) -> Iterator[Multiaddr]:
-    for address in islice(encoded, MAX_ADDRESSES):
-        with contextlib.suppress(DecodeError):
-            yield Multiaddr.from_bytes(address)

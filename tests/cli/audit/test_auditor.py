@@ -25,6 +25,7 @@ from stronghold_p2p import (
     LimitExceeded,
     LimitReached,
     Multiaddr,
+    NameChanged,
     NotPermitted,
     PolicyError,
     PolicyFailed,
@@ -185,6 +186,8 @@ async def test_a_relay_is_named(path: Path) -> None:
         ),
         (BanChanged(PEER, True), {"event": "ban", "peer": str(PEER)}),
         (BanChanged(PEER, False), {"event": "unban", "peer": str(PEER)}),
+        (NameChanged(PEER, "bob"), {"event": "name", "peer": str(PEER), "name": "bob"}),
+        (NameChanged(PEER, None), {"event": "name", "peer": str(PEER), "name": None}),
         (
             RuleChanged(PEER, Direction.INBOUND, "Rule.ASK"),
             {"event": "rule", "peer": str(PEER), "direction": "inbound", "rule": "Rule.ASK"},

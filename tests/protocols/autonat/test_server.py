@@ -32,6 +32,7 @@ from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.service import Service, in_task
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.tcp import TcpTransport
+from stronghold_p2p.transport.transport import Connected, DialOptions
 
 NONCE = 2**64 - 1
 
@@ -114,9 +115,9 @@ async def test_the_dial_leaves_from_no_listener(monkeypatch: pytest.MonkeyPatch)
     asked: list[object] = []
     dial = TcpTransport.dial
 
-    async def note(*arguments: Any, **options: Any) -> None:
-        asked.append(options.get("from_listen_port"))
-        await dial(*arguments, **options)
+    async def note(transport: TcpTransport, address: Multiaddr, connected: Connected, options: DialOptions) -> None:
+        asked.append(options.from_listen_port)
+        await dial(transport, address, connected, options)
 
     async with asker_and_server() as (asker, server):
         await asker.connect(server)

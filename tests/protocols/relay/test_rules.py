@@ -78,6 +78,18 @@ async def test_only_ends_direct_connections_and_refuses_them(make_net: MakeNet) 
         await net.alice.connect(direct)
 
 
+async def test_who_refuses_direct_connections_is_dialed_through_a_relay_next(make_net: MakeNet) -> None:
+    """By its id alone, though a direct address is known: the dial has succeeded before it was refused."""
+    net = await make_net()
+    net.bob.set_relay_mode("only", peer=net.alice.peer_id)
+    net.alice.addresses.add(await net.bob.listen())
+    net.alice.addresses.add(await net.bob.listen_via_relay(net.address))
+    with pytest.raises(ProtocolNotSupported, match="a ban or a policy of the remote"):
+        await net.alice.send_request(net.bob.peer_id, 1)
+    assert await net.alice.send_request(net.bob.peer_id, 2) == 2
+    assert relays(net.alice, net.bob) == [net.relay.peer_id]
+
+
 async def test_a_relay_that_is_used_no_longer_is_refused_like_others(make_net: MakeNet) -> None:
     net = await make_net()
     net.bob.set_relay_mode("only")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from ...events import Direction
 from ...identity import PeerId
 from ...multiaddr import Multiaddr
 
-__all__ = ["Act", "Answer", "Asked", "Questions", "give"]
+__all__ = ["MAX_REASON", "Act", "Answer", "Asked", "Ban", "Questions", "give"]
+
+MAX_REASON: Final = 200
+"""Characters of why something is rejected: a sentence, for the audit."""
 
 Act = Literal["once", "type", "all", "reject", "network", "ban"]
+
+Ban: TypeAlias = Callable[[PeerId], Awaitable[object]] | None
+"""Bans a peer; None: that cannot be done from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +87,9 @@ class Questions(Protocol):
     def remove_firewall_handler(self, handler: Callable[[Any], Awaitable[None]]) -> None: ...
 
 
-async def give(answer: Answer, question: Asked, ban: Callable[[PeerId], Awaitable[object]] | None) -> int:
+async def give(answer: Answer, question: Asked, ban: Ban) -> int:
     """The number of questions that the answer ended: 0 if this one has ended before, or if several must agree; then it
-    changes nothing. ``ban`` bans a peer; None: that cannot be done.
+    changes nothing.
 
     Raises:
         TypeError, ValueError: it is no answer to this question.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import abc
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import ClassVar, Protocol
 
-from ...identity import PeerId
 from .. import output
-from .asked import Answer, Asked, Questions, give
+from .asked import Answer, Asked, Ban, Questions, give
 from .shown import toward
 
 __all__ = ["Asker", "LineSource", "put"]
@@ -19,7 +18,7 @@ logger = logging.getLogger("stronghold_p2p")
 
 
 class LineSource(Protocol):
-    """Where answers come from: stdin, a page, another device. Has one reader at a time."""
+    """Where answers come from, such as stdin. Has one reader at a time."""
 
     @property
     def ended(self) -> bool:
@@ -53,18 +52,9 @@ class Asker(abc.ABC):
     OTHERWISE: ClassVar = "requests that no rule decides are rejected"
     """What becomes of questions that this asker does not answer."""
 
-    def __init__(
-        self,
-        questions: Questions,
-        lines: LineSource,
-        *,
-        ban: Callable[[PeerId], Awaitable[object]] | None,
-        on_stdout: bool = True,
-    ) -> None:
-        """``ban``: bans a peer; None: that cannot be done from here. ``on_stdout``: that is where questions are shown."""
+    def __init__(self, questions: Questions, lines: LineSource, *, ban: Ban) -> None:
         self._questions = questions
         self._ban = ban
-        self._on_stdout = on_stdout
         self._lines = lines
         self._told = False
         self._stalled = False
@@ -84,7 +74,7 @@ class Asker(abc.ABC):
         if self._lines.ended:
             self._leave()
             return
-        if self._on_stdout and output.is_stalled():
+        if output.is_stalled():
             if not self._stalled:
                 logger.warning("stdout is not being read: %s until it is", self.OTHERWISE)
             self._stalled = True

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ...events import Direction
+from ...events.direction import Direction, direction_word
 from ...firewall.answerers import Turns
 from ...firewall.names import labelled
-from ...identity import PeerId
 from .. import output, paths
-from .asked import Act, Answer, Asked, Questions
+from .asked import MAX_REASON, Act, Answer, Asked, Ban, Questions
 from .asker import Asker, LineSource
-from .shown import count, direction_of, toward, type_is_whole, type_of, view_of
+from .shown import count, toward, type_is_whole, type_of, view_of
 
 __all__ = ["Person"]
 
 HOUR: Final = 3600.0
-
-MAX_REASON: Final = 200
-"""Characters of why something is rejected: a sentence, for the audit."""
 
 WORDS: Final[dict[str, tuple[Act, float | None]]] = {
     **dict.fromkeys(("y", "yes", "o", "once", "ok", "allow"), ("once", None)),
@@ -37,20 +32,11 @@ WORDS: Final[dict[str, tuple[Act, float | None]]] = {
 class Person(Asker):
     """Shows one question at a time as text, by turns among networks and then among peers."""
 
-    def __init__(
-        self,
-        questions: Questions,
-        lines: LineSource,
-        *,
-        quiet: float | None,
-        ban: Callable[[PeerId], Awaitable[object]] | None,
-        write: Callable[[str], object] | None = None,
-    ) -> None:
+    def __init__(self, questions: Questions, lines: LineSource, *, quiet: float | None, ban: Ban) -> None:
         """``quiet``: for how many seconds the like is not asked after a question without an answer; None: it is asked
-        again. ``write`` shows a text of one line or more; None: on stdout."""
-        super().__init__(questions, lines, ban=ban, on_stdout=write is None)
+        again."""
+        super().__init__(questions, lines, ban=ban)
         self._quiet = quiet
-        self._write = write or output.note
         self._turns = Turns()
         self._missed = 0
 
@@ -72,10 +58,9 @@ class Person(Asker):
         if self._lines.ended:
             self._leave()
             return
-        self._write(self._text(question))
+        output.note(self._text(question))
         try:
-            if self._on_stdout:
-                await output.shown()
+            await output.shown()
             self._missed = 0
             self._lines.discard()
             answered = 0
@@ -86,22 +71,22 @@ class Person(Asker):
                     return
                 answered = await self._try(question, answer)
         except asyncio.CancelledError:
-            self._write(self._ending(question))
+            output.note(self._ending(question))
             raise
         if not answered:
-            self._write(self._ending(question))
+            output.note(self._ending(question))
 
     async def _try(self, question: Asked, answer: Answer) -> int:
         """The number of questions that the answer has ended."""
         try:
             answered = await self._answer(question, answer)
         except ValueError as error:  # the peer's rule would change too often
-            self._write(f"{error}. Please answer {self._choices(question)}")
+            output.note(f"{error}. Please answer {self._choices(question)}")
             return 0
         if answered:
-            self._write(self._done(question, answer, answered))
+            output.note(self._done(question, answer, answered))
         elif question.outcome is None:  # by now several must agree
-            self._write(f"{_quorum(question)}. Please answer {self._choices(question)}")
+            output.note(f"{_quorum(question)}. Please answer {self._choices(question)}")
         return answered
 
     # -- a question ------------------------------------------------------------------------------
@@ -121,7 +106,7 @@ class Person(Asker):
             f"  peer       {labelled(question.peer, question.name)}",
             f"  address    {question.address or 'not connected'}",
             f"  path       {paths.in_words(paths.relay_of(question.address))}",
-            f"  direction  {direction_of(question)}",
+            f"  direction  {direction_word(question.direction)}",
             f"  type       {type_of(question) or '-'}",
             f"  request    {view_of(question)}",
             f"  time left  {left:.0f} s; then it is rejected",
@@ -155,7 +140,7 @@ class Person(Asker):
             answer = _parse(line.decode(errors="replace"))
             if answer is not None and self._is_possible(question, answer):
                 return answer
-            self._write(f"please answer {self._choices(question)}" if line.strip() else self._choices(question))
+            output.note(f"please answer {self._choices(question)}" if line.strip() else self._choices(question))
         return None
 
     def _is_possible(self, question: Asked, answer: Answer) -> bool:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from ...identity import PeerId
+from ...events.direction import direction_word
 from .. import output, paths
 from ..stdin import MAX_LINE
-from .asked import Act, Answer, Asked, Questions
+from .asked import MAX_REASON, Act, Answer, Asked, Ban, Questions
 from .asker import Asker, LineSource
-from .shown import direction_of, type_of, view_of
+from .shown import type_of, view_of
 
 __all__ = ["AnswerError", "Program"]
 
@@ -27,32 +26,20 @@ ACTS: Final[dict[Word, Act]] = {
     "ban": "ban",
 }
 
-MAX_REASON: Final = 200
-"""Characters of a reason that are shown: an approver may give one, too."""
-
 
 class Program(Asker):
     """Writes every question at once as a record, and takes answers in any order. Each question ends with one record,
     which says why."""
 
-    def __init__(
-        self,
-        questions: Questions,
-        lines: LineSource,
-        *,
-        ban: Callable[[PeerId], Awaitable[object]] | None,
-        write: Callable[[dict[str, Any]], object] | None = None,
-    ) -> None:
-        """``write`` shows a record, which is JSON; None: on stdout."""
-        super().__init__(questions, lines, ban=ban, on_stdout=write is None)
-        self._write = write or output.result
+    def __init__(self, questions: Questions, lines: LineSource, *, ban: Ban) -> None:
+        super().__init__(questions, lines, ban=ban)
         self._open: dict[int, tuple[Asked, asyncio.Future[Answer | None]]] = {}
         self._last = 0
 
     async def _put(self, question: Asked) -> None:
         loop = asyncio.get_running_loop()
         self._last = question.id
-        self._write(self._record(question))
+        output.result(self._record(question))
         try:
             while question.outcome is None:
                 answer: asyncio.Future[Answer | None] = loop.create_future()
@@ -63,7 +50,7 @@ class Program(Asker):
                 await self._try(question, given)
         finally:
             del self._open[question.id]
-            self._write(
+            output.result(
                 {
                     "event": "ended",
                     "id": question.id,
@@ -83,7 +70,7 @@ class Program(Asker):
             "name": question.name,
             "address": None if question.address is None else str(question.address),
             "relay": paths.relay_of(question.address),
-            "direction": direction_of(question),
+            "direction": direction_word(question.direction),
             "type": type_of(question),
             "view": view_of(question),
             "seconds": round(max(question.expires - asyncio.get_running_loop().time(), 0.0), 3),
@@ -162,7 +149,7 @@ class Program(Asker):
         return Answer("type", given.seconds, frozenset(types) - {question.type})
 
     def _tell(self, error: AnswerError) -> None:
-        self._write({"error": type(error).__name__, "message": str(error)})
+        output.result({"error": type(error).__name__, "message": str(error)})
 
 
 class _AnswerLine(msgspec.Struct, forbid_unknown_fields=True):

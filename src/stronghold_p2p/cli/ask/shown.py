@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ...events import Direction
+from ...events.direction import Direction
 from .. import output
 from ..text import printable
 from .asked import Asked
@@ -15,7 +15,6 @@ __all__ = [
     "MAX_TYPE",
     "MAX_VIEW",
     "count",
-    "direction_of",
     "toward",
     "type_is_whole",
     "type_of",
@@ -32,10 +31,6 @@ MAX_VIEW: Final = 500
 
 def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def direction_of(question: Asked) -> str:
-    return str(question.direction.name).lower()
 
 
 def toward(question: Asked) -> str:

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 
 from ...errors import DecodeError
+from ...events.direction import direction_word
 from ...protocols.approval import ApprovalAnswer, open_answer
 from .record import MAX_TYPE, as_text, signature_of
 
@@ -37,7 +38,7 @@ def _opened(decision: Mapping[str, object], told: object) -> ApprovalAnswer:
     signed, answer = open_answer(envelope)
     if signature_of(signed) != told:
         raise DecodeError("audit", f"what {signed.approver} has signed is not what is told of it")
-    about: dict[str, str | None] = {"peer": str(answer.peer), "direction": str(answer.direction.name).lower()}
+    about: dict[str, str | None] = {"peer": str(answer.peer), "direction": direction_word(answer.direction)}
     if answer.kind == "request":
         about["type"] = as_text(answer.type, MAX_TYPE)
     if any(decision.get(key) != value for key, value in about.items()):

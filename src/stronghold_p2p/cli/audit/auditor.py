@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from ...ending import end_all
+from ...ending import end_all, together
 from ...errors import LimitExceeded, NotPermitted
 from ...events import Event, InboundConnectionFailed
 from ...peer import StrongholdP2p
@@ -106,18 +106,15 @@ class Auditor:
         Raises:
             AuditFailed: the events have ended, and the last lines cannot be written.
         """
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._write())
-                async for event in events:
-                    self._take(event)
-                self._tell_refused()
-                if self._first is None:
-                    self._put({"event": "stop"})
-                self._ended.set()
-                self._changed.set()
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as tasks:
+            tasks.create_task(self._write())
+            async for event in events:
+                self._take(event)
+            self._tell_refused()
+            if self._first is None:
+                self._put({"event": "stop"})
+            self._ended.set()
+            self._changed.set()
 
     # -- what is to be written -----------------------------------------------------------------------
 

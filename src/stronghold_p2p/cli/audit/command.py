@@ -12,7 +12,7 @@ import typer
 from ...identity import PeerId
 from .. import output
 from ..ask.shown import count
-from ..command import UsageError, add_command
+from ..command import UsageError, group
 from .chain import MAX_LINE, Entry, parse
 from .verify import Finding, Verifier
 
@@ -23,15 +23,6 @@ MAX_TOLD: Final = 100
 
 FOUND_PROBLEMS: Final = 1
 """The exit status."""
-
-audit = typer.Typer(
-    name="audit",
-    help="Check the files of --audit.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    callback=lambda: None,  # else the only command would take the place of the group
-)
 
 
 def verify(
@@ -61,7 +52,7 @@ def verify(
         raise typer.Exit(FOUND_PROBLEMS)
 
 
-add_command(audit, verify)
+audit = group("audit", "Check the files of --audit.", verify)
 
 
 class _Told:

@@ -12,6 +12,7 @@ from ...events import (
     Event,
     FirewallDecision,
     LimitReached,
+    NameChanged,
     PolicyFailed,
     PolicyLoaded,
     RequestHandled,
@@ -19,6 +20,7 @@ from ...events import (
     SignedAnswer,
     StateFailed,
 )
+from ...events.direction import direction_word
 from ...multiaddr import Multiaddr
 from .. import paths
 from ..text import printable
@@ -52,11 +54,13 @@ def record_of(event: Event) -> Record | None:
             }
         case BanChanged(peer, banned):
             return {"event": "ban" if banned else "unban", "peer": str(peer)}
+        case NameChanged(peer, name):
+            return {"event": "name", "peer": str(peer), "name": as_text(name, MAX_TYPE)}
         case RuleChanged(peer, direction, rule):
             return {
                 "event": "rule",
                 "peer": None if peer is None else str(peer),
-                "direction": str(direction.name).lower(),
+                "direction": direction_word(direction),
                 "rule": as_text(rule),
             }
         case PolicyLoaded(path):
@@ -90,7 +94,7 @@ def _decision(event: FirewallDecision) -> Record:
         "name": as_text(event.name, MAX_TYPE),
         "address": None if event.address is None else str(event.address),
         "relay": paths.relay_of(event.address),
-        "direction": str(event.direction.name).lower(),
+        "direction": direction_word(event.direction),
         "type": as_text(event.type, MAX_TYPE),
         "rule": as_text(event.rule),
         "layer": event.layer,

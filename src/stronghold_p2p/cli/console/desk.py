@@ -6,21 +6,21 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ...errors import StateError
+from ...errors import InvalidAddress, StateError
+from ...events import Direction
 from ...firewall.answerers import Turns
 from ...firewall.questions import FirewallRequest
 from ...peer import StrongholdP2p
-from ..ask.asked import Act, Answer, give
-from ..ask.person import MAX_REASON
+from ..ask.asked import MAX_REASON, Act, Answer, give
 from ..ask.shown import type_is_whole
 from ..command import MAX_SECONDS
 from . import records
 
-__all__ = ["AnswerError", "Desk", "Given"]
+__all__ = ["AnswerError", "Desk", "Given", "Removal"]
 
 logger = logging.getLogger("stronghold_p2p")
 
@@ -43,6 +43,13 @@ class Given(msgspec.Struct, forbid_unknown_fields=True, rename={"seconds": "for"
     """How long ``type`` and ``all`` hold; None: for good."""
     reason: Annotated[str, msgspec.Meta(max_length=MAX_REASON)] | None = None
     """Of a rejection."""
+
+
+class Removal(msgspec.Struct, forbid_unknown_fields=True):
+    """Which rule of a peer is to be removed, as a page sends it."""
+
+    peer: str
+    direction: Literal["inbound", "outbound"]
 
 
 class AnswerError(Exception):
@@ -98,6 +105,13 @@ class Desk:
             raise AnswerError(f"{question.need} approvers must agree: here it can only be rejected.")
         if not done:
             raise AnswerError(HAS_ENDED)
+
+    async def remove(self, removal: Removal) -> None:
+        """Raises AnswerError."""
+        try:
+            self._peer.remove_peer_rule(removal.peer, direction=Direction[removal.direction.upper()])
+        except InvalidAddress as error:
+            raise AnswerError(str(error)) from error
 
     def close(self) -> None:
         """Answers no more: other answerers get the questions, or they are rejected."""

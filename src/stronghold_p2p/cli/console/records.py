@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from ...events import ConnectionInfo, FirewallDecision, RequestHandled
+from ...events.direction import direction_word
 from ...firewall.questions import FirewallRequest
 from ...firewall.rules import Rule, RuleInForce, Verdict
 from .. import paths
@@ -78,7 +79,7 @@ def connection(info: ConnectionInfo, name: str | None) -> Record:
         "peer": str(info.peer),
         "name": _text(name),
         "address": str(info.address),
-        "direction": _direction(info),
+        "direction": direction_word(info.direction),
         "path": paths.in_words(info.path.relay, info.path.limits),
         "transport": info.path.transport,
         "since": info.opened_at,
@@ -89,7 +90,7 @@ def rule(its: RuleInForce, name: str | None) -> Record:
     return {
         "peer": None if its.peer is None else str(its.peer),
         "name": _text(name),
-        "direction": _direction(its),
+        "direction": direction_word(its.direction),
         "layer": its.layer,
         "line": its.line,
         "says": [] if its.rule is None else [_said(each) for each in islice(its.rule.chain, MAX_CHAIN)],
@@ -100,9 +101,9 @@ def _said(rule: Rule) -> Record:
     """One rule of those that come one after the other."""
     named = [(name, verdict) for verdict in Verdict for name in rule.named(verdict)]
     return {
-        "types": [[_text(name), verdict.name.lower()] for name, verdict in named[:MAX_TYPES]],
+        "types": [[_text(name), verdict.value] for name, verdict in named[:MAX_TYPES]],
         "more": max(0, len(named) - MAX_TYPES),
-        "otherwise": "predicate" if rule.predicate is not None else rule.otherwise.name.lower(),
+        "otherwise": "predicate" if rule.predicate is not None else rule.otherwise.value,
         "until": None if rule.until is None else rule.until.timestamp(),
         "strict": rule.strict,
     }
@@ -112,13 +113,9 @@ def _who(about: FirewallRequest | FirewallDecision) -> Record:
     return {
         "peer": str(about.peer),
         "name": _text(about.name),
-        "direction": _direction(about),
+        "direction": direction_word(about.direction),
         "type": _text(about.type, MAX_TYPE),
     }
-
-
-def _direction(about: Any) -> str:
-    return str(about.direction.name).lower()
 
 
 def _path(address: Any) -> str:

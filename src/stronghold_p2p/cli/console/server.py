@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -25,7 +25,7 @@ from ...peer import StrongholdP2p
 from .. import output
 from .access import COOKIE, MAX_PAGES, Access, Session, is_ours
 from .board import INTERVAL, Board
-from .desk import AnswerError, Desk, Given
+from .desk import AnswerError, Desk, Given, Removal
 from .place import Place, listen_at, url_of
 
 __all__ = ["Console"]
@@ -75,6 +75,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+T = TypeVar("T")
 
 
 class Console:
@@ -141,6 +143,7 @@ class Console:
             Route("/session", self._open_session, methods=["POST"]),
             Route("/updates", self._update),
             Route("/answer", self._take_answer, methods=["POST"]),
+            Route("/removal", self._take_removal, methods=["POST"]),
         ]
         return Starlette(routes=[Mount(f"/{self._access.path}", routes=routes)])
 
@@ -180,14 +183,21 @@ class Console:
         return response
 
     async def _take_answer(self, request: Request) -> Response:
+        return await self._take(request, Given, self._desk.answer)
+
+    async def _take_removal(self, request: Request) -> Response:
+        return await self._take(request, Removal, self._desk.remove)
+
+    async def _take(self, request: Request, kind: type[T], act: Callable[[T], Awaitable[None]]) -> Response:
+        """Does what a page with a session says."""
         if self._session(request) is None:
             return _error(401, NO_SESSION)
         try:
-            given = msgspec.json.decode(await _body(request), type=Given)
+            given = msgspec.json.decode(await _body(request), type=kind)
         except msgspec.DecodeError as error:
             return _error(400, f"malformed answer: {error}")
         try:
-            await self._desk.answer(given)
+            await act(given)
         except AnswerError as error:
             return _error(409, str(error))
         return Response(status_code=204)

@@ -9,7 +9,7 @@ from typing import Any, Final, Self, TypeAlias
 
 import msgspec
 
-from ..ask.asked import Act
+from ..ask.asked import Answer
 from ..writer import MAX_WAITING
 
 __all__ = [
@@ -51,13 +51,10 @@ class Setup(_Message):
 
 
 class Give(_Message):
-    """An answer to a question, as :class:`Answer` has it."""
+    """An answer to a question."""
 
     id: int
-    act: Act
-    seconds: float | None
-    also: list[str]
-    reason: str | None
+    answer: Answer
 
 
 class Shown(_Message):

@@ -16,7 +16,7 @@ from ...firewall.questions import MAX_TYPE, FirewallRequest
 from ...identity import Keypair
 from ...peer import StrongholdP2p
 from .. import output
-from ..ask.asked import Answer, give
+from ..ask.asked import give
 from ..ask.shown import view_of
 from ..command import UsageError
 from .channel import Asked, Channel, Ended, Give, Given, HangUp, Here, Leave, Listening, Printed, Shown, first_message
@@ -109,9 +109,8 @@ class Member:
         if question is None or self._peer is None:
             self._send(Given(message.id, 0))
             return
-        answer = Answer(message.act, message.seconds, frozenset(message.also), message.reason)
         try:
-            self._send(Given(message.id, int(await give(answer, question, self._peer.ban_peer))))
+            self._send(Given(message.id, int(await give(message.answer, question, self._peer.ban_peer))))
         except (TypeError, ValueError) as error:
             self._send(Given(message.id, 0, str(error)))
 

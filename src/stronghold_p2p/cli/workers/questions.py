@@ -11,7 +11,7 @@ import msgspec
 from ...events import Direction, QuestionKind
 from ...identity import PeerId
 from ...multiaddr import Multiaddr
-from ..ask.asked import Act, Answer
+from ..ask.asked import Answer
 from ..ask.asked import Asked as AnyQuestion
 from ..ask.asker import Asker, put
 from ..ask.person import Person
@@ -68,7 +68,7 @@ class Question:
     async def give(self, answer: Answer) -> int:
         """As :func:`give`."""
         self._given = asyncio.get_running_loop().create_future()
-        self._answer(answer.act, answer.seconds, sorted(answer.also), answer.reason)
+        self._send(Give(self._asked.id, answer))
         try:
             given = await self._given
             if given.error is not None:
@@ -83,7 +83,7 @@ class Question:
             self._given = None
 
     def reject(self, reason: str | None = None) -> bool:
-        self._answer("reject", reason=reason)
+        self._send(Give(self._asked.id, Answer("reject", reason=reason)))
         return True
 
     def count_shown(self, times: int) -> None:
@@ -106,11 +106,6 @@ class Question:
         """Its worker has ended."""
         self.take(Given(self._asked.id, 0))
         self.take(Ended(self._asked.id, outcome, by, None))
-
-    def _answer(
-        self, act: Act, seconds: float | None = None, also: list[str] | None = None, reason: str | None = None
-    ) -> None:
-        self._send(Give(self._asked.id, act, seconds, also or [], reason))
 
 
 class Questions:

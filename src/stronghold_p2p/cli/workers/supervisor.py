@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import typer
 
+from ...ending import together
 from ...identity import Keypair
 from .. import output
 from ..ask.asker import Asker
@@ -77,19 +78,16 @@ async def supervise(
             state = Path(folder, "state")  # what is answered in one worker holds in all
         questions = Questions(quiet)
         crew = _Crew(arguments, keypair, state, questions, asks=asks)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                questions.start = tasks.create_task
-                if asks:
-                    tasks.create_task(_asker(questions, quiet).run())
-                loop = asyncio.get_running_loop()
-                if hangs_up:
-                    loop.add_signal_handler(signal.SIGHUP, crew.send, HangUp())
-                else:  # the folder is to be removed
-                    loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
-                await crew.run(size, tasks)
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as tasks:
+            questions.start = tasks.create_task
+            if asks:
+                tasks.create_task(_asker(questions, quiet).run())
+            loop = asyncio.get_running_loop()
+            if hangs_up:
+                loop.add_signal_handler(signal.SIGHUP, crew.send, HangUp())
+            else:  # the folder is to be removed
+                loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
+            await crew.run(size, tasks)
 
 
 class _Crew:
@@ -232,11 +230,10 @@ class _Worker:
                             questions.take(message)
                 questions.lose()
                 return await process.wait()
-            except asyncio.CancelledError:
+            except BaseException:
                 questions.lose("closed", "firewall")
                 raise
             finally:
-                questions.lose()
                 if watch is not None:
                     watch.cancel()
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final, Literal
 
-from ..rules import Rule
+from ..rule import RULES, Rule
 from .tables import Table
 from .values import date, exactly, one_of, shown, type_name
 
 __all__ = ["read_rule"]
 
-RULES: Final = {"allow": Rule.ALLOW_ALL, "reject": Rule.REJECT_ALL, "ask": Rule.ASK}
 BY_TYPE: Final = ("allow", "ask", "reject", "otherwise")
 OPTIONS: Final = ("until", "strict", "reasons")
 OTHERWISE: Final[Mapping[str, Literal["reject", "ask"]]] = {"reject": "reject", "ask": "ask"}

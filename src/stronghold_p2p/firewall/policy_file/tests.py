@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
 from ...errors import PolicyError
-from ...events import Direction
+from ...events.direction import DIRECTIONS, Direction
 from ...identity import PeerId
 from ..rules import Verdict
 from .peers import PeerLists
@@ -16,8 +16,7 @@ from .values import one_of, type_name
 
 __all__ = ["Decide", "run_tests"]
 
-DIRECTIONS: Final[Mapping[str, Direction]] = {"inbound": Direction.INBOUND, "outbound": Direction.OUTBOUND}
-VERDICTS: Final[Mapping[str, Verdict]] = {"allow": Verdict.ALLOW, "reject": Verdict.REJECT, "ask": Verdict.ASK}
+VERDICTS: Final[Mapping[str, Verdict]] = {verdict.value: verdict for verdict in Verdict}
 WORDS: Final = {
     Verdict.ALLOW: "allows it",
     Verdict.REJECT: "rejects it",

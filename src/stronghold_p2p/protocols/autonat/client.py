@@ -18,7 +18,7 @@ from ...transport.pipe import BytePipe
 from ...transport.stream import Stream
 from ...wire.upgrade import Upgrade
 from ..framing import read, write
-from ..service import Service, ServiceHost, in_task
+from ..service import Service, ServiceHost, in_task, open_question
 from .detached import DetachedConnections
 from .message import (
     DIAL_BACK,
@@ -154,9 +154,8 @@ class _Question:
 
 async def _ask(connection: Connection, address: Multiaddr, nonce: int, *, pay: bool) -> messages.DialResponse:
     """The answer of the server. It gets none of ours if it wants to be paid and is not."""
-    substream = await connection.open_substream(DIAL_REQUEST)
-    connection.is_question(substream)
-    async with asyncio.timeout(TIMEOUT), Stream(substream) as stream:
+    stream = await open_question(connection, DIAL_REQUEST)
+    async with asyncio.timeout(TIMEOUT), stream:
         request = messages.AutonatMessage()
         request.dialRequest.addrs.append(bytes(address))
         request.dialRequest.nonce = nonce

@@ -44,7 +44,8 @@ class ReachabilityService(Service):
     """Has servers dial our public addresses by ``client``, one at a time, and keeps what they find out.
 
     Only direct remotes at an address that ``is_public`` are asked, and none about an address of its own network: it may share
-    our router. About one that remotes have observed, only those are asked that we have dialed. ``emit`` takes the changes; ``delay`` is in seconds; ``clock`` gives seconds since the epoch.
+    our router. About one that remotes have observed, only those are asked that we have dialed. ``emit`` takes the changes;
+    ``delay`` is in seconds; ``clock`` gives seconds since the epoch.
     """
 
     def __init__(

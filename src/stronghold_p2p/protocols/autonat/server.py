@@ -22,7 +22,7 @@ from ...resources.shares import Shares
 from ...transport.connection import Connection
 from ...transport.pipe import BytePipe, PipeReceiver
 from ...transport.stream import Stream
-from ...transport.transport import Transport
+from ...transport.transport import DialOptions, Transport
 from ...transport.upgrade import PipeUpgrade
 from ...wire.noise import NoiseIdentity
 from ...wire.noise_xx import NoiseKey
@@ -224,7 +224,7 @@ class AutonatServer(Service):
 
         try:
             # From another port than that of a listener: the remote's router may let that in, which we have dialed from.
-            await transport.dial(address, connected, peer=peer, from_listen_port=False)
+            await transport.dial(address, connected, DialOptions(peer, from_listen_port=False))
             assert upgrade is not None
             return await upgrade.finished
         except BaseException:

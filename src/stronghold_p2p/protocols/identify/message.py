@@ -11,7 +11,7 @@ from typing import Final
 from ...encoding import messages, varint
 from ...errors import DecodeError
 from ...identity import PeerId, PublicKey
-from ...multiaddr import Multiaddr
+from ...multiaddr import Multiaddr, readable
 from ...transport.stream import Stream
 from ...version import VERSION
 from ...wire import multistream
@@ -161,8 +161,8 @@ def decode(data: bytes, peer: PeerId) -> Identity:
         protocol_version=_printable(merged.protocolVersion),
         agent_version=_printable(merged.agentVersion),
         protocols=tuple(filter(_is_protocol, dict.fromkeys(islice(merged.protocols, MAX_PROTOCOLS)))),
-        listen_addresses=_addresses_of(peer, _known_addresses(merged.listenAddrs)),
-        observed_address=next(_known_addresses([merged.observedAddr]), None),
+        listen_addresses=_addresses_of(peer, readable(filter(_is_short, islice(merged.listenAddrs, MAX_ADDRESSES)))),
+        observed_address=next(readable(filter(_is_short, [merged.observedAddr])), None),
         signed_record=merged.signedPeerRecord,
     )
     if not told.listen_addresses and (record := told.record):
@@ -194,17 +194,13 @@ def _addresses_of(peer: PeerId, addresses: Iterable[Multiaddr]) -> tuple[Multiad
         address
         for address in addresses
         if address.peer_id in (None, peer)
-        and len(address.to_bytes()) <= MAX_ADDRESS_SIZE
+        and _is_short(address.to_bytes())
         and (address.peer_id is None or len(address.components) > 1)
     )
 
 
-def _known_addresses(encoded: Iterable[bytes]) -> Iterator[Multiaddr]:
-    """The addresses, without those of protocols that are unknown here."""
-    for address in islice(encoded, MAX_ADDRESSES):
-        if len(address) <= MAX_ADDRESS_SIZE:
-            with contextlib.suppress(DecodeError):
-                yield Multiaddr.from_bytes(address)
+def _is_short(address: bytes) -> bool:
+    return len(address) <= MAX_ADDRESS_SIZE
 
 
 def _is_protocol(text: str) -> bool:

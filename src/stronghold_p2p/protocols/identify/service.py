@@ -12,7 +12,7 @@ from ...multiaddr import Multiaddr
 from ...transport.connection import Connection
 from ...transport.stream import Stream
 from ...transport.substream import Substream
-from ..service import Service, in_task
+from ..service import Service, in_task, open_question
 from . import message
 from .records import Records
 
@@ -85,7 +85,7 @@ class IdentifyService(Service):
         asked = False
         try:
             async with asyncio.timeout(self.host.config.request_timeout):
-                async with await _open(connection, message.PROTOCOL) as stream:
+                async with await open_question(connection, message.PROTOCOL) as stream:
                     asked = True
                     identity = await message.read(stream)
         except (StrongholdError, TimeoutError) as error:
@@ -146,7 +146,7 @@ class IdentifyService(Service):
     async def _push(self, connection: Connection) -> None:
         try:
             async with asyncio.timeout(self.host.config.request_timeout):
-                async with await _open(connection, message.PUSH_PROTOCOL) as stream:
+                async with await open_question(connection, message.PUSH_PROTOCOL) as stream:
                     # What changes in this time is told, too: remotes may read two pushes in any order.
                     await stream.negotiated()
                     await message.serve(stream, self._message(connection))
@@ -166,10 +166,3 @@ class IdentifyService(Service):
 
     def _offer(self, connection: Connection) -> _Offer:
         return self.host.offered(connection.peer), self.host.told_to(connection)
-
-
-async def _open(connection: Connection, protocol: str) -> Stream:
-    """A stream that does not count as work: we ask and tell everybody, also who never answers."""
-    substream = await connection.open_substream(protocol)
-    connection.is_question(substream)
-    return Stream(substream)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,11 +11,18 @@ from ...encoding import messages
 from ...errors import DecodeError, InvalidAddress, ListenError, RemoteProtocolError
 from ...events import Path, PathLimits
 from ...identity import PeerId
-from ...multiaddr import CIRCUIT, Multiaddr
+from ...multiaddr import CIRCUIT, Multiaddr, readable
 from ...transport.connection import Connection
 from ...transport.stream import Stream
 from ...transport.stream_pipe import StreamPipe
-from ...transport.transport import CertificateFiles, Connected, TransportListener, nothing_to_close
+from ...transport.transport import (
+    DIAL_PLAINLY,
+    LISTEN_PLAINLY,
+    Connected,
+    DialOptions,
+    ListenOptions,
+    TransportListener,
+)
 from ..framing import read, write
 from ..service import Service, in_task
 from .message import HOP, STOP, HopType, Status, StopType, read_limits, read_peer, refusal
@@ -63,14 +70,11 @@ async def reserve(connection: Connection, own: PeerId) -> Reservation:
         voucher = Voucher.open(answer.reservation.voucher)
         if (voucher.relay, voucher.peer) != (connection.peer, own):
             raise DecodeError(HOP, f"the voucher is of {voucher.relay} for {voucher.peer}")
-    addresses = []
-    for encoded in answer.reservation.addrs[:MAX_ADDRESSES]:
-        try:
-            address = Multiaddr.from_bytes(encoded)
-        except DecodeError:
-            continue
-        if address.peer_id in {None, connection.peer} and len(address.components) > 1 and not address.is_relayed:
-            addresses.append(address.with_peer(connection.peer))
+    addresses = [
+        address.with_peer(connection.peer)
+        for address in readable(answer.reservation.addrs[:MAX_ADDRESSES])
+        if address.peer_id in {None, connection.peer} and len(address.components) > 1 and not address.is_relayed
+    ]
     return Reservation(
         connection.peer, float(answer.reservation.expire), tuple(dict.fromkeys(addresses)), read_limits(answer)
     )
@@ -110,27 +114,19 @@ class CircuitTransport:
     def supports(self, address: Multiaddr) -> bool:
         return split_circuit(address) is not None
 
-    async def dial(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        peer: PeerId | None = None,
-        named: Multiaddr | None = None,
-        from_listen_port: bool | None = None,
-    ) -> None:
+    async def dial(self, address: Multiaddr, connected: Connected, options: DialOptions = DIAL_PLAINLY) -> None:
         """As :meth:`Transport.dial`; raises RelayRefused, and what a stream to the relay does, too."""
         split = split_circuit(address)
         assert split is not None
-        assert peer is not None
+        assert options.peer is not None
         relay, where = split
-        if relay == peer:
+        if relay == options.peer:
             raise InvalidAddress(address, "the relay is the peer itself")
         connection = await self._connect(relay, where)
         _check_direct(connection)
         async with await connection.open_stream(HOP) as stream:
             await stream.negotiated()
-            target = messages.CircuitPeer(id=peer.to_bytes())
+            target = messages.CircuitPeer(id=options.peer.to_bytes())
             await write(stream, messages.HopMessage(type=HopType.CONNECT, peer=target))
             answer = await _read_status(stream, relay)
             path = Path(connection.path.transport, address, relay, read_limits(answer))
@@ -143,14 +139,7 @@ class CircuitTransport:
             )
 
     async def listen(
-        self,
-        address: Multiaddr,
-        connected: Connected,
-        *,
-        certificate: CertificateFiles | None = None,
-        trusted_proxies: Sequence[str] = (),
-        reuse_port: bool = False,
-        exhausted: Callable[[], None] = nothing_to_close,
+        self, address: Multiaddr, connected: Connected, options: ListenOptions = LISTEN_PLAINLY
     ) -> TransportListener:
         raise ListenError(address, "to be reached through a relay, reserve there: listen_via_relay")
 

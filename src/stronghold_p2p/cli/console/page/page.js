@@ -44,7 +44,7 @@ let silence;
 
 // -- making elements ------------------------------------------------------------------------------
 
-function make(tag, text, className, ...children) {
+function make(tag, text, className = null, ...children) {
   const element = document.createElement(tag);
   if (text !== null) element.textContent = text;
   if (className) element.className = className;
@@ -166,9 +166,11 @@ function choose(card, button) {
   const name = card.told.name ?? shortened(card.told.peer);
   if (given.answer === "all") {
     const what = card.told.direction === "inbound" ? `send you anything` : `be sent anything`;
-    ask(card, given, `${name} may ${what} from now on, whatever it is, until you remove the rule.`, "Allow everything");
+    const text = `${name} may ${what} from now on, whatever it is, until you remove the rule.`;
+    ask(text, "Allow everything", () => answer(card, given), card);
   } else if (given.answer === "ban") {
-    ask(card, given, `${name} is disconnected, and can connect no more until you lift the ban.`, "Ban peer");
+    const text = `${name} is disconnected, and can connect no more until you lift the ban.`;
+    ask(text, "Ban peer", () => answer(card, given), card);
   } else {
     answer(card, given);
   }
@@ -219,20 +221,20 @@ function tell(text) {
 
 const sure = find("#sure");
 
-function ask(card, given, text, yes) {
+/** ``card``: of the question that this is about. */
+function ask(text, yes, act, card = null) {
   find("#sure-text").textContent = text;
   find("[data-sure=yes]").textContent = yes;
   sure.card = card;
-  sure.given = given;
+  sure.act = act;
   sure.showModal();
 }
 
 sure.addEventListener("click", (event) => {
   const said = event.target.dataset.sure;
   if (!said) return;
-  const { card, given } = sure;
   sure.close();
-  if (said === "yes") answer(card, given);
+  if (said === "yes") sure.act();
 });
 
 // -- lists ----------------------------------------------------------------------------------------
@@ -278,7 +280,23 @@ function ruleRow(told) {
   else title.append(...who(told));
   title.append(make("span", ` ${to} · ${origin(told)}`, "dim"));
   if (told.says.length === 0) return make("li", null, null, title, chip("ask", "? a question about the peer"));
-  return make("li", null, null, title, ...told.says.flatMap(saidParts));
+  const removal = told.layer === "peer" ? [removalOf(told)] : [];
+  return make("li", null, null, ...removal, title, ...told.says.flatMap(saidParts));
+}
+
+function removalOf(told) {
+  const name = told.name ?? shortened(told.peer);
+  const rule = `the rule for requests ${told.direction === "inbound" ? "from" : "to"} ${name}`;
+  const button = make("button", "Remove");
+  button.type = "button";
+  button.setAttribute("aria-label", `Remove ${rule}`);
+  button.addEventListener("click", () => {
+    ask(`Remove ${rule}? Then the rule for all others decides.`, "Remove rule", async () => {
+      const problem = await post("removal", { peer: told.peer, direction: told.direction });
+      if (problem !== null) notice(problem);
+    });
+  });
+  return button;
 }
 
 /** One rule of those that come one after the other. */
