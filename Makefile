@@ -2,7 +2,7 @@
 #   PYTHON  the interpreter to make it from (default: the first of CANDIDATES that is 3.11 or newer)
 #   VENV    where it lies
 #   LOCKED  1: nothing is installed but what .ci/lock/ pins by hash, as CI does; from the start of an environment on
-# and `make test COVERAGE='--cov --cov-report term'` reports the branches that were taken, `make test
+# and `make test-all COVERAGE='--cov --cov-report term'` reports the branches that were taken, `make test-all
 # EXAMPLES='--hypothesis-profile full'` tries five times the examples, `make attack ATTACK=--quick` takes two minutes.
 # `make wheels WHEELS='--python PATH'` compiles for one Python alone.
 
@@ -13,17 +13,21 @@ LOCK ?= dev
 INSTALL := -m pip install --quiet $(if $(LOCKED),--no-index --no-build-isolation)
 PACKAGE := src/stronghold_p2p
 COMPILED := $(VENV)-compiled
+PYTEST := pytest --numprocesses auto --dist worksteal $(EXAMPLES)
 # Generated code refuses a protobuf older than its generator.
 PROTOBUF_GENERATOR := grpcio-tools==1.76.0
 
-.PHONY: help demo test test-compiled wheels check format interop bench counts attack soak faults fuzz simulate profile proto clean
+unexport PYTHONDONTWRITEBYTECODE  # else each process that tests start compiles all anew
+
+.PHONY: help demo test test-all test-compiled wheels check format interop bench counts attack soak faults fuzz simulate profile proto clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo      the main job, shown with real processes"
-	@echo "make test      the tests"
+	@echo "make test      the tests, but for the slow ones"
+	@echo "make test-all  all tests, also of whole programs in processes and networks of their own"
 	@echo "make test-compiled"
-	@echo "               the tests again, with the hot path compiled (needs a C compiler)"
+	@echo "               all tests again, with the hot path compiled (needs a C compiler)"
 	@echo "make wheels    the sdist and the wheels, pure and compiled, each tested in an environment of its own"
 	@echo "make check     format, lint and types, as CI does"
 	@echo "make format    what check's first two can mend"
@@ -43,10 +47,13 @@ demo: $(VENV)/.installed
 	@$(BIN)/stronghold-p2p demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses auto --dist worksteal $(EXAMPLES) $(COVERAGE)
+	$(BIN)/$(PYTEST) -m "not slow" $(COVERAGE)
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/$(PYTEST) $(COVERAGE)
 
 test-compiled: $(COMPILED)/.installed-dev
-	$(COMPILED)/bin/pytest --numprocesses auto --dist worksteal $(EXAMPLES)
+	$(COMPILED)/bin/$(PYTEST)
 
 wheels: $(VENV)-wheels/.installed
 	@$(VENV)-wheels/bin/python packaging/wheels.py $(if $(LOCKED),--locked) $(WHEELS)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
-import pytest
+Node = TypeVar("Node", ast.Try, ast.ExceptHandler, ast.AsyncWith)
 
 ROOT = Path(__file__).parents[1] / "src" / "stronghold_p2p"
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if not path.name.endswith("_pb2.py")]
@@ -258,15 +261,21 @@ def is_pure(module: str) -> bool:
     return any(module == pure or module.startswith(f"{pure}.") for pure in PURE)
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def type_checking_only(tree: ast.Module) -> set[ast.AST]:
     """Imports that only a type checker follows: two classes of one module's layer may name each other."""
     blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
     return {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
 
 
+@functools.cache
 def imports(path: Path, *, typing: bool = False) -> tuple[set[str], set[str]]:
     """The modules of ours and the packages of others that a module imports."""
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     skipped = set() if typing else type_checking_only(tree)
     ours: set[str] = set()
     others: set[str] = set()
@@ -295,12 +304,14 @@ def imports(path: Path, *, typing: bool = False) -> tuple[set[str], set[str]]:
     return ours, {name.partition(".")[0] for name in others}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_package_imports_what_is_declared(path: Path) -> None:
-    package = package_of(name_of(path))
-    allowed = FLAT_EDGES[package] if package in FLAT_EDGES else EDGES[package].keys() | FLAT
-    for imported in imports(path)[0]:
-        assert package_of(imported) in allowed | {package}, f"{name_of(path)} imports {imported}"
+def test_a_package_imports_what_is_declared() -> None:
+    undeclared = []
+    for path in MODULES:
+        package = package_of(name_of(path))
+        allowed = FLAT_EDGES[package] if package in FLAT_EDGES else EDGES[package].keys() | FLAT
+        imported = {one for one in imports(path)[0] if package_of(one) not in allowed | {package}}
+        undeclared += [f"{name_of(path)} imports {one}" for one in imported]
+    assert not undeclared
 
 
 def test_every_declared_edge_is_needed_and_has_its_reason() -> None:
@@ -317,44 +328,45 @@ def test_the_declared_edges_make_no_circle() -> None:
     graphlib.TopologicalSorter(above).prepare()
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if is_pure(name_of(path))], ids=name_of)
-def test_what_is_pure_does_no_io(path: Path) -> None:
-    ours, others = imports(path, typing=True)
-    assert not others & DOES_IO
-    assert not ours & DOES_IO
+def test_what_is_pure_does_no_io() -> None:
+    pure = [path for path in MODULES if is_pure(name_of(path))]
+    assert {
+        name_of(path): found for path in pure if (found := DOES_IO & set().union(*imports(path, typing=True)))
+    } == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_module_is_long(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= MAX_LINES
+def test_no_module_is_long() -> None:
+    assert [name_of(path) for path in MODULES if len(path.read_text().splitlines()) > MAX_LINES] == []
 
 
-@pytest.mark.parametrize("path", COMPILED, ids=name_of)
-def test_nothing_is_awaited_in_a_finally_block_that_may_be_compiled(path: Path) -> None:
+def compiled(kind: type[Node]) -> Iterator[tuple[str, Node]]:
+    """What may be compiled has these nodes, each with where it is."""
+    for path in COMPILED:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, kind):
+                yield f"{name_of(path)}:{node.lineno}", node
+
+
+def test_nothing_is_awaited_in_a_finally_block_that_may_be_compiled() -> None:
     """mypyc would leave the error that goes through it behind, as the one being handled by whatever runs next."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Try):
-            inner = [part for statement in node.finalbody for part in ast.walk(statement)]
-            assert not [part for part in inner if isinstance(part, ast.Await | ast.AsyncWith | ast.AsyncFor)]
+    for where, node in compiled(ast.Try):
+        inner = [part for statement in node.finalbody for part in ast.walk(statement)]
+        assert not [part for part in inner if isinstance(part, ast.Await | ast.AsyncWith | ast.AsyncFor)], where
 
 
-@pytest.mark.parametrize("path", COMPILED, ids=name_of)
-def test_nothing_is_awaited_in_a_handler_that_raises_again_where_it_may_be_compiled(path: Path) -> None:
+def test_nothing_is_awaited_in_a_handler_that_raises_again_where_it_may_be_compiled() -> None:
     """For the same reason; ``ending.begin`` does that."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ExceptHandler):
-            inner = [part for statement in node.body for part in ast.walk(statement)]
-            if any(isinstance(part, ast.Raise) and part.exc is None for part in inner):
-                assert not [part for part in inner if isinstance(part, ast.Await)]
+    for where, node in compiled(ast.ExceptHandler):
+        inner = [part for statement in node.body for part in ast.walk(statement)]
+        if any(isinstance(part, ast.Raise) and part.exc is None for part in inner):
+            assert not [part for part in inner if isinstance(part, ast.Await)], where
 
 
-@pytest.mark.parametrize("path", COMPILED, ids=name_of)
-def test_no_exit_that_may_raise_is_awaited_by_what_may_be_compiled(path: Path) -> None:
+def test_no_exit_that_may_raise_is_awaited_by_what_may_be_compiled() -> None:
     """mypyc would free the error once too often. The timeouts of asyncio raise at their exit only what passes there."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.AsyncWith):
-            contexts = [ast.unparse(item.context_expr) for item in node.items]
-            assert all(context.startswith("asyncio.timeout") for context in contexts), contexts
+    for where, node in compiled(ast.AsyncWith):
+        contexts = [ast.unparse(item.context_expr) for item in node.items]
+        assert all(context.startswith("asyncio.timeout") for context in contexts), (where, contexts)
 
 
 def test_every_module_has_its_place() -> None:

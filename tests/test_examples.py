@@ -43,6 +43,7 @@ def test_every_example_is_listed() -> None:
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(PRINTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRINTS)
 def test_example(name: str) -> None:
     assert run(str(ROOT / "examples" / name), *ARGUMENTS.get(name, [])) == PRINTS[name]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from support.namespaces import missing_for_hosts, require
 
+pytestmark = pytest.mark.slow
+
 WAIT = 60.0
 """Seconds after which a process has failed; none waits for them."""
 

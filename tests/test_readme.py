@@ -172,6 +172,7 @@ def assert_prints(block: Block, printed: str) -> None:
         assert re.fullmatch(pattern, line), line
 
 
+@pytest.mark.slow
 def test_every_block_runs_in_order(tmp_path: Path) -> None:
     terminals = Terminals(tmp_path)
     try:

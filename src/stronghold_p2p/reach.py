@@ -25,13 +25,14 @@ class Reach:
 
     def __init__(self, parts: Parts[Any, Any]) -> None:
         self._parts = parts
+        self._peer_id = parts.keypair.peer_id
         self.addresses = parts.addresses
         """The known addresses of other peers."""
 
     @property
     def peer_id(self) -> PeerId:
         """Our peer id."""
-        return self._parts.keypair.peer_id
+        return self._peer_id
 
     # -- listening -------------------------------------------------------------------------------
 
@@ -238,6 +239,6 @@ class Reach:
 
     def _target(self, to: PeerId | Multiaddr | str) -> tuple[PeerId, Multiaddr | None]:
         peer, address = parse_target(to) if isinstance(to, str) else split_target(to)
-        if peer == self.peer_id:
+        if peer == self._peer_id:
             raise InvalidAddress(to, "it is of this peer itself")
         return peer, address

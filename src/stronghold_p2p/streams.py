@@ -74,7 +74,7 @@ class InboundStream(StreamReceiver):
         self._eof = False
         self._started = False
         self._task: asyncio.Task[None] | None = None
-        stream.set_receiver(self)
+        stream.receiver = self
 
     def start(self, serving: Coroutine[Any, Any, None]) -> None:
         """The traffic lets it in: ``serving`` waits for the firewall, which has a time limit of its own, and runs the

@@ -733,6 +733,7 @@ def test_exactly_one_way_to_decide(cli: Cli, options: tuple[str, ...]) -> None:
     assert cli.json("listen", *options).line["error"] == "UsageError"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--json",)])
 def test_a_question_in_what_the_terminal_has_no_characters_for(flags: tuple[str, ...]) -> None:
     latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}

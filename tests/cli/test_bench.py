@@ -9,6 +9,7 @@ from stronghold_p2p.cli.bench import _body
 from .conftest import Cli, process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["json", "msgpack", "raw"])
 def test_figures_against_a_process_of_its_own(cli: Cli, codec: str) -> None:
     options = ("--size", "1000", "--concurrency", "4", "--seconds", "0.1", "--codec", codec)

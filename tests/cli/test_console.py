@@ -23,6 +23,7 @@ from stronghold_p2p import (
     FirewallRequestOpened,
     NoResponse,
     PeerId,
+    Rule,
     StrongholdError,
 )
 from stronghold_p2p.cli import output

@@ -18,6 +18,7 @@ from .conftest import Cli
 
 
 # As text it is told in test_output.py, on a terminal of another encoding.
+@pytest.mark.slow
 def test_the_whole_story(cli: Cli) -> None:
     told = cli.json("demo")
     assert told.status == 0, told.out
@@ -38,6 +39,7 @@ def test_the_whole_story(cli: Cli) -> None:
     assert steps["relay"]["direct"] == "/ip4/11.0.1.2/tcp/4001"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("namespace", [("no such command",), ("false",)])
 def test_without_multicast_the_story_goes_on(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, namespace: tuple[str, ...]

@@ -15,6 +15,8 @@ from stronghold_p2p.identity import Keypair
 
 from .conftest import WAIT, listening, process, python
 
+pytestmark = pytest.mark.slow
+
 FULL = "/dev/full"
 
 

@@ -173,6 +173,7 @@ def run(*arguments: str, encoding: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1251", "utf-8", "utf-8:surrogateescape"])
 def test_json_is_utf_8_whatever_the_terminal_has(echo: str, encoding: str) -> None:
     text = "é€😀\u202e"
@@ -180,11 +181,13 @@ def test_json_is_utf_8_whatever_the_terminal_has(echo: str, encoding: str) -> No
     assert (asked.returncode, json.loads(asked.stdout.decode())) == (0, text)
 
 
+@pytest.mark.slow
 def test_text_has_escapes_for_what_the_terminal_lacks(tmp_path: Path) -> None:
     made = run("key", "new", str(tmp_path / "é€"), encoding="latin-1")
     assert made.stdout.splitlines()[0].endswith(b"/\xe9\\u20ac")
 
 
+@pytest.mark.slow
 def test_the_demo_runs_on_any_terminal() -> None:
     shown = run("demo", encoding="latin-1")
     assert (shown.returncode, shown.stderr) == (0, b"")

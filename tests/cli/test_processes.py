@@ -16,6 +16,8 @@ from stronghold_p2p.identity import Keypair
 
 from .conftest import WAIT, process
 
+pytestmark = pytest.mark.slow
+
 LISTEN = ("listen", "--allow-all", "--json")
 
 TESTS = Path(__file__).parents[1]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import unicodedata
+from collections import defaultdict
 from typing import Any
 
 import msgspec
@@ -27,13 +29,18 @@ HIDDEN = ["Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"]
 """Controls, formats, unassigned, private, surrogates, separators."""
 
 
+@functools.cache
+def categories() -> dict[str, list[str]]:
+    """All characters by their categories, such as "Lu"."""
+    found = defaultdict(list)
+    for character in map(chr, range(sys.maxunicode + 1)):
+        found[unicodedata.category(character)].append(character)
+    return found
+
+
 def of_category(name: str) -> list[str]:
     """Those of all whose names begin so."""
-    return [
-        character
-        for character in map(chr, range(sys.maxunicode + 1))
-        if unicodedata.category(character)[: len(name)] == name
-    ]
+    return [character for category, those in categories().items() if category.startswith(name) for character in those]
 
 
 @pytest.mark.parametrize("category", HIDDEN)

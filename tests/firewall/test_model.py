@@ -144,9 +144,6 @@ class FakeStream:
         self._sent = sent
         connection.streams[self] = None
 
-    def set_receiver(self, receiver: Any) -> None:
-        self.receiver = receiver
-
     def write_now(self, data: bytes) -> bool:
         self._sent(self, data)
         return True
@@ -1017,7 +1014,6 @@ class FirewallMachine(RuleBasedStateMachine):
 FirewallMachine.TestCase.settings = settings(
     max_examples=examples(400),
     stateful_step_count=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestFirewallModel = replaces_parts(FirewallMachine.TestCase)

@@ -591,6 +591,7 @@ def test_a_file_in_another_encoding(tmp_path: Path) -> None:
     assert raised.value.line == 2
 
 
+@pytest.mark.slow
 def test_ten_thousand_peers() -> None:
     peers = [str(PeerId(b"\x12\x20" + number.to_bytes(32))) for number in range(10_000)]
     entries = [f'[peers.p{number}]\nid = "{peer}"\ninbound = ["Ping", "Read"]\n' for number, peer in enumerate(peers)]

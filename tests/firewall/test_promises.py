@@ -648,6 +648,6 @@ class PromisesMachine(RuleBasedStateMachine):
 
 
 PromisesMachine.TestCase.settings = settings(
-    max_examples=examples(200), stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(200), stateful_step_count=50, suppress_health_check=list(HealthCheck)
 )
 TestPromises = PromisesMachine.TestCase

@@ -10,6 +10,8 @@ from support.namespaces import INTERFACE, Host
 
 from .conftest import MakeLink, peer_of
 
+pytestmark = pytest.mark.slow
+
 ASK_ON = str(Path(__file__).parent / "programs" / "ask_on.py")
 
 AGAIN_WITHIN = 10.0

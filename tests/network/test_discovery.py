@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from support.namespaces import INTERFACE, Host
 
 from stronghold_p2p.discovery import links
 
 from .conftest import peer_of
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_peer_is_asked_and_pinged_by_its_id_alone(pair: tuple[Host, Host]) -> None:

@@ -14,6 +14,8 @@ from support.nat import Nat
 from .conftest import MakeInternet, peer_of
 from .test_reachability import forward
 
+pytestmark = pytest.mark.slow
+
 ROUTER = Path(__file__).with_name("programs") / "router.py"
 
 NOBODY = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmtyKBCHqkM"

@@ -6,9 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.namespaces import HostProcess
 
 from .conftest import MakeLink, peer_of
+
+pytestmark = pytest.mark.slow
 
 RATE = 100e6
 DELAY = 0.05

@@ -13,6 +13,8 @@ from support.nat import Nat
 
 from .conftest import MakeInternet
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = str(Path(__file__).with_name("programs") / "punch.py")
 
 PORT = "/ip4/{}/tcp/4001"

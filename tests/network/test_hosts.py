@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.namespaces import WAIT, Host, missing_for_hosts, require
+
+pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).parents[1]
 

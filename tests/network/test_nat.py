@@ -15,6 +15,8 @@ from stronghold_p2p import Keypair
 
 from .conftest import MakeInternet
 
+pytestmark = pytest.mark.slow
+
 CALLER: Final = Path(__file__).with_name("programs") / "caller.py"
 
 SERVE: Final = """

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from support.namespaces import INTERFACE, HostProcess
 from support.nat import Home, Nat
 
 from .conftest import MakeInternet
+
+pytestmark = pytest.mark.slow
 
 ROUTER = Path(__file__).with_name("programs") / "router.py"
 

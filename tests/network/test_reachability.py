@@ -6,10 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from support.namespaces import Host, HostProcess
 from support.nat import OUTSIDE, Home, Nat
 
 from .conftest import MakeInternet
+
+pytestmark = pytest.mark.slow
 
 
 def serve(stack: ExitStack, host: Host) -> str:

@@ -39,8 +39,6 @@ class FakeStream:
     def now(self) -> float:
         return 0.0
 
-    def set_receiver(self, receiver: Any) -> None: ...
-
     def set_deadline(self, when: float) -> None:
         self.deadline = when
 

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.compiled import replaces_parts
 
@@ -171,7 +171,6 @@ def test_a_window_full_of_empty_messages() -> None:
 sizes = st.integers(0, 300) | st.sampled_from([127, 128, 4095, 4096, 4097, 16_383, 16_384, 20_000])
 
 
-@settings(deadline=None)
 @given(
     messages=st.lists(sizes, max_size=12),
     cuts=st.lists(st.integers(1, 9) | st.integers(1, 20_000), min_size=1, max_size=8),

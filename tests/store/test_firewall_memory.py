@@ -161,7 +161,7 @@ async def test_our_newer_word_is_not_undone_by_an_older_one_of_others(path: Path
     )
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(60))
 @given(st.lists(st.tuples(st.sampled_from(["ours", "theirs", "check"]), st.integers(0, 11)), max_size=30))
 def test_the_firewall_and_the_file_agree_in_the_end(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]

@@ -102,7 +102,7 @@ async def test_a_name_that_another_process_has_just_given(path: Path) -> None:
     await other.memory.close()
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(60))
 @given(
     st.lists(
         st.tuples(

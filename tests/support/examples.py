@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 __all__ = ["examples", "register_profiles"]
 
@@ -13,9 +13,11 @@ FULL: Final = 100
 
 
 def register_profiles() -> None:
-    """Those of tests that name no number of their own."""
-    settings.register_profile("full", max_examples=FULL)
-    settings.register_profile("plain", max_examples=FULL // 5)
+    """Those of tests that name no number of their own. Time is no failure: others may use the machine."""
+    for name, number in ("full", FULL), ("plain", FULL // 5):
+        settings.register_profile(
+            name, max_examples=number, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        )
     settings.load_profile("plain")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from stronghold_p2p import StrongholdError
+from stronghold_p2p.transport.receiver import StreamReceiver
 from stronghold_p2p.transport.substream import Substream
 
 __all__ = ["Recorder"]
 
 
-class Recorder:
+class Recorder(StreamReceiver):
     """Receives for ``stream``, and gives window back at once, unless told not to."""
 
     def __init__(self, stream: Substream) -> None:
@@ -20,7 +21,7 @@ class Recorder:
         self.has_agreed = False
         self.times_resumed = 0
         self.times_expired = 0
-        stream.set_receiver(self)
+        stream.receiver = self
 
     def data_received(self, data: bytes) -> None:
         assert data
@@ -29,9 +30,6 @@ class Recorder:
         self.received += data
         if self.gives_window:
             self.stream.credit(len(data))
-
-    def place_for(self, size: int) -> memoryview | None:
-        return None
 
     def data_placed(self, size: int) -> None:
         raise AssertionError

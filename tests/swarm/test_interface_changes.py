@@ -9,6 +9,8 @@ from textwrap import dedent
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PRELUDE = """
 import asyncio, subprocess
 from stronghold_p2p import *

@@ -21,7 +21,7 @@ class Pieces(Gatherer):
         super().__init__()
         self.stream = stream
         self.taken: list[bytes] = []
-        stream.set_receiver(self)
+        stream.receiver = self
 
     def take(self, data: bytes | memoryview) -> None:
         self.taken.append(bytes(data))

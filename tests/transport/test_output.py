@@ -17,6 +17,7 @@ from support.yamux import data, go_away
 from stronghold_p2p import Config
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.output import FLUSH_FRAMES, LATE_SECONDS, MAX_LATE
+from stronghold_p2p.transport.receiver import StreamReceiver
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.wire.yamux import HEADER_SIZE
@@ -182,7 +183,7 @@ async def test_a_drained_connection_waits_for_a_stream_that_needs_it() -> None:
         await until(pair.bob.closed.done)
 
 
-class NextRequest:
+class NextRequest(StreamReceiver):
     """Opens a stream when another ends."""
 
     def __init__(self, pair: Pair, writes: Counting) -> None:
@@ -192,13 +193,6 @@ class NextRequest:
         self.next: Substream | None = None
 
     def data_received(self, data: bytes) -> None: ...
-
-    def place_for(self, size: int) -> memoryview | None: ...
-
-    def data_placed(self, size: int) -> None: ...
-
-    def agreed(self) -> None: ...
-    def resume_writing(self) -> None: ...
 
     def eof_received(self) -> None:
         self.ended.release()
@@ -211,11 +205,10 @@ class NextRequest:
     def stream_failed(self, error: Exception) -> None: ...
 
     def expired(self) -> None: ...
-    def connection_closing(self) -> None: ...
 
     def after_the_end_of(self, stream: Substream) -> None:
         self.ended = stream
-        stream.set_receiver(self)
+        stream.receiver = self
 
 
 async def test_a_request_after_an_answer_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,7 @@ class TestListener:
 PROTOCOLS = st.sampled_from(["/a/1", "/b/1", "/c/1", "/" + "d" * 200])
 
 
-@settings(deadline=None, max_examples=examples(50))
+@settings(max_examples=examples(50))
 @given(
     proposed=st.lists(PROTOCOLS, min_size=1, max_size=4, unique=True),
     offered=st.frozensets(PROTOCOLS),
@@ -218,7 +218,7 @@ def test_both_sides_agree(proposed: list[str], offered: frozenset[str], segment:
 STREAMS = st.lists(st.sampled_from([HEADER, ECHO, PING, NA, b"\x80\x08", b"\n"]) | st.binary(max_size=8)).map(b"".join)
 
 
-@settings(deadline=None, max_examples=examples(200))
+@settings(max_examples=examples(200))
 @given(data=STREAMS, dialing=st.booleans())
 def test_any_bytes_have_one_outcome_however_they_are_cut(data: bytes, dialing: bool) -> None:
     def outcome(feed: Feed) -> tuple[object, ...]:

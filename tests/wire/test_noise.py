@@ -652,7 +652,7 @@ def test_messages_in_any_pieces(segment: int) -> None:
     ]
 
 
-@settings(deadline=None, max_examples=examples(50))
+@settings(max_examples=examples(50))
 @given(sizes=st.lists(st.integers(0, 100), max_size=8), cuts=st.lists(st.integers(0, 1000), max_size=12))
 def test_messages_in_random_pieces(sizes: list[int], cuts: list[int]) -> None:
     wire = wire_of(sizes)
@@ -737,7 +737,7 @@ def test_no_nonce_serves_twice_when_they_run_out_within_a_call() -> None:
         decrypted(bob, last)
 
 
-@settings(deadline=None, max_examples=examples(100))
+@settings(max_examples=examples(100))
 @given(data=st.binary(max_size=200), segment=st.integers(1, 200))
 def test_any_bytes_are_refused_with_one_error(data: bytes, segment: int) -> None:
     _, bob = channels()
@@ -750,7 +750,7 @@ def test_any_bytes_are_refused_with_one_error(data: bytes, segment: int) -> None
         assert len(data) < 2 + int.from_bytes(data[:2])  # a message that has not ended
 
 
-@settings(deadline=None, max_examples=examples(100))
+@settings(max_examples=examples(100))
 @given(message=st.binary(max_size=300), by_initiator=st.booleans())
 def test_any_handshake_message_is_refused_with_one_error(message: bytes, by_initiator: bool) -> None:
     victim = noise_handshake(BOB, initiator=by_initiator)
@@ -761,7 +761,7 @@ def test_any_handshake_message_is_refused_with_one_error(message: bytes, by_init
             victim.read_message(message)
 
 
-@settings(deadline=None, max_examples=examples(100))
+@settings(max_examples=examples(100))
 @given(payload=st.binary(max_size=200), by_initiator=st.booleans())
 def test_any_payload_is_refused_with_one_error(payload: bytes, by_initiator: bool) -> None:
     with pytest.raises((HandshakeError, DecodeError)):

@@ -463,7 +463,7 @@ class TestHostileInput:
             upgrade.receive_eof()
 
     @both_sides
-    @settings(deadline=None, max_examples=examples(60))
+    @settings(max_examples=examples(60))
     @given(
         kept=st.integers(0, 400),
         garbage=st.binary(min_size=1, max_size=300),
@@ -482,7 +482,7 @@ class TestHostileInput:
             assert is_done(upgrade) is data.startswith(genuine)
 
     @both_sides
-    @settings(deadline=None, max_examples=examples(30))
+    @settings(max_examples=examples(30))
     @given(cuts=st.lists(st.integers(0, 600), max_size=10))
     def test_a_genuine_upgrade_in_any_pieces(self, side: str, cuts: list[int]) -> None:
         upgrade = machine(side)

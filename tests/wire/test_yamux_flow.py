@@ -452,4 +452,4 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(max_examples=examples(100), stateful_step_count=60, deadline=None)
+TestConversation.settings = settings(max_examples=examples(100), stateful_step_count=60)

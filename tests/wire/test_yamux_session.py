@@ -4,7 +4,7 @@ import tracemalloc
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.yamux import KIB, MIB, Endpoint, Frame, Heard, connect, data, go_away, ping, update
 
@@ -638,7 +638,6 @@ likely_frames = st.builds(
 wires = st.binary(max_size=200) | st.lists(likely_frames, max_size=12).map(lambda frames: b"".join(map(bytes, frames)))
 
 
-@settings(deadline=None)
 @given(wire=wires, randomness=st.data())
 def test_any_bytes_have_one_meaning_however_they_are_cut(wire: bytes, randomness: st.DataObject) -> None:
     cuts = randomness.draw(st.lists(st.integers(0, len(wire)), max_size=8).map(sorted))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..errors import DecodeError
 
 __all__ = ["MAX_LENGTH", "MAX_VALUE", "decode", "encode"]
 
-MAX_LENGTH = 9
+MAX_LENGTH: Final = 9
 """Bytes of the longest varint; "Practical maximum" of the specification, against denial of service."""
 
-MAX_VALUE = (1 << 7 * MAX_LENGTH) - 1
+MAX_VALUE: Final = (1 << 7 * MAX_LENGTH) - 1
 
-_ONE_BYTE = tuple(bytes((value,)) for value in range(0x80))
+_ONE_BYTE: Final = tuple(bytes((value,)) for value in range(0x80))
 
 
 def encode(value: int) -> bytes:

@@ -24,7 +24,7 @@ from .trial import Trial
 
 __all__ = ["Decided", "Gate", "RequestCodec", "permission"]
 
-ALLOW_ALL = Rule.ALLOW_ALL
+ALLOW_ALL: Final = Rule.ALLOW_ALL
 
 REASONS: Final[dict[How, Reason]] = {
     "timeout": Reason.UNANSWERED,

@@ -23,7 +23,7 @@ class Echo(StreamReceiver):
         """Of a payload that has not come whole."""
         self._unsent = 0
         """Bytes that wait until the remote reads: so long it may send no more than its window."""
-        stream.set_receiver(self)
+        stream.receiver = self
         self._put_off()
 
     def data_received(self, data: bytes) -> None:

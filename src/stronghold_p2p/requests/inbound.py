@@ -56,9 +56,20 @@ class Step(IntEnum):
     END = auto()
 
 
-# A member's look-up in its class is slow before Python 3.12.
-READING, WAITING, DECIDING, QUEUED, ANSWERING, RESPONDING, ENDED = State
-COMPLETE, ADMIT, QUEUE, HAND_OVER, RESPOND, END = Step
+# A member's look-up in its class is slow before Python 3.12; compiled, a Final one is none.
+READING: Final = State.READING
+WAITING: Final = State.WAITING
+DECIDING: Final = State.DECIDING
+QUEUED: Final = State.QUEUED
+ANSWERING: Final = State.ANSWERING
+RESPONDING: Final = State.RESPONDING
+ENDED: Final = State.ENDED
+COMPLETE: Final = Step.COMPLETE
+ADMIT: Final = Step.ADMIT
+QUEUE: Final = Step.QUEUE
+HAND_OVER: Final = Step.HAND_OVER
+RESPOND: Final = Step.RESPOND
+END: Final = Step.END
 
 TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
     READING: {COMPLETE: WAITING, END: ENDED},
@@ -145,7 +156,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         """Its bytes count as memory of its peer."""
         self._awaited: Awaitable[Any] | None = None
         self._task: asyncio.Task[None] | None = None
-        stream.set_receiver(self)
+        stream.receiver = self
         stream.set_deadline(stream.now() + host.config.request_timeout)
 
     @property
@@ -195,6 +206,7 @@ class InboundRequest(StreamReceiver, Generic[Req, Res]):
         if self.state is ENDED:
             return
         self.state = TRANSITIONS[self.state][RESPOND]
+        self._task = None  # it has said what there was to say
         if self._held:
             self._let_go()
         if send_message(self.stream, message):

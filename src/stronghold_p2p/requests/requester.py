@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic
+from typing import Final, Generic
 
 from .. import reset_codes
 from ..errors import (
@@ -31,6 +31,8 @@ from .protocol import RequestProtocol
 
 __all__ = ["Requester"]
 
+OUTBOUND: Final = Direction.OUTBOUND  # a member's look-up in its class is slow before Python 3.12
+
 
 class _OutboundRequest(StreamReceiver):
     """A request of ours that is under way, as the receiver of its stream. ``response`` ends once, with the body or an
@@ -45,7 +47,7 @@ class _OutboundRequest(StreamReceiver):
         self._timeout = timeout
         self._sent = False
         """The request was handed over whole."""
-        stream.set_receiver(self)
+        stream.receiver = self
 
     def send(self, message: bytes, *, lazy: bool) -> None:
         """Sends the request while reading: one that is answered or rejected before it was sent whole ends there.
@@ -157,7 +159,7 @@ class Requester(Generic[Req, Res]):
         message = protocol.requests.encode(body)
         deadline = asyncio.get_running_loop().time() + timeout
         address = connection.remote_address if connection is not None else None
-        permitted = self._gate.decide(peer, Direction.OUTBOUND, protocol.requests, body, message, address)
+        permitted = self._gate.decide(peer, OUTBOUND, protocol.requests, body, message, address)
         if permitted is not True:
             await permission(permitted, peer, "request", deadline, timeout)
         if connection is not None:
@@ -166,7 +168,7 @@ class Requester(Generic[Req, Res]):
             except _NothingSent:
                 pass  # the connection was closing: once more, on a fresh one
         connection = await connect(deadline)
-        if self._gate.rejects_all(peer, Direction.OUTBOUND):
+        if self._gate.rejects_all(peer, OUTBOUND):
             raise NotPermitted(peer, "the firewall rejects every outbound request")  # since we dial
         if (chosen := self._choose(connection)) is not protocol:
             protocol = chosen

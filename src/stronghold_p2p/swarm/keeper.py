@@ -300,7 +300,7 @@ class Keeper(Service):
         kept.stream = stream
         kept.is_held = True
         connection.ignore_for_keep_alive(stream)
-        stream.set_receiver(_Silence(stream, kept.stream_ended))
+        stream.receiver = _Silence(stream, kept.stream_ended)
         stream.send_lines()
 
     def _serve(self, connection: Connection, stream: Substream) -> None:
@@ -311,7 +311,7 @@ class Keeper(Service):
         # Not as work: closing must not wait for it, and who is at work goes before who only stays connected.
         connection.ignore_for_keep_alive(stream)
         connection.hold()
-        stream.set_receiver(_Silence(stream, lambda: self._released(connection)))
+        stream.receiver = _Silence(stream, lambda: self._released(connection))
 
     def _released(self, connection: Connection) -> None:
         if self._holds.pop(connection, None) is not None:

@@ -17,7 +17,7 @@ from ..resources.networks import networks_of
 from ..resources.turns import Turns
 from ..wire import yamux
 from ..wire.upgrade import Upgrade
-from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, WindowOpened
+from ..wire.yamux import DataReceived, GoAwayReceived, StreamEnded, StreamOpened, StreamReset, WindowOpened
 from .buffers import buffers_of
 from .deadlines import Deadlines
 from .handler_tasks import HandlerTasks
@@ -475,29 +475,27 @@ class Connection(StreamHost):
     def _dispatch(self, events: list[yamux.Event]) -> None:
         opened: list[Substream] = []
         for event in events:
-            if isinstance(event, StreamOpened):
-                if not event.stream.local_open:
-                    continue  # it was reset in the same read, or an earlier stream's handler has ended the connection
-                stream = event.stream.owner = Substream(self, event.stream, "")
-                opened.append(stream)
-                continue
             if isinstance(event, GoAwayReceived):
                 if event.code in REFUSALS:
                     self._refusal = event.code
                 self._close(yamux.GoAwayCode.NORMAL)
                 continue
-            owner: Substream | None = event.stream.owner
+            muxed = event.stream
+            owner: Substream | None = muxed.owner
             if owner is None:
-                continue  # an event before this one has ended the stream
-            if isinstance(event, DataReceived):
-                if event.stream.outbound:
+                # Else it was reset in the same read, or an event before this one has ended the stream, or the connection.
+                if isinstance(event, StreamOpened) and muxed.local_open:
+                    stream = muxed.owner = Substream(self, muxed, "")
+                    opened.append(stream)
+            elif isinstance(event, DataReceived):
+                if muxed.outbound:
                     self.tasks.woken = True  # whoever waits for the answer
                 owner.data_received(event.data)
             elif isinstance(event, StreamEnded):
                 owner.eof_received()
             elif isinstance(event, WindowOpened):
                 owner.resume()
-            else:
+            elif isinstance(event, StreamReset):
                 owner.reset_received(event.code)
         for stream in opened:
             if not stream.is_negotiated and stream.remote_open:

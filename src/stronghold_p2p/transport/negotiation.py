@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Final
 
 from ..wire import multistream
 
 __all__ = ["dialer", "encode_lines", "listener", "read_proposal"]
+
+NEWLINE: Final = ord("\n")
 
 
 @lru_cache(maxsize=256)
@@ -23,10 +26,11 @@ def encode_lines(protocol: str) -> bytes:
 def read_proposal(data: bytes) -> tuple[str, int] | None:
     """The protocol that a dialer proposes, and where its lines end, if they came whole and in their shortest form: then
     nothing has to be parsed. Else None, and a machine reads them."""
-    if data.startswith(multistream.HEADER):
-        start = len(multistream.HEADER) + 1
-        end = start + data[start - 1] if len(data) >= start else start
-        if start < end <= len(data) and data[start - 1] < 0x80 and data.endswith(b"\n", start, end):
+    start = len(multistream.HEADER) + 1
+    if data.startswith(multistream.HEADER) and len(data) > start:
+        size = data[start - 1]
+        end = start + size
+        if 0 < size < 0x80 and end <= len(data) and data[end - 1] == NEWLINE:
             return data[start : end - 1].decode("utf-8", "replace"), end
     return None
 

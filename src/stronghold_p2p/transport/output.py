@@ -46,6 +46,8 @@ LATE_SECONDS: Final = 1.0
 MAX_LATE: Final = 16 * yamux.HEADER_SIZE
 """Bytes that may: the remote keeps a stream for each frame."""
 
+SYN: Final = int(yamux.Flag.SYN)
+
 precise_time: Final = time.perf_counter
 """For the session, which measures round trips: uvloop's clock stands still during a turn, and ticks in milliseconds."""
 
@@ -129,7 +131,7 @@ class Output:
         if not muxed.local_open:
             return  # a reset came in the same read as what is answered here; the stream hears of it next
         session = self._session
-        alone = self.heard and muxed.greeting == yamux.Flag.SYN and len(session) == 1
+        alone = self.heard and muxed.greeting == SYN and len(session) == 1
         session.send_data(muxed, data)
         self._frames += 1
         if (alone or session.pending >= FLUSH_SIZE or self._frames >= FLUSH_FRAMES) and not self.congested:

@@ -38,7 +38,7 @@ class Stream:
         # Its handler is sure to close it; one of ours may be dropped. And only a remote would have many end unread.
         substream.keeps_held = substream.direction is Direction.INBOUND
         self._callbacks = _Callbacks(substream)
-        substream.set_receiver(self._callbacks)
+        substream.receiver = self._callbacks
 
     def __repr__(self) -> str:
         return f"<Stream {self._substream}>"

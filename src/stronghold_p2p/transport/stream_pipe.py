@@ -40,7 +40,7 @@ class StreamPipe(Gatherer):
         """
         super().__init__()
         self.stream, early = take_over(stream)
-        self.stream.set_receiver(self)
+        self.stream.receiver = self
         self.stream.keeps_held = True  # what is kept counts until it has been given on, also when the stream has ended
         self.remote_address = remote_address
         self.path = path

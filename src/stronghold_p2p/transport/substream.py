@@ -117,7 +117,6 @@ class Substream(Writer):
         "_muxed",
         "_outbox",
         "_output",
-        "_receiver",
         "_state",
         "_withheld",
         "is_negotiated",
@@ -126,6 +125,7 @@ class Substream(Writer):
         "now",
         "peer",
         "protocol",
+        "receiver",
         "remote_address",
     )
 
@@ -152,7 +152,8 @@ class Substream(Writer):
         self._lazy_room = MAX_LAZY_SIZE
         """Bytes that may follow the lines before the remote has agreed, unless it is known to serve the protocol."""
         self._machine: multistream.Dialer | multistream.Listener | None = None
-        self._receiver: StreamReceiver | None = None
+        self.receiver: StreamReceiver | None = None
+        """Takes what comes; to be set before anything can come."""
         self._state = NEGOTIATING
         self._finished = False
         """FIN has left, or follows what is in the outbox."""
@@ -220,10 +221,6 @@ class Substream(Writer):
 
     # -- receiving -------------------------------------------------------------------------------
 
-    def set_receiver(self, receiver: StreamReceiver) -> None:
-        """Has ``receiver`` take what comes from now on. Call it before anything can come."""
-        self._receiver = receiver
-
     def credit(self, size: int) -> None:
         """Lets the remote send ``size`` bytes more; while its share of the memory is used up, when that allows it."""
         if not self._muxed.remote_open:
@@ -241,7 +238,7 @@ class Substream(Writer):
     def hold(self, size: int) -> None:
         """``size`` bytes that came are kept: they count as received until :meth:`let_go`, or until we are done with the
         stream, or it has ended, but for :attr:`keeps_held`."""
-        if self._receiver is not None:
+        if self.receiver is not None:
             self._held += size
             self._host.budget.take(size)
 
@@ -340,7 +337,7 @@ class Substream(Writer):
             return
         assert RELEASED in AFTER_STREAM[self._state]
         self._state = RELEASED
-        self._receiver = None
+        self.receiver = None
         if self._outbox is None:
             if self._lines_to_send:
                 self.send_lines()
@@ -361,7 +358,7 @@ class Substream(Writer):
         """Ends the stream at once, both ways (RST). ``code`` tells a remote that knows error codes why."""
         if self._held:
             self.let_go(self._held)
-        self._receiver = None
+        self.receiver = None
         self.abort(ClosedError("we have reset the stream"), code)
 
     def abort(self, error: StrongholdError, code: int = 0) -> None:
@@ -396,8 +393,8 @@ class Substream(Writer):
         self._deadline_tick = 0
         if self._deadline > self.now():
             self.set_deadline(self._deadline)
-        elif self._receiver is not None:
-            self._receiver.expired()
+        elif self.receiver is not None:
+            self.receiver.expired()
         else:
             self.reset()
 
@@ -412,17 +409,17 @@ class Substream(Writer):
         if budget.overrun and self._state is not ENDED and budget.is_exhausted() and budget.overrun:
             self._output.reset(self._muxed, 0)
             self._end(LimitExceeded("max_receive_buffer"))
-        elif self._receiver is not None:
-            self._receiver.data_received(data)
+        elif self.receiver is not None:
+            self.receiver.data_received(data)
 
     def place_for(self, size: int) -> memoryview | None:
-        if self._receiver is None or not self.is_negotiated or self._host.budget.overrun:
+        if self.receiver is None or not self.is_negotiated or self._host.budget.overrun:
             return None
-        return self._receiver.place_for(size)
+        return self.receiver.place_for(size)
 
     def data_placed(self, size: int) -> None:
-        if self._receiver is not None:
-            self._receiver.data_placed(size)
+        if self.receiver is not None:
+            self.receiver.data_placed(size)
 
     def eof_received(self) -> None:
         if not self.is_negotiated:
@@ -432,7 +429,7 @@ class Substream(Writer):
             self._output.reset(self._muxed, 0)
             self._end(ProtocolNotSupported(self.protocol))
             return
-        receiver = self._receiver
+        receiver = self.receiver
         if self._finished and self._outbox is None:
             self._detach()  # else it goes on, or a reset came in the same read
         if receiver is not None:
@@ -442,8 +439,8 @@ class Substream(Writer):
         self._end(StreamReset(code) if self.is_negotiated else ProtocolNotSupported(self.protocol))
 
     def connection_closing(self) -> None:
-        if self._receiver is not None:
-            self._receiver.connection_closing()
+        if self.receiver is not None:
+            self.receiver.connection_closing()
 
     def connection_lost(self, error: StrongholdError) -> None:
         self.keeps_held = False  # its handler is about to be cancelled, if it has begun at all
@@ -452,7 +449,7 @@ class Substream(Writer):
     def resume(self) -> None:
         """There is window again, or the socket takes bytes again."""
         if self._outbox is not None and self._send_pending(self._outbox):
-            receiver = self._receiver
+            receiver = self.receiver
             if self._finished:
                 self._send_fin()
             if receiver is not None:
@@ -519,8 +516,8 @@ class Substream(Writer):
             assert OPEN in AFTER_STREAM[self._state]
             self._state = OPEN
         self._host.protocol_served(self.protocol)
-        if self._lazy_room <= 0 and self._receiver is not None:
-            self._receiver.agreed()
+        if self._lazy_room <= 0 and self.receiver is not None:
+            self.receiver.agreed()
         if self._outbox is not None:
             self.resume()
 
@@ -579,7 +576,7 @@ class Substream(Writer):
     def _end(self, error: StrongholdError) -> None:
         if self._state is ENDED:
             return
-        receiver = self._receiver
+        receiver = self.receiver
         self._detach()
         if receiver is not None:
             receiver.stream_failed(error)
@@ -593,9 +590,9 @@ class Substream(Writer):
         if self._withheld or self._host.budget.lead is self:
             self._host.budget.leave(self)
         self._muxed.owner = None
-        self._receiver = None
+        self.receiver = None
         if self._outbox is not None:
             self._output.wait_no_longer(self)
             self._outbox = None
         if self._deadline_tick:
-            self.clear_deadline()
+            self._host.deadlines.remove(self._deadline_tick, self)

@@ -43,8 +43,8 @@ _LARGE: Final = 16 * 1024
 """From this size on, copying a buffer in order to join it costs more than a message of its own, and a message that is
 worked on before the next is decrypted costs less than memory for both."""
 
-_pack_length = Struct(">H").pack
-_pack_length_into = Struct(">H").pack_into
+_pack_length: Final = Struct(">H").pack
+_pack_length_into: Final = Struct(">H").pack_into
 
 
 class NoiseIdentity:

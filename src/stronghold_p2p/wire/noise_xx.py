@@ -34,7 +34,7 @@ TAG: Final = 16
 RESERVED_NONCE: Final = 2**64 - 1
 """Never used: whoever gets here must stop (Noise, section 5.1)."""
 
-pack_nonce = Struct("<4xQ").pack  # Noise, section 12.3
+pack_nonce: Final = Struct("<4xQ").pack  # Noise, section 12.3
 
 
 def nonces_are_used_up() -> NoReturn:

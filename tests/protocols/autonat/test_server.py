@@ -32,7 +32,7 @@ from stronghold_p2p.protocols.framing import read, write
 from stronghold_p2p.protocols.service import Service, in_task
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.tcp import TcpTransport
-from stronghold_p2p.transport.transport import Connected, DialOptions
+from stronghold_p2p.transport.transport import Connected, DialOptions, ListenOptions
 
 NONCE = 2**64 - 1
 
@@ -247,7 +247,7 @@ async def test_who_is_dialed_gets_a_tenth_of_the_price_at_most(form: str, tmp_pa
     victim = Node()
     async with asker_and_server(authorities=authority.file) as (asker, server), nodes(victim):
         certificate = authority.issue("127.0.0.1") if "tls" in form else None
-        await victim.swarm.listen(Multiaddr.parse(CAROL + form), certificate)
+        await victim.swarm.listen(Multiaddr.parse(CAROL + form), options=ListenOptions(certificate))
         async with wired(victim.address) as wire:
             answer = await asker.ask(server, wire.address)  # at the address of the asker, which is free
         assert statuses(answer) == (ResponseStatus.OK, DialStatus.DIAL_ERROR)

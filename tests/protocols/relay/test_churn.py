@@ -11,6 +11,8 @@ from support.waiting import until
 
 from stronghold_p2p.protocols.relay.message import Status
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("count", [4, 40])
 async def test_ten_thousand_reservations_that_run_out(count: int) -> None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from conftest import MakePeer
 from support.waiting import begun, next_event, until
 
@@ -23,6 +24,8 @@ from stronghold_p2p import (
     ReservationLost,
     ReservationMade,
 )
+
+pytestmark = pytest.mark.slow
 
 RELAY: Final = """
 import asyncio, sys

@@ -197,7 +197,7 @@ EACH_ONCE = [
 ]
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(60))
 @example(EACH_ONCE)
 @given(st.lists(STEPS, min_size=8, max_size=25))
 def test_any_order(steps: list[tuple[Any, ...]]) -> None:

@@ -45,7 +45,7 @@ class Circuit:
             raise
         for end, (substream, _) in zip(self._ends, taken, strict=True):
             end.stream = substream
-            substream.set_receiver(end)
+            substream.receiver = end
             substream.keeps_held = True  # until the other end has taken it, though who sent it has closed since
             if limits is not None and limits.seconds is not None:
                 substream.set_deadline(substream.now() + limits.seconds)  # one may have ended while the other has not
