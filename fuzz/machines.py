@@ -244,9 +244,8 @@ def fuzz_large(data: bytes) -> None:
                     channel.keep_unread()
                     buffer[:] = bytes(len(buffer))
                 if channel.large and placed:
-                    place = bytearray(channel.large)
-                    channel.decrypt_into(memoryview(place))
-                    received += place
+                    place = bytearray(channel.large + (flags << 8))  # perhaps there is room for more
+                    received += place[: channel.decrypt_into(memoryview(place))]
                 else:
                     received += b"".join(channel.decrypt())
     except HandshakeError:

@@ -135,8 +135,9 @@ class EventHub:
 
     def emit(self, event: Event) -> None:
         """Never waits: a slow reader must not stop the network."""
-        for reader in self._readers:
-            reader._put(event)
+        if self._readers:  # else to find none takes longer than all the rest
+            for reader in self._readers:
+                reader._put(event)
 
     def emit_decision(self, decision: FirewallDecision, view: Any = None) -> None:
         """As :meth:`emit`, to readers of decisions only. ``view``: of the request, for those who want it."""

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal, NoReturn, Self, assert_never
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -65,7 +65,6 @@ _SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD03
 
 _UNSUPPORTED = "neither Ed25519, RSA, ECDSA over P-256 nor secp256k1"
 
-_AnyPublicKey = Ed25519PublicKey | RSAPublicKey | EllipticCurvePublicKey
 _AnyPrivateKey = Ed25519PrivateKey | RSAPrivateKey | EllipticCurvePrivateKey
 
 
@@ -173,9 +172,10 @@ class PublicKey:
         Raises:
             ValueError: an RSA key outside of 2,048 to 8,192 bits, or a type that libp2p does not support.
         """
-        self._key: Final = _supported(key)
-        self.type: Final = _key_type(self._key)
-        self._encoded: Final = _encode(self.type, _public_key_data(self._key))
+        key_type, data = _type_and_data(key)
+        self._key: Final = key
+        self.type: Final = key_type
+        self._encoded: Final = _encode(key_type, data)
         self.peer_id: Final = _derive_peer_id(self._encoded)
 
     @classmethod
@@ -211,8 +211,8 @@ class PublicKey:
                     rsa.verify(signature, data, PKCS1v15(), SHA256())
                 case EllipticCurvePublicKey() as curve:
                     curve.verify(signature, data, ECDSA(SHA256()))
-                case _:
-                    assert_never(self._key)
+                case _:  # there is no other, see _type_and_data
+                    return False
         except InvalidSignature:
             return False
         return True
@@ -393,27 +393,22 @@ def _encode(key_type: KeyType, data: bytes) -> bytes:
     return bytes((0x08, key_type, 0x12)) + varint.encode(len(data)) + data
 
 
-def _supported(key: PublicKeyTypes) -> _AnyPublicKey:
+def _type_and_data(key: PublicKeyTypes) -> tuple[KeyType, bytes]:
+    """What a ``PublicKey`` message says. Raises ValueError for a key that libp2p does not support."""
     match key:
-        case Ed25519PublicKey() | EllipticCurvePublicKey(curve=SECP256K1() | SECP256R1()):
-            return key
+        case Ed25519PublicKey():
+            return KeyType.ED25519, key.public_bytes_raw()
+        case EllipticCurvePublicKey(curve=SECP256K1()):
+            return KeyType.SECP256K1, key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+        case EllipticCurvePublicKey(curve=SECP256R1()):
+            return KeyType.ECDSA, key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         case RSAPublicKey():
             if not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
                 raise ValueError(f"RSA key of {key.key_size} bits, not {_MIN_RSA_BITS} to {_MAX_RSA_BITS}")
             if key.public_numbers().e > _MAX_RSA_EXPONENT:
                 raise ValueError("RSA key with an exponent of more than 31 bits")
-            return key
+            return KeyType.RSA, key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     raise ValueError(_UNSUPPORTED)
-
-
-def _key_type(key: _AnyPublicKey) -> KeyType:
-    match key:
-        case Ed25519PublicKey():
-            return KeyType.ED25519
-        case RSAPublicKey():
-            return KeyType.RSA
-        case EllipticCurvePublicKey():
-            return KeyType.SECP256K1 if isinstance(key.curve, SECP256K1) else KeyType.ECDSA
 
 
 def _load_public_key(key_type: KeyType, data: bytes) -> PublicKeyTypes:
@@ -424,16 +419,6 @@ def _load_public_key(key_type: KeyType, data: bytes) -> PublicKeyTypes:
             return EllipticCurvePublicKey.from_encoded_point(SECP256K1(), data)
         case KeyType.RSA | KeyType.ECDSA:
             return load_der_public_key(data)
-
-
-def _public_key_data(key: _AnyPublicKey) -> bytes:
-    match key:
-        case Ed25519PublicKey():
-            return key.public_bytes_raw()
-        case EllipticCurvePublicKey(curve=SECP256K1()):
-            return key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-        case _:
-            return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _load_private_key(key_type: KeyType, data: bytes) -> PrivateKeyTypes:

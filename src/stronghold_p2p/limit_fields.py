@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 def limit(default: T, reason: str) -> T:
     """A field with its reason as metadata, for :func:`help`: a docstring under the field would be lost."""
-    made: Any = field(default=default, metadata={"reason": inspect.cleandoc(reason)})
+    made: Any = field(default=default, metadata={"reason": reason})
     return made  # type: ignore[no-any-return]
 
 
@@ -37,7 +37,7 @@ def check_limits(limits: Any) -> None:
 def explain(kind: Any) -> str:
     """A docstring for the dataclass ``kind``: its own, and its limits with their reasons."""
     lines = [
-        f"{each.name} = {each.default}\n{textwrap.indent(each.metadata['reason'], '    ')}"
+        f"{each.name} = {each.default}\n{textwrap.indent(inspect.cleandoc(each.metadata['reason']), '    ')}"
         for each in fields(kind)
         if "reason" in each.metadata
     ]

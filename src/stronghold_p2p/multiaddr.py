@@ -36,15 +36,20 @@ class Multiaddr:
         Raises:
             ValueError: malformed. Prefer :meth:`parse` and :meth:`from_bytes`.
         """
-        parts = list(_split(encoded))
-        last, value = parts[-1]
-        self.components: Final[tuple[Component, ...]] = tuple(
-            (protocol.name, protocol.decode(value) if value else None) for protocol, value in parts
-        )
-        self.peer_id: Final = PeerId(value) if last is _P2P else None
+        components: list[Component] = []
+        text = ""
+        for protocol, value in _split(encoded):
+            shown = protocol.decode(value) if value else None
+            components.append((protocol.name, shown))
+            if shown is None:
+                text += f"/{protocol.name}"
+            else:
+                text += f"/{protocol.name}{shown}" if protocol is _UNIX else f"/{protocol.name}/{shown}"
+        self.components: Final = tuple(components)
+        self.peer_id: Final = PeerId(value) if protocol is _P2P else None
         """The peer id in the last component; a peer id before it is a relay."""
         self._bytes: Final = encoded
-        self._text: Final = "".join(map(_component_text, self.components))
+        self._text: Final = text
 
     @classmethod
     def parse(cls, text: str) -> Multiaddr:
@@ -115,7 +120,7 @@ class Multiaddr:
     @property
     def is_relayed(self) -> bool:
         """Whether the address leads through a relay: it has ``/p2p-circuit``."""
-        return any(name == "p2p-circuit" for name, _ in self.components)
+        return ("p2p-circuit", None) in self.components
 
     @property
     def relay(self) -> PeerId | None:
@@ -244,13 +249,6 @@ def _read_varint(encoded: bytes, offset: int) -> tuple[int, int]:
     if decoded is None:
         raise ValueError("a varint is cut short")
     return decoded
-
-
-def _component_text(component: Component) -> str:
-    name, value = component
-    if value is None:
-        return f"/{name}"
-    return f"/{name}{value}" if name == _UNIX.name else f"/{name}/{value}"
 
 
 def _peer_component(peer_id: PeerId) -> bytes:

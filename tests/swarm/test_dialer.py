@@ -17,6 +17,7 @@ from stronghold_p2p import (
     ClosedError,
     Config,
     DialError,
+    HandshakeError,
     InvalidAddress,
     Keypair,
     LimitExceeded,
@@ -27,10 +28,25 @@ from stronghold_p2p import (
 )
 from stronghold_p2p.firewall.admission import AdmissionRules
 from stronghold_p2p.swarm.dialer import MAX_FOUND, UNANSWERED
+from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.pipe import BytePipe, PipeReceiver
 from stronghold_p2p.transport.transport import DirectDial
 from stronghold_p2p.transport.upgrade import PipeUpgrade
 
 # -- the race ------------------------------------------------------------------------------------------
+
+
+def watch_upgrades(world: World) -> list[PipeUpgrade]:
+    """Those that are begun from now on."""
+    made: list[PipeUpgrade] = []
+    upgrade = world.dialer.upgrade
+
+    def watched(*arguments: Any, **options: Any) -> PipeUpgrade:
+        made.append(upgrade(*arguments, **options))
+        return made[-1]
+
+    world.dialer.upgrade = watched
+    return made
 
 
 async def test_one_address_takes_one_task(world: World) -> None:
@@ -103,24 +119,21 @@ async def test_the_first_handshake_wins_and_the_others_are_closed(world: World) 
     assert world.dialer.dials == {}
 
 
-async def test_a_connection_that_loses_by_a_hair_takes_no_streams_and_closes(world: World) -> None:
-    """The peer has come by itself in the turn of the loop in which it was reached."""
+@pytest.mark.parametrize("moment", range(8))
+async def test_a_peer_that_comes_by_itself_while_it_is_dialed_is_connected_once(world: World, moment: int) -> None:
+    """Also if it was reached in that very turn of the loop."""
     world.network.answers |= {ONE: world.answer, TWO: world.answer}
-    winner = await world.call(ONE)
-    upgrade = world.dialer.upgrade
-
-    def watched(*arguments: Any, **options: Any) -> PipeUpgrade:
-        made = upgrade(*arguments, **options)
-        made.finished.add_done_callback(lambda _: world.dialer.peer_connected(winner))
-        return made
-
-    world.dialer.upgrade = watched
-    assert await world.call(TWO) is winner
-    await until(lambda: world.alice.closed)
-    (loser, error) = world.alice.closed[0]
-    assert loser is not winner
-    assert error is None
-    assert winner.usable
+    theirs = await world.call(ONE)
+    made = watch_upgrades(world)
+    call = world.call(TWO)
+    await turns(moment)
+    world.dialer.peer_connected(theirs)
+    connection = await call
+    await settled()
+    if connection is theirs:
+        assert all(one.finished.cancelled() for one in made)
+    else:
+        assert [one.finished.result() for one in made] == [connection]
 
 
 async def test_another_identity_does_not_end_the_race(world: World) -> None:
@@ -145,43 +158,39 @@ async def test_what_is_in_flight_when_an_address_of_ours_is_gone_is_dialed_anew(
     assert (await call).peer == world.peer
 
 
-async def test_what_answers_in_the_very_turn_in_which_it_is_dialed_anew_is_taken(world: World) -> None:
+@pytest.mark.parametrize("moment", range(8))
+async def test_what_is_dialed_anew_may_be_about_to_answer(world: World, moment: int) -> None:
+    """Or have answered in that very turn of the loop: it is connected once."""
     world.network.answers[ONE] = world.answer
-    finished = asyncio.Event()
-    upgrade = world.dialer.upgrade
-
-    def network_left(_: object) -> None:
-        world.dialer.network_left()
-        finished.set()
-
-    def watched(*arguments: Any, **options: Any) -> PipeUpgrade:
-        made = upgrade(*arguments, **options)
-        if not world.network.pipes:
-            made.finished.add_done_callback(network_left)
-        return made
-
-    world.dialer.upgrade = watched
+    made = watch_upgrades(world)
     call = world.call(ONE)
-    await finished.wait()
-    assert (await call).peer == world.peer
-    # An eager task has dialed anew before the connection is known to be there.
-    eager = asyncio.get_running_loop().get_task_factory() is not None
-    assert [address for address, _ in world.network.dialed] == ([ONE, ONE] if eager else [ONE])
+    await turns(moment)
+    world.dialer.network_left()
+    connection = await call
+    await settled()
+    ended = [one.finished for one in made if not one.finished.cancelled()]
+    assert [finished.result() for finished in ended] == [connection]
 
 
 @pytest.mark.parametrize("how", [DirectDial.BACK, DirectDial.INITIATOR])
 async def test_addresses_that_answer_in_the_same_turn_make_one_connection(world: World, how: DirectDial) -> None:
-    world.network.answers |= dict.fromkeys((ONE, TWO, THREE), world.answer)
-    made: list[PipeUpgrade] = []
-    upgrade = world.dialer.upgrade
+    """At both ends: the others end before the last message of their handshakes."""
+    theirs: list[PipeUpgrade] = []
 
-    def watched(*arguments: Any, **options: Any) -> PipeUpgrade:
-        made.append(upgrade(*arguments, **options))
-        return made[-1]
+    def answer(pipe: BytePipe) -> PipeReceiver:
+        receiver = world.answer(pipe)
+        assert isinstance(receiver, PipeUpgrade)
+        theirs.append(receiver)
+        return receiver
 
-    world.dialer.upgrade = watched
+    world.network.answers |= dict.fromkeys((ONE, TWO, THREE), answer)
+    ours = watch_upgrades(world)
     connection = await world.call(ONE, TWO, THREE, direct=how)
-    assert [one.finished.cancelled() or one.finished.result() for one in made] == [connection, True, True]
+    for made, lost in (ours, ClosedError), (theirs, HandshakeError):
+        first, *others = await asyncio.gather(*(one.finished for one in made), return_exceptions=True)
+        assert isinstance(first, Connection)
+        assert [type(error) for error in others] == [lost, lost]
+    assert ours[0].finished.result() is connection
 
 
 # -- a search for addresses ----------------------------------------------------------------------------

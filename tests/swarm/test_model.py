@@ -103,15 +103,16 @@ class Model:
         if not listener.listens:
             return "failed"
         ours = [link for link in self.links if link.dialer is dialer]
-        taken = len(ours) < dialer.limit("max_outbound_connections") and self._make_room(dialer)
-        # The listener does not know of that, and the dialer hears a moment later if the listener refuses.
+        if len(ours) >= dialer.limit("max_outbound_connections") or not self._make_room(dialer):
+            return "failed"
+        # The dialer hears a moment later if the listener refuses.
         if dialer not in listener.banned:
             theirs = [link for link in self.links if link.listener is listener]
             if len(theirs) >= listener.limit("max_inbound_connections"):
                 self._evict(listener, theirs)
-            if self._make_room(listener) and taken:
+            if self._make_room(listener):
                 self.links.append(Link(dialer, listener))
-        return "connected" if taken else "failed"
+        return "connected"
 
     def end(self, links: list[Link]) -> None:
         for link in links:

@@ -23,6 +23,7 @@ from stronghold_p2p import (
     Direction,
     Event,
     FirewallRules,
+    HandshakeError,
     InboundConnectionFailed,
     InvalidAddress,
     Keypair,
@@ -300,6 +301,7 @@ async def test_new_streams_use_the_older_of_two_connections(make_peer: MakePeer)
     alice, bob = await make_peer(), await make_peer()
     addresses = await alice.listen(), await bob.listen()
     await alice.connect(addresses[1])
+    await until(lambda: bob.connections)
     dial = swarm_of(bob)._dialer.dial(alice.peer_id, (addresses[0].without_peer(),))
     await dial.outcome(asyncio.get_running_loop().time() + 10)
     await until(lambda: len(alice.connections) == len(bob.connections) == 2)
@@ -428,6 +430,21 @@ async def test_outbound_limits(make_peer: MakePeer) -> None:
     assert isinstance(attempt.error, LimitExceeded)
     await alice.disconnect(bob.peer_id)
     await alice.connect(carol.listeners[0].addresses[0])
+
+
+async def test_a_dial_over_our_own_limit_takes_no_place_at_the_other_end(make_peer: MakePeer) -> None:
+    alice = await make_peer(config=Config(max_outbound_connections=1))
+    bob = await make_peer(config=Config(max_inbound_connections=1))
+    address, events = await bob.listen(), bob.events()
+    carol = await Remote.dial(address)
+    await next_event(events, ConnectionEstablished)
+    await alice.connect(await (await make_peer()).listen())
+    with pytest.raises(DialError, match="max_outbound_connections"):
+        await alice.connect(address)
+    failed = await next_event(events, InboundConnectionFailed)
+    assert isinstance(failed.error, HandshakeError)
+    assert [one.peer for one in bob.connections] == [carol.keypair.peer_id]
+    await carol.close()
 
 
 async def test_pending_outbound_limit(make_peer: MakePeer) -> None:

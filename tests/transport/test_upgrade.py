@@ -6,14 +6,19 @@ import asyncio
 from functools import partial
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from support.connections import ECHO, Host, connected
 from support.memory import MemoryPipe, memory_pipes
 from support.remote import lines
+from support.waiting import until
 from support.yamux import data
 
 from stronghold_p2p import Config, Direction, HandshakeError, Keypair, LimitExceeded, PeerIdMismatch, StrongholdError
 from stronghold_p2p.transport.pipe import BytePipe, NullReceiver
 from stronghold_p2p.transport.upgrade import PipeUpgrade
+from stronghold_p2p.wire.noise import NoiseIdentity
+from stronghold_p2p.wire.noise_xx import NoiseKey
+from stronghold_p2p.wire.upgrade import MUXERS, Upgrade
 from stronghold_p2p.wire.yamux import Flag
 
 
@@ -139,6 +144,48 @@ async def test_frames_that_come_with_the_end_of_the_handshake() -> None:
     assert await inbound.read() == b"early"
     dialed.abort()
     await asyncio.gather(dialed.closed, accepted.closed)
+
+
+class Recorder(NullReceiver):
+    def __init__(self) -> None:
+        self.data = b""
+
+    def data_received(self, data: memoryview) -> None:
+        self.data += data
+
+
+async def complete_dialer() -> tuple[Host, PipeUpgrade]:
+    """A dialer whose upgrade is complete, in the turn of the loop in which it is."""
+    host, recorder, made = Host(Config()), Recorder(), list[PipeUpgrade]()
+
+    def start(pipe: BytePipe) -> PipeUpgrade:
+        made.append(host.upgrade(pipe, expected_peer=None))
+        return made[0]
+
+    memory_pipes(start, lambda _: recorder)
+    await until(lambda: recorder.data)
+    identity = NoiseIdentity(Keypair.generate(), X25519PrivateKey.generate(), MUXERS)
+    listener = Upgrade(identity, initiator=False, ephemeral=NoiseKey(X25519PrivateKey.generate()))
+    listener.receive_data(recorder.data)
+    made[0].data_received(memoryview(listener.data_to_send()))
+    assert not made[0].finished.done()
+    return host, made[0]
+
+
+async def test_what_comes_before_a_dialer_has_its_connection_is_read_by_that() -> None:
+    host, upgrade = await complete_dialer()
+    upgrade.data_received(memoryview(b"\0\x20"))
+    upgrade.data_received(memoryview(bytes(32)))
+    dialed = await upgrade.finished
+    await dialed.closed
+    assert [(closed, type(error)) for closed, error in host.closed] == [(dialed, HandshakeError)]
+
+
+async def test_a_pipe_that_ends_before_a_dialer_has_its_connection() -> None:
+    _, upgrade = await complete_dialer()
+    upgrade.pipe_closed(None)
+    with pytest.raises(HandshakeError, match="ended"):
+        await upgrade.finished
 
 
 @pytest.mark.parametrize("dialer_initiates", [True, False])

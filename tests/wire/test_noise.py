@@ -560,6 +560,29 @@ def test_a_large_message_is_decrypted_into_its_place(cut: int) -> None:
     assert place == b"\0" + content(LARGE) + b"\0"
 
 
+@pytest.mark.parametrize("room", [2 * LARGE, 3 * LARGE - 1])
+def test_large_messages_fill_their_place_as_far_as_they_fit(room: int) -> None:
+    alice, bob = channels()
+    wire = b"".join(alice.encrypt([content(LARGE)]) for _ in range(3)) + alice.encrypt([b"behind"])
+    bob.decrypt(wire)
+    place = bytearray(room)
+    assert bob.decrypt_into(memoryview(place)) == 2 * LARGE
+    assert place == (2 * content(LARGE)).ljust(room, b"\0")
+    assert bob.large == LARGE
+    assert decrypted(bob, b"") == [content(LARGE), b"behind"]
+
+
+@pytest.mark.parametrize("cut", [1, 3, LARGE])
+def test_a_large_message_that_has_not_come_whole_waits(cut: int) -> None:
+    alice, bob = channels()
+    wire = b"".join(alice.encrypt([content(LARGE)]) for _ in range(2))
+    bob.decrypt(wire[:-cut])
+    assert bob.decrypt_into(memoryview(bytearray(2 * LARGE))) == LARGE
+    assert bob.large == 0
+    assert decrypted(bob, b"") == []
+    assert decrypted(bob, wire[-cut:]) == [content(LARGE)]
+
+
 def test_an_altered_large_message_ends_the_channel() -> None:
     alice, bob = channels()
     wire = alice.encrypt([content(LARGE)])

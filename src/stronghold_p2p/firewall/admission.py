@@ -95,7 +95,7 @@ class Admission:
     def relay_mode(self, peer: PeerId) -> RelayMode:
         """The one in force for ``peer``: its own in the policy, its own, the policy's default, ours."""
         policy = self._policy
-        own = policy.relay_modes.get(peer) or self._relay_modes.get(peer)
+        own = self._policy_relay_modes.get(peer) or self._relay_modes.get(peer)
         return own or policy.relay_mode or self._relay_mode or "allow"
 
     def may_connect_directly(self, peer: PeerId) -> bool:
@@ -113,6 +113,7 @@ class Admission:
     def set_policy(self, rules: AdmissionRules) -> None:
         """Replaces the rules of the policy only."""
         self._policy = rules
+        self._policy_relay_modes = dict(rules.relay_modes)
         self._allow_networks = _NetworkSet(rules.allow_networks)
         self._deny_networks = _NetworkSet(rules.deny_networks)
         self._limits_networks = bool(rules.allow_networks or rules.deny_networks)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from ipaddress import IPv6Address
 from typing import Any, Final, Protocol, TypeAlias
@@ -21,7 +20,6 @@ from ..errors import (
     NotPermitted,
     StrongholdError,
 )
-from ..events import Path
 from ..firewall.admission import Admission
 from ..identity import PeerId
 from ..multiaddr import Multiaddr, host_of
@@ -31,7 +29,7 @@ from ..transport.resolver import Resolved, Resolver, is_name, names_host
 from ..transport.transport import DialOptions, DirectDial, Transport
 from ..transport.upgrade import PipeUpgrade
 from .attempt import MAX_ADDRESSES, Attempt, Resolution
-from .own_addresses import Scope, is_wildcard, scope_of
+from .own_addresses import Scope, scope_of
 from .ranking import Candidate, Network, is_local, rank
 
 __all__ = ["Dial", "Dialer", "Find", "MakeUpgrade"]
@@ -133,10 +131,11 @@ class Dialer:
 
     def peer_connected(self, connection: Connection) -> None:
         """The peer has dialed us: dials to it need not go on."""
-        for direct in None, *DirectDial:
-            dial = self.dials.get((connection.peer, direct))
-            if dial is not None:
-                dial.finish(connection)
+        if self.dials:  # most who are dialed do not dial themselves
+            for direct in None, *DirectDial:
+                dial = self.dials.get((connection.peer, direct))
+                if dial is not None:
+                    dial.finish(connection)
 
     def network_left(self) -> None:
         """An address of ours is gone: what was sent from it is never answered."""
@@ -249,11 +248,11 @@ class Dial:
         if self._over:
             told.set_result(None)  # no address could be dialed, or an eager task has ended already
         self._waiting[told] = None
+        timer = self._loop.call_at(deadline, _tell, told)
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline):
-                    await told
+            await told
         finally:
+            timer.cancel()
             del self._waiting[told]
             if not self._waiting:
                 self._end()
@@ -269,8 +268,7 @@ class Dial:
             return
         self._outcome = outcome
         for told in self._waiting:
-            if not told.done():
-                told.set_result(None)
+            _tell(told)
         self._end()
 
     def start_again(self) -> None:
@@ -294,6 +292,8 @@ class Dial:
         if self._timer is not None:
             self._timer.cancel()
         self._queue.clear()
+        for upgrade in self._upgrades:  # before any task runs
+            upgrade.finished.cancel()
         now = self._loop.time()
         for attempt in (*self._looking_up, *self._in_flight):
             if attempt.task is None:
@@ -460,23 +460,21 @@ class Dial:
     async def _try(self, attempt: Attempt) -> None:
         try:
             async with asyncio.timeout(self._config.connection_timeout):
-                connection = await self._connect(attempt)
+                await self._connect(attempt)
         except (StrongholdError, OSError) as error:
-            self._failed(attempt, error)
+            if not self._over:  # else the time was up in the very turn in which it succeeded
+                self._failed(attempt, error)
         except Exception as error:  # noqa: BLE001 - and one of the transport
             self.finish(error)
-        else:
-            del self._in_flight[attempt]
-            self._report_success(attempt)
-            self.finish(connection)
 
-    async def _connect(self, attempt: Attempt) -> Connection:
+    async def _connect(self, attempt: Attempt) -> None:
         upgrade: PipeUpgrade | None = None
 
         def connected(pipe: BytePipe) -> PipeReceiver:
             nonlocal upgrade
             upgrade = self._dialer.upgrade(pipe, self.peer, attempt.dialed, direct=self._direct)
-            upgrade.won = partial(self._won, pipe.path)
+            upgrade.leads = self._leads
+            upgrade.won = partial(self._won, attempt)
             self._upgrades[upgrade] = None
             return upgrade
 
@@ -486,32 +484,25 @@ class Dial:
             options = DialOptions(self.peer, attempt.named, from_listen_port)
             await attempt.transport.dial(attempt.address, connected, options)
             assert upgrade is not None
-            return await upgrade.finished
-        except BaseException:
-            if upgrade is not None and not upgrade.finished.cancel():
-                self._give_up(upgrade.finished)
-            raise
+            await upgrade.finished
         finally:
             if upgrade is not None:
+                upgrade.finished.cancel()  # without effect if it has ended
                 del self._upgrades[upgrade]
 
-    def _won(self, path: Path) -> None:
-        """Ends the rivals that lead to no better path. Several may complete in this turn of the loop, before any task runs, and
-        each would take a place at both ends, perhaps that of the first one."""
+    def _leads(self, upgrade: PipeUpgrade) -> None:
+        """Ends the rivals. Several may complete in this turn of the loop, before any task runs, and each would take a place at
+        both ends, perhaps that of the first one."""
         for rival in self._upgrades:
-            if _is_no_better(rival.pipe.path, path):
-                rival.finished.cancel()  # without effect on one that has ended
+            if rival is not upgrade:
+                rival.lose()
 
-    def _give_up(self, finished: asyncio.Future[Connection]) -> None:
-        """Of a connection that was made in the very turn of the loop in which its dial was given up: closes it if another
-        one has won that is as good, and takes it if the dial goes on."""
-        if finished.cancelled() or finished.exception() is not None:
-            return
-        if isinstance(self._outcome, Connection):
-            if _is_no_better(finished.result().path, self._outcome.path):
-                finished.result().drain()
-        elif not self._over and finished.result().usable:
-            self.finish(finished.result())
+    def _won(self, attempt: Attempt, connection: Connection) -> None:
+        """Ends the dial in the very callback in which there is a connection: those who wait go on in the next turn."""
+        if not self._over:
+            self._in_flight.pop(attempt, None)  # its task ends by itself
+            self._report_success(attempt)
+            self.finish(connection)
 
     def _failed(self, attempt: Attempt, error: Exception) -> None:
         self._looking_up.pop(attempt, None)
@@ -525,10 +516,11 @@ class Dial:
 
     def _report_success(self, attempt: Attempt) -> None:
         """Tells the address book of the address as it was given, and of those on the way that it knows."""
-        known = self._known()
-        led = {one for one in attempt.trail if one in known}
-        for address in led | {attempt.dialed}:
-            self._dialer.addresses.succeeded(self.peer, address)
+        known = self._known() if attempt.names else ()
+        self._dialer.addresses.succeeded(self.peer, attempt.dialed)
+        for address in attempt.trail[1:]:
+            if address in known:
+                self._dialer.addresses.succeeded(self.peer, address)
 
     def _report_failure(self, attempt: Attempt) -> None:
         """Tells the address book, of those that it knows; of a name, when the last of its addresses has failed."""
@@ -538,14 +530,15 @@ class Dial:
                 self._dialer.addresses.failed(self.peer, address)
 
 
-def _is_no_better(path: Path, other: Path) -> bool:
-    return path.relay is not None or other.relay is None
+def _tell(told: asyncio.Future[None]) -> None:
+    if not told.done():
+        told.set_result(None)
 
 
 def _check_ip(address: Multiaddr) -> None:
     """Raises InvalidAddress if the IP address that ``address`` begins with is none to dial."""
-    if is_wildcard(address):
-        raise InvalidAddress(address, "a wildcard cannot be dialed: dial the address of one interface")
     ip = host_of(address)
+    if ip is not None and ip.is_unspecified:
+        raise InvalidAddress(address, "a wildcard cannot be dialed: dial the address of one interface")
     if isinstance(ip, IPv6Address) and ip.is_link_local:
         raise InvalidAddress(address, "a link-local address cannot be dialed: it does not tell the interface")

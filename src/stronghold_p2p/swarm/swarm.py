@@ -241,8 +241,9 @@ class Swarm:
         """
         self._check_admission(peer)
         connection = self.connection(peer)
-        wants_direct = not find and any(not address.is_relayed for address in addresses)
-        if connection is not None and (connection.path.relay is None or not wants_direct):
+        if connection is not None and (
+            connection.path.relay is None or find or all(address.is_relayed for address in addresses)
+        ):
             return connection
         try:
             return await self._dialer.dial(peer, addresses, find=find).outcome(deadline)
@@ -423,6 +424,7 @@ class Swarm:
             initiator=initiator,
             expected_peer=expected_peer,
             establish=partial(self._establish, path, direction, initiator=initiator, wanted=wanted),
+            admit=partial(self._make_room, pipe, direction, wanted) if initiator else None,
         )
 
     def accept(self, pipe: BytePipe) -> PipeReceiver:
@@ -483,15 +485,9 @@ class Swarm:
         path = path or pipe.path
         if (guest := self._guest(path, direction, pipe, upgrade)) is not None:
             return guest
-        self._check_admission(peer, pipe.remote_address)  # which may have changed since the pipe was made
         known = self.connection(peer)
         is_direct = known is not None and known.path.relay is None
-        of_peer = self._connections.get(peer, ())
-        # Who has come by a relay has us dial it, and is not to fill the places of those whom we have chosen.
-        chosen = any(map(self._places.is_ours, of_peer))
-        ours = direction is Direction.OUTBOUND and (wanted or chosen)
-        # Dials that cross make one each way: if each end let the one that it had first give way, both would be gone.
-        self._places.make_room([each for each in of_peer if each.direction is direction], ours=ours)
+        ours = self._make_room(pipe, direction, wanted, peer)  # again: the muxer may have been agreed on since
         budget = self.memory.open(networks_of(pipe.remote_address), peer)
         connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path, budget=budget)
         connections = self._connections.setdefault(peer, [])
@@ -509,10 +505,25 @@ class Swarm:
             self._dialer.peer_connected(connection)
         return connection
 
+    def _make_room(self, pipe: BytePipe, direction: Direction, wanted: bool, peer: PeerId) -> bool:
+        """For one connection more with ``peer``, and whether that is ours, not one that the remote has brought about.
+
+        Raises: as for :meth:`_establish`.
+        """
+        self._check_admission(peer, pipe.remote_address)  # which may have changed since the pipe was made
+        of_peer = self._connections.get(peer, ())
+        # Who has come by a relay has us dial it, and is not to fill the places of those whom we have chosen.
+        chosen = any(map(self._places.is_ours, of_peer))
+        ours = direction is Direction.OUTBOUND and (wanted or chosen)
+        # Dials that cross make one each way: if each end let the one that it had first give way, both would be gone.
+        self._places.make_room([each for each in of_peer if each.direction is direction], ours=ours)
+        return ours
+
     def _guest(self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade) -> Connection | None:
         """The connection that a service makes with a peer which admission refuses."""
-        refused = self._admission.refusal_of_peer(upgrade.remote_peer)
-        if not refused or direction is not Direction.INBOUND or path.relay is not None:
+        if direction is not Direction.INBOUND or path.relay is not None:
+            return None
+        if not self._admission.refusal_of_peer(upgrade.remote_peer):
             return None
         made = (service.refused(pipe, upgrade) for service in self._services)
         return next((connection for connection in made if connection is not None), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..errors import HandshakeError, NotPermitted, StrongholdError
+from ..errors import ClosedError, HandshakeError, NotPermitted, StrongholdError
 from ..identity import PeerId
 from ..wire import yamux
 from ..wire.noise import NoiseIdentity
@@ -20,9 +20,10 @@ __all__ = ["PipeUpgrade"]
 class PipeUpgrade:
     """One pipe in its upgrade. ``finished`` ends once: with the connection, or with the error that stopped it.
 
-    ``establish`` turns the pipe and the finished machine into a connection in the very callback that ends the upgrade,
-    so that bytes which follow find their receiver. ``ephemeral`` is for this handshake alone. Cancelling ``finished``
-    aborts the pipe.
+    ``establish`` turns the pipe and the finished machine into a connection; an initiator's, in the next turn of the loop,
+    since uvloop writes when a callback has returned: while the remote works on our last message, we do the rest. Of an
+    initiator, ``admit`` may refuse the remote before that takes us in. ``ephemeral`` is for this handshake alone. Cancelling
+    ``finished`` aborts the pipe.
     """
 
     def __init__(
@@ -34,14 +35,22 @@ class PipeUpgrade:
         initiator: bool,
         expected_peer: PeerId | None,
         establish: Callable[[BytePipe, Upgrade], Connection],
+        admit: Callable[[PeerId], object] | None = None,
     ) -> None:
         self.pipe = pipe
-        self.won: Callable[[], None] = lambda: None
+        self.leads: Callable[[PipeUpgrade], None] | None = None
+        """Called when an initiator's handshake is complete, before the remote hears of that."""
+        self.won: Callable[[Connection], None] | None = None
         """Called in the moment that there is a connection; who awaits ``finished`` hears of it in a later turn of the loop."""
         self.finished: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self.finished.add_done_callback(self._ended)
         self._establish = establish
-        self._machine = Upgrade(identity, initiator=initiator, ephemeral=ephemeral, expected_peer=expected_peer)
+        self._initiator = initiator
+        self._following: bytearray | None = None
+        """What has come since an initiator's upgrade is complete, which needs a connection to be read."""
+        self._machine = Upgrade(
+            identity, initiator=initiator, ephemeral=ephemeral, expected_peer=expected_peer, admit=admit
+        )
         if initiator:
             # The pipe learns its receiver only when this returns; nothing can come before something was sent.
             self._send()
@@ -51,21 +60,22 @@ class PipeUpgrade:
     def data_received(self, data: memoryview) -> None:
         if self.finished.done():
             return
+        if self._following is not None:
+            self._following += data
+            return
         try:
             self._machine.receive_data(data)
         except StrongholdError as error:
             self._fail(error)
             return
+        if self._machine.done and self._initiator:
+            if self.leads is not None:
+                self.leads(self)
+            self._following = bytearray()
+            asyncio.get_running_loop().call_soon(self._complete)
         self._send()
-        if self._machine.done:
-            try:
-                connection = self._establish(self.pipe, self._machine)
-            except StrongholdError as error:
-                self._refuse(error)
-                return
-            self.finished.set_result(connection)
-            self.won()
-            connection.messages_received(self._machine.early)
+        if self._machine.done and not self._initiator:
+            self._complete()
 
     def pipe_closed(self, error: Exception | None) -> None:
         if not self.finished.done():
@@ -77,6 +87,8 @@ class PipeUpgrade:
             except StrongholdError as eof_error:
                 eof_error.__cause__ = error
                 self._fail(eof_error)
+            else:
+                self._fail(HandshakeError("the stream ended right behind the upgrade"))
 
     def pause_writing(self) -> None:
         """A handshake is smaller than any buffer."""
@@ -88,7 +100,26 @@ class PipeUpgrade:
         """The time limit of the upgrade has passed."""
         self._fail(HandshakeError("the remote stalled in the handshake"))
 
+    def lose(self) -> None:
+        """Another pipe to the same peer was faster."""
+        self._fail(ClosedError("another address was faster"))
+
     # -- details ---------------------------------------------------------------------------------
+
+    def _complete(self) -> None:
+        if self.finished.done():
+            return
+        try:
+            connection = self._establish(self.pipe, self._machine)
+        except StrongholdError as error:
+            self._refuse(error)
+            return
+        self.finished.set_result(connection)
+        if self.won is not None:
+            self.won(connection)
+        connection.messages_received(self._machine.early)
+        if self._following:
+            connection.data_received(memoryview(self._following))
 
     def _send(self) -> None:
         data = self._machine.data_to_send()

@@ -7,7 +7,7 @@ that (connections/inlined-muxer-negotiation.md), else by multistream-select insi
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Final
 
 from ..errors import HandshakeError, PeerIdMismatch
@@ -49,11 +49,17 @@ class Upgrade:
         initiator: bool,
         ephemeral: NoiseKey,
         expected_peer: PeerId | None = None,
+        admit: Callable[[PeerId], object] | None = None,
     ) -> None:
-        """``initiator``: whether we dialed; ``expected_peer``: whom, if known; ``ephemeral`` must never serve twice."""
+        """``initiator``: whether we dialed; ``expected_peer``: whom, if known; ``ephemeral`` must never serve twice.
+
+        An initiator's ``admit`` is called with who the remote is before our last message, with which the remote would take us
+        in; what it raises ends the upgrade.
+        """
         self.done = False
         self._own_peer = identity.peer_id
         self._expected_peer = expected_peer
+        self._admit = admit
         self._handshake = NoiseHandshake(identity, initiator=initiator, ephemeral=ephemeral)
         self._inbound = bytearray()
         self._outbound: list[bytes | memoryview] = []
@@ -93,6 +99,8 @@ class Upgrade:
         yield from self._agree_on_noise(negotiation)
         yield from self._read_message()
         self._authenticate()
+        if self._admit is not None:
+            self._admit(self.remote_peer)
         self._outbound.append(self._handshake.write_message())
         yield from self._open_channel(Dialer(_YAMUX))
 
