@@ -9,7 +9,7 @@ from support.connections import Pair, connected
 from support.recorder import Recorder
 from support.waiting import settled
 
-from stronghold_p2p import StrongholdError
+from stronghold_p2p import Config, StrongholdError
 from stronghold_p2p.transport.gatherer import Gatherer
 from stronghold_p2p.transport.substream import Substream
 
@@ -39,7 +39,7 @@ class Pieces(Gatherer):
 
 @asynccontextmanager
 async def gathering() -> AsyncIterator[tuple[Pair, Recorder, Pieces]]:
-    async with connected() as pair:
+    async with connected(Config(turn_time=60.0)) as pair:  # else a slow machine works on a read by turns
         sender, receiver = await pair.recorders()
         yield pair, sender, Pieces(receiver.stream)
 
