@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from fuzz.target import KEYPAIRS, target
@@ -28,14 +28,16 @@ US, REMOTE = (keypair.peer_id for keypair in KEYPAIRS)
 ADDRESS = Multiaddr.parse("/ip4/192.0.2.1/tcp/4001")
 NAMED = NamedAddress(REMOTE, ADDRESS, AddressSource.GIVEN, None, ("192.0.2.1/32",), 1.0)
 
-SCRATCH = tempfile.TemporaryDirectory(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-"""For what reads files by their path; in memory, where there is such a folder."""
 
-
-def scratch(name: str, data: bytes | bytearray) -> Path:
-    path = Path(SCRATCH.name, name)
-    path.write_bytes(data)
-    return path
+@contextmanager
+def scratch(data: bytes | bytearray | None = None) -> Iterator[Path]:
+    """A file with ``data`` (None: not there yet), for what reads files by their path; in memory, where there is such a folder.
+    A folder for all would end with the first process that does."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        path = Path(folder, "file")
+        if data is not None:
+            path.write_bytes(data)
+        yield path
 
 
 def policy_seeds() -> Iterator[bytes]:
@@ -85,29 +87,29 @@ def fuzz_policy(data: bytes) -> None:
 
 
 def key_file_seeds() -> Iterator[bytes]:
-    path = Path(SCRATCH.name, "seed")
     for form in ("pem", "libp2p"):
-        KEYPAIRS[0].save(path, format=form, force=True)
-        yield path.read_bytes()
+        with scratch() as path:
+            KEYPAIRS[0].save(path, format=form)
+            yield path.read_bytes()
     yield b"-----BEGIN OPENSSH PRIVATE KEY-----\n-----END OPENSSH PRIVATE KEY-----\n"
     yield b"\xff\xfe-----BEGIN"
 
 
 @target("key-file", KeyFileError, seeds=key_file_seeds)
 def fuzz_key_file(data: bytes) -> None:
-    pair = Keypair.load(scratch("key", data))
+    with scratch(data) as path:
+        pair = Keypair.load(path)
     assert Keypair.from_protobuf(pair.to_protobuf()).peer_id == pair.peer_id
 
 
 def state_file() -> bytes:
-    path = Path(SCRATCH.name, "new-state")
-    path.unlink(missing_ok=True)
-    with closing(Database(path)) as database:
-        FirewallTables(database).set_rule(REMOTE, Direction.INBOUND, Rule.restricted(allow={"A"}))
-        FirewallTables(database).set_banned(US, True)
-        AddressTables(database).write([NAMED], [])
-        NameTable(database).set(REMOTE, "bob")
-    return path.read_bytes()
+    with scratch() as path:
+        with closing(Database(path)) as database:
+            FirewallTables(database).set_rule(REMOTE, Direction.INBOUND, Rule.restricted(allow={"A"}))
+            FirewallTables(database).set_banned(US, True)
+            AddressTables(database).write([NAMED], [])
+            NameTable(database).set(REMOTE, "bob")
+        return path.read_bytes()
 
 
 STATE = state_file()
@@ -130,10 +132,7 @@ def fuzz_state_file(data: bytes) -> None:
         for at in range(0, len(data) - 3, 4):
             place = int.from_bytes(data[at : at + 3]) % len(damaged)
             damaged[place] = data[at + 3]
-    path = scratch("state", damaged)
-    for beside in ("state-wal", "state-shm", "state-journal"):
-        Path(SCRATCH.name, beside).unlink(missing_ok=True)
-    with closing(Database(path, create=False)) as database:
+    with scratch(damaged) as path, closing(Database(path, create=False)) as database:
         if data[:1] == b"\xff":
             with database.write() as connection:
                 text = data[1:].decode("latin-1")

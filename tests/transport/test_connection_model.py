@@ -245,7 +245,7 @@ SIDES = st.integers(0, 1)
 PICKS = st.integers(0, 7)
 WHAT = st.sampled_from(["open", "open", "ask", "ask", "try", "write", "write", "finish", "release", "reset", "give up"])
 ACTS = st.lists(st.tuples(SIDES, WHAT, PICKS, st.sampled_from(SIZES), st.booleans()), min_size=2, max_size=8)
-ENDS = st.sampled_from(["drain", "close", "refuse", "abort", "violate", "fall silent"])
+ENDS = st.sampled_from(["close", "refuse", "abort", "violate", "fall silent"])
 
 
 Act: TypeAlias = tuple[int, str, int, int, bool]
@@ -261,6 +261,8 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
         self.position = 0
         self.numbers = itertools.count()
+        self.waits: list[Wait] = []
+        """All that there were."""
         self.unopened: list[tuple[Side, str]] = []
         """Who could not open a stream, and why."""
         self.model = Model()
@@ -322,7 +324,8 @@ class ConnectionMachine(RuleBasedStateMachine):
         task = begin(self.open_later(talk, real.connection), self.loop)
         assert (task is not None) == (side.state == "open")
         if task is not None:
-            side.waits.append(Wait(talk, task))
+            self.waits.append(Wait(talk, task))
+            side.waits.append(self.waits[-1])
 
     async def open_later(self, talk: Talk, connection: Connection) -> None:
         try:
@@ -447,13 +450,16 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.check()
 
     @precondition(lambda self: self.is_old)
+    @rule(number=SIDES)
+    def drain(self, number: int) -> None:
+        self.model.sides[number].drain()
+        self.then(self.reals[number].connection.drain)
+
+    @precondition(lambda self: self.is_old)
     @rule(number=SIDES, how=ENDS)
     def end(self, number: int, how: str) -> None:
         side, pipe, connection = self.model.sides[number], self.pipes[number], self.reals[number].connection
         match how:
-            case "drain":
-                side.drain()
-                self.then(connection.drain)
             case "close" | "refuse":
                 code = GoAwayCode.GATED if how == "refuse" else GoAwayCode.NORMAL
                 side.close(code)
@@ -493,6 +499,8 @@ class ConnectionMachine(RuleBasedStateMachine):
     def check(self) -> None:
         for real in self.reals:
             real.check()
+        for wait in self.waits:
+            assert wait.task.done() == (wait.cancelled or wait not in wait.talk.dialer.side.waits)
         for side, error in self.unopened:
             assert side.state != "open"
             assert error == ("not supported" if side.refused else "the connection is closing")

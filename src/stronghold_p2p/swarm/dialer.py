@@ -131,10 +131,11 @@ class Dialer:
 
     def peer_connected(self, connection: Connection) -> None:
         """The peer has dialed us: dials to it need not go on."""
-        for direct in None, *DirectDial:
-            dial = self.dials.get((connection.peer, direct))
-            if dial is not None:
-                dial.finish(connection)
+        if self.dials:  # most who are dialed do not dial themselves
+            for direct in None, *DirectDial:
+                dial = self.dials.get((connection.peer, direct))
+                if dial is not None:
+                    dial.finish(connection)
 
     def network_left(self) -> None:
         """An address of ours is gone: what was sent from it is never answered."""

@@ -138,8 +138,9 @@ class Connection(StreamHost):
         """What is to be done behind the input that is worked on now."""
         self._pipe_end: tuple[Exception | None] | None = None
         """The pipe has ended with that error, while input waited."""
-        self._alive = KeepAlive(self._session, pipe, self.output, host.config, self.now())
-        self._tick = self.deadlines.add(self.now() + self._alive.look(self.now(), wanted=False), self)
+        now = self.now()
+        self._alive = KeepAlive(self._session, pipe, self.output, host.config, now)
+        self._tick = self.deadlines.add(now + self._alive.look(now, wanted=False), self)
         """Of the deadline at which it is looked after, or must have closed."""
         pipe.receiver = self
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from conftest import MakePeer
+from support.clock import Clock
 
 from stronghold_p2p import Config, FirewallRules, Multiaddr, RelayServer, Request, StrongholdP2p
 from stronghold_p2p.protocols.relay.server import RelayService
@@ -51,3 +53,13 @@ async def make_net(make_peer: MakePeer) -> MakeNet:
         return made
 
     return make
+
+
+@pytest.fixture
+async def clock(make_peer: MakePeer) -> AsyncIterator[Clock]:
+    """Time passes only when the test says so, until its peers are closed."""
+    loop = asyncio.get_running_loop()
+    clock = Clock(loop.time())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "time", clock)
+        yield clock

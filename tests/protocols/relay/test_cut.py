@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import MakePeer
+from support.clock import Clock
 from support.relays import relay_net
 from support.waiting import settled, until
 
@@ -88,21 +89,25 @@ async def test_bytes_run_out_in_a_request(make_net: MakeNet) -> None:
     assert net.handled == ["whole"]
 
 
-async def test_time_runs_out_in_a_response(make_net: MakeNet) -> None:
-    net = await make_net(max_seconds=0.2)
+async def test_time_runs_out_in_a_response(clock: Clock, make_net: MakeNet) -> None:
+    net = await make_net(max_seconds=0.5)
     never = asyncio.get_running_loop().create_future()
     net.answer = lambda body: never if body == "wait" else body
+    asking = asyncio.create_task(net.alice.send_request(net.circuit, "wait"))
+    await until(lambda: net.handled)
+    await clock.advance(0.6)
     with pytest.raises(ConnectionLost, match=rf"{net.cut}.*\(1 s"):
-        await net.alice.send_request(net.circuit, "wait")
+        await asking
     assert await net.alice.send_request(net.circuit, "again") == "again"
     assert net.handled == ["wait", "again"]
     assert never.cancelled()
 
 
-async def test_time_runs_out_in_a_request(make_net: MakeNet) -> None:
-    net = await make_net(max_seconds=0.2)
+async def test_time_runs_out_in_a_request(clock: Clock, make_net: MakeNet) -> None:
+    net = await make_net(max_seconds=0.5)
     stream = await net.alice.open_stream(net.circuit, "/stronghold-p2p/1.0.0")
     await stream.write(b'\x06"tru')  # the rest never comes
+    await clock.advance(0.6)
     with pytest.raises(ConnectionLost, match=net.cut):
         await stream.read()
     await net.alice.send_request(net.circuit, "whole")
