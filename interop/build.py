@@ -115,8 +115,11 @@ def build_js(source: Path) -> list[str]:
 
 def build_py(source: Path) -> list[str]:
     def install_to(folder: Path) -> None:
-        builds = ["--requirement", source / "build.txt"]  # for those without a wheel
-        install_packages(folder, builds, ["--no-build-isolation", "--requirement", source / "requirements.txt"])
+        install_packages(
+            folder,
+            ("--requirement", source / "build.txt"),  # for those without a wheel
+            ("--no-build-isolation", "--requirement", source / "requirements.txt"),
+        )
         shutil.copy2(source / "peer.py", folder)
 
     folder = cached("py", [sys.version, tree_of(source)], install_to)
