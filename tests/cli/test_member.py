@@ -1,4 +1,4 @@
-"""What is quick to tell of ``listen --workers``: two of them, one in this process, and what they cannot be combined with."""
+"""What is quick to tell of ``listen --workers``: two of them, one in this process, and what may not go with them."""
 
 from __future__ import annotations
 
