@@ -146,12 +146,18 @@ async def test_frames_that_come_with_the_end_of_the_handshake() -> None:
     await asyncio.gather(dialed.closed, accepted.closed)
 
 
-class Recorder(NullReceiver):
+class Recorder:
     def __init__(self) -> None:
         self.data = b""
 
     def data_received(self, data: memoryview) -> None:
         self.data += data
+
+    def pipe_closed(self, error: Exception | None) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
 
 
 async def complete_dialer() -> tuple[Host, PipeUpgrade]:
