@@ -115,7 +115,7 @@ class System:
             return tuple(build.BUILDERS[self.language](source))
 
         def install_to(folder: Path) -> None:
-            build.install_packages(folder, "--requirement", source / "requirements.txt")
+            build.install_packages(folder, ["--requirement", source / "requirements.txt"])
 
         inputs = [sys.version, (source / "requirements.txt").read_text()]
         return (str(build.cached(self.folder, inputs, install_to) / "bin" / "python"), "-m", self.folder)

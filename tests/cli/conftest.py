@@ -26,7 +26,7 @@ from stronghold_p2p.firewall.rules import Subject
 
 Peer = StrongholdP2p[Any, Any]
 
-WAIT = 30
+WAIT = 60
 """Seconds after which a process has failed; none waits for them."""
 
 

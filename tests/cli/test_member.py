@@ -1,4 +1,4 @@
-"""A worker of ``listen --workers`` in this process, and what may not be asked of workers."""
+"""What is quick to tell of ``listen --workers``: two of them, one in this process, and what may not go with them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,20 @@ from stronghold_p2p.cli.writer import MAX_WAITING
 from stronghold_p2p.identity import Keypair
 
 from .conftest import Cli
+from .test_workers import TWO, WHO, crew, reach
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems spread no connections")
 
-TWO = ("--workers", "2")
+
+def test_one_peer_in_two_processes(cli: Cli, tmp_path: Path) -> None:
+    key = tmp_path / "bob.pem"
+    Keypair.generate().save(key)
+    with crew("--allow-all", "--handler", WHO, "--key", str(key)) as bob:
+        assert bob.address.endswith(f"/p2p/{Keypair.load(key).peer_id}")
+        assert len(bob.pids) == 2
+        assert reach(cli, bob.address) == bob.pids
+        assert bob.end() == ""
+        assert bob.process.returncode == 0
 
 
 @pytest.mark.parametrize(

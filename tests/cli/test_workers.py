@@ -85,17 +85,6 @@ def reach(cli: Cli, address: str, *options: str) -> set[int]:
     return reached
 
 
-def test_one_peer_in_two_processes(cli: Cli, tmp_path: Path) -> None:
-    key = tmp_path / "bob.pem"
-    Keypair.generate().save(key)
-    with crew("--allow-all", "--handler", WHO, "--key", str(key)) as bob:
-        assert bob.address.endswith(f"/p2p/{Keypair.load(key).peer_id}")
-        assert len(bob.pids) == 2
-        assert reach(cli, bob.address) == bob.pids
-        assert bob.end() == ""
-        assert bob.process.returncode == 0
-
-
 def test_people_are_told_once_who_it_is_and_where() -> None:
     with process("listen", "--allow-all", *TWO) as bob:
         assert bob.stdout is not None

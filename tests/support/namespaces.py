@@ -26,7 +26,7 @@ from .commands import CommandProcess
 
 __all__ = ["Host", "HostProcess", "cable", "hosts", "link", "missing_for_hosts", "missing_for_links", "require"]
 
-WAIT: Final = 30
+WAIT: Final = 60
 """Seconds after which a process has failed; none waits for them."""
 
 TOOLS: Final = {"unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux", "ip": "iproute2"}

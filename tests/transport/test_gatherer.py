@@ -1,4 +1,4 @@
-"""What one read brings is passed on together."""
+"""What one read brings is passed on together: by a pipe over a stream, as by a circuit at its relay."""
 
 from __future__ import annotations
 
@@ -6,50 +6,48 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from support.connections import Pair, connected
-from support.recorder import Recorder
 from support.waiting import settled
 
-from stronghold_p2p import StrongholdError
-from stronghold_p2p.transport.gatherer import Gatherer
-from stronghold_p2p.transport.substream import Substream
+from stronghold_p2p import Config, Multiaddr, Path, Stream
+from stronghold_p2p.transport.stream_pipe import StreamPipe
 
 KIB = 1024
+RELAY = Multiaddr.parse("/ip4/192.0.2.1/tcp/4001")
 
 
-class Pieces(Gatherer):
-    def __init__(self, stream: Substream) -> None:
-        super().__init__()
-        self.stream = stream
+class Pieces:
+    """Receives for a pipe."""
+
+    def __init__(self) -> None:
         self.taken: list[bytes] = []
-        stream.receiver = self
 
-    def take(self, data: bytes | memoryview) -> None:
+    def data_received(self, data: memoryview) -> None:
         self.taken.append(bytes(data))
 
-    def eof_received(self) -> None:
-        self.give_gathered()
+    def pipe_closed(self, error: Exception | None) -> None:
         self.taken.append(b"")
 
-    def stream_failed(self, error: StrongholdError) -> None:
-        return
+    def pause_writing(self) -> None: ...
 
-    def expired(self) -> None:
-        raise AssertionError
+    def resume_writing(self) -> None: ...
 
 
 @asynccontextmanager
-async def gathering() -> AsyncIterator[tuple[Pair, Recorder, Pieces]]:
-    async with connected() as pair:
-        sender, receiver = await pair.recorders()
-        yield pair, sender, Pieces(receiver.stream)
+async def gathering() -> AsyncIterator[tuple[Pair, Stream, Pieces]]:
+    async with connected(Config(turn_time=60.0)) as pair:  # else a slow machine works on a read by turns
+        sender, stream = await pair.streams()
+        pieces = Pieces()
+        StreamPipe(
+            stream, remote_address=RELAY, path=Path("relay"), max_send_buffer=64 * KIB, connected=lambda pipe: pieces
+        )
+        yield pair, sender, pieces
 
 
 async def test_small_pieces_are_passed_on_as_they_come() -> None:
     async with gathering() as (_, sender, pieces):
-        sender.stream.push(b"one")
-        await settled()
-        sender.stream.push(b"two")
-        await settled()
+        for piece in b"one", b"two":
+            await sender.write(piece)
+            await settled()
         assert pieces.taken == [b"one", b"two"]
 
 
@@ -58,7 +56,7 @@ async def test_large_pieces_of_one_read_are_passed_on_together_with_what_follows
         large = bytes(range(256)) * 800
         pair.bob_pipe.reading = False
         for piece in b"first", large, b"last":
-            sender.stream.push(piece)
+            await sender.write(piece)
             await settled()
         pair.bob_pipe.reading = True
         await settled()
@@ -68,20 +66,15 @@ async def test_large_pieces_of_one_read_are_passed_on_together_with_what_follows
 
 async def test_what_was_gathered_goes_before_the_end() -> None:
     async with gathering() as (_, sender, pieces):
-        sender.stream.push(bytes(100 * KIB))
-        sender.stream.finish()
+        await sender.write(bytes(100 * KIB))
+        await sender.close()
         await settled()
         assert pieces.taken == [bytes(100 * KIB), b""]
 
 
 async def test_more_than_a_block_takes_another_one() -> None:
-    async with gathering() as (pair, sender, pieces):
-        pieces.stream.expect(3 * KIB * KIB)
-        await settled()
+    async with gathering() as (_, sender, pieces):
         data = b"".join(number.to_bytes(4) for number in range(640 * KIB))
-        pair.bob_pipe.reading = False
-        sender.stream.push(data)
-        await settled()
-        pair.bob_pipe.reading = True
+        await sender.write(data)
         await settled()
         assert b"".join(pieces.taken) == data

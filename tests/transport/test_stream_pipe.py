@@ -12,6 +12,7 @@ from support.waiting import settled, until
 
 from stronghold_p2p import Config, ConnectionLost, Multiaddr, Path, PathLimits, Stream, StreamReset
 from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.output import FLUSH_FRAMES
 from stronghold_p2p.transport.pipe import BytePipe
 from stronghold_p2p.transport.stream import take_over
 from stronghold_p2p.transport.stream_pipe import StreamPipe
@@ -107,6 +108,19 @@ async def test_megabytes_cross_both_ways_at_once() -> None:
             there = tasks.create_task(inbound.readexactly(len(data)))
             back = tasks.create_task(outbound.readexactly(len(data)))
         assert there.result() == back.result() == data
+
+
+async def test_each_flush_inside_leaves_at_once() -> None:
+    """Joined at the end of the turn, all requests would be under way together, and each process wait for the others."""
+    async with circuit() as inner:
+        ends = [await inner.streams() for _ in range(2 * FLUSH_FRAMES)]
+        await settled()
+        before = inner.outer.alice.output.flushes
+        for outbound, _ in ends:
+            await outbound.write(b"request")
+        assert inner.outer.alice.output.flushes == before + 2
+        for _, inbound in ends:
+            assert await inbound.read() == b"request"
 
 
 # -- backpressure --------------------------------------------------------------------------------------

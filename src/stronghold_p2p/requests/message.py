@@ -7,8 +7,9 @@ from typing import Final
 from ..encoding import varint
 from ..errors import DecodeError
 from ..transport.buffers import MessageBuffer
+from ..transport.output import MAX_JOIN_SIZE
 from ..transport.receiver import append_chunk
-from ..transport.substream import MAX_JOIN_SIZE, Substream
+from ..transport.substream import Substream
 
 __all__ = ["MessageReader", "send_message"]
 

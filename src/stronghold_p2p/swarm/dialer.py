@@ -468,13 +468,13 @@ class Dial:
             self.finish(error)
 
     async def _connect(self, attempt: Attempt) -> None:
-        upgrade: PipeUpgrade | None = None
+        made: list[PipeUpgrade] = []  # one at most
 
         def connected(pipe: BytePipe) -> PipeReceiver:
-            nonlocal upgrade
             upgrade = self._dialer.upgrade(pipe, self.peer, attempt.dialed, direct=self._direct)
             upgrade.leads = self._leads
             upgrade.won = partial(self._won, attempt)
+            made.append(upgrade)
             self._upgrades[upgrade] = None
             return upgrade
 
@@ -483,10 +483,9 @@ class Dial:
             from_listen_port = None if self._direct is None else self._direct.is_punch
             options = DialOptions(self.peer, attempt.named, from_listen_port)
             await attempt.transport.dial(attempt.address, connected, options)
-            assert upgrade is not None
-            await upgrade.finished
+            await made[0].finished
         finally:
-            if upgrade is not None:
+            for upgrade in made:
                 upgrade.finished.cancel()  # without effect if it has ended
                 del self._upgrades[upgrade]
 

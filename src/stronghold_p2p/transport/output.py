@@ -19,6 +19,7 @@ __all__ = [
     "FULL_FRAME_BODY",
     "LATE_SECONDS",
     "MAX_FRAME_BODY",
+    "MAX_JOIN_SIZE",
     "MAX_LATE",
     "Output",
     "Writer",
@@ -39,6 +40,9 @@ rust-yamux takes 1 MiB at most, and smaller ones let other streams in between.""
 
 MAX_FRAME_BODY: Final = FULL_FRAME_BODY + 1024
 """Bytes of one that takes all there is: a frame of a circuit, or a first window, is a little more than a full one."""
+
+MAX_JOIN_SIZE: Final = 16 * 1024
+"""Bytes up to which joining data with what goes before it costs less than a frame of its own."""
 
 LATE_SECONDS: Final = 1.0
 """How long what the remote does not wait for may wait for something to leave with."""

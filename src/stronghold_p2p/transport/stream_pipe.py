@@ -75,6 +75,7 @@ class StreamPipe(Gatherer):
         if self.allowance is not None:
             self.allowance.sent += len(data)
         self.stream.push(memoryview(data))
+        self.stream.flush()  # what is one flush inside is one outside: joined, small requests would wait for each other
         if self.stream.pending > self._max_send_buffer and not self._paused:
             self._paused = True
             self.receiver.pause_writing()

@@ -27,11 +27,11 @@ from .deadlines import Deadlines
 from .handler_tasks import HandlerTasks
 from .negotiation import encode_lines
 from .outbox import Outbox
-from .output import FULL_FRAME_BODY, MAX_FRAME_BODY, Output, Writer
+from .output import FULL_FRAME_BODY, MAX_FRAME_BODY, MAX_JOIN_SIZE, Output, Writer
 from .receiver import StreamReceiver
 from .state import AFTER_STREAM, RemoteIdentify, StreamState
 
-__all__ = ["MAX_JOIN_SIZE", "MAX_LAZY_SIZE", "StreamHost", "Substream"]
+__all__ = ["MAX_LAZY_SIZE", "StreamHost", "Substream"]
 
 NEGOTIATING: Final = StreamState.NEGOTIATING
 OPEN: Final = StreamState.OPEN
@@ -44,9 +44,6 @@ does not know for the next line, and closes the connection if that is longer."""
 
 EMPTY_STREAM: Final = 4
 """What a stream that ends before it has a protocol costs the remote, in frames without a payload."""
-
-MAX_JOIN_SIZE: Final = 16 * 1024
-"""Bytes up to which joining data with what goes before it costs less than a frame of its own."""
 
 
 class StreamHost(ABC):
@@ -305,6 +302,11 @@ class Substream(Writer):
         """Bytes that were pushed and have not left."""
         return self._outbox.size if self._outbox is not None else 0
 
+    def flush(self) -> None:
+        """Has what was pushed leave now, if the socket takes it, and not at the end of the turn."""
+        if not self._output.congested:
+            self._output.flush()
+
     def send_lines(self) -> None:
         """Sends the protocol lines if they have not left yet: they ride on the first data, else they go alone."""
         if self._lines_to_send and self._state is not ENDED:
@@ -558,10 +560,9 @@ class Substream(Writer):
             if self._lines_to_send and (size > MAX_JOIN_SIZE or not may_follow):
                 self.send_lines()
             room = min(muxed.send_window - len(self._lines_to_send), size)
-            room = room if room <= MAX_FRAME_BODY else FULL_FRAME_BODY
             if room <= 0 or not may_follow:
                 break
-            self._send(outbox.take(room))
+            self._send(outbox.take(room if room <= MAX_FRAME_BODY else FULL_FRAME_BODY))
             if not outbox.size:
                 self._outbox = None
                 return True
