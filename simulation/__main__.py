@@ -20,7 +20,7 @@ import stronghold_p2p
 from .world import world
 
 REAL_LIMIT: Final = 60
-"""Seconds of a processor until a world is ended that does not end by itself: one takes half a second."""
+"""Seconds by the clock of this machine until a world is ended that does not end by itself."""
 
 NO_RANDOM_ADDRESSES: Final = 0x0040000
 """For personality(2): the order of a set of objects depends on where they lie in memory."""
@@ -123,7 +123,7 @@ def _run_all(seeds: list[int], run: Any, *, jobs: int, tells: bool) -> Any:
 
 
 def _live(seed: int, run: Any, writing: int, *, tells: bool) -> None:
-    signal.setitimer(signal.ITIMER_PROF, REAL_LIMIT)
+    signal.alarm(REAL_LIMIT)
     try:
         result = run(seed, tells=tells)
         result["complaints"] = [complaint[:4000] for complaint in result["complaints"][:10]]

@@ -109,8 +109,6 @@ class Ledger:
         """Since when a peer may send no requests, by its own rules, and since when it may."""
         self.approvals: dict[tuple[str, str], list[float]] = {}
         """When somebody has let requests pass: at the first, from the second."""
-        self.at_work: set[int] = set()
-        """Requests for which handlers wait."""
         self.counts: Counter[str] = Counter()
         """What happened, by its name, for people."""
         self._ids = itertools.count(1)

@@ -11,9 +11,8 @@ from ipaddress import ip_address
 from typing import Any, Final, TypeVar
 
 from stronghold_p2p.store import database_thread
-from stronghold_p2p.transport import lookups, netlink
+from stronghold_p2p.transport import netlink
 
-from .network import Machine
 from .process import Process
 from .sockets import Selector, Socket
 from .world import here, world
@@ -112,34 +111,14 @@ class _Executor:
     def shutdown(self, wait: bool) -> None: ...
 
 
-def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    return asyncio.get_running_loop().run_in_executor(None, work)
-
-
 def _addresses() -> list[netlink.AddressFacts]:
-    machine = _machine()
-    if machine.network.is_ip6:
-        return [(ip_address("::1"), 1, True, 128), (ip_address(machine.ip), 2, True, 64)]
-    return [(ip_address("127.0.0.1"), 1, True, 8), (ip_address(machine.ip), 2, True, 24)]
-
-
-def _getaddrinfo(host: str, port: int | None, *, family: int, type: int) -> list[Any]:
-    ip = _machine().network.look_up(host)
-    if ip is None:
-        raise socket.gaierror(socket.EAI_AGAIN, "nobody has answered")
-    return [(family, type, 0, "", (ip, port))]
-
-
-def _machine() -> Machine:
     process = here.get()
     assert isinstance(process, Process)
-    return process.machine
+    return [(ip_address("127.0.0.1"), 1, True, 8), (ip_address(process.machine.ip), 2, True, 24)]
 
 
 def replace_system() -> None:
     """Has all that the library asks of the system answered by the world."""
     socket.socket = Socket  # type: ignore[assignment,misc]
-    socket.getaddrinfo = _getaddrinfo  # type: ignore[assignment]
     netlink.addresses = _addresses
-    vars(lookups)["in_thread"] = _in_thread
     vars(database_thread)["ThreadPoolExecutor"] = _Executor

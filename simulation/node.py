@@ -62,17 +62,9 @@ class Node:
     """One identity on one machine: it starts, ends in several ways, and starts again."""
 
     def __init__(
-        self,
-        name: str,
-        machine: Machine,
-        ledger: Ledger,
-        folder: Path,
-        rules: Rules,
-        *,
-        forwards: bool,
-        may_keep: bool,
+        self, name: str, machine: Machine, ledger: Ledger, folder: Path, rules: Rules, *, forwards: bool
     ) -> None:
-        """``forwards``: it is a relay. ``may_keep``: peers are kept in this world, which takes streams, and circuits that last."""
+        """``forwards``: it is a relay."""
         chance = world.chance
         self.name = name
         self.machine = machine
@@ -80,14 +72,9 @@ class Node:
         self.relay: Node | None = None
         """Through which it listens; None: it can be dialed."""
         self.forwards = forwards
-        self.host = f"{name}.example" if machine.router is None and chance.random() < 0.25 else ""
-        """Its name in DNS."""
-        if self.host:
-            machine.network.names[self.host] = machine
         self.answers = chance.choice(("plain", "async", "async", "iterator"))
         self.websocket = chance.random() < 0.25
-        self.config = _config(many_streams=forwards or may_keep)
-        self._max_circuit_seconds = 300.0 if may_keep else 30.0
+        self.config = _config(forwards=forwards)
         self.state = folder / f"{name}.db" if chance.random() < 0.3 else None
         self.policy = folder / f"{name}.toml" if chance.random() < 0.3 else None
         self.answerer = chance.choice(("approve", "approve all", "reject", "silent", "none"))
@@ -97,10 +84,6 @@ class Node:
         """None: it does not run."""
         self.others: dict[PeerId, Node] = {}
         """All nodes, by peer id."""
-        self.keeps_all = may_keep and chance.random() < 0.4
-        """All others are kept from its start on."""
-        self.keeps: set[Node] = set()
-        """Those that its process keeps."""
         self.busy = False
         """Something is being done to it."""
         self._ledger = ledger
@@ -114,7 +97,7 @@ class Node:
     @property
     def description(self) -> str:
         """What it is, for people."""
-        where = f"at {self.host or self.machine.ip}" if self.relay is None else f"at home, listens through {self.relay}"
+        where = f"at {self.machine.ip}" if self.relay is None else f"at home, listens through {self.relay}"
         files = [file.name for file in (self.state, self.policy) if file is not None]
         return (
             f"{self.name}: {where}{', a relay' if self.forwards else ''}; answers: {self.answers}, "
@@ -134,9 +117,7 @@ class Node:
         """Where others reach it."""
         if self.relay is not None:
             return f"{self.relay.address}/p2p-circuit/p2p/{self.id}"
-        version = 6 if self.machine.network.is_ip6 else 4
-        host = f"dns{version}/{self.host}" if self.host else f"ip{version}/{self.machine.ip}"
-        return f"/{host}/tcp/{PORT}{'/ws' if self.websocket else ''}/p2p/{self.id}"
+        return f"/ip4/{self.machine.ip}/tcp/{PORT}{'/ws' if self.websocket else ''}/p2p/{self.id}"
 
     # -- its life --------------------------------------------------------------------------------
 
@@ -164,10 +145,9 @@ class Node:
             config=self.config,
             policy=self.policy,
             state=self.state,
-            relay=RelayServer(max_seconds=self._max_circuit_seconds) if self.forwards else None,
+            relay=RelayServer(max_seconds=30.0) if self.forwards else None,
         )
         self.peer = peer
-        self.keeps.clear()
         if self.answers == "plain":
             peer.on_request(self._answer)
         elif self.answers == "async":
@@ -186,12 +166,7 @@ class Node:
         await self.peer.start()
         self._ledger.inbound[self.name].settle()
         self.meet()
-        if self.keeps_all:
-            for node in self.others.values():
-                if node is not self:
-                    self.keep(node)
-        any_host = "ip6/::" if self.machine.network.is_ip6 else "ip4/0.0.0.0"
-        await self.peer.listen(f"/{any_host}/tcp/{PORT}{'/ws' if self.websocket else ''}")
+        await self.peer.listen(f"/ip4/0.0.0.0/tcp/{PORT}{'/ws' if self.websocket else ''}")
         if self.relay is not None:
             tasks.append(loop.create_task(self._reserve(self.peer, self.relay)))
 
@@ -204,22 +179,6 @@ class Node:
         for node in self.others.values():
             if node is not self:
                 self.peer.addresses.add(node.address)
-
-    def keep(self, other: Node) -> None:
-        assert self.process is not None
-        self.keeps.add(other)
-        self.process.call(self.peer.keep, other.id)
-
-    def unkeep(self, other: Node) -> None:
-        assert self.process is not None
-        self.keeps.discard(other)
-        self.process.call(self.peer.unkeep, other.id)
-
-    @property
-    def connected(self) -> set[Node]:
-        """To whom it is."""
-        assert self.process is not None
-        return {self.others[connection.peer] for connection in self.process.call(lambda: self.peer.connections)}
 
     async def _reserve(self, peer: Peer, relay: Node) -> None:
         """Listens through it, whenever that will be."""
@@ -318,11 +277,7 @@ class Node:
         if body["do"] == "fail":
             raise RuntimeError("as it was asked to")
         if body["do"] == "wait":
-            self._ledger.at_work.add(body["id"])
-            try:
-                await asyncio.sleep(body["for"])
-            finally:
-                self._ledger.at_work.discard(body["id"])
+            await asyncio.sleep(body["for"])
         return self._response(body)
 
     async def _serve(self, requests: Any) -> None:
@@ -406,7 +361,7 @@ class Node:
             self._ledger.complain(f"{self.name} was told of an end more than of beginnings of {what} {which}")
 
 
-def _config(*, many_streams: bool) -> Config:
+def _config(*, forwards: bool) -> Config:
     """With limits that make much wait and little fail: all that may be asked can be nevertheless. A relay refuses what it has no
     stream for."""
     chance = world.chance
@@ -417,9 +372,8 @@ def _config(*, many_streams: bool) -> Config:
         turn_time=chance.choice((0.0002, 0.005)),
         dial_stagger=chance.choice((0.01, 0.25)),
         max_dials_per_peer=chance.choice((4, 8)),
-        max_pending_outbound_connections=chance.choice((12, 256)),
         max_connections_per_peer=chance.choice((2, 5)),
-        max_outbound_streams_per_connection=256 if many_streams else chance.choice((2, 256)),
+        max_outbound_streams_per_connection=256 if forwards else chance.choice((2, 256)),
         max_requests_in_flight_per_peer=chance.choice((1, 4, 1024)),
         max_firewall_questions_per_peer=chance.choice((1, 32)),
         max_send_buffer=chance.choice((2048, 256 * 1024)),

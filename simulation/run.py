@@ -12,8 +12,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from stronghold_p2p.transport import tcp
-
 from .loop import Loop, replace_system
 from .sockets import Deadlock
 from .story import Story
@@ -45,8 +43,6 @@ def run(seed: int, *, tells: bool) -> dict[str, Any]:
         loop = Loop()
         story = Story(Path(folder), tell=tell)
         complaints = story.ledger.complaints
-        if not story.network.gives_up:
-            vars(tcp)["USER_TIMEOUT"] = None
 
         def complain(_: object, context: dict[str, Any]) -> None:
             error = context.get("exception")
