@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.clock import Clock
-from support.connections import ECHO, RAW, Host, connected
+from support.connections import ECHO, RAW, Host, Pair, connected
 from support.recorder import Recorder
 from support.remote import lines
 from support.waiting import begun, settled, turns, until
@@ -24,12 +24,13 @@ from stronghold_p2p import (
     MuxerError,
     ProtocolNotSupported,
     StreamReset,
+    StrongholdError,
 )
 from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.wire import multistream
-from stronghold_p2p.wire.yamux import HEADER_SIZE, Flag, GoAwayCode
+from stronghold_p2p.wire.yamux import HEADER, HEADER_SIZE, Flag, FrameType, GoAwayCode
 
 KIB = 1024
 LINES = len(lines(ECHO))
@@ -499,3 +500,44 @@ async def test_a_reset_reaches_the_other_end() -> None:
         assert caught.value.code == 7
         with pytest.raises(ClosedError):
             await inbound.read()
+
+
+async def test_an_end_that_comes_with_a_placed_piece_is_heard_before_a_failure() -> None:
+    """The session has forgotten the stream by then."""
+    async with connected(Config(turn_time=60.0)) as pair:
+        sender, _ = await pair.streams()
+        await sender.close_write()
+        await settled()
+        pair.bob_pipe.write(_ended_with_a_large_piece(pair) + b"\0\x20" + bytes(32))
+        await settled()
+        assert await sender.readexactly(20_000) == bytes(20_000)
+        assert await sender.read() == b""
+
+
+@pytest.mark.parametrize("moment", range(6))
+async def test_a_reader_ends_with_the_connection_though_its_end_waits_for_a_turn(moment: int) -> None:
+    async with connected(Config(turn_time=1e-9)) as pair:
+        sender, _ = await pair.streams()
+        await sender.close_write()
+        await settled()
+        pair.bob_pipe.write(_ended_with_a_large_piece(pair))
+        await turns(moment)
+        pair.alice.close()
+        reading = asyncio.create_task(_read_to_the_end(sender))
+        await settled()
+        assert reading.done()
+
+
+def _ended_with_a_large_piece(pair: Pair) -> bytes:
+    """From bob, on the first stream: a frame of one large piece that ends it, and a ping."""
+    encrypt = pair.bob_host.noise.encrypt
+    header = HEADER.pack(0, FrameType.DATA, Flag.FIN, 1, 20_000)
+    return b"".join(
+        bytes(encrypt([part])) for part in (header, bytes(20_000), HEADER.pack(0, FrameType.PING, Flag.SYN, 0, 7))
+    )
+
+
+async def _read_to_the_end(stream: Stream) -> None:
+    with suppress(StrongholdError):
+        while await stream.read():
+            pass

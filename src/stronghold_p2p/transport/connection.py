@@ -366,9 +366,8 @@ class Connection(StreamHost):
         session, output, tasks = self._session, self.output, self.tasks
         # Until the end of this call nothing schedules a flush of its own.
         scheduled, output.scheduled = output.scheduled, True
-        output.heard = True
+        output.heard = tasks.at_once = True
         tasks.woken = False
-        tasks.at_once = True
         if self._slots.remote_silent:
             self._slots.remote_heard()
         noise = self._noise
@@ -399,10 +398,12 @@ class Connection(StreamHost):
                 if now >= latest:
                     self._wait_for_turn(list(following))
                     break
-        if self._after_read:
-            after_read, self._after_read = self._after_read, []
-            for work in after_read:
-                work()
+        while self._after_read:
+            self._after_read.pop(0)()
+            if self._after_read and precise_time() >= latest:
+                if not self._waits:
+                    self._wait_for_turn([])
+                break
         if scheduled:
             return
         if tasks.woken:
@@ -421,13 +422,14 @@ class Connection(StreamHost):
                 place = owner.place_for(size) if owner is not None else None
                 if muxed is None or owner is None or place is None:
                     break
-                # A message that somebody has a view of would be copied, and an error's frames have one.
-                with place, place[: session.body_left] as part:
+                with place, place[: session.body_left] as part:  # views kept by an error's frames would be copied
                     size = noise.decrypt_into(part)
                 session.receive_placed(muxed, size)
                 if muxed.outbound:
                     self.tasks.woken = True  # whoever waits for the answer
                 owner.data_placed(size)
+                if not session.body_left:  # the frame may have ended the stream
+                    self._dispatch(session.events_received())
             return noise.decrypt() if noise.unread else []
         except HandshakeError as error:
             self._fail(error)

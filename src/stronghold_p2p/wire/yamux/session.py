@@ -251,7 +251,7 @@ class Session:
 
     def receive_placed(self, stream: Stream, size: int) -> None:
         """So many bytes, for which ``stream`` is :meth:`awaiting`, were written to where they belong. That is no event, but an
-        end that came with them is."""
+        end that came with the last of a frame is."""
         self._body_part_received(stream, size)
 
     def charge(self, now: float, frames: int = 1) -> None:
