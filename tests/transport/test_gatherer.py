@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -78,3 +79,52 @@ async def test_more_than_a_block_takes_another_one() -> None:
         await sender.write(data)
         await settled()
         assert b"".join(pieces.taken) == data
+
+
+async def test_what_was_gathered_before_a_reset_is_owed_by_nobody() -> None:
+    async with connected(Config(turn_time=60.0)) as pair:
+        sender, stream = await pair.streams()
+        pipe = StreamPipe(
+            stream, remote_address=RELAY, path=Path("relay"), max_send_buffer=64 * KIB, connected=lambda pipe: Pieces()
+        )
+        pipe.pause_reading()
+        await sender.write(b"kept")
+        await settled()
+        pair.bob_pipe.reading = False
+        await sender.write(bytes(100 * KIB))
+        await settled()
+        sender.reset()
+        pair.bob_pipe.reading = True
+        await settled()
+        pipe.close()
+        assert pair.bob_host.budget.used == 0
+
+
+async def test_many_pipes_work_on_a_read_by_turns() -> None:
+    """Each goes on with what it has gathered for as long as a turn takes."""
+    async with connected(Config(turn_time=1e-9)) as pair:
+        receivers: list[Pieces] = []
+        senders: list[Stream] = []
+
+        def made(_: object) -> Pieces:
+            receivers.append(Pieces())
+            return receivers[-1]
+
+        for _ in range(5):
+            sender, stream = await pair.streams()
+            senders.append(sender)
+            StreamPipe(stream, remote_address=RELAY, path=Path("relay"), max_send_buffer=64 * KIB, connected=made)
+        await settled()
+        pair.bob_pipe.reading = False
+        for sender in senders:
+            await sender.write(bytes(20 * KIB))
+        await settled()
+        most = 0
+        pair.bob_pipe.reading = True
+        for _ in range(40):
+            before = sum(bool(receiver.taken) for receiver in receivers)
+            await asyncio.sleep(0)
+            most = max(most, sum(bool(receiver.taken) for receiver in receivers) - before)
+        assert most == 1
+        await settled()
+        assert [receiver.taken for receiver in receivers] == [[bytes(20 * KIB)]] * 5

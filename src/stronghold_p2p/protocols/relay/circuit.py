@@ -130,6 +130,7 @@ class _End(Gatherer):
                 self._circuit.over()
 
     def stream_failed(self, error: StrongholdError) -> None:
+        self.give_gathered()
         self._circuit.end()
 
     def expired(self) -> None:
