@@ -616,6 +616,26 @@ async def test_no_answer_is_a_failure_if_it_was_waited_for(world: World, seconds
     assert world.entry(TWO).failures == 0  # it has waited for a moment less
 
 
+async def test_a_loser_that_was_waited_for_has_failed(world: World) -> None:
+    world.know(ONE, TWO)
+    world.network.answers |= {ONE: world.silence, TWO: world.answer}
+    first = world.call(ONE)
+    await world.clock.advance(UNANSWERED)
+    second = world.call(TWO)
+    await asyncio.gather(first, second)
+    await settled()
+    assert world.entry(ONE).failures == 1
+
+
+async def test_a_dial_that_is_decided_begins_no_other(world: World) -> None:
+    """Those that lose leave their places."""
+    many = [f"/ip4/192.0.2.{number}/tcp/1" for number in range(1, 13)]
+    world.network.answers |= dict.fromkeys(many, world.answer)
+    await world.call(*many, direct=DirectDial.INITIATOR)
+    await settled()
+    assert len(world.network.dialed) == Config().max_dials_per_peer
+
+
 async def test_a_loser_has_not_failed(world: World) -> None:
     world.know(ONE, TWO)
     world.network.answers |= {ONE: world.silence, TWO: world.answer}

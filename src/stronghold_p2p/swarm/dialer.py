@@ -248,7 +248,7 @@ class Dial:
         if self._over:
             told.set_result(None)  # no address could be dialed, or an eager task has ended already
         self._waiting[told] = None
-        timer = self._loop.call_at(deadline, _tell, told)
+        timer = self._loop.call_at(deadline, _wake, told)
         try:
             await told
         finally:
@@ -268,7 +268,7 @@ class Dial:
             return
         self._outcome = outcome
         for told in self._waiting:
-            _tell(told)
+            _wake(told)
         self._end()
 
     def start_again(self) -> None:
@@ -529,7 +529,7 @@ class Dial:
                 self._dialer.addresses.failed(self.peer, address)
 
 
-def _tell(told: asyncio.Future[None]) -> None:
+def _wake(told: asyncio.Future[None]) -> None:
     if not told.done():
         told.set_result(None)
 

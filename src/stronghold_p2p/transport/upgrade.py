@@ -68,11 +68,14 @@ class PipeUpgrade:
         except StrongholdError as error:
             self._fail(error)
             return
+        if self.finished.done():
+            return  # to admit it may have closed a connection that this one goes over
         if self._machine.done and self._initiator:
-            if self.leads is not None:
-                self.leads(self)
+            # First, so that the dial is over before the tasks of its rivals go on, which would dial others in their place.
             self._following = bytearray()
             asyncio.get_running_loop().call_soon(self._complete)
+            if self.leads is not None:
+                self.leads(self)
         self._send()
         if self._machine.done and not self._initiator:
             self._complete()

@@ -69,8 +69,8 @@ class Upgrade:
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes a piece of the stream; ``data`` is read during the call only.
 
-        Raises NegotiationError, ProtocolNotSupported, HandshakeError, PeerIdMismatch, DecodeError. The upgrade has
-        failed then: send what there is to send, and close.
+        Raises NegotiationError, ProtocolNotSupported, HandshakeError, PeerIdMismatch, DecodeError, and what ``admit`` raises. The
+        upgrade has failed then: send what there is to send, and close.
         """
         self._inbound += data
         next(self._phases, None)
