@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -138,6 +139,16 @@ def test_a_request_that_is_refused_unread() -> None:
 @pytest.mark.parametrize("rule", [None, ASK, ALLOW, PINGS])
 def test_only_reject_all_closes(rule: Rule | None) -> None:
     assert not Guard(rule).gate.rejects_all(ALICE, IN)
+
+
+def test_a_rule_that_has_ended_closes_no_more_and_opens_no_more() -> None:
+    guard = Guard(REJECT)
+    for rule in ALLOW, PINGS:
+        guard.firewall.set_peer_rule(ALICE, rule.replace(until=datetime.now(UTC) - timedelta(seconds=1)), OUT)
+        assert guard.gate.rejects_all(ALICE, OUT)
+    guard.firewall.set_default(ALLOW, IN)
+    guard.firewall.set_peer_rule(ALICE, REJECT.replace(until=datetime.now(UTC) - timedelta(seconds=1)), IN)
+    assert not guard.gate.rejects_all(ALICE, IN)
 
 
 @pytest.fixture

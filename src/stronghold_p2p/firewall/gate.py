@@ -82,8 +82,8 @@ class Gate:
         self._log_failure = SparingLog(logging.ERROR, "firewall_view failed on a request: it is rejected")
 
     def rejects_all(self, peer: PeerId, direction: Direction) -> bool:
-        """Whether every request is rejected, regardless of its content. The clocks are looked at by :meth:`decide`."""
-        rule = self._firewall.peek(peer, direction).rule
+        """Whether every request is rejected, regardless of its content."""
+        rule = self._firewall.find(peer, direction).rule
         return rule is not None and rule.rejects_all
 
     def allows_some(self, peer: PeerId, direction: Direction) -> bool:

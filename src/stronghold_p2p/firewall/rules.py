@@ -269,11 +269,6 @@ class Firewall:
             if (misfit := unknown_type(name, self.types)) is not None:
                 raise TypeError(f"a limit by type: {misfit}")
 
-    def peek(self, peer: PeerId, direction: Direction) -> AppliedRule:
-        """As :meth:`find`, without a look at the clocks: the rule may have ended since :meth:`expire`. For what is decided later."""
-        side = self._inbound if direction is INBOUND else self._outbound
-        return side.applied.get(peer.multihash, side.fallback)
-
     def find(self, peer: PeerId, direction: Direction) -> AppliedRule:
         """The applicable rule for a peer and a direction."""
         side = self._inbound if direction is INBOUND else self._outbound
