@@ -23,10 +23,12 @@ from stronghold_p2p.errors import ClosedError, StateError
 from stronghold_p2p.events import Direction
 from stronghold_p2p.firewall.rules import Rule
 from stronghold_p2p.identity import PeerId
-from stronghold_p2p.store.changes import BanChange, Change, RuleChange
+from stronghold_p2p.store.changes import BanChange, Change, NameChange, RuleChange
+from stronghold_p2p.store.database import Database
 from stronghold_p2p.store.database_thread import DatabaseThread
 from stronghold_p2p.store.firewall_memory import FirewallMemory
 from stronghold_p2p.store.firewall_tables import Remembered
+from stronghold_p2p.store.name_table import NameTable
 
 from .conftest import ALICE, BOB, CAROL, PING, peer
 
@@ -137,6 +139,15 @@ async def test_changes_of_others_are_noticed_and_our_own_are_not(path: Path) -> 
                 RuleChange(ALICE, OUTBOUND, Rule.ASK, None),
                 BanChange(CAROL, False),
             }
+
+
+async def test_a_peer_loses_its_name_before_another_one_gets_it(path: Path) -> None:
+    async with Remembering(path) as ours:
+        for old, new in [(ALICE, BOB), (BOB, ALICE)]:
+            await written(ours.memory.keep_name(old, "alice"))
+            with Database(path) as database:
+                NameTable(database).set(new, "alice")
+            assert await ours.noticed() == [NameChange(old, None), NameChange(new, "alice")]
 
 
 async def test_our_newer_word_is_not_undone_by_an_older_one_of_others(path: Path) -> None:

@@ -192,7 +192,9 @@ class _Known:
             if (before := self._rules.get(key)) != (rule := rules.get(key))
         ]
         changes += [BanChange(peer, peer in banned) for peer in self._banned ^ banned]
-        changes += [NameChange(peer, names.get(peer)) for peer in dict(self._names.items() ^ names.items())]
+        named = dict(self._names.items() ^ names.items())
+        # Those that lose their names first: another peer may have got one of them, and only one can have it.
+        changes += [NameChange(peer, names.get(peer)) for peer in sorted(named, key=names.__contains__)]
         self._version, self._rules, self._banned, self._names = version, rules, set(banned), names
         return changes
 
