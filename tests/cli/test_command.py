@@ -165,6 +165,15 @@ def test_an_error_that_nobody_reads(full: int, flags: tuple[str, ...], stream: s
             assert ping.wait(WAIT) == status_of(("ping",), number)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As in a terminal; a job in a script's background ignores Ctrl-C."""
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, kept)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_waits_for_what_the_loop_is_at() -> None:
     seen = []
 
@@ -185,6 +194,7 @@ def test_ctrl_c_waits_for_what_the_loop_is_at() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_ctrl_c_ends_it_at_once() -> None:
     seen = []
 

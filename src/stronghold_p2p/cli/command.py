@@ -209,11 +209,14 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
                 terminated = True
                 task.cancel()
 
-            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in a script's background
+            if before is not signal.SIG_IGN:  # as of a job in a script's background
                 signal.signal(signal.SIGINT, interrupt)
             loop.add_signal_handler(signal.SIGTERM, terminate)
-            async with output.in_background():
-                await work
+            try:
+                async with output.in_background():
+                    await work
+            finally:
+                signal.signal(signal.SIGINT, before)
 
         before = signal.getsignal(signal.SIGINT)
         try:
@@ -225,7 +228,6 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
             if not is_service(arguments):
                 raise Terminated from None
         finally:
-            signal.signal(signal.SIGINT, before)
             signal.signal(signal.SIGTERM, terminate)  # the loop has left nothing in its place
 
     signature = inspect.signature(function, eval_str=True)

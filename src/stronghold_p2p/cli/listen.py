@@ -360,7 +360,8 @@ async def _listen(
                 if member is not None:
                     member.listening(_settled(where, peer.listeners))
                 for relay, error in down.items():
-                    tasks.create_task(_listen_later(peer, relay, error, without))
+                    if not _listens_through(peer, relay):  # at another of its addresses
+                        tasks.create_task(_listen_later(peer, relay, error, without))
 
             await serve(peer, begun=begun)
     finally:
@@ -371,13 +372,15 @@ async def _listen(
 async def _listen_later(peer: StrongholdP2p[Any, Any], relay: str, error: ListenError, without: set[PeerId]) -> None:
     """Tries again to listen through a relay that could not be reached; when there is a reservation, :func:`tell` tells."""
     relay_id, _ = parse_target(relay)
-    without.add(relay_id)
     logger.warning("%s; it is tried again", error)
-    if output.is_json():
+    if output.is_json() and relay_id not in without:
         _tell_lost(relay_id, error)
+    without.add(relay_id)
     pause = FIRST_PAUSE
     while True:
         await asyncio.sleep(random.uniform(pause / 2, pause))  # not all at once, when a relay restarts
+        if _listens_through(peer, relay):
+            return
         try:
             await peer.listen_via_relay(relay)
         except ListenError as again:
@@ -385,6 +388,10 @@ async def _listen_later(peer: StrongholdP2p[Any, Any], relay: str, error: Listen
             pause = min(2 * pause, LAST_PAUSE)
         else:
             return
+
+
+def _listens_through(peer: StrongholdP2p[Any, Any], relay: str) -> bool:
+    return parse_target(relay)[0] in {listener.address.relay for listener in peer.listeners}
 
 
 def _member(descriptor: int) -> Member:

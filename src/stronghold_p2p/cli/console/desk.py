@@ -53,7 +53,7 @@ class Removal(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AnswerError(Exception):
-    """The answer had no effect; why."""
+    """What a page says had no effect; why."""
 
 
 class Desk:

@@ -195,7 +195,7 @@ class Console:
         try:
             given = msgspec.json.decode(await _body(request), type=kind)
         except msgspec.DecodeError as error:
-            return _error(400, f"malformed answer: {error}")
+            return _error(400, f"malformed message: {error}")
         try:
             await act(given)
         except AnswerError as error:
