@@ -11,7 +11,7 @@ from .addresses.book import AddressBook
 from .arguments import check_types, seconds
 from .compiling import mypyc_attr
 from .config import Config
-from .errors import NotPermitted
+from .errors import NotPermitted, StrongholdError
 from .events import ConnectionInfo, Direction, Event
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
@@ -132,6 +132,8 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
                     autonat=autonat,
                 )
             )
+        except StrongholdError:
+            raise
         except OSError as error:
             raise not_loaded(error) from error
 

@@ -17,7 +17,9 @@ LIMIT = 300
 """Seconds until a program is ended that does not end by itself."""
 
 
-@pytest.mark.parametrize(("route", "stride"), [("tcp", 13), ("websocket", 17), ("circuit", 17), ("to a relay", 61)])
+@pytest.mark.parametrize(
+    ("route", "stride"), [("tcp", 13), ("websocket", 17), ("tls", 41), ("circuit", 17), ("to a relay", 61)]
+)
 def test_a_request_ends_once_in_time_and_leaves_nothing(route: str, stride: int) -> None:
     """Here each fault meets some bytes; ``make faults`` has each byte meet each."""
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests"), *sys.path))

@@ -18,8 +18,8 @@ FRAMING_PER_PIECE: Final = 66
 gives window back in pieces of about this size, or larger ones."""
 
 LAST_PIECE: Final = 128 * 1024
-"""Bytes below a limit, or an eighth of it, from where it counts as reached: a relay drops the piece that leads over it, of which
-its other end never hears."""
+"""Bytes below a limit, or an eighth of it, from where it counts as reached: other relays than ours drop the piece
+that leads over it, of which its other end never hears."""
 
 LAST_SECOND: Final = 1.0
 """Seconds before a limit of time, or an eighth of it, from where it counts as reached: the relay's clock began earlier."""

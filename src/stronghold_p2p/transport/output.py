@@ -70,7 +70,8 @@ class Output:
     """Everything written in one turn of the event loop leaves in one flush at the turn's end, in as few Noise messages as
     fit; nothing else writes to the pipe. But what opens the only stream, or ends it as an answer, leaves at once: there
     is no other to share a flush with, and the remote waits. The end of a stream that has been answered leaves with what
-    follows: a flush of its own would cost each of many remotes half as much as its request.
+    follows: a flush of its own would cost each of many remotes half as much as its request. What a connection inside another one
+    flushes leaves at once, too: it has joined what there was.
 
     ``end_turn`` is called at the end of each turn in which something was written; it calls :meth:`flush`.
     """

@@ -41,7 +41,7 @@ _MESSAGES_AT_ONCE: Final = 256
 """Messages that one call decrypts at most: a fraction of a millisecond of empty ones."""
 _LARGE: Final = 16 * 1024
 """From this size on, copying a buffer in order to join it costs more than a message of its own, and a message that is
-worked on before the next is decrypted costs less than memory for both."""
+worked on before the next is decrypted, unless it has a place for both, costs less than memory for them."""
 
 _pack_length: Final = Struct(">H").pack
 _pack_length_into: Final = Struct(">H").pack_into
