@@ -12,6 +12,7 @@ import typer
 from ..events import Direction
 from ..firewall.names import Names
 from ..firewall.policy import Policy
+from ..firewall.rule import left_at
 from ..firewall.rules import Rule
 from ..identity import PeerId
 from ..store.database import Database
@@ -201,7 +202,7 @@ def _set_rule(
         peer, state, policy, lambda database, _, its: FirewallTables(database).set_rule(its, sides, rule), create=True
     )
     for side, own in zip(("inbound", "outbound"), loaded.rules.peers.get(its, (None, None)), strict=True):
-        if own is not None and direction in (side, "both") and loaded.mode == "enforce":
+        if direction in (side, "both") and loaded.mode == "enforce" and left_at(own, time.time()) is not None:
             line = loaded.lines.get((its, side))
             output.note(f"the {side} rule that the policy has for {output.who(its)} goes first{line_text(line)}")
 
