@@ -118,6 +118,8 @@ class Side:
         self.asked = 0
         """Pings that it has sent; the last one counts."""
         self.answered = 0
+        self.is_to_ask = False
+        """A ping leaves behind what was said in the turn in which it was found to be needed."""
         self.has_served = False
         """Since it said farewell."""
 
@@ -295,13 +297,16 @@ class Side:
             wait = self.waits.pop(0)
             if self.state == "open" and not wait.cancelled:
                 self.open(wait.talk, 0)
+        if self.is_to_ask:
+            self.is_to_ask = False
+            self.say("ping", value=self.asked)
         if self.state not in ("draining", "farewell") or not all(self._is_done(end) for end in self.ends):
             return
         if self.state == "draining" or self.has_served:
             self.state = "farewell"
             self.has_served = False
             self.asked += 1
-            self.say("ping", value=self.asked)
+            self.is_to_ask = True
         elif self.answered == self.asked:
             self.close()
 
@@ -333,7 +338,7 @@ class Model:
     def settle(self) -> None:
         """All happens that needs no time."""
         busy = list(self.sides)
-        while busy:
+        while busy or any(side.is_to_ask for side in self.sides):
             for side in self.sides:
                 side.come_to_rest()
             busy = [side for side in self.sides if self._step(side)]

@@ -264,7 +264,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.waits: list[Wait] = []
         """All that there were."""
         self.unopened: list[tuple[Side, str]] = []
-        """Who could not open a stream, and why."""
+        """Who could not open a stream since the last check, and why."""
         self.model = Model()
         self.stack = AsyncExitStack()
 
@@ -504,6 +504,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         for side, error in self.unopened:
             assert side.state != "open"
             assert error == ("not supported" if side.refused else "the connection is closing")
+        self.unopened.clear()  # the connection may be refused later
         assert not self.complaints
 
     def let_go(self) -> None:

@@ -183,6 +183,28 @@ async def test_a_drained_connection_waits_for_a_stream_that_needs_it() -> None:
         await until(pair.bob.closed.done)
 
 
+async def test_a_drained_connection_ends_with_its_last_stream_though_the_remote_does_not_end_it() -> None:
+    """Its end leaves at once, with nothing left for the turn's end to flush."""
+    async with connected() as pair:
+        _, inbound = await pair.recorders()
+        pair.bob.drain()
+        await settled()
+        inbound.stream.release()
+        await settled()
+        assert pair.bob.closed.done()
+
+
+async def test_a_drained_connection_ends_with_its_last_stream_though_the_end_of_that_may_wait() -> None:
+    async with connected() as pair:
+        outbound, _ = await answered(pair)
+        pair.alice.drain()
+        await settled()
+        assert not pair.alice.closing
+        outbound.stream.release(answered=True)
+        await settled()
+        assert pair.alice.closed.done()
+
+
 class NextRequest(StreamReceiver):
     """Opens a stream when another ends."""
 

@@ -150,8 +150,8 @@ class Output:
         self._session.send_fin(muxed)
         if alone and not self.congested:
             self.flush()
-        elif not self.scheduled:
-            self.schedule()
+        if not self.scheduled:
+            self.schedule()  # also with nothing left to flush: a connection that drains may be done
 
     def send_late_fin(self, muxed: yamux.Stream) -> None:
         """We send no more on the stream, and the remote does not wait to hear it: that leaves with what follows."""
@@ -160,10 +160,10 @@ class Output:
         self._late += self._session.pending - before
         if self._late > MAX_LATE:
             self._late = 0
-            if not self.scheduled:
-                self.schedule()
         elif not self._late_tick:
             self._late_tick = self._deadlines.add(self._loop.time() + LATE_SECONDS, self)
+        if not self.scheduled:
+            self.schedule()  # also if all may wait: a connection that drains may be done
 
     def reset(self, muxed: yamux.Stream, code: int) -> None:
         """Ends the stream both ways."""
