@@ -363,7 +363,8 @@ class Node:
 
 def _config(*, forwards: bool) -> Config:
     """With limits that make much wait and little fail: all that may be asked can be nevertheless. A relay refuses what it has no
-    stream for."""
+    stream for; and circuits to all four peers at home have room beside the stream of our requests to the relay: each stays until
+    it is idle, perhaps for as long as a dial may take."""
     chance = world.chance
     return Config(
         handler_timeout=4.0,
@@ -373,7 +374,7 @@ def _config(*, forwards: bool) -> Config:
         dial_stagger=chance.choice((0.01, 0.25)),
         max_dials_per_peer=chance.choice((4, 8)),
         max_connections_per_peer=chance.choice((2, 5)),
-        max_outbound_streams_per_connection=256 if forwards else chance.choice((2, 256)),
+        max_outbound_streams_per_connection=256 if forwards else chance.choice((5, 256)),
         max_requests_in_flight_per_peer=chance.choice((1, 4, 1024)),
         max_firewall_questions_per_peer=chance.choice((1, 32)),
         max_send_buffer=chance.choice((2048, 256 * 1024)),

@@ -235,7 +235,7 @@ class Substream(Writer):
     def hold(self, size: int) -> None:
         """``size`` bytes that came are kept: they count as received until :meth:`let_go`, or until we are done with the
         stream, or it has ended, but for :attr:`keeps_held`."""
-        if self.receiver is not None:
+        if self.receiver is not None or self.keeps_held:
             self._held += size
             self._host.budget.take(size)
 
@@ -334,6 +334,7 @@ class Substream(Writer):
 
         ``answered``: the remote waits for nothing more. If it has ended its side, it hears of our end with what follows.
         """
+        self.keeps_held = False
         if self._held:
             self.let_go(self._held)
         if self._state >= RELEASED:
@@ -359,6 +360,7 @@ class Substream(Writer):
 
     def reset(self, code: int = 0) -> None:
         """Ends the stream at once, both ways (RST). ``code`` tells a remote that knows error codes why."""
+        self.keeps_held = False
         if self._held:
             self.let_go(self._held)
         self.receiver = None

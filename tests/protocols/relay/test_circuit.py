@@ -156,6 +156,29 @@ async def test_what_waits_counts_until_it_is_taken_though_both_ends_have_closed(
         assert [memory.used for memory in held] == [0, 0]
 
 
+async def test_what_comes_in_one_read_with_the_end_counts_too() -> None:
+    """It is passed on when the stream has ended already, and let go with what has waited before."""
+    async with relayed(config=Config(turn_time=60.0)) as ends:  # else a slow machine works on a read by turns
+        memory, end = ends.pairs[0].bob_host.memory, ends.circuit._ends[0]
+        await ends.target.close_write()
+        assert await ends.source.read() == b""
+        await ends.source.write(bytes(300_000))
+        await until(lambda: end.forwarded == 300_005)
+        waits = end.stream._held
+        assert waits > 0
+        ends.pairs[0].bob_pipe.reading = False
+        await ends.source.write(bytes(100_000))
+        await ends.source.close_write()
+        await settled()
+        ends.pairs[0].bob_pipe.reading = True
+        await until(lambda: not end.stream.remote_open)
+        assert end.stream._held == waits + 100_000
+        await ends.target.readexactly(400_000)
+        assert await ends.target.read() == b""
+        await until(lambda: ends.ended)
+        assert (end.stream._held, memory.used) == (0, 0)
+
+
 @pytest.mark.parametrize("up", [True, False])
 async def test_the_limit_of_time_strikes_though_both_ends_have_closed(up: bool) -> None:
     async with relayed(PathLimits(0.1, None)) as ends:
