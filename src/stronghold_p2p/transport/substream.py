@@ -254,7 +254,6 @@ class Substream(Writer):
     def let_go(self, size: int) -> None:
         """``size`` bytes of those are kept no longer."""
         if self._held:
-            size = min(size, self._held)  # what is kept when the stream has ended was not counted
             self._held -= size
             budget = self._host.budget
             budget.give(size)
@@ -434,10 +433,11 @@ class Substream(Writer):
             self._output.reset(self._muxed, 0)
             self._end(ProtocolNotSupported(self.protocol))
             return
-        if self.receiver is not None:
-            self.receiver.eof_received()  # first: what it keeps until now is to count
-        if self._finished and self._outbox is None and self._state is not ENDED:
+        receiver = self.receiver
+        if self._finished and self._outbox is None:
             self._detach()  # else it goes on, or a reset came in the same read
+        if receiver is not None:
+            receiver.eof_received()
 
     def reset_received(self, code: int) -> None:
         self._end(StreamReset(code) if self.is_negotiated else ProtocolNotSupported(self.protocol))
