@@ -500,7 +500,8 @@ class Swarm:
         for service in self._services:
             service.connected(connection)
         # Not beside a connection that we dialed: that is about to end its dial. If either side gave up its own in favour
-        # of the other's, none would be left. And a dial may find a better path than a relayed one.
+        # of the other's, none would be left. And a dial may find a better path than a relayed one. A dial whose last message
+        # has left makes its connection before anything else is read, so never both sides give up.
         if direction is Direction.INBOUND and not is_direct and path.relay is None:
             self._dialer.peer_connected(connection)
         return connection

@@ -279,7 +279,7 @@ class NoiseTransport:
 
     def decrypt_into(self, place: memoryview) -> int:
         """Writes the plaintext of the :attr:`large` message, which comes next, to ``place``, and that of large ones behind it, as
-        far as they fit. Returns how many bytes. Raises as :meth:`decrypt`."""
+        far as they fit. Returns how many bytes. Raises as :meth:`decrypt`; what came right before the false one is lost then."""
         filled = 0
         while 0 < self.large <= len(place) - filled:
             end = filled + self.large
