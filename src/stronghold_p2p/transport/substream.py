@@ -233,8 +233,7 @@ class Substream(Writer):
         self._output.expect(self._muxed, size)
 
     def hold(self, size: int) -> None:
-        """``size`` bytes that came are kept: they count as received until :meth:`let_go`, or until we are done with the
-        stream, or it has ended, but for :attr:`keeps_held`."""
+        """``size`` bytes that came are kept: they count until :meth:`let_go`, or until the stream is over; see :attr:`keeps_held`."""
         if self.receiver is not None or self.keeps_held:
             self._held += size
             self._host.budget.take(size)
