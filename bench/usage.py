@@ -52,9 +52,8 @@ def waiting_of(process: int) -> float:
     Raises:
         FileNotFoundError: there is no such process.
     """
-    return (
-        int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
-    )  # the kernel's scheduler/sched-stats.rst
+    # The kernel's scheduler/sched-stats.rst: time on the processor, time that it has waited for one, both in nanoseconds.
+    return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
 
 
 @dataclass(frozen=True)

@@ -168,9 +168,8 @@ class FirewallSources:
                 if self._started:
                     self._events.emit(BanChanged(change.peer, change.banned))
             elif isinstance(change, NameChange):
-                if (
-                    self._started and self._names.petnames.get(change.peer) != change.name
-                ):  # else it is what we have written
+                # Else it is what we have written.
+                if self._started and self._names.petnames.get(change.peer) != change.name:
                     self._events.emit(NameChanged(change.peer, change.name))
                 self._names.set_petname(change.peer, change.name)
             elif change.rule is not None or self._has_rule(change):

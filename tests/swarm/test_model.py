@@ -15,10 +15,10 @@ from typing import Any, Final, Literal, TypeAlias
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import initialize, rule
 from support.clock import Clock
 from support.examples import examples
-from support.loop import Loop
+from support.loop_machine import LoopMachine
 from support.network import MemoryTransport
 from support.swarms import make_swarm
 from support.waiting import settled, turns
@@ -199,15 +199,7 @@ DISTURBANCES: Final = (
 )
 
 
-class SwarmMachine(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.loop = Loop()
-        self.clock = Clock(self.loop.time())
-        self.loop.time = self.clock  # type: ignore[method-assign]
-        self.complaints: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
-
+class SwarmMachine(LoopMachine):
     @initialize(limits=st.sampled_from(LIMITS))
     def begin(self, limits: dict[str, int]) -> None:
         self.limits = limits
@@ -410,8 +402,7 @@ class SwarmMachine(RuleBasedStateMachine):
             for number in range(len(getattr(self, "reals", ()))):
                 self.run(self.close(number))
             self.run(settled())
-            assert not asyncio.all_tasks(self.loop)
-            assert not self.complaints
+            self.check_nothing_is_left()
         finally:
             asyncio._set_running_loop(None)
             self.loop.close()
@@ -420,12 +411,12 @@ class SwarmMachine(RuleBasedStateMachine):
         """Between the steps the loop counts as running too: what a step does is done from one of its callbacks."""
         asyncio._set_running_loop(None)
         try:
-            return self.loop.run_until_complete(work)
+            return super().run(work)
         finally:
             asyncio._set_running_loop(self.loop)
 
 
 SwarmMachine.TestCase.settings = settings(
-    max_examples=examples(60), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(60), stateful_step_count=30, suppress_health_check=list(HealthCheck)
 )
 TestSwarm = SwarmMachine.TestCase

@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from support.clock import Clock
+from hypothesis.stateful import initialize, precondition, rule
 from support.connection_model import End, Message, Model, Side, Talk, Wait
 from support.connections import Host, upgraded
 from support.examples import examples
-from support.loop import Loop
+from support.loop_machine import LoopMachine
 from support.memory import memory_pipes
 from support.recorder import Recorder
 from support.waiting import settled
@@ -251,14 +250,9 @@ ENDS = st.sampled_from(["close", "refuse", "abort", "violate", "fall silent"])
 Act: TypeAlias = tuple[int, str, int, int, bool]
 
 
-class ConnectionMachine(RuleBasedStateMachine):
+class ConnectionMachine(LoopMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.loop = Loop()
-        self.clock = Clock(self.loop.time())
-        self.loop.time = self.clock  # type: ignore[method-assign]
-        self.complaints: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
         self.position = 0
         self.numbers = itertools.count()
         self.waits: list[Wait] = []
@@ -521,13 +515,9 @@ class ConnectionMachine(RuleBasedStateMachine):
                 self.then(self.let_go)
                 self.run(self.stack.aclose())
             self.run(settled())
-            assert not asyncio.all_tasks(self.loop)
-            assert not self.complaints
+            self.check_nothing_is_left()
         finally:
             self.loop.close()
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self.loop.run_until_complete(work)
 
 
 # The same walks each time: one in some thousands still shows a moment that the model foretells otherwise. Who works on connections

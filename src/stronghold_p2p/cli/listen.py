@@ -43,6 +43,7 @@ from ..firewall.rules import FirewallRules, Rule
 from ..identity import Keypair, PeerId
 from ..multiaddr import Multiaddr
 from ..peer import StrongholdP2p
+from ..protocols.relay.reservations import FIRST_PAUSE, LAST_PAUSE
 from ..requests import Request
 from ..requests.codec import CodecName
 from . import descriptors, output
@@ -85,9 +86,6 @@ MDNS_ADDRESS, MDNS_IPV6_ADDRESS = "/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"
 
 MAX_MESSAGE = 500
 """Characters that are shown of why a request failed: the message may quote what the remote sent."""
-
-FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
-"""Seconds until a relay that could not be reached at the start is tried again, at first and at most, as when one is lost later."""
 
 Handler = Callable[[Request[Any]], Awaitable[Any]]
 

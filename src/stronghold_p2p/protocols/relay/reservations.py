@@ -19,7 +19,7 @@ from ...transport.connection import Connection
 from ..service import Service
 from .client import Reservation, reserve
 
-__all__ = ["Believable", "Reservations"]
+__all__ = ["FIRST_PAUSE", "LAST_PAUSE", "Believable", "Reservations"]
 
 logger = logging.getLogger("stronghold_p2p")
 
