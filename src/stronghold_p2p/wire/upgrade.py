@@ -37,8 +37,6 @@ class Upgrade:
     remote_key: PublicKey
     """The identity that the remote has proved."""
     remote_peer: PeerId
-    noise: NoiseTransport
-    """The channel."""
     early: list[bytes]
     """What has already come through the channel for the muxer: the remote need not wait for our last word."""
 
@@ -61,10 +59,19 @@ class Upgrade:
         self._expected_peer = expected_peer
         self._admit = admit
         self._handshake = NoiseHandshake(identity, initiator=initiator, ephemeral=ephemeral)
+        self._noise: NoiseTransport | None = None
         self._inbound = bytearray()
         self._outbound: list[bytes | memoryview] = []
         self._phases = self._dial() if initiator else self._listen()
         next(self._phases)  # up to where it waits for the remote: a dialer's first flight is ready then
+
+    @property
+    def noise(self) -> NoiseTransport:
+        """The channel. Its keys are derived when it is asked for first: a dialer's last message need not wait for them, nor
+        the remote for that."""
+        if self._noise is None:
+            self._noise = self._handshake.transport()
+        return self._noise
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes a piece of the stream; ``data`` is read during the call only.
@@ -138,11 +145,11 @@ class Upgrade:
             raise HandshakeError("the remote has our own identity")
 
     def _open_channel(self, negotiation: Dialer | Listener) -> _Waiting:
-        self.noise = self._handshake.transport()
         self.early = []
         if self._handshake.muxer is None:
             self.early = yield from self._negotiate(negotiation, self.noise)
-        self.early += self.noise.decrypt(self._take_inbound())
+        if self._inbound:
+            self.early += self.noise.decrypt(self._take_inbound())
         self.done = True
 
     def _negotiate(
