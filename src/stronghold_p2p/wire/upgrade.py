@@ -103,6 +103,7 @@ class Upgrade:
         negotiation = Dialer(_NOISE)
         self._outbound += negotiation.data_to_send()
         self._outbound.append(self._handshake.write_message())  # at once: only Noise is proposed
+        yield  # for the first bytes of the remote
         yield from self._agree_on_noise(negotiation)
         yield from self._read_message()
         self._authenticate()
@@ -112,6 +113,7 @@ class Upgrade:
         yield from self._open_channel(Dialer(_YAMUX))
 
     def _listen(self) -> _Waiting:
+        yield
         yield from self._agree_on_noise(Listener((_NOISE,), _MAX_PROPOSALS))
         yield from self._read_message()
         self._outbound.append(self._handshake.write_message())
