@@ -110,7 +110,7 @@ class Upgrade:
         if self._admit is not None:
             self._admit(self.remote_peer)
         self._outbound.append(self._handshake.write_message())
-        yield from self._open_channel(Dialer(_YAMUX))
+        yield from self._open_channel(lambda: Dialer(_YAMUX))
 
     def _listen(self) -> _Waiting:
         yield
@@ -119,7 +119,7 @@ class Upgrade:
         self._outbound.append(self._handshake.write_message())
         yield from self._read_message()
         self._authenticate()
-        yield from self._open_channel(Listener((_YAMUX,), _MAX_PROPOSALS))
+        yield from self._open_channel(lambda: Listener((_YAMUX,), _MAX_PROPOSALS))
 
     def _agree_on_noise(self, negotiation: Dialer | Listener) -> _Waiting:
         for following in (yield from self._negotiate(negotiation)):
@@ -146,10 +146,10 @@ class Upgrade:
         if self.remote_peer == self._own_peer:
             raise HandshakeError("the remote has our own identity")
 
-    def _open_channel(self, negotiation: Dialer | Listener) -> _Waiting:
+    def _open_channel(self, make_negotiation: Callable[[], Dialer | Listener]) -> _Waiting:
         self.early = []
         if self._handshake.muxer is None:
-            self.early = yield from self._negotiate(negotiation, self.noise)
+            self.early = yield from self._negotiate(make_negotiation(), self.noise)
         if self._inbound:
             self.early += self.noise.decrypt(self._take_inbound())
         self.done = True
