@@ -230,7 +230,7 @@ async def test_requests_wait_while_a_turn_is_over(make_peer: MakePeer, monkeypat
 def as_long_as_a_turn(turns: Turns, work: Callable[..., None]) -> Callable[..., None]:
     def slow(*arguments: Any) -> None:
         work(*arguments)
-        turns.over = True
+        turns.over = turns.crowded = True
 
     return slow
 
