@@ -126,6 +126,7 @@ class TcpPipe(asyncio.BufferedProtocol):
         self.remote_address = _multiaddr(transport.get_extra_info("peername") or ("0.0.0.0", 0))
         self.local_address = _multiaddr(transport.get_extra_info("sockname") or ("0.0.0.0", 0))
         self.receiver = self._connected(self)
+        del self._connected  # that of a dial has all of the handshake, with its keys, and us
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._kept or self._turns.over:
