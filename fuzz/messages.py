@@ -43,6 +43,7 @@ ADDRESSES = tuple(
             "/dnsaddr/example.org",
             "/ip6zone/eth0/ip6/fe80::1/udp/1/quic-v1/webtransport",
             f"/ip4/192.0.2.1/tcp/1/p2p/{REMOTE}/p2p-circuit/p2p/{US}",
+            "/p2p-circuit",
             "/unix/tmp/a/b",
         ),
     )
@@ -113,6 +114,7 @@ def fuzz_multiaddr(data: bytes) -> None:
     address = Multiaddr.from_bytes(data)
     assert address.to_bytes() == data
     assert Multiaddr.parse(str(address)).components == address.components
+    assert address.relay is None or address.is_relayed
 
 
 @target("multiaddr-text", InvalidAddress, seeds=lambda: (str(address).encode() for address in ADDRESSES))

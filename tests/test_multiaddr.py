@@ -95,6 +95,22 @@ def test_the_peer_is_the_one_at_the_end(text: str, peer_id: PeerId | None) -> No
         assert str(address.without_peer()) == head
 
 
+@pytest.mark.parametrize(
+    ("text", "relay"),
+    [
+        ("/ip4/127.0.0.1/tcp/1", None),
+        (f"/ip4/127.0.0.1/tcp/1/p2p/{RELAY}/p2p-circuit", RELAY),
+        (f"/p2p/{RELAY}/p2p-circuit/p2p/{ALICE}", RELAY),
+        (f"/p2p/{RELAY}/p2p-circuit/tcp/1", None),
+        (f"/ip4/127.0.0.1/tcp/1/p2p-circuit/p2p/{ALICE}", None),
+        ("/p2p-circuit", None),
+        (f"/p2p-circuit/p2p/{ALICE}", None),
+    ],
+)
+def test_the_relay_of_an_address(text: str, relay: PeerId | None) -> None:
+    assert Multiaddr.parse(text).relay == relay
+
+
 def test_nothing_but_a_peer() -> None:
     with pytest.raises(InvalidAddress, match="a peer id alone"):
         Multiaddr.parse(f"/p2p/{ALICE}").without_peer()

@@ -111,7 +111,7 @@ class Multiaddr:
         """The address without ``suffix``.
 
         Raises:
-            ValueError: the address does not end in ``suffix``.
+            ValueError: the address does not end in ``suffix``, or is nothing else.
         """
         if not self.endswith(suffix):
             raise ValueError(f"{self} does not end in {suffix}")
@@ -127,7 +127,8 @@ class Multiaddr:
         """The relay that forwards to who is at this address, ``.../p2p/<relay>/p2p-circuit``, perhaps with a peer id behind;
         None if it is no such address."""
         circuit = self if self.peer_id is None or not self.is_relayed else self.without_peer()
-        return circuit.decapsulate(CIRCUIT).peer_id if circuit.endswith(CIRCUIT) else None
+        is_behind = circuit.endswith(CIRCUIT) and circuit != CIRCUIT  # which may stand alone, and then names no relay
+        return circuit.decapsulate(CIRCUIT).peer_id if is_behind else None
 
     def with_peer(self, peer_id: PeerId) -> Multiaddr:
         """The address with ``/p2p/<peer_id>`` at the end, in place of another one."""

@@ -333,7 +333,7 @@ class _Reached:
         relayed = met[len(directly) :]
         found = [check_direct(one, needed=not met) for one in self.direct]
         found += [
-            check_relayed(one, needed=not met, relay_given=_relay_of(one.target) in self.relays) for one in self.relayed
+            check_relayed(one, needed=not met, relay_given=one.target.relay in self.relays) for one in self.relayed
         ]
         found += [check_address(one) for one in self.told]
         ended = [one for one in self.contacts if one.closed]
@@ -346,11 +346,6 @@ class _Reached:
 
 def _punches_holes(contact: Contact) -> bool:
     return contact.identity is not None and DCUTR in contact.identity.protocols
-
-
-def _relay_of(target: Target) -> PeerId | None:
-    split = None if target.address is None else split_circuit(target.address)
-    return None if split is None else split[0]
 
 
 def _leads_by(wanted: Target, relay: Contact) -> bool:
