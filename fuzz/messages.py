@@ -23,7 +23,7 @@ from stronghold_p2p.protocols.approval.answers import ApprovalAnswer, open_answe
 from stronghold_p2p.protocols.approval.question import ApprovalQuestion
 from stronghold_p2p.protocols.identify import message as identify
 from stronghold_p2p.protocols.relay import client
-from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, StopType, read_limits, read_peer
+from stronghold_p2p.protocols.relay.message import HopType, Status, StopType, read_limits
 from stronghold_p2p.protocols.relay.voucher import Voucher
 from stronghold_p2p.requests.codec import make_codec
 from stronghold_p2p.transport.dnsaddr import addresses_in
@@ -253,7 +253,7 @@ def reading(name: str, message_type: type[Message], *seeds: Message) -> Target:
         message = result(framing.read(Instant(data), message_type))  # type: ignore[arg-type]
         if isinstance(message, messages.HopMessage | messages.StopMessage):
             read_limits(message)
-            read_peer(message, HOP if isinstance(message, messages.HopMessage) else STOP)
+            PeerId.from_bytes(message.peer.id)
 
     return run
 
