@@ -18,7 +18,7 @@ from .encoding import multibase, varint
 from .errors import DecodeError, InvalidAddress
 from .identity import PeerId
 
-__all__ = ["CIRCUIT", "Component", "Ip", "Multiaddr", "host_of", "ip_of", "readable"]
+__all__ = ["CIRCUIT", "Component", "Ip", "Multiaddr", "host_of", "ip_of", "readable", "with_head"]
 
 Ip: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -181,6 +181,11 @@ def ip_of(name: str, value: str | None) -> Ip | None:
         return None
     ip = ipaddress.ip_address(value)
     return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def with_head(address: Multiaddr, head: Multiaddr) -> Multiaddr:
+    """``address`` with ``head`` in the place of what it begins with, which has the same protocols."""
+    return Multiaddr(head.to_bytes() + address.to_bytes()[len(head.to_bytes()) :])
 
 
 def readable(encoded: Iterable[bytes]) -> Iterator[Multiaddr]:

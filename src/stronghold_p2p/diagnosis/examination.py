@@ -12,6 +12,7 @@ from ..ending import together
 from ..errors import DialError, InvalidAddress
 from ..events import Reachability
 from ..identity import Keypair, PeerId
+from ..loops import deadline_in, loop_time
 from ..multiaddr import CIRCUIT, Ip, Multiaddr, host_of
 from ..peer import StrongholdP2p
 from ..protocols.autonat.message import DIAL_REQUEST
@@ -123,7 +124,7 @@ class _Examination:
         self._own = own
         self._told = told
         self._keypair = keypair
-        self._end = asyncio.get_running_loop().time() + seconds
+        self._end = deadline_in(seconds)
         self._dial_time = seconds * DIAL_PART
         self._spawn = spawn
         self._port = port
@@ -288,7 +289,7 @@ class _Examination:
     @property
     def _left(self) -> float:
         """Seconds until all is to end."""
-        return max(self._end - asyncio.get_running_loop().time(), 0.0)
+        return max(self._end - loop_time(), 0.0)
 
     @property
     def _patience(self) -> float:
