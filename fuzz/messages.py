@@ -16,7 +16,7 @@ from stronghold_p2p.encoding import messages, multibase
 from stronghold_p2p.errors import DecodeError, InvalidAddress, RelayRefused, RemoteProtocolError
 from stronghold_p2p.events import Direction, Path
 from stronghold_p2p.identity import PeerId, PublicKey
-from stronghold_p2p.multiaddr import Multiaddr
+from stronghold_p2p.multiaddr import Multiaddr, is_path
 from stronghold_p2p.port_mapping import nat_pmp, pcp, ssdp
 from stronghold_p2p.protocols import framing
 from stronghold_p2p.protocols.approval.answers import ApprovalAnswer, open_answer, verify
@@ -115,6 +115,7 @@ def fuzz_multiaddr(data: bytes) -> None:
     assert address.to_bytes() == data
     assert Multiaddr.parse(str(address)).components == address.components
     assert address.relay is None or address.is_relayed
+    assert is_path(address) or address.with_peer(US).peer_id == US
 
 
 @target("multiaddr-text", InvalidAddress, seeds=lambda: (str(address).encode() for address in ADDRESSES))
