@@ -235,7 +235,7 @@ def _encode(text: str) -> bytes:
     for name in parts:
         protocol = _BY_NAME.get(name)
         if protocol is None:
-            raise ValueError(f"unknown protocol {name!r}")
+            raise ValueError(f"unknown protocol {name!r}, where ip4, ip6, dns, tcp, ws or p2p could stand")
         encoded += varint.encode(protocol.code)
         if protocol.size == 0:
             continue

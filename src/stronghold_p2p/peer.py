@@ -422,6 +422,12 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         """
         await self._parts.set_banned(PeerId.of(peer), False)
 
+    @property
+    def banned(self) -> frozenset[PeerId]:
+        """The peers banned by :meth:`ban_peer`, by answers, or in the state file; bans of the policy are not among them."""
+        self._parts.owner.check()
+        return frozenset(self._parts.admission.banned)
+
     # -- names -----------------------------------------------------------------------------------
 
     def name_of(self, peer: PeerId | str) -> str | None:

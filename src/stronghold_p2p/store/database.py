@@ -68,6 +68,8 @@ class Database:
         with self._errors():
             if create:
                 _create(self.path, migrations)
+            if self.path.is_dir():
+                raise StateError(self.path, "is a folder")
             self._identity = _identity(self.path)
             if not os.access(self.path, os.W_OK):  # SQLite says so no earlier than at the first change
                 raise StateError(self.path, "is not writable")
