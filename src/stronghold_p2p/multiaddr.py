@@ -254,7 +254,10 @@ def _split(encoded: bytes) -> Iterator[tuple[_Protocol, bytes]]:
         raise ValueError("empty")
     offset = 0
     while offset < len(encoded):
-        code, offset = _read_varint(encoded, offset)
+        if (code := encoded[offset]) < 0x80:  # those of IP and TCP, which every connection has, without two calls each
+            offset += 1
+        else:
+            code, offset = _read_varint(encoded, offset)
         protocol = _BY_CODE.get(code)
         if protocol is None:
             raise ValueError(f"unknown protocol code {code}")
