@@ -15,6 +15,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import count
@@ -26,14 +27,14 @@ from attack.victim import Memory
 from bench.limit import loop_factory
 from stronghold_p2p import Config, FirewallRules, Keypair, RelayServer, Request, StrongholdP2p
 
-__all__ = ["FAILED_HANDLER", "IDLE", "STALL", "Terms", "keypair"]
+__all__ = ["FAILED_HANDLER", "IDLE", "STALL", "WORKERS", "Terms", "keypair"]
 
 COMPUTING = 0.002
 """Seconds that a request "computes": the peer serves 500 a second at most, whatever they cost it otherwise."""
 
-PLACES = 4
+WORKERS = 4
 WAITING = 0.008
-"""Seconds that a request "waits", so many at once: as many a second."""
+"""Seconds that a request "waits"; of so many workers, each with one at a time: as many a second."""
 
 STALL = 2.0
 """Seconds for which a request "blocks" the loop."""
@@ -57,6 +58,8 @@ class Terms:
     """The address of a relay through which it listens, and by no other way."""
     state: str | None = None
     """A state file, to which it keeps bans as fast as they are written."""
+    workers: int | None = None
+    """So many tasks iterate over the requests; else there is a handler."""
     descriptors: int | None = None
     """It may have so many files and sockets open."""
     loop: str = "asyncio"
@@ -66,26 +69,26 @@ def keypair(name: str) -> Keypair:
     return Keypair(Ed25519PrivateKey.from_private_bytes(sha256(name.encode()).digest()))
 
 
-class Answers:
-    """What requests get: who asked, and what; after as long as their kind takes."""
+async def answer(request: Request[Any]) -> Any:
+    """What a request gets: who asked, and what; after as long as its kind takes."""
+    match request.body["kind"]:
+        case "computes":
+            until = time.thread_time() + COMPUTING
+            while time.thread_time() < until:
+                pass
+        case "waits":
+            await asyncio.sleep(WAITING)
+        case "blocks":
+            time.sleep(STALL)  # noqa: ASYNC251 - as a user's handler that does not know better
+        case "never":
+            await asyncio.Event().wait()
+    return {"peer": str(request.peer), "body": request.body}
 
-    def __init__(self) -> None:
-        self._places = asyncio.Semaphore(PLACES)
 
-    async def answer(self, request: Request[Any]) -> Any:
-        match request.body["kind"]:
-            case "computes":
-                until = time.thread_time() + COMPUTING
-                while time.thread_time() < until:
-                    pass
-            case "waits":
-                async with self._places:
-                    await asyncio.sleep(WAITING)
-            case "blocks":
-                time.sleep(STALL)  # noqa: ASYNC251 - as a user's handler that does not know better
-            case "never":
-                await asyncio.Event().wait()
-        return {"peer": str(request.peer), "body": request.body}
+async def work(requests: AsyncIterator[Request[Any]]) -> None:
+    """As one of several."""
+    async for request in requests:
+        await request.respond(await answer(request))
 
 
 class Listening:
@@ -127,8 +130,13 @@ async def run(terms: Terms) -> None:
         state=terms.state,
         relay=RelayServer() if terms.relay else None,
     )
-    peer.on_request(Answers().answer)
     async with peer, asyncio.TaskGroup() as tasks:
+        background = []
+        if terms.workers is None:
+            peer.on_request(answer)
+        else:
+            requests = peer.requests()
+            background += [tasks.create_task(work(requests)) for _ in range(terms.workers)]
         if terms.via is None:
             addresses = [str(await peer.listen(address)) for address in terms.listen]
         else:
@@ -137,10 +145,11 @@ async def run(terms: Terms) -> None:
         if terms.descriptors is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (terms.descriptors, terms.descriptors))
         print(json.dumps(addresses), flush=True)
-        banning = tasks.create_task(listening.ban_for_ever()) if terms.state is not None else None
+        if terms.state is not None:
+            background.append(tasks.create_task(listening.ban_for_ever()))
         await listening.tell()
-        if banning is not None:
-            banning.cancel()
+        for task in background:
+            task.cancel()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from attack.run import Process
-from soak.listener import FAILED_HANDLER, STALL, Terms
+from soak.listener import FAILED_HANDLER, STALL, WORKERS, Terms
 from soak.processes import Processes
 from soak.terms import Findings, Options, Scenario
 
@@ -85,10 +85,12 @@ def churn(processes: Processes, options: Options, findings: Findings) -> None:
 # -- load that is too much ---------------------------------------------------------------------------------
 
 
-def overload(kind: str, processes: Processes, options: Options, findings: Findings) -> None:
+def overload(
+    kind: str, processes: Processes, options: Options, findings: Findings, *, workers: int | None = None
+) -> None:
     """Twice as many requests as can be served, from peers that do not wait."""
     seconds = min(options.seconds / 2, 30.0)
-    listener, addresses = processes.listener(Terms(name="listener", loop=options.loop))
+    listener, addresses = processes.listener(Terms(name="listener", workers=workers, loop=options.loop))
     askers = processes.askers()
     before = listener.ask("settled")
 
@@ -305,7 +307,11 @@ SCENARIOS = {
             what="twice what can be served; handlers compute",
             run=partial(overload, "computes"),
         ),
-        Scenario(name="overload-waits", what="twice what can be served; handlers wait", run=partial(overload, "waits")),
+        Scenario(
+            name="overload-waits",
+            what="twice what can be served; a few workers wait",
+            run=partial(overload, "waits", workers=WORKERS),
+        ),
         Scenario(
             name="listener-killed",
             what="kill -9 of the listener, which writes its state",

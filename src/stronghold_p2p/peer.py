@@ -262,7 +262,8 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
 
         Answer each with :meth:`Request.respond` or :meth:`Request.decline` within ``Config.handler_timeout``. A request
         that is garbage-collected without an answer is declined. ``buffer`` requests are read ahead; further ones wait in
-        their streams, without blocking the connection.
+        their streams, without blocking the connection, and the newest of each peer goes first: of more requests than can be
+        answered, the oldest are the next to be given up.
 
         Raises:
             RuntimeError: requests already have a handler or an iterator.

@@ -179,6 +179,21 @@ async def test_iterating_serves_networks_by_turns(make_peer: MakePeer) -> None:
     await remote.close()
 
 
+def asking(number: int) -> bytes:
+    return lines(JSON) + b"\x01%d" % number
+
+
+async def test_of_more_requests_than_are_iterated_over_the_newest_of_a_peer_goes_first(make_peer: MakePeer) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    requests = bob.requests(buffer=1)
+    remote = await Remote.dial(await bob.listen())
+    remote.send(*(data(2 * number + 1, asking(number), SYN) for number in range(4)))
+    queue: Any = bob._parts.responder._queue
+    await until(lambda: len(queue._waiting) == 3)
+    assert [(await anext(requests)).body for _ in range(4)] == [0, 3, 2, 1]
+    await remote.close()
+
+
 @pytest.mark.parametrize("identities", [1, 5])
 async def test_who_is_not_approved_fills_a_small_share(make_peer: MakePeer, identities: int) -> None:
     bob = await make_peer(config=Config(max_receive_buffer=16 * MIB))
@@ -227,10 +242,30 @@ async def test_requests_wait_while_a_turn_is_over(make_peer: MakePeer, monkeypat
     await remote.close()
 
 
+@replaces_parts
+async def test_a_request_that_is_given_up_while_it_waits_does_not_begin(
+    make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    handled: list[Any] = []
+    bob.on_request(lambda request: handled.append(request.body))
+    remote = await Remote.dial(await bob.listen())
+    turns = bob._parts.responder.turns
+    with monkeypatch.context() as patch:
+        patch.setattr(turns, "_schedule", lambda: None)
+        turns.crowded = True
+        remote.send(*(data(2 * number + 1, asking(number), SYN) for number in range(3)), data(5, flags=RST))
+        await settled()
+        assert handled == []
+    turns._schedule()
+    await until(lambda: handled == [1, 0])
+    await remote.close()
+
+
 def as_long_as_a_turn(turns: Turns, work: Callable[..., None]) -> Callable[..., None]:
     def slow(*arguments: Any) -> None:
         work(*arguments)
-        turns.over = True
+        turns.over = turns.crowded = True
 
     return slow
 

@@ -32,6 +32,10 @@ def is_over(turns: Turns) -> bool:
     return turns.over
 
 
+def is_crowded(turns: Turns) -> bool:
+    return turns.crowded
+
+
 def worker(time: Time, done: list[str], name: str) -> Callable[[], None]:
     def work() -> None:
         time.now += 0.003
@@ -98,6 +102,47 @@ async def test_long_responses_do_not_keep_input_from_its_turn(time: Time) -> Non
         turns.wait((f"pipe {number}",), worker(time, done, "input"))
     await until(lambda: len(done) == 4)
     assert done == ["response", "input", "response", "input"]
+
+
+async def test_if_handlers_take_the_time_input_is_heard_before_the_newest_requests_begin(time: Time) -> None:
+    turns = Turns(asyncio.get_running_loop(), 0.005)
+    done: list[str] = []
+
+    def request(name: str) -> None:
+        if is_crowded(turns):
+            turns.wait_to_begin(("network", name[0]), worker(time, done, name))
+        else:
+            turns.begin(worker(time, done, name))
+
+    def hear(*names: str) -> None:
+        for name in names:
+            request(name)
+        done.append("heard")
+
+    hear("a1", "a2", "a3", "a4")  # a turn, and one more, each for 6 ms
+    assert is_over(turns)
+    for names in ("a5", "a6"), ("b1", "b2"), ("a7",):
+        turns.wait(("network", names), partial(hear, *names))
+    done.clear()
+    await asyncio.sleep(0)
+    assert done == ["heard", "heard", "heard", "a7", "b2"]
+    assert is_over(turns)
+    await asyncio.sleep(0)
+    assert done[5:] == ["a6", "b1"]
+    await until(lambda: not is_over(turns))
+    assert done[7:] == ["a5"]
+    assert not is_crowded(turns)
+
+
+async def test_a_request_that_is_given_up_does_not_begin(time: Time) -> None:
+    turns = Turns(asyncio.get_running_loop(), 0.005)
+    done: list[str] = []
+    first, second = worker(time, done, "first"), worker(time, done, "second")
+    turns.wait_to_begin(("net", "a"), first)
+    turns.wait_to_begin(("net", "b"), second)
+    turns.forget(first)
+    await asyncio.sleep(0)
+    assert done == ["second"]
 
 
 async def test_what_waits_already_is_done_once(time: Time) -> None:

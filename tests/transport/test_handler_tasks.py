@@ -7,12 +7,14 @@ import asyncio
 import pytest
 from support.waiting import begun, settled
 
+from stronghold_p2p.resources.turns import Turns
 from stronghold_p2p.transport.eager import EAGER
 from stronghold_p2p.transport.handler_tasks import HandlerTasks
 
 
-def tasks_of_this_loop() -> HandlerTasks:
-    return HandlerTasks(asyncio.get_running_loop())
+def tasks_of_this_loop(turns: Turns | None = None) -> HandlerTasks:
+    loop = asyncio.get_running_loop()
+    return HandlerTasks(loop, turns or Turns(loop, 1.0))
 
 
 async def test_those_that_have_ended_make_room() -> None:
@@ -98,3 +100,17 @@ async def test_the_first_of_a_read_begins_at_once_and_others_together() -> None:
     assert numbers == [1, 2, 3]
     tasks.at_once = True
     assert tasks.begin(one(4)) is None
+
+
+async def test_while_requests_wait_to_begin_each_begins_at_once() -> None:
+    turns = Turns(asyncio.get_running_loop(), 1.0)
+    tasks = tasks_of_this_loop(turns)
+    numbers: list[int] = []
+
+    async def one(number: int) -> None:
+        numbers.append(number)
+
+    turns.crowded = True
+    for number in range(3):
+        assert tasks.begin(one(number)) is None
+    assert numbers == [0, 1, 2]

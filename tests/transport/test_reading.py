@@ -96,6 +96,9 @@ class Below:
         while self._queue and not self.paused and not self.ended:
             self.take(self._queue.popleft())
 
+    def is_closing(self) -> bool:
+        return self.ended
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
 

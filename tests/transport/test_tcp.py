@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import subprocess
 import sys
 from functools import partial
@@ -81,6 +82,28 @@ async def test_writers_wait_for_what_is_over_the_limit_and_not_in_the_socket() -
         assert receiver.told == ["pause", "resume"]
         pipe.abort()
         await until(lambda: "closed" in receiver.told)
+
+
+async def test_what_is_written_after_a_reset_and_before_its_end_is_heard_complains_of_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    receiver = Receiver()
+    pipes: list[BytePipe] = []
+
+    def connected(pipe: BytePipe) -> Receiver:
+        pipes.append(pipe)
+        return receiver
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        await TcpTransport(Config(), turns()).dial(Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{port}"), connected)
+        remote, _ = server.accept()
+    remote.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    remote.close()
+    for _ in range(20):
+        pipes[0].write(b"x")
+    await until(lambda: "closed" in receiver.told)
+    assert caplog.records == []
 
 
 async def test_a_connection_that_closes_while_its_socket_is_full_ends_once() -> None:

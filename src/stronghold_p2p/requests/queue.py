@@ -17,7 +17,8 @@ __all__ = ["RequestQueue"]
 
 class RequestQueue(Generic[Req, Res]):
     """Requests for ``async for``. A request takes a place in the buffer when it is whole. What is beyond the buffer waits:
-    each network and each peer has its turn."""
+    each network and each peer has its turn, and the newest of its requests goes first: if they come faster than they are
+    answered, its oldest are the next to be given up."""
 
     def __init__(self, buffer: int, turns: Callable[[], Turns], owner: Owner | None = None) -> None:
         if buffer < 1:
@@ -83,7 +84,7 @@ class RequestQueue(Generic[Req, Res]):
                 if turns.over:
                     turns.wait(("requests()",), self._admit)
                     break
-                turns.run(self._waiting.next().admit)
+                turns.run(self._waiting.next(newest=True).admit)
         finally:
             self._admitting = False
 

@@ -142,6 +142,8 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
     def ended(self, inbound: InboundRequest[Req, Res]) -> None:
         if self._queue is not None:
             self._queue.leave(inbound)
+        elif self.turns.crowded:
+            self.turns.forget(inbound.admit)
         peer = inbound.stream.peer
         if self._gate.tenancy.tenants:
             self._gate.tenancy.leave(inbound, peer)
@@ -237,12 +239,9 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         """The limits of the peer's traffic allow it."""
         if self._queue is not None:
             self._queue.enter(inbound)
-        elif self.turns.over:
-            self.turns.wait(inbound.holder, partial(self._admit_late, inbound))
+            return
+        turns = self.turns
+        if turns.crowded:
+            turns.wait_to_begin(inbound.holder, inbound.admit)
         else:
-            self.turns.run(inbound.admit)
-
-    @staticmethod
-    def _admit_late(inbound: InboundRequest[Req, Res]) -> None:
-        if inbound.state is State.WAITING:
-            inbound.admit()
+            turns.begin(inbound.admit)

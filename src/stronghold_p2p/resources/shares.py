@@ -93,15 +93,16 @@ class Shares(Generic[T]):
         _change(share, -share.items.pop(item))
         return True
 
-    def next(self) -> T:
-        """Removes and returns the next one: every holder has its turn, and its oldest item is served first. There is one."""
+    def next(self, *, newest: bool = False) -> T:
+        """Removes and returns the next one: every holder has its turn, and its oldest item is served first, or its ``newest``.
+        There is one."""
         share = self._root
         while share.within:
             key, chosen = next(iter(share.within.items()))
             del share.within[key]  # it goes on at the end, if anything is left of it
             share.within[key] = chosen
             share = chosen
-        item = next(iter(share.items))
+        item = next(reversed(share.items) if newest else iter(share.items))
         self.discard(item)
         return item
 

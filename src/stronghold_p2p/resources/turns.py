@@ -14,6 +14,9 @@ __all__ = ["Turns", "clock"]
 clock: Final = time.perf_counter
 """uvloop's own clock stands still during a turn."""
 
+SLOW: Final = 0.0005
+"""Seconds for a request to begin, up to its handler's first wait, that are the handler's: ten times as long as all else takes."""
+
 
 class Turns:
     """Input is worked on in the callback that brought it, until that has taken ``limit`` seconds; the turn is then over for
@@ -22,6 +25,10 @@ class Turns:
 
     Responses that wait have a half of that time for themselves: their work is done, and is lost when the requester has waited
     too long. Behind the input, more of it would be begun with each of them that is late.
+
+    Once handlers take the time, requests wait to begin, also for as long as a turn, while what comes is read: else nobody would
+    hear that requesters have given up, and they would be answered too late. The newest of each holder begins first, since its
+    oldest is the next to be given up.
 
     The time is not set back every turn, which would cost each of them a callback, but when it is used up for the first time
     in a turn: that one is over if the same happens again. So it may last twice as long.
@@ -35,9 +42,14 @@ class Turns:
         """Seconds in all."""
         self.over = False
         """What comes now waits."""
+        self.crowded = False
+        """Requests that have come whole wait to begin."""
         self._loop = loop
         self._waiting: Shares[Callable[[], None]] = Shares()
         self._ending: Shares[Callable[[], None]] = Shares()
+        self._beginning: Shares[Callable[[], None]] = Shares()
+        self._slow = False
+        """A request was slow to begin."""
         self._scheduled = False
 
     def run(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -45,6 +57,14 @@ class Turns:
         began, counted = clock(), self.counted
         work(*arguments)
         self.count(began, counted)
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """As :meth:`run`, for a request."""
+        began, counted = clock(), self.counted
+        work()
+        self.count(began, counted)
+        if self.counted - counted > SLOW:
+            self._slow = True
 
     def count(self, began: float, counted: float) -> None:
         """Counts the time since ``began``, but for what was counted meanwhile: ``counted`` is what :attr:`counted` was then."""
@@ -54,7 +74,7 @@ class Turns:
         if self.used <= self.limit:
             return
         if self._scheduled:
-            self.over = True
+            self.over = self.crowded = True
         else:
             self.used = 0.0
             self._schedule()
@@ -71,9 +91,15 @@ class Turns:
         self._ending.add(path, work)
         self._schedule()
 
+    def wait_to_begin(self, path: Path, work: Callable[[], None]) -> None:
+        """The same for a request, while it is :attr:`crowded`."""
+        self._beginning.add(path, work)
+        self._schedule()
+
     def forget(self, work: Callable[[], None]) -> None:
         """``work`` is not to be called any more."""
-        self._waiting.discard(work)
+        if not self._waiting.discard(work):
+            self._beginning.discard(work)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -82,14 +108,18 @@ class Turns:
 
     def _next_turn(self) -> None:
         self._scheduled = self.over = False
+        self.crowded = self._slow or bool(self._beginning)
+        self._slow = False
         self.used = 0.0
         began = clock()
         try:
             # Until the next turn: who has waited goes before what comes.
             self.over = self._work(self._ending, began + self.limit / 2) | self._work(self._waiting, began + self.limit)
+            self._begin()
         finally:
-            if self._waiting or self._ending:
+            if self._waiting or self._ending or self._beginning:
                 self.over = True
+            self.crowded = self.over
             if self.over:
                 self._schedule()
 
@@ -100,3 +130,13 @@ class Turns:
             if clock() > until:
                 return True
         return False
+
+    def _begin(self) -> None:
+        """One request at least, if one waits."""
+        began = now = clock()
+        while self._beginning and now - began <= self.limit:
+            before = now
+            self._beginning.next(newest=True)()
+            now = clock()
+            if now - before > SLOW:
+                self._slow = True

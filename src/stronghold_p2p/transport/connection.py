@@ -118,7 +118,7 @@ class Connection(StreamHost):
             budget=budget,
         )
         self.output = Output(self._session, upgrade.noise, pipe, self.loop, self.deadlines, self._end_turn)
-        self.tasks = HandlerTasks(self.loop)
+        self.tasks = HandlerTasks(self.loop, host.turns)
         self._slots = StreamSlots(self._session, host.config, self.loop)
         self._state = ConnectionState.OPEN
         self._failure: StrongholdError | None = None

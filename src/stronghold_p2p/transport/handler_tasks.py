@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from ..resources.turns import Turns
 from .eager import EAGER, begin
 
 __all__ = ["HandlerTasks"]
@@ -19,14 +20,15 @@ class HandlerTasks:
     for each would cost every request a turn of the loop. The newest is kept apart: most have ended when the next begins,
     which then takes its place."""
 
-    __slots__ = ("_all_ended", "_loop", "_newest", "_sweep_at", "_tasks", "at_once", "woken")
+    __slots__ = ("_all_ended", "_loop", "_newest", "_sweep_at", "_tasks", "_turns", "at_once", "woken")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, turns: Turns) -> None:
         self.woken = False
         """A task is about to run: what it writes should leave in the same flush."""
         self.at_once = True
         """Set for each read: what begins next does so at once."""
         self._loop = loop
+        self._turns = turns
         self._newest: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         """All others that may still run."""
@@ -44,9 +46,10 @@ class HandlerTasks:
         """As :meth:`spawn`, but up to its first wait at once; None if it has ended there.
 
         Where Python cannot do that by itself it costs something, and gains more if it saves the connection a turn of the loop: of
-        many that come in one read, it is done for the first alone.
+        many that come in one read, it is done for the first alone, unless requests wait to begin: the time that each takes is to
+        be known.
         """
-        if not (EAGER or self.at_once):
+        if not (EAGER or self.at_once or self._turns.crowded):
             return self.spawn(coroutine)
         self.at_once = False
         task = begin(coroutine, self._loop)

@@ -83,7 +83,7 @@ class TcpPipe(asyncio.BufferedProtocol):
     # -- as a pipe -------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._lost:  # of which the receiver may not know yet
+        if not self._transport.is_closing():  # of which the receiver may not know yet
             self._transport.write(data)
 
     def pause_reading(self) -> None:
