@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -187,7 +188,7 @@ async def test_what_is_done_behind_a_read_takes_turns() -> None:
     async with connected(bob_config=Config(turn_time=1e-9)) as pair:
         for number in range(3):
             _, inbound = await pair.recorders()
-            inbound.stream.receiver = Behind(inbound.stream, lambda number=number: done.append(number))
+            inbound.stream.receiver = Behind(inbound.stream, partial(done.append, number))
         pair.bob.messages_received([bytes(data(number, b"x")) for number in (1, 3, 5)])
         assert done == [0]
         await settled()
@@ -217,6 +218,18 @@ async def test_who_asks_for_work_without_an_end_is_cut_off_with_a_reason() -> No
         error = pair.bob_host.closed[0][1]
         assert isinstance(error, MuxerError)
         assert error.code == GoAwayCode.RATE_LIMIT
+
+
+@pytest.mark.parametrize("said", [b"", b"\x03?!\n"], ids=["nothing", "no line"])
+async def test_streams_that_end_before_they_have_a_protocol_are_few(said: bytes) -> None:
+    async with connected(bob_config=Config(max_control_frames=40, max_control_frames_per_second=0.001)) as pair:
+        for number in range(1, 20, 2):
+            pair.bob.messages_received([bytes(data(number, said, Flag.SYN)), bytes(data(number, flags=Flag.FIN))])
+        assert pair.bob.usable
+        for number in range(21, 25, 2):
+            pair.bob.messages_received([bytes(data(number, said, Flag.SYN)), bytes(data(number, flags=Flag.FIN))])
+        await pair.bob.closed
+        assert isinstance(pair.bob_host.closed[0][1], MuxerError)
 
 
 async def test_one_proposal_too_many_before_a_good_one() -> None:
@@ -479,6 +492,15 @@ async def test_closing_that_takes_too_long_is_aborted(clock: Clock) -> None:
         assert not pair.alice.closed.done()
         await clock.advance(0.5)
         assert pair.alice.closed.done()
+
+
+async def test_a_stream_that_names_its_protocol_late_keeps_the_connection_from_then_on(clock: Clock) -> None:
+    async with connected(bob_config=Config(idle_timeout=1)) as pair:
+        pair.bob.messages_received([bytes(data(1, multistream.HEADER, Flag.SYN))])
+        pair.bob.messages_received([bytes(data(1, multistream.encode_line(ECHO)))])
+        await clock.advance(5)
+        assert pair.bob.usable
+        (await pair.bob_host.inbound.get()).reset()
 
 
 @pytest.mark.parametrize("end", ["idle", "drained"])

@@ -413,7 +413,8 @@ async def test_what_comes_in_one_read_with_room_for_our_last_words_is_heard() ->
         inbound.stream.push(b"answer")
         inbound.stream.finish()
         await settled()
-        assert (outbound.received, outbound.eof) == (b"answer", True)
+        assert outbound.received == b"answer"
+        assert outbound.eof
         assert pair.alice.info.streams == pair.bob.info.streams == 0
         assert len(inbound.received) == INITIAL_WINDOW
         assert inbound.eof
@@ -432,5 +433,24 @@ async def test_who_says_nothing_hears_all_that_comes_with_its_end(monkeypatch: p
         outbound.stream.push(b"question")
         outbound.stream.finish()
         await until(lambda: outbound.eof)
-        assert (opened[0].received, opened[0].eof) == (b"question", True)
+        assert opened[0].received == b"question"
+        assert opened[0].eof
         assert pair.alice.info.streams == pair.bob.info.streams == 0
+
+
+async def test_a_first_answer_as_large_as_the_window_leaves_room_for_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[int] = []
+
+    def answer_at_once(self: Host, connection: Connection, stream: Substream) -> None:
+        assert not stream.write_now(bytes(INITIAL_WINDOW))
+        stream.push(bytes(INITIAL_WINDOW))
+        waiting.append(stream.pending)
+        stream.finish()
+
+    monkeypatch.setattr(Host, "stream_opened", answer_at_once)
+    async with connected() as pair:
+        outbound = Recorder(await pair.alice.open_substream(RAW))
+        outbound.stream.propose()
+        await until(lambda: outbound.eof)
+        assert waiting == [LINES]
+        assert len(outbound.received) == INITIAL_WINDOW

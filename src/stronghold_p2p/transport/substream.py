@@ -557,7 +557,7 @@ class Substream(Writer):
             may_follow = self._may_send(size)
             if self._lines_to_send and (size > MAX_JOIN_SIZE or not may_follow):
                 self.send_lines()
-            room = min(muxed.send_window - len(self._lines_to_send), size)
+            room = min(muxed.send_window, size)
             if room <= 0 or not may_follow:
                 break
             self._send(outbox.take(room if room <= MAX_FRAME_BODY else FULL_FRAME_BODY))
