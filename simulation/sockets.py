@@ -27,20 +27,21 @@ class Deadlock(Exception):
 
 
 class Socket:
-    """A socket of the process that runs now: TCP over IPv4, UDP as far as it tells our address, netlink as far as it tells of
+    """A socket of the process that runs now: TCP over IP, UDP as far as it tells our address, netlink as far as it tells of
     changes."""
 
     def __init__(self, family: int = socket.AF_INET, type: int = socket.SOCK_STREAM, proto: int = 0) -> None:
         process = here.get()
         assert isinstance(process, Process), "what directs the world has no sockets"
-        if family not in (socket.AF_INET, socket.AF_NETLINK):
+        ip_family = socket.AF_INET6 if process.machine.network.is_ip6 else socket.AF_INET
+        if family not in (ip_family, socket.AF_NETLINK):
             _fail(errno.EAFNOSUPPORT)
         self.family, self.type, self.proto = family, type & ~socket.SOCK_NONBLOCK, proto
         self._process = process
         self._machine = process.machine
         self._fd = process.open(self)
         self._options: dict[tuple[int, int], Any] = {}
-        self._local = Endpoint("0.0.0.0", 0)
+        self._local = Endpoint(self._machine.network.any_ip, 0)
         self._stream: Stream | None = None
         self._waiting: deque[Stream] | None = None
         """Connections that are to be accepted; None: does not listen."""
@@ -106,7 +107,7 @@ class Socket:
     def bind(self, where: Any) -> None:
         if self.family == socket.AF_NETLINK:
             return
-        local = Endpoint(*where)
+        local = Endpoint(*where[:2])
         if not (ip := ip_address(local.ip)).is_unspecified and local.ip != self._machine.ip:
             _fail(errno.EADDRNOTAVAIL)
         if local.port == 0:
@@ -149,8 +150,8 @@ class Socket:
         made._local, made._stream = stream.local, stream
         return made, stream.remote
 
-    def connect(self, where: tuple[str, int]) -> None:
-        remote = Endpoint(*where)
+    def connect(self, where: Any) -> None:
+        remote = Endpoint(*where[:2])
         if self.type == socket.SOCK_DGRAM:
             self._local = Endpoint(self._machine.ip, self._machine.free_port())
             return
