@@ -7,6 +7,7 @@ import errno
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
@@ -30,6 +31,9 @@ TIME_WAIT: Final = 60.0
 """Seconds in which the end that has closed first remembers a connection."""
 
 EPHEMERAL: Final = range(32768, 61000)
+
+LOOPBACK: Final = 1
+"""The number of the interface of a machine that leads to itself; the other one is 2."""
 
 
 class Endpoint(NamedTuple):
@@ -66,6 +70,8 @@ class Machine:
         """Those that have ended, and would be taken for new ones."""
         self.network_changed: list[Callable[[], None]] = []
         """Called when the address has changed."""
+        self.members: dict[Callable[[bytes, str], None], tuple[int, Endpoint]] = {}
+        """What gets the packets to a group on one of our interfaces."""
         self.network = network
         self._ports = itertools.cycle(EPHEMERAL)
         for _ in range(world.chance.randrange(1000)):
@@ -92,6 +98,11 @@ class Machine:
         self.listening.clear()
         self.remembered.clear()
         self.network_changed.clear()
+        self.members.clear()
+
+    def ip_of(self, interface: int) -> str:
+        """Our address there."""
+        return self.ip if interface != LOOPBACK else "::1" if self.network.is_ip6 else "127.0.0.1"
 
     def listener_at(self, end: Endpoint) -> Callable[[Stream], bool] | None:
         return self.listening.get(end) or self.listening.get(Endpoint(self.network.any_ip, end.port))
@@ -218,6 +229,15 @@ class Network:
     def _machine_at(self, ip: str, router: Router | None) -> Machine | None:
         """That of a home, or of the public network."""
         return next((machine for machine in self.machines if machine.ip == ip and machine.router is router), None)
+
+    def spread(self, sender: Machine, interface: int, group: Endpoint, data: bytes) -> None:
+        """Has a packet reach all that are members of the group there: at home, or on the machine itself."""
+        for machine in self.machines:
+            is_near = machine is sender or (interface != LOOPBACK and machine.router is sender.router is not None)
+            if is_near and self.joins(sender, machine) and not self.is_lost():
+                for member, joined in machine.members.items():
+                    if joined == (interface, group):
+                        world.after(self.takes(), partial(member, data, sender.ip_of(interface)))
 
     def look_up(self, name: str) -> str | None:
         """The address of a machine; None: nobody has answered."""

@@ -22,6 +22,9 @@ from stronghold_p2p import (
     FirewallRequestOpened,
     FirewallRules,
     Keypair,
+    Multiaddr,
+    PeerDiscovered,
+    PeerExpired,
     PeerId,
     PolicyFailed,
     PolicyLoaded,
@@ -84,8 +87,12 @@ class Node:
         """Its name in DNS."""
         if self.host:
             machine.network.names[self.host] = machine
+        self.mdns = machine.router is not None and chance.random() < 0.5
+        self.sees: dict[PeerId, tuple[Multiaddr, ...]] = {}
+        """Whom its process has found at home, and where."""
         self.answers = chance.choice(("plain", "async", "async", "iterator"))
-        self.websocket = chance.random() < 0.25
+        self.transport = chance.choice(("", "", "/ws", "/tls/ws"))
+        """What stands behind TCP in its address."""
         self.config = _config(many_streams=forwards or may_keep)
         self._max_circuit_seconds = 300.0 if may_keep else 30.0
         self.state = folder / f"{name}.db" if chance.random() < 0.3 else None
@@ -135,7 +142,7 @@ class Node:
             return f"{self.relay.address}/p2p-circuit/p2p/{self.id}"
         version = 6 if self.machine.network.is_ip6 else 4
         host = f"dns{version}/{self.host}" if self.host else f"ip{version}/{self.machine.ip}"
-        return f"/{host}/tcp/{PORT}{'/ws' if self.websocket else ''}/p2p/{self.id}"
+        return f"/{host}/tcp/{PORT}{self.transport}/p2p/{self.id}"
 
     # -- its life --------------------------------------------------------------------------------
 
@@ -164,9 +171,11 @@ class Node:
             policy=self.policy,
             state=self.state,
             relay=RelayServer(max_seconds=self._max_circuit_seconds) if self.forwards else None,
+            mdns=self.mdns,
         )
         self.peer = peer
         self.keeps.clear()
+        self.sees.clear()
         if self.answers == "plain":
             peer.on_request(self._answer)
         elif self.answers == "async":
@@ -190,7 +199,8 @@ class Node:
                 if node is not self:
                     self.keep(node)
         any_host = "ip6/::" if self.machine.network.is_ip6 else "ip4/0.0.0.0"
-        await self.peer.listen(f"/{any_host}/tcp/{PORT}{'/ws' if self.websocket else ''}")
+        certificate = ("shown", "by all") if "tls" in self.transport else None
+        await self.peer.listen(f"/{any_host}/tcp/{PORT}{self.transport}", certificate=certificate)
         if self.relay is not None:
             tasks.append(loop.create_task(self._reserve(self.peer, self.relay)))
 
@@ -398,6 +408,10 @@ class Node:
                 open_["questions", id] += 1
             case FirewallRequestEnded(id):
                 self._end(open_, "questions", id)
+            case PeerDiscovered(peer, addresses):
+                self.sees[peer] = addresses
+            case PeerExpired(peer):
+                self.sees.pop(peer, None)
             case PolicyLoaded() if self.has_its_rules():
                 self._ledger.inbound[self.name].settle()
             case PolicyFailed() | StateFailed() | Dropped():

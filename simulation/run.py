@@ -17,6 +17,7 @@ from stronghold_p2p.transport import tcp
 from .loop import Loop, replace_system
 from .sockets import Deadlock
 from .story import Story
+from .tls import replace_contexts
 from .world import world
 
 __all__ = ["prepare", "run"]
@@ -25,6 +26,7 @@ __all__ = ["prepare", "run"]
 def prepare() -> None:
     """What every world needs, once in a process."""
     replace_system()
+    replace_contexts()
     gc.collect()
     gc.freeze()
     gc.disable()  # what is collected may do something, which is then done by whoever computes at that moment

@@ -86,6 +86,7 @@ class Story:
             await asyncio.sleep(world.chance.expovariate(2.0))
             self._act(self._chance_act())
         await self._calm_down()
+        self._all_see()
         await self._all_kept()
         await self._all_connect()
         await self._all_give_up()
@@ -371,6 +372,14 @@ class Story:
         await asyncio.sleep(CLOSING)
         for node, other in one_sided & self._one_sided():
             self.ledger.complain(f"{node} is connected to {other}, which knows nothing of it")
+
+    def _all_see(self) -> None:
+        """Who is at home finds the others there."""
+        for node, other in itertools.permutations(self._nodes, 2):
+            if node.mdns and other.mdns and node.machine.router is other.machine.router:
+                addresses = node.sees.get(other.id, ())
+                if not any(other.machine.ip in str(address) for address in addresses):
+                    self.ledger.complain(f"{node} has found {other} at {addresses}, which is at {other.machine.ip}")
 
     def _one_sided(self) -> set[tuple[Node, Node]]:
         """Connections, most of which are just made or closed."""
