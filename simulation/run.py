@@ -9,8 +9,9 @@ import os
 import sys
 import tempfile
 import traceback
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from stronghold_p2p.transport import tcp
 
@@ -22,11 +23,23 @@ from .world import world
 
 __all__ = ["prepare", "run"]
 
+LATE: Final = (
+    "discovery.mdns",
+    "firewall.policy_file.reading",
+    "protocols.relay.server",
+    "store.address_memory",
+    "store.firewall_memory",
+    "transport.websocket_pipe",
+)
+"""What the library imports when it is first needed: once for all worlds takes less."""
+
 
 def prepare() -> None:
     """What every world needs, once in a process."""
     replace_system()
     replace_contexts()
+    for module in LATE:
+        import_module(f"stronghold_p2p.{module}")
     gc.collect()
     gc.freeze()
     gc.disable()  # what is collected may do something, which is then done by whoever computes at that moment
