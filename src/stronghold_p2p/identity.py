@@ -364,7 +364,10 @@ class Keypair:
 def _parse_peer_id(text: str) -> PeerId:
     try:
         if text.startswith(("1", "Qm")):
-            return PeerId(multibase.decode_base58(text))
+            multihash = multibase.decode_base58(text)
+            if not _is_peer_id(multihash):
+                raise ValueError("cut short, too long, or mistyped")
+            return PeerId(multihash)
         cid = multibase.decode(text)
         if not cid.startswith(_CID_V1_LIBP2P_KEY):
             raise ValueError("not the CIDv1 of a libp2p key")

@@ -104,6 +104,8 @@ def write(path: str | os.PathLike[str], data: bytes, *, force: bool) -> None:
         _write(path, data, force)
     except FileExistsError as error:
         raise KeyFileError(path, "exists: choose another name, or pass force=True (--force) to overwrite it") from error
+    except FileNotFoundError as error:
+        raise KeyFileError(path, "its folder does not exist") from error
     except OSError as error:
         raise KeyFileError(path, error.strerror or str(error)) from error
 
