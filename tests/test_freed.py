@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,24 +23,29 @@ pytestmark = pytest.mark.skipif(
 
 Peer = StrongholdP2p[Any, Any]
 
+KINDS = Connection, NoiseTransport, PipeUpgrade, HandshakeState
 ADDRESSES = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"]
 
 
-@pytest.fixture(autouse=True)
-def uncollected() -> Iterator[None]:
-    """Nothing is collected, and what others have left is not here any more."""
+Left = Callable[..., list[object]]
+
+
+@pytest.fixture
+def left() -> Iterator[Left]:
+    """What there is of some kinds, but for what was there before the test. Nothing is collected meanwhile."""
     gc.collect()
     gc.disable()
-    yield
+    others = [one for one in gc.get_objects() if type(one) in KINDS]
+
+    def find(*kinds: type) -> list[object]:
+        return [one for one in gc.get_objects() if type(one) in kinds and not any(one is other for other in others)]
+
+    yield find
     gc.enable()
 
 
-def left(*kinds: type) -> list[object]:
-    return [one for one in gc.get_objects() if type(one) in kinds]
-
-
 @pytest.mark.parametrize("address", ADDRESSES)
-async def test_a_handshake_is_freed_when_it_is_over(make_peer: MakePeer, address: str) -> None:
+async def test_a_handshake_is_freed_when_it_is_over(left: Left, make_peer: MakePeer, address: str) -> None:
     alice, bob = await make_peer(), await make_peer()
     await alice.connect(await bob.listen(address))
     await until(lambda: bob.connections)
@@ -58,7 +63,7 @@ async def ask(alice: Peer, bob: Peer, address: Multiaddr) -> None:
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-async def test_a_connection_is_freed_when_it_ends(make_peer: MakePeer, address: str) -> None:
+async def test_a_connection_is_freed_when_it_ends(left: Left, make_peer: MakePeer, address: str) -> None:
     alice, bob = await make_peer(), await make_peer(firewall=FirewallRules.allow_all())
     bob.on_request(lambda request: request.body)
     await ask(alice, bob, await bob.listen(address))
