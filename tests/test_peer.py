@@ -258,7 +258,7 @@ async def test_an_address_of_a_peer_id_alone(make_peer: MakePeer) -> None:
 
 async def test_unsupported_addresses_are_dial_errors(make_peer: MakePeer) -> None:
     alice, other = await make_peer(), Keypair.generate().peer_id
-    for target in "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1", "/dns4/no-such-host.invalid/tcp/1":
+    for target in "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1", "/dns4/no-such-host.invalid/tcp/1", "/p2p-circuit":
         with pytest.raises(DialError) as caught:
             await alice.connect(Multiaddr.parse(target).with_peer(other))
         (attempt,) = caught.value.attempts

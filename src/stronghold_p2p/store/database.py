@@ -11,8 +11,9 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Literal, Self
+
+import msgspec
 
 from ..errors import StateError
 
@@ -93,9 +94,7 @@ class Database:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -118,6 +117,14 @@ class Database:
         """Changes that happen all or not at all; at the end they are on disk, and not even the loss of power undoes
         them."""
         return self._transaction("IMMEDIATE")
+
+    @contextlib.contextmanager
+    def decoding(self, what: str) -> Iterator[None]:
+        """For values of the file, which are to be ``what``: that they are none is a StateError, too."""
+        try:
+            yield
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise StateError(self.path, f"contains an invalid {what}: {error}") from error
 
     def _check_header(self) -> int:
         """Returns the version."""
