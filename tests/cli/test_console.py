@@ -277,7 +277,7 @@ async def test_a_rejection_with_its_reason(bob: Peer, alice: Peer, links: Links)
         assert (end["outcome"], end["reason"]) == ("rejected", "not today")
 
 
-async def test_a_ban(bob: Peer, alice: Peer, links: Links) -> None:
+async def test_a_ban_and_its_end(bob: Peer, alice: Peer, links: Links) -> None:
     browser = await links.inside()
     async with browser.page() as page:
         request = send(alice, bob, 1)
@@ -287,10 +287,19 @@ async def test_a_ban(bob: Peer, alice: Peer, links: Links) -> None:
         await until(lambda: not bob.connections)
         while page.shown["connections"]["listed"]:
             await page.next()
+        while page.shown["rules"]["banned"] != [{"peer": str(alice.peer_id), "name": None}]:
+            await page.next()
+        assert (await browser.post("removal", {"peer": str(alice.peer_id), "what": "ban"})).status == 204
+        while page.shown["rules"]["banned"]:
+            await page.next()
+        request = send(alice, bob, 2)
+        (question,) = await page.questions()
+        assert (await browser.answer(question["id"], "once")).status == 204
+        assert await request == 2
 
 
 async def test_a_rule_of_a_peer_is_removed(bob: Peer, alice: Peer, links: Links) -> None:
-    removal = {"peer": str(alice.peer_id), "direction": "inbound"}
+    removal = {"peer": str(alice.peer_id), "what": "inbound"}
     assert (await links.browser().post("removal", removal)).status == 401
     browser = await links.inside()
     bob.set_peer_rule(alice.peer_id, Rule.ALLOW_ALL)
@@ -303,7 +312,7 @@ async def test_a_rule_of_a_peer_is_removed(bob: Peer, alice: Peer, links: Links)
         assert await request == 2
     assert bob.get_firewall_config().peers == {alice.peer_id: (None, Rule.ALLOW_ALL)}
     assert (await browser.post("removal", removal | {"peer": "nobody"})).status == 409
-    assert (await browser.post("removal", removal | {"direction": "both"})).status == 400
+    assert (await browser.post("removal", removal | {"what": "both"})).status == 400
 
 
 async def test_a_network_is_rejected(bob: Peer, alice: Peer, make_peer: MakePeer, links: Links) -> None:
@@ -600,4 +609,4 @@ def test_without_the_extra_it_says_what_to_install(cli: Cli, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
     ran = cli.json("listen", "--console")
     assert (ran.status, ran.line["error"]) == (2, "UsageError")
-    assert "pip install 'stronghold-p2p[console]'" in ran.line["message"]
+    assert "pip install '.[cli,console]'" in ran.line["message"]

@@ -129,6 +129,11 @@ class Side:
         return [end for end in (talk.end_at(self) for talk in self.talks) if end.exists]
 
     @property
+    def is_leaving(self) -> bool:
+        """It closes as soon as it is done."""
+        return self.state in ("draining", "farewell")
+
+    @property
     def is_closing(self) -> bool:
         return self.state in ("closing", "ended")
 
@@ -256,6 +261,7 @@ class Side:
                     if (end := talk.end_at(self)).exists:
                         self._hear_of(talk, end, kind, value)
                         end.may_be_unseen |= kind == "rst" and talk in new
+        self.has_served |= any(talk.listener.agreed and not talk.listener.may_be_unseen for talk in new)
 
     def _take(self, talk: Talk) -> None:
         self.talks.append(talk)
@@ -270,7 +276,7 @@ class Side:
             end.wanted = False
             self.say("na", talk)
         else:
-            end.agreed = self.has_served = True
+            end.agreed = True
             self.say("agree", talk)
 
     def _hear_of(self, talk: Talk, end: End, kind: Kind, value: int) -> None:
@@ -300,7 +306,7 @@ class Side:
         if self.is_to_ask:
             self.is_to_ask = False
             self.say("ping", value=self.asked)
-        if self.state not in ("draining", "farewell") or not all(self._is_done(end) for end in self.ends):
+        if not self.is_leaving or not all(self._is_done(end) for end in self.ends):
             return
         if self.state == "draining" or self.has_served:
             self.state = "farewell"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from stronghold_p2p import ListenError, Multiaddr, Path
@@ -13,6 +13,7 @@ from stronghold_p2p.transport.transport import (
     Connected,
     DialOptions,
     ListenOptions,
+    nothing_to_close,
 )
 
 from .memory import memory_pipes
@@ -27,6 +28,7 @@ class MemoryListener:
     transport: MemoryTransport
     address: Multiaddr
     connected: Connected
+    exhausted: Callable[[], None] = nothing_to_close
 
     def sees(self, remotes: Iterable[Multiaddr]) -> None:
         """From now on, connections come from these addresses, one after another."""
@@ -69,7 +71,7 @@ class MemoryTransport:
     ) -> MemoryListener:
         if address in self.listening:
             raise ListenError(address, "in use")
-        listener = self.listening[address] = MemoryListener(self, address, connected)
+        listener = self.listening[address] = MemoryListener(self, address, connected, options.exhausted)
         return listener
 
     async def close(self) -> None: ...

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_network
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from support.memory import memory_pipes
-from support.network import MemoryTransport
+from support.network import MemoryListener, MemoryTransport
 from support.swarms import make_swarm
-from support.waiting import until
+from support.waiting import settled, until
 
 from stronghold_p2p import (
     ClosedError,
@@ -21,17 +23,22 @@ from stronghold_p2p import (
     Event,
     InboundConnectionFailed,
     Keypair,
+    LimitReached,
     ListenError,
     Multiaddr,
     Path,
+    PeerId,
     PeerIdentified,
 )
 from stronghold_p2p.events import PathLimits
 from stronghold_p2p.firewall.admission import Admission, AdmissionRules
 from stronghold_p2p.protocols.identify import IdentifyService
 from stronghold_p2p.protocols.ping import PingService
-from stronghold_p2p.transport.pipe import NullReceiver
+from stronghold_p2p.transport.pipe import BytePipe, NullReceiver
 from stronghold_p2p.transport.transport import DirectDial, Transport
+from stronghold_p2p.wire.noise import NoiseIdentity
+from stronghold_p2p.wire.noise_xx import NoiseKey
+from stronghold_p2p.wire.upgrade import Upgrade
 
 RELAY = Keypair.generate().peer_id
 DIRECT, RELAYED = range(1000), range(1000, 2000)
@@ -62,6 +69,10 @@ class Node:
     @property
     def identified(self) -> list[PeerIdentified]:
         return [event for event in self.events if isinstance(event, PeerIdentified)]
+
+    @property
+    def established(self) -> list[ConnectionEstablished]:
+        return [event for event in self.events if isinstance(event, ConnectionEstablished)]
 
     @property
     def relays(self) -> list[object]:
@@ -207,3 +218,106 @@ async def test_whom_we_dial_directly_as_it_has_come_by_a_relay_counts_as_come() 
             await alice.swarm.connect_directly(bob.swarm.peer_id, (memory(2),), deadline, DirectDial.BACK)
         await bob.connect_once_more(alice, memory(1))
         assert bob.relays == [None, None, RELAY]
+
+
+# -- places ------------------------------------------------------------------------------------------------
+
+
+class Muxerless:
+    """Shakes hands, and agrees to no muxer, neither within the handshake nor behind it: there it says nothing, or ends."""
+
+    def __init__(self, keypair: Keypair, stalls: bool, pipe: BytePipe) -> None:
+        self.pipe = pipe
+        self.stalls = stalls
+        identity = NoiseIdentity(keypair, X25519PrivateKey.generate(), ())
+        self.upgrade = Upgrade(identity, initiator=False, ephemeral=NoiseKey(X25519PrivateKey.generate()))
+
+    def data_received(self, data: memoryview) -> None:
+        self.upgrade.receive_data(data)
+        if not self.upgrade.done:
+            self.pipe.write(self.upgrade.data_to_send())
+        elif not self.stalls:
+            self.pipe.close()
+
+    def pipe_closed(self, error: Exception | None) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
+def listen_without_muxer(transport: MemoryTransport, address: Multiaddr, *, stalls: bool = False) -> PeerId:
+    keypair = Keypair.generate()
+    transport.listening[address] = MemoryListener(transport, address, partial(Muxerless, keypair, stalls))
+    return keypair.peer_id
+
+
+async def test_two_dials_that_succeed_in_one_turn_are_not_promised_the_same_place() -> None:
+    transport = direct()
+    async with nodes(transport, config=Config(max_outbound_connections=1)) as (alice, _), nodes(transport) as remotes:
+        for number, remote in enumerate(remotes):
+            await remote.swarm.listen(memory(number))
+        dials = [alice.connect(remote, memory(number)) for number, remote in enumerate(remotes)]
+        outcomes = await asyncio.gather(*dials, return_exceptions=True)
+        await settled()
+    (refused,) = [outcome for outcome in outcomes if outcome is not None]
+    assert isinstance(refused, DialError)
+    assert "max_outbound_connections" in str(refused)
+    assert sum(len(remote.established) for remote in remotes) == 1
+
+
+async def test_two_dials_that_succeed_in_one_turn_have_two_places() -> None:
+    transport = direct()
+    config = Config(max_outbound_connections=2, max_connections=2)
+    async with nodes(transport, config=config) as (alice, bob), nodes(transport) as remotes:
+        await alice.swarm.listen(memory(9))
+        await bob.connect(alice, memory(9))  # which has to give way
+        for number, remote in enumerate(remotes):
+            await remote.swarm.listen(memory(number))
+        await asyncio.gather(*(alice.connect(remote, memory(number)) for number, remote in enumerate(remotes)))
+        await until(lambda: not bob.swarm.connections)
+        assert len(alice.swarm.connections) == 2
+
+
+async def test_nobody_gives_way_to_a_dial_that_fails() -> None:
+    transport = direct()
+    async with nodes(transport, config=Config(max_connections=1)) as (alice, bob):
+        await alice.swarm.listen(memory(1))
+        await bob.connect(alice, memory(1))
+        await until(lambda: alice.swarm.connections)
+        nobody = listen_without_muxer(transport, memory(2))
+        with pytest.raises(DialError, match="the stream ended within the upgrade"):
+            await alice.swarm.connect(nobody, (memory(2),), asyncio.get_running_loop().time() + 10)
+        assert all(connection.usable for connection in (*alice.swarm.connections, *bob.swarm.connections))
+
+
+async def test_a_place_is_promised_as_long_as_the_dial_may_succeed() -> None:
+    transport = direct()
+    async with nodes(transport, config=Config(max_outbound_connections=1)) as (alice, bob):
+        await bob.swarm.listen(memory(1))
+        nobody = listen_without_muxer(transport, memory(2), stalls=True)
+        deadline = asyncio.get_running_loop().time() + 10
+        stalled = asyncio.create_task(alice.swarm.connect(nobody, (memory(2),), deadline))
+        await settled()
+        with pytest.raises(DialError, match="max_outbound_connections"):
+            await alice.connect(bob, memory(1))
+        stalled.cancel()
+        await settled()
+        await alice.connect(bob, memory(1))
+
+
+@pytest.mark.parametrize("what", ["upgrade", "connection"])
+async def test_who_gives_way_without_descriptors_does_not_for_a_limit_of_the_configuration(what: str) -> None:
+    transport = direct()
+    async with nodes(transport) as (alice, bob):
+        await bob.swarm.listen(memory(1))
+        await alice.connect(bob, memory(1))
+        await settled()
+        listener = transport.listening[memory(1)]
+        if what == "upgrade":
+            memory_pipes(lambda pipe: NullReceiver(), listener.connected)
+        listener.exhausted()
+        await settled()
+        (limit,) = [event.limit for event in bob.events if isinstance(event, LimitReached)]
+        assert limit == "resource.RLIMIT_NOFILE"
+        assert len(bob.swarm.connections) == (what == "upgrade")

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -174,6 +175,38 @@ async def test_a_remote_whose_input_waits_may_break_the_protocol() -> None:
         assert await inbound.readexactly(200) == b"x" * 200
 
 
+async def test_what_waits_when_we_end_the_connection_is_not_heard() -> None:
+    async with connected(bob_config=Config(turn_time=1e-9)) as pair:
+        frames = [bytes(ping(number)) for number in range(100)]
+        pair.bob.messages_received([*frames, bytes(data(1, lines(ECHO), Flag.SYN))])
+        pair.bob.abort()
+        await pair.bob.closed
+        assert pair.bob_host.inbound.empty()
+
+
+async def test_what_is_done_behind_a_read_takes_turns() -> None:
+    done: list[int] = []
+    async with connected(bob_config=Config(turn_time=1e-9)) as pair:
+        for number in range(3):
+            _, inbound = await pair.recorders()
+            inbound.stream.receiver = Behind(inbound.stream, partial(done.append, number))
+        pair.bob.messages_received([bytes(data(number, b"x")) for number in (1, 3, 5)])
+        assert done == [0]
+        await settled()
+        assert done == [0, 1, 2]
+
+
+class Behind(Recorder):
+    """Has something done behind each read."""
+
+    def __init__(self, stream: Substream, work: Callable[[], None]) -> None:
+        super().__init__(stream)
+        self.work = work
+
+    def data_received(self, data: bytes) -> None:
+        self.stream.after_read(self.work)
+
+
 async def test_who_asks_for_work_without_an_end_is_cut_off_with_a_reason() -> None:
     async with connected(bob_config=Config(max_control_frames=40)) as pair:
         for number in range(3):
@@ -186,6 +219,18 @@ async def test_who_asks_for_work_without_an_end_is_cut_off_with_a_reason() -> No
         error = pair.bob_host.closed[0][1]
         assert isinstance(error, MuxerError)
         assert error.code == GoAwayCode.RATE_LIMIT
+
+
+@pytest.mark.parametrize("said", [b"", b"\x03?!\n"], ids=["nothing", "no line"])
+async def test_streams_that_end_before_they_have_a_protocol_are_few(said: bytes) -> None:
+    async with connected(bob_config=Config(max_control_frames=40, max_control_frames_per_second=0.001)) as pair:
+        for number in range(1, 20, 2):
+            pair.bob.messages_received([bytes(data(number, said, Flag.SYN)), bytes(data(number, flags=Flag.FIN))])
+        assert pair.bob.usable
+        for number in range(21, 25, 2):
+            pair.bob.messages_received([bytes(data(number, said, Flag.SYN)), bytes(data(number, flags=Flag.FIN))])
+        await pair.bob.closed
+        assert isinstance(pair.bob_host.closed[0][1], MuxerError)
 
 
 async def test_one_proposal_too_many_before_a_good_one() -> None:
@@ -415,10 +460,15 @@ async def test_an_idle_connection_is_closed() -> None:
         assert [error for _, error in pair.alice_host.closed] == [None]
 
 
-async def test_a_connection_with_a_stream_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     loop = asyncio.get_running_loop()
     clock = Clock(loop.time())
     monkeypatch.setattr(loop, "time", clock)
+    return clock
+
+
+async def test_a_connection_with_a_stream_is_not_idle(clock: Clock) -> None:
     async with connected(Config(idle_timeout=1)) as pair:
         outbound, inbound = await pair.streams()
         await clock.advance(5)
@@ -433,13 +483,36 @@ async def test_a_connection_with_a_stream_is_not_idle(monkeypatch: pytest.Monkey
         assert pair.bob.closed.done()
 
 
-async def test_closing_that_takes_too_long_is_aborted() -> None:
-    async with connected(Config(close_timeout=0.02, max_send_buffer=64 * KIB)) as pair:
+async def test_closing_that_takes_too_long_is_aborted(clock: Clock) -> None:
+    async with connected(Config(close_timeout=1, max_send_buffer=64 * KIB)) as pair:
         outbound, _ = await pair.streams()
         pair.bob_pipe.reading = False
         await outbound.write(bytes(100 * KIB))
         pair.alice.close()
-        await pair.alice.closed
+        await clock.advance(0.75)
+        assert not pair.alice.closed.done()
+        await clock.advance(0.5)
+        assert pair.alice.closed.done()
+
+
+async def test_a_stream_that_names_its_protocol_late_keeps_the_connection_from_then_on(clock: Clock) -> None:
+    async with connected(bob_config=Config(idle_timeout=1)) as pair:
+        pair.bob.messages_received([bytes(data(1, multistream.HEADER, Flag.SYN))])
+        pair.bob.messages_received([bytes(data(1, multistream.encode_line(ECHO)))])
+        await clock.advance(5)
+        assert pair.bob.usable
+        (await pair.bob_host.inbound.get()).reset()
+
+
+@pytest.mark.parametrize("end", ["idle", "drained"])
+async def test_a_stream_that_names_no_protocol_keeps_no_connection(clock: Clock, end: str) -> None:
+    async with connected(bob_config=Config(idle_timeout=1)) as pair:
+        pair.bob.messages_received([bytes(data(1, multistream.HEADER, Flag.SYN))])
+        assert pair.bob.info.streams == 1
+        if end == "drained":
+            pair.bob.drain()
+        await clock.advance(1.25 if end == "idle" else 0)
+        assert pair.bob.closed.done()
 
 
 async def test_a_stream_that_is_opened_and_reset_in_one_flight_leaves_nothing() -> None:

@@ -306,6 +306,8 @@ class ConnectionMachine(LoopMachine):
     def open(self, number: int, kind: str, words: int) -> None:
         """``words``: how many bytes are sent at once; none: the other end has to agree first."""
         real, side = self.reals[number], self.model.sides[number]
+        if side.other.is_leaving and not side.has_room():
+            return  # it may come in time, or not
         protocol = f"/{kind}/{next(self.numbers)}"
         talk = Talk(protocol, End(side, is_dialer=True), End(side.other, is_dialer=False))
         substream = real.connection.open_substream_now(protocol)
@@ -346,9 +348,11 @@ class ConnectionMachine(LoopMachine):
         """Somebody who waits for a stream waits no longer."""
         waits = self.model.sides[number].waits
         if waits:
-            wait = waits[pick % len(waits)]
-            wait.cancelled = True
-            wait.task.cancel()
+            self.end_wait(waits[pick % len(waits)])
+
+    def end_wait(self, wait: Wait) -> None:
+        wait.cancelled = True
+        wait.task.cancel()
 
     def act_on(self, talk: Talk, side: Side, what: str, size: int) -> None:
         """``size`` is of what is written, or a code."""
@@ -446,7 +450,11 @@ class ConnectionMachine(LoopMachine):
     @precondition(lambda self: self.is_old)
     @rule(number=SIDES)
     def drain(self, number: int) -> None:
-        self.model.sides[number].drain()
+        """Nobody waits for a stream at the other end any more: whether it would come in time is a matter of turns of the loop."""
+        side = self.model.sides[number]
+        for wait in side.other.waits:
+            self.end_wait(wait)
+        side.drain()
         self.then(self.reals[number].connection.drain)
 
     @precondition(lambda self: self.is_old)

@@ -42,6 +42,7 @@ from stronghold_p2p.encoding import varint
 from stronghold_p2p.encoding.messages import NoiseHandshakePayload
 from stronghold_p2p.protocols import identify
 from stronghold_p2p.transport.state import RemoteIdentify
+from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.wire import multistream
 from stronghold_p2p.wire.yamux import Flag
@@ -382,6 +383,26 @@ async def test_streams_over_the_limit_are_reset(make_peer: MakePeer) -> None:
     assert [await remote.frame(), await remote.frame()] == [data(7, flags=RST), data(9, flags=RST)]
     remote.send(*(data(stream_id, flags=RST) for stream_id in (1, 3, 5)))
     await still_serves(bob, remote)
+    await remote.close()
+
+
+async def test_a_handler_whose_stream_was_reset_still_counts(make_peer: MakePeer) -> None:
+    held = asyncio.Event()
+
+    async def hold(stream: Stream) -> None:
+        await held.wait()
+
+    bob = await make_peer(firewall=FirewallRules.allow_all(), config=Config(max_inbound_streams_per_connection=3))
+    bob.handle_stream("/held/1.0.0", hold)
+    await bob.listen()
+    remote = await Remote.dial(address_of(bob))
+    for stream_id in 1, 3, 5:
+        remote.send(data(stream_id, lines("/held/1.0.0"), SYN))
+        assert await remote.frame() == data(stream_id, lines("/held/1.0.0"), ACK)
+        remote.send(data(stream_id, flags=RST))
+    remote.send(data(7, lines("/held/1.0.0"), SYN))
+    assert (await remote.frames_of(7))[-1] == data(7, flags=RST)
+    held.set()
     await remote.close()
 
 

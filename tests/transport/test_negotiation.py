@@ -124,6 +124,7 @@ async def test_a_negotiation_that_stalls_is_reset() -> None:
         speak(pair, multistream.HEADER)  # and not the second line
         await until(lambda: pair.bob.info.streams == 1)
         await until(lambda: pair.bob.info.streams == 0)
+        assert pair.bob.usable
         assert pair.bob_host.inbound.empty()
 
 

@@ -7,15 +7,16 @@ from random import Random, randbytes
 
 import pytest
 from support import yamux
-from support.connections import RAW, connected
+from support.connections import RAW, Host, connected
 from support.recorder import Recorder
 from support.remote import lines
 from support.waiting import settled, turns, until
 
 from stronghold_p2p import Config, ConnectionLost, Direction, ProtocolNotSupported, StreamReset
+from stronghold_p2p.transport.connection import Connection
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import MAX_LAZY_SIZE, Substream
-from stronghold_p2p.wire.yamux import Flag
+from stronghold_p2p.wire.yamux import INITIAL_WINDOW, Flag
 
 KIB = 1024
 LINES = len(lines(RAW))
@@ -397,3 +398,59 @@ async def test_a_deadline_that_strikes_ends_the_coroutines() -> None:
         with pytest.raises(Exception, match="timed out"):
             await stream.read()
         assert substream.ended
+
+
+async def test_what_comes_in_one_read_with_room_for_our_last_words_is_heard() -> None:
+    """The session knows of the remote's end before its data is given on, and of ours while it is."""
+    async with connected() as pair:
+        outbound, inbound = await pair.recorders()
+        inbound.gives_window = False
+        outbound.stream.push(bytes(INITIAL_WINDOW))
+        outbound.stream.finish()
+        await settled()
+        assert outbound.stream.pending
+        inbound.stream.credit(len(inbound.received))
+        inbound.stream.push(b"answer")
+        inbound.stream.finish()
+        await settled()
+        assert outbound.received == b"answer"
+        assert outbound.eof
+        assert pair.alice.info.streams == pair.bob.info.streams == 0
+        assert len(inbound.received) == INITIAL_WINDOW
+        assert inbound.eof
+
+
+async def test_who_says_nothing_hears_all_that_comes_with_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Recorder] = []
+
+    def finish_at_once(self: Host, connection: Connection, stream: Substream) -> None:
+        opened.append(Recorder(stream))
+        stream.finish()
+
+    monkeypatch.setattr(Host, "stream_opened", finish_at_once)
+    async with connected() as pair:
+        outbound = Recorder(await pair.alice.open_substream(RAW))
+        outbound.stream.push(b"question")
+        outbound.stream.finish()
+        await until(lambda: outbound.eof)
+        assert opened[0].received == b"question"
+        assert opened[0].eof
+        assert pair.alice.info.streams == pair.bob.info.streams == 0
+
+
+async def test_a_first_answer_as_large_as_the_window_leaves_room_for_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[int] = []
+
+    def answer_at_once(self: Host, connection: Connection, stream: Substream) -> None:
+        assert not stream.write_now(bytes(INITIAL_WINDOW))
+        stream.push(bytes(INITIAL_WINDOW))
+        waiting.append(stream.pending)
+        stream.finish()
+
+    monkeypatch.setattr(Host, "stream_opened", answer_at_once)
+    async with connected() as pair:
+        outbound = Recorder(await pair.alice.open_substream(RAW))
+        outbound.stream.propose()
+        await until(lambda: outbound.eof)
+        assert waiting == [LINES]
+        assert len(outbound.received) == INITIAL_WINDOW

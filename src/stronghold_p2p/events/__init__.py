@@ -212,7 +212,8 @@ class LimitReached:
     second for each limit; also logged."""
 
     limit: str
-    """The field of :class:`Config`; or, of a relay, that of :class:`RelayServer`, such as ``RelayServer.max_circuits``."""
+    """The field of :class:`Config`; or, of a relay, that of :class:`RelayServer`, such as ``RelayServer.max_circuits``; or
+    ``resource.RLIMIT_NOFILE``, the file descriptors of the process."""
     network: str
     """The network of the remote that gave way last, such as ``192.0.2.1/32``."""
     count: int

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from ..config import Config
 from ..errors import LimitExceeded
+from ..identity import PeerId
 from ..resources.networks import networks_of
 from ..resources.refusals import Refusals
 from ..resources.shares import Shares
 from ..transport.connection import Connection
+from ..transport.pipe import BytePipe
 from ..transport.upgrade import PipeUpgrade
 from ..wire.yamux import GoAwayCode
 
 __all__ = ["Places"]
+
+DESCRIPTORS: Final = "resource.RLIMIT_NOFILE"
+"""How :class:`LimitReached` names the limit of the process (``ulimit -n``)."""
 
 
 class Places:
@@ -27,26 +33,57 @@ class Places:
         self._refusals = refusals
         self._ours: set[Connection] = set()
         self._theirs: Shares[Connection] = Shares()
+        self._promised: dict[BytePipe, PeerId] = {}
+        """Places of ours for dials that have reached their peers: one a peer, however many of its addresses have answered."""
         self._pending: Shares[PipeUpgrade] = Shares()
 
     # -- connections -----------------------------------------------------------------------------
 
-    def make_room(self, of_peer: Sequence[Connection], *, ours: bool) -> None:
-        """For one connection more with a peer, of which ``of_peer`` were dialed by the same side.
+    def make_room(self, pipe: BytePipe, peer: PeerId, of_peer: Sequence[Connection], *, ours: bool) -> None:
+        """For one connection more with ``peer``, over ``pipe``; ``of_peer`` are those with it that the same side has dialed.
 
         Raises:
             LimitExceeded: nothing of the peer's, or of those who have dialed us, can give way.
         """
+        self.withdraw(pipe)
+        for limit, candidates in self._reached(peer, of_peer, ours=ours):
+            self._evict(limit, candidates)
+
+    def promise_room(self, pipe: BytePipe, peer: PeerId, of_peer: Sequence[Connection], *, ours: bool) -> None:
+        """As :meth:`make_room`, for a dial that may fail yet: nobody gives way before it has succeeded. Until that, or
+        :meth:`withdraw`, no dial of another peer is promised the same place.
+
+        Raises: as for :meth:`make_room`.
+        """
+        for limit, candidates in self._reached(peer, of_peer, ours=ours):
+            if not any(candidates):
+                raise LimitExceeded(limit)
+            break  # who gives way there leaves room within the other limits, too
+        if ours:
+            self._promised[pipe] = peer
+
+    def withdraw(self, pipe: BytePipe) -> None:
+        """The dial over ``pipe`` has failed, or has its place."""
+        self._promised.pop(pipe, None)
+
+    def _reached(
+        self, peer: PeerId, of_peer: Sequence[Connection], *, ours: bool
+    ) -> Iterator[tuple[str, Iterable[Connection]]]:
+        """The limits that one connection more would exceed, each with those of which one can give way."""
         limits = self._config
         own = [connection for connection in of_peer if not connection.closing]
         if len(own) >= limits.max_connections_per_peer:
-            self._evict("max_connections_per_peer", [connection for connection in own if not connection.at_work])
-        if ours and len(self._ours) >= limits.max_outbound_connections:
-            raise LimitExceeded("max_outbound_connections")
-        if not ours and len(self._theirs) >= limits.max_inbound_connections:
-            self._evict("max_inbound_connections", self._theirs.largest())
+            yield "max_connections_per_peer", [connection for connection in own if not connection.at_work]
+        if ours:
+            taken = len(self._ours) + len({*self._promised.values()} - {peer})
+            if taken >= limits.max_outbound_connections:
+                yield "max_outbound_connections", ()
+            if taken >= limits.max_connections:
+                yield "max_connections", ()
+        elif len(self._theirs) >= limits.max_inbound_connections:
+            yield "max_inbound_connections", self._theirs.largest()
         if len(self._theirs) + len(self._ours) >= limits.max_connections:
-            self._evict("max_connections", self._theirs.largest())
+            yield "max_connections", self._theirs.largest()
 
     def add(self, connection: Connection, *, ours: bool) -> None:
         if ours:
@@ -85,7 +122,7 @@ class Places:
     def add_pending(self, upgrade: PipeUpgrade) -> None:
         """A remote has begun one."""
         if len(self._pending) >= self._config.max_pending_inbound_connections:
-            self._evict_pending()
+            self._evict_pending("max_pending_inbound_connections")
         self._pending.add(networks_of(upgrade.pipe.remote_address), upgrade)
 
     def discard_pending(self, upgrade: PipeUpgrade) -> None:
@@ -96,10 +133,10 @@ class Places:
         if self._pending.discard(upgrade):
             self._pending.add(networks_of(upgrade.pipe.remote_address), upgrade)
 
-    def _evict_pending(self) -> None:
+    def _evict_pending(self, limit: str) -> None:
         """Gives up the oldest upgrade of the largest holder, if there is any."""
         for upgrade in self._pending.largest():
-            self._refusals.add("max_pending_inbound_connections", networks_of(upgrade.pipe.remote_address))
+            self._refusals.add(limit, networks_of(upgrade.pipe.remote_address))
             self._pending.discard(upgrade)
             upgrade.finished.cancel()
             break
@@ -109,6 +146,6 @@ class Places:
     def descriptors_exhausted(self) -> None:
         """The process can open no socket more."""
         if self._pending:
-            self._evict_pending()
+            self._evict_pending(DESCRIPTORS)
         elif self._theirs:
-            self._evict("max_inbound_connections", self._theirs.largest())
+            self._evict(DESCRIPTORS, self._theirs.largest())

@@ -417,15 +417,19 @@ class Swarm:
     ) -> PipeUpgrade:
         """``initiator``: the role in the handshake. A hole punch may have us respond on a pipe that we dialed. ``wanted``: we
         have chosen the peer."""
-        return PipeUpgrade(
+        promise = partial(self._make_room, self._places.promise_room, pipe, direction, wanted)
+        upgrade = PipeUpgrade(
             pipe,
             self._noise_identity,
             self._ephemeral_keys.take(),
             initiator=initiator,
             expected_peer=expected_peer,
             establish=partial(self._establish, path, direction, initiator=initiator, wanted=wanted),
-            admit=partial(self._make_room, pipe, direction, wanted) if initiator else None,
+            admit=promise if initiator else None,
         )
+        if initiator:
+            upgrade.finished.add_done_callback(lambda _: self._places.withdraw(pipe))
+        return upgrade
 
     def accept(self, pipe: BytePipe) -> PipeReceiver:
         """Begins the upgrade of ``pipe``, or looks anew at one whose address has changed."""
@@ -487,7 +491,7 @@ class Swarm:
             return guest
         known = self.connection(peer)
         is_direct = known is not None and known.path.relay is None
-        ours = self._make_room(pipe, direction, wanted, peer)  # again: the muxer may have been agreed on since
+        ours = self._make_room(self._places.make_room, pipe, direction, wanted, peer)
         budget = self.memory.open(networks_of(pipe.remote_address), peer)
         connection = Connection(self, pipe, upgrade, initiator=initiator, direction=direction, path=path, budget=budget)
         connections = self._connections.setdefault(peer, [])
@@ -506,8 +510,11 @@ class Swarm:
             self._dialer.peer_connected(connection)
         return connection
 
-    def _make_room(self, pipe: BytePipe, direction: Direction, wanted: bool, peer: PeerId) -> bool:
-        """For one connection more with ``peer``, and whether that is ours, not one that the remote has brought about.
+    def _make_room(
+        self, make_room: Callable[..., None], pipe: BytePipe, direction: Direction, wanted: bool, peer: PeerId
+    ) -> bool:
+        """For one connection more with ``peer``, by a method of :class:`Places`; returns whether that is ours, not one that the
+        remote has brought about.
 
         Raises: as for :meth:`_establish`.
         """
@@ -517,7 +524,7 @@ class Swarm:
         chosen = any(map(self._places.is_ours, of_peer))
         ours = direction is Direction.OUTBOUND and (wanted or chosen)
         # Dials that cross make one each way: if each end let the one that it had first give way, both would be gone.
-        self._places.make_room([each for each in of_peer if each.direction is direction], ours=ours)
+        make_room(pipe, peer, [each for each in of_peer if each.direction is direction], ours=ours)
         return ours
 
     def _guest(self, path: Path, direction: Direction, pipe: BytePipe, upgrade: Upgrade) -> Connection | None:

@@ -11,7 +11,7 @@ from typing import Final
 from ..wire import yamux
 from ..wire.noise import MAX_PLAINTEXT, NoiseTransport
 from .deadlines import Deadlines
-from .pipe import BytePipe
+from .pipe import BytePipe, NullReceiver
 
 __all__ = [
     "FLUSH_FRAMES",
@@ -253,7 +253,14 @@ class Output:
         self._pipe.abort()
 
     def pipe_closed(self) -> None:
-        """There is nobody to write to any more."""
+        """There is nobody to write to any more. Without the cycles of references, through the pipe and through us, the connection
+        is freed as soon as it is over, with the keys of its channel, and not by the collector."""
         self.ended = True
+        self._pipe.receiver = NullReceiver()
+        self._end_turn = _do_nothing
         if self._late_tick:
             self._deadlines.remove(self._late_tick, self)
+
+
+def _do_nothing() -> None:
+    """At the end of a turn of a connection that is over."""

@@ -8,14 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from ..config import Config
-from ..errors import (
-    ClosedError,
-    LimitExceeded,
-    NegotiationError,
-    ProtocolNotSupported,
-    StreamReset,
-    StrongholdError,
-)
+from ..errors import ClosedError, LimitExceeded, NegotiationError, ProtocolNotSupported, StreamReset, StrongholdError
 from ..events import ConnectionInfo, Direction
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
@@ -106,6 +99,7 @@ class Substream(Writer):
         "_deadline_tick",
         "_finished",
         "_flushes_before",
+        "_heard_end",
         "_held",
         "_host",
         "_lazy_room",
@@ -152,6 +146,8 @@ class Substream(Writer):
         self.receiver: StreamReceiver | None = None
         """Takes what comes; to be set before anything can come."""
         self._state = NEGOTIATING
+        self._heard_end = False
+        """The receiver knows that the remote sends no more. The session knows it before: of all that came in one read."""
         self._finished = False
         """FIN has left, or follows what is in the outbox."""
         self._outbox: Outbox | None = None
@@ -432,6 +428,7 @@ class Substream(Writer):
             self._output.reset(self._muxed, 0)
             self._end(ProtocolNotSupported(self.protocol))
             return
+        self._heard_end = True
         receiver = self.receiver
         if self._finished and self._outbox is None:
             self._detach()  # else it goes on, or a reset came in the same read
@@ -560,7 +557,7 @@ class Substream(Writer):
             may_follow = self._may_send(size)
             if self._lines_to_send and (size > MAX_JOIN_SIZE or not may_follow):
                 self.send_lines()
-            room = min(muxed.send_window - len(self._lines_to_send), size)
+            room = min(muxed.send_window, size)
             if room <= 0 or not may_follow:
                 break
             self._send(outbox.take(room if room <= MAX_FRAME_BODY else FULL_FRAME_BODY))
@@ -572,7 +569,7 @@ class Substream(Writer):
     def _send_fin(self) -> None:
         self.send_lines()
         self._output.send_fin(self._muxed)
-        if not self._muxed.remote_open:
+        if self._heard_end:
             self._detach()
 
     def _end(self, error: StrongholdError) -> None:

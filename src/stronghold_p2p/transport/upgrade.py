@@ -68,8 +68,6 @@ class PipeUpgrade:
         except StrongholdError as error:
             self._fail(error)
             return
-        if self.finished.done():
-            return  # to admit it may have closed a connection that this one goes over
         if self._machine.done and self._initiator:
             # First, so that the dial is over before the tasks of its rivals go on, which would dial others in their place.
             self._following = bytearray()
