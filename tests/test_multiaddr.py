@@ -159,6 +159,21 @@ def test_malformed_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("/ipv4/127.0.0.1/tcp/1", "where ip4, ip6, dns, tcp, ws or p2p could stand"),
+        (
+            "/p2p/12D3KooWRRyooRcDcrSCjR5cGBYRzUBbENWbvp2JY2atYtq45dh",
+            "is not a peer id: cut short, too long, or mistyped",
+        ),
+    ],
+)
+def test_what_is_mistyped(text: str, reason: str) -> None:
+    with pytest.raises(InvalidAddress, match=reason):
+        Multiaddr.parse(text)
+
+
+@pytest.mark.parametrize(
     ("data", "reason"),
     [
         (b"\x36\x02\xff\xfe", "utf-8"),

@@ -128,7 +128,10 @@ def listen(
         typer.Option(metavar="FILE", help="Read the rules from a policy file; reload it when it changes."),
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Store bans, and rules from answers, in this file.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Store bans, and rules from answers, in this file; else they end with the peer."
+        ),
     ] = None,
     audit: AuditPath = None,
     audit_required: AuditRequired = False,
@@ -221,8 +224,6 @@ def listen(
         )
     if via_relay and relay_mode == "never":
         raise UsageError("--via-relay and --relay-mode never contradict each other: nobody could reach this peer there")
-    if asks and state is None and worker is None:
-        output.note("answers       hold until this peer stops: --state FILE keeps them")
     at_stdin = ask or (console is None and (policy is not None or state is not None))
     if workers is not None and worker is None:
         if console is not None:

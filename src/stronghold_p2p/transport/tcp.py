@@ -272,7 +272,12 @@ class TcpTransport:
         if options.from_listen_port is not False:
             lent = borrow(listening, family, host, always=options.from_listen_port is True)
         if lent is None or not await self._dial_with(lent, host, port, make):
-            await self._loop.create_connection(make, host, port, family=family)
+            try:
+                await self._loop.create_connection(make, host, port, family=family)
+            except OSError as error:
+                if error.errno is None or error.errno not in errno.errorcode:
+                    raise
+                raise OSError(error.errno, os.strerror(error.errno)) from error  # asyncio's has the address in its text
 
     async def listen(
         self, address: Multiaddr, connected: Connected, options: ListenOptions = LISTEN_PLAINLY
