@@ -110,6 +110,7 @@ def _run_all(seeds: list[int], run: Any, *, jobs: int, tells: bool) -> Any:
 
 def _live(seed: int, run: Any, writing: int, *, tells: bool) -> None:
     signal.setitimer(signal.ITIMER_PROF, REAL_LIMIT)
+    signal.alarm(10 * REAL_LIMIT)  # for what waits and computes nothing
     try:
         result = run(seed, tells=tells)
         result["complaints"] = [complaint[:4000] for complaint in result["complaints"][:10]]

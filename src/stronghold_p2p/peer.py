@@ -263,8 +263,7 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
 
         Answer each with :meth:`Request.respond` or :meth:`Request.decline` within ``Config.handler_timeout``. A request
         that is garbage-collected without an answer is declined. ``buffer`` requests are read ahead; further ones wait in
-        their streams, without blocking the connection, and the newest of each peer goes first: of more requests than can be
-        answered, the oldest are the next to be given up.
+        their streams, without blocking the connection. While requests of a peer are given up there, its newest go first.
 
         Raises:
             RuntimeError: requests already have a handler or an iterator.
@@ -423,10 +422,11 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         await self._parts.set_banned(PeerId.of(peer), False)
 
     @property
-    def banned(self) -> frozenset[PeerId]:
-        """The peers banned by :meth:`ban_peer`, by answers, or in the state file; bans of the policy are not among them."""
+    def banned(self) -> tuple[PeerId, ...]:
+        """The peers banned by :meth:`ban_peer`, by answers, or in the state file, the latest ban last; bans of the policy are not
+        among them."""
         self._parts.owner.check()
-        return frozenset(self._parts.admission.banned)
+        return tuple(self._parts.admission.banned)
 
     # -- names -----------------------------------------------------------------------------------
 

@@ -183,14 +183,33 @@ def asking(number: int) -> bytes:
     return lines(JSON) + b"\x01%d" % number
 
 
-async def test_of_more_requests_than_are_iterated_over_the_newest_of_a_peer_goes_first(make_peer: MakePeer) -> None:
+async def test_iterating_serves_a_peer_in_its_order_while_it_replaces_each_request_that_is_answered(
+    make_peer: MakePeer,
+) -> None:
     bob = await make_peer(firewall=FirewallRules.allow_all())
     requests = bob.requests(buffer=1)
     remote = await Remote.dial(await bob.listen())
-    remote.send(*(data(2 * number + 1, asking(number), SYN) for number in range(4)))
+    remote.send(*(data(2 * number + 1, asking(number), SYN) for number in range(3)))
     queue: Any = bob._parts.responder._queue
+    for number in range(3, 9):
+        await until(lambda: len(queue._waiting) == 2)
+        request = await anext(requests)
+        assert request.body == number - 3
+        await request.respond(None)
+        remote.send(data(2 * number + 1, asking(number), SYN))
+    await remote.close()
+
+
+async def test_of_a_peer_that_gives_requests_up_the_newest_goes_first(make_peer: MakePeer) -> None:
+    bob = await make_peer(firewall=FirewallRules.allow_all())
+    requests = bob.requests(buffer=1)
+    remote = await Remote.dial(await bob.listen())
+    remote.send(*(data(2 * number + 1, asking(number), SYN) for number in range(5)))
+    queue: Any = bob._parts.responder._queue
+    await until(lambda: len(queue._waiting) == 4)
+    remote.send(data(3, flags=RST))
     await until(lambda: len(queue._waiting) == 3)
-    assert [(await anext(requests)).body for _ in range(4)] == [0, 3, 2, 1]
+    assert [(await anext(requests)).body for _ in range(4)] == [0, 4, 3, 2]
     await remote.close()
 
 
@@ -254,7 +273,9 @@ async def test_a_request_that_is_given_up_while_it_waits_does_not_begin(
     with monkeypatch.context() as patch:
         patch.setattr(turns, "_schedule", lambda: None)
         turns.crowded = True
-        remote.send(*(data(2 * number + 1, asking(number), SYN) for number in range(3)), data(5, flags=RST))
+        remote.send(*(data(2 * number + 1, asking(number), SYN) for number in range(3)))
+        await settled()
+        remote.send(data(5, flags=RST))
         await settled()
         assert handled == []
     turns._schedule()

@@ -87,3 +87,16 @@ def test_whatever_comes_leaves_nothing(items: list[tuple[Path, int]], random: ob
     assert (len(some), some.used) == (0, 0)
     assert seen <= set(range(len(items)))
     assert not some._root.within
+
+
+def test_the_newest_go_first_where_some_were_given_up_and_nowhere_else() -> None:
+    shares: Shares[str] = Shares()
+    for number in range(9):
+        shares.add(("net", "hasty"), f"hasty {number}")
+        shares.add(("net", "patient"), f"patient {number}")
+    assert shares.give_up("hasty 0")
+    assert not shares.give_up("hasty 0")
+    served = [shares.next() for _ in range(17)]
+    assert [item for item in served if item.startswith("hasty")] == [f"hasty {n}" for n in (8, 7, 6, 5, 1, 2, 3, 4)]
+    assert [item for item in served if item.startswith("patient")] == [f"patient {n}" for n in range(9)]
+    assert not shares

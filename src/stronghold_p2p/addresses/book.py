@@ -309,7 +309,7 @@ class AddressBook:
             if address not in named:
                 if len(named) >= self._room(source):
                     continue
-                if source is not AddressSource.GIVEN and _told_address(peer, address) is None:
+                if is_path(address) or (source is not AddressSource.GIVEN and _told_address(peer, address) is None):
                     continue
                 named[address] = each.expires
                 self._put(peer, source, named, self._told_by(peer, source, each.told_by))
@@ -399,6 +399,8 @@ def _parse(address: Multiaddr | str, peer: PeerId | str | None) -> tuple[PeerId,
         raise InvalidAddress(address, "the peer id is missing: append /p2p/<peer id>, or pass the peer")
     if named is not None and named != peer:
         raise InvalidAddress(address, f"expected an address of {peer}, got one of {named}")
+    if is_path(address):
+        raise InvalidAddress(address, "nobody can be dialed at a path: give an address with /tcp")
     return peer, address.without_peer()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import getpass
 import inspect
@@ -222,7 +223,8 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
                 signal.signal(signal.SIGINT, interrupt)
             loop.add_signal_handler(signal.SIGTERM, terminate)
             if until_stdin_ends:
-                loop.add_reader(0, stdin_ended)
+                with contextlib.suppress(PermissionError):  # a file, as a worker has
+                    loop.add_reader(0, stdin_ended)
             try:
                 async with output.in_background():
                     await work

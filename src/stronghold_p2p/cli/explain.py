@@ -32,7 +32,9 @@ NOBODY: Final = PeerId(b"\x12\x20" + bytes(32))
 
 Directions = Annotated[
     Literal["inbound", "outbound", "both"],
-    typer.Option("--direction", help="The peer's requests (inbound), ours to it (outbound), or both."),
+    typer.Option(
+        "--direction", help="The peer's requests (inbound), ours to it (outbound), or both.", show_default=True
+    ),
 ]
 StateFile = Annotated[
     Path | None, typer.Option("--state", metavar="FILE", help="A state file, with the rules and bans of answers.")

@@ -18,7 +18,7 @@ import typer
 from ..addresses.target import parse_target
 from ..config import Config
 from ..ending import end_all, together
-from ..errors import DialError, ListenError, PeerIdMismatch
+from ..errors import DialError, InvalidAddress, ListenError, PeerIdMismatch
 from ..events import (
     AddressesChanged,
     Dropped,
@@ -395,10 +395,10 @@ async def _listen_later(peer: StrongholdP2p[Any, Any], relay: str, error: Listen
 
 
 def _lasts(error: ListenError) -> bool:
-    """Whether no time mends it: the relay refuses, or another peer is where it should be."""
+    """Whether no time mends it: the relay refuses, another peer is where it should be, or nobody can dial there."""
     cause = error.__cause__
     if isinstance(cause, DialError) and cause.attempts:
-        return all(isinstance(attempt.error, PeerIdMismatch) for attempt in cause.attempts)
+        return all(isinstance(attempt.error, PeerIdMismatch | InvalidAddress) for attempt in cause.attempts)
     return not isinstance(cause, ConnectionError | TimeoutError)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from ..addresses.target import parse_target
 from ..errors import InvalidAddress
-from ..firewall.names import Names
+from ..firewall.names import ID_HEAD, Names
 from ..firewall.policy import Policy
 
 __all__ = ["PolicyFile", "latest_address", "load_policy", "named", "read_names"]
@@ -58,7 +58,7 @@ def named(text: str, policy: Policy | Path | None, state: Path | None = None) ->
     try:
         parse_target(text)
     except InvalidAddress:
-        if text.startswith(("/", "12D3Koo")):  # an address, or an id
+        if text.startswith(("/", ID_HEAD)):  # an address, or an id
             raise
         if policy is None and state is None:
             raise InvalidAddress(

@@ -85,7 +85,7 @@ async def run(*arguments: str, before: Sequence[str] = ()) -> tuple[int, Any]:
 
 
 async def _start(*arguments: str, before: Sequence[str], stdin: int) -> Process:
-    # Out of the reach of the terminal: Ctrl-C is ours to hand on, once.
+    # Out of the reach of the terminal: Ctrl-C is ours, and what we have started ends when we say so.
     return await asyncio.create_subprocess_exec(
         *(*before, *this_program(), *arguments, "--json"),
         stdin=stdin,

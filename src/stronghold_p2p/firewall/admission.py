@@ -65,23 +65,23 @@ class Admission:
     def __init__(self) -> None:
         self.is_relay: Callable[[PeerId], bool] = lambda peer: False
         """Whether a peer forwards for us now: it is connected directly, whatever its :data:`RelayMode`."""
-        self._banned: set[PeerId] = set()
+        self._banned: dict[PeerId, None] = {}
         self._relay_mode: RelayMode | None = None
         self._relay_modes: dict[PeerId, RelayMode] = {}
         self.set_policy(AdmissionRules())
 
     @property
     def banned(self) -> AbstractSet[PeerId]:
-        """The peers banned by calls."""
-        return self._banned
+        """The peers banned by calls, in the order of their bans."""
+        return self._banned.keys()
 
     def ban(self, peer: PeerId) -> None:
         """Refuses ``peer``, regardless of the policy."""
-        self._banned.add(peer)
+        self._banned[peer] = None
 
     def unban(self, peer: PeerId) -> None:
         """Lifts a ban made by :meth:`ban`."""
-        self._banned.discard(peer)
+        self._banned.pop(peer, None)
 
     def set_relay_mode(self, peer: PeerId | None, mode: RelayMode | None) -> None:
         """Sets that of ``peer``, or, by None, of all without one of their own; None removes it. A policy goes before."""

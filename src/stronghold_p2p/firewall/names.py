@@ -13,10 +13,13 @@ from typing import Final
 from ..errors import InvalidAddress, InvalidName
 from ..identity import PeerId
 
-__all__ = ["Names", "check_name", "labelled", "looks"]
+__all__ = ["ID_HEAD", "Names", "check_name", "labelled", "looks"]
 
 MAX_NAME: Final = 64
 """Characters of a name. It stands in columns of lists, and in sentences beside a peer id; host names are as long, at most."""
+
+ID_HEAD: Final = "12D3Koo"
+"""How the id of every Ed25519 key begins: nearly all ids do. What begins so and is none is cut short, or mistyped."""
 
 SHOWN_START: Final = 7
 SHOWN_END: Final = 6
@@ -53,7 +56,8 @@ class Names:
         try:
             return PeerId.parse(text)
         except InvalidAddress:
-            pass
+            if text.startswith(ID_HEAD):
+                raise  # an id that is cut short, or mistyped
         peer = (self._policy if self._is_in_policy(text) else self._petnames).holder(text)
         if peer is not None:
             names = {self._policy.names.get(peer), self._petnames.names.get(peer)}
@@ -135,6 +139,8 @@ def check_name(name: str) -> None:
         raise InvalidName(name, f"a name has at most {MAX_NAME} characters, not {len(name)}")
     if name.startswith("/"):
         raise InvalidName(name, "a name must not begin with a slash, as an address does")
+    if name.startswith(ID_HEAD):
+        raise InvalidName(name, f"a name must not begin with {ID_HEAD}, as peer ids do")
 
 
 def looks(name: str) -> str:

@@ -17,8 +17,7 @@ __all__ = ["RequestQueue"]
 
 class RequestQueue(Generic[Req, Res]):
     """Requests for ``async for``. A request takes a place in the buffer when it is whole. What is beyond the buffer waits:
-    each network and each peer has its turn, and the newest of its requests goes first: if they come faster than they are
-    answered, its oldest are the next to be given up."""
+    each network and each peer has its turn."""
 
     def __init__(self, buffer: int, turns: Callable[[], Turns], owner: Owner | None = None) -> None:
         if buffer < 1:
@@ -64,7 +63,7 @@ class RequestQueue(Generic[Req, Res]):
 
     def leave(self, inbound: InboundRequest[Req, Res]) -> None:
         """A request has ended before it was taken."""
-        self._waiting.discard(inbound)
+        self._waiting.give_up(inbound)
         if self._ready.pop(inbound, None) is not None:
             self._room += 1
             self._admit()
@@ -84,7 +83,7 @@ class RequestQueue(Generic[Req, Res]):
                 if turns.over:
                     turns.wait(("requests()",), self._admit)
                     break
-                turns.run(self._waiting.next(newest=True).admit)
+                turns.run(self._waiting.next().admit)
         finally:
             self._admitting = False
 

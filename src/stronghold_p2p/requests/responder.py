@@ -143,7 +143,7 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         if self._queue is not None:
             self._queue.leave(inbound)
         elif self.turns.crowded:
-            self.turns.forget(inbound.admit)
+            self.turns.give_up(inbound.admit)
         peer = inbound.stream.peer
         if self._gate.tenancy.tenants:
             self._gate.tenancy.leave(inbound, peer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 __all__ = ["Path", "Shares"]
 
@@ -12,16 +12,25 @@ Path = tuple[Hashable, ...]
 
 T = TypeVar("T", bound=Hashable)
 
+NEWEST_FIRST: Final = 4
+"""Items that go first for each that is given up: if a fifth of them more come than can be served, nearly all that are served are
+in time. Whose items are never given up, however many wait, has them served in their order."""
+
+MAX_NEWEST_FIRST: Final = 16
+"""At most, however many were given up: soon after that has ended, the order is that of their coming again."""
+
 
 class _Share(Generic[T]):
     """What one holder has: items, and the shares of those within it. Those that were served last stand last."""
 
-    __slots__ = ("items", "key", "parent", "used", "within")
+    __slots__ = ("items", "key", "newest_first", "parent", "used", "within")
 
     def __init__(self, parent: _Share[T] | None, key: Hashable) -> None:
         self.parent = parent
         self.key = key
         self.used = 0
+        self.newest_first = 0
+        """So many of the next to be served are its newest."""
         self.items: dict[T, int] = {}
         self.within: dict[Hashable, _Share[T]] = {}
 
@@ -93,16 +102,28 @@ class Shares(Generic[T]):
         _change(share, -share.items.pop(item))
         return True
 
-    def next(self, *, newest: bool = False) -> T:
-        """Removes and returns the next one: every holder has its turn, and its oldest item is served first, or its ``newest``.
-        There is one."""
+    def give_up(self, item: T) -> bool:
+        """As :meth:`discard`, of what waits to be served and need not be any more: then its holder's oldest item is the next to be
+        given up, and some of its newest go first."""
+        share = self._holders.get(item)
+        if share is not None:
+            share.newest_first = min(share.newest_first + NEWEST_FIRST, MAX_NEWEST_FIRST)
+        return self.discard(item)
+
+    def next(self) -> T:
+        """Removes and returns the next one: every holder has its turn, and its oldest item is served first, unless others of it
+        were given up. There is one."""
         share = self._root
         while share.within:
             key, chosen = next(iter(share.within.items()))
             del share.within[key]  # it goes on at the end, if anything is left of it
             share.within[key] = chosen
             share = chosen
-        item = next(reversed(share.items) if newest else iter(share.items))
+        if share.newest_first:
+            share.newest_first -= 1
+            item = next(reversed(share.items))
+        else:
+            item = next(iter(share.items))
         self.discard(item)
         return item
 

@@ -27,8 +27,8 @@ class Turns:
     too long. Behind the input, more of it would be begun with each of them that is late.
 
     Once handlers take the time, requests wait to begin, also for as long as a turn, while what comes is read: else nobody would
-    hear that requesters have given up, and they would be answered too late. The newest of each holder begins first, since its
-    oldest is the next to be given up.
+    hear that requesters have given up, and they would be answered too late. Once some are given up, the newest of their holder
+    begin first, since its oldest is the next.
 
     The time is not set back every turn, which would cost each of them a callback, but when it is used up for the first time
     in a turn: that one is over if the same happens again. So it may last twice as long.
@@ -98,8 +98,11 @@ class Turns:
 
     def forget(self, work: Callable[[], None]) -> None:
         """``work`` is not to be called any more."""
-        if not self._waiting.discard(work):
-            self._beginning.discard(work)
+        self._waiting.discard(work)
+
+    def give_up(self, work: Callable[[], None]) -> None:
+        """The request that ``work`` begins has ended."""
+        self._beginning.give_up(work)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -136,7 +139,7 @@ class Turns:
         began = now = clock()
         while self._beginning and now - began <= self.limit:
             before = now
-            self._beginning.next(newest=True)()
+            self._beginning.next()()
             now = clock()
             if now - before > SLOW:
                 self._slow = True

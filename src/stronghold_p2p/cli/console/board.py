@@ -30,7 +30,7 @@ from .desk import Desk
 __all__ = ["INTERVAL", "Board", "Watch"]
 
 MAX_LISTED = 200
-"""Rules in each direction, bans, and connections, that are listed. Of connections, their number is told."""
+"""Rules in each direction, bans, the latest ones, and connections, that are listed. Of connections, their number is told."""
 
 MAX_DECISIONS = 100
 """The latest ones, which are listed."""
@@ -127,7 +127,7 @@ class Board:
     def _make(self) -> None:
         name_of = self._peer.name_of
         rules = self._peer.rules_in_force(MAX_LISTED)
-        banned = sorted(self._peer.banned, key=str)
+        banned = self._peer.banned
         connections = islice(self._connections.values(), MAX_LISTED)
         self._put("peer", str(self._peer.peer_id), str)
         self._put("questions", self._desk.record, dict)
@@ -140,7 +140,7 @@ class Board:
             "rules",
             (
                 [(its, None if its.peer is None else name_of(its.peer)) for its in rules],
-                [(its, name_of(its)) for its in banned[:MAX_LISTED]],
+                [(its, name_of(its)) for its in banned[: -MAX_LISTED - 1 : -1]],
                 len(banned) > MAX_LISTED,
             ),
             lambda made: {

@@ -291,7 +291,7 @@ function ruleRow(told) {
 
 function banRow(told) {
   const chips = make("p", null, "chips", chip("reject", `${MARKS.reject} banned: no connection`));
-  const then = "Then it may connect again, and rules decide about its requests.";
+  const then = "Then it may connect again, unless the policy bans it, and rules decide about its requests.";
   const button = removal(told, "ban", "Lift ban", `Lift the ban of ${called(told)}`, then);
   return make("li", null, null, button, make("p", null, null, ...who(told)), chips);
 }
