@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from functools import partial
+from operator import attrgetter
 
 from attack.connections import PENDING
 from attack.frames import HELD, MANY
@@ -35,13 +36,8 @@ def client_hello() -> bytes:
 HELLO = client_hello()
 
 
-def plain(target: Target) -> tuple[str, int]:
-    return target.websocket
-
-
-def secure(target: Target) -> tuple[str, int]:
-    assert target.tls is not None
-    return target.tls
+plain, secure = attrgetter("websocket"), attrgetter("tls")
+"""Where a WebSocket begins: without TLS, and with it."""
 
 
 async def stall(where: Callable[[Target], tuple[str, int]], opening: bytes, rest: bytes, target: Target) -> None:

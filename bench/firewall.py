@@ -142,7 +142,7 @@ def measure(keypair: Keypair, kind: str, seconds: float) -> float:
         assert listener.stdout is not None
         try:
             address = listener.stdout.readline().strip()
-            with asyncio.Runner(loop_factory=limit.loop_factory(limit.default_loop())) as runner:
+            with asyncio.Runner(loop_factory=limit.loop_factory()) as runner:
                 return runner.run(requests_per_second(keypair, address, seconds))
         finally:
             listener.stdin.close()
@@ -158,7 +158,7 @@ def main() -> None:
     if arguments.listen:
         kind, peer = arguments.listen
         firewall = FirewallRules.allow_all() if kind == "allow" else rules(PeerId.parse(peer))
-        with asyncio.Runner(loop_factory=limit.loop_factory(limit.default_loop())) as runner:
+        with asyncio.Runner(loop_factory=limit.loop_factory()) as runner:
             runner.run(listen(firewall))
         return
     keypair = Keypair.generate()

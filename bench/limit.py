@@ -209,8 +209,9 @@ async def bulk_mb_per_second(port: int, seconds: float) -> float:
     return rate
 
 
-def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    if name == "asyncio":
+def loop_factory(name: str | None = None) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Of "asyncio" or "uvloop"; None: of :func:`default_loop`."""
+    if (name or default_loop()) == "asyncio":
         return asyncio.new_event_loop
     import uvloop
 

@@ -109,7 +109,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 
 
 def measure_one(work: Callable[[int, str], Coroutine[Any, Any, dict[str, Any]]]) -> dict[str, Any]:
-    with listener() as (process, address), asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with listener() as (process, address), asyncio.Runner(loop_factory=limit.loop_factory()) as runner:
         return runner.run(work(process, address))
 
 
@@ -406,10 +406,6 @@ def peak_rss(process: int) -> int:
     return int(fields["VmHWM"].split()[0]) * 1024
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    return limit.loop_factory(limit.default_loop())
-
-
 @contextmanager
 def listener() -> Iterator[tuple[int, str]]:
     """A listener in a process of its own: its id, and its address."""
@@ -447,7 +443,7 @@ def main() -> None:
     parser.add_argument("--listen", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.listen:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=limit.loop_factory()) as runner:
             runner.run(listen())
         return
     rows = measure(arguments.rounds)

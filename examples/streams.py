@@ -14,9 +14,8 @@ async def shout(stream: Stream) -> None:
 
 
 async def main() -> None:
-    rules = FirewallRules(
-        inbound=Rule.restricted(allow={SHOUT})
-    )  # who may: a stream passes the firewall as a request does
+    # A stream passes the firewall as a request does, by its protocol id.
+    rules = FirewallRules(inbound=Rule.restricted(allow={SHOUT}))
     async with StrongholdP2p(firewall=rules) as bob, StrongholdP2p() as alice:
         bob.handle_stream(SHOUT, shout)
         address = await bob.listen()

@@ -16,14 +16,14 @@ from stronghold_p2p.encoding import messages, multibase
 from stronghold_p2p.errors import DecodeError, InvalidAddress, RelayRefused, RemoteProtocolError
 from stronghold_p2p.events import Direction, Path
 from stronghold_p2p.identity import PeerId, PublicKey
-from stronghold_p2p.multiaddr import Multiaddr
+from stronghold_p2p.multiaddr import Multiaddr, is_path
 from stronghold_p2p.port_mapping import nat_pmp, pcp, ssdp
 from stronghold_p2p.protocols import framing
 from stronghold_p2p.protocols.approval.answers import ApprovalAnswer, open_answer, verify
 from stronghold_p2p.protocols.approval.question import ApprovalQuestion
 from stronghold_p2p.protocols.identify import message as identify
 from stronghold_p2p.protocols.relay import client
-from stronghold_p2p.protocols.relay.message import HOP, STOP, HopType, Status, StopType, read_limits, read_peer
+from stronghold_p2p.protocols.relay.message import HopType, Status, StopType, read_limits
 from stronghold_p2p.protocols.relay.voucher import Voucher
 from stronghold_p2p.requests.codec import make_codec
 from stronghold_p2p.transport.dnsaddr import addresses_in
@@ -43,6 +43,7 @@ ADDRESSES = tuple(
             "/dnsaddr/example.org",
             "/ip6zone/eth0/ip6/fe80::1/udp/1/quic-v1/webtransport",
             f"/ip4/192.0.2.1/tcp/1/p2p/{REMOTE}/p2p-circuit/p2p/{US}",
+            "/p2p-circuit",
             "/unix/tmp/a/b",
         ),
     )
@@ -113,6 +114,8 @@ def fuzz_multiaddr(data: bytes) -> None:
     address = Multiaddr.from_bytes(data)
     assert address.to_bytes() == data
     assert Multiaddr.parse(str(address)).components == address.components
+    assert address.relay is None or address.is_relayed
+    assert is_path(address) or address.with_peer(US).peer_id == US
 
 
 @target("multiaddr-text", InvalidAddress, seeds=lambda: (str(address).encode() for address in ADDRESSES))
@@ -251,7 +254,7 @@ def reading(name: str, message_type: type[Message], *seeds: Message) -> Target:
         message = result(framing.read(Instant(data), message_type))  # type: ignore[arg-type]
         if isinstance(message, messages.HopMessage | messages.StopMessage):
             read_limits(message)
-            read_peer(message, HOP if isinstance(message, messages.HopMessage) else STOP)
+            PeerId.from_bytes(message.peer.id)
 
     return run
 

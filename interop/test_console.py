@@ -128,6 +128,15 @@ async def test_a_rejection_with_a_reason_and_a_ban_that_one_must_be_sure_of(
         await request
     await page.wait_for("document.querySelector('#connections .none').checkVisibility()")
     assert not bob.connections
+    await page.wait_for("/banned: no connection/.test(document.querySelector('#rules').innerText)")
+    await page.click("#rules button")
+    assert "Lift the ban of" in await page.evaluate("document.querySelector('#sure').innerText")
+    await page.click("#sure [data-sure=yes]")
+    await page.wait_for("document.querySelector('#rules button') === null")
+    request = send(alice, bob, SIGN)
+    await page.wait_for(CARD)
+    await page.click(".card:not([data-ended]) [data-answer=once]")
+    assert await request == SIGN
 
 
 async def test_two_tabs_agree(shown: tuple[Peer, Peer, Page, list[str]]) -> None:

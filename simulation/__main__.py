@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import compileall
-import ctypes
 import json
 import os
 import signal
@@ -12,18 +10,12 @@ import sys
 import time
 import traceback
 from collections import Counter
-from pathlib import Path
 from typing import Any, Final, NamedTuple
-
-import stronghold_p2p
 
 from .world import world
 
 REAL_LIMIT: Final = 60
-"""Seconds by the clock of this machine until a world is ended that does not end by itself."""
-
-NO_RANDOM_ADDRESSES: Final = 0x0040000
-"""For personality(2): the order of a set of objects depends on where they lie in memory."""
+"""Seconds of a processor until a world is ended that does not end by itself: one takes half a second."""
 
 real_time = time.monotonic
 
@@ -75,15 +67,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _be_repeatable() -> None:
-    """Starts this program anew with hashes and addresses in memory that are always the same."""
+    """Starts this program anew with hashes that are always the same."""
     if os.environ.get("PYTHONHASHSEED") != "0":
-        for package in (Path(__file__).parent, Path(stronghold_p2p.__file__).parent):
-            compileall.compile_dir(
-                package, quiet=2
-            )  # what is compiled at its first import lies elsewhere than at the second
         os.environ["PYTHONHASHSEED"] = "0"
-        if sys.platform == "linux":
-            ctypes.CDLL(None).personality(NO_RANDOM_ADDRESSES)
         os.execv(sys.executable, [sys.executable, "-m", "simulation", *sys.argv[1:]])
 
 
@@ -123,7 +109,7 @@ def _run_all(seeds: list[int], run: Any, *, jobs: int, tells: bool) -> Any:
 
 
 def _live(seed: int, run: Any, writing: int, *, tells: bool) -> None:
-    signal.alarm(REAL_LIMIT)
+    signal.setitimer(signal.ITIMER_PROF, REAL_LIMIT)
     try:
         result = run(seed, tells=tells)
         result["complaints"] = [complaint[:4000] for complaint in result["complaints"][:10]]

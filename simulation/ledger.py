@@ -54,10 +54,6 @@ class Times:
     def last(self) -> Rules:
         return self._entries[-1][0]
 
-    @property
-    def is_certain(self) -> bool:
-        return sum(until == float("inf") for _, _, until in self._entries) == 1
-
     def may_be(self, rules: Rules) -> None:
         """From now on these are in force, or the last ones, until :meth:`settle`."""
         self._entries.append((rules, world.now, float("inf")))
@@ -109,6 +105,8 @@ class Ledger:
         """Since when a peer may send no requests, by its own rules, and since when it may."""
         self.approvals: dict[tuple[str, str], list[float]] = {}
         """When somebody has let requests pass: at the first, from the second."""
+        self.at_work: set[int] = set()
+        """Requests for which handlers wait."""
         self.counts: Counter[str] = Counter()
         """What happened, by its name, for people."""
         self._ids = itertools.count(1)

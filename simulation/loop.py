@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextvars import Context
 from ipaddress import ip_address
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from stronghold_p2p.store import database_thread
-from stronghold_p2p.transport import netlink
+from stronghold_p2p.transport import eager, lookups, netlink
 
+from .network import Machine
 from .process import Process
 from .sockets import Selector, Socket
 from .world import here, world
@@ -32,7 +34,7 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.selector = Selector()
         super().__init__(self.selector)
-        self.set_task_factory(_make_task)
+        self.set_task_factory(lambda loop, work, **named: _Task(work, loop=loop, **named))
 
     def time(self) -> float:
         return world.now
@@ -85,14 +87,20 @@ def _unless_dead(handle: H) -> H:
     return handle
 
 
-def _make_task(loop: asyncio.AbstractEventLoop, work: Any, **arguments: Any) -> asyncio.Task[Any]:
-    """Known to its process."""
-    context: Context | None = arguments.get("context")
-    process = here.get() if context is None else context.get(here)
-    task = asyncio.Task(work, loop=loop, context=context)
-    if isinstance(process, Process):
-        process.tasks.add(task)
-    return task
+class _Task(asyncio.Task[T]):
+    """Known to its process, and hashed by its number: the order of a set of tasks must not depend on where they lie in memory."""
+
+    _numbers: ClassVar = itertools.count()
+
+    def __init__(self, work: Any, *, context: Context | None = None, **named: Any) -> None:
+        self._number = next(self._numbers)
+        process = here.get() if context is None else context.get(here)
+        if isinstance(process, Process):
+            process.tasks.add(self)
+        super().__init__(work, context=context, **named)
+
+    def __hash__(self) -> int:
+        return self._number
 
 
 class _Executor:
@@ -111,14 +119,35 @@ class _Executor:
     def shutdown(self, wait: bool) -> None: ...
 
 
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    return asyncio.get_running_loop().run_in_executor(None, work)
+
+
 def _addresses() -> list[netlink.AddressFacts]:
+    machine = _machine()
+    if machine.network.is_ip6:
+        return [(ip_address("::1"), 1, True, 128), (ip_address(machine.ip), 2, True, 64)]
+    return [(ip_address("127.0.0.1"), 1, True, 8), (ip_address(machine.ip), 2, True, 24)]
+
+
+def _getaddrinfo(host: str, port: int | None, *, family: int, type: int) -> list[Any]:
+    ip = _machine().network.look_up(host)
+    if ip is None:
+        raise socket.gaierror(socket.EAI_AGAIN, "nobody has answered")
+    return [(family, type, 0, "", (ip, port))]
+
+
+def _machine() -> Machine:
     process = here.get()
     assert isinstance(process, Process)
-    return [(ip_address("127.0.0.1"), 1, True, 8), (ip_address(process.machine.ip), 2, True, 24)]
+    return process.machine
 
 
 def replace_system() -> None:
     """Has all that the library asks of the system answered by the world."""
     socket.socket = Socket  # type: ignore[assignment,misc]
+    asyncio.Task = vars(eager)["Task"] = _Task  # type: ignore[misc,assignment]
+    socket.getaddrinfo = _getaddrinfo  # type: ignore[assignment]
     netlink.addresses = _addresses
+    vars(lookups)["in_thread"] = _in_thread
     vars(database_thread)["ThreadPoolExecutor"] = _Executor

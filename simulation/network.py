@@ -7,7 +7,8 @@ import errno
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
+from functools import partial
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from .world import world
@@ -31,6 +32,9 @@ TIME_WAIT: Final = 60.0
 
 EPHEMERAL: Final = range(32768, 61000)
 
+LOOPBACK: Final = 1
+"""The number of the interface of a machine that leads to itself; the other one is 2."""
+
 
 class Endpoint(NamedTuple):
     """An IP address and a port."""
@@ -40,11 +44,12 @@ class Endpoint(NamedTuple):
 
 
 class Nat(enum.Enum):
-    """Which port of the router a connection from inside gets (RFC 5382, section 4.1). Each lets in only whom the inside has
-    written to."""
+    """What becomes of an address and a port at home. With IPv4 either is another outside (RFC 5382, section 4.1), with IPv6 both
+    stay. Each lets in only whom the inside has written to."""
 
     ENDPOINT_INDEPENDENT = enum.auto()
     SYMMETRIC = enum.auto()
+    NONE = enum.auto()
 
 
 class Machine:
@@ -65,11 +70,15 @@ class Machine:
         """Those that have ended, and would be taken for new ones."""
         self.network_changed: list[Callable[[], None]] = []
         """Called when the address has changed."""
+        self.members: dict[Callable[[bytes, str], None], tuple[int, Endpoint]] = {}
+        """What gets the packets to a group on one of our interfaces."""
         self.network = network
         self._ports = itertools.cycle(EPHEMERAL)
         for _ in range(world.chance.randrange(1000)):
             next(self._ports)
         network.machines.append(self)
+        if router is not None and router.nat is Nat.NONE:
+            network.routers[ip] = router
 
     def free_port(self) -> int:
         used = {end.port for end in self.listening} | {ours.port for ours, _ in self.streams}
@@ -89,9 +98,14 @@ class Machine:
         self.listening.clear()
         self.remembered.clear()
         self.network_changed.clear()
+        self.members.clear()
+
+    def ip_of(self, interface: int) -> str:
+        """Our address there."""
+        return self.ip if interface != LOOPBACK else "::1" if self.network.is_ip6 else "127.0.0.1"
 
     def listener_at(self, end: Endpoint) -> Callable[[Stream], bool] | None:
-        return self.listening.get(end) or self.listening.get(Endpoint("0.0.0.0", end.port))
+        return self.listening.get(end) or self.listening.get(Endpoint(self.network.any_ip, end.port))
 
 
 class Router:
@@ -102,11 +116,14 @@ class Router:
         self.nat = nat
         self._ports: dict[tuple[Endpoint, Endpoint | None], int] = {}
         self._inside: dict[int, Endpoint] = {}
-        self._asked: set[tuple[int, Endpoint]] = set()
+        self._asked: set[tuple[Endpoint, Endpoint]] = set()
         network.routers[ip] = self
 
     def leave(self, inside: Endpoint, remote: Endpoint) -> Endpoint:
         """As what ``remote`` sees ``inside``."""
+        if self.nat is Nat.NONE:
+            self._asked.add((inside, remote))
+            return inside
         key = inside, (remote if self.nat is Nat.SYMMETRIC else None)
         port = self._ports.get(key)
         if port is None:
@@ -115,12 +132,15 @@ class Router:
                 port = world.chance.choice(EPHEMERAL)
             self._ports[key] = port
             self._inside[port] = inside
-        self._asked.add((port, remote))
-        return Endpoint(self.ip, port)
+        outside = Endpoint(self.ip, port)
+        self._asked.add((outside, remote))
+        return outside
 
-    def enter(self, port: int, remote: Endpoint) -> Endpoint | None:
-        """Whom at home ``remote`` meets at that port."""
-        return self._inside.get(port) if (port, remote) in self._asked else None
+    def enter(self, to: Endpoint, remote: Endpoint) -> Endpoint | None:
+        """Whom at home ``remote`` meets there."""
+        if (to, remote) not in self._asked:
+            return None
+        return to if self.nat is Nat.NONE else self._inside.get(to.port)
 
     def restart(self) -> None:
         """Forgets everything."""
@@ -132,9 +152,14 @@ class Router:
 class Network:
     """Packets arrive in order on each connection, after a time; those that are lost are sent again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_ip6: bool = False) -> None:
+        """``is_ip6``: it speaks IPv6 alone; else IPv4 alone."""
+        self.is_ip6 = is_ip6
         self.machines: list[Machine] = []
         self.routers: dict[str, Router] = {}
+        """By the addresses that lead to them."""
+        self.names: dict[str, Machine] = {}
+        """Of machines, in DNS."""
         self.delay = world.chance.choice((0.0005, 0.01, 0.08))
         """Seconds on the way, at least."""
         self.jitter = world.chance.choice((0.0, 0.005, 0.05))
@@ -145,6 +170,8 @@ class Network:
         """Bytes that arrive at once, at most."""
         self.window = world.chance.choice((1 << 20, 1 << 16, 5000))
         """Bytes that are on the way or unread, at most: then a program has to wait."""
+        self.gives_up = world.chance.random() < 0.5
+        """Whether systems end a connection whose data nobody acknowledges in the time that a program sets, as Linux does."""
         self.apart: set[frozenset[Machine]] = set()
         """Pairs that cannot reach each other."""
 
@@ -153,6 +180,11 @@ class Network:
             f"{self.delay * 1000:g} ms, at most {self.jitter * 1000:g} more; {self.loss:.0%} are lost; at most "
             f"{self.segment} bytes arrive at once, {self.window} are on the way"
         )
+
+    @property
+    def any_ip(self) -> str:
+        """That of all addresses of a machine."""
+        return "::" if self.is_ip6 else "0.0.0.0"
 
     @property
     def is_fast(self) -> bool:
@@ -179,28 +211,37 @@ class Network:
         """Whom a packet reaches, at which of its endpoints, and from where it seems to come; None: nobody."""
         if source.ip != sender.ip:
             return None
-        inside = to
-        if sender.router is not None and not IPv4Address(to.ip).is_private:
-            if to.ip == sender.router.ip:
+        machine = self._machine_at(to.ip, sender.router)
+        if machine is None and sender.router is not None:
+            if to.ip == sender.router.ip or ip_address(to.ip).is_private:
                 return None  # no hairpin
             source = sender.router.leave(source, to)
-        if (router := self.routers.get(to.ip)) is not None:
-            found = router.enter(to.port, source)
-            if found is None:
+        if machine is None and (router := self.routers.get(to.ip)) is not None:
+            inside = router.enter(to, source)
+            if inside is None:
                 return None
-            inside = found
+            to = inside
+            machine = self._machine_at(to.ip, router)
+        elif machine is None:
+            machine = self._machine_at(to.ip, None)
+        return (machine, to, source) if machine is not None and self.joins(sender, machine) else None
+
+    def _machine_at(self, ip: str, router: Router | None) -> Machine | None:
+        """That of a home, or of the public network."""
+        return next((machine for machine in self.machines if machine.ip == ip and machine.router is router), None)
+
+    def spread(self, sender: Machine, interface: int, group: Endpoint, data: bytes) -> None:
+        """Has a packet reach all that are members of the group there: at home, or on the machine itself."""
         for machine in self.machines:
-            at_home = (
-                machine.router is self.routers.get(to.ip) if to.ip in self.routers else _are_neighbors(sender, machine)
-            )
-            if machine.ip == inside.ip and at_home and self.joins(sender, machine):
-                return machine, inside, source
-        return None
+            is_near = machine is sender or (interface != LOOPBACK and machine.router is sender.router is not None)
+            if is_near and self.joins(sender, machine) and not self.is_lost():
+                for member, joined in machine.members.items():
+                    if joined == (interface, group):
+                        world.after(self.takes(), partial(member, data, sender.ip_of(interface)))
 
-
-def _are_neighbors(sender: Machine, machine: Machine) -> bool:
-    """Whether no router lies on the way to the machine."""
-    return machine.router is None or machine.router is sender.router
+    def look_up(self, name: str) -> str | None:
+        """The address of a machine; None: nobody has answered."""
+        return None if self.is_lost() else self.names[name].ip
 
 
 class Stream:

@@ -22,6 +22,9 @@ from stronghold_p2p import (
     FirewallRequestOpened,
     FirewallRules,
     Keypair,
+    Multiaddr,
+    PeerDiscovered,
+    PeerExpired,
     PeerId,
     PolicyFailed,
     PolicyLoaded,
@@ -62,9 +65,17 @@ class Node:
     """One identity on one machine: it starts, ends in several ways, and starts again."""
 
     def __init__(
-        self, name: str, machine: Machine, ledger: Ledger, folder: Path, rules: Rules, *, forwards: bool
+        self,
+        name: str,
+        machine: Machine,
+        ledger: Ledger,
+        folder: Path,
+        rules: Rules,
+        *,
+        forwards: bool,
+        may_keep: bool,
     ) -> None:
-        """``forwards``: it is a relay."""
+        """``forwards``: it is a relay. ``may_keep``: peers are kept in this world, which takes streams, and circuits that last."""
         chance = world.chance
         self.name = name
         self.machine = machine
@@ -72,9 +83,18 @@ class Node:
         self.relay: Node | None = None
         """Through which it listens; None: it can be dialed."""
         self.forwards = forwards
+        self.host = f"{name}.example" if machine.router is None and chance.random() < 0.25 else ""
+        """Its name in DNS."""
+        if self.host:
+            machine.network.names[self.host] = machine
+        self.mdns = machine.router is not None and chance.random() < 0.5
+        self.sees: dict[PeerId, tuple[Multiaddr, ...]] = {}
+        """Whom its process has found at home, and where."""
         self.answers = chance.choice(("plain", "async", "async", "iterator"))
-        self.websocket = chance.random() < 0.25
-        self.config = _config(forwards=forwards)
+        self.transport = chance.choice(("", "", "/ws", "/tls/ws"))
+        """What stands behind TCP in its address."""
+        self.config = _config(many_streams=forwards or may_keep)
+        self._max_circuit_seconds = 300.0 if may_keep else 30.0
         self.state = folder / f"{name}.db" if chance.random() < 0.3 else None
         self.policy = folder / f"{name}.toml" if chance.random() < 0.3 else None
         self.answerer = chance.choice(("approve", "approve all", "reject", "silent", "none"))
@@ -84,10 +104,13 @@ class Node:
         """None: it does not run."""
         self.others: dict[PeerId, Node] = {}
         """All nodes, by peer id."""
+        self.keeps_all = may_keep and chance.random() < 0.4
+        """All others are kept from its start on."""
+        self.keeps: set[Node] = set()
+        """Those that its process keeps."""
         self.busy = False
         """Something is being done to it."""
         self._ledger = ledger
-        self._written_at = 0.0
         ledger.inbound[name] = Times(rules)
         ledger.muted[name] = []
 
@@ -97,7 +120,7 @@ class Node:
     @property
     def description(self) -> str:
         """What it is, for people."""
-        where = f"at {self.machine.ip}" if self.relay is None else f"at home, listens through {self.relay}"
+        where = f"at {self.host or self.machine.ip}" if self.relay is None else f"at home, listens through {self.relay}"
         files = [file.name for file in (self.state, self.policy) if file is not None]
         return (
             f"{self.name}: {where}{', a relay' if self.forwards else ''}; answers: {self.answers}, "
@@ -117,7 +140,9 @@ class Node:
         """Where others reach it."""
         if self.relay is not None:
             return f"{self.relay.address}/p2p-circuit/p2p/{self.id}"
-        return f"/ip4/{self.machine.ip}/tcp/{PORT}{'/ws' if self.websocket else ''}/p2p/{self.id}"
+        version = 6 if self.machine.network.is_ip6 else 4
+        host = f"dns{version}/{self.host}" if self.host else f"ip{version}/{self.machine.ip}"
+        return f"/{host}/tcp/{PORT}{self.transport}/p2p/{self.id}"
 
     # -- its life --------------------------------------------------------------------------------
 
@@ -145,9 +170,12 @@ class Node:
             config=self.config,
             policy=self.policy,
             state=self.state,
-            relay=RelayServer(max_seconds=30.0) if self.forwards else None,
+            relay=RelayServer(max_seconds=self._max_circuit_seconds) if self.forwards else None,
+            mdns=self.mdns,
         )
         self.peer = peer
+        self.keeps.clear()
+        self.sees.clear()
         if self.answers == "plain":
             peer.on_request(self._answer)
         elif self.answers == "async":
@@ -166,7 +194,13 @@ class Node:
         await self.peer.start()
         self._ledger.inbound[self.name].settle()
         self.meet()
-        await self.peer.listen(f"/ip4/0.0.0.0/tcp/{PORT}{'/ws' if self.websocket else ''}")
+        if self.keeps_all:
+            for node in self.others.values():
+                if node is not self:
+                    self.keep(node)
+        any_host = "ip6/::" if self.machine.network.is_ip6 else "ip4/0.0.0.0"
+        certificate = ("shown", "by all") if "tls" in self.transport else None
+        await self.peer.listen(f"/{any_host}/tcp/{PORT}{self.transport}", certificate=certificate)
         if self.relay is not None:
             tasks.append(loop.create_task(self._reserve(self.peer, self.relay)))
 
@@ -179,6 +213,22 @@ class Node:
         for node in self.others.values():
             if node is not self:
                 self.peer.addresses.add(node.address)
+
+    def keep(self, other: Node) -> None:
+        assert self.process is not None
+        self.keeps.add(other)
+        self.process.call(self.peer.keep, other.id)
+
+    def unkeep(self, other: Node) -> None:
+        assert self.process is not None
+        self.keeps.discard(other)
+        self.process.call(self.peer.unkeep, other.id)
+
+    @property
+    def connected(self) -> set[Node]:
+        """To whom it is."""
+        assert self.process is not None
+        return {self.others[connection.peer] for connection in self.process.call(lambda: self.peer.connections)}
 
     async def _reserve(self, peer: Peer, relay: Node) -> None:
         """Listens through it, whenever that will be."""
@@ -250,6 +300,14 @@ class Node:
         self.process.call(lambda: self.peer.set_peer_rule(about.id, RULES[rule], direction=Direction.INBOUND))
         times.settle()
 
+    def has_its_rules(self) -> bool:
+        """Whether those in force are the last that the world has set."""
+        rules = self.rules
+        wanted: dict[PeerId | None, RuleName | None] = {None: rules.default or (None if self.policy is None else "ask")}
+        wanted |= {id: rules.own[node.name] for id, node in self.others.items() if node.name in rules.own}
+        in_force = {one.peer: one.rule for one in self.peer.rules_in_force() if one.direction is Direction.INBOUND}
+        return in_force == {peer: rule and RULES[rule] for peer, rule in wanted.items()}
+
     def _write_policy(self) -> None:
         assert self.policy is not None
         rules = self.rules
@@ -260,7 +318,6 @@ class Node:
         self.policy.write_text("\n".join(lines) + "\n")
         date = int((EPOCH + world.now - START) * 1e9)
         os.utime(self.policy, ns=(date, date))  # the time of the world, as of every file in it
-        self._written_at = world.now
 
     # -- what it answers -------------------------------------------------------------------------
 
@@ -277,7 +334,11 @@ class Node:
         if body["do"] == "fail":
             raise RuntimeError("as it was asked to")
         if body["do"] == "wait":
-            await asyncio.sleep(body["for"])
+            self._ledger.at_work.add(body["id"])
+            try:
+                await asyncio.sleep(body["for"])
+            finally:
+                self._ledger.at_work.discard(body["id"])
         return self._response(body)
 
     async def _serve(self, requests: Any) -> None:
@@ -332,7 +393,6 @@ class Node:
                 self._ledger.complain(f"{self.name} was told of {count} more beginnings than ends of {what}")
 
     def _see(self, event: Event, open_: Counter[Any]) -> None:
-        times = self._ledger.inbound[self.name]
         match event:
             case ConnectionEstablished(connection):
                 open_["connections", connection.peer] += 1
@@ -348,8 +408,12 @@ class Node:
                 open_["questions", id] += 1
             case FirewallRequestEnded(id):
                 self._end(open_, "questions", id)
-            case PolicyLoaded() if world.now > self._written_at + 0.05:
-                times.settle()
+            case PeerDiscovered(peer, addresses):
+                self.sees[peer] = addresses
+            case PeerExpired(peer):
+                self.sees.pop(peer, None)
+            case PolicyLoaded() if self.has_its_rules():
+                self._ledger.inbound[self.name].settle()
             case PolicyFailed() | StateFailed() | Dropped():
                 self._ledger.complain(f"{self.name} saw {event!r}")
             case _:
@@ -361,7 +425,7 @@ class Node:
             self._ledger.complain(f"{self.name} was told of an end more than of beginnings of {what} {which}")
 
 
-def _config(*, forwards: bool) -> Config:
+def _config(*, many_streams: bool) -> Config:
     """With limits that make much wait and little fail: all that may be asked can be nevertheless. A relay refuses what it has no
     stream for; and circuits to all four peers at home have room beside the stream of our requests to the relay: each stays until
     it is idle, perhaps for as long as a dial may take."""
@@ -373,8 +437,9 @@ def _config(*, forwards: bool) -> Config:
         turn_time=chance.choice((0.0002, 0.005)),
         dial_stagger=chance.choice((0.01, 0.25)),
         max_dials_per_peer=chance.choice((4, 8)),
+        max_pending_outbound_connections=chance.choice((12, 256)),
         max_connections_per_peer=chance.choice((2, 5)),
-        max_outbound_streams_per_connection=256 if forwards else chance.choice((5, 256)),
+        max_outbound_streams_per_connection=256 if many_streams else chance.choice((5, 256)),
         max_requests_in_flight_per_peer=chance.choice((1, 4, 1024)),
         max_firewall_questions_per_peer=chance.choice((1, 32)),
         max_send_buffer=chance.choice((2048, 256 * 1024)),

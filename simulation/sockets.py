@@ -21,31 +21,37 @@ __all__ = ["RESETS", "Deadlock", "Selector", "Socket"]
 RESETS: Final = struct.pack("ii", 1, 0)
 """As SO_LINGER: a close is a reset."""
 
+JOINS: Final = {(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP), (socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP)}
+"""As options: the socket becomes a member of a group."""
+
 
 class Deadlock(Exception):
     """Nothing will ever happen any more, and the program waits."""
 
 
 class Socket:
-    """A socket of the process that runs now: TCP over IPv4, UDP as far as it tells our address, netlink as far as it tells of
-    changes."""
+    """A socket of the process that runs now: TCP over IP, UDP to groups, and as far as it tells our address, netlink as far as it
+    tells of changes."""
 
     def __init__(self, family: int = socket.AF_INET, type: int = socket.SOCK_STREAM, proto: int = 0) -> None:
         process = here.get()
         assert isinstance(process, Process), "what directs the world has no sockets"
-        if family not in (socket.AF_INET, socket.AF_NETLINK):
+        ip_family = socket.AF_INET6 if process.machine.network.is_ip6 else socket.AF_INET
+        if family not in (ip_family, socket.AF_NETLINK):
             _fail(errno.EAFNOSUPPORT)
         self.family, self.type, self.proto = family, type & ~socket.SOCK_NONBLOCK, proto
         self._process = process
         self._machine = process.machine
         self._fd = process.open(self)
         self._options: dict[tuple[int, int], Any] = {}
-        self._local = Endpoint("0.0.0.0", 0)
+        self._local = Endpoint(self._machine.network.any_ip, 0)
         self._stream: Stream | None = None
         self._waiting: deque[Stream] | None = None
         """Connections that are to be accepted; None: does not listen."""
         self._backlog = 0
         self._is_told = False
+        self._packets: deque[tuple[bytes, str]] = deque()
+        """To a group of which it is a member, each with its sender."""
         if family == socket.AF_NETLINK:
             self._machine.network_changed.append(self._tell)
 
@@ -73,6 +79,9 @@ class Socket:
         self._options[level, option] = value
         if (level, option) == (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) and self._stream is not None:
             self._stream.patience = value / 1000
+        elif (level, option) in JOINS:
+            (interface,) = struct.unpack("i", value[-4:])
+            self._machine.members[self._hear] = interface, self._local
 
     def getsockopt(self, level: int, option: int) -> int:
         if (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR):
@@ -93,7 +102,7 @@ class Socket:
         """Those of the events that are there."""
         stream = self._stream
         if stream is None:
-            return events & selectors.EVENT_READ if self._waiting or self._is_told else 0
+            return events & selectors.EVENT_READ if self._waiting or self._is_told or self._packets else 0
         if stream.gone:
             return events
         readable = selectors.EVENT_READ if stream.inbox or stream.has_ended else 0
@@ -106,8 +115,9 @@ class Socket:
     def bind(self, where: Any) -> None:
         if self.family == socket.AF_NETLINK:
             return
-        local = Endpoint(*where)
-        if not (ip := ip_address(local.ip)).is_unspecified and local.ip != self._machine.ip:
+        local = Endpoint(*where[:2])
+        ip = ip_address(local.ip)
+        if not (ip.is_unspecified or ip.is_multicast) and local.ip != self._machine.ip:
             _fail(errno.EADDRNOTAVAIL)
         if local.port == 0:
             local = Endpoint(local.ip, self._machine.free_port())
@@ -149,8 +159,8 @@ class Socket:
         made._local, made._stream = stream.local, stream
         return made, stream.remote
 
-    def connect(self, where: tuple[str, int]) -> None:
-        remote = Endpoint(*where)
+    def connect(self, where: Any) -> None:
+        remote = Endpoint(*where[:2])
         if self.type == socket.SOCK_DGRAM:
             self._local = Endpoint(self._machine.ip, self._machine.free_port())
             return
@@ -199,6 +209,17 @@ class Socket:
         """As the event loop sends from Python 3.12 on."""
         return self.send(b"".join(buffers))
 
+    def sendto(self, data: bytes, where: Any) -> int:
+        interface, group = self._machine.members[self._hear]
+        self._machine.network.spread(self._machine, interface, group, data)
+        return len(data)
+
+    def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int]]:
+        if not self._packets:
+            _fail(errno.EAGAIN)
+        data, sender = self._packets.popleft()
+        return data[:size], (sender, self._local.port)
+
     def shutdown(self, how: int) -> None:
         assert how == socket.SHUT_WR
         if self._stream is None or self._stream.gone:
@@ -211,6 +232,7 @@ class Socket:
         self.vanish()
         if self._tell in self._machine.network_changed:
             self._machine.network_changed.remove(self._tell)
+        self._machine.members.pop(self._hear, None)
         if self._waiting is not None:
             self._machine.listening.pop(self._local, None)
             for stream in self._waiting:
@@ -236,6 +258,9 @@ class Socket:
 
     def _tell(self) -> None:
         self._is_told = True
+
+    def _hear(self, data: bytes, sender: str) -> None:
+        self._packets.append((data, sender))
 
 
 class _Keys(dict[int, selectors.SelectorKey]):

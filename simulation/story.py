@@ -28,6 +28,9 @@ passed."""
 RESERVES_WITHIN: Final = 90.0
 """Seconds of that until a relay has a place for everybody."""
 
+CLOSING: Final = 6.0
+"""Seconds that one end of a connection may know of it alone."""
+
 RULE_NAMES: Final[tuple[RuleName, ...]] = ("allow", "allow", "reads", "ask", "reject")
 
 
@@ -36,10 +39,13 @@ class Story:
 
     def __init__(self, folder: Path, *, tell: Callable[[str], None]) -> None:
         self.ledger = Ledger()
-        self._network = Network()
+        self.network = Network(is_ip6=world.chance.random() < 0.25)
         self._tell = tell
+        self._keeps = world.chance.random() < 0.5
+        """Peers are kept."""
         self._nodes: list[Node] = []
-        self._public_ips = (f"11.0.0.{number}" for number in itertools.count(1))
+        public = "2a00:0:0:{:x}::1" if self.network.is_ip6 else "11.0.0.{}"
+        self._public_ips = (public.format(number) for number in itertools.count(1))
         self._acts: set[asyncio.Task[None]] = set()
         self._build(folder)
 
@@ -48,13 +54,15 @@ class Story:
         names = iter("abcdefghi")
         relays = chance.choice((0, 1, 1, 2))
         for number in range(relays + chance.randint(1 if relays else 2, 3)):
-            machine = Machine(self._network, name := next(names), next(self._public_ips))
+            machine = Machine(self.network, name := next(names), next(self._public_ips))
             self._add(name, machine, folder, forwards=number < relays)
         for home in range(1, chance.randint(1, 2) + 1 if relays else 1):
-            router = Router(self._network, next(self._public_ips), chance.choice(tuple(Nat)))
+            nat = Nat.NONE if self.network.is_ip6 else chance.choice((Nat.ENDPOINT_INDEPENDENT, Nat.SYMMETRIC))
+            router = Router(self.network, next(self._public_ips), nat)
+            inside = f"2a01:0:0:{home}::{{}}" if self.network.is_ip6 else f"192.168.{home}.{{}}"
             for number in range(2, chance.choice((3, 3, 4))):
                 name = next(names)
-                machine = Machine(self._network, name, f"192.168.{home}.{number}", router)
+                machine = Machine(self.network, name, inside.format(number), router)
                 self._add(name, machine, folder).relay = self._nodes[chance.randrange(relays)]
         others = {node.id: node for node in self._nodes}
         for node in self._nodes:
@@ -62,7 +70,7 @@ class Story:
 
     def _add(self, name: str, machine: Machine, folder: Path, *, forwards: bool = False) -> Node:
         default = world.chance.choice((*RULE_NAMES, "allow", None))
-        node = Node(name, machine, self.ledger, folder, Rules(default), forwards=forwards)
+        node = Node(name, machine, self.ledger, folder, Rules(default), forwards=forwards, may_keep=self._keeps)
         self._nodes.append(node)
         return node
 
@@ -70,7 +78,7 @@ class Story:
 
     async def live(self) -> None:
         """All of it."""
-        self._tell(str(self._network))
+        self._tell(str(self.network))
         for node in self._nodes:
             self._tell(node.description)
         await asyncio.gather(*(node.boot() for node in self._nodes))
@@ -78,7 +86,10 @@ class Story:
             await asyncio.sleep(world.chance.expovariate(2.0))
             self._act(self._chance_act())
         await self._calm_down()
+        self._all_see()
+        await self._all_kept()
         await self._all_connect()
+        await self._all_give_up()
         world.chance.shuffle(self._nodes)
         for node in self._nodes:
             if world.chance.random() < 0.5:
@@ -110,7 +121,7 @@ class Story:
             lambda: self._mute(node): 1,
             lambda: self._suspend(node): 1,
             lambda: self._ban(node, other): 2,
-            lambda: self._keep(node, other): 1,
+            lambda: self._keep(node, other): 2,
             lambda: self._restart(node): 2,
             lambda: self._part(node, other): 2,
             lambda: self._jump(node): 1,
@@ -136,7 +147,7 @@ class Story:
             "id": ask.id,
             "do": do,
             "for": chance.random() * 6,
-            "size": chance.choice((0, 0, 100, 20_000, 300_000)) if not must or self._network.is_fast else 100,
+            "size": chance.choice((0, 0, 100, 20_000, 300_000)) if not must or self.network.is_fast else 100,
         }
         if not must and chance.random() < 0.1:
             body["padding"] = "x" * chance.choice((1000, 100_000, 600_000))
@@ -254,13 +265,16 @@ class Story:
         node.busy = False
 
     async def _keep(self, node: Node, other: Node) -> None:
-        if node.process is None:
+        """For a while, or to the end."""
+        process = node.process
+        if process is None or not self._keeps:
             return
-        process, peer = node.process, node.peer
-        process.call(peer.keep, other.id)
+        node.keep(other)
+        if world.chance.random() < 0.3:
+            return
         await asyncio.sleep(world.chance.random() * 20)
         if process.is_alive and node.process is process and not node.busy:
-            process.call(peer.unkeep, other.id)
+            node.unkeep(other)
 
     async def _restart(self, node: Node) -> None:
         """Ends it, as it should or should not, and starts it again after a while."""
@@ -287,12 +301,12 @@ class Story:
 
     async def _part(self, node: Node, other: Node) -> None:
         """The two cannot reach each other, for a while; or one of them nobody."""
-        machines = self._network.machines if world.chance.random() < 0.5 else [other.machine]
+        machines = self.network.machines if world.chance.random() < 0.5 else [other.machine]
         pairs = {frozenset((node.machine, machine)) for machine in machines if machine is not node.machine}
         self._tell(f"{node}: apart from {', '.join(machine.name for machine in machines)}")
-        self._network.apart |= pairs
+        self.network.apart |= pairs
         await asyncio.sleep(world.chance.choice((0.5, 5.0, 20.0)))
-        self._network.apart -= pairs
+        self.network.apart -= pairs
 
     async def _jump(self, node: Node) -> None:
         """Somebody sets its clock."""
@@ -317,7 +331,7 @@ class Story:
     async def _calm_down(self) -> None:
         """Ends all faults, and waits for what they have begun."""
         await asyncio.gather(*self._acts)
-        self._network.heal()
+        self.network.heal()
         self._tell("all is quiet from now on")
         self._all_meet()
         await asyncio.sleep(QUIET)
@@ -330,8 +344,10 @@ class Story:
     async def _all_connect(self) -> None:
         """All that may ask each other can."""
         for node in self._nodes:
-            if not self.ledger.inbound[node.name].is_certain:
-                self.ledger.complain(f"{node} has not loaded its policy")
+            assert node.process is not None
+            if not node.process.call(node.has_its_rules):
+                self.ledger.complain(f"{node} does not apply its last rules")
+            self.ledger.inbound[node.name].settle()
         end = world.now + RESERVES_WITHIN - QUIET
         for node in self._nodes:
             while node.relay is not None and not _is_reserved(node):
@@ -342,6 +358,49 @@ class Story:
         pairs = [pair for pair in itertools.permutations(self._nodes, 2) if self._may_ask(*pair)]
         world.chance.shuffle(pairs)
         await asyncio.gather(*(self._ask(*pair, must=True) for pair in pairs))
+
+    async def _all_kept(self) -> None:
+        """Who is kept is connected, and no connection is one at one end alone."""
+        end = world.now + RESERVES_WITHIN - QUIET
+        while apart := [(node, other) for node in self._nodes for other in node.keeps - node.connected]:
+            if world.now > end:
+                for node, other in apart:
+                    self.ledger.complain(f"{node} keeps {other}, and is not connected to it")
+                break
+            await asyncio.sleep(0.5)
+        one_sided = self._one_sided()
+        await asyncio.sleep(CLOSING)
+        for node, other in one_sided & self._one_sided():
+            self.ledger.complain(f"{node} is connected to {other}, which knows nothing of it")
+
+    def _all_see(self) -> None:
+        """Who is at home finds the others there."""
+        for node, other in itertools.permutations(self._nodes, 2):
+            if node.mdns and other.mdns and node.machine.router is other.machine.router:
+                addresses = node.sees.get(other.id, ())
+                if not any(other.machine.ip in str(address) for address in addresses):
+                    self.ledger.complain(f"{node} has found {other} at {addresses}, which is at {other.machine.ip}")
+
+    def _one_sided(self) -> set[tuple[Node, Node]]:
+        """Connections, most of which are just made or closed."""
+        connected = {node: node.connected for node in self._nodes}
+        return {(node, other) for node in self._nodes for other in connected[node] if node not in connected[other]}
+
+    async def _all_give_up(self) -> None:
+        """A request that its sender gives up has ended at its receiver soon."""
+        pairs = [pair for pair in itertools.permutations(self._nodes, 2) if self._may_ask(*pair)]
+        await asyncio.gather(*(self._give_up(*pair) for pair in pairs if pair[1].answers == "async"))
+
+    async def _give_up(self, node: Node, other: Node) -> None:
+        assert node.process is not None
+        ask = self.ledger.ask(node.name, other.name, "read")
+        body = {"type": "read", "id": ask.id, "do": "wait", "for": 10.0, "size": 0}
+        task = node.process.start(node.peer.send_request(other.id, body, timeout=60.0))
+        await asyncio.sleep(1.5)
+        task.cancel()
+        await asyncio.sleep(1.0)
+        if ask.id in self.ledger.at_work:
+            self.ledger.complain(f"{node} has given up request {ask.id} a second ago, and {other} still works on it")
 
     def _may_ask(self, node: Node, other: Node) -> bool:
         return other.rules.verdict(node.name, "read") == "allow"

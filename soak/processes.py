@@ -9,7 +9,6 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
-from types import TracebackType
 from typing import Self
 
 from attack.run import Process
@@ -29,9 +28,7 @@ class Processes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def listener(self, terms: Terms) -> tuple[Process, list[str]]:

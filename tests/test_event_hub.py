@@ -30,12 +30,12 @@ async def read_all(hub: EventHub, reader: EventReader) -> list[Any]:
 
 def hub_with(size: int, when_full: Any = "drop_oldest") -> tuple[EventHub, EventReader]:
     hub = EventHub()
-    return hub, hub.subscribe(size, when_full)
+    return hub, hub.subscribe(EventReader(size, when_full))
 
 
 async def test_every_reader_gets_every_event() -> None:
     hub = EventHub()
-    readers = [hub.subscribe(10, "drop_oldest") for _ in range(2)]
+    readers = [hub.subscribe(EventReader(10, "drop_oldest")) for _ in range(2)]
     for event in EVENTS:
         hub.emit(event)
     for reader in readers:
@@ -53,7 +53,7 @@ async def test_a_reader_waits() -> None:
 async def test_what_was_before_is_not_told() -> None:
     hub = EventHub()
     hub.emit(EVENTS[0])
-    reader = hub.subscribe(2, "drop_oldest")
+    reader = hub.subscribe(EventReader(2, "drop_oldest"))
     hub.emit(EVENTS[1])
     assert await read(reader, 1) == [EVENTS[1]]
 
@@ -119,7 +119,7 @@ async def test_the_iteration_ends_after_what_was_not_read() -> None:
         hub.emit(event)
     hub.close()
     assert [event async for event in reader] == [Dropped(1), *EVENTS[1:3]]
-    assert [event async for event in hub.subscribe(2, "drop_oldest")] == []
+    assert [event async for event in hub.subscribe(EventReader(2, "drop_oldest"))] == []
 
 
 async def test_whoever_waits_hears_of_the_end() -> None:
@@ -152,7 +152,7 @@ def test_a_reader_that_nobody_holds_is_forgotten() -> None:
 @pytest.mark.parametrize(("buffer", "when_full"), [(0, "drop_oldest"), (-1, "drop_newest"), (1, "block")])
 def test_readers_that_cannot_be(buffer: int, when_full: Any) -> None:
     with pytest.raises(ValueError, match=r"buffer|when_full"):
-        EventHub().subscribe(buffer, when_full)
+        EventHub().subscribe(EventReader(buffer, when_full))
 
 
 def test_both_directions() -> None:

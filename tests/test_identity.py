@@ -405,7 +405,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_where_no_file_can_be_written(tmp_path: Path) -> None:
-    with pytest.raises(KeyFileError, match="No such file"):
+    with pytest.raises(KeyFileError, match="its folder does not exist"):
         Keypair.generate().save(tmp_path / "missing" / "key")
     with pytest.raises(KeyFileError, match="directory"):
         Keypair.generate().save(tmp_path, force=True)

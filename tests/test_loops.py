@@ -72,6 +72,7 @@ PEER_ACTS: dict[str, Act] = {
     "reload_policy": lambda peer: peer.reload_policy(),
     "ban_peer": lambda peer: peer.ban_peer(OTHER),
     "unban_peer": lambda peer: peer.unban_peer(OTHER),
+    "banned": lambda peer: peer.banned,
     "name_of": lambda peer: peer.name_of(OTHER),
     "set_name": lambda peer: peer.set_name(OTHER, "alice"),
     "connections": lambda peer: peer.connections,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stronghold_p2p.errors import DecodeError, InvalidAddress
 from stronghold_p2p.identity import PeerId
-from stronghold_p2p.multiaddr import Multiaddr
+from stronghold_p2p.multiaddr import CIRCUIT, Multiaddr, readable
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "multiaddr.json").read_text())
 
@@ -95,6 +95,31 @@ def test_the_peer_is_the_one_at_the_end(text: str, peer_id: PeerId | None) -> No
         assert str(address.without_peer()) == head
 
 
+@pytest.mark.parametrize(
+    ("text", "relay"),
+    [
+        ("/ip4/127.0.0.1/tcp/1", None),
+        (f"/ip4/127.0.0.1/tcp/1/p2p/{RELAY}/p2p-circuit", RELAY),
+        (f"/p2p/{RELAY}/p2p-circuit/p2p/{ALICE}", RELAY),
+        (f"/p2p/{RELAY}/p2p-circuit/tcp/1", None),
+        (f"/ip4/127.0.0.1/tcp/1/p2p-circuit/p2p/{ALICE}", None),
+        ("/p2p-circuit", None),
+        (f"/p2p-circuit/p2p/{ALICE}", None),
+    ],
+)
+def test_the_relay_of_an_address(text: str, relay: PeerId | None) -> None:
+    assert Multiaddr.parse(text).relay == relay
+
+
+def test_nothing_stands_behind_the_path_of_a_socket() -> None:
+    path = Multiaddr.parse("/unix/tmp/socket")
+    with pytest.raises(InvalidAddress, match="unix is not the last protocol"):
+        path.with_peer(ALICE)
+    with pytest.raises(InvalidAddress, match="unix is not the last protocol"):
+        path.encapsulate(CIRCUIT)
+    assert list(readable([path.to_bytes(), CIRCUIT.to_bytes()])) == [CIRCUIT]
+
+
 def test_nothing_but_a_peer() -> None:
     with pytest.raises(InvalidAddress, match="a peer id alone"):
         Multiaddr.parse(f"/p2p/{ALICE}").without_peer()
@@ -130,6 +155,21 @@ def test_equality_is_that_of_the_bytes() -> None:
 )
 def test_malformed_text(text: str) -> None:
     with pytest.raises(InvalidAddress):
+        Multiaddr.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("/ipv4/127.0.0.1/tcp/1", "where ip4, ip6, dns, tcp, ws or p2p could stand"),
+        (
+            "/p2p/12D3KooWRRyooRcDcrSCjR5cGBYRzUBbENWbvp2JY2atYtq45dh",
+            "is not a peer id: cut short, too long, or mistyped",
+        ),
+    ],
+)
+def test_what_is_mistyped(text: str, reason: str) -> None:
+    with pytest.raises(InvalidAddress, match=reason):
         Multiaddr.parse(text)
 
 

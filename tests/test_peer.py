@@ -258,7 +258,7 @@ async def test_an_address_of_a_peer_id_alone(make_peer: MakePeer) -> None:
 
 async def test_unsupported_addresses_are_dial_errors(make_peer: MakePeer) -> None:
     alice, other = await make_peer(), Keypair.generate().peer_id
-    for target in "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1", "/dns4/no-such-host.invalid/tcp/1":
+    for target in "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1", "/dns4/no-such-host.invalid/tcp/1", "/p2p-circuit":
         with pytest.raises(DialError) as caught:
             await alice.connect(Multiaddr.parse(target).with_peer(other))
         (attempt,) = caught.value.attempts
@@ -671,6 +671,7 @@ async def test_a_ban_that_code_makes_or_lifts_before_the_start_is_kept(tmp_path:
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
     await (peer.ban_peer(peer_id) if banned else peer.unban_peer(peer_id))
     async with peer:
+        assert peer.banned == ({peer_id} if banned else set())
         assert (peer._parts.admission.refusal_of_peer(peer_id) is not None) == banned
     with opened(state) as file:
         assert file.read().banned == ({peer_id} if banned else set())

@@ -243,7 +243,12 @@ class RelayRefused(StrongholdError):
 
 def _tried(attempt: DialAttempt) -> str:
     names = f" from {', '.join(map(str, attempt.names))}" if attempt.names else ""
-    return f"{attempt.address}{names}: {attempt.error} ({attempt.seconds:.2f} s)"
+    error = attempt.error
+    if isinstance(error, InvalidAddress):
+        why = error.reason
+    else:
+        why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{attempt.address}{names}: {why} ({attempt.seconds:.2f} s)"
 
 
 class RequestTimeout(StrongholdError, TimeoutError):

@@ -34,6 +34,12 @@ class EventReader:
         decisions: bool = False,
         views: Callable[[Any], Any] | None = None,
     ) -> None:
+        """
+        ``owner`` has the loop on which it is read.
+
+        Raises:
+            ValueError: ``buffer`` is below 1, ``when_full`` is unknown, or there are ``views`` without ``decisions``.
+        """
         if buffer < 1:
             raise ValueError(f"buffer must be at least 1, not {buffer}")
         if when_full not in {"drop_oldest", "drop_newest"}:
@@ -111,26 +117,13 @@ class EventHub:
         """Whether one of them may want views."""
         self._log_failure = SparingLog(logging.ERROR, "views= of a reader of decisions failed on a request")
 
-    def subscribe(
-        self,
-        buffer: int,
-        when_full: Literal["drop_oldest", "drop_newest"],
-        owner: Owner | None = None,
-        *,
-        decisions: bool = False,
-        views: Callable[[Any], Any] | None = None,
-    ) -> EventReader:
-        """Adds a reader of events from now on, for use on the loop of ``owner``.
-
-        Raises:
-            ValueError: ``buffer`` is below 1, ``when_full`` is unknown, or there are ``views`` without ``decisions``.
-        """
-        reader = EventReader(buffer, when_full, owner, decisions=decisions, views=views)
+    def subscribe(self, reader: EventReader) -> EventReader:
+        """Gives ``reader`` the events from now on."""
         if self._closed:
             reader._close()
         self._readers.add(reader)
-        self.decisions_wanted |= decisions
-        self.views_wanted |= views is not None
+        self.decisions_wanted |= reader.decisions
+        self.views_wanted |= reader.views is not None
         return reader
 
     def emit(self, event: Event) -> None:

@@ -187,10 +187,13 @@ class PublicKey:
         """
         if len(data) > _MAX_PUBLIC_KEY:
             raise DecodeError("identity", f"a public key of {len(data)} bytes")
-        message = messages.parse(messages.PublicKey, data, "identity")
-        declared = KeyType(message.Type)
+        if len(data) == _ED25519_SIZE and data.startswith(_ED25519_HEADER):  # nearly all: nothing has to be parsed
+            declared, raw = KeyType.ED25519, data[len(_ED25519_HEADER) :]
+        else:
+            message = messages.parse(messages.PublicKey, data, "identity")
+            declared, raw = KeyType(message.Type), message.Data
         try:
-            key = cls(_load_public_key(declared, message.Data))
+            key = cls(_load_public_key(declared, raw))
         except (ValueError, UnsupportedAlgorithm) as error:
             raise DecodeError("identity", f"public key: {error}") from error
         if key.type is not declared:
@@ -361,7 +364,10 @@ class Keypair:
 def _parse_peer_id(text: str) -> PeerId:
     try:
         if text.startswith(("1", "Qm")):
-            return PeerId(multibase.decode_base58(text))
+            multihash = multibase.decode_base58(text)
+            if not _is_peer_id(multihash):
+                raise ValueError("cut short, too long, or mistyped")
+            return PeerId(multihash)
         cid = multibase.decode(text)
         if not cid.startswith(_CID_V1_LIBP2P_KEY):
             raise ValueError("not the CIDv1 of a libp2p key")
@@ -391,6 +397,10 @@ def _encode(key_type: KeyType, data: bytes) -> bytes:
     Written out because protobuf itself promises no stable bytes, and the peer id hangs on them.
     """
     return bytes((0x08, key_type, 0x12)) + varint.encode(len(data)) + data
+
+
+_ED25519_HEADER: Final = _encode(KeyType.ED25519, bytes(32))[:-32]
+_ED25519_SIZE: Final = len(_ED25519_HEADER) + 32
 
 
 def _type_and_data(key: PublicKeyTypes) -> tuple[KeyType, bytes]:

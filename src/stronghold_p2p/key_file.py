@@ -10,7 +10,6 @@ import os
 import re
 import stat
 import tempfile
-from pathlib import Path
 from typing import Final
 
 from .errors import KeyFileError
@@ -102,9 +101,11 @@ def write(path: str | os.PathLike[str], data: bytes, *, force: bool) -> None:
     try:
         if force:
             _check_replaceable(path)
-        _write(Path(path), data, force)
+        _write(path, data, force)
     except FileExistsError as error:
         raise KeyFileError(path, "exists: choose another name, or pass force=True (--force) to overwrite it") from error
+    except FileNotFoundError as error:
+        raise KeyFileError(path, "its folder does not exist") from error
     except OSError as error:
         raise KeyFileError(path, error.strerror or str(error)) from error
 
@@ -120,8 +121,9 @@ def _check_replaceable(path: str | os.PathLike[str]) -> None:
         raise KeyFileError(path, f"is a {kind}; only a regular file is overwritten")
 
 
-def _write(path: Path, data: bytes, force: bool) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".key-")  # created with mode 0600
+def _write(path: str | os.PathLike[str], data: bytes, force: bool) -> None:
+    parent = os.path.dirname(path) or os.curdir
+    descriptor, temporary = tempfile.mkstemp(dir=parent, prefix=".key-")  # created with mode 0600
     try:
         with open(descriptor, "wb") as file:
             file.write(data)
@@ -134,7 +136,7 @@ def _write(path: Path, data: bytes, force: bool) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-    folder = os.open(path.parent, os.O_RDONLY)
+    folder = os.open(parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the name, too, outlives a power cut
     finally:

@@ -1,4 +1,4 @@
-"""Event loop checks: the owner of an object, deadlines, and errors that must not be contained."""
+"""Event loop checks: the owner of an object, deadlines and their early end, and errors that must not be contained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from asyncio import AbstractEventLoop
 from typing import NoReturn
 
-__all__ = ["Owner", "check_loop", "deadline_in", "is_contained", "refuse_loop"]
+__all__ = ["Owner", "check_loop", "deadline_in", "expire", "is_contained", "loop_time", "refuse_loop"]
 
 
 class Owner:
@@ -53,6 +53,17 @@ def is_contained(error: BaseException, loop: AbstractEventLoop) -> bool:
     return not isinstance(error, KeyboardInterrupt)
 
 
+def loop_time() -> float:
+    """The time by the clock of the loop that runs here, in seconds."""
+    return asyncio.get_running_loop().time()
+
+
 def deadline_in(seconds: float) -> float:
-    """When ``seconds`` have passed, by the clock of the loop that runs here."""
-    return asyncio.get_running_loop().time() + seconds
+    """When ``seconds`` have passed, by that clock."""
+    return loop_time() + seconds
+
+
+def expire(timeout: asyncio.Timeout) -> None:
+    """Has the time be up now, if it is not yet."""
+    if not timeout.expired():
+        timeout.reschedule(0.0)

@@ -18,7 +18,7 @@ from .encoding import multibase, varint
 from .errors import DecodeError, InvalidAddress
 from .identity import PeerId
 
-__all__ = ["CIRCUIT", "Component", "Ip", "Multiaddr", "host_of", "ip_of", "readable"]
+__all__ = ["CIRCUIT", "Component", "Ip", "Multiaddr", "host_of", "ip_of", "is_path", "readable", "with_head"]
 
 Ip: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -100,8 +100,12 @@ class Multiaddr:
         return self._bytes
 
     def encapsulate(self, other: Multiaddr) -> Multiaddr:
-        """The address with ``other`` appended."""
-        return Multiaddr(self._bytes + other._bytes)
+        """The address with ``other`` appended.
+
+        Raises:
+            InvalidAddress: the address is the path of a socket, behind which nothing can stand.
+        """
+        return self._with(self._bytes + other._bytes)
 
     def endswith(self, suffix: Multiaddr) -> bool:
         """Whether the address ends in the components of ``suffix``."""
@@ -111,7 +115,7 @@ class Multiaddr:
         """The address without ``suffix``.
 
         Raises:
-            ValueError: the address does not end in ``suffix``.
+            ValueError: the address does not end in ``suffix``, or is nothing else.
         """
         if not self.endswith(suffix):
             raise ValueError(f"{self} does not end in {suffix}")
@@ -127,11 +131,16 @@ class Multiaddr:
         """The relay that forwards to who is at this address, ``.../p2p/<relay>/p2p-circuit``, perhaps with a peer id behind;
         None if it is no such address."""
         circuit = self if self.peer_id is None or not self.is_relayed else self.without_peer()
-        return circuit.decapsulate(CIRCUIT).peer_id if circuit.endswith(CIRCUIT) else None
+        is_behind = circuit.endswith(CIRCUIT) and circuit != CIRCUIT  # which may stand alone, and then names no relay
+        return circuit.decapsulate(CIRCUIT).peer_id if is_behind else None
 
     def with_peer(self, peer_id: PeerId) -> Multiaddr:
-        """The address with ``/p2p/<peer_id>`` at the end, in place of another one."""
-        return Multiaddr(self._bytes_without_peer() + _peer_component(peer_id))
+        """The address with ``/p2p/<peer_id>`` at the end, in place of another one.
+
+        Raises:
+            InvalidAddress: as for :meth:`encapsulate`.
+        """
+        return self._with(self._bytes_without_peer() + _peer_component(peer_id))
 
     def without_peer(self) -> Multiaddr:
         """The address without ``/p2p/<peer_id>`` at the end, if any.
@@ -164,6 +173,13 @@ class Multiaddr:
     def __reduce__(self) -> tuple[type[Multiaddr], tuple[bytes]]:
         return Multiaddr, (self._bytes,)
 
+    def _with(self, encoded: bytes) -> Multiaddr:
+        """What is made of the address by appending."""
+        try:
+            return Multiaddr(encoded)
+        except ValueError as error:
+            raise InvalidAddress(self, str(error)) from error
+
     def _bytes_without_peer(self) -> bytes:
         return self._bytes.removesuffix(_peer_component(self.peer_id)) if self.peer_id else self._bytes
 
@@ -182,11 +198,24 @@ def ip_of(name: str, value: str | None) -> Ip | None:
     return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
 
 
+def is_path(address: Multiaddr) -> bool:
+    """Whether it is the path of a socket, behind which nothing can stand."""
+    return address.components[-1][0] == _UNIX.name
+
+
+def with_head(address: Multiaddr, head: Multiaddr) -> Multiaddr:
+    """``address`` with ``head`` in the place of what it begins with, which has the same protocols."""
+    return Multiaddr(head.to_bytes() + address.to_bytes()[len(head.to_bytes()) :])
+
+
 def readable(encoded: Iterable[bytes]) -> Iterator[Multiaddr]:
-    """The addresses that a remote has told, but for those of protocols that are unknown here."""
+    """The addresses that a remote has told, but for those of protocols that are unknown here, and paths of sockets: these lead
+    nowhere from here, and no peer id can stand behind them."""
     for address in encoded:
         with contextlib.suppress(DecodeError):
-            yield Multiaddr.from_bytes(address)
+            decoded = Multiaddr.from_bytes(address)
+            if not is_path(decoded):
+                yield decoded
 
 
 @functools.lru_cache(maxsize=1024)  # requests are sent to the same addresses again and again
@@ -206,7 +235,7 @@ def _encode(text: str) -> bytes:
     for name in parts:
         protocol = _BY_NAME.get(name)
         if protocol is None:
-            raise ValueError(f"unknown protocol {name!r}")
+            raise ValueError(f"unknown protocol {name!r}, where ip4, ip6, dns, tcp, ws or p2p could stand")
         encoded += varint.encode(protocol.code)
         if protocol.size == 0:
             continue
@@ -225,7 +254,10 @@ def _split(encoded: bytes) -> Iterator[tuple[_Protocol, bytes]]:
         raise ValueError("empty")
     offset = 0
     while offset < len(encoded):
-        code, offset = _read_varint(encoded, offset)
+        if (code := encoded[offset]) < 0x80:  # those of IP and TCP, which every connection has, without two calls each
+            offset += 1
+        else:
+            code, offset = _read_varint(encoded, offset)
         protocol = _BY_CODE.get(code)
         if protocol is None:
             raise ValueError(f"unknown protocol code {code}")

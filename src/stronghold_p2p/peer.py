@@ -12,6 +12,7 @@ from .arguments import check_types, seconds
 from .compiling import mypyc_attr
 from .config import Config
 from .errors import NotPermitted, StrongholdError
+from .event_hub import EventReader
 from .events import ConnectionInfo, Direction, Event
 from .firewall.answerers import FirewallRequestQueue
 from .firewall.policy import Policy
@@ -421,6 +422,12 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
         """
         await self._parts.set_banned(PeerId.of(peer), False)
 
+    @property
+    def banned(self) -> frozenset[PeerId]:
+        """The peers banned by :meth:`ban_peer`, by answers, or in the state file; bans of the policy are not among them."""
+        self._parts.owner.check()
+        return frozenset(self._parts.admission.banned)
+
     # -- names -----------------------------------------------------------------------------------
 
     def name_of(self, peer: PeerId | str) -> str | None:
@@ -484,7 +491,9 @@ class StrongholdP2p(Reach, Generic[Req, Res]):
             ValueError: ``buffer`` is below 1, ``when_full`` is unknown, or there are ``views`` without ``decisions``.
         """
         self._parts.owner.check()
-        return self._parts.events.subscribe(buffer, when_full, self._parts.owner, decisions=decisions, views=views)
+        return self._parts.events.subscribe(
+            EventReader(buffer, when_full, self._parts.owner, decisions=decisions, views=views)
+        )
 
     # -- below requests --------------------------------------------------------------------------
 

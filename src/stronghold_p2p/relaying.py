@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,6 +11,7 @@ from .config import Config
 from .errors import InvalidAddress
 from .events import Event
 from .identity import PeerId
+from .loops import deadline_in
 from .multiaddr import Multiaddr
 from .protocols.relay.client import CircuitTarget, CircuitTransport
 from .protocols.relay.limits import RelayServer
@@ -21,7 +21,8 @@ from .resources.networks import Networks
 from .transport.connection import Connection
 
 if TYPE_CHECKING:
-    from .protocols.relay.server import Permits, RelayService
+    from .firewall.admission import Admission
+    from .protocols.relay.server import RelayService
 
 __all__ = ["Relaying"]
 
@@ -39,7 +40,7 @@ class Relaying:
         config: Config,
         server: RelayServer | None,
         *,
-        policy: Permits,
+        policy: Admission,
         limit_reached: Callable[[str, Networks], None],
         addresses: AddressBook,
         connect: Connect,
@@ -101,7 +102,7 @@ class Relaying:
     async def _connect_to_relay(self, relay: PeerId, address: Multiaddr | None) -> Connection:
         if relay == self._own:
             raise InvalidAddress(f"/p2p/{relay}/p2p-circuit", "we are the relay ourselves")
-        deadline = asyncio.get_running_loop().time() + self._config.connection_timeout
+        deadline = deadline_in(self._config.connection_timeout)
         # Not through another relay, which relays refuse; and two that lead to each other would wait for each other.
         addresses = self._direct_addresses(relay) if address is None else (address,)
         return await self.used.connect(relay, self._connect(relay, addresses, deadline, address is None))
@@ -110,7 +111,9 @@ class Relaying:
         return tuple(address for address in self._addresses.get(relay) if not address.is_relayed)
 
 
-def _make_server(server: RelayServer, policy: Permits, limit_reached: Callable[[str, Networks], None]) -> RelayService:
+def _make_server(
+    server: RelayServer, policy: Admission, limit_reached: Callable[[str, Networks], None]
+) -> RelayService:
     from .protocols.relay.server import RelayService  # few are one
 
     return RelayService(server, policy, limit_reached)

@@ -54,7 +54,7 @@ from .transport.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from .discovery.mdns import Mdns
-    from .port_mapping import PortMapper
+    from .port_mapping.mapper import PortMapper
     from .store.address_memory import AddressMemory
     from .store.database_thread import DatabaseThread
 
@@ -261,7 +261,7 @@ class Parts(Generic[Req, Res]):
         return AddressMemory(self.addresses, state_file, failed=self.sources.state_failed)
 
     def _make_port_mapping(self) -> PortMapper:
-        from .port_mapping import PortMapper  # a tenth of the import, for few
+        from .port_mapping.mapper import PortMapper  # a tenth of the import, for few
 
         return PortMapper(self.events.emit)
 

@@ -314,8 +314,9 @@ def test_what_has_led_to_the_peer_is_forgotten_late() -> None:
         Multiaddr.parse(f"/p2p/{PEER}"),
         Multiaddr.parse("/dns/" + "a" * 510),
         Multiaddr.parse("/ws" * 17),
+        Multiaddr.parse("/unix/tmp/socket"),
     ],
-    ids=["of another", "nothing but the peer", "long", "of many components"],
+    ids=["of another", "nothing but the peer", "long", "of many components", "a path"],
 )
 def test_what_cannot_be_used_is_left_out(unusable: Multiaddr) -> None:
     book = AddressBook()

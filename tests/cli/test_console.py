@@ -277,7 +277,7 @@ async def test_a_rejection_with_its_reason(bob: Peer, alice: Peer, links: Links)
         assert (end["outcome"], end["reason"]) == ("rejected", "not today")
 
 
-async def test_a_ban(bob: Peer, alice: Peer, links: Links) -> None:
+async def test_a_ban_and_its_end(bob: Peer, alice: Peer, links: Links) -> None:
     browser = await links.inside()
     async with browser.page() as page:
         request = send(alice, bob, 1)
@@ -287,10 +287,19 @@ async def test_a_ban(bob: Peer, alice: Peer, links: Links) -> None:
         await until(lambda: not bob.connections)
         while page.shown["connections"]["listed"]:
             await page.next()
+        while page.shown["rules"]["banned"] != [{"peer": str(alice.peer_id), "name": None}]:
+            await page.next()
+        assert (await browser.post("removal", {"peer": str(alice.peer_id), "what": "ban"})).status == 204
+        while page.shown["rules"]["banned"]:
+            await page.next()
+        request = send(alice, bob, 2)
+        (question,) = await page.questions()
+        assert (await browser.answer(question["id"], "once")).status == 204
+        assert await request == 2
 
 
 async def test_a_rule_of_a_peer_is_removed(bob: Peer, alice: Peer, links: Links) -> None:
-    removal = {"peer": str(alice.peer_id), "direction": "inbound"}
+    removal = {"peer": str(alice.peer_id), "what": "inbound"}
     assert (await links.browser().post("removal", removal)).status == 401
     browser = await links.inside()
     bob.set_peer_rule(alice.peer_id, Rule.ALLOW_ALL)
@@ -303,7 +312,7 @@ async def test_a_rule_of_a_peer_is_removed(bob: Peer, alice: Peer, links: Links)
         assert await request == 2
     assert bob.get_firewall_config().peers == {alice.peer_id: (None, Rule.ALLOW_ALL)}
     assert (await browser.post("removal", removal | {"peer": "nobody"})).status == 409
-    assert (await browser.post("removal", removal | {"direction": "both"})).status == 400
+    assert (await browser.post("removal", removal | {"what": "both"})).status == 400
 
 
 async def test_a_network_is_rejected(bob: Peer, alice: Peer, make_peer: MakePeer, links: Links) -> None:
@@ -584,14 +593,15 @@ def test_listen_prints_the_link_and_ends_in_order() -> None:
         (("--console", "0.0.0.0:1"), 2, "loopback"),
         (("--console=0.0.0.0:1",), 2, "loopback"),
         (("--console", "--allow-all"), 2, "choose who decides"),
-        (("--console", "127.0.0.1:PORT"), 1, "address already in use"),
+        (("--console", "127.0.0.1:PORT"), 1, "already in use$"),
     ],
 )
 def test_what_it_cannot_do(cli: Cli, arguments: tuple[str, ...], status: int, message: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         ran = cli.json("listen", *(argument.replace("PORT", port) for argument in arguments))
-    assert (ran.status, message in ran.line["message"].lower()) == (status, True)
+    assert ran.status == status
+    assert re.search(message, ran.line["message"])
 
 
 def test_without_the_extra_it_says_what_to_install(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -600,4 +610,4 @@ def test_without_the_extra_it_says_what_to_install(cli: Cli, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
     ran = cli.json("listen", "--console")
     assert (ran.status, ran.line["error"]) == (2, "UsageError")
-    assert "pip install 'stronghold-p2p[console]'" in ran.line["message"]
+    assert "pip install '.[cli,console]'" in ran.line["message"]

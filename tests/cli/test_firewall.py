@@ -30,16 +30,16 @@ def record(inbound: Any = None, outbound: Any = None, banned: bool = False, name
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("allow",), record("allow", "allow")),
-        (("reject", "--direction", "inbound"), record("reject", "ask")),
+        (("allow",), record("allow", "ask")),
+        (("reject", "--direction", "both"), record("reject", "reject")),
         (("ask", "--direction", "both"), record("ask", "ask")),
         (("allow", "--direction", "outbound", "--types", "Read, Ping"), record("ask", ["Ping", "Read"])),
         (
-            ("restrict", "--direction", "inbound", "--allow", "Ping", "--ask", "Sign", "--reject", "Read, Write"),
+            ("restrict", "--allow", "Ping", "--ask", "Sign", "--reject", "Read, Write"),
             record({"allow": ["Ping"], "ask": ["Sign"], "reject": ["Read", "Write"]}, "ask"),
         ),
-        (("restrict", "--allow", "Ping"), record(["Ping"], ["Ping"])),
-        (("restrict", "--allow", "Ping", "--allow", "Read"), record(["Ping", "Read"], ["Ping", "Read"])),
+        (("restrict", "--allow", "Ping"), record(["Ping"], "ask")),
+        (("restrict", "--allow", "Ping", "--allow", "Read"), record(["Ping", "Read"], "ask")),
         (("restrict", "--otherwise", "ask", "--direction", "inbound"), record("ask", "ask")),
         (
             ("restrict", "--direction", "outbound", "--reject", "Sign", "--otherwise", "ask"),

@@ -74,3 +74,24 @@ def test_it_ends_with_whoever_started_it() -> None:
     # Until the end of stderr, which the listener has, too.
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WAIT)
     assert json.loads(ran.stdout)["event"] == "listening"
+
+
+STARTED = """
+import asyncio, os, signal
+from stronghold_p2p.cli.process import listening
+
+async def main():
+    async with listening("--allow-all") as address:
+        print(address, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def test_what_a_command_has_started_ends_with_it() -> None:
+    # Until the end of stderr, which the listener has, too.
+    ran = subprocess.run([sys.executable, "-c", STARTED], check=False, capture_output=True, text=True, timeout=WAIT)
+    assert ran.returncode == -signal.SIGKILL
+    assert ran.stdout.startswith("/ip4/127.0.0.1/tcp/")
+    assert ran.stderr == ""

@@ -212,14 +212,27 @@ def test_one_that_is_down_at_the_start_is_tried_again(cli: Cli, tmp_path: Path) 
         assert event(listener)["event"] == "listening"
         lost = event(listener)
         assert (lost["event"], lost["relay"]) == ("reservation_lost", relay.rpartition("/")[2])
+        assert listener.stderr is not None
+        log = [listener.stderr.readline()]
+        with relaying(relay.partition("/p2p/")[0]):
+            log.append(listener.stderr.readline())  # another relay is there
         with relaying(relay.partition("/p2p/")[0], "--key", str(key)):
             made = event(listener)
             assert made["event"] == "reservation"
             assert cli.json("request", made["addresses"][0], '"there"').line == "there"
-        listener.send_signal(signal.SIGINT)
-        _, log = listener.communicate(timeout=WAIT)
-    assert f"cannot listen on {relay}: no reservation: cannot dial" in log.splitlines()[0]
-    assert log.splitlines()[0].endswith("; it is tried again")
+    assert f"cannot listen on {relay}: no reservation: cannot dial" in log[0]
+    assert "but the remote is 12D3Koo" in log[1]
+    assert all(line.endswith("; it is tried again\n") for line in log)
+
+
+def test_one_that_is_another_than_was_said() -> None:
+    with relaying(LOCAL) as (relay, _):
+        other = f"{relay.rpartition('/')[0]}/{Keypair.generate().peer_id}"
+        with process("listen", LOCAL, "--allow-all", "--via-relay", other, "--json") as listener:
+            out, _ = listener.communicate(timeout=WAIT)
+    told = json.loads(out)
+    assert (listener.returncode, told["error"]) == (1, "ListenError")
+    assert "but the remote is" in told["message"]
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,11 @@ def test_a_peer_that_is_not_reached(needed: bool, verdict: str) -> None:
     assert found.what.startswith(f"The peer {PEER} cannot be reached through the relay {RELAY}: ")
 
 
+def test_a_peer_at_an_address_that_names_no_relay() -> None:
+    found = check_relayed(missed(Multiaddr.parse("/p2p-circuit")), needed=True)
+    assert found.what.startswith(f"The peer {PEER} cannot be reached through a relay: ")
+
+
 def test_a_peer_that_is_reached_through_a_relay() -> None:
     found = check_relayed(reached(CIRCUIT, who=identity()), needed=False)
     assert (found.check, found.verdict) == ("peer_by_relay", "ok")

@@ -30,7 +30,7 @@ from stronghold_p2p import (
     StrongholdError,
     StrongholdP2p,
 )
-from stronghold_p2p.event_hub import EventHub
+from stronghold_p2p.event_hub import EventHub, EventReader
 from stronghold_p2p.events import Scope
 from stronghold_p2p.firewall.approvals import Approvals
 from stronghold_p2p.firewall.ends import Clocks
@@ -67,7 +67,7 @@ class Guard:
         )
         self.firewall.changed = self.approvals.rules_changed
         self.gate = Gate(self.firewall, self.approvals, view, self.hub)
-        self.events = self.hub.subscribe(64, "drop_newest", decisions=True, views=views)
+        self.events = self.hub.subscribe(EventReader(64, "drop_newest", decisions=True, views=views))
         self.questions: list[FirewallRequest] = []
         self.tasks: list[asyncio.Task[bool]] = []
 
@@ -283,7 +283,7 @@ def kept(view: Any) -> str:
 )
 async def test_a_view_for_those_who_want_it(clock: Clock, rule: Rule) -> None:
     guard = Guard(clock, rules=FirewallRules(inbound=rule), views=kept, view=lambda body: body["type"])
-    others = guard.hub.subscribe(64, "drop_newest", decisions=True)
+    others = guard.hub.subscribe(EventReader(64, "drop_newest", decisions=True))
     await guard.ask(body={"type": "Ping", "secret": "secret"})
     assert (await guard.told()).view == "saw Ping"
     assert (await next_event(others, FirewallDecision)).view is None

@@ -27,7 +27,7 @@ from stronghold_p2p import (
     PeerId,
     Rule,
 )
-from stronghold_p2p.event_hub import EventHub
+from stronghold_p2p.event_hub import EventHub, EventReader
 from stronghold_p2p.firewall import gate as gate_module
 from stronghold_p2p.firewall.approvals import Approvals
 from stronghold_p2p.firewall.gate import Gate
@@ -87,7 +87,7 @@ class Guard:
         self.questions: list[FirewallRequest] = []
         self.approvals.add_handler(self.questions.append)
         self.told = self.hub.told
-        self.reader = self.hub.subscribe(64, "drop_newest", decisions=True) if listen else None
+        self.reader = self.hub.subscribe(EventReader(64, "drop_newest", decisions=True)) if listen else None
         self.codec: Any = make_codec(codec, type_, max_size=1_000_000)
         self.gate = Gate(self.firewall, self.approvals, view, self.hub)
 

@@ -26,7 +26,7 @@ from support.loop import Loop
 
 from stronghold_p2p import Config, Direction, FirewallRequest, FirewallRules, Keypair, PeerId, PolicyLoaded, Rule
 from stronghold_p2p.ending import end_all
-from stronghold_p2p.event_hub import EventHub
+from stronghold_p2p.event_hub import EventHub, EventReader
 from stronghold_p2p.events import SignedAnswer
 from stronghold_p2p.firewall.admission import Admission
 from stronghold_p2p.firewall.approvals import Approvals
@@ -253,7 +253,7 @@ class Firm:
     async def start(self) -> None:
         await self.sources.start()
         self.expiry.start()
-        self.heard = self.events.subscribe(100, "drop_oldest", None)
+        self.heard = self.events.subscribe(EventReader(100, "drop_oldest", None))
 
     async def close(self) -> None:
         self.expiry.close()

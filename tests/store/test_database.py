@@ -290,7 +290,7 @@ def cut_off(path: Path) -> None:
         (lambda path: of_version(path, 0), "has version 0"),
         (lambda path: of_version(path, -1), "has version -1"),
         (cut_off, "malformed"),
-        (Path.mkdir, "unable to open"),
+        (Path.mkdir, "is a folder"),
     ],
 )
 def test_what_is_no_state_file_is_refused_and_left_as_it_is(path: Path, make: Any, reason: str) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import threading
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,8 @@ async def test_jobs_are_done_in_the_order_of_the_calls_and_settled_on_the_loop(p
     thread.open()
     settled: list[tuple[int, Any]] = []
     for number in range(4):
-        thread.submit(partial(ban, number=number), lambda done: settled.append((threading.get_ident(), done.result())))
+        job = thread.submit(partial(ban, number=number))
+        job.add_done_callback(lambda done: settled.append((threading.get_ident(), done.result())))
     await thread.close()
     assert settled == [(threading.get_ident(), number) for number in range(4)]
     with opened(path) as tables:
@@ -38,10 +38,8 @@ async def test_an_error_is_the_jobs_alone(path: Path) -> None:
     thread = DatabaseThread(path)
     thread.open()
     errors: list[Any] = []
-    thread.submit(lambda _: 1 / 0, lambda done: errors.append(done.exception()))
-    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    thread.submit(partial(ban, number=0), lambda result: done.set_result(result.result()))
-    assert await done == 0
+    thread.submit(lambda _: 1 / 0).add_done_callback(lambda done: errors.append(done.exception()))
+    assert await thread.submit(partial(ban, number=0)) == 0
     assert [type(error) for error in errors] == [ZeroDivisionError]
     await thread.close()
 
@@ -51,7 +49,7 @@ async def test_a_file_that_cannot_be_opened_is_the_error_of_each_job(tmp_path: P
     thread.open()
     errors: list[Any] = []
     for _ in range(2):
-        thread.submit(lambda database: None, lambda done: errors.append(done.exception()))
+        thread.submit(lambda database: None).add_done_callback(lambda done: errors.append(done.exception()))
     await thread.close()
     assert [type(error) for error in errors] == [StateError, StateError]
 
@@ -60,7 +58,7 @@ async def test_only_an_open_one_takes_jobs(path: Path) -> None:
     thread = DatabaseThread(path)
     for _ in "before", "after":
         with pytest.raises(ClosedError):
-            thread.submit(lambda database: None, lambda done: None)
+            thread.submit(lambda database: None)
         await thread.close()
         thread.open()
         await thread.close()

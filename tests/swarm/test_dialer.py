@@ -540,7 +540,7 @@ async def test_another_identity_is_the_reason(world: World) -> None:
 
 
 async def test_what_cannot_be_dialed_holds_up_nothing(world: World) -> None:
-    world.call(QUIC, "/ip6/::/tcp/1", ONE, TWO)
+    world.call(QUIC, "/p2p-circuit", "/ip6/::/tcp/1", ONE, TWO)
     await world.clock.advance(0.25)
     assert world.started == {ONE: 0.0, TWO: 0.25}
 

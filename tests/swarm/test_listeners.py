@@ -224,6 +224,7 @@ async def test_what_is_announced_is_told_beside_the_rest(make_peer: MakePeer) ->
         "/ip4/0.0.0.0/tcp/1",
         "/ip6/::/tcp/1/ws",
         "/ip4/1.2.3.4/tcp/0",
+        "/unix/tmp/socket",
         pytest.param(f"/ip4/1.2.3.4/tcp/1/p2p/{RELAY}", id="of another peer"),
     ],
 )

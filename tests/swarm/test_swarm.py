@@ -235,6 +235,8 @@ async def test_every_attempt_with_its_reason(make_peer: MakePeer, unused_port: i
     assert isinstance(reasons[tcp(unused_port)], ConnectionRefusedError)
     assert isinstance(reasons[elsewhere], PeerIdMismatch)
     assert isinstance(reasons[no_name], OSError)
+    assert f"{tcp(unused_port)}: connection refused (" in str(caught.value)
+    assert f"{unsupported}: no transport supports it" in str(caught.value)
 
 
 async def test_no_address(make_peer: MakePeer) -> None:

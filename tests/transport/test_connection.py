@@ -28,6 +28,7 @@ from stronghold_p2p import (
     StrongholdError,
 )
 from stronghold_p2p.transport.connection import Connection
+from stronghold_p2p.transport.output import FLUSH_SIZE
 from stronghold_p2p.transport.stream import Stream
 from stronghold_p2p.transport.substream import Substream
 from stronghold_p2p.wire import multistream
@@ -253,7 +254,7 @@ async def test_a_remote_that_asks_and_does_not_read_is_cut_off() -> None:
         await outbound.write(bytes(100 * KIB))
         await settled()
         assert pair.alice.output.congested
-        pings = bytes(ping(1)) * (130 * KIB // HEADER_SIZE)
+        pings = bytes(ping(1)) * ((FLUSH_SIZE + 2 * KIB) // HEADER_SIZE)
         pair.bob_pipe.write(pair.bob_host.noise.encrypt([pings]))
         await pair.alice.closed
         ((_, error),) = pair.alice_host.closed
@@ -382,7 +383,7 @@ async def test_a_pipe_that_dies_half_way_ends_every_stream() -> None:
         outbound, inbound = await pair.streams()
         reading = [asyncio.create_task(stream.read()) for stream in (outbound, inbound)]
         writing = asyncio.create_task(outbound.write(bytes(1024 * KIB)))
-        await turns(2)
+        await turns(3)
         death = OSError("the cable was cut")
         pair.alice_pipe.break_with(death)
         pair.bob_pipe.break_with(None)

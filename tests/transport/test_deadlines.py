@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import pytest
@@ -129,6 +130,14 @@ def test_many_at_one_tick_share_one_timer(loop: FakeLoop, deadlines: Deadlines) 
     loop.advance(2)
     assert all(len(item.expired) == 1 for item in items)
     assert loop.turns <= 2 + len(items) // STRIKES_AT_ONCE
+
+
+def test_of_one_tick_the_last_strikes_first(loop: FakeLoop, deadlines: Deadlines) -> None:
+    struck: list[int] = []
+    for number in range(100):
+        deadlines.add(1000.5, Item(loop, partial(struck.append, number)))
+    loop.advance(1)
+    assert struck == list(reversed(range(100)))
 
 
 def test_an_earlier_deadline_moves_the_timer(loop: FakeLoop, deadlines: Deadlines) -> None:

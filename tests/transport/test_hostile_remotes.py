@@ -156,7 +156,7 @@ async def test_a_handshake_that_stalls(make_peer: MakePeer) -> None:
     events = bob.events()
     remote = await Remote.connect(address_of(bob))
     remote.send_raw(lines("/noise"))
-    assert await remote.raw_rest() == lines("/noise")
+    await remote.raw_rest()
     await remote.close()
     assert "stalled" in str((await next_event(events, InboundConnectionFailed)).error)
 

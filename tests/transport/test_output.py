@@ -266,9 +266,12 @@ async def test_the_lines_leave_at_the_end_of_the_turn_without_a_response() -> No
 
 async def test_much_data_does_not_wait_for_the_end_of_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as pair:
-        outbound, _ = await pair.recorders()
+        outbound = [(await pair.recorders())[0] for _ in range(3)]
         writes = Counting(monkeypatch, pair.alice_pipe)
-        assert outbound.stream.write_now(bytes(200 * KIB))
+        for one in outbound[:2]:
+            assert one.stream.write_now(bytes(200 * KIB))
+            assert writes.sizes == []
+        assert outbound[2].stream.write_now(bytes(200 * KIB))
         assert len(writes.sizes) == 1
 
 

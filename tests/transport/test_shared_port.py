@@ -84,7 +84,7 @@ async def test_one_ends_and_the_other_stays(authority: Authority, plain_first: b
             await ask(ended, authority)
         assert await ask(stays, authority) == (b"tls/ws" if stopped == "ws" else b"ws")
         await bob.stop_listening(stays)
-        with pytest.raises(DialError, match="Connect"):
+        with pytest.raises(DialError, match="connect"):
             await ask(stays, authority)
 
 

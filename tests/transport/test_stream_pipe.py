@@ -200,6 +200,7 @@ async def test_what_was_written_before_closing_leaves_first() -> None:
         outbound, inbound = await inner.streams()
         inner.outer.bob_pipe.reading = False
         await outbound.write(bytes(250 * KIB))
+        await settled()
         await outbound.close_write()
         inner.alice.close()
         await settled()
@@ -216,6 +217,7 @@ async def test_closing_that_takes_too_long_resets_the_stream() -> None:
         outbound, _ = await inner.streams()
         inner.outer.bob_pipe.reading = False
         await outbound.write(bytes(250 * KIB))
+        await settled()
         inner.alice.close()
         await inner.alice.closed
         assert inner.outer.alice.info.streams == 0

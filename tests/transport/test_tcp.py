@@ -132,7 +132,7 @@ async def test_a_connection_that_closes_while_its_socket_is_full_ends_once() -> 
     await stream.negotiated()
     listener._transport.pause_reading()
     await stream.write(bytes(250_000))
-    assert outbound.output.congested
+    await until(lambda: outbound.output.congested)
     outbound.close()
     listener._transport.resume_reading()
     await asyncio.gather(*(connection.closed for connection in connections))

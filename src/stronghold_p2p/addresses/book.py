@@ -12,7 +12,7 @@ from ..config import Config
 from ..errors import DecodeError, InvalidAddress, RemoteProtocolError
 from ..identity import PeerId
 from ..loops import Owner
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, is_path
 from ..resources.networks import Networks, networks_of
 from ..resources.shares import Shares
 from ..wire.envelope import PeerRecord, peek_record
@@ -404,7 +404,7 @@ def _parse(address: Multiaddr | str, peer: PeerId | str | None) -> tuple[PeerId,
 
 def _told_address(peer: PeerId, address: Multiaddr) -> Multiaddr | None:
     """An address that a remote tells, without the peer id at its end; None for one that cannot be used."""
-    if len(address.to_bytes()) > MAX_ADDRESS_SIZE or len(address.components) > MAX_COMPONENTS:
+    if len(address.to_bytes()) > MAX_ADDRESS_SIZE or len(address.components) > MAX_COMPONENTS or is_path(address):
         return None
     if address.peer_id is None:
         return address

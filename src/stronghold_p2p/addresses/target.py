@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from ..errors import InvalidAddress
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..multiaddr import Multiaddr, is_path
 
 __all__ = ["announced_addresses", "own_address", "parse_target", "split_target"]
 
@@ -48,13 +48,13 @@ def announced_addresses(addresses: Multiaddr | str | Iterable[Multiaddr | str], 
     """Addresses to announce, without our peer id.
 
     Raises:
-        InvalidAddress: as :func:`own_address`, and for a wildcard or port 0.
+        InvalidAddress: as :func:`own_address`, and for a wildcard, port 0 or a path.
     """
     if isinstance(addresses, Multiaddr | str):
         addresses = (addresses,)
     announced = tuple(own_address(address, own) for address in addresses)
     for address in announced:
-        if address.components[0][1] in {"0.0.0.0", "::"} or ("tcp", "0") in address.components:
+        if address.components[0][1] in {"0.0.0.0", "::"} or ("tcp", "0") in address.components or is_path(address):
             raise InvalidAddress(
                 address, "cannot be announced: expected what others dial, such as /dns4/example.com/tcp/443/wss"
             )

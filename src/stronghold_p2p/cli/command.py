@@ -88,6 +88,11 @@ GIVEN = "stronghold_p2p.given"
 FLAGS = {
     "json": typer.Option("--json", help="Print JSON, one object per line."),
     "debug": typer.Option("--debug", help="Log connections, requests and decisions to stderr; add tracebacks."),
+    "until_stdin_ends": typer.Option(
+        "--until-stdin-ends",
+        hidden=True,
+        help="End when stdin does, which whoever started it holds, also if it is killed.",
+    ),
 }
 
 
@@ -182,7 +187,7 @@ def add_command(
 
 def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]], bool]) -> Callable[..., None]:
     @functools.wraps(function)
-    def run(*, json: bool, debug: bool, **arguments: Any) -> None:
+    def run(*, json: bool, debug: bool, until_stdin_ends: bool, **arguments: Any) -> None:
         try:
             work = function(**arguments)
         except Terminated:
@@ -209,9 +214,15 @@ def _runner(function: Callable[..., Any], is_service: Callable[[dict[str, Any]],
                 terminated = True
                 task.cancel()
 
+            def stdin_ended() -> None:
+                loop.remove_reader(0)
+                terminate()
+
             if before is not signal.SIG_IGN:  # as of a job in a script's background
                 signal.signal(signal.SIGINT, interrupt)
             loop.add_signal_handler(signal.SIGTERM, terminate)
+            if until_stdin_ends:
+                loop.add_reader(0, stdin_ended)
             try:
                 async with output.in_background():
                     await work

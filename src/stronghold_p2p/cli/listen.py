@@ -18,7 +18,7 @@ import typer
 from ..addresses.target import parse_target
 from ..config import Config
 from ..ending import end_all, together
-from ..errors import ListenError
+from ..errors import DialError, ListenError, PeerIdMismatch
 from ..events import (
     AddressesChanged,
     Dropped,
@@ -128,7 +128,10 @@ def listen(
         typer.Option(metavar="FILE", help="Read the rules from a policy file; reload it when it changes."),
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Store bans, and rules from answers, in this file.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Store bans, and rules from answers, in this file; else they end with the peer."
+        ),
     ] = None,
     audit: AuditPath = None,
     audit_required: AuditRequired = False,
@@ -341,8 +344,8 @@ async def _listen(
                 try:
                     await peer.listen_via_relay(relay)
                 except ListenError as error:
-                    if not isinstance(error.__cause__, ConnectionError | TimeoutError):
-                        raise  # it refuses
+                    if _lasts(error):
+                        raise
                     down[relay] = error
             if console is not None:
                 console.open()
@@ -374,6 +377,7 @@ async def _listen_later(peer: StrongholdP2p[Any, Any], relay: str, error: Listen
     if output.is_json() and relay_id not in without:
         _tell_lost(relay_id, error)
     without.add(relay_id)
+    told = False
     pause = FIRST_PAUSE
     while True:
         await asyncio.sleep(random.uniform(pause / 2, pause))  # not all at once, when a relay restarts
@@ -382,10 +386,20 @@ async def _listen_later(peer: StrongholdP2p[Any, Any], relay: str, error: Listen
         try:
             await peer.listen_via_relay(relay)
         except ListenError as again:
-            logger.debug("%s; it is tried again", again)
+            level = logging.DEBUG if told or not _lasts(again) else logging.WARNING
+            logger.log(level, "%s; it is tried again", again)
+            told = told or level == logging.WARNING
             pause = min(2 * pause, LAST_PAUSE)
         else:
             return
+
+
+def _lasts(error: ListenError) -> bool:
+    """Whether no time mends it: the relay refuses, or another peer is where it should be."""
+    cause = error.__cause__
+    if isinstance(cause, DialError) and cause.attempts:
+        return all(isinstance(attempt.error, PeerIdMismatch) for attempt in cause.attempts)
+    return not isinstance(cause, ConnectionError | TimeoutError)
 
 
 def _listens_through(peer: StrongholdP2p[Any, Any], relay: str) -> bool:
@@ -433,7 +447,7 @@ def _console(peer: StrongholdP2p[Any, Any], place: str, *, alone: bool) -> Conso
         if (error.name or "").startswith("stronghold_p2p"):
             raise
         raise UsageError(
-            f"--console needs {error.name}, of the extra console: pip install 'stronghold-p2p[console]'"
+            f"--console needs {error.name}, of the extra console: run pip install '.[cli,console]' in a clone of the repository"
         ) from error
     return Console(peer, where, alone=alone)
 

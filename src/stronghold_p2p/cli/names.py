@@ -58,7 +58,7 @@ def named(text: str, policy: Policy | Path | None, state: Path | None = None) ->
     try:
         parse_target(text)
     except InvalidAddress:
-        if text.startswith("/"):
+        if text.startswith(("/", "12D3Koo")):  # an address, or an id
             raise
         if policy is None and state is None:
             raise InvalidAddress(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
@@ -44,14 +43,14 @@ class Command:
 
 @contextlib.asynccontextmanager
 async def running(*arguments: str, before: Sequence[str] = ()) -> AsyncIterator[Command]:
-    """Run a command for as long as the context. ``before`` goes before it."""
-    process = await _start(*arguments, before=before)
+    """Run a command for as long as the context, and no longer than this process, however that ends. ``before`` goes before it."""
+    process = await _start(*arguments, "--until-stdin-ends", before=before, stdin=PIPE)
+    assert process.stdin is not None
     assert process.stdout is not None
     try:
         yield Command(arguments[0], process.stdout)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
+        process.stdin.close()
         await process.wait()
 
 
@@ -73,7 +72,7 @@ async def run(*arguments: str, before: Sequence[str] = ()) -> tuple[int, Any]:
     Raises:
         ProcessFailed: it printed none.
     """
-    process = await _start(*arguments, before=before)
+    process = await _start(*arguments, before=before, stdin=DEVNULL)
     try:
         printed, _ = await process.communicate()
     finally:
@@ -85,11 +84,11 @@ async def run(*arguments: str, before: Sequence[str] = ()) -> tuple[int, Any]:
     return status, msgspec.json.decode(printed)
 
 
-async def _start(*arguments: str, before: Sequence[str]) -> Process:
+async def _start(*arguments: str, before: Sequence[str], stdin: int) -> Process:
     # Out of the reach of the terminal: Ctrl-C is ours to hand on, once.
     return await asyncio.create_subprocess_exec(
         *(*before, *this_program(), *arguments, "--json"),
-        stdin=DEVNULL,
+        stdin=stdin,
         stdout=PIPE,
         start_new_session=True,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["escaped", "json_text", "printable"]
+__all__ = ["escaped", "json_text", "printable", "without_surrogates"]
 
 MAX_MARKS = 8
 """Combining marks on one character. No script's words need more; a heap of them covers the lines above and below."""
@@ -49,7 +49,7 @@ def json_text(value: object, *, plain: bool = True, ascii: bool = False) -> str:
     try:
         text = msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
-        text = msgspec.json.encode(_without_surrogates(value)).decode()
+        text = msgspec.json.encode(without_surrogates(value)).decode()
     if ascii and not text.isascii():
         text = "".join(character if character.isascii() else _as_json(character) for character in text)
     return text if plain else escaped(text, escape=_as_json)
@@ -78,15 +78,15 @@ def _as_json(character: str) -> str:
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
-def _without_surrogates(value: Any) -> Any:
-    """JSON has none: a name of a file that is no UTF-8 is shown with escapes for its bytes."""
+def without_surrogates(value: Any) -> Any:
+    """The same with text that JSON has: a name of a file that is no UTF-8 is shown with escapes for its bytes."""
     match value:
         case str():
             return "".join(
                 _as_python(character) if "\ud800" <= character <= "\udfff" else character for character in value
             )
         case dict():
-            return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+            return {without_surrogates(key): without_surrogates(item) for key, item in value.items()}
         case list() | tuple():
-            return [_without_surrogates(item) for item in value]
+            return [without_surrogates(item) for item in value]
     return value

@@ -12,6 +12,7 @@ from ..ending import together
 from ..errors import DialError, InvalidAddress
 from ..events import Reachability
 from ..identity import Keypair, PeerId
+from ..loops import deadline_in, loop_time
 from ..multiaddr import CIRCUIT, Ip, Multiaddr, host_of
 from ..peer import StrongholdP2p
 from ..protocols.autonat.message import DIAL_REQUEST
@@ -123,7 +124,7 @@ class _Examination:
         self._own = own
         self._told = told
         self._keypair = keypair
-        self._end = asyncio.get_running_loop().time() + seconds
+        self._end = deadline_in(seconds)
         self._dial_time = seconds * DIAL_PART
         self._spawn = spawn
         self._port = port
@@ -288,7 +289,7 @@ class _Examination:
     @property
     def _left(self) -> float:
         """Seconds until all is to end."""
-        return max(self._end - asyncio.get_running_loop().time(), 0.0)
+        return max(self._end - loop_time(), 0.0)
 
     @property
     def _patience(self) -> float:
@@ -333,7 +334,7 @@ class _Reached:
         relayed = met[len(directly) :]
         found = [check_direct(one, needed=not met) for one in self.direct]
         found += [
-            check_relayed(one, needed=not met, relay_given=_relay_of(one.target) in self.relays) for one in self.relayed
+            check_relayed(one, needed=not met, relay_given=one.target.relay in self.relays) for one in self.relayed
         ]
         found += [check_address(one) for one in self.told]
         ended = [one for one in self.contacts if one.closed]
@@ -346,11 +347,6 @@ class _Reached:
 
 def _punches_holes(contact: Contact) -> bool:
     return contact.identity is not None and DCUTR in contact.identity.protocols
-
-
-def _relay_of(target: Target) -> PeerId | None:
-    split = None if target.address is None else split_circuit(target.address)
-    return None if split is None else split[0]
 
 
 def _leads_by(wanted: Target, relay: Contact) -> bool:

@@ -105,6 +105,11 @@ class Target:
         """Whether it is to be reached through a relay."""
         return self.address is not None and self.address.is_relayed
 
+    @property
+    def relay(self) -> PeerId | None:
+        """That through which it is to be reached, if its address names one."""
+        return None if self.address is None else self.address.relay
+
     def __str__(self) -> str:
         return f"/p2p/{self.peer}" if self.address is None else str(self.address.with_peer(self.peer))
 

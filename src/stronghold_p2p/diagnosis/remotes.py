@@ -104,8 +104,8 @@ def check_relayed(contact: Contact, *, needed: bool, relay_given: bool = False) 
     check = "peer_by_relay"
     data = {"peer": str(contact.target.peer), **_data(contact)}
     if contact.path is None:
-        relay = next(value for name, value in contact.target.address or () if name == "p2p")
-        what = f"The peer {contact.target.peer} cannot be reached through the relay {relay}"
+        relay = "a relay" if contact.target.relay is None else f"the relay {contact.target.relay}"
+        what = f"The peer {contact.target.peer} cannot be reached through {relay}"
         return _not_reached(check, what, contact, data, needed=needed, relay_given=relay_given)
     what = f"The peer answers through the relay {contact.path.relay} after {contact.seconds:.2f} s"
     if is_cut(contact):

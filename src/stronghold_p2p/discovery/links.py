@@ -10,12 +10,15 @@ import socket
 import string
 import struct
 import sys
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from ..multiaddr import Ip
 from ..resources.turns import Turns
 from . import packets
 from .packets import Announcement
+
+if TYPE_CHECKING:
+    from .mdns import Mdns
 
 __all__ = ["PORT", "Link", "new_name"]
 
@@ -52,16 +55,6 @@ NAME_LENGTH: Final = range(32, 64)
 """Characters of an instance's name, as go-, rust- and js-libp2p have it."""
 
 
-class LinkOwner(Protocol):
-    """What a link reports to."""
-
-    def read(self) -> float:
-        """A packet was read. Returns for how many seconds none should be."""
-
-    def heard(self, link: Link, data: bytes, sender: str) -> None:
-        """``data`` has come from the IP address ``sender``."""
-
-
 def new_name() -> str:
     """A name for an instance: at random, so that it tells nothing, and belongs to nobody else."""
     return "".join(secrets.choice(NAME_ALPHABET) for _ in range(secrets.choice(NAME_LENGTH)))
@@ -76,7 +69,7 @@ class Link:
     """
 
     def __init__(
-        self, interface: int, source: Ip, turns: Turns, owner: LinkOwner, *, told: Announcement | None = None
+        self, interface: int, source: Ip, turns: Turns, owner: Mdns, *, told: Announcement | None = None
     ) -> None:
         """``interface`` is its number; ``source`` one of our addresses there, from which IPv4 is sent; ``told`` is what an
         earlier link there has announced, and could not say goodbye to."""

@@ -196,9 +196,11 @@ class Mdns(Service):
     # -- packets ---------------------------------------------------------------------------------
 
     def read(self) -> float:
+        """A link has read a packet. Returns for how many seconds it should read none."""
         return self._intake.read(self._loop.time())
 
     def heard(self, link: Link, data: bytes, sender: str) -> None:
+        """``data`` has come to a link from the IP address ``sender``."""
         if packets.concerns_us(data):
             source = ip_address(sender.partition("%")[0])
             if self._is_neighbor(source) and self._intake.takes(sender, len(data)):

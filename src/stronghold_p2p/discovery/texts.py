@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from ..errors import InvalidAddress
 from ..identity import PeerId
-from ..multiaddr import Ip, Multiaddr, host_of
+from ..multiaddr import Ip, Multiaddr, host_of, with_head
 
 __all__ = ["Sighting", "announced_addresses", "encode_text", "sightings", "strings"]
 
@@ -122,9 +122,8 @@ def _dialable(address: Multiaddr, source: Ip, *, is_local: bool) -> Multiaddr | 
         return None
     if ip.is_unspecified and ip.version == source.version:
         ip = source
-        head = Multiaddr.parse(f"/ip{ip.version}/{ip}")
-        address = Multiaddr(head.to_bytes() + address.to_bytes()[len(head.to_bytes()) :])
-    if ip.is_unspecified or (ip.is_loopback and not is_local) or any(name == "p2p-circuit" for name, _ in address):
+        address = with_head(address, Multiaddr.parse(f"/ip{ip.version}/{ip}"))
+    if ip.is_unspecified or (ip.is_loopback and not is_local) or address.is_relayed:
         return None
     if isinstance(ip, IPv6Address) and ip.is_link_local:
         return None  # it means nothing without the interface, which an address does not tell

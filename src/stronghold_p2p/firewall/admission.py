@@ -95,7 +95,9 @@ class Admission:
     def relay_mode(self, peer: PeerId) -> RelayMode:
         """The one in force for ``peer``: its own in the policy, its own, the policy's default, ours."""
         policy = self._policy
-        own = self._policy_relay_modes.get(peer) or self._relay_modes.get(peer)
+        own = None
+        if self._policy_relay_modes or self._relay_modes:  # else no peer has one, and each connection asks
+            own = self._policy_relay_modes.get(peer) or self._relay_modes.get(peer)
         return own or policy.relay_mode or self._relay_mode or "allow"
 
     def may_connect_directly(self, peer: PeerId) -> bool:
@@ -117,6 +119,7 @@ class Admission:
         self._allow_networks = _NetworkSet(rules.allow_networks)
         self._deny_networks = _NetworkSet(rules.deny_networks)
         self._limits_networks = bool(rules.allow_networks or rules.deny_networks)
+        self._limits_peers = bool(rules.allow_peers or rules.deny_peers or rules.banned)
 
     def refusal_of_address(self, address: Multiaddr, peer: PeerId | None = None) -> str | None:
         """The reason to refuse ``address``, where ``peer`` is if it is known; None to admit it.
@@ -151,7 +154,9 @@ class Admission:
 
     def refusal_of_peer(self, peer: PeerId) -> str | None:
         """The reason to refuse ``peer``; None to admit it."""
-        return "it is banned" if peer in self._banned else self._policy.refusal_of_peer(peer)
+        if self._banned and peer in self._banned:
+            return "it is banned"
+        return self._policy.refusal_of_peer(peer) if self._limits_peers else None
 
 
 class _NetworkSet:

@@ -18,7 +18,7 @@ from ..events import (
     QuestionKind,
 )
 from ..identity import PeerId
-from ..loops import Owner
+from ..loops import Owner, deadline_in, loop_time
 from ..multiaddr import Multiaddr
 from ..resources.refusals import Refusals
 from .answerers import FirewallRequestQueue, Handler, Queue
@@ -202,7 +202,7 @@ class Approvals:
                 self._warn_of_nobody(request.subject)
                 return Answer("reject", "firewall", "closed" if self._closed else "no answerer")
             question = self._make_question(request, rule)
-            if self._silence.includes(question.about, request.holder, _now()):
+            if self._silence.includes(question.about, request.holder, loop_time()):
                 return Answer("reject", "firewall", "quiet")
             self._questions[_key(question)] = question
         request.question, request.answer = question, question.join()
@@ -269,10 +269,6 @@ class Approvals:
         for question in list(self._questions.values()):
             question.count()
 
-    def expire(self) -> None:
-        """Ends the questions whose rules have ended."""
-        self.firewall.expire()
-
     def set_rule(self, question: Question, rule: Rule) -> Verdict:
         """Sets a rule as the answer. This ends the question, unless a policy's rule takes precedence. Returns what the rule
         says, as far as it has not ended."""
@@ -316,11 +312,12 @@ class Approvals:
 
     def reject_network(self, network: str, by: str) -> int:
         """Silences a network, and rejects its open questions; their number."""
-        self._silence.begin(network, (network,), _now())
+        self._silence.begin(network, (network,), loop_time())
         questions = [question for question in self._questions.values() if network in question.holder.networks]
         return sum(question.end("rejected", by) for question in questions)
 
     def question_opened(self, question: Question) -> None:
+        """It waits for an answer, which is told."""
         subject = question.subject
         self._emit(
             FirewallRequestOpened(
@@ -329,6 +326,7 @@ class Approvals:
         )
 
     def question_ended(self, question: Question, outcome: Outcome, answer: Answer) -> None:
+        """It is over, which is told if it was opened."""
         subject = question.subject
         del self._questions[_key(question)]
         self._open.discard(question)
@@ -337,7 +335,7 @@ class Approvals:
         # A peer could send and withdraw requests for ever. Requests that we withdraw ourselves do not count.
         in_vain = outcome == "timed out" or (outcome == "withdrawn" and subject.direction is Direction.INBOUND)
         if in_vain and question.shown:
-            self._silence.begin(question.about, question.holder.networks, _now())
+            self._silence.begin(question.about, question.holder.networks, loop_time())
         if question.opened:
             self._emit(
                 FirewallRequestEnded(
@@ -355,7 +353,7 @@ class Approvals:
 
     def _make_question(self, request: _Request, rule: Rule | None) -> Question:
         kind: QuestionKind = "peer" if rule is None else "request"
-        expires = _now() + self.patience
+        expires = deadline_in(self.patience)
         return Question(self._last_id + 1, kind, request.subject, request.address, rule, expires, self)
 
     def _put(self, question: Question) -> None:
@@ -378,7 +376,3 @@ def _checked(by: str) -> str:
 def _key(question: Question) -> Hashable:
     """Requests share a question about their peer; a question about a request is its own."""
     return (question.subject.peer, question.subject.direction) if question.kind == "peer" else question.id
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -111,7 +111,7 @@ class Gate:
         """Reports a request that was rejected before its body was read, see :meth:`rejects_all`; or a stream, whose type is
         its protocol."""
         applied = self._firewall.find(peer, direction)
-        self._tell(peer, direction, type_name, address, applied, None, None, allowed=False, by="rule", how="rejected")
+        self._tell(peer, direction, type_name, address, applied, None, None, allowed=False)
 
     def decide_stream(
         self,
@@ -131,8 +131,7 @@ class Gate:
         if verdict is Verdict.ASK:
             return self._ask(subject, address, 0, stream)
         allowed = verdict is Verdict.ALLOW
-        how: How = "approved" if allowed else "rejected"
-        self._tell(peer, direction, protocol, address, applied, stream, None, allowed=allowed, by="rule", how=how)
+        self._tell(peer, direction, protocol, address, applied, stream, None, allowed=allowed)
         return allowed
 
     def decide(
@@ -176,25 +175,13 @@ class Gate:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
             self._log_failure.write(exc_info=error)
-            self._tell(
-                peer,
-                direction,
-                type_name,
-                address,
-                applied,
-                request,
-                None,
-                allowed=False,
-                by="firewall",
-                how="rejected",
-            )
+            self._tell(peer, direction, type_name, address, applied, request, None, allowed=False, by="firewall")
             return False
         subject = Subject(peer, direction, type_name, view)
         if rule is None or rule.predicate is None:
             return self._ask(subject, address, codec.weight(message), request)
         allowed = rule.verdict(subject) is Verdict.ALLOW
-        how: How = "approved" if allowed else "rejected"
-        self._tell(peer, direction, type_name, address, applied, request, view, allowed=allowed, by="rule", how=how)
+        self._tell(peer, direction, type_name, address, applied, request, view, allowed=allowed)
         return allowed
 
     def _is_over_limit(
@@ -266,8 +253,7 @@ class Gate:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
                 self._log_no_view.write(exc_info=error)
-        how: How = "approved" if allowed else "rejected"
-        self._tell(peer, direction, type_name, address, applied, request, view, allowed=allowed, by="rule", how=how)
+        self._tell(peer, direction, type_name, address, applied, request, view, allowed=allowed)
 
     def _tell(
         self,
@@ -280,14 +266,16 @@ class Gate:
         view: Any,
         *,  # mypyc knows no arguments with a default before others without
         allowed: bool,
-        by: str,
-        how: How,
+        by: str = "rule",
+        how: How | None = None,
         waited: float = 0.0,
         reason: str | None = None,
         signatures: tuple[SignedAnswer, ...] = (),
         excess: Excess | None = None,
     ) -> None:
-        """A request is decided: a strict rule will end it, who may know hears why it is rejected, readers that it is."""
+        """A request is decided: a strict rule will end it, who may know hears why it is rejected, readers that it is. ``how`` None:
+        as ``allowed`` says."""
+        how = how or ("approved" if allowed else "rejected")
         rule = applied.rule
         if request is not None and rule is not None:
             if allowed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import NoReturn
 
 from ..errors import PolicyError
@@ -32,7 +31,7 @@ class PolicyWatch:
         types: Collection[str] | None = None,
         interval: float = 1.0,
     ) -> None:
-        self._path = Path(path)
+        self._path = path
         self._types = types
         self._apply = apply
         self._failed = failed
@@ -98,9 +97,9 @@ class PolicyWatch:
                 self._failed(error)
 
 
-def _stamp(path: Path) -> _Stamp | None:
+def _stamp(path: str | os.PathLike[str]) -> _Stamp | None:
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return None
     # The time of the inode's change, too: a file that became readable has no other mark of it.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
-from typing import Final, Literal, NamedTuple, Protocol, get_args
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, get_args
 
 from ..events import Direction, How, Outcome, QuestionKind, Scope, SignedAnswer
 from ..identity import PeerId
@@ -16,7 +16,10 @@ from .room import Holder
 from .rules import Rule, Subject, Verdict
 from .silence import Topic
 
-__all__ = ["MAX_TYPE", "Answer", "Answerer", "FirewallRequest", "Question", "QuestionHost", "Quorum"]
+if TYPE_CHECKING:
+    from .approvals import Approvals
+
+__all__ = ["MAX_TYPE", "Answer", "Answerer", "FirewallRequest", "Question", "Quorum"]
 
 MAX_TYPE: Final = 200
 """Characters of a type that may be approved by its name. In untyped JSON it is the remote's own text: nobody sees more of it,
@@ -237,35 +240,6 @@ class Quorum(Protocol):
         """Whether ``approver`` may answer a question about ``peer``: never about itself."""
 
 
-class QuestionHost(Protocol):
-    """The owner of questions."""
-
-    @property
-    def quorum(self) -> Quorum: ...
-
-    @property
-    def name_of(self) -> Callable[[PeerId], str | None]: ...
-
-    def expire(self) -> None:
-        """Ends the questions whose rules have ended."""
-
-    def set_rule(self, question: Question, rule: Rule) -> Verdict:
-        """Sets a rule as the answer. This ends the question, unless another rule takes precedence. Returns what it says."""
-
-    def grant(self, question: Question, types: Collection[str] | None, seconds: float | None) -> Rule:
-        """The rule by which requests of these types pass, or with None all: for so many seconds, or for good."""
-
-    def limit(self, question: Question, rule: Rule, seconds: float | None) -> Rule:
-        """The same rule, for so many seconds."""
-
-    def reject_network(self, network: str, by: str) -> int:
-        """Silences a network. Returns the number of its questions, which this ends."""
-
-    def question_opened(self, question: Question) -> None: ...
-
-    def question_ended(self, question: Question, outcome: Outcome, answer: Answer) -> None: ...
-
-
 class Question:
     """One question, and the requests that wait for it.
 
@@ -301,7 +275,7 @@ class Question:
         address: Multiaddr | None,
         rule: Rule | None,
         expires: float,
-        host: QuestionHost,
+        host: Approvals,
     ) -> None:
         self.id: Final = id
         self.kind: Final[QuestionKind] = kind
@@ -426,7 +400,7 @@ class Question:
         also: Collection[str] = (),
     ) -> bool:
         """False if the question has ended, also by the end of the rule that asks it."""
-        self._host.expire()
+        self._host.firewall.expire()
         type_name = self.subject.type
         if self.outcome is not None or scope == "once" or (scope == "type" and type_name is None):
             return self.end("approved", by, signatures=signatures)

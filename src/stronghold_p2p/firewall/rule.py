@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
 import inspect
 import logging
@@ -361,6 +360,8 @@ def unknown_type(name: str, types: frozenset[str] | None) -> str | None:
         return None
     if not types:
         return f"no request has the type {name!r}: requests of this peer have no types"
+    import difflib  # a fiftieth of the library's own import, for a mistake
+
     similar = difflib.get_close_matches(name, types, n=1)
     hint = f"did you mean {similar[0]!r}?" if similar else f"known types are {', '.join(map(repr, sorted(types)))}"
     return f"no request has the type {name!r}; {hint}"

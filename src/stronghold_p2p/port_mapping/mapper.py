@@ -11,7 +11,8 @@ from typing import Final
 from ..errors import PortMappingError
 from ..events import PortMapped, PortMappingFailed
 from ..identity import PeerId
-from ..multiaddr import Multiaddr
+from ..loops import loop_time
+from ..multiaddr import Multiaddr, with_head
 from ..protocols.service import Service, ServiceHost
 from .gateway import Gateway, find_gateway
 from .mapping import LIFETIME, PortMapping, PortProtocol
@@ -141,11 +142,11 @@ class PortMapper(Service):
         """Does what is due."""
         for port in self._held.keys() - self._wanted.keys():
             await self._held.pop(port).protocol.unmap(port)
-        if self._network_changed or (self._held and self._check_at <= _now()):
+        if self._network_changed or (self._held and self._check_at <= loop_time()):
             await self._check()
-        while due := [port for port, held in self._held.items() if held.renew_at <= _now()]:
+        while due := [port for port, held in self._held.items() if held.renew_at <= loop_time()]:
             await self._renew(due[0])
-        if self._retry_at <= _now() and (missing := self._wanted.keys() - self._held.keys()):
+        if self._retry_at <= loop_time() and (missing := self._wanted.keys() - self._held.keys()):
             await self._map(missing)
         self._tell()
 
@@ -176,7 +177,7 @@ class PortMapper(Service):
 
     async def _check(self) -> None:
         self._network_changed = False
-        self._check_at = _now() + CHECK
+        self._check_at = loop_time() + CHECK
         await self._find()
         for protocol in {held.protocol for held in self._held.values()}:
             try:
@@ -190,7 +191,7 @@ class PortMapper(Service):
         try:
             self._hold(port, held.protocol, await held.protocol.map(port, held.mapping))
         except PortMappingError as error:
-            now = _now()
+            now = loop_time()
             if error.answered or held.expires_at <= now:
                 del self._held[port]
                 self._failures[port] = str(error)
@@ -200,7 +201,7 @@ class PortMapper(Service):
 
     async def _map(self, ports: Iterable[int]) -> None:
         """Tries to map ``ports``, each by the first protocol that does."""
-        self._retry_at = _now() + self._delay
+        self._retry_at = loop_time() + self._delay
         self._delay = min(self._delay * 2, RETRY[1])
         await self._find()
         refused = {port: self._refusal(port) for port in ports}
@@ -240,7 +241,7 @@ class PortMapper(Service):
         if mapping.lifetime < MIN_LIFETIME:
             reason = f"the router maps a port for {mapping.lifetime} s, expected at least {MIN_LIFETIME}"
             raise PortMappingError(protocol.name, reason)
-        now = _now()
+        now = loop_time()
         if not self._held:
             self._check_at = now + CHECK
         self._held[port] = _Held(protocol, mapping, now)
@@ -275,7 +276,7 @@ class PortMapper(Service):
             if news == self._told.get(port):
                 continue
             if held is not None and isinstance(news, Multiaddr):
-                expires = time.time() + held.expires_at - _now()
+                expires = time.time() + held.expires_at - loop_time()
                 self._emit(PortMapped(news.with_peer(self._peer_id), held.protocol.name, expires))
             else:
                 external = _external_address(bound, held.mapping).with_peer(self._peer_id) if held is not None else None
@@ -301,11 +302,4 @@ def _is_public(ip: IPv4Address) -> bool:
 
 def _external_address(bound: Multiaddr, mapping: PortMapping) -> Multiaddr:
     """Where others dial, with all that stands after the port of ``bound``."""
-    head = Multiaddr.of_tcp("0.0.0.0", 0).to_bytes()
-    return Multiaddr(
-        Multiaddr.of_tcp(str(mapping.external), mapping.external_port).to_bytes() + bound.to_bytes()[len(head) :]
-    )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+    return with_head(bound, Multiaddr.of_tcp(str(mapping.external), mapping.external_port))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from ipaddress import IPv4Address
 from typing import Final, TypeAlias, TypeVar
 
 from ..errors import DecodeError, PortMappingError
+from ..loops import loop_time
 from . import nat_pmp, pcp
 from .epoch import Epoch
 from .exchange import WAITS, ask
@@ -64,7 +64,7 @@ class _RouterProtocol:
             raise PortMappingError(self.name, reason, answered=False) from error
 
     def _see(self, epoch: int) -> None:
-        if self._epoch.has_restarted(epoch, asyncio.get_running_loop().time()):
+        if self._epoch.has_restarted(epoch, loop_time()):
             self.lost = True
 
     def _check_result(self, result: int, codes: type[IntEnum]) -> None:

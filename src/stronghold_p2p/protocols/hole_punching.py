@@ -138,8 +138,8 @@ class HolePunching(Service):
             self._relayed.setdefault(peer, []).append(connection)
             return
         self._unidentified[connection] = connection.loop.create_future()
-        if self.host.connection(peer) is not connection:
-            return  # there was a direct one already
+        if not (self._relayed or self._begun or self._joined) or self.host.connection(peer) is not connection:
+            return  # nobody has come by a relay, or there was a direct one already
         before = [relayed.path for relayed in self._relayed.get(peer, ()) if relayed.usable]
         for upgrade in (self._begun.get(peer), self._joined.pop(peer, None)):
             if upgrade is not None and not upgrade.direct.done():

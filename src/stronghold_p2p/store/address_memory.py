@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Final, TypeVar
+from typing import Final
 
 from ..addresses.book import AddressBook
 from ..addresses.entry import AddressKey, AddressSource, NamedAddress
@@ -24,8 +23,6 @@ KEPT: Final = frozenset((AddressSource.GIVEN, AddressSource.SIGNED_RECORD, Addre
 MAX_AT_ONCE: Final = 1024
 """Addresses that are written in one interval, about 200 KB: remotes can change theirs at any rate. As many go into the book
 in one turn of the loop at the start, which takes 15 ms."""
-
-T = TypeVar("T")
 
 
 class AddressMemory:
@@ -72,7 +69,7 @@ class AddressMemory:
             AddressTables(database).trim(given, told)
             return AddressTables(database).read(given, told)
 
-        kept = await self._run(read)
+        kept = await self._thread.submit(read)
         self._book.changed = self._changed
         for each in self._book.named():
             self._changed(each.key, each.told_by)
@@ -130,7 +127,7 @@ class AddressMemory:
         keys += [self._told.next() for _ in range(min(MAX_AT_ONCE - len(keys), len(self._told)))]
         kept = [each for key in keys if (each := self._book.find(key)) is not None]
         gone = set(keys) - {each.key for each in kept}
-        self._writing = written = self._run(lambda database: AddressTables(database).write(kept, gone))
+        self._writing = written = self._thread.submit(lambda database: AddressTables(database).write(kept, gone))
         written.add_done_callback(lambda _: self._written(written, keys))
         return written
 
@@ -149,17 +146,3 @@ class AddressMemory:
                 self._failed(error)
             self._reason = error.reason
         self._schedule()
-
-    def _run(self, job: Callable[[Database], T]) -> asyncio.Future[T]:
-        finished: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-        def settle(done: Future[T]) -> None:
-            if finished.cancelled():
-                return
-            if (error := done.exception()) is not None:
-                finished.set_exception(error)
-            else:
-                finished.set_result(done.result())
-
-        self._thread.submit(job, settle)
-        return finished

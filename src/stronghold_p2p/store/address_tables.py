@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import msgspec
 
 from ..addresses.entry import AddressKey, AddressSource, NamedAddress
-from ..errors import StateError
 from ..identity import PeerId
 from ..multiaddr import Multiaddr
 from .database import Database
@@ -55,11 +54,9 @@ class AddressTables:
             )
 
     def _decode(self, rows: Iterable[object]) -> list[NamedAddress]:
-        try:
+        with self._database.decoding("address"):
             # One by one, so that the event loop's thread goes on meanwhile.
             named = [_named(msgspec.convert(row, _Row)) for row in rows]
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise StateError(self._database.path, f"contains an invalid address: {error}") from error
         return [each for each in named if each is not None]
 
 

@@ -11,8 +11,9 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Literal, Self
+
+import msgspec
 
 from ..errors import StateError
 
@@ -67,6 +68,8 @@ class Database:
         with self._errors():
             if create:
                 _create(self.path, migrations)
+            if self.path.is_dir():
+                raise StateError(self.path, "is a folder")
             self._identity = _identity(self.path)
             if not os.access(self.path, os.W_OK):  # SQLite says so no earlier than at the first change
                 raise StateError(self.path, "is not writable")
@@ -91,9 +94,7 @@ class Database:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -116,6 +117,14 @@ class Database:
         """Changes that happen all or not at all; at the end they are on disk, and not even the loss of power undoes
         them."""
         return self._transaction("IMMEDIATE")
+
+    @contextlib.contextmanager
+    def decoding(self, what: str) -> Iterator[None]:
+        """For values of the file, which are to be ``what``: that they are none is a StateError, too."""
+        try:
+            yield
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise StateError(self.path, f"contains an invalid {what}: {error}") from error
 
     def _check_header(self) -> int:
         """Returns the version."""

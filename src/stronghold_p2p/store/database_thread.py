@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from ..errors import ClosedError
@@ -44,17 +44,15 @@ class DatabaseThread:
         executor.shutdown(wait=False)  # it ends after its last job
         return closed
 
-    def submit(self, job: Callable[[Database], Result], settle: Callable[[Future[Result]], None]) -> None:
-        """Has the thread do a job, and then the running loop what ``settle`` makes of its result or its error.
+    def submit(self, job: Callable[[Database], Result]) -> asyncio.Future[Result]:
+        """Has the thread do a job; the future ends as that does.
 
         Raises:
             ClosedError: it is not open.
         """
         if self._executor is None:
             raise ClosedError("the state file is not open")
-        loop = asyncio.get_running_loop()
-        done = self._executor.submit(lambda: job(self._open()))
-        done.add_done_callback(lambda done: loop.call_soon_threadsafe(settle, done))
+        return asyncio.wrap_future(self._executor.submit(lambda: job(self._open())))
 
     def _open(self) -> Database:
         if self._database is None:

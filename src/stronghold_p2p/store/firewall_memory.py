@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Literal
 
 from ..errors import ClosedError, StateError
@@ -142,7 +141,7 @@ class FirewallMemory:
         """
         finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def settle(done: Future[Sequence[Change]]) -> None:
+        def settle(done: asyncio.Future[Sequence[Change]]) -> None:
             for key in writes or ():
                 if self._pending[key] is finished:
                     del self._pending[key]
@@ -160,7 +159,7 @@ class FirewallMemory:
                 finished.cancelled() or finished.exception()  # nobody has to retrieve what ``failed`` gets
                 self._failed(error)
 
-        self._thread.submit(job, settle)
+        self._thread.submit(job).add_done_callback(settle)
         self._pending.update(dict.fromkeys(writes or (), finished))
         return finished
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 
@@ -52,7 +51,7 @@ class FirewallTables:
         with self._database.read() as connection:
             rules = connection.execute(READ_RULES).fetchall()
             bans = connection.execute("SELECT peer FROM bans").fetchall()
-        with self._errors():
+        with self._database.decoding("rule or ban"):
             return Remembered(
                 {
                     (PeerId(peer), DIRECTIONS[direction]): _decode(rule)
@@ -76,7 +75,7 @@ class FirewallTables:
                 row = connection.execute(f"{READ_RULES} WHERE peer = ? AND direction = ?", key).fetchone()
                 if row is None:
                     continue
-                with self._errors():
+                with self._database.decoding("rule or ban"):
                     rule = _decode(msgspec.convert(row, _RuleRow)[-1])
                 if (left := left_at(rule, end)) is not rule:
                     self._set_rule(connection, key, left)
@@ -105,13 +104,6 @@ class FirewallTables:
             raise StateError(
                 self._database.path, "a rule with a type name that is not valid Unicode cannot be stored"
             ) from error
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise StateError(self._database.path, f"contains an invalid rule or ban: {error}") from error
 
 
 def stored_form(rule: Rule) -> str | list[str] | dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from ..errors import StateError
 from ..firewall.names import looks
 from ..identity import PeerId
 from .database import Database
@@ -22,10 +21,8 @@ class NameTable:
         """All petnames. They are as they were written: what can be a name depends on the Unicode version of who wrote it."""
         with self._database.read() as connection:
             rows = connection.execute("SELECT peer, name FROM names").fetchall()
-        try:
+        with self._database.decoding("name"):
             return {PeerId(peer): name for peer, name in msgspec.convert(rows, list[tuple[bytes, str]])}
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise StateError(self._database.path, f"contains an invalid name: {error}") from error
 
     def set(self, peer: PeerId, name: str | None) -> list[PeerId]:
         """Keeps the petname of a peer; None removes it. Others whose names look like it lose them: returns those. It is on

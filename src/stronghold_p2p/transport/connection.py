@@ -45,7 +45,6 @@ REFUSALS: Final = (yamux.GoAwayCode.GATED, yamux.GoAwayCode.RESOURCE_LIMIT)
 """A remote that goes away with one of these has taken no stream whose lines it has not echoed: one of this library sends
 the lines first, and go-libp2p gates a connection before it takes any stream."""
 
-
 REFUSED_PROTOCOL: Final = 9
 """What a protocol costs a remote that it is not offered, in frames without a payload, of which our answer allows it eight
 again: a program that does not know that it is rejected may go on for a while."""
@@ -576,6 +575,7 @@ class Connection(StreamHost):
         self.deadlines.remove(self._tick, self)
         self._lose_streams(self._failure or error)
         self._host.connection_closed(self, self._failure or error)
+        self._alive.end()
         self.tasks.end(self._all_ended)
 
     def _lose_streams(self, error: Exception | None, *, by_us: bool = False) -> None:

@@ -25,17 +25,18 @@ class Expirable(Protocol):
 
 
 class Deadlines:
-    """A timer wheel: a set of what expires for each tick to come, one event-loop timer for the next of them.
+    """A timer wheel: what expires at each tick to come, and one event-loop timer for the next of them.
 
-    Most deadlines never strike. Adding and removing one is a dictionary look-up and a set operation, where a timer of
-    its own would cost a heap operation each and keep what was cancelled alive.
+    Most deadlines never strike. Adding and removing one is two dictionary operations, where a timer of its own would cost a heap
+    operation each and keep what was cancelled alive. On one tick the last that was added strikes first: the order of a set would
+    depend on where things lie in memory.
     """
 
     __slots__ = ("_armed_tick", "_loop", "_order", "_struck_tick", "_ticks", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._ticks: dict[int, set[Expirable]] = {}
+        self._ticks: dict[int, dict[Expirable, None]] = {}
         self._order: list[int] = []
         """The keys of _ticks, as a heap."""
         self._timer: asyncio.TimerHandle | None = None
@@ -50,19 +51,19 @@ class Deadlines:
             tick = self._struck_tick + 1
         items = self._ticks.get(tick)
         if items is None:
-            self._ticks[tick] = {item}
+            self._ticks[tick] = {item: None}
             heappush(self._order, tick)
             if self._timer is None or tick < self._armed_tick:
                 self._arm(tick)
         else:
-            items.add(item)
+            items[item] = None
         return tick
 
     def remove(self, tick: int, item: Expirable) -> None:
         """Forgets a deadline that :meth:`add` set; does nothing if it has struck."""
         items = self._ticks.get(tick)
         if items is not None:
-            items.discard(item)  # an empty set stays until its tick: the next deadline likely falls on it
+            items.pop(item, None)  # what is empty stays until its tick: the next deadline likely falls on it
 
     def close(self) -> None:
         """Forgets every deadline."""
@@ -89,7 +90,7 @@ class Deadlines:
                 items = self._ticks[self._order[0]]
                 if items:
                     left -= 1
-                    items.pop().expire()
+                    items.popitem()[0].expire()
                 else:
                     del self._ticks[heappop(self._order)]
         finally:

@@ -81,7 +81,7 @@ class HandlerTasks:
         for task in self._tasks:
             self._end(task)
         if not self._tasks:
-            all_ended()
+            self._tell()
 
     def _add(self, task: asyncio.Task[None]) -> None:
         self.woken = True
@@ -101,9 +101,19 @@ class HandlerTasks:
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not self._tasks and self._all_ended is not None:
-            self._all_ended()
+        if not self._tasks:
+            self._tell()
+
+    def _tell(self) -> None:
+        """The last one has ended. Whoever owns us is told once: else it would be freed by the collector only."""
+        all_ended, self._all_ended = self._all_ended, _told
+        if all_ended is not None:
+            all_ended()
 
     def _sweep(self) -> None:
         self._tasks = {task for task in self._tasks if not task.done()}
         self._sweep_at = max(MIN_SWEEP, 2 * len(self._tasks))
+
+
+def _told() -> None:
+    """In the place of whom :meth:`HandlerTasks.end` was given, which has been told."""

@@ -94,9 +94,10 @@ class InterfaceWatch:
 
     def release(self, who: object) -> None:
         """``who`` may be one that never needed it."""
-        self._needed_by.discard(who)
-        if not self._needed_by:
-            self._end()
+        if who in self._needed_by:
+            self._needed_by.remove(who)
+            if not self._needed_by:
+                self._end()
 
     def close(self) -> None:
         """Ends the watch, whoever needs it."""

@@ -74,6 +74,11 @@ class KeepAlive:
             self.background = {stream for stream in self.background if not stream.ended}
         return len(self._session) > len(self.background)
 
+    def end(self) -> None:
+        """The connection has ended. It is freed at once if no stream is left that refers to it."""
+        self.background.clear()
+        self.questions.clear()
+
     def is_done(self) -> bool:
         """Whether of the streams that count none needs us any more: of some only the remote's end is to come."""
         owners = [muxed.owner for muxed in self._session.streams]

@@ -120,13 +120,13 @@ class TcpPipe(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
         self._transport.set_write_buffer_limits(high=self._config.max_send_buffer)
-        if USER_TIMEOUT is not None:
-            milliseconds = ceil(self._config.liveness_timeout * 1000)
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, milliseconds)
+        if self.path is not INBOUND:  # else it has that already
+            _limit_silence(transport.get_extra_info("socket"), self._config)
         # None: the remote hung up between accept and here; connection_lost is about to be called.
         self.remote_address = _multiaddr(transport.get_extra_info("peername") or ("0.0.0.0", 0))
         self.local_address = _multiaddr(transport.get_extra_info("sockname") or ("0.0.0.0", 0))
         self.receiver = self._connected(self)
+        del self._connected  # that of a dial has all of the handshake, with its keys, and us
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._kept or self._turns.over:
@@ -272,7 +272,12 @@ class TcpTransport:
         if options.from_listen_port is not False:
             lent = borrow(listening, family, host, always=options.from_listen_port is True)
         if lent is None or not await self._dial_with(lent, host, port, make):
-            await self._loop.create_connection(make, host, port, family=family)
+            try:
+                await self._loop.create_connection(make, host, port, family=family)
+            except OSError as error:
+                if error.errno is None or error.errno not in errno.errorcode:
+                    raise
+                raise OSError(error.errno, os.strerror(error.errno)) from error  # asyncio's has the address in its text
 
     async def listen(
         self, address: Multiaddr, connected: Connected, options: ListenOptions = LISTEN_PLAINLY
@@ -321,6 +326,7 @@ class TcpTransport:
 
     def _take(self, connected: Connected, connection: socket.socket) -> None:
         """Makes a pipe of a connection that was accepted."""
+        _limit_silence(connection, self._config)  # by this object: the transport's would cost three system calls more
         made = self._loop.connect_accepted_socket(lambda: self._pipe(INBOUND, connected), connection)
         task = self._loop.create_task(made)
         self._accepted.add(task)
@@ -337,6 +343,11 @@ class TcpTransport:
 
 def _raise(error: BaseException) -> None:
     raise error
+
+
+def _limit_silence(connection: socket.socket, config: Config) -> None:
+    if USER_TIMEOUT is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, ceil(config.liveness_timeout * 1000))
 
 
 def _endpoint(address: Multiaddr) -> tuple[int, str, int]:

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import ssl
-from pathlib import Path
 from stat import S_ISREG
 from typing import Final, NoReturn
 
@@ -107,11 +106,11 @@ def _server_context(chain: str | os.PathLike[str], key: str | os.PathLike[str]) 
 
 def _check(path: str | os.PathLike[str], mark: bytes, what: str) -> None:
     """Says what OpenSSL does not: which file, and what is missing there."""
-    file = Path(path)
     try:
-        if not S_ISREG(file.stat().st_mode):  # a pipe could be read once alone, and may never end
+        if not S_ISREG(os.stat(path).st_mode):  # a pipe could be read once alone, and may never end
             raise CertificateError(path, "expected a regular file")
-        content = file.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read()
     except OSError as error:
         raise CertificateError(path, (error.strerror or str(error)).lower()) from error
     if mark not in content:
@@ -120,12 +119,12 @@ def _check(path: str | os.PathLike[str], mark: bytes, what: str) -> None:
 
 def _stamps(files: CertificateFiles) -> object:
     """What a change of the files changes."""
-    return [_stamp(Path(path)) for path in files]
+    return [_stamp(path) for path in files]
 
 
-def _stamp(path: Path) -> tuple[int, int, int, int] | None:
+def _stamp(path: str | os.PathLike[str]) -> tuple[int, int, int, int] | None:
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

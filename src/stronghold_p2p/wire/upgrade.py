@@ -37,8 +37,6 @@ class Upgrade:
     remote_key: PublicKey
     """The identity that the remote has proved."""
     remote_peer: PeerId
-    noise: NoiseTransport
-    """The channel."""
     early: list[bytes]
     """What has already come through the channel for the muxer: the remote need not wait for our last word."""
 
@@ -61,10 +59,19 @@ class Upgrade:
         self._expected_peer = expected_peer
         self._admit = admit
         self._handshake = NoiseHandshake(identity, initiator=initiator, ephemeral=ephemeral)
+        self._noise: NoiseTransport | None = None
         self._inbound = bytearray()
         self._outbound: list[bytes | memoryview] = []
         self._phases = self._dial() if initiator else self._listen()
         next(self._phases)  # up to where it waits for the remote: a dialer's first flight is ready then
+
+    @property
+    def noise(self) -> NoiseTransport:
+        """The channel. Its keys are derived when it is asked for first: a dialer's last message need not wait for them, nor
+        the remote for that."""
+        if self._noise is None:
+            self._noise = self._handshake.transport()
+        return self._noise
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes a piece of the stream; ``data`` is read during the call only.
@@ -96,21 +103,23 @@ class Upgrade:
         negotiation = Dialer(_NOISE)
         self._outbound += negotiation.data_to_send()
         self._outbound.append(self._handshake.write_message())  # at once: only Noise is proposed
+        yield  # for the first bytes of the remote
         yield from self._agree_on_noise(negotiation)
         yield from self._read_message()
         self._authenticate()
         if self._admit is not None:
             self._admit(self.remote_peer)
         self._outbound.append(self._handshake.write_message())
-        yield from self._open_channel(Dialer(_YAMUX))
+        yield from self._open_channel(lambda: Dialer(_YAMUX))
 
     def _listen(self) -> _Waiting:
+        yield
         yield from self._agree_on_noise(Listener((_NOISE,), _MAX_PROPOSALS))
         yield from self._read_message()
         self._outbound.append(self._handshake.write_message())
         yield from self._read_message()
         self._authenticate()
-        yield from self._open_channel(Listener((_YAMUX,), _MAX_PROPOSALS))
+        yield from self._open_channel(lambda: Listener((_YAMUX,), _MAX_PROPOSALS))
 
     def _agree_on_noise(self, negotiation: Dialer | Listener) -> _Waiting:
         for following in (yield from self._negotiate(negotiation)):
@@ -137,12 +146,12 @@ class Upgrade:
         if self.remote_peer == self._own_peer:
             raise HandshakeError("the remote has our own identity")
 
-    def _open_channel(self, negotiation: Dialer | Listener) -> _Waiting:
-        self.noise = self._handshake.transport()
+    def _open_channel(self, make_negotiation: Callable[[], Dialer | Listener]) -> _Waiting:
         self.early = []
         if self._handshake.muxer is None:
-            self.early = yield from self._negotiate(negotiation, self.noise)
-        self.early += self.noise.decrypt(self._take_inbound())
+            self.early = yield from self._negotiate(make_negotiation(), self.noise)
+        if self._inbound:
+            self.early += self.noise.decrypt(self._take_inbound())
         self.done = True
 
     def _negotiate(

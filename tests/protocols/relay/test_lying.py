@@ -208,7 +208,8 @@ async def test_addresses_that_lead_elsewhere(make_peer: MakePeer) -> None:
     good = Multiaddr.parse("/ip4/192.0.2.7/tcp/4001")
     other = Keypair.generate().peer_id
     circuit = Multiaddr.parse(f"/ip4/192.0.2.7/tcp/1/p2p/{other}/p2p-circuit")
-    nonsense = (b"", b"\xff" * 40, bytes(good)[:-1], bytes(good.with_peer(other)), bytes(circuit))
+    path = Multiaddr.parse("/ip4/192.0.2.7/unix/socket")  # behind which no peer id can stand
+    nonsense = (b"", b"\xff" * 40, bytes(good)[:-1], bytes(good.with_peer(other)), bytes(circuit), bytes(path))
     Liar(relay, with_addresses(*nonsense, bytes(good), bytes(good.with_peer(relay.peer_id))))
     first = await bob.listen_via_relay(await relay.listen())
     second = good.with_peer(relay.peer_id).encapsulate(CIRCUIT).with_peer(bob.peer_id)

@@ -30,7 +30,7 @@ from .desk import Desk
 __all__ = ["INTERVAL", "Board", "Watch"]
 
 MAX_LISTED = 200
-"""Rules in each direction, and connections, that are listed. Of connections, their number is told."""
+"""Rules in each direction, bans, and connections, that are listed. Of connections, their number is told."""
 
 MAX_DECISIONS = 100
 """The latest ones, which are listed."""
@@ -127,6 +127,7 @@ class Board:
     def _make(self) -> None:
         name_of = self._peer.name_of
         rules = self._peer.rules_in_force(MAX_LISTED)
+        banned = sorted(self._peer.banned, key=str)
         connections = islice(self._connections.values(), MAX_LISTED)
         self._put("peer", str(self._peer.peer_id), str)
         self._put("questions", self._desk.record, dict)
@@ -137,8 +138,16 @@ class Board:
         )
         self._put(
             "rules",
-            [(its, None if its.peer is None else name_of(its.peer)) for its in rules],
-            lambda rules: {"listed": [records.rule(*each) for each in rules], "all": not _is_cut(rules)},
+            (
+                [(its, None if its.peer is None else name_of(its.peer)) for its in rules],
+                [(its, name_of(its)) for its in banned[:MAX_LISTED]],
+                len(banned) > MAX_LISTED,
+            ),
+            lambda made: {
+                "listed": [records.rule(*each) for each in made[0]],
+                "banned": [records.banned(*each) for each in made[1]],
+                "all": not (_is_cut(made[0]) or made[2]),
+            },
         )
         self._put(
             "connections",

@@ -46,10 +46,10 @@ class Given(msgspec.Struct, forbid_unknown_fields=True, rename={"seconds": "for"
 
 
 class Removal(msgspec.Struct, forbid_unknown_fields=True):
-    """Which rule of a peer is to be removed, as a page sends it."""
+    """What of a peer is to be removed, as a page sends it: its rule in a direction, or its ban."""
 
     peer: str
-    direction: Literal["inbound", "outbound"]
+    what: Literal["inbound", "outbound", "ban"]
 
 
 class AnswerError(Exception):
@@ -109,8 +109,11 @@ class Desk:
     async def remove(self, removal: Removal) -> None:
         """Raises AnswerError."""
         try:
-            self._peer.remove_peer_rule(removal.peer, direction=Direction[removal.direction.upper()])
-        except InvalidAddress as error:
+            if removal.what == "ban":
+                await self._peer.unban_peer(removal.peer)
+            else:
+                self._peer.remove_peer_rule(removal.peer, direction=Direction[removal.what.upper()])
+        except (InvalidAddress, StateError) as error:
             raise AnswerError(str(error)) from error
 
     def close(self) -> None:

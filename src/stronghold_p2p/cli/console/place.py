@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 
@@ -48,7 +49,9 @@ def listen_at(place: Place) -> socket.socket:
     try:
         listener = socket.create_server(place, family=family, backlog=BACKLOG)
     except OSError as error:
-        raise ListenError(_in_url(*place), error.strerror or str(error)) from error
+        # Python adds the address to the reason.
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise ListenError(_in_url(*place), reason) from error
     listener.setblocking(False)
     return listener
 

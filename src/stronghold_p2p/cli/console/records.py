@@ -11,11 +11,12 @@ from ...events import ConnectionInfo, FirewallDecision, RequestHandled
 from ...events.direction import direction_word
 from ...firewall.questions import FirewallRequest
 from ...firewall.rules import Rule, RuleInForce, Verdict
+from ...identity import PeerId
 from .. import paths
 from ..ask.shown import MAX_TYPE, type_is_whole, view_text
 from ..text import printable
 
-__all__ = ["Record", "connection", "decision", "end", "question", "rule"]
+__all__ = ["Record", "banned", "connection", "decision", "end", "question", "rule"]
 
 MAX_VIEW = 4000
 """Characters that are shown of a request: a page scrolls, so they may be more than a terminal has."""
@@ -95,6 +96,10 @@ def rule(its: RuleInForce, name: str | None) -> Record:
         "line": its.line,
         "says": [] if its.rule is None else [_said(each) for each in islice(its.rule.chain, MAX_CHAIN)],
     }
+
+
+def banned(peer: PeerId, name: str | None) -> Record:
+    return {"peer": str(peer), "name": _text(name)}
 
 
 def _said(rule: Rule) -> Record:

@@ -19,6 +19,7 @@ from .. import output
 from ..ask.asked import give
 from ..ask.shown import view_of
 from ..command import UsageError
+from ..text import without_surrogates
 from .channel import Asked, Channel, Ended, Give, Given, HangUp, Here, Leave, Listening, Printed, Shown, first_message
 
 __all__ = ["Member"]
@@ -90,7 +91,7 @@ class Member:
 
     def _print(self, record: dict[str, Any] | None, text: str | None) -> None:
         if not self._is_stalled():
-            self._send(Printed(_plain(record), None if text is None else _plain(text)))
+            self._send(Printed(without_surrogates(record), without_surrogates(text)))
 
     async def _ask(self, question: FirewallRequest) -> None:
         if self._is_stalled():
@@ -140,15 +141,3 @@ def _asked(question: FirewallRequest) -> Asked:
         question.need,
         question.agreed,
     )
-
-
-def _plain(value: Any) -> Any:
-    """The same with text that UTF-8 has: paths may have other bytes."""
-    match value:
-        case str():
-            return value.encode(errors="backslashreplace").decode()
-        case dict():
-            return {key: _plain(each) for key, each in value.items()}
-        case list() | tuple():
-            return [_plain(each) for each in value]
-    return value

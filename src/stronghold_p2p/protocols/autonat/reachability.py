@@ -14,6 +14,7 @@ from ...errors import StrongholdError
 from ...events import AddressOrigin, AddressReachability, Direction, Reachability, ReachabilityChanged
 from ...frozen import FrozenDict
 from ...identity import PeerId
+from ...loops import deadline_in, loop_time
 from ...multiaddr import Multiaddr
 from ...resources.networks import networks_of
 from ...transport.connection import Connection
@@ -111,7 +112,7 @@ class ReachabilityService(Service):
     def _look_soon(self) -> None:
         """Asks what is to be asked, in a moment."""
         if self._servers and not self._closed and self._asking is None:
-            self._look_at(asyncio.get_running_loop().time() + self._delay)
+            self._look_at(deadline_in(self._delay))
 
     def _look_at(self, when: float) -> None:
         if self._timer is None or when < self._timer.when():
@@ -129,7 +130,7 @@ class ReachabilityService(Service):
         if self._closed or self._asking is not None:
             return
         self._take_in_addresses()
-        now = asyncio.get_running_loop().time()
+        now = loop_time()
         due, address, connection = min(self._questions(now), key=lambda one: one[0], default=(0.0, None, None))
         if address is None or connection is None:
             return
@@ -157,7 +158,7 @@ class ReachabilityService(Service):
         except (StrongholdError, TimeoutError) as error:
             logger.debug("%r was asked to dial %s: %s", connection, address, error)
             outcome = Outcome.BUSY
-        now = asyncio.get_running_loop().time()
+        now = loop_time()
         if outcome is Outcome.BUSY and connection in self._servers:
             self._servers[connection] = now + PAUSE
         known = self._addresses.get(address)
@@ -190,7 +191,7 @@ class ReachabilityService(Service):
         if self._closed:
             return
         self._take_in_addresses()
-        now = asyncio.get_running_loop().time()
+        now = loop_time()
         for known in self._addresses.values():
             known.results.forget_old(now)
             known.state = known.results.state({_network_of(one) for one in self._servers if known.may_be_asked_of(one)})

@@ -16,6 +16,7 @@ from ...encoding import messages
 from ...errors import DecodeError, InvalidAddress, NotPermitted, RemoteProtocolError, StrongholdError
 from ...events import Direction
 from ...identity import Keypair, PeerId
+from ...loops import expire
 from ...multiaddr import Multiaddr
 from ...resources.networks import networks_of
 from ...resources.shares import Shares
@@ -244,8 +245,7 @@ class _Serving(NamedTuple):
     def end(self) -> None:
         """Now, whatever is waited for."""
         self.stream.reset()
-        if not self.timeout.expired():
-            self.timeout.reschedule(0.0)
+        expire(self.timeout)
 
 
 async def _take_data(stream: Stream, index: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from ...errors import ProtocolNotSupported, StrongholdError
 from ...identity import PeerId
@@ -34,6 +34,15 @@ _Offer: TypeAlias = tuple[tuple[str, ...], tuple[Multiaddr, ...]]
 """The protocols that a peer may open, and our addresses that it is told."""
 
 
+class _Told(NamedTuple):
+    """What a remote was told last."""
+
+    offer: int
+    """The hash of that: what it knows is not pushed."""
+    changes: int
+    """How many had there been by then."""
+
+
 class IdentifyService(Service):
     """Identify and identify push."""
 
@@ -49,8 +58,9 @@ class IdentifyService(Service):
         """The one that is read, or was read last."""
         self._push_readers: set[Connection] = set()
         self._push_times: dict[Connection, float] = {}
-        self._told: dict[Connection, int] = {}
-        """The hash of what a remote was offered when it was told last: what it knows is not pushed."""
+        self._told: dict[Connection, _Told] = {}
+        self._changes = 0
+        """How often what somebody is offered has changed."""
 
     # -- as a service ----------------------------------------------------------------------------
 
@@ -66,11 +76,9 @@ class IdentifyService(Service):
 
     def offer_changed(self, peer: PeerId | None) -> None:
         """Pushes to ``peer``, or all: to those that have heard it before and take pushes."""
-        peers = self.host.connected_peers if peer is None else (peer,)
-        for connection in filter(None, map(self.host.connection, peers)):
-            changed = hash(self._offer(connection)) != self._told.get(connection)
-            if changed and connection.serves(message.PUSH_PROTOCOL):
-                connection.spawn(self._push(connection))
+        self._changes += 1
+        for each in self.host.connected_peers if peer is None else (peer,):
+            self._push_change(each)
 
     def network_changed(self) -> None:
         self._records.clear()
@@ -96,9 +104,10 @@ class IdentifyService(Service):
                 connection.remote_without_identify()
         else:
             self.host.identified(connection, identity)
-            if connection in self._told:
+            told = self._told.get(connection)
+            if told is not None and told.changes < self._changes:
                 # What it was told may have changed before we could know that it takes pushes.
-                self.offer_changed(connection.peer)
+                self._push_change(connection.peer)
 
     def _take_push(self, connection: Connection, substream: Substream) -> None:
         """Only the newest is read, which tells all, and in the end one a second: each costs parsing, and tells every
@@ -143,6 +152,13 @@ class IdentifyService(Service):
     async def _serve(self, connection: Connection, stream: Stream) -> None:
         await message.serve(stream, self._message(connection))
 
+    def _push_change(self, peer: PeerId) -> None:
+        connection = self.host.connection(peer)
+        if connection is not None and connection.serves(message.PUSH_PROTOCOL):
+            told = self._told.get(connection)
+            if told is None or told.offer != hash(self._offer(connection)):
+                connection.spawn(self._push(connection))
+
     async def _push(self, connection: Connection) -> None:
         try:
             async with asyncio.timeout(self.host.config.request_timeout):
@@ -155,7 +171,7 @@ class IdentifyService(Service):
 
     def _message(self, connection: Connection) -> bytes:
         protocols, addresses = offer = self._offer(connection)
-        self._told[connection] = hash(offer)
+        self._told[connection] = _Told(hash(offer), self._changes)
         return message.encode(
             self.host.keypair.public_key,
             protocols=protocols,

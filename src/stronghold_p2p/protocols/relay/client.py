@@ -25,7 +25,7 @@ from ...transport.transport import (
 )
 from ..framing import read, write
 from ..service import Service, in_task
-from .message import HOP, STOP, HopType, Status, StopType, read_limits, read_peer, refusal
+from .message import HOP, STOP, HopType, Status, StopType, read_limits, refusal
 from .voucher import Voucher
 
 __all__ = ["CircuitTarget", "CircuitTransport", "Reservation", "reserve", "split_circuit"]
@@ -179,8 +179,8 @@ class CircuitTarget(Service):
         if connection.path.relay is not None or not self._is_relay(connection.peer):
             return Status.PERMISSION_DENIED  # nobody else may bring strangers
         try:
-            read_peer(message, STOP)
-        except RemoteProtocolError:
+            PeerId.from_bytes(message.peer.id)
+        except DecodeError:
             return Status.MALFORMED_MESSAGE
         return Status.OK  # who it is, the handshake proves
 

@@ -7,7 +7,7 @@ import math
 from typing import Final
 
 from ...encoding import messages
-from ...errors import RelayRefused, RemoteProtocolError
+from ...errors import RelayRefused
 from ...events import PathLimits
 from ...identity import PeerId
 
@@ -19,7 +19,6 @@ __all__ = [
     "StopType",
     "encode_limits",
     "read_limits",
-    "read_peer",
     "refusal",
 ]
 
@@ -89,15 +88,3 @@ def read_limits(message: messages.HopMessage | messages.StopMessage) -> PathLimi
     if not message.HasField("limit"):
         return None
     return PathLimits(float(message.limit.duration) or None, message.limit.data or None)
-
-
-def read_peer(message: messages.HopMessage | messages.StopMessage, protocol: str) -> PeerId:
-    """The peer that a CONNECT names; its addresses are of no use to us.
-
-    Raises:
-        RemoteProtocolError: it names none.
-    """
-    try:
-        return PeerId(message.peer.id)
-    except ValueError as error:
-        raise RemoteProtocolError(protocol, f"not a peer id: {error}") from error

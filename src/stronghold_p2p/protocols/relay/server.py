@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from ...encoding import messages
-from ...errors import RemoteProtocolError, StrongholdError
+from ...errors import DecodeError, RemoteProtocolError, StrongholdError
 from ...events import PathLimits
+from ...firewall.admission import Admission
 from ...identity import PeerId
 from ...logs import SparingLog
+from ...loops import expire
 from ...resources.networks import Networks, networks_of
 from ...resources.rates import Rate
 from ...resources.shares import Shares
@@ -25,7 +27,7 @@ from ..framing import read, write
 from ..service import Service, in_task
 from .circuit import Circuit
 from .limits import RelayServer
-from .message import HOP, STOP, HopType, Status, StopType, encode_limits, read_peer
+from .message import HOP, STOP, HopType, Status, StopType, encode_limits
 from .places import Place, Places
 from .status import RelayStatus
 from .voucher import Voucher
@@ -50,16 +52,6 @@ HOP_FRAMES: Final = 32
 Dozens at once, and a few a second, are enough for a peer."""
 
 
-class Permits(Protocol):
-    """What a policy says of a relay."""
-
-    def may_reserve(self, peer: PeerId) -> bool:
-        """Whether ``peer`` may reserve, and so be reached."""
-
-    def may_connect(self, peer: PeerId) -> bool:
-        """Whether ``peer`` may connect to who has reserved."""
-
-
 class RelayService(Service):
     """Serves the hop protocol within the limits of ``server``, to whom that and ``policy`` allow.
 
@@ -72,7 +64,7 @@ class RelayService(Service):
     def __init__(
         self,
         server: RelayServer,
-        policy: Permits,
+        policy: Admission,
         limit_reached: Callable[[str, Networks], None],
         *,
         clock: Callable[[], float] = time.time,
@@ -259,8 +251,8 @@ class RelayService(Service):
 
     async def _connect(self, connection: Connection, stream: Stream, message: messages.HopMessage) -> None:
         try:
-            target = read_peer(message, HOP)
-        except RemoteProtocolError:
+            target = PeerId.from_bytes(message.peer.id)
+        except DecodeError:
             await self._refuse(connection, stream, "circuit", _Refusal(Status.MALFORMED_MESSAGE))
             return
         source = connection.peer
@@ -318,7 +310,7 @@ class RelayService(Service):
         agreed = False
         try:
             async with asyncio.timeout(STOP_TIMEOUT) as timeout:
-                place.held_by(partial(_expire, timeout))
+                place.held_by(partial(expire, timeout))
                 stream = await connection.open_stream(STOP)
                 await write(stream, connect)
                 answer = await read(stream, messages.StopMessage)
@@ -372,11 +364,6 @@ class _Rates:
         now = connection.now()
         self._peers.take(connection.peer, now)
         self._networks.take(_network_of(connection), now)
-
-
-def _expire(timeout: asyncio.Timeout) -> None:
-    if not timeout.expired():
-        timeout.reschedule(0.0)
 
 
 def _network_of(connection: Connection) -> Networks:

@@ -39,10 +39,7 @@ class Voucher:
         """
         key, payload = open_envelope(data, _DOMAIN, _TYPE)
         voucher = messages.parse(messages.Voucher, payload, "voucher")
-        try:
-            relay, peer = PeerId(voucher.relay), PeerId(voucher.peer)
-        except ValueError as error:
-            raise DecodeError("voucher", f"not a peer id: {error}") from error
+        relay, peer = PeerId.from_bytes(voucher.relay), PeerId.from_bytes(voucher.peer)
         if key.peer_id != relay:
             raise DecodeError("voucher", "not signed by the relay that it names")
         return cls(relay, peer, voucher.expiration)

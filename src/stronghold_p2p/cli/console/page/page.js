@@ -73,7 +73,8 @@ function duration(seconds) {
   return `${Math.round(seconds / (24 * HOUR))} days`;
 }
 
-const described = (told) => `${told.name ?? shortened(told.peer)}${told.type === null ? "" : `, ${told.type}`}`;
+const called = (told) => told.name ?? shortened(told.peer);
+const described = (told) => `${called(told)}${told.type === null ? "" : `, ${told.type}`}`;
 
 // -- questions ------------------------------------------------------------------------------------
 
@@ -163,7 +164,7 @@ function endCard(id, card, ended) {
 
 function choose(card, button) {
   const given = { answer: button.dataset.answer, for: Number(button.dataset.for) || null };
-  const name = card.told.name ?? shortened(card.told.peer);
+  const name = called(card.told);
   if (given.answer === "all") {
     const what = card.told.direction === "inbound" ? `send you anything` : `be sent anything`;
     const text = `${name} may ${what} from now on, whatever it is, until you remove the rule.`;
@@ -239,8 +240,8 @@ sure.addEventListener("click", (event) => {
 
 // -- lists ----------------------------------------------------------------------------------------
 
-function list(id, listed, row, more = "") {
-  find(`#${id} .rows`).replaceChildren(...listed.map(row));
+function list(id, rows, more = "") {
+  find(`#${id} .rows`).replaceChildren(...rows);
   find(`#${id} .more`).textContent = more;
 }
 
@@ -280,19 +281,29 @@ function ruleRow(told) {
   else title.append(...who(told));
   title.append(make("span", ` ${to} · ${origin(told)}`, "dim"));
   if (told.says.length === 0) return make("li", null, null, title, chip("ask", "? a question about the peer"));
-  const removal = told.layer === "peer" ? [removalOf(told)] : [];
-  return make("li", null, null, ...removal, title, ...told.says.flatMap(saidParts));
+  const row = make("li", null, null, title, ...told.says.flatMap(saidParts));
+  if (told.layer === "peer") {
+    const which = `the rule for requests ${told.direction === "inbound" ? "from" : "to"} ${called(told)}`;
+    row.prepend(removal(told, told.direction, "Remove", `Remove ${which}`, "Then the rule for all others decides."));
+  }
+  return row;
 }
 
-function removalOf(told) {
-  const name = told.name ?? shortened(told.peer);
-  const rule = `the rule for requests ${told.direction === "inbound" ? "from" : "to"} ${name}`;
-  const button = make("button", "Remove");
+function banRow(told) {
+  const chips = make("p", null, "chips", chip("reject", `${MARKS.reject} banned: no connection`));
+  const then = "Then it may connect again, and rules decide about its requests.";
+  const button = removal(told, "ban", "Lift ban", `Lift the ban of ${called(told)}`, then);
+  return make("li", null, null, button, make("p", null, null, ...who(told)), chips);
+}
+
+/** A button; ``label`` says in full what it does, ``then`` what follows. */
+function removal(told, what, title, label, then) {
+  const button = make("button", title);
   button.type = "button";
-  button.setAttribute("aria-label", `Remove ${rule}`);
+  button.setAttribute("aria-label", label);
   button.addEventListener("click", () => {
-    ask(`Remove ${rule}? Then the rule for all others decides.`, "Remove rule", async () => {
-      const problem = await post("removal", { peer: told.peer, direction: told.direction });
+    ask(`${label}? ${then}`, title, async () => {
+      const problem = await post("removal", { peer: told.peer, what });
       if (problem !== null) notice(problem);
     });
   });
@@ -330,10 +341,12 @@ const SECTIONS = {
     find("#self").textContent = id;
   },
   questions: showQuestions,
-  decisions: (listed) => list("decisions", listed, decisionRow),
-  rules: ({ listed, all }) => list("rules", listed, ruleRow, all ? "" : "These are not all."),
+  decisions: (listed) => list("decisions", listed.map(decisionRow)),
+  rules: ({ listed, banned, all }) => {
+    list("rules", [...listed.map(ruleRow), ...banned.map(banRow)], all ? "" : "These are not all.");
+  },
   connections: ({ listed, all }) => {
-    list("connections", listed, connectionRow, all > listed.length ? `and ${all - listed.length} more` : "");
+    list("connections", listed.map(connectionRow), all > listed.length ? `and ${all - listed.length} more` : "");
     find("[data-count=connections]").textContent = all || "";
   },
 };
