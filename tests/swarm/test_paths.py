@@ -306,6 +306,21 @@ async def test_a_place_is_promised_as_long_as_the_dial_may_succeed() -> None:
         await alice.connect(bob, memory(1))
 
 
+async def test_two_addresses_of_one_peer_are_promised_one_place() -> None:
+    """Else one that stalls would keep the other from succeeding."""
+    transport = direct()
+    config = Config(max_outbound_connections=1, dial_stagger=0.001)
+    async with nodes(transport, config=config) as (alice, bob):
+        await bob.swarm.listen(memory(1))
+        stalling = partial(Muxerless, bob.swarm.keypair, True)
+        transport.listening[memory(2)] = MemoryListener(transport, memory(2), stalling)
+        stalled = asyncio.create_task(alice.connect(bob, memory(2)))
+        await settled()
+        await alice.connect(bob, memory(1))
+        await stalled
+        assert len(alice.swarm.connections) == 1
+
+
 @pytest.mark.parametrize("what", ["upgrade", "connection"])
 async def test_who_gives_way_without_descriptors_does_not_for_a_limit_of_the_configuration(what: str) -> None:
     transport = direct()

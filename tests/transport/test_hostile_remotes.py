@@ -388,20 +388,22 @@ async def test_streams_over_the_limit_are_reset(make_peer: MakePeer) -> None:
 
 async def test_a_handler_whose_stream_was_reset_still_counts(make_peer: MakePeer) -> None:
     held = asyncio.Event()
+    begun: list[Stream] = []
 
     async def hold(stream: Stream) -> None:
+        begun.append(stream)
         await held.wait()
 
     bob = await make_peer(firewall=FirewallRules.allow_all(), config=Config(max_inbound_streams_per_connection=3))
     bob.handle_stream("/held/1.0.0", hold)
     await bob.listen()
     remote = await Remote.dial(address_of(bob))
-    for stream_id in 1, 3, 5:
-        remote.send(data(stream_id, lines("/held/1.0.0"), SYN))
-        assert await remote.frame() == data(stream_id, lines("/held/1.0.0"), ACK)
-        remote.send(data(stream_id, flags=RST))
+    remote.send(*(data(stream_id, lines("/held/1.0.0"), SYN) for stream_id in (1, 3, 5)))
+    await until(lambda: len(begun) == 3)
+    remote.send(*(data(stream_id, flags=RST) for stream_id in (1, 3, 5)))
     remote.send(data(7, lines("/held/1.0.0"), SYN))
     assert (await remote.frames_of(7))[-1] == data(7, flags=RST)
+    assert len(begun) == 3
     held.set()
     await remote.close()
 
