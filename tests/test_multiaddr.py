@@ -162,7 +162,10 @@ def test_malformed_text(text: str) -> None:
     ("text", "reason"),
     [
         ("/ipv4/127.0.0.1/tcp/1", "where ip4, ip6, dns, tcp, ws or p2p could stand"),
-        ("/p2p/12D3KooWRRyooRcDcrSCjR5cGBYRzUBbENWbvp2JY2atYtq45dh", "is not a peer id: cut short, too long, or mistyped"),
+        (
+            "/p2p/12D3KooWRRyooRcDcrSCjR5cGBYRzUBbENWbvp2JY2atYtq45dh",
+            "is not a peer id: cut short, too long, or mistyped",
+        ),
     ],
 )
 def test_what_is_mistyped(text: str, reason: str) -> None:
