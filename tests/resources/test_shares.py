@@ -94,8 +94,9 @@ def test_the_newest_go_first_where_some_were_given_up_and_nowhere_else() -> None
     for number in range(9):
         shares.add(("net", "hasty"), f"hasty {number}")
         shares.add(("net", "patient"), f"patient {number}")
-    assert shares.give_up("hasty 0")
-    assert not shares.give_up("hasty 0")
+    assert shares.discard("hasty 0")
+    shares.hurry(("net", "hasty"))
+    shares.hurry(("net", "nobody"))
     served = [shares.next() for _ in range(17)]
     assert [item for item in served if item.startswith("hasty")] == [f"hasty {n}" for n in (8, 7, 6, 5, 1, 2, 3, 4)]
     assert [item for item in served if item.startswith("patient")] == [f"patient {n}" for n in range(9)]

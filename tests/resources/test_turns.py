@@ -140,7 +140,7 @@ async def test_a_request_that_is_given_up_does_not_begin(time: Time) -> None:
     first, second = worker(time, done, "first"), worker(time, done, "second")
     turns.wait_to_begin(("net", "a"), first)
     turns.wait_to_begin(("net", "b"), second)
-    turns.give_up(first)
+    turns.give_up(("net", "a"), first)
     await asyncio.sleep(0)
     assert done == ["second"]
 

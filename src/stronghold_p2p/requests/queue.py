@@ -62,8 +62,10 @@ class RequestQueue(Generic[Req, Res]):
         self._changed.set()
 
     def leave(self, inbound: InboundRequest[Req, Res]) -> None:
-        """A request has ended before it was taken."""
-        self._waiting.give_up(inbound)
+        """A request has ended."""
+        self._waiting.discard(inbound)
+        if inbound.outcome == "left":
+            self._waiting.hurry(inbound.holder)
         if self._ready.pop(inbound, None) is not None:
             self._room += 1
             self._admit()

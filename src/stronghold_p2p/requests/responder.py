@@ -143,7 +143,10 @@ class Responder(RequestHost[Req, Res], Generic[Req, Res]):
         if self._queue is not None:
             self._queue.leave(inbound)
         elif self.turns.crowded:
-            self.turns.give_up(inbound.admit)
+            if inbound.outcome == "left":
+                self.turns.give_up(inbound.holder, inbound.admit)
+            else:
+                self.turns.forget(inbound.admit)
         peer = inbound.stream.peer
         if self._gate.tenancy.tenants:
             self._gate.tenancy.leave(inbound, peer)

@@ -102,13 +102,14 @@ class Shares(Generic[T]):
         _change(share, -share.items.pop(item))
         return True
 
-    def give_up(self, item: T) -> bool:
-        """As :meth:`discard`, of what waits to be served and need not be any more: then its holder's oldest item is the next to be
-        given up, and some of its newest go first."""
-        share = self._holders.get(item)
-        if share is not None:
-            share.newest_first = min(share.newest_first + NEWEST_FIRST, MAX_NEWEST_FIRST)
-        return self.discard(item)
+    def hurry(self, path: Path) -> None:
+        """Something of the holder was given up before it was done: its oldest item is the next, so some of its newest go first."""
+        share = self._root
+        for key in path:
+            if key not in share.within:
+                return
+            share = share.within[key]
+        share.newest_first = min(share.newest_first + NEWEST_FIRST, MAX_NEWEST_FIRST)
 
     def next(self) -> T:
         """Removes and returns the next one: every holder has its turn, and its oldest item is served first, unless others of it

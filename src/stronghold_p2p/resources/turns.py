@@ -98,11 +98,13 @@ class Turns:
 
     def forget(self, work: Callable[[], None]) -> None:
         """``work`` is not to be called any more."""
-        self._waiting.discard(work)
+        if not self._waiting.discard(work):
+            self._beginning.discard(work)
 
-    def give_up(self, work: Callable[[], None]) -> None:
-        """The request that ``work`` begins has ended."""
-        self._beginning.give_up(work)
+    def give_up(self, path: Path, work: Callable[[], None]) -> None:
+        """The request that ``work`` begins, or has begun, is not waited for any more."""
+        self._beginning.discard(work)
+        self._beginning.hurry(path)
 
     def _schedule(self) -> None:
         if not self._scheduled:
