@@ -671,7 +671,7 @@ async def test_a_ban_that_code_makes_or_lifts_before_the_start_is_kept(tmp_path:
     peer: StrongholdP2p[Any, Any] = StrongholdP2p(state=state)
     await (peer.ban_peer(peer_id) if banned else peer.unban_peer(peer_id))
     async with peer:
-        assert peer.banned == ({peer_id} if banned else set())
+        assert peer.banned == ((peer_id,) if banned else ())
         assert (peer._parts.admission.refusal_of_peer(peer_id) is not None) == banned
     with opened(state) as file:
         assert file.read().banned == ({peer_id} if banned else set())
