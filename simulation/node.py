@@ -192,6 +192,7 @@ class Node:
         for task in tasks:
             task.add_done_callback(self._read)
         await self.peer.start()
+        self._ledger.muted[self.name].append((world.now, False))  # whatever the one before was
         self._ledger.inbound[self.name].settle()
         self.meet()
         if self.keeps_all:
