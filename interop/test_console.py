@@ -74,6 +74,21 @@ async def tab_to(page: Page, condition: str) -> None:
     raise AssertionError(f"not reached by the keyboard: {condition}")
 
 
+async def remove_the_only_one(page: Page, question: str) -> None:
+    """The rule, or ban, with a button; ``question`` is what one must be sure of."""
+    await page.click("#rules button")
+    assert question in await page.evaluate("document.querySelector('#sure').innerText")
+    await page.click("#sure [data-sure=yes]")
+    await page.wait_for("document.querySelector('#rules button') === null")
+
+
+async def ask_and_allow_once(alice: Peer, bob: Peer, page: Page) -> None:
+    request = send(alice, bob, SIGN)
+    await page.wait_for(CARD)
+    await page.click(".card:not([data-ended]) [data-answer=once]")
+    assert await request == SIGN
+
+
 async def test_a_question_appears_and_an_answer_passes_the_request(shown: tuple[Peer, Peer, Page, list[str]]) -> None:
     bob, alice, page, links = shown
     assert await page.evaluate("[location.hash, document.cookie, document.title]") == ["", "", "Stronghold"]
@@ -95,14 +110,8 @@ async def test_a_question_appears_and_an_answer_passes_the_request(shown: tuple[
     assert await request == SIGN
     await page.wait_for("/✓ Sign[^]*until .* for 60 min more/.test(document.querySelector('#rules').innerText)")
     assert await send(alice, bob, SIGN) == SIGN  # unasked
-    await page.click("#rules button")
-    assert "Remove the rule for requests from" in await page.evaluate("document.querySelector('#sure').innerText")
-    await page.click("#sure [data-sure=yes]")
-    await page.wait_for("document.querySelector('#rules button') === null")
-    request = send(alice, bob, SIGN)
-    await page.wait_for(CARD)
-    await page.click(".card:not([data-ended]) [data-answer=once]")
-    assert await request == SIGN
+    await remove_the_only_one(page, "Remove the rule for requests from")
+    await ask_and_allow_once(alice, bob, page)
 
 
 async def test_a_rejection_with_a_reason_and_a_ban_that_one_must_be_sure_of(
@@ -129,14 +138,8 @@ async def test_a_rejection_with_a_reason_and_a_ban_that_one_must_be_sure_of(
     await page.wait_for("document.querySelector('#connections .none').checkVisibility()")
     assert not bob.connections
     await page.wait_for("/banned: no connection/.test(document.querySelector('#rules').innerText)")
-    await page.click("#rules button")
-    assert "Lift the ban of" in await page.evaluate("document.querySelector('#sure').innerText")
-    await page.click("#sure [data-sure=yes]")
-    await page.wait_for("document.querySelector('#rules button') === null")
-    request = send(alice, bob, SIGN)
-    await page.wait_for(CARD)
-    await page.click(".card:not([data-ended]) [data-answer=once]")
-    assert await request == SIGN
+    await remove_the_only_one(page, "Lift the ban of")
+    await ask_and_allow_once(alice, bob, page)
 
 
 async def test_two_tabs_agree(shown: tuple[Peer, Peer, Page, list[str]]) -> None:

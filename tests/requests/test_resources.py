@@ -243,12 +243,17 @@ async def test_what_was_asked_for_may_fill_a_whole_share(make_peer: MakePeer) ->
     assert len(await alice.send_request(bob.peer_id, b"")) == 6 * MIB
 
 
-@replaces_parts
-async def test_requests_wait_while_a_turn_is_over(make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def handling(make_peer: MakePeer) -> tuple[StrongholdP2p[Any, Any], list[Any], Remote]:
+    """A peer, what it has handled, and a remote that is connected."""
     bob = await make_peer(firewall=FirewallRules.allow_all())
     handled: list[Any] = []
     bob.on_request(lambda request: handled.append(request.body))
-    remote = await Remote.dial(await bob.listen())
+    return bob, handled, await Remote.dial(await bob.listen())
+
+
+@replaces_parts
+async def test_requests_wait_while_a_turn_is_over(make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    bob, handled, remote = await handling(make_peer)
     turns = bob._parts.responder.turns
     with monkeypatch.context() as patch:
         patch.setattr(turns, "_schedule", lambda: None)
@@ -265,10 +270,7 @@ async def test_requests_wait_while_a_turn_is_over(make_peer: MakePeer, monkeypat
 async def test_a_request_that_is_given_up_while_it_waits_does_not_begin(
     make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bob = await make_peer(firewall=FirewallRules.allow_all())
-    handled: list[Any] = []
-    bob.on_request(lambda request: handled.append(request.body))
-    remote = await Remote.dial(await bob.listen())
+    bob, handled, remote = await handling(make_peer)
     turns = bob._parts.responder.turns
     with monkeypatch.context() as patch:
         patch.setattr(turns, "_schedule", lambda: None)

@@ -46,7 +46,8 @@ class Receiver:
         self.told.append("resume")
 
 
-async def test_writers_wait_for_what_is_over_the_limit_and_not_in_the_socket() -> None:
+async def dialed(config: Config) -> tuple[TcpPipe, Receiver, socket.socket]:
+    """A pipe, who hears of it, and the remote's socket."""
     receiver = Receiver()
     pipes: list[BytePipe] = []
 
@@ -56,11 +57,15 @@ async def test_writers_wait_for_what_is_over_the_limit_and_not_in_the_socket() -
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        address = Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{port}")
-        await TcpTransport(Config(max_send_buffer=LIMIT), turns()).dial(address, connected)
+        await TcpTransport(config, turns()).dial(Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{port}"), connected)
         remote, _ = server.accept()
-    pipe = pipes[0]
+    (pipe,) = pipes
     assert isinstance(pipe, TcpPipe)
+    return pipe, receiver, remote
+
+
+async def test_writers_wait_for_what_is_over_the_limit_and_not_in_the_socket() -> None:
+    pipe, receiver, remote = await dialed(Config(max_send_buffer=LIMIT))
     written = 0
     with remote:
         while not pipe._transport.get_write_buffer_size():
@@ -87,21 +92,11 @@ async def test_writers_wait_for_what_is_over_the_limit_and_not_in_the_socket() -
 async def test_what_is_written_after_a_reset_and_before_its_end_is_heard_complains_of_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    receiver = Receiver()
-    pipes: list[BytePipe] = []
-
-    def connected(pipe: BytePipe) -> Receiver:
-        pipes.append(pipe)
-        return receiver
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        await TcpTransport(Config(), turns()).dial(Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{port}"), connected)
-        remote, _ = server.accept()
+    pipe, receiver, remote = await dialed(Config())
     remote.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     remote.close()
     for _ in range(20):
-        pipes[0].write(b"x")
+        pipe.write(b"x")
     await until(lambda: "closed" in receiver.told)
     assert caplog.records == []
 

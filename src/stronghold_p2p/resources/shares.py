@@ -13,8 +13,8 @@ Path = tuple[Hashable, ...]
 T = TypeVar("T", bound=Hashable)
 
 NEWEST_FIRST: Final = 4
-"""Items that go first for each that is given up: if a fifth of them more come than can be served, nearly all that are served are
-in time. Whose items are never given up, however many wait, has them served in their order."""
+"""Items that go first for each that is given up: asked for twice what it can serve, a peer then answers nine in ten of what it
+could. Whose items are never given up, however many wait, has them served in their order."""
 
 MAX_NEWEST_FIRST: Final = 16
 """At most, however many were given up: soon after that has ended, the order is that of their coming again."""

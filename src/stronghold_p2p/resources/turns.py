@@ -15,7 +15,7 @@ clock: Final = time.perf_counter
 """uvloop's own clock stands still during a turn."""
 
 SLOW: Final = 0.0005
-"""Seconds for a request to begin, up to its handler's first wait, that are the handler's: ten times as long as all else takes."""
+"""Seconds for a request to begin, up to its handler's first wait, that are the handler's: several times as long as all else takes."""
 
 
 class Turns:

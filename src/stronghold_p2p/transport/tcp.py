@@ -275,9 +275,10 @@ class TcpTransport:
             try:
                 await self._loop.create_connection(make, host, port, family=family)
             except OSError as error:
-                if error.errno is None or error.errno not in errno.errorcode:
+                reason = _system_reason(error)
+                if reason is None:
                     raise
-                raise OSError(error.errno, os.strerror(error.errno)) from error  # asyncio's has the address in its text
+                raise OSError(error.errno, reason) from error
 
     async def listen(
         self, address: Multiaddr, connected: Connected, options: ListenOptions = LISTEN_PLAINLY
@@ -295,9 +296,7 @@ class TcpTransport:
         except UnicodeError as error:
             raise ListenError(address, f"{host!r} is not a host name") from error
         except OSError as error:
-            known = error.errno is not None and error.errno in errno.errorcode
-            reason = os.strerror(error.errno or 0) if known else str(error)
-            raise ListenError(address, reason.lower()) from error
+            raise ListenError(address, (_system_reason(error) or str(error)).lower()) from error
         acceptor = Acceptor(sockets, partial(self._take, connected), options.exhausted)
         self._acceptors[acceptor] = None
         return TcpListener(acceptor, _multiaddr(sockets[0].getsockname()), partial(self._acceptors.pop, acceptor, None))
@@ -348,6 +347,12 @@ def _raise(error: BaseException) -> None:
 def _limit_silence(connection: socket.socket, config: Config) -> None:
     if USER_TIMEOUT is not None:
         connection.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, ceil(config.liveness_timeout * 1000))
+
+
+def _system_reason(error: OSError) -> str | None:
+    """Event loops put the address in its place. None if the error is not the system's."""
+    known = error.errno is not None and error.errno in errno.errorcode
+    return os.strerror(error.errno or 0) if known else None
 
 
 def _endpoint(address: Multiaddr) -> tuple[int, str, int]:
